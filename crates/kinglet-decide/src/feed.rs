@@ -1,0 +1,114 @@
+//! What crosses between the control plane (`serving`) and the data plane (`dataplane`).
+//!
+//! Neither knows the other: the root makes bounded channels of these types and hands an end to each.
+//! Control to data: [`Update`]. Data to control: [`Report`]. Applied route versions travel back as a
+//! plain number, the last [`crate::route::RouteTable`] version in force.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Namespace and name of an object; which kind is told by the field that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Kubernetes namespace.
+    pub namespace: Arc<str>,
+    /// Object name.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key from its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How a container speaks behind the gateway (spec/serving.md 1.6.4: port name `h2c` or `http1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1, with upgrades.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge (gRPC).
+    H2c,
+}
+
+/// One ready container that may take requests of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name of the Pod, for statistics and traces.
+    pub pod: Arc<str>,
+    /// Address of the *user* container (not of a queue-proxy).
+    pub address: SocketAddr,
+}
+
+/// Everything the data plane needs to send requests to one Revision.
+///
+/// Sent whole each time it changes; the last one wins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RevisionBackend {
+    /// The Revision (its public Kubernetes Service has the same key).
+    pub revision: Key,
+    /// Name of the owning Service or Configuration, for metrics.
+    pub configuration: Arc<str>,
+    /// `spec.containerConcurrency`; 0 means unlimited.
+    pub container_concurrency: u32,
+    /// Whole request (`spec.timeoutSeconds`).
+    pub timeout: Duration,
+    /// Until the first byte of the answer; zero means no limit of its own.
+    pub response_start_timeout: Duration,
+    /// Between bytes; zero means none.
+    pub idle_timeout: Duration,
+    /// Protocol of the user port.
+    pub protocol: Protocol,
+    /// Ready endpoints, sorted by pod name. Empty while scaled to zero.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A Kubernetes Service that is no Revision: port number on the Service -> ready addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ServiceBackend {
+    /// Service port -> ready addresses.
+    pub ports: Vec<(u16, Vec<SocketAddr>)>,
+}
+
+/// Control plane to data plane.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// Replace the route table; acknowledged by its version.
+    Routes(Arc<crate::route::RouteTable>),
+    /// Set (or with `None` forget) a Revision.
+    Revision(Key, Option<Arc<RevisionBackend>>),
+    /// Set (or with `None` forget) an ordinary Service.
+    Service(Key, Option<Arc<ServiceBackend>>),
+}
+
+/// Data plane to control plane.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// A request waits for a Revision without a ready endpoint: scale from zero now, not at the next tick.
+    Poke(Key),
+    /// What one Revision saw since the last report (once a second while it has any traffic, and one
+    /// final zero report when traffic ends).
+    Stat(Key, Stat),
+}
+
+/// Concurrency and request counts of one Revision over one reporting interval.
+///
+/// Standalone, the gateway holds all requests of a Revision, so these are totals over all its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Stat {
+    /// Time-weighted mean of requests in flight (waiting ones included).
+    pub average_concurrent_requests: f64,
+    /// Requests that arrived per second in the interval.
+    pub requests_per_second: f64,
+    /// Requests in flight (waiting ones included) at the moment of the report.
+    pub in_flight: u32,
+}

@@ -1,0 +1,7 @@
+//! Pure serving decisions: scale, routes, splits, limits, rollout, garbage.
+//!
+//! Flow: facts observed by `serving` and `dataplane` -> **here** -> plans they carry out.
+//! Always: no clock, no randomness, no IO, no Kubernetes types. Equal inputs give equal answers.
+
+pub mod feed;
+pub mod route;

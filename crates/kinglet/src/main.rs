@@ -1,0 +1,2 @@
+//! Starts Kinglet.
+fn main() {}
