@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Knative's kinds as Kinglet uses them: types, names, keys, conditions, defaults, rules, ConfigMaps, CRDs.
+//!
+//! Flow: a request reaches the API server -> [`admission`] fills in defaults and judges -> the object is
+//! stored as JSON -> controllers read it back as the typed kinds here and write typed statuses.
+//! Always: no IO and no clock (time comes in as an argument); what is serialized equals what Knative's Go
+//! types would write (empty values left out, conditions sorted by type).
+
+pub mod keys;
+pub mod names;
+
+pub mod conditions;
+pub mod duck;
+mod kind;
+
+pub mod autoscaling;
+pub mod caching;
+pub mod networking;
+pub mod serving;

@@ -1,0 +1,377 @@
+//! Conditions of a status, computed from facts in one fold.
+//!
+//! A reconciler says once what is known about each condition; `Ready` follows from it (spec/serving.md 0.5):
+//! any dependent False makes it False, else any Unknown makes it Unknown, else it is True. Among several of the
+//! same kind the one told last speaks. A condition's transition time moves only if anything else of it changed.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::duck::{Condition, Truth};
+
+/// The conditions that a kind can have.
+pub trait ConditionSet: Copy + Eq + 'static {
+    /// Those that decide about [`ConditionSet::TOP`], in the order in which they are looked at.
+    const DEPENDENTS: &'static [Self];
+    /// The condition derived from all others.
+    const TOP: &'static str = "Ready";
+
+    /// Type as written in the API.
+    fn name(self) -> &'static str;
+}
+
+/// What is known about one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It holds.
+    Ready,
+    /// It holds, with a remark.
+    ReadyBecause(Why),
+    /// Not known yet.
+    Waiting(Why),
+    /// It does not hold.
+    Broken(Why),
+}
+
+/// Reason (one word) and message (a sentence) of a condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    /// One word, for programs.
+    pub reason: String,
+    /// A sentence, for people.
+    pub message: String,
+}
+
+impl Reach {
+    /// It holds, with a remark.
+    pub fn ready_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::ReadyBecause(Why { reason: reason.into(), message: message.into() })
+    }
+
+    /// Not known yet.
+    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Waiting(Why { reason: reason.into(), message: message.into() })
+    }
+
+    /// It does not hold.
+    pub fn broken(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Broken(Why { reason: reason.into(), message: message.into() })
+    }
+
+    /// Nothing is known and there is nothing to say.
+    pub fn unknown() -> Self {
+        Self::Waiting(Why::default())
+    }
+
+    /// Carries another object's condition over; `None` is unknown.
+    pub fn mirror(condition: Option<&Condition>) -> Self {
+        let Some(condition) = condition else { return Self::unknown() };
+        let why = Why { reason: condition.reason.clone(), message: condition.message.clone() };
+        match condition.status {
+            Truth::True if why == Why::default() => Self::Ready,
+            Truth::True => Self::ReadyBecause(why),
+            Truth::False => Self::Broken(why),
+            Truth::Unknown => Self::Waiting(why),
+        }
+    }
+
+    /// The answer alone.
+    pub fn truth(&self) -> Truth {
+        match self {
+            Self::Ready | Self::ReadyBecause(_) => Truth::True,
+            Self::Waiting(_) => Truth::Unknown,
+            Self::Broken(_) => Truth::False,
+        }
+    }
+
+    fn into_parts(self) -> (Truth, Why) {
+        match self {
+            Self::Ready => (Truth::True, Why::default()),
+            Self::ReadyBecause(why) => (Truth::True, why),
+            Self::Waiting(why) => (Truth::Unknown, why),
+            Self::Broken(why) => (Truth::False, why),
+        }
+    }
+}
+
+/// The conditions of one object in the making.
+#[derive(Clone, Debug)]
+pub struct Conditions<K> {
+    told: Vec<(K, Reach)>,
+    without: Vec<K>,
+}
+
+impl<K: ConditionSet> Default for Conditions<K> {
+    fn default() -> Self {
+        Self { told: Vec::new(), without: Vec::new() }
+    }
+}
+
+impl<K: ConditionSet> Conditions<K> {
+    /// Nothing told yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tells about one condition; a later word about the same one replaces the earlier.
+    #[must_use]
+    pub fn with(mut self, kind: K, reach: Reach) -> Self {
+        self.told.retain(|(told, _)| *told != kind);
+        self.told.push((kind, reach));
+        self
+    }
+
+    /// As [`Conditions::with`], if there is anything to tell; otherwise what was known stays.
+    #[must_use]
+    pub fn with_some(self, kind: K, reach: Option<Reach>) -> Self {
+        match reach {
+            Some(reach) => self.with(kind, reach),
+            None => self,
+        }
+    }
+
+    /// Drops a condition that does not decide about `Ready`.
+    #[must_use]
+    pub fn without(mut self, kind: K) -> Self {
+        self.without.push(kind);
+        self
+    }
+
+    /// The finished list, sorted by type. What was not told stays as it was in `previous`; a dependent that
+    /// was never told is Unknown.
+    pub fn finish(self, previous: &[Condition], now: Timestamp) -> Vec<Condition> {
+        let decides = |name: &str| K::DEPENDENTS.iter().any(|kind| kind.name() == name);
+        // Oldest knowledge first: what nobody spoke of this time, then what was told, in order.
+        let mut all: Vec<Condition> = previous
+            .iter()
+            .filter(|old| old.kind != K::TOP)
+            .filter(|old| !self.told.iter().any(|(kind, _)| kind.name() == old.kind))
+            .filter(|old| decides(&old.kind) || !self.without.iter().any(|kind| kind.name() == old.kind))
+            .cloned()
+            .collect();
+        for kind in K::DEPENDENTS {
+            let told = self.told.iter().any(|(told, _)| told == kind);
+            if !told && !all.iter().any(|known| known.kind == kind.name()) {
+                all.push(Condition { kind: kind.name().to_owned(), ..Condition::default() });
+            }
+        }
+        for (kind, reach) in self.told {
+            let (status, Why { reason, message }) = reach.into_parts();
+            let severity = if decides(kind.name()) || kind.name() == K::TOP { "" } else { "Info" };
+            let kind = kind.name().to_owned();
+            all.push(Condition { kind, status, severity: severity.to_owned(), last_transition_time: None, reason, message });
+        }
+        // A kind without dependents tells its top condition itself.
+        if !all.iter().any(|condition| condition.kind == K::TOP) {
+            let top = match K::DEPENDENTS {
+                [] => previous.iter().find(|old| old.kind == K::TOP).cloned().unwrap_or_default(),
+                _ => derive(all.iter().filter(|condition| decides(&condition.kind))),
+            };
+            all.push(Condition { kind: K::TOP.to_owned(), severity: String::new(), ..top });
+        }
+        stamp(&mut all, previous, now);
+        all
+    }
+}
+
+/// What the dependents say together.
+fn derive<'a>(dependents: impl DoubleEndedIterator<Item = &'a Condition> + Clone) -> Condition {
+    let last = |truth: Truth| dependents.clone().rev().find(|condition| condition.status == truth);
+    match last(Truth::False).or_else(|| last(Truth::Unknown)) {
+        Some(worst) => Condition { last_transition_time: None, ..worst.clone() },
+        None => Condition { status: Truth::True, ..Condition::default() },
+    }
+}
+
+/// Sorts and gives each condition its time: the old one if it says the same as before, else `now`.
+fn stamp(conditions: &mut [Condition], previous: &[Condition], now: Timestamp) {
+    conditions.sort_by(|a, b| a.kind.cmp(&b.kind));
+    for condition in conditions {
+        let same = previous.iter().find(|old| old.says_the_same(condition));
+        condition.last_transition_time =
+            same.and_then(|old| old.last_transition_time.clone()).or(Some(Time(whole_seconds(now))));
+    }
+}
+
+/// The API knows seconds only; a finer stamp would differ from what comes back.
+fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+macro_rules! condition_set {
+    ($(#[$doc:meta])* $name:ident { $($(#[$dependent_doc:meta])* $dependent:ident),* } $(also { $($(#[$extra_doc:meta])* $extra:ident),* })?) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$dependent_doc])* $dependent,)*
+            $($($(#[$extra_doc])* $extra,)*)?
+        }
+
+        impl ConditionSet for $name {
+            const DEPENDENTS: &'static [Self] = &[$(Self::$dependent),*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$dependent => stringify!($dependent),)*
+                    $($(Self::$extra => stringify!($extra),)*)?
+                }
+            }
+        }
+    };
+}
+
+condition_set!(
+    /// Conditions of a Service.
+    ServiceCondition {
+        /// Mirrors the Configuration's `Ready`.
+        ConfigurationsReady,
+        /// Mirrors the Route's `Ready`.
+        RoutesReady
+    }
+);
+condition_set!(
+    /// Conditions of a Configuration: it tells `Ready` itself.
+    ConfigurationCondition {} also {
+        /// The only one.
+        Ready
+    }
+);
+condition_set!(
+    /// Conditions of a Revision.
+    RevisionCondition {
+        /// Deployment, images and autoscaler are there.
+        ResourcesAvailable,
+        /// The containers run.
+        ContainerHealthy
+    } also {
+        /// It has pods, or is about to.
+        Active
+    }
+);
+condition_set!(
+    /// Conditions of a Route.
+    RouteCondition {
+        /// Every target exists and is ready.
+        AllTrafficAssigned,
+        /// The gateway has it.
+        IngressReady,
+        /// Certificates are there, or not wanted.
+        CertificateProvisioned
+    }
+);
+condition_set!(
+    /// Conditions of a PodAutoscaler.
+    PodAutoscalerCondition {
+        /// It has pods, or is about to.
+        Active,
+        /// The initial scale was reached once.
+        ScaleTargetInitialized,
+        /// Its ServerlessService is ready.
+        SKSReady
+    }
+);
+condition_set!(
+    /// Conditions of a Metric: it tells `Ready` itself.
+    MetricCondition {} also {
+        /// The only one.
+        Ready
+    }
+);
+condition_set!(
+    /// Conditions of a ServerlessService.
+    ServerlessServiceCondition {
+        /// Someone stands behind its public Service.
+        EndpointsPopulated
+    } also {
+        /// The activators do.
+        ActivatorEndpointsPopulated
+    }
+);
+condition_set!(
+    /// Conditions of an Ingress.
+    IngressCondition {
+        /// The gateway has its rules.
+        NetworkConfigured,
+        /// The gateway can be reached.
+        LoadBalancerReady
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn brief(conditions: &[Condition]) -> Vec<String> {
+        conditions
+            .iter()
+            .map(|c| format!("{}={}{}{}", c.kind, c.status.as_str(), if c.reason.is_empty() { "" } else { " " }, c.reason))
+            .collect()
+    }
+
+    #[test]
+    fn ready_follows_from_the_dependents() {
+        use RevisionCondition::{Active, ContainerHealthy, ResourcesAvailable};
+        type Told = Vec<(RevisionCondition, Reach)>;
+        let cases: [(Told, &[&str]); 6] = [
+            (vec![], &["ContainerHealthy=Unknown", "Ready=Unknown", "ResourcesAvailable=Unknown"]),
+            (
+                vec![(ResourcesAvailable, Reach::Ready), (ContainerHealthy, Reach::Ready)],
+                &["ContainerHealthy=True", "Ready=True", "ResourcesAvailable=True"],
+            ),
+            (
+                vec![(ResourcesAvailable, Reach::waiting("Deploying", "")), (ContainerHealthy, Reach::Ready)],
+                &["ContainerHealthy=True", "Ready=Unknown Deploying", "ResourcesAvailable=Unknown Deploying"],
+            ),
+            (
+                vec![(ContainerHealthy, Reach::broken("ExitCode1", "")), (ResourcesAvailable, Reach::waiting("Deploying", ""))],
+                &["ContainerHealthy=False ExitCode1", "Ready=False ExitCode1", "ResourcesAvailable=Unknown Deploying"],
+            ),
+            (
+                vec![(Active, Reach::broken("NoTraffic", "")), (ResourcesAvailable, Reach::Ready), (ContainerHealthy, Reach::Ready)],
+                &["Active=False NoTraffic", "ContainerHealthy=True", "Ready=True", "ResourcesAvailable=True"],
+            ),
+            (
+                vec![(ContainerHealthy, Reach::broken("First", "")), (ResourcesAvailable, Reach::broken("Second", ""))],
+                &["ContainerHealthy=False First", "Ready=False Second", "ResourcesAvailable=False Second"],
+            ),
+        ];
+        for (told, want) in cases {
+            let conditions = told.into_iter().fold(Conditions::new(), |all, (kind, reach)| all.with(kind, reach));
+            assert_eq!(brief(&conditions.finish(&[], at(1))), want);
+        }
+    }
+
+    #[test]
+    fn time_moves_only_with_the_answer() {
+        let first = Conditions::new().with(ServiceCondition::RoutesReady, Reach::Ready).finish(&[], at(1));
+        let second = Conditions::new()
+            .with(ServiceCondition::RoutesReady, Reach::Ready)
+            .with(ServiceCondition::ConfigurationsReady, Reach::Ready)
+            .finish(&first, at(9));
+        let times: Vec<_> =
+            second.iter().map(|c| (c.kind.as_str(), c.last_transition_time.as_ref().unwrap().0.as_second())).collect();
+        assert_eq!(times, [("ConfigurationsReady", 9), ("Ready", 9), ("RoutesReady", 1)]);
+        let third = Conditions::<ServiceCondition>::new().finish(&second, at(20));
+        assert_eq!(third, second, "what was not told stays");
+    }
+
+    #[test]
+    fn extras_are_informative_and_can_go() {
+        let with = Conditions::new().with(RevisionCondition::Active, Reach::Ready).finish(&[], at(1));
+        assert_eq!(with[0].severity, "Info");
+        let gone = Conditions::new().without(RevisionCondition::Active).finish(&with, at(2));
+        assert!(gone.iter().all(|c| c.kind != "Active"));
+    }
+
+    #[test]
+    fn a_kind_without_dependents_tells_ready_itself() {
+        let told = Conditions::new().with(MetricCondition::Ready, Reach::Ready).finish(&[], at(1));
+        assert_eq!(brief(&told), ["Ready=True"]);
+        assert_eq!(told[0].severity, "");
+        assert_eq!(brief(&Conditions::<MetricCondition>::new().finish(&[], at(1))), ["Ready=Unknown"]);
+    }
+}
