@@ -77,6 +77,8 @@ pub struct RevisionBackend {
 pub struct ServiceBackend {
     /// Service port -> ready addresses.
     pub ports: Vec<(u16, Vec<SocketAddr>)>,
+    /// Service ports that speak HTTP/2 without TLS (named `http2`/`h2c`, or appProtocol `kubernetes.io/h2c`).
+    pub h2c_ports: Vec<u16>,
 }
 
 /// Control plane to data plane.
