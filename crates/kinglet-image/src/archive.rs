@@ -1,0 +1,220 @@
+//! Image archives: `docker save`, OCI layouts in a tar, and a bare root file system.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::builtin::hex;
+use crate::records::ImageConfig;
+use crate::registry::LAYERS_MAX;
+use crate::ImageError;
+
+/// JSON documents inside an archive.
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// An archive taken apart: layers lie as files in the scratch folder.
+pub(crate) struct Opened {
+    /// References the archive itself names.
+    pub names: Vec<String>,
+    /// Digest that identifies the image.
+    pub digest: String,
+    pub config: ImageConfig,
+    /// Layer name and file, bottom first.
+    pub layers: Vec<(String, PathBuf)>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct OciIndex {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+#[derive(Deserialize)]
+struct OciManifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+/// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
+pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageError> {
+    let fail = |why: String| ImageError::Archive { path: path.to_owned(), why };
+    let mut file = File::open(path).map_err(|error| fail(error.to_string()))?;
+    let mut magic = [0_u8; 4];
+    let read = file.read(&mut magic).map_err(|error| fail(error.to_string()))?;
+    file.rewind().map_err(|error| fail(error.to_string()))?;
+    let mut archive: tar::Archive<Box<dyn Read>> = match &magic[..read] {
+        [0x1f, 0x8b, ..] => tar::Archive::new(Box::new(flate2::read::MultiGzDecoder::new(file))),
+        [0x28, 0xb5, 0x2f, 0xfd] => tar::Archive::new(Box::new(zstd::Decoder::new(file).map_err(|error| fail(error.to_string()))?)),
+        _ => tar::Archive::new(Box::new(file)),
+    };
+    archive.set_preserve_permissions(false);
+    let (mut members, mut image) = (0_u32, false);
+    for entry in archive.entries().map_err(|error| fail(error.to_string()))? {
+        let mut entry = entry.map_err(|error| fail(format!("not a tar archive, or a damaged one: {error}")))?;
+        let name = entry.path().map_err(|error| fail(error.to_string()))?.to_string_lossy().into_owned();
+        members += 1;
+        image |= matches!(name.trim_start_matches("./"), "manifest.json" | "oci-layout");
+        // A root file system shows itself early; it is not unpacked here but taken as one layer.
+        if !image && members > 4096 {
+            break;
+        }
+        let kind = entry.header().entry_type();
+        if kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link() {
+            let _ = entry.unpack_in(scratch).map_err(|error| fail(format!("{name}: {error}")))?;
+        }
+    }
+    if scratch.join("manifest.json").is_file() {
+        return docker(scratch).map_err(fail);
+    }
+    if scratch.join("index.json").is_file() {
+        return oci(scratch).map_err(fail);
+    }
+    root(path).map(|opened| vec![opened]).map_err(fail)
+}
+
+fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
+    let manifests: Vec<DockerManifest> = document(scratch, "manifest.json")?;
+    manifests
+        .into_iter()
+        .map(|manifest| {
+            let config = bytes(scratch, &manifest.config)?;
+            bounded(manifest.layers.len())?;
+            let layers = manifest.layers.iter().map(|name| named_layer(scratch, name)).collect::<Result<_, _>>()?;
+            Ok(Opened {
+                names: manifest.repo_tags.unwrap_or_default(),
+                digest: format!("sha256:{}", hex(&Sha256::digest(&config))),
+                config: ImageConfig::from_document(&config)?,
+                layers,
+            })
+        })
+        .collect()
+}
+
+fn oci(scratch: &Path) -> Result<Vec<Opened>, String> {
+    let index: OciIndex = document(scratch, "index.json")?;
+    index.manifests.iter().map(|descriptor| oci_image(scratch, descriptor, 0)).collect()
+}
+
+fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opened, String> {
+    let text = bytes(scratch, &blob(&descriptor.digest)?)?;
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    if value.get("manifests").is_some() {
+        if depth > 2 {
+            return Err("image indexes nested too deep".to_owned());
+        }
+        let index: OciIndex = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let fits = |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == machine);
+        let chosen = index.manifests.iter().find(fits).ok_or_else(|| format!("no image for linux/{machine} in the archive"))?;
+        let mut opened = oci_image(scratch, chosen, depth + 1)?;
+        opened.names.extend(names(descriptor));
+        opened.digest.clone_from(&descriptor.digest);
+        return Ok(opened);
+    }
+    let manifest: OciManifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    bounded(manifest.layers.len())?;
+    let config = bytes(scratch, &blob(&manifest.config.digest)?)?;
+    let layers = manifest
+        .layers
+        .iter()
+        .map(|layer| Ok((layer.digest.clone(), member(scratch, &blob(&layer.digest)?)?)))
+        .collect::<Result<_, String>>()?;
+    Ok(Opened { names: names(descriptor), digest: descriptor.digest.clone(), config: ImageConfig::from_document(&config)?, layers })
+}
+
+/// The whole archive as the only layer of an image without configuration.
+fn root(path: &Path) -> Result<Opened, String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| error.to_string())?;
+    let digest = format!("sha256:{}", hex(&hash.finalize()));
+    let config = ImageConfig { env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()], ..ImageConfig::default() };
+    Ok(Opened { names: Vec::new(), digest: digest.clone(), config, layers: vec![(digest, path.to_owned())] })
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn names(descriptor: &Descriptor) -> Vec<String> {
+    ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+        .iter()
+        .filter_map(|key| descriptor.annotations.get(*key))
+        .filter(|name| name.contains('/') || name.contains(':'))
+        .take(1)
+        .cloned()
+        .collect()
+}
+
+fn bounded(layers: usize) -> Result<(), String> {
+    if layers > LAYERS_MAX { Err(format!("the image has {layers} layers, more than {LAYERS_MAX}")) } else { Ok(()) }
+}
+
+fn blob(digest: &str) -> Result<String, String> {
+    match digest.split_once(':') {
+        Some((algorithm, hex)) if algorithm.bytes().chain(hex.bytes()).all(|byte| byte.is_ascii_alphanumeric()) => Ok(format!("blobs/{algorithm}/{hex}")),
+        _ => Err(format!("{digest:?} is not a digest")),
+    }
+}
+
+/// Docker names layers by folder or blob; the content's own digest is what identifies them.
+fn named_layer(scratch: &Path, name: &str) -> Result<(String, PathBuf), String> {
+    let path = member(scratch, name)?;
+    let mut hash = Sha256::new();
+    let mut file = File::open(&path).map_err(|error| format!("{name}: {error}"))?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| format!("{name}: {error}"))?;
+    Ok((format!("sha256:{}", hex(&hash.finalize())), path))
+}
+
+/// A member's path, with links resolved and still inside the scratch folder.
+fn member(scratch: &Path, name: &str) -> Result<PathBuf, String> {
+    let root = scratch.canonicalize().map_err(|error| error.to_string())?;
+    let path = scratch.join(name).canonicalize().map_err(|_| format!("the archive has no {name}"))?;
+    if path.starts_with(&root) { Ok(path) } else { Err(format!("{name} leads outside of the archive")) }
+}
+
+fn bytes(scratch: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let file = File::open(member(scratch, name)?).map_err(|error| format!("{name}: {error}"))?;
+    let mut content = Vec::new();
+    file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| format!("{name}: {error}"))?;
+    if content.len() as u64 > DOCUMENT_BYTES_MAX { Err(format!("{name} is larger than {DOCUMENT_BYTES_MAX} bytes")) } else { Ok(content) }
+}
+
+fn document<T: serde::de::DeserializeOwned>(scratch: &Path, name: &str) -> Result<T, String> {
+    serde_json::from_slice(&bytes(scratch, name)?).map_err(|error| format!("{name}: {error}"))
+}
