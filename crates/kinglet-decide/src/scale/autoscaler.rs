@@ -1,0 +1,390 @@
+//! From averages to a wish: stable and panic mode, rate limits, burst capacity.
+//!
+//! One [`Autoscaler`] per PodAutoscaler. It steps when it is asked, remembers panic and the delayed
+//! scale-downs, and knows nothing of limits or of zero's handshake: that is [`super::bounds`].
+
+use std::time::Duration;
+
+use super::moment::Moment;
+
+/// Everything that is configured about one revision's scaling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// How many times the ready pods one decision may reach (`max-scale-up-rate`).
+    pub max_up_rate: f64,
+    /// By how much one decision may divide the ready pods (`max-scale-down-rate`).
+    pub max_down_rate: f64,
+    /// What one pod should carry.
+    pub target: f64,
+    /// What one pod can carry.
+    pub total: f64,
+    /// Burst that must be absorbed without a buffer; -1 means always buffer, 0 never.
+    pub target_burst_capacity: f64,
+    /// Demand over ready pods from which panic begins (2.0 = 200 %).
+    pub panic_threshold: f64,
+    /// Panic ends this long after its last cause.
+    pub stable_window: Duration,
+    /// A decrease takes effect only after it was wished this long.
+    pub scale_down_delay: Duration,
+    /// Pods at creation.
+    pub initial_scale: u32,
+    /// Fewest pods while there is any demand; 0 and 1 mean no such floor.
+    pub activation_scale: u32,
+    /// Whether a route leads here.
+    pub reachable: bool,
+}
+
+/// What was seen at the moment of deciding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observed {
+    /// Ready pods.
+    pub ready: u32,
+    /// Average over the stable window.
+    pub stable: f64,
+    /// Average over the panic window.
+    pub panic: f64,
+}
+
+/// A wish, before limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Pods wanted.
+    pub desired: u32,
+    /// Capacity beyond the present load and the target burst; negative means: keep the buffer in the path.
+    pub excess_burst_capacity: i32,
+}
+
+/// The memory of one revision's autoscaling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Autoscaler {
+    mode: Mode,
+    delay: Option<DelayWindow>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Stable,
+    /// Never scales down; ends a stable window after the last cause.
+    Panic { since: Moment, most_pods: u32 },
+}
+
+impl Autoscaler {
+    /// A new memory. With more than one pod ready it begins in panic mode, so that a restart of the
+    /// autoscaler under load does not scale down on missing data.
+    pub fn new(policy: &Policy, ready: u32, now: Moment) -> Self {
+        let mode = if ready > 1 { Mode::Panic { since: now, most_pods: ready } } else { Mode::Stable };
+        Self { mode, delay: DelayWindow::new(policy.scale_down_delay) }
+    }
+
+    /// Whether scale-downs are suspended because of a burst.
+    pub fn is_panicking(&self) -> bool {
+        matches!(self.mode, Mode::Panic { .. })
+    }
+
+    /// Decides once.
+    pub fn decide(&mut self, policy: &Policy, seen: Observed, now: Moment) -> Answer {
+        let ready = f64::from(seen.ready.max(1));
+        let stable = sane(seen.stable);
+        let panic = sane(seen.panic);
+        let target = if policy.target.is_finite() { policy.target.max(super::target::SMALLEST_TARGET) } else { 1.0 };
+
+        let most = (policy.max_up_rate * ready).ceil();
+        let least = if policy.reachable { (ready / policy.max_down_rate).floor() } else { 0.0 };
+        let wanted_stable = (stable / target).ceil();
+        let wanted_panic = (panic / target).ceil();
+        let floor = f64::from(policy.activation_scale);
+        let limited = |wanted: f64| {
+            let limited = wanted.max(least).min(most);
+            if policy.activation_scale > 1 && wanted > 0.0 { limited.max(floor) } else { limited }
+        };
+        let stable_pods = pods(limited(wanted_stable));
+        let panic_pods = pods(limited(wanted_panic));
+
+        let over = wanted_panic / ready >= policy.panic_threshold;
+        self.mode = match self.mode {
+            Mode::Stable if over => Mode::Panic { since: now, most_pods: 0 },
+            Mode::Panic { most_pods, .. } if over => Mode::Panic { since: now, most_pods },
+            Mode::Panic { since, .. } if since.later(policy.stable_window) < now => Mode::Stable,
+            Mode::Stable => Mode::Stable,
+            Mode::Panic { since, most_pods } => Mode::Panic { since, most_pods },
+        };
+        let mut desired = match &mut self.mode {
+            Mode::Stable => stable_pods,
+            Mode::Panic { most_pods, .. } => {
+                *most_pods = stable_pods.max(panic_pods).max(*most_pods);
+                *most_pods
+            }
+        };
+        if let Some(delay) = &mut self.delay
+            && policy.reachable
+        {
+            desired = delay.most_since(now, desired);
+        }
+        Answer { desired, excess_burst_capacity: excess_burst_capacity(policy, seen.ready, panic) }
+    }
+}
+
+/// Burst capacity before anything was measured.
+pub fn initial_burst_capacity(policy: &Policy) -> i32 {
+    let wanted = policy.target_burst_capacity;
+    if wanted == 0.0 || wanted < 0.0 {
+        return if wanted < 0.0 { -1 } else { 0 };
+    }
+    whole((f64::from(policy.initial_scale) * policy.total - wanted).trunc())
+}
+
+/// `floor(ready × total − wanted − load)`; fixed at -1 or 0 where burst capacity is "always" or "never".
+pub fn excess_burst_capacity(policy: &Policy, ready: u32, load: f64) -> i32 {
+    let wanted = policy.target_burst_capacity;
+    if wanted == 0.0 {
+        0
+    } else if wanted < 0.0 {
+        -1
+    } else {
+        whole((f64::from(ready) * policy.total - wanted - load).floor())
+    }
+}
+
+fn sane(value: f64) -> f64 {
+    if value.is_finite() { value.max(0.0) } else { 0.0 }
+}
+
+/// Casts from float saturate and turn NaN into zero, which is what is wanted here.
+fn pods(value: f64) -> u32 {
+    (value as u32).min(i32::MAX.unsigned_abs())
+}
+
+fn whole(value: f64) -> i32 {
+    value as i32
+}
+
+/// The greatest wish of the last `scale-down-delay`, at the grain of one decision.
+#[derive(Clone, Debug, PartialEq)]
+struct DelayWindow {
+    /// (slot, greatest wish in it), oldest first.
+    wishes: std::collections::VecDeque<(u64, u32)>,
+    slots: u64,
+}
+
+impl DelayWindow {
+    /// Decisions are made every two seconds.
+    const SLOT: Duration = Duration::from_secs(2);
+
+    fn new(delay: Duration) -> Option<Self> {
+        let slots = delay.as_millis().div_ceil(Self::SLOT.as_millis());
+        (slots > 0).then(|| Self {
+            wishes: std::collections::VecDeque::new(),
+            slots: u64::try_from(slots).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn most_since(&mut self, now: Moment, wish: u32) -> u32 {
+        let slot = now.second() / Self::SLOT.as_secs();
+        while self.wishes.front().is_some_and(|(at, _)| slot.saturating_sub(*at) >= self.slots) {
+            self.wishes.pop_front();
+        }
+        // Kept falling, so the front is the greatest and the queue no longer than the window.
+        let mut at = slot;
+        while let Some((last_slot, last)) = self.wishes.back().copied() {
+            if last > wish {
+                break;
+            }
+            at = at.max(last_slot);
+            self.wishes.pop_back();
+        }
+        self.wishes.push_back((at, wish));
+        self.wishes.front().map_or(wish, |(_, most)| *most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy() -> Policy {
+        Policy {
+            max_up_rate: 1000.0,
+            max_down_rate: 2.0,
+            target: 70.0,
+            total: 100.0,
+            target_burst_capacity: 211.0,
+            panic_threshold: 2.0,
+            stable_window: Duration::from_secs(60),
+            scale_down_delay: Duration::ZERO,
+            initial_scale: 1,
+            activation_scale: 0,
+            reachable: true,
+        }
+    }
+
+    fn seen(ready: u32, stable: f64, panic: f64) -> Observed {
+        Observed { ready, stable, panic }
+    }
+
+    /// Decides once from a quiet start; answers with (desired, burst capacity, panicking).
+    fn once(policy: &Policy, seen: Observed) -> (u32, i32, bool) {
+        let now = Moment::from_secs(1000);
+        let mut autoscaler = Autoscaler { mode: Mode::Stable, delay: None };
+        let answer = autoscaler.decide(policy, seen, now);
+        (answer.desired, answer.excess_burst_capacity, autoscaler.is_panicking())
+    }
+
+    #[test]
+    fn decides_as_knative_with_defaults() {
+        let rows = [
+            (0, 1.0, 1.0, 1, -212, false),
+            (1, 0.0, 0.0, 0, -111, false),
+            (3, 0.0, 0.0, 1, 89, false),
+            (10, 0.0, 0.0, 5, 789, false),
+            (11, 0.0, 0.0, 5, 889, false),
+            (1, 70.0, 70.0, 1, -181, false),
+            (1, 70.000_001, 70.0, 2, -181, false),
+            (1, 10.0, 71.0, 2, -182, true),
+            (1, 70.0, 140.0, 2, -251, true),
+            (1, 71.0, 141.0, 3, -252, true),
+            (3, 100.0, 100.0, 2, -11, false),
+            (4, 100.0, 100.0, 2, 89, false),
+            (4, 189.0, 189.0, 3, 0, false),
+            (4, 189.5, 189.5, 3, -1, false),
+        ];
+        for (ready, stable, panic, desired, burst, panicking) in rows {
+            assert_eq!(
+                once(&policy(), seen(ready, stable, panic)),
+                (desired, burst, panicking),
+                "ready {ready}, stable {stable}, panic {panic}"
+            );
+        }
+    }
+
+    #[test]
+    fn decides_as_knative_in_variations() {
+        let unreachable = Policy { reachable: false, ..policy() };
+        assert_eq!(once(&unreachable, seen(10, 0.0, 0.0)), (0, 789, false));
+        let single = Policy { target: 0.7, total: 1.0, ..policy() };
+        assert_eq!(once(&single, seen(0, 5.0, 5.0)), (8, -216, true));
+        let never = Policy { target_burst_capacity: 0.0, ..policy() };
+        assert_eq!(once(&never, seen(3, 5.0, 5.0)).1, 0);
+        let always = Policy { target_burst_capacity: -1.0, ..policy() };
+        assert_eq!(once(&always, seen(3, 5.0, 5.0)).1, -1);
+        let slow = Policy { max_up_rate: 10.0, target: 10.0, ..policy() };
+        assert_eq!(once(&slow, seen(1, 10_000.0, 10_000.0)).0, 10);
+        let slower = Policy { max_up_rate: 1.1, target: 1.0, ..policy() };
+        assert_eq!(once(&slower, seen(2, 3.0, 3.0)).0, 3);
+        let requests = Policy { target: 140.0, total: 200.0, ..policy() };
+        assert_eq!(once(&requests, seen(2, 600.0, 600.0)), (5, -411, true));
+    }
+
+    #[test]
+    fn activation_scale_is_a_floor_while_there_is_demand() {
+        let five = Policy { activation_scale: 5, ..policy() };
+        assert_eq!(once(&five, seen(0, 1.0, 1.0)).0, 5);
+        assert_eq!(once(&five, seen(5, 0.0, 0.0)).0, 2);
+        assert_eq!(once(&five, seen(8, 70.0, 70.0)).0, 5);
+    }
+
+    #[test]
+    fn growth_is_limited_by_rate_step_by_step() {
+        let policy = Policy { target: 1.0, max_up_rate: 6.0, ..policy() };
+        let mut autoscaler = Autoscaler::new(&policy, 1, Moment::from_secs(0));
+        let mut ready = 1;
+        for (step, expected) in [6, 36, 216, 1296].into_iter().enumerate() {
+            let now = Moment::from_secs(2 * step as u64);
+            ready = autoscaler.decide(&policy, seen(ready, 10_000.0, 10_000.0), now).desired;
+            assert_eq!(ready, expected);
+        }
+    }
+
+    #[test]
+    fn panic_never_scales_down_and_ends_a_stable_window_after_its_cause() {
+        let policy = Policy { target: 10.0, ..policy() };
+        let mut autoscaler =
+            Autoscaler { mode: Mode::Panic { since: Moment::from_secs(0), most_pods: 5 }, delay: None };
+        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(2)).desired, 5);
+        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(60)).desired, 5);
+        assert!(autoscaler.is_panicking());
+        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(61)).desired, 2);
+        assert!(!autoscaler.is_panicking());
+    }
+
+    #[test]
+    fn starts_in_panic_when_it_finds_several_pods() {
+        let fresh = |ready| Autoscaler::new(&policy(), ready, Moment::from_secs(0));
+        assert!(!fresh(0).is_panicking());
+        assert!(!fresh(1).is_panicking());
+        let mut restarted = fresh(4);
+        assert_eq!(restarted.decide(&policy(), seen(4, 0.0, 0.0), Moment::from_secs(2)).desired, 4);
+    }
+
+    #[test]
+    fn scale_down_waits_for_the_delay_but_not_when_unreachable() {
+        let delayed = Policy { scale_down_delay: Duration::from_secs(10), ..policy() };
+        let mut autoscaler = Autoscaler::new(&delayed, 1, Moment::from_secs(0));
+        let mut decide = |policy: &Policy, second, load| {
+            autoscaler.decide(policy, seen(3, load, load), Moment::from_secs(second)).desired
+        };
+        assert_eq!(decide(&delayed, 0, 210.0), 3);
+        assert_eq!(decide(&delayed, 2, 100.0), 3);
+        assert_eq!(decide(&delayed, 8, 100.0), 3);
+        assert_eq!(decide(&delayed, 10, 100.0), 2);
+        assert_eq!(decide(&delayed, 12, 210.0), 3);
+        assert_eq!(decide(&Policy { reachable: false, ..delayed }, 14, 0.0), 0);
+    }
+
+    #[test]
+    fn burst_capacity_before_any_measurement() {
+        assert_eq!(initial_burst_capacity(&policy()), -111);
+        assert_eq!(initial_burst_capacity(&Policy { target_burst_capacity: 0.0, ..policy() }), 0);
+        assert_eq!(initial_burst_capacity(&Policy { target_burst_capacity: -1.0, ..policy() }), -1);
+        assert_eq!(initial_burst_capacity(&Policy { initial_scale: 3, ..policy() }), 89);
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            up in 1.01_f64..1000.0, down in 1.01_f64..10.0, target in 0.01_f64..200.0,
+            burst in prop::sample::select(vec![-1.0, 0.0, 10.0, 211.0]),
+            delay in prop::sample::select(vec![0_u64, 3, 10]), activation in 0_u32..10, reachable in any::<bool>(),
+        ) -> Policy {
+            Policy {
+                max_up_rate: up, max_down_rate: down, target, total: target / 0.7, target_burst_capacity: burst,
+                panic_threshold: 2.0, stable_window: Duration::from_secs(60),
+                scale_down_delay: Duration::from_secs(delay), initial_scale: 1, activation_scale: activation, reachable,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_decision_respects_its_rates(policy in any_policy(), ready in 0_u32..500, stable in 0.0_f64..1e5, panic in 0.0_f64..1e5) {
+            let (desired, _, _) = once(&policy, seen(ready, stable, panic));
+            let rp = f64::from(ready.max(1));
+            let most = ((policy.max_up_rate * rp).ceil() as u32).max(policy.activation_scale);
+            prop_assert!(desired <= most);
+            if policy.reachable {
+                prop_assert!(desired >= (rp / policy.max_down_rate).floor() as u32);
+            }
+        }
+
+        #[test]
+        fn more_load_never_asks_for_fewer(policy in any_policy(), ready in 0_u32..200, load in 0.0_f64..1e4, more in 0.0_f64..1e4) {
+            let less = once(&policy, seen(ready, load, load));
+            let greater = once(&policy, seen(ready, load + more, load + more));
+            prop_assert!(greater.0 >= less.0);
+            prop_assert!(greater.1 <= less.1);
+        }
+
+        #[test]
+        fn any_sequence_stays_finite_and_repeats(policy in any_policy(), steps in prop::collection::vec((0_u32..50, any::<f64>(), any::<f64>(), 0_u64..90), 1..40)) {
+            let mut left = Autoscaler::new(&policy, steps[0].0, Moment::from_secs(0));
+            let mut right = left.clone();
+            let mut now = 0;
+            for (ready, stable, panic, wait) in steps {
+                now += wait;
+                let one = left.decide(&policy, seen(ready, stable, panic), Moment::from_secs(now));
+                let two = right.decide(&policy, seen(ready, stable, panic), Moment::from_secs(now));
+                prop_assert_eq!(one, two);
+                prop_assert!(one.desired <= i32::MAX.unsigned_abs());
+            }
+        }
+    }
+}
