@@ -1,9 +1,13 @@
-//! Being a good process: supervised tasks, clock, tracing, shutdown, certificates.
+//! Being a good process: supervised tasks, clock, logging, certificates.
 //!
 //! Flow: the root starts it first and stops it last; every other crate spawns through it.
-//! Always: no task without an owner; wall-clock time is read in one place.
+//! Always: no task without an owner; wall-clock time is read in one place; private keys are files only their owner reads.
 
 pub mod clock;
+pub mod logging;
+pub mod pki;
 pub mod tasks;
+pub mod tls;
 
+pub use clock::Clock;
 pub use tasks::Tasks;
