@@ -1,1 +1,63 @@
-//! Placeholder.
+//! Reconciling: shared caches, the work queue, the one place that writes, events.
+//!
+//! Flow: watch -> [`Cache`] -> key in a [`Queue`] -> reconciler: observe (caches) -> decide (pure) -> [`Plan`] ->
+//! [`Kit::apply`] -> API server; its answer is in the cache at once.
+//! Always: one watch per kind and process; a cached object never grows older; a stale plan loses on its version; a key
+//! is worked on by one worker at a time; nothing here polls.
+//! Absent: knowledge of any particular kind, and of whether the client leads to a socket or into this process.
+//!
+//! A complete controller:
+//!
+//! ```no_run
+//! use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+//! use kinglet_reconcile::{Caches, Controller, Fault, Key, Kit, Next, Plan, name_of, owner_reference};
+//!
+//! /// Every namespace has a ConfigMap with its name inside.
+//! async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
+//!     let Some(namespace) = kit.cache::<Namespace>().find(&key) else { return Ok(Next::Done) };
+//!     let present = kit.cache::<ConfigMap>().get(&key.name, "about");
+//!     kit.apply(decide(&namespace, present.as_deref())).await
+//! }
+//!
+//! fn decide(namespace: &Namespace, present: Option<&ConfigMap>) -> Plan {
+//!     let mut desired = present.cloned().unwrap_or_default();
+//!     desired.metadata.name = Some("about".to_owned());
+//!     desired.metadata.namespace = Some(name_of(namespace).to_owned());
+//!     desired.metadata.owner_references = Some(vec![owner_reference(namespace)]);
+//!     desired.data = Some([("name".to_owned(), name_of(namespace).to_owned())].into());
+//!     let mut plan = Plan::new();
+//!     plan.ensure(present, &desired);
+//!     plan
+//! }
+//!
+//! # fn start(client: kube::Client, tasks: kinglet_process::Tasks, clock: kinglet_process::clock::Clock) {
+//! let kit = Kit::new(&Caches::new(client, tasks, clock));
+//! Controller::<Namespace>::new("about-controller")
+//!     .watches::<ConfigMap, _>(|map| Some(Key::new("", map.metadata.namespace.as_deref()?)))
+//!     .run(&kit, reconcile);
+//! # }
+//! ```
+
+pub mod cache;
+pub mod caches;
+pub mod controller;
+mod events;
+pub mod fault;
+pub mod feed;
+pub mod kit;
+pub mod object;
+pub mod plan;
+pub mod queue;
+mod wire;
+
+pub use cache::{Cache, Change, Changes, Selector};
+pub use caches::{Caches, Scope};
+pub use controller::Controller;
+pub use fault::{Blame, Fault};
+pub use kit::Kit;
+pub use object::{
+    Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of, namespace_of,
+    owner_reference, refers_to, uid_of, version_of,
+};
+pub use plan::{Cascade, Next, Note, Plan, Severity, Step, Verb, Write, reference_to};
+pub use queue::Queue;

@@ -1,0 +1,263 @@
+//! A controller: what wakes it, how many work, what happens when a reconcile fails.
+
+use std::any::Any;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use crate::cache::Change;
+use crate::caches::Caches;
+use crate::fault::Fault;
+use crate::kit::Kit;
+use crate::object::{Key, Object, controller_of, key_of, refers_to};
+use crate::plan::{Next, Note, Severity, reference_to};
+use crate::queue::Queue;
+
+/// Keys worked on at a time, as in Knative.
+const WORKERS: usize = 2;
+/// How often everything is looked at again, as in Knative.
+const RESYNC: Duration = Duration::from_secs(10 * 3600);
+/// How long one reconcile may take, as in Knative.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+type Reconcile = Arc<dyn Fn(Kit, Key) -> BoxFuture<'static, Result<Next, Fault>> + Send + Sync>;
+type Source = Box<dyn FnOnce(&Caches, &Queue) + Send>;
+type Wait = Box<dyn FnOnce(&Caches) -> BoxFuture<'static, ()> + Send>;
+
+/// A controller in the making; `P` is the kind it is responsible for.
+pub struct Controller<P: Object> {
+    name: &'static str,
+    queue: Queue,
+    sources: Vec<Source>,
+    waits: Vec<Wait>,
+    workers: usize,
+    resync: Duration,
+    deadline: Duration,
+    reports_errors: bool,
+    primary: PhantomData<fn() -> P>,
+}
+
+impl<P: Object> Controller<P> {
+    /// A controller woken by every change of a `P`. The name is the source of its events and its field manager.
+    pub fn new(name: &'static str) -> Self {
+        Self::unwatched(name).watches::<P, _>(|object| [key_of(object)])
+    }
+
+    /// A controller woken only by those `P` that `wanted` likes.
+    pub fn only(name: &'static str, wanted: impl Fn(&P) -> bool + Send + Sync + 'static) -> Self {
+        Self::unwatched(name).watches::<P, _>(move |object| wanted(object).then(|| key_of(object)))
+    }
+
+    /// A controller that nothing wakes yet.
+    pub fn unwatched(name: &'static str) -> Self {
+        Self {
+            name,
+            queue: Queue::default(),
+            sources: Vec::new(),
+            waits: Vec::new(),
+            workers: WORKERS,
+            resync: RESYNC,
+            deadline: DEADLINE,
+            reports_errors: false,
+            primary: PhantomData,
+        }
+    }
+
+    /// Wakes the owner (the controller reference to a `P`) when a `C` changes.
+    #[must_use]
+    pub fn owns<C: Object>(self) -> Self {
+        self.watches::<C, _>(|object| {
+            let owner = controller_of(object).filter(|owner| refers_to::<P>(owner))?;
+            Some(Key::new(key_of(object).namespace, owner.name.as_str()))
+        })
+    }
+
+    /// Wakes the keys that `map` names when an `O` changes; it is asked about the old state and the new one.
+    #[must_use]
+    pub fn watches<O: Object, I>(mut self, map: impl Fn(&O) -> I + Send + Sync + 'static) -> Self
+    where
+        I: IntoIterator<Item = Key>,
+    {
+        self.sources.push(Box::new(move |caches, queue| {
+            let queue = queue.clone();
+            caches.cache::<O>().observe(move |change: &Change<O>| {
+                for state in change.states() {
+                    for key in map(state) {
+                        queue.add(key);
+                    }
+                }
+            });
+        }));
+        self.reads::<O>()
+    }
+
+    /// Starts only when the cache of `O` is complete, without being woken by it.
+    #[must_use]
+    pub fn reads<O: Object>(mut self) -> Self {
+        self.waits.push(Box::new(|caches| {
+            let cache = caches.cache::<O>();
+            Box::pin(async move { cache.wait_synced().await })
+        }));
+        self
+    }
+
+    /// How many keys are worked on at a time.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How often everything is looked at again.
+    #[must_use]
+    pub fn resync(mut self, every: Duration) -> Self {
+        self.resync = every;
+        self
+    }
+
+    /// How long one reconcile may take.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Records a Warning `InternalError` on the object when a reconcile fails (Knative's controllers do).
+    #[must_use]
+    pub fn reports_errors(mut self) -> Self {
+        self.reports_errors = true;
+        self
+    }
+
+    /// The queue, for wake-ups that do not come from the API server.
+    pub fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    /// Starts the controller as tasks of the kit. The queue that is returned wakes keys from outside.
+    pub fn run<R, F>(self, kit: &Kit, reconcile: R) -> Queue
+    where
+        R: Fn(Kit, Key) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Next, Fault>> + Send + 'static,
+    {
+        let kit = kit.named(self.name);
+        let reconcile: Reconcile = Arc::new(move |kit, key| Box::pin(reconcile(kit, key)));
+        let caches = kit.caches().clone();
+        for source in self.sources {
+            source(&caches, &self.queue);
+        }
+        let waits: Vec<_> = self.waits.into_iter().map(|wait| wait(&caches)).collect();
+        let running = Running {
+            kit,
+            queue: self.queue.clone(),
+            reconcile,
+            deadline: self.deadline,
+            subject: self.reports_errors.then_some(subject_of::<P> as SubjectOf),
+            keys: || Box::new(keys_of::<P>),
+        };
+        running.start(waits, self.workers, self.resync);
+        self.queue
+    }
+}
+
+type SubjectOf = fn(&Caches, &Key) -> Option<ObjectReference>;
+type KeysOf = Box<dyn Fn(&Caches) -> Vec<Key> + Send>;
+
+fn subject_of<P: Object>(caches: &Caches, key: &Key) -> Option<ObjectReference> {
+    caches.cache::<P>().find(key).map(|object| reference_to(&*object))
+}
+
+fn keys_of<P: Object>(caches: &Caches) -> Vec<Key> {
+    caches.cache::<P>().all().iter().map(|object| key_of(&**object)).collect()
+}
+
+/// A controller at work, its types erased.
+#[derive(Clone)]
+struct Running {
+    kit: Kit,
+    queue: Queue,
+    reconcile: Reconcile,
+    deadline: Duration,
+    subject: Option<SubjectOf>,
+    keys: fn() -> KeysOf,
+}
+
+impl Running {
+    fn start(self, waits: Vec<BoxFuture<'static, ()>>, workers: usize, resync: Duration) {
+        let tasks = self.kit.tasks().clone();
+        tasks.clone().spawn_cancellable("controller", async move {
+            futures_util::future::join_all(waits).await;
+            tracing::debug!(controller = self.kit.component(), "caches are complete");
+            let queue = self.queue.clone();
+            tasks.spawn_cancellable("queue timer", async move { queue.keep_time().await });
+            for _ in 0..workers {
+                let worker = self.clone();
+                tasks.spawn_cancellable("worker", async move { worker.work().await });
+            }
+            let keys = (self.keys)();
+            loop {
+                tokio::time::sleep(resync).await;
+                for key in keys(self.kit.caches()) {
+                    self.queue.add_slowly(key);
+                }
+            }
+        });
+    }
+
+    async fn work(&self) {
+        loop {
+            let key = self.queue.next().await;
+            let outcome = self.attempt(&key).await;
+            self.settle(&key, outcome);
+            self.queue.done(&key);
+        }
+    }
+
+    async fn attempt(&self, key: &Key) -> Result<Next, Fault> {
+        let run = AssertUnwindSafe(async { (self.reconcile)(self.kit.clone(), key.clone()).await }).catch_unwind();
+        match tokio::time::timeout(self.deadline, run).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => Err(Fault::Panicked(words(&*panic))),
+            Err(_) => Err(Fault::Timeout(self.deadline)),
+        }
+    }
+
+    fn settle(&self, key: &Key, outcome: Result<Next, Fault>) {
+        let fault = match outcome {
+            Ok(next) => {
+                self.queue.forgive(key);
+                match next {
+                    Next::Done => {}
+                    Next::After(delay) => self.queue.add_after(key.clone(), delay),
+                    Next::Again => self.queue.add(key.clone()),
+                }
+                return;
+            }
+            Err(fault) => fault,
+        };
+        if !fault.is_stale() {
+            let cause = std::error::Error::source(&fault).map(ToString::to_string);
+            tracing::warn!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed");
+            if let Some(about) = self.subject.and_then(|subject| subject(self.kit.caches(), key)) {
+                let reason = "InternalError".to_owned();
+                self.kit.note(Note { about, severity: Severity::Warning, reason, message: fault.message() });
+            }
+        }
+        if fault.retry_helps() {
+            self.queue.retry(key);
+        } else {
+            self.queue.forgive(key);
+        }
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
+}

@@ -1,0 +1,227 @@
+//! Events: recorded in the background, repeated ones counted, never on anybody's critical path.
+//!
+//! A note that finds the queue full is dropped: Events tell a story to people and are no state.
+
+use std::collections::{HashMap, VecDeque};
+
+use http::Method;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::caches::Caches;
+use crate::fault::Fault;
+use crate::plan::Note;
+use crate::wire;
+
+/// Notes waiting to be written; a burst of 20 services makes about 200.
+const WAITING_MAX: usize = 2048;
+/// Events remembered for counting; the same number as client-go's cache.
+const REMEMBERED_MAX: usize = 4096;
+/// One source may write so many Events about one object at once, then one in five minutes (client-go's numbers).
+const BURST: f64 = 25.0;
+const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
+
+struct Heard {
+    component: &'static str,
+    note: Note,
+    at: Timestamp,
+}
+
+/// The handle that records.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    sender: mpsc::Sender<Heard>,
+    clock: kinglet_process::clock::Clock,
+}
+
+impl Recorder {
+    /// Starts the task that writes.
+    pub(crate) fn start(caches: &Caches) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        caches.tasks().spawn_cancellable("events", write_all(caches.client().clone(), receiver));
+        Self { sender, clock: caches.clock().clone() }
+    }
+
+    /// Records a note; never waits.
+    pub(crate) fn record(&self, component: &'static str, note: Note) {
+        if self.sender.try_send(Heard { component, note, at: self.clock.now() }).is_err() {
+            tracing::debug!(component, "an event was dropped, too many are waiting");
+        }
+    }
+}
+
+/// What makes two notes the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Sameness {
+    component: &'static str,
+    uid: String,
+    name: String,
+    severity: &'static str,
+    reason: String,
+    message: String,
+}
+
+struct Told {
+    name: String,
+    count: u32,
+}
+
+/// A bounded map that forgets its oldest entries.
+struct Memory<K, V> {
+    known: HashMap<K, V>,
+    order: VecDeque<K>,
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V> Memory<K, V> {
+    fn new() -> Self {
+        Self { known: HashMap::new(), order: VecDeque::new() }
+    }
+
+    fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
+        if !self.known.contains_key(key) {
+            if self.order.len() >= REMEMBERED_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+            self.order.push_back(key.clone());
+        }
+        self.known.entry(key.clone()).or_insert_with(new)
+    }
+}
+
+struct Allowance {
+    tokens: f64,
+    at: Timestamp,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Timestamp) -> bool {
+        let passed = now.duration_since(self.at).as_secs_f64().max(0.0);
+        self.at = now;
+        self.tokens = (self.tokens + passed * REFILL_PER_SECOND).min(BURST);
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+async fn write_all(client: kube::Client, mut notes: mpsc::Receiver<Heard>) {
+    let mut told: Memory<Sameness, Told> = Memory::new();
+    let mut allowances: Memory<(&'static str, String), Allowance> = Memory::new();
+    while let Some(heard) = notes.recv().await {
+        let about = &heard.note.about;
+        let subject = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
+        let allowance = allowances
+            .entry(&(heard.component, subject), || Allowance { tokens: BURST, at: heard.at });
+        if !allowance.take(heard.at) {
+            continue;
+        }
+        let told = told.entry(&sameness(&heard), || Told { name: String::new(), count: 0 });
+        if let Err(fault) = write(&client, &heard, told).await {
+            tracing::debug!(error = %fault, reason = heard.note.reason, "an event could not be written");
+        }
+    }
+}
+
+async fn write(client: &kube::Client, heard: &Heard, told: &mut Told) -> Result<(), Fault> {
+    let namespace = namespace_for(&heard.note.about);
+    let path = format!("/api/v1/namespaces/{namespace}/events");
+    if told.count > 0 {
+        let patch = json!({"count": told.count + 1, "lastTimestamp": heard.at.to_string()});
+        let request = http::Request::patch(format!("{path}/{}", told.name))
+            .header("content-type", "application/merge-patch+json")
+            .header("accept", "application/json")
+            .body(patch.to_string().into_bytes())
+            .map_err(|source| Fault::Permanent(source.to_string()))?;
+        match wire::open(client, "counting an event", request).await {
+            Ok(_) => {
+                told.count += 1;
+                return Ok(());
+            }
+            // Events expire; then the count starts anew.
+            Err(Fault::NotFound { .. }) => told.count = 0,
+            Err(fault) => return Err(fault),
+        }
+    }
+    let body = event(heard);
+    told.name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    wire::call(client, "recording an event", Method::POST, &path, body.to_string().into_bytes()).await?;
+    told.count = 1;
+    Ok(())
+}
+
+fn namespace_for(about: &ObjectReference) -> &str {
+    about.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
+}
+
+fn sameness(heard: &Heard) -> Sameness {
+    let note = &heard.note;
+    Sameness {
+        component: heard.component,
+        uid: note.about.uid.clone().unwrap_or_default(),
+        name: note.about.name.clone().unwrap_or_default(),
+        severity: note.severity.as_str(),
+        reason: note.reason.clone(),
+        message: note.message.clone(),
+    }
+}
+
+fn event(heard: &Heard) -> Value {
+    let note = &heard.note;
+    let at = heard.at.to_string();
+    // Events carry whole seconds.
+    let second = jiff::Timestamp::from_second(heard.at.as_second()).map_or(at, |second| second.to_string());
+    let name = format!("{}.{:x}", note.about.name.as_deref().unwrap_or("unknown"), heard.at.as_nanosecond());
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace_for(&note.about)},
+        "involvedObject": note.about,
+        "reason": note.reason,
+        "message": note.message,
+        "type": note.severity.as_str(),
+        "source": {"component": heard.component},
+        "reportingComponent": heard.component,
+        "reportingInstance": "",
+        "firstTimestamp": second,
+        "lastTimestamp": second,
+        "count": 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Severity;
+
+    #[test]
+    fn a_chatty_source_is_held_to_its_allowance() {
+        let start = Timestamp::from_second(1000).unwrap();
+        let mut allowance = Allowance { tokens: BURST, at: start };
+        assert_eq!((0..40).filter(|_| allowance.take(start)).count(), 25);
+        assert!(allowance.take(Timestamp::from_second(1301).unwrap()));
+    }
+
+    #[test]
+    fn an_event_about_a_cluster_scoped_object_lands_in_default() {
+        let about = ObjectReference { name: Some("node".into()), ..ObjectReference::default() };
+        let note = Note { about, severity: Severity::Normal, reason: "Started".into(), message: "m".into() };
+        let event = event(&Heard { component: "c", note, at: Timestamp::from_second(1000).unwrap() });
+        assert_eq!(event["metadata"]["namespace"], "default");
+        assert_eq!(event["firstTimestamp"], "1970-01-01T00:16:40Z");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut memory: Memory<usize, ()> = Memory::new();
+        for number in 0..REMEMBERED_MAX + 10 {
+            memory.entry(&number, || ());
+        }
+        assert_eq!(memory.known.len(), REMEMBERED_MAX);
+    }
+}

@@ -1,0 +1,333 @@
+//! One list-and-watch: keeps a [`Sink`] equal to what the API server holds for one kind.
+//!
+//! The loop knows no types, so it is compiled once; the sink reads the objects.
+//! Guarantees: events reach the sink in the server's order; after [`Sink::end`] the sink has seen everything that
+//! existed at that version; a lost connection is resumed where it broke, and a version that is too old (410) leads to
+//! a fresh listing. Assumes that versions of one kind can be compared as numbers.
+//! A server that does not stream listings (`sendInitialEvents`) is asked for pages instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::fault::Fault;
+use crate::wire;
+
+/// Longest line (one object) that is accepted; etcd's own limit for an object is 1.5 MiB.
+const LINE_BYTES_MAX: usize = 32 << 20;
+/// How long the server keeps one watch open; then it is resumed.
+const WATCH_SECONDS: u32 = 1800;
+/// A connection on which nothing was heard for so long (not even a bookmark) is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(1860);
+/// Objects per page when the server does not stream listings; kubectl's number.
+const PAGE: u32 = 500;
+/// First and longest pause between tries.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Receives what a [`Feed`] hears.
+pub trait Sink: Send + Sync + 'static {
+    /// A complete listing begins; what it does not mention is gone at [`Sink::end`].
+    fn begin(&self);
+    /// An object is there, or has changed.
+    fn applied(&self, object: &str) -> Result<(), serde_json::Error>;
+    /// An object is gone; `object` is its last state.
+    fn deleted(&self, object: &str) -> Result<(), serde_json::Error>;
+    /// The listing that began is complete and was taken at `version`.
+    fn end(&self, version: u64);
+    /// Whether nobody needs the feed any more.
+    fn abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Path of the collection, such as `/api/v1/pods`.
+    pub path: String,
+    /// Label selector, or empty.
+    pub labels: String,
+    /// Field selector, or empty.
+    pub fields: String,
+    /// Ask for metadata only (`PartialObjectMetadata`).
+    pub metadata_only: bool,
+}
+
+/// How one connection ended.
+enum Ended {
+    /// Go on from the version reached.
+    Resume,
+    /// The version is too old: list again.
+    Expired,
+    /// The server does not know streaming listings.
+    NoStreaming,
+}
+
+/// Where the loop stands.
+#[derive(Default)]
+struct Position {
+    version: Option<String>,
+    listing: bool,
+    paged: bool,
+    heard: bool,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Versioned<'a> {
+    #[serde(borrow)]
+    metadata: VersionMeta<'a>,
+}
+
+#[derive(Deserialize)]
+struct VersionMeta<'a> {
+    #[serde(rename = "resourceVersion", borrow, default)]
+    version: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    annotations: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: PageMeta,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageMeta {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+impl Feed {
+    /// Runs until the future is dropped or the sink is abandoned.
+    pub async fn run(self, client: kube::Client, sink: Arc<dyn Sink>) {
+        let mut position = Position::default();
+        let mut pause = PAUSE_MIN;
+        while !sink.abandoned() {
+            let began = Instant::now();
+            position.heard = false;
+            match self.once(&client, &*sink, &mut position).await {
+                Ok(Ended::Resume) => {}
+                Ok(Ended::Expired) => {
+                    tracing::debug!(path = %self.path, "watch version is too old, listing again");
+                    position = Position { paged: position.paged, ..Position::default() };
+                }
+                Ok(Ended::NoStreaming) => {
+                    position.paged = true;
+                    continue;
+                }
+                Err(fault) => tracing::debug!(path = %self.path, error = %fault, "watch broke, trying again"),
+            }
+            // A connection that worked for a while earns a prompt new one; a listing cut short starts over.
+            if position.listing {
+                position = Position { paged: position.paged, heard: position.heard, ..Position::default() };
+            }
+            if position.heard || began.elapsed() > PAUSE_MAX {
+                pause = PAUSE_MIN;
+            }
+            if position.heard && began.elapsed() > PAUSE_MAX {
+                continue;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn once(&self, client: &kube::Client, sink: &dyn Sink, position: &mut Position) -> Result<Ended, Fault> {
+        if position.version.is_none() && position.paged {
+            self.list(client, sink, position).await?;
+        }
+        let mut query = format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
+        match &position.version {
+            Some(version) => query.push_str(&format!("&resourceVersion={}", wire::encode(version))),
+            None => {
+                query.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
+                sink.begin();
+                position.listing = true;
+            }
+        }
+        let mut body = match wire::open(client, "watching", self.request(&query)).await {
+            Ok(body) => body,
+            Err(Fault::Refused { code: 410, .. }) => return Ok(Ended::Expired),
+            Err(Fault::Refused { code: 400 | 422, .. }) if position.listing => {
+                position.listing = false;
+                return Ok(Ended::NoStreaming);
+            }
+            Err(fault) => return Err(fault),
+        };
+        let mut rest: Vec<u8> = Vec::new();
+        loop {
+            let frame = match timeout(SILENCE_MAX, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_)) | None) | Err(_) => return Ok(Ended::Resume),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if let Some(ended) = take_lines(&mut rest, &data, |line| self.line(line, sink, position))? {
+                return Ok(ended);
+            }
+            if sink.abandoned() {
+                return Ok(Ended::Resume);
+            }
+        }
+    }
+
+    /// Reads one line; `Some` ends the connection.
+    fn line(&self, line: &str, sink: &dyn Sink, position: &mut Position) -> Result<Option<Ended>, Fault> {
+        let garbled = |source| Fault::Garbled { attempt: format!("watching {}", self.path), source };
+        let event: Line<'_> = serde_json::from_str(line).map_err(garbled)?;
+        let object = event.object.get();
+        position.heard = true;
+        if event.kind == "ERROR" {
+            let status: wire::StatusAnswer = serde_json::from_str(object).unwrap_or_default();
+            if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
+                return Ok(Some(Ended::Expired));
+            }
+            return Err(Fault::Busy { attempt: format!("watching {}", self.path), code: status.code, message: status.message });
+        }
+        let outcome = match event.kind {
+            "ADDED" | "MODIFIED" => sink.applied(object),
+            "DELETED" => sink.deleted(object),
+            _ => Ok(()),
+        };
+        if let Err(source) = outcome {
+            // One object that cannot be read must not blind us to the others.
+            tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
+        }
+        let Versioned { metadata } = serde_json::from_str(object).map_err(garbled)?;
+        let bookmark_ends = event.kind == "BOOKMARK"
+            && metadata.annotations.as_ref().is_some_and(|all| all.get("k8s.io/initial-events-end").is_some_and(|v| v == "true"));
+        if bookmark_ends && position.listing {
+            position.listing = false;
+            sink.end(metadata.version.parse().unwrap_or(u64::MAX));
+        }
+        if !metadata.version.is_empty() && !position.listing {
+            position.version = Some(metadata.version.into_owned());
+        }
+        Ok(None)
+    }
+
+    async fn list(&self, client: &kube::Client, sink: &dyn Sink, position: &mut Position) -> Result<(), Fault> {
+        sink.begin();
+        let mut next: Option<String> = None;
+        loop {
+            let mut query = format!("limit={PAGE}");
+            if let Some(token) = &next {
+                query.push_str(&format!("&continue={}", wire::encode(token)));
+            }
+            let request = self.request(&query);
+            let attempt = format!("listing {}", self.path);
+            let body = wire::open(client, &attempt, request).await?;
+            let bytes = body
+                .collect()
+                .await
+                .map_err(|source| Fault::Unreachable { attempt: attempt.clone(), source: source.into() })?
+                .to_bytes();
+            let page: Page<'_> =
+                serde_json::from_slice(&bytes).map_err(|source| Fault::Garbled { attempt: attempt.clone(), source })?;
+            for item in &page.items {
+                if let Err(source) = sink.applied(item.get()) {
+                    tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
+                }
+            }
+            next = page.metadata.next.filter(|token| !token.is_empty());
+            if next.is_none() {
+                sink.end(page.metadata.resource_version.parse().unwrap_or(u64::MAX));
+                position.version = Some(page.metadata.resource_version);
+                return Ok(());
+            }
+        }
+    }
+
+    fn request(&self, query: &str) -> Request<Vec<u8>> {
+        let mut uri = format!("{}?{query}", self.path);
+        for (name, selector) in [("labelSelector", &self.labels), ("fieldSelector", &self.fields)] {
+            if !selector.is_empty() {
+                uri.push_str(&format!("&{name}={}", wire::encode(selector)));
+            }
+        }
+        let accept = if self.metadata_only {
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+        } else {
+            "application/json"
+        };
+        let mut request = Request::new(Vec::new());
+        *request.uri_mut() = uri.parse().unwrap_or_default();
+        request.headers_mut().insert("accept", http::HeaderValue::from_static(accept));
+        request.headers_mut().insert("accept-encoding", http::HeaderValue::from_static("identity"));
+        request
+    }
+}
+
+/// Hands each complete line of `rest` + `data` to `each`, leaves the incomplete one in `rest`.
+fn take_lines<T>(
+    rest: &mut Vec<u8>,
+    data: &[u8],
+    mut each: impl FnMut(&str) -> Result<Option<T>, Fault>,
+) -> Result<Option<T>, Fault> {
+    let mut data = data;
+    while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
+        let (head, tail) = data.split_at(at);
+        data = &tail[1..];
+        let outcome = if rest.is_empty() {
+            line_text(head, &mut each)?
+        } else {
+            rest.extend_from_slice(head);
+            let line = std::mem::take(rest);
+            line_text(&line, &mut each)?
+        };
+        if outcome.is_some() {
+            return Ok(outcome);
+        }
+    }
+    if rest.len() + data.len() > LINE_BYTES_MAX {
+        return Err(Fault::Permanent("a watched object is larger than 32 MiB".to_owned()));
+    }
+    rest.extend_from_slice(data);
+    Ok(None)
+}
+
+fn line_text<T>(line: &[u8], each: &mut impl FnMut(&str) -> Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+    let text = std::str::from_utf8(line)
+        .map_err(|source| Fault::Transient(format!("a watch line is not UTF-8: {source}")))?
+        .trim();
+    if text.is_empty() { Ok(None) } else { each(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Lines come out whole however the bytes are cut into frames.
+        #[test]
+        fn lines_survive_any_framing(lines in proptest::collection::vec("[a-zé]{1,12}", 0..8), cut in 1usize..9) {
+            let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            let mut rest = Vec::new();
+            let mut out = Vec::new();
+            for frame in text.as_bytes().chunks(cut) {
+                let ended: Option<()> = take_lines(&mut rest, frame, |line| { out.push(line.to_owned()); Ok(None) }).unwrap();
+                assert!(ended.is_none());
+            }
+            proptest::prop_assert_eq!(out, lines);
+            proptest::prop_assert!(rest.is_empty());
+        }
+    }
+}

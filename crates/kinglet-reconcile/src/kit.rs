@@ -1,0 +1,272 @@
+//! What every reconciler is given: caches to read, a clock, and the one place that writes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+use jiff::Timestamp;
+use kinglet_process::Tasks;
+use kinglet_process::clock::Clock;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::caches::Caches;
+use crate::events::Recorder;
+use crate::fault::Fault;
+use crate::object::{Key, Object, key_of};
+use crate::plan::{Cascade, Next, Note, Plan, Step, Verb, Write};
+use crate::wire;
+
+/// Caches, client, clock and events of one component. Cheap to clone.
+#[derive(Clone)]
+pub struct Kit {
+    caches: Caches,
+    recorder: Recorder,
+    component: &'static str,
+}
+
+/// How a write ended.
+enum Landed {
+    /// It was as it should be.
+    Unchanged,
+    /// The server's answer.
+    Object(bytes::Bytes),
+    /// The object is gone.
+    Gone,
+}
+
+#[derive(Deserialize)]
+struct AnswerHead {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: AnswerMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnswerMeta {
+    #[serde(default)]
+    resource_version: String,
+    deletion_timestamp: Option<String>,
+}
+
+impl Kit {
+    /// The kit of a process; components take theirs with [`Kit::named`].
+    pub fn new(caches: &Caches) -> Self {
+        Self { caches: caches.clone(), recorder: Recorder::start(caches), component: "kinglet" }
+    }
+
+    /// The same kit with another name as field manager and source of events.
+    pub fn named(&self, component: &'static str) -> Self {
+        Self { component, ..self.clone() }
+    }
+
+    /// The caches of the process.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    /// The cache of a kind.
+    pub fn cache<K: Object>(&self) -> Cache<K> {
+        self.caches.cache()
+    }
+
+    /// The client, for what a plan cannot say.
+    pub fn client(&self) -> &kube::Client {
+        self.caches.client()
+    }
+
+    /// The clock of the process.
+    pub fn clock(&self) -> &Clock {
+        self.caches.clock()
+    }
+
+    /// Wall-clock time.
+    pub fn now(&self) -> Timestamp {
+        self.caches.clock().now()
+    }
+
+    /// The tasks that controllers belong to.
+    pub fn tasks(&self) -> &Tasks {
+        self.caches.tasks()
+    }
+
+    /// The name of the component.
+    pub fn component(&self) -> &'static str {
+        self.component
+    }
+
+    /// Carries out a plan in order and stops at the first write that fails.
+    ///
+    /// Writes that would change nothing are left out. Each answer is in the cache before the next step, so whoever
+    /// reads it sees this plan done. Events are recorded in the background.
+    pub async fn apply(&self, plan: Plan) -> Result<Next, Fault> {
+        let Plan { steps, next, trouble } = plan;
+        // Versions that this plan itself produced, so that its second write to an object does not conflict with its first.
+        let mut versions: HashMap<(String, Key), (String, String)> = HashMap::new();
+        for step in steps {
+            let mut write = match step {
+                Step::Note(note) => {
+                    self.note(note);
+                    continue;
+                }
+                Step::Write(write) => write,
+            };
+            let id = (write.path.clone(), write.key.clone());
+            let seen = write.body.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("").to_owned();
+            if let Some((before, after)) = versions.get(&id)
+                && *before == seen
+                && let Some(version) = write.body.pointer_mut("/metadata/resourceVersion")
+            {
+                *version = Value::String(after.clone());
+            }
+            if let Landed::Object(answer) = self.land(&write).await? {
+                (write.absorb)(&self.caches, &answer).map_err(|source| garbled(&write, source))?;
+                let version = serde_json::from_slice::<AnswerHead>(&answer).map(|head| head.metadata.resource_version);
+                versions.insert(id, (seen, version.unwrap_or_default()));
+            }
+        }
+        match trouble {
+            Some(trouble) => Err(trouble.into()),
+            None => Ok(next),
+        }
+    }
+
+    /// Creates an object and gives what the server made of it.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, Fault> {
+        let write = Write::create(object);
+        match self.land(&write).await? {
+            Landed::Object(answer) => self.take(&write, &answer),
+            Landed::Unchanged | Landed::Gone => Ok(Arc::new(object.clone())),
+        }
+    }
+
+    /// Makes `seen` equal `desired`; see [`Write::update`].
+    pub async fn update<K: Object>(&self, seen: &K, desired: &K) -> Result<Arc<K>, Fault> {
+        let write = Write::update(seen, desired);
+        match self.land(&write).await? {
+            Landed::Object(answer) => self.take(&write, &answer),
+            Landed::Unchanged | Landed::Gone => Ok(Arc::new(seen.clone())),
+        }
+    }
+
+    /// Makes the status of `seen` equal `status`.
+    pub async fn update_status<K: Object>(&self, seen: &K, status: &impl serde::Serialize) -> Result<Arc<K>, Fault> {
+        let write = Write::status(seen, status);
+        match self.land(&write).await? {
+            Landed::Object(answer) => self.take(&write, &answer),
+            Landed::Unchanged | Landed::Gone => Ok(Arc::new(seen.clone())),
+        }
+    }
+
+    /// Deletes exactly the object seen; that it is gone already is fine.
+    pub async fn delete<K: Object>(&self, seen: &K, cascade: Cascade) -> Result<(), Fault> {
+        self.perform(&Write::delete(seen, cascade)).await
+    }
+
+    /// Carries out one write.
+    pub async fn perform(&self, write: &Write) -> Result<(), Fault> {
+        match self.land(write).await? {
+            Landed::Object(answer) => (write.absorb)(&self.caches, &answer).map_err(|source| garbled(write, source)),
+            Landed::Unchanged | Landed::Gone => Ok(()),
+        }
+    }
+
+    /// Reads an object from the API server instead of the cache, and puts it into the cache.
+    pub async fn read<K: Object>(&self, key: &Key) -> Result<Arc<K>, Fault> {
+        let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
+        let attempt = format!("reading {} {key}", K::kind(&()));
+        let path = format!("{}/{}", K::url_path(&(), namespace), key.name);
+        let answer = wire::call(self.client(), &attempt, Method::GET, &path, Vec::new()).await?;
+        let object = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
+        Ok(self.caches.absorb::<K>(object))
+    }
+
+    /// Posts to a subresource such as `binding`.
+    pub async fn post_subresource<K: Object>(&self, object: &K, name: &str, body: &Value) -> Result<(), Fault> {
+        let key = key_of(object);
+        let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
+        let attempt = format!("posting {name} of {} {key}", K::kind(&()));
+        let path =
+            format!("{}/{}/{name}?fieldManager={}", K::url_path(&(), namespace), key.name, wire::encode(self.component));
+        wire::call(self.client(), &attempt, Method::POST, &path, body.to_string().into_bytes()).await.map(|_| ())
+    }
+
+    /// One untyped call, for kinds found by discovery: `path` may carry a query.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<bytes::Bytes, Fault> {
+        let attempt = format!("{method} {path}");
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        wire::call(self.client(), &attempt, method, path, body).await
+    }
+
+    /// Records an Event in the background.
+    pub fn note(&self, note: Note) {
+        self.recorder.record(self.component, note);
+    }
+
+    fn take<K: Object>(&self, write: &Write, answer: &[u8]) -> Result<Arc<K>, Fault> {
+        let object = serde_json::from_slice(answer).map_err(|source| garbled(write, source))?;
+        Ok(self.caches.absorb::<K>(object))
+    }
+
+    async fn land(&self, write: &Write) -> Result<Landed, Fault> {
+        if write.changes_nothing() {
+            return Ok(Landed::Unchanged);
+        }
+        let attempt = write.attempt();
+        let manager = wire::encode(self.component);
+        let (method, path, body) = match &write.verb {
+            Verb::Create => (Method::POST, format!("{}?fieldManager={manager}", write.path), write.body.to_string()),
+            Verb::Update => {
+                (Method::PUT, format!("{}/{}?fieldManager={manager}", write.path, write.key.name), write.body.to_string())
+            }
+            Verb::Status => (
+                Method::PUT,
+                format!("{}/{}/status?fieldManager={manager}", write.path, write.key.name),
+                write.body.to_string(),
+            ),
+            Verb::Delete { cascade, uid, version, grace_seconds } => {
+                let options = json!({
+                    "apiVersion": "v1",
+                    "kind": "DeleteOptions",
+                    "propagationPolicy": cascade.as_str(),
+                    "preconditions": {"uid": uid, "resourceVersion": version},
+                    "gracePeriodSeconds": grace_seconds,
+                });
+                (Method::DELETE, format!("{}/{}", write.path, write.key.name), options.to_string())
+            }
+        };
+        tracing::debug!(component = self.component, verb = ?method, kind = %write.kind, key = %write.key, "write");
+        let answer = wire::call(self.client(), &attempt, method, &path, body.into_bytes()).await;
+        let Verb::Delete { uid, .. } = &write.verb else { return answer.map(Landed::Object) };
+        match answer {
+            Ok(answer) => {
+                let head: AnswerHead = serde_json::from_slice(&answer).map_err(|source| garbled(write, source))?;
+                // An object in the answer is either waiting for its finalizers or the last state of one that is gone.
+                if head.kind == "Status" || head.metadata.deletion_timestamp.is_none() {
+                    self.forget(write, uid.as_deref());
+                    Ok(Landed::Gone)
+                } else {
+                    Ok(Landed::Object(answer))
+                }
+            }
+            Err(Fault::NotFound { .. }) => {
+                self.forget(write, uid.as_deref());
+                Ok(Landed::Gone)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn forget(&self, write: &Write, uid: Option<&str>) {
+        if let Some(uid) = uid {
+            (write.forget)(&self.caches, &write.key, uid);
+        }
+    }
+}
+
+fn garbled(write: &Write, source: serde_json::Error) -> Fault {
+    Fault::Garbled { attempt: write.attempt(), source }
+}

@@ -1,0 +1,255 @@
+//! The work queue of a controller: keys, each at most once, none worked on twice at a time.
+//!
+//! Guarantees: a key added while it is worked on is worked on again afterwards; a key added several times before it is
+//! taken is worked on once; failures of a key slow down that key only. Bounded by the number of objects.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::object::Key;
+
+/// First pause after a failure; it doubles (the limits of Knative's and Kubernetes' queues).
+const RETRY_MIN: Duration = Duration::from_millis(5);
+/// Longest pause after many failures.
+const RETRY_MAX: Duration = Duration::from_secs(1000);
+
+#[derive(Default)]
+struct State {
+    fast: VecDeque<Key>,
+    slow: VecDeque<Key>,
+    dirty: HashMap<Key, bool>,
+    working: HashSet<Key>,
+    due: HashMap<Key, Instant>,
+    by_time: BTreeSet<(Instant, Key)>,
+    failures: HashMap<Key, u32>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    ready: Notify,
+    timer: Notify,
+}
+
+/// Adds keys to a controller's queue from anywhere. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Queue(Arc<Shared>);
+
+impl Queue {
+    /// Works on the key soon.
+    pub fn add(&self, key: Key) {
+        self.push(key, false);
+    }
+
+    /// Works on the key when nothing more urgent waits.
+    pub fn add_slowly(&self, key: Key) {
+        self.push(key, true);
+    }
+
+    /// Works on the key after `delay`; the earliest of several wins.
+    pub fn add_after(&self, key: Key, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        let at = Instant::now() + delay;
+        let mut state = self.0.state.lock();
+        match state.due.get(&key).copied() {
+            Some(known) if known <= at => return,
+            Some(known) => {
+                state.by_time.remove(&(known, key.clone()));
+            }
+            None => {}
+        }
+        state.due.insert(key.clone(), at);
+        state.by_time.insert((at, key));
+        drop(state);
+        self.0.timer.notify_one();
+    }
+
+    /// How many keys wait or are worked on, without those that wait for their time.
+    pub fn len(&self) -> usize {
+        let state = self.0.state.lock();
+        state.dirty.len() + state.working.len()
+    }
+
+    /// Whether nothing waits and nothing is worked on.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next key; cancel-safe. It must be given back with [`Queue::done`].
+    pub(crate) async fn next(&self) -> Key {
+        loop {
+            let ready = self.0.ready.notified();
+            if let Some(key) = self.take() {
+                return key;
+            }
+            ready.await;
+        }
+    }
+
+    /// The key is finished with.
+    pub(crate) fn done(&self, key: &Key) {
+        let mut state = self.0.state.lock();
+        state.working.remove(key);
+        if let Some(slow) = state.dirty.get(key).copied() {
+            state.line_up(key.clone(), slow);
+            drop(state);
+            self.0.ready.notify_one();
+        }
+    }
+
+    /// The key succeeded: its failures are forgotten.
+    pub(crate) fn forgive(&self, key: &Key) {
+        self.0.state.lock().failures.remove(key);
+    }
+
+    /// The key failed: it comes back after its pause, which is returned.
+    pub(crate) fn retry(&self, key: &Key) -> Duration {
+        let pause = {
+            let mut state = self.0.state.lock();
+            let failures = state.failures.entry(key.clone()).or_default();
+            let pause = pause_after(*failures);
+            *failures = failures.saturating_add(1);
+            pause
+        };
+        self.add_after(key.clone(), pause);
+        pause
+    }
+
+    /// Moves keys whose time has come; runs as a task of the controller.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let changed = self.0.timer.notified();
+            let first = self.0.state.lock().by_time.first().map(|(at, _)| *at);
+            match first {
+                None => changed.await,
+                Some(at) if at > Instant::now() => {
+                    tokio::select! {
+                        () = sleep_until(at) => {}
+                        () = changed => {}
+                    }
+                }
+                Some(_) => self.release_due(),
+            }
+        }
+    }
+
+    fn release_due(&self) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        {
+            let mut state = self.0.state.lock();
+            while let Some((at, _)) = state.by_time.first()
+                && *at <= now
+                && let Some((_, key)) = state.by_time.pop_first()
+            {
+                state.due.remove(&key);
+                due.push(key);
+            }
+        }
+        for key in due {
+            self.add(key);
+        }
+    }
+
+    fn push(&self, key: Key, slow: bool) {
+        let mut state = self.0.state.lock();
+        match state.dirty.get(&key) {
+            Some(true) if !slow => {
+                // Overtakes: an event is more urgent than a resync.
+                state.slow.retain(|waiting| *waiting != key);
+            }
+            Some(_) => return,
+            None => {}
+        }
+        state.dirty.insert(key.clone(), slow);
+        if state.working.contains(&key) {
+            return;
+        }
+        state.line_up(key, slow);
+        drop(state);
+        self.0.ready.notify_one();
+    }
+
+    fn take(&self) -> Option<Key> {
+        let mut state = self.0.state.lock();
+        let key = state.fast.pop_front().or_else(|| state.slow.pop_front())?;
+        state.dirty.remove(&key);
+        state.working.insert(key.clone());
+        Some(key)
+    }
+}
+
+impl State {
+    fn line_up(&mut self, key: Key, slow: bool) {
+        if slow { self.slow.push_back(key) } else { self.fast.push_back(key) }
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(2u32.saturating_pow(failures)).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("a", name)
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_limit() {
+        assert_eq!(pause_after(0), Duration::from_millis(5));
+        assert_eq!(pause_after(3), Duration::from_millis(40));
+        assert_eq!(pause_after(60), RETRY_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_worked_on_once_and_again_when_it_changed_meanwhile() {
+        let queue = Queue::default();
+        queue.add(key("x"));
+        queue.add(key("x"));
+        let x = queue.next().await;
+        assert!(queue.take().is_none());
+        queue.add(key("x"));
+        assert!(queue.take().is_none());
+        queue.done(&x);
+        assert_eq!(queue.next().await, x);
+        queue.done(&x);
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_overtakes_a_resync() {
+        let queue = Queue::default();
+        queue.add_slowly(key("a"));
+        queue.add_slowly(key("b"));
+        queue.add(key("b"));
+        assert_eq!(queue.next().await, key("b"));
+        assert_eq!(queue.next().await, key("a"));
+        assert!(queue.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_delay_wins() {
+        let queue = Queue::default();
+        let timer = queue.clone();
+        let task = tokio::task::spawn(async move { timer.keep_time().await });
+        let began = Instant::now();
+        queue.add_after(key("x"), Duration::from_secs(60));
+        queue.add_after(key("x"), Duration::from_secs(5));
+        queue.add_after(key("x"), Duration::from_secs(30));
+        let x = queue.next().await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+        queue.done(&x);
+        assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
+        task.abort();
+    }
+}
