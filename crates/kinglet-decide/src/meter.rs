@@ -1,0 +1,118 @@
+//! Time-weighted concurrency of one Revision (spec/serving.md 5.1).
+//!
+//! Flow: the data plane calls [`Meter::enter`] and [`Meter::leave`] for each request -> [`Meter::report`] once a second.
+//! Always: a request counts from arrival to the end of its answer, waiting included; times are arguments and never go back.
+
+use crate::feed::Stat;
+
+/// Counts requests and the time they spend.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    in_flight: u32,
+    arrivals: u32,
+    /// Sum over time of requests in flight, in request-nanoseconds, since `period_start`.
+    weighted: u128,
+    changed_at: u64,
+    period_start: u64,
+    /// The last report was not all zeros, so one of zeros is still owed.
+    owes_zero: bool,
+}
+
+impl Meter {
+    /// A meter that starts at `now` (nanoseconds of any clock that does not go back).
+    pub fn new(now: u64) -> Self {
+        Self { changed_at: now, period_start: now, ..Self::default() }
+    }
+
+    /// A request arrived.
+    pub fn enter(&mut self, now: u64) {
+        self.advance(now);
+        self.in_flight += 1;
+        self.arrivals += 1;
+    }
+
+    /// A request ended.
+    pub fn leave(&mut self, now: u64) {
+        self.advance(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Requests in flight, waiting ones included.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// What happened since the last report; `None` when there is nothing new to say: no traffic, and zero was reported.
+    pub fn report(&mut self, now: u64) -> Option<Stat> {
+        self.advance(now);
+        let elapsed = now.saturating_sub(self.period_start);
+        if elapsed == 0 {
+            return None;
+        }
+        let stat = Stat {
+            average_concurrent_requests: self.weighted as f64 / elapsed as f64,
+            requests_per_second: f64::from(self.arrivals) * 1e9 / elapsed as f64,
+            in_flight: self.in_flight,
+        };
+        let quiet = self.weighted == 0 && self.arrivals == 0 && self.in_flight == 0;
+        self.weighted = 0;
+        self.arrivals = 0;
+        self.period_start = now;
+        let owed = std::mem::replace(&mut self.owes_zero, !quiet);
+        (!quiet || owed).then_some(stat)
+    }
+
+    fn advance(&mut self, now: u64) {
+        let elapsed = now.saturating_sub(self.changed_at);
+        self.weighted += u128::from(elapsed) * u128::from(self.in_flight);
+        self.changed_at = self.changed_at.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn half_a_second_of_two_is_one() {
+        let mut meter = Meter::new(0);
+        meter.enter(0);
+        meter.enter(SECOND / 4);
+        meter.leave(SECOND / 2);
+        meter.leave(SECOND * 3 / 4);
+        let stat = meter.report(SECOND).expect("traffic");
+        assert_eq!(stat, Stat { average_concurrent_requests: 1.0, requests_per_second: 2.0, in_flight: 0 });
+        assert_eq!(meter.report(2 * SECOND), Some(Stat::default()), "one final zero");
+        assert_eq!(meter.report(3 * SECOND), None);
+    }
+
+    #[test]
+    fn a_long_request_is_reported_every_time() {
+        let mut meter = Meter::new(0);
+        meter.enter(SECOND / 2);
+        assert_eq!(meter.report(SECOND).map(|stat| stat.average_concurrent_requests), Some(0.5));
+        let stat = meter.report(2 * SECOND).expect("still there");
+        assert_eq!(stat, Stat { average_concurrent_requests: 1.0, requests_per_second: 0.0, in_flight: 1 });
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_peak(events in proptest::collection::vec((0u64..1_000_000, any::<bool>()), 1..50)) {
+            let mut meter = Meter::new(0);
+            let (mut now, mut peak) = (0, 0);
+            for (step, enters) in events {
+                now += step;
+                if enters { meter.enter(now) } else { meter.leave(now) }
+                peak = peak.max(meter.in_flight());
+            }
+            if let Some(stat) = meter.report(now + 1) {
+                prop_assert!(stat.average_concurrent_requests <= f64::from(peak));
+                prop_assert!(stat.average_concurrent_requests >= 0.0);
+            }
+        }
+    }
+}
