@@ -6,6 +6,12 @@
 //! types would write (empty values left out, conditions sorted by type).
 
 pub mod keys;
+pub mod field;
+pub mod formats;
+pub mod go;
+pub mod image_reference;
+pub mod quantity;
+pub mod yaml;
 pub mod names;
 
 pub mod conditions;
