@@ -1,0 +1,387 @@
+//! Cells: processes parked ready to become a container, as Kinglet holds them.
+//!
+//! Flow: [`Cells::park`] ahead of need (cgroups, namespaces) -> [`Cell::start`] -> [`Running`].
+//! Always: a cell is a child of this process (it is the subreaper) and is reaped through its own descriptor; dropping a
+//! cell or a running container kills it, and with the first process its whole pid namespace.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
+
+use crate::cgroup::{Cgroup, Hierarchy, Limits};
+use crate::sys::process::{self, Exit};
+use crate::wire::{self, Answer, Exec, FailureKind, Process, Start};
+
+/// Making a cell takes about fifteen milliseconds; a machine that needs this long is stuck.
+const PARK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Mounting and `exec` take a few milliseconds.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an emptied cgroup is tried to be removed; the kernel lets go within milliseconds.
+const CGROUP_REMOVE_ATTEMPTS: u32 = 50;
+
+/// Why a container did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Namespaces, mounts or limits: this machine.
+    #[error("{0}")]
+    Setup(String),
+    /// What the Pod asks for cannot be honoured.
+    #[error("{0}")]
+    Config(String),
+    /// The program is missing or does not run.
+    #[error("{0}")]
+    Program(String),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Setup(error.to_string())
+    }
+}
+
+/// Makes cells.
+#[derive(Clone)]
+pub(crate) struct Cells {
+    helper: Arc<PathBuf>,
+    hierarchy: Arc<Hierarchy>,
+    next: Arc<AtomicU64>,
+    cleaning: TaskTracker,
+}
+
+/// A process that waits to become a container.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    child: Child,
+    socket: UnixStream,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its first process.
+    pub process: Arc<Container>,
+    /// What it says.
+    pub stdout: pipe::Receiver,
+    /// What it complains about.
+    pub stderr: pipe::Receiver,
+}
+
+/// The process of a running container.
+#[derive(Debug)]
+pub struct Container(Child);
+
+#[derive(Debug)]
+struct Child {
+    pid: i32,
+    fd: AsyncFd<OwnedFd>,
+    cgroup: Cgroup,
+    exit: Mutex<Option<Exit>>,
+    cleaning: TaskTracker,
+}
+
+impl Cells {
+    pub(crate) fn new(helper: PathBuf, hierarchy: Hierarchy) -> io::Result<Self> {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        Ok(Self { helper: Arc::new(helper), hierarchy: Arc::new(hierarchy), next: Arc::default(), cleaning: TaskTracker::new() })
+    }
+
+    /// Parks one more process.
+    pub(crate) async fn park(&self) -> Result<Cell, StartError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let this = self.clone();
+        tokio::time::timeout(PARK_TIMEOUT, async move {
+            let spawned = tokio::task::spawn_blocking(move || this.spawn(number)).await.map_err(io::Error::other)??;
+            spawned.parked().await
+        })
+        .await
+        .unwrap_or_else(|_| Err(StartError::Setup("a parked process did not get ready in time".to_owned())))
+    }
+
+    fn spawn(&self, number: u64) -> io::Result<Spawned> {
+        let cgroup = self.hierarchy.make(&format!("c{number}"))?;
+        let (socket, theirs) = StdUnixStream::pair()?;
+        let (stdout, their_stdout) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let mut helper = Command::new(self.helper.as_path())
+            .arg(crate::HELPER_VERB)
+            .arg("cell")
+            .args(cgroup.join_files())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(their_stdout))
+            .stderr(Stdio::from(their_stderr))
+            .spawn()?;
+        // It forks the real cell and ends by itself.
+        helper.wait()?;
+        for pipe in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Spawned { socket, stdout, stderr, cgroup, cleaning: self.cleaning.clone() })
+    }
+
+    /// Waits until all that was dropped is dead and its cgroups are gone.
+    pub(crate) async fn cleaned(&self) {
+        self.cleaning.close();
+        self.cleaning.wait().await;
+        self.cleaning.reopen();
+        self.hierarchy.remove();
+    }
+
+    /// Runs one program inside a container. Dropping the future kills it.
+    pub(crate) async fn exec(&self, container: &Container, process: Process, output_bytes_max: usize) -> Result<Output, StartError> {
+        let (socket, theirs) = StdUnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(socket)?;
+        let mut child = tokio::process::Command::new(self.helper.as_path())
+            .arg(crate::HELPER_VERB)
+            .arg("exec")
+            .args(container.0.cgroup.join_files())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(StartError::Setup("a helper has no output".to_owned()));
+        };
+        socket.write_all(&wire::encode(&Exec { pid: container.0.pid, process })?).await?;
+        let bound = output_bytes_max as u64;
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let (failure, first, second, status) = tokio::join!(
+            receive(&mut socket),
+            async {
+                (&mut stdout).take(bound).read_to_end(&mut said).await?;
+                tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await
+            },
+            async {
+                (&mut stderr).take(bound).read_to_end(&mut complained).await?;
+                tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
+            },
+            child.wait()
+        );
+        first?;
+        second?;
+        if let Some(failure) = failure? {
+            return Err(failure);
+        }
+        said.append(&mut complained);
+        said.truncate(output_bytes_max);
+        Ok(Output { code: status?.code().unwrap_or(-1), text: String::from_utf8_lossy(&said).into_owned() })
+    }
+}
+
+/// What a program inside a container said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code.
+    pub code: i32,
+    /// Both streams, bounded.
+    pub text: String,
+}
+
+struct Spawned {
+    socket: StdUnixStream,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    cgroup: Cgroup,
+    cleaning: TaskTracker,
+}
+
+impl Spawned {
+    async fn parked(self) -> Result<Cell, StartError> {
+        let mut socket = UnixStream::from_std(self.socket)?;
+        let pid = match receive_answer(&mut socket).await? {
+            Some(Answer::Parked { pid }) => pid,
+            Some(failed @ Answer::Failed { .. }) => {
+                self.cgroup.remove();
+                return Err(failure(failed));
+            }
+            None => {
+                self.cgroup.remove();
+                return Err(StartError::Setup("the helper process ended without a word".to_owned()));
+            }
+        };
+        // Nobody else reaps it, so the id cannot have been reused.
+        let child = Child {
+            pid,
+            fd: process::watch(process::open(pid)?)?,
+            cgroup: self.cgroup,
+            exit: Mutex::new(None),
+            cleaning: self.cleaning,
+        };
+        Ok(Cell { child, socket, stdout: pipe::Receiver::from_owned_fd(self.stdout)?, stderr: pipe::Receiver::from_owned_fd(self.stderr)? })
+    }
+}
+
+impl Cell {
+    /// The files through which it sees its limits.
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.child.cgroup
+    }
+
+    /// Becomes the container; when this returns, the program runs.
+    pub(crate) async fn start(mut self, start: &Start, limits: &Limits) -> Result<Running, StartError> {
+        self.child.cgroup.limit(limits)?;
+        let frame = wire::encode(start)?;
+        let told = async {
+            self.socket.write_all(&frame).await?;
+            receive(&mut self.socket).await
+        };
+        match tokio::time::timeout(START_TIMEOUT, told).await {
+            Ok(answer) => {
+                if let Some(failure) = answer? {
+                    return Err(failure);
+                }
+            }
+            Err(_) => return Err(StartError::Setup("the container did not start in time".to_owned())),
+        }
+        Ok(Running { process: Arc::new(Container(self.child)), stdout: self.stdout, stderr: self.stderr })
+    }
+}
+
+impl Container {
+    /// Process id on the host.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Waits for the end and reaps it.
+    pub async fn wait(&self) -> Exit {
+        self.0.wait().await
+    }
+
+    /// Whether it ended because its memory was used up.
+    pub fn was_out_of_memory(&self) -> bool {
+        self.0.cgroup.was_out_of_memory()
+    }
+
+    /// Asks it to end. The first process of a pid namespace never dies of a signal that it does not handle, so one
+    /// that cannot hear is killed: waiting out its grace period would help nobody.
+    pub fn terminate(&self, signal: i32) -> io::Result<()> {
+        if !hears(self.0.pid, signal) {
+            return self.kill();
+        }
+        match Signal::from_named_raw(signal) {
+            Some(signal) => process::signal(self.0.fd.get_ref(), signal),
+            None => self.kill(),
+        }
+    }
+
+    /// Ends it and all its processes at once.
+    pub fn kill(&self) -> io::Result<()> {
+        process::signal(self.0.fd.get_ref(), Signal::KILL)
+    }
+}
+
+impl Child {
+    async fn wait(&self) -> Exit {
+        let mut exit = self.exit.lock().await;
+        if let Some(exit) = *exit {
+            return exit;
+        }
+        loop {
+            let ready = self.fd.readable().await;
+            match process::reap(self.fd.get_ref().as_fd()) {
+                Ok(Some(found)) => {
+                    *exit = Some(found);
+                    return found;
+                }
+                Ok(None) => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                }
+                // Somebody else reaped it: it is gone, and nobody can know how.
+                Err(_) => {
+                    *exit = Some(Exit::Code(255));
+                    return Exit::Code(255);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let known = self.exit.get_mut().is_some();
+        if !known {
+            let _ = process::signal(self.fd.get_ref(), Signal::KILL);
+        }
+        let cgroup = self.cgroup.clone();
+        let Ok(fd) = self.fd.get_ref().try_clone() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        self.cleaning.spawn_on(
+            async move {
+                if !known && let Ok(fd) = process::watch(fd) {
+                    // Readable once it is dead; then it only has to be reaped.
+                    let _ = fd.readable().await;
+                    let _ = process::reap(fd.get_ref().as_fd());
+                }
+                for attempt in 0..CGROUP_REMOVE_ATTEMPTS {
+                    if cgroup.remove() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)) + 1)).await;
+                }
+                tracing::warn!("a container's control group is still in use and stays behind");
+            },
+            &runtime,
+        );
+    }
+}
+
+/// Whether the process has a handler for the signal, blocks it (to fetch it by hand) or ignores it on purpose.
+fn hears(pid: i32, signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let mask: u64 = ["SigBlk:", "SigIgn:", "SigCgt:"]
+        .iter()
+        .filter_map(|field| status.lines().find_map(|line| line.strip_prefix(field)))
+        .filter_map(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .fold(0, |all, one| all | one);
+    (1..=64).contains(&signal) && mask & (1 << (signal - 1)) != 0
+}
+
+fn failure(answer: Answer) -> StartError {
+    match answer {
+        Answer::Failed { kind: FailureKind::Config, message } => StartError::Config(message),
+        Answer::Failed { kind: FailureKind::Program, message } => StartError::Program(message),
+        Answer::Failed { kind: FailureKind::Setup, message } => StartError::Setup(message),
+        Answer::Parked { .. } => StartError::Setup("the helper process spoke out of turn".to_owned()),
+    }
+}
+
+/// Waits for the socket to close; what is said before is a failure.
+async fn receive(socket: &mut UnixStream) -> Result<Option<StartError>, StartError> {
+    Ok(receive_answer(socket).await?.map(failure))
+}
+
+async fn receive_answer(socket: &mut UnixStream) -> io::Result<Option<Answer>> {
+    let mut length = [0; 4];
+    match socket.read_exact(&mut length).await {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut body = vec![0; wire::length_of(length)?];
+    socket.read_exact(&mut body).await?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}

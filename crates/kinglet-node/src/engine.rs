@@ -1,0 +1,207 @@
+//! What the node is made of on this machine: pod network, cgroups, parked cells; without any Kubernetes.
+//!
+//! Flow: [`Engine::open`] clears an earlier life of the same data directory away -> [`Engine::sandbox`] per pod ->
+//! [`Engine::start`] per container. [`Engine::close`] leaves nothing behind.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinglet_process::Tasks;
+
+use crate::cell::{Cell, Cells, Container, Output, Running, StartError};
+use crate::cgroup::{Hierarchy, Limits, remove_group};
+use crate::names::HostNames;
+use crate::network::{Connection, Network, NetworkError};
+use crate::pool::Pool;
+use crate::wire::{Mount, Process, Root, Start};
+
+/// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the machine cannot run containers.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Not root.
+    #[error("running containers needs root: start Kinglet with sudo (a shape without root comes later)")]
+    NotRoot,
+    /// Control groups.
+    #[error("setting up control groups: {0}")]
+    Cgroups(io::Error),
+    /// Network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Directories.
+    #[error("{attempt} {}: {source}", path.display())]
+    Directory {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Says in one sentence why this process cannot be a node, if it cannot.
+pub fn preflight() -> Result<(), EngineError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(EngineError::NotRoot) }
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    network: Network,
+    cells: Cells,
+    parked: Pool<Cell, StartError>,
+    connections: Pool<Connection, NetworkError>,
+}
+
+/// A pod's namespaces and address. Dropping it takes them away, once no process is left in them.
+#[derive(Debug)]
+pub struct Sandbox(Connection);
+
+/// One container to start.
+#[derive(Clone, Debug)]
+pub struct ContainerStart {
+    /// The pod's name, as the container sees its host.
+    pub hostname: String,
+    /// An empty directory on a disk, for the container's own files.
+    pub directory: PathBuf,
+    /// Unpacked layers, topmost first.
+    pub layers: Vec<PathBuf>,
+    /// What is mounted beyond the image.
+    pub mounts: Vec<Mount>,
+    /// Nothing but volumes may be written.
+    pub read_only_root: bool,
+    /// The program.
+    pub process: Process,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl Engine {
+    /// Clears away what an earlier life left and gets ready; keeps `parked` cells and networks ready ahead of need.
+    pub async fn open(names: &HostNames, helper: PathBuf, parked: usize, tasks: &Tasks) -> Result<Self, EngineError> {
+        preflight()?;
+        let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
+        end_leftovers(&hierarchy).await;
+        let network = Network::open(names).await?;
+        let cells = Cells::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
+        let maker = cells.clone();
+        let cell_pool = Pool::start(tasks, "cells", parked, move || {
+            let maker = maker.clone();
+            async move { maker.park().await }
+        });
+        let maker = network.clone();
+        let connections = Pool::start(tasks, "pod networks", parked, move || {
+            let maker = maker.clone();
+            async move { maker.connect().await }
+        });
+        Ok(Self(Arc::new(Inner { network, cells, parked: cell_pool, connections })))
+    }
+
+    /// The host's address on the pod network.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.0.network.gateway()
+    }
+
+    /// Whether a pod of this node may have that address.
+    pub fn is_pod_address(&self, address: Ipv4Addr) -> bool {
+        self.0.network.contains(address)
+    }
+
+    /// Namespaces for one pod.
+    pub async fn sandbox(&self) -> Result<Sandbox, NetworkError> {
+        self.0.connections.take().await.map(Sandbox)
+    }
+
+    /// Starts a container; when this returns, its program runs.
+    pub async fn start(&self, sandbox: &Sandbox, container: ContainerStart) -> Result<Running, StartError> {
+        let cell = self.0.parked.take().await?;
+        let ContainerStart { hostname, directory, layers, mounts, read_only_root, process, limits } = container;
+        make_directories(&directory)?;
+        let start = Start {
+            network_namespace: openable(&sandbox.0.namespaces.network),
+            ipc_namespace: openable(&sandbox.0.namespaces.ipc),
+            hostname,
+            root: Root { directory, layers },
+            mounts,
+            cgroups: cell.cgroup().views(),
+            read_only_root,
+            process,
+        };
+        cell.start(&start, &limits).await
+    }
+
+    /// Runs one program inside a running container. Dropping the future kills it.
+    pub async fn exec(&self, container: &Container, process: Process, output_bytes_max: usize) -> Result<Output, StartError> {
+        self.0.cells.exec(container, process, output_bytes_max).await
+    }
+
+    /// Lets everything go. Containers must have been dropped before.
+    pub async fn close(&self) {
+        self.0.parked.drain();
+        self.0.connections.drain();
+        self.0.cells.cleaned().await;
+        self.0.network.close().await;
+    }
+}
+
+impl Sandbox {
+    /// The pod's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.0.lease.address()
+    }
+
+    /// The pod's network namespace.
+    pub fn network(&self) -> BorrowedFd<'_> {
+        self.0.namespaces.network.as_fd()
+    }
+}
+
+/// A path under which helpers, who share neither descriptors nor process ids with us, can open our descriptor.
+fn openable(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
+}
+
+fn make_directories(directory: &Path) -> io::Result<()> {
+    for part in ["rootfs", "upper", "work"] {
+        std::fs::create_dir_all(directory.join(part))?;
+    }
+    Ok(())
+}
+
+/// Kills what still runs in our groups and removes the groups.
+async fn end_leftovers(hierarchy: &Hierarchy) {
+    let give_up = tokio::time::Instant::now() + LEFTOVERS_TIMEOUT;
+    let mut told = false;
+    loop {
+        let left = hierarchy.leftovers();
+        if left.is_empty() {
+            return;
+        }
+        for leftover in &left {
+            for pid in &leftover.pids {
+                if let Ok(process) = crate::sys::process::open(*pid) {
+                    if !told {
+                        tracing::info!("ending containers of an earlier life");
+                        told = true;
+                    }
+                    let _ = crate::sys::process::signal(process, rustix::process::Signal::KILL);
+                }
+            }
+            remove_group(&leftover.directory);
+        }
+        if tokio::time::Instant::now() > give_up {
+            tracing::warn!(groups = left.len(), "control groups of an earlier life cannot be removed");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

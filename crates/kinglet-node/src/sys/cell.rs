@@ -1,0 +1,204 @@
+//! A parked process that becomes a container.
+//!
+//! `node-helper cell CGROUP…` joins the cgroups, leaves for new mount, pid, ipc, uts and cgroup namespaces, forks the
+//! namespace's first process and exits. That child waits on the socket at its standard input. A [`wire::Start`] makes
+//! it mount, drop privileges and `exec`: joining cgroups and making namespaces cost over ten milliseconds and are long
+//! done by then. The socket closes on `exec`; silence therefore means success. End of file while waiting means that
+//! Kinglet is gone, and the process ends.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+
+use crate::sys::process::{self, Fork};
+use crate::sys::user::{self, Identity};
+use crate::sys::{filesystem, privileges};
+use crate::wire::{self, Answer, FailureKind, Process, Start};
+
+/// What went wrong, and whose fault it is.
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn setup(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
+        let what = what.to_string();
+        move |error| Self { kind: FailureKind::Setup, message: format!("{what}: {error}") }
+    }
+
+    pub(crate) fn answer(self) -> Answer {
+        Answer::Failed { kind: self.kind, message: self.message }
+    }
+}
+
+/// The helper's `main`.
+pub(crate) fn run(cgroups: &[String]) -> ExitCode {
+    let mut socket = match take_socket() {
+        Ok(socket) => socket,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    match park(cgroups) {
+        Ok(Fork::Parent(pid)) => match wire::write(&mut socket, &Answer::Parked { pid: pid.as_raw_nonzero().get() }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Ok(Fork::Child) => {
+            let failure = match wire::read::<Start>(&mut socket) {
+                Ok(Some(start)) => become_container(&start),
+                Ok(None) => return ExitCode::SUCCESS,
+                Err(error) => Failure::setup("reading what to start")(error),
+            };
+            // If nobody listens any more there is nobody to tell.
+            let _ = wire::write(&mut socket, &failure.answer());
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            let _ = wire::write(&mut socket, &failure.answer());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Moves the socket away from standard input, which becomes `/dev/null`, and lets it close on `exec`.
+pub(crate) fn take_socket() -> io::Result<UnixStream> {
+    let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    process::replace_stdin(&null)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn park(cgroups: &[String]) -> Result<Fork, Failure> {
+    join_cgroups(cgroups)?;
+    process::unshare(
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWCGROUP,
+    )
+    .map_err(Failure::setup("making namespaces"))?;
+    // Not private: volumes in memory that the node mounts while this process is parked must show up here.
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
+        .map_err(io::Error::from)
+        .map_err(Failure::setup("making mounts one-way"))?;
+    process::fork().map_err(Failure::setup("forking"))
+}
+
+/// Joins the cgroups whose `cgroup.procs` files are named.
+pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), Failure> {
+    for file in cgroups {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(file)
+            .and_then(|mut procs| procs.write_all(b"0"))
+            .map_err(Failure::setup(format_args!("joining cgroup {file}")))?;
+    }
+    Ok(())
+}
+
+/// Returns only if it could not be done.
+fn become_container(start: &Start) -> Failure {
+    match prepare(start).and_then(|identity| execute(&start.process, &identity)) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(start: &Start) -> Result<Identity, Failure> {
+    join_namespace(&start.network_namespace, ThreadNameSpaceType::NETWORK)?;
+    join_namespace(&start.ipc_namespace, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)?;
+    rustix::system::sethostname(start.hostname.as_bytes())
+        .map_err(io::Error::from)
+        .map_err(Failure::setup(format_args!("naming the host {}", start.hostname)))?;
+    filesystem::enter(start)?;
+    let _ = rustix::process::setsid();
+    identity_of(&start.process)
+}
+
+fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), Failure> {
+    let what = format!("joining namespace {}", path.display());
+    let file = fs::File::open(path).map_err(Failure::setup(&what))?;
+    rustix::thread::move_into_thread_name_spaces(file.as_fd(), kind).map_err(io::Error::from).map_err(Failure::setup(&what))
+}
+
+/// Looks the user up in the container's files; the container's root is `/` by now.
+pub(crate) fn identity_of(process: &Process) -> Result<Identity, Failure> {
+    let passwd = account_file("/etc/passwd");
+    let group = account_file("/etc/group");
+    user::identify(&process.user, &passwd, &group).map_err(|message| Failure { kind: FailureKind::Config, message })
+}
+
+fn account_file(path: &str) -> String {
+    use std::io::Read as _;
+    let mut text = String::new();
+    // A missing or unreadable file is an empty one: images from scratch have none.
+    if let Ok(file) = fs::File::open(path) {
+        let _ = file.take(user::ACCOUNT_FILE_BYTES_MAX).read_to_string(&mut text);
+    }
+    text
+}
+
+/// The very last steps, shared with [`crate::sys::exec`]: directory, standard streams, privileges, program.
+pub(crate) fn execute(process: &Process, identity: &Identity) -> Result<std::convert::Infallible, Failure> {
+    let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
+    if !process.directory.exists() {
+        let _ = fs::create_dir_all(&process.directory);
+    }
+    // Programs that reopen /dev/stdout need to own the pipe behind it.
+    for stream in 1..=2 {
+        let _ = std::os::unix::fs::chown(format!("/proc/self/fd/{stream}"), Some(identity.uid), None);
+    }
+    let mut env: Vec<(&str, &str)> = process.env.iter().filter_map(|pair| pair.split_once('=')).collect();
+    if !env.iter().any(|(name, _)| *name == "HOME") {
+        env.push(("HOME", &identity.home));
+    }
+    privileges::drop_to(process, identity).map_err(Failure::setup("dropping privileges"))?;
+    std::env::set_current_dir(&process.directory)
+        .map_err(|error| program(format!("working directory {}: {error}", process.directory.display())))?;
+    let path = env.iter().rev().find(|(name, _)| *name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let (name, arguments) = process.argv.split_first().ok_or_else(|| program("no command specified".to_owned()))?;
+    let file = find_program(name, path).map_err(program)?;
+    let error = Command::new(&file).arg0(name).args(arguments).env_clear().envs(env).exec();
+    Err(program(format!("exec: {:?}: {}", name, describe(&error))))
+}
+
+/// Where programs are looked for when the environment does not say.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn program(message: String) -> Failure {
+    Failure { kind: FailureKind::Program, message }
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOEXEC) => "exec format error".to_owned(),
+        Some(libc::EACCES) => "permission denied".to_owned(),
+        Some(libc::ENOENT) => "no such file or directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn find_program(name: &str, path: &str) -> Result<PathBuf, String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if name.contains('/') {
+        return match fs::metadata(name) {
+            Ok(found) if found.is_dir() => Err(format!("exec: {name:?}: is a directory")),
+            Ok(_) => Ok(PathBuf::from(name)),
+            Err(error) => Err(format!("exec: {name:?}: stat {name}: {}", describe(&error))),
+        };
+    }
+    path.split(':')
+        .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
+        .find(|file| fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
+        .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))
+}
+
+/// A path to an open descriptor of this process, for calls that want a path.
+pub(crate) fn descriptor_path(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

@@ -1,0 +1,111 @@
+//! Fork, and processes held by file descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+/// Which side of a fork this is.
+pub(crate) enum Fork {
+    /// The parent, with the child's process id.
+    Parent(Pid),
+    /// The child.
+    Child,
+}
+
+/// Forks a single-threaded process.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: only helper processes call this, and they have a single thread, so the child's copy of memory holds no
+    // lock of another thread and may go on running any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(pid).expect("fork gives a positive id to the parent"))),
+    }
+}
+
+/// Ends this process at once, without running anything that the parent's copy will also run.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit touches no memory of ours and never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// Makes standard input another file.
+pub(crate) fn replace_stdin(with: impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: both descriptors are open; the standard library never closes number 0 by itself.
+    match unsafe { libc::dup2(with.as_fd().as_raw_fd(), libc::STDIN_FILENO) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves namespaces behind for new ones.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
+    // SAFETY: the flags used here never include FILES, so no descriptor that other code owns changes its meaning.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// A handle on a process that survives the reuse of its id.
+pub(crate) fn open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Lets tokio tell when the process has ended.
+pub(crate) fn watch(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register(process) }?)
+}
+
+/// Sends a signal; a process that is gone is no error.
+pub(crate) fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
+    match rustix::process::pidfd_send_signal(process, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The code a shell, and a kubelet, show.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Reaps a child that has ended (its descriptor is readable); `None` while it runs.
+pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let Some(status) = rustix::process::waitid(WaitId::PidFd(process), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)? else {
+        return Ok(None);
+    };
+    Ok(Some(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Code(255),
+    }))
+}
+
+/// Waits for a child of this helper.
+pub(crate) fn wait_for(pid: Pid) -> io::Result<Exit> {
+    let (_, status) =
+        rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()))?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Code(255),
+    })
+}
