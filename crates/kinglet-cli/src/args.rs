@@ -1,0 +1,337 @@
+//! Every command and flag, as typed.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Knative on one machine, in one program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kinglet",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_help = "First steps:\n  kinglet up --detach                 start Kinglet\n  kinglet demo                        see a service scale to zero and wake up\n  kinglet apply -f service.yaml       deploy a Knative Service\n  kinglet get ksvc                    list services and their URLs\n  kinglet status                      what runs, where, how healthy\n  kinglet down                        stop it"
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start Kinglet: API server, node, gateway, autoscaler in one process
+    Up(Box<UpArgs>),
+    /// Stop a running Kinglet, finishing the requests under way
+    Down(DataArgs),
+    /// Wipe all data of a stopped Kinglet
+    Reset(ResetArgs),
+    /// What runs, where, and how healthy it is
+    Status(StatusArgs),
+    /// Show a sample service from first request to scale to zero and back, with timings
+    Demo(DemoArgs),
+    /// Work with the images on this machine
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Create or change objects from files (server-side apply)
+    Apply(ApplyArgs),
+    /// List objects
+    Get(GetArgs),
+    /// One object with its conditions and events
+    Describe(DescribeArgs),
+    /// Delete objects by file or by name
+    Delete(DeleteArgs),
+    /// Print the logs of a Pod or of a Service's pods
+    Logs(LogsArgs),
+    /// Wait until objects have a condition or are gone
+    Wait(WaitArgs),
+    /// Print a shell completion script
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Where the data lies.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DataArgs {
+    /// Data directory [default: /var/lib/kinglet for root, else ~/.local/share/kinglet]
+    #[arg(long, value_name = "DIR", env = "KINGLET_DATA")]
+    pub data: Option<PathBuf>,
+}
+
+/// Flags of `up`.
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// Port of the Kubernetes API (0: any free one)
+    #[arg(long, value_name = "N", default_value_t = 6443)]
+    pub api_port: u16,
+    /// Port for HTTP to services (0: any free one) [default: 80 if free and allowed, else 8080]
+    #[arg(long, value_name = "N")]
+    pub http_port: Option<u16>,
+    /// Port for HTTPS to services; not served yet
+    #[arg(long, value_name = "N")]
+    pub https_port: Option<u16>,
+    /// Port of the image registry; not served yet
+    #[arg(long, value_name = "N")]
+    pub registry_port: Option<u16>,
+    /// Write a kubeconfig of its own here, instead of merging a context into ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Make `kinglet` the current context even when another one is set
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub use_context: bool,
+    /// Write addresses as JSON here once everything serves
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Default domain of services
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub domain: String,
+    /// Registry mirrors and rewrites (containers-registries.conf) [default: DATA/registries.conf]
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
+    /// Return when everything serves, and keep running in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// What to log, as tracing directives
+    #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", default_value = "warn,kinglet=info")]
+    pub log: String,
+}
+
+/// Flags of `reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// `json` for machines
+    #[arg(long, short, value_parser = ["json"])]
+    pub output: Option<String>,
+    /// Show where the time of recent cold starts went
+    #[arg(long)]
+    pub cold_starts: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep Kinglet and the service running afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `kinglet image …`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List the images on this machine
+    Ls(DataArgs),
+    /// Fetch an image from its registry
+    Pull {
+        /// Reference, for example ghcr.io/knative/helloworld-go
+        image: String,
+        /// Where the data lies.
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Import an archive (docker save, OCI layout, or a root file system in a tar)
+    Import {
+        /// The archive
+        file: PathBuf,
+        /// Name for the image; needed where the archive names none
+        name: Option<String>,
+        /// Where the data lies.
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Remove an image
+    Rm {
+        /// Reference
+        image: String,
+        /// Where the data lies.
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+/// Which API server, which namespace.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Target {
+    /// Kubeconfig file [default: the running Kinglet's, else $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace
+    #[arg(long, short, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Flags of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// File, folder, or - for standard input; may be repeated
+    #[arg(long, short, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+    /// Take over fields that somebody else manages
+    #[arg(long)]
+    pub force_conflicts: bool,
+    /// Ask the server what would happen, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Flags of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// TYPE, TYPE/NAME or TYPE1,TYPE2
+    pub types: String,
+    /// Names
+    pub names: Vec<String>,
+    /// All namespaces
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// wide, yaml, json or name
+    #[arg(long, short, value_parser = ["wide", "yaml", "json", "name"])]
+    pub output: Option<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Leave the column names out
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// Flags of `describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// TYPE or TYPE/NAME
+    pub types: String,
+    /// Name
+    pub name: Option<String>,
+}
+
+/// Flags of `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// Delete what these files name
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+    /// TYPE or TYPE/NAME
+    pub types: Option<String>,
+    /// Names
+    pub names: Vec<String>,
+    /// Everything of that type in the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Do not mind what does not exist
+    #[arg(long)]
+    pub ignore_not_found: bool,
+    /// Return at once instead of waiting until it is gone
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// POD, pod/NAME or ksvc/NAME (its newest pod)
+    pub pod: String,
+    /// Container [default: the one the Pod names, else the first]
+    #[arg(long, short)]
+    pub container: Option<String>,
+    /// Keep printing
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// The container's previous life
+    #[arg(long, short)]
+    pub previous: bool,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
+    /// TYPE/NAME, or TYPE and names
+    #[arg(required = true)]
+    pub objects: Vec<String>,
+    /// condition=NAME[=VALUE], delete or create
+    #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
+    pub what: String,
+    /// How long at most, for example 30s or 5m
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `90s`, `5m`, `1h30m`, or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text:?} is no duration; write for example 30s or 5m"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert!(parse_duration("soon").is_err());
+    }
+}

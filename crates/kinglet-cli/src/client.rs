@@ -1,0 +1,91 @@
+//! A connection to an API server, and its refusals in words.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+
+use crate::args::Target;
+use crate::location;
+
+/// A client with the namespace that commands use by default.
+pub struct Connection {
+    client: kube::Client,
+    /// Default namespace.
+    pub namespace: String,
+}
+
+impl Connection {
+    /// `--kubeconfig`, else the running Kinglet's own, else what kubectl would use.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let own = location::own_kubeconfig(&location::data_directory(&target.data));
+        let kubeconfig = if let Some(path) = &target.kubeconfig {
+            Kubeconfig::read_from(path).with_context(|| format!("reading kubeconfig {}", path.display()))?
+        } else if target.context.is_none() && readable(&own) {
+            Kubeconfig::read_from(&own).with_context(|| format!("reading kubeconfig {}", own.display()))?
+        } else {
+            Kubeconfig::read().context("no running Kinglet was found, and no kubeconfig (start one with `kinglet up`, or name a file with --kubeconfig)")?
+        };
+        let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("using the kubeconfig")?;
+        let namespace = target.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: kube::Client::try_from(config).context("setting up the connection")?, namespace })
+    }
+
+    /// One request, one JSON answer; a `Status` failure becomes an error.
+    pub async fn call(&self, method: http::Method, path: &str, content_type: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::ACCEPT, accept)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .body(body)?;
+        self.client.request::<Value>(request).await.map_err(explain)
+    }
+
+    /// Reads JSON.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(http::Method::GET, path, "application/json", "application/json", Vec::new()).await
+    }
+
+    /// Reads JSON, `None` for 404.
+    pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        match self.client.request::<Value>(request).await {
+            Ok(value) => Ok(Some(value)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    /// An answer that comes in lines.
+    pub async fn lines(&self, path: &str) -> anyhow::Result<impl futures_util::AsyncBufRead + use<>> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        self.client.request_stream(request).await.map_err(explain)
+    }
+}
+
+fn readable(path: &Path) -> bool {
+    std::fs::File::open(path).is_ok()
+}
+
+/// The server's own sentence, or what went wrong on the way to it.
+fn explain(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => {
+            let reason = if status.reason.is_empty() { status.code.to_string() } else { status.reason.clone() };
+            anyhow::anyhow!("the server refused ({reason}): {}", status.message)
+        }
+        other => anyhow::Error::new(other).context("talking to the API server (is it running? `kinglet status` tells)"),
+    }
+}
+
+/// Splits `TYPE/NAME` or `TYPE NAME…` into a type and names.
+pub fn type_and_names(types: &str, names: &[String]) -> anyhow::Result<(String, Vec<String>)> {
+    match types.split_once('/') {
+        Some((kind, name)) if names.is_empty() && !name.is_empty() => Ok((kind.to_owned(), vec![name.to_owned()])),
+        Some(_) => bail!("write either TYPE/NAME or TYPE NAME, not both: {types} {}", names.join(" ")),
+        None => Ok((types.to_owned(), names.to_vec())),
+    }
+}

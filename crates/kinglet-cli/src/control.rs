@@ -1,0 +1,154 @@
+//! What `status`, `image`, `down` say to a running Kinglet through the socket in its data directory.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use kinglet_image::{ImageSummary, ProgressEvent};
+use serde::{Deserialize, Serialize};
+
+/// Answers are small; a pull's lines are read one by one.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Written to `--ready-file` and part of the status.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// Kubernetes API.
+    pub api_url: String,
+    /// Gateway, plain HTTP.
+    pub http_url: Option<String>,
+    /// Gateway, HTTPS.
+    pub https_url: Option<String>,
+    /// Image registry.
+    pub registry: Option<String>,
+    /// Default domain.
+    pub domain: String,
+    /// Administrator's kubeconfig.
+    pub kubeconfig: String,
+    /// The process.
+    pub pid: u32,
+}
+
+/// One part and how it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Which part.
+    pub part: String,
+    /// Works.
+    pub healthy: bool,
+    /// In words.
+    pub detail: String,
+}
+
+/// `GET /status`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Program version.
+    pub version: String,
+    /// Where it serves.
+    pub addresses: Addresses,
+    /// Data directory.
+    pub data: String,
+    /// Seconds since start.
+    pub uptime_seconds: u64,
+    /// Resident memory of the process.
+    pub resident_bytes: u64,
+    /// Its parts.
+    pub health: Vec<Health>,
+    /// Knative Services: all, and ready ones.
+    pub services: u64,
+    /// Of them ready.
+    pub services_ready: u64,
+    /// Pods: all.
+    pub pods: u64,
+    /// Of them ready.
+    pub pods_ready: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Recent cold starts, newest last.
+    pub cold_starts: Vec<serde_json::Value>,
+}
+
+/// A line of the answer to `POST /images/pull`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PullLine {
+    /// How far it is.
+    Progress(ProgressEvent),
+    /// It failed.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+/// `POST /images/import`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImportRequest {
+    /// Absolute path.
+    pub path: std::path::PathBuf,
+    /// Name for the image.
+    pub name: Option<String>,
+}
+
+/// `POST /images/pull` and `/images/remove`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageRequest {
+    /// Reference.
+    pub image: String,
+}
+
+/// `GET /images`
+pub type ImageList = Vec<ImageSummary>;
+
+/// An answer that says why not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One sentence.
+    pub error: String,
+}
+
+/// Sends one request and reads the whole JSON answer.
+pub async fn call<T: serde::de::DeserializeOwned>(socket: &Path, method: http::Method, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+    let answer = send(socket, method, path, body).await?;
+    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
+    serde_json::from_slice(&bytes).context("reading the answer of the running Kinglet")
+}
+
+/// Sends one request; a refusal becomes an error.
+pub async fn send(socket: &Path, method: http::Method, path: &str, body: &impl Serialize) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+    let stream = match tokio::net::UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            bail!("not allowed to open {}: run this as the user that started Kinglet", socket.display())
+        }
+        Err(_) => bail!("Kinglet is not running with data directory {} (start it with `kinglet up`)", socket.parent().unwrap_or(socket).display()),
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("talking to the running Kinglet")?;
+    let driver = async move {
+        let _ = connection.await;
+    };
+    // The command ends with its answer; the process does not outlive it.
+    drop(tokio::task::spawn(driver));
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "kinglet")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+    let answer = sender.send_request(request).await.context("talking to the running Kinglet")?;
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let status = answer.status();
+    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    match serde_json::from_slice::<Refusal>(&bytes) {
+        Ok(refusal) => bail!("{}", refusal.error),
+        Err(_) => bail!("the running Kinglet answered {status}: {}", String::from_utf8_lossy(&bytes).trim()),
+    }
+}

@@ -1,0 +1,137 @@
+//! Writing kubeconfigs: one of our own, or a context merged into the user's.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+/// What a kubeconfig says about us.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// `https://127.0.0.1:6443`
+    pub server: &'a str,
+    /// Certificate authority.
+    pub ca_pem: &'a str,
+    /// Client certificate.
+    pub certificate_pem: &'a str,
+    /// Client key.
+    pub key_pem: &'a str,
+}
+
+/// Name of cluster, user and context.
+pub const CONTEXT: &str = "kinglet";
+
+/// A kubeconfig with nothing but us.
+pub fn whole(entry: &Entry<'_>) -> anyhow::Result<String> {
+    render(&merged(json!({"apiVersion": "v1", "kind": "Config"}), entry, true)?)
+}
+
+/// The file that kubectl would write to.
+pub fn users_file() -> Option<PathBuf> {
+    if let Some(list) = std::env::var_os("KUBECONFIG")
+        && let Some(first) = std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty())
+    {
+        return Some(first);
+    }
+    crate::location::home().map(|home| home.join(".kube/config"))
+}
+
+/// Puts our context into the user's file; true when it is the current one afterwards.
+pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<bool> {
+    let existing = match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => json!({"apiVersion": "v1", "kind": "Config"}),
+        Ok(text) => serde_saphyr::from_str::<Value>(&text).map_err(|error| anyhow::anyhow!("{error}")).with_context(|| format!("reading kubeconfig {} (nothing was changed)", path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({"apiVersion": "v1", "kind": "Config"}),
+        Err(error) => return Err(error).with_context(|| format!("reading kubeconfig {}", path.display())),
+    };
+    let merged = merged(existing, entry, make_current).with_context(|| format!("merging into kubeconfig {} (nothing was changed)", path.display()))?;
+    let current = merged["current-context"] == CONTEXT;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    kinglet_process::pki::write(&target, &render(&merged)?)?;
+    Ok(current)
+}
+
+fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<Value> {
+    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+    if config.is_null() {
+        config = json!({});
+    }
+    let Some(fields) = config.as_object_mut() else { bail!("it is not a mapping") };
+    fields.entry("apiVersion").or_insert_with(|| json!("v1"));
+    fields.entry("kind").or_insert_with(|| json!("Config"));
+    let items = [
+        ("clusters", json!({"name": CONTEXT, "cluster": {"server": entry.server, "certificate-authority-data": encode(entry.ca_pem)}})),
+        ("users", json!({"name": CONTEXT, "user": {"client-certificate-data": encode(entry.certificate_pem), "client-key-data": encode(entry.key_pem)}})),
+        ("contexts", json!({"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}})),
+    ];
+    for (list, item) in items {
+        let slot = fields.entry(list).or_insert_with(|| json!([]));
+        if slot.is_null() {
+            *slot = json!([]);
+        }
+        let Some(entries) = slot.as_array_mut() else { bail!("{list} is not a list") };
+        match entries.iter_mut().find(|present| present["name"] == CONTEXT) {
+            Some(present) => {
+                // A namespace chosen with `kubectl config set-context` stays.
+                let namespace = present.pointer("/context/namespace").cloned();
+                *present = item;
+                if let Some(namespace) = namespace {
+                    present["context"]["namespace"] = namespace;
+                }
+            }
+            None => entries.push(item),
+        }
+    }
+    let unset = fields.get("current-context").and_then(Value::as_str).is_none_or(str::is_empty);
+    if unset || make_current {
+        fields.insert("current-context".to_owned(), json!(CONTEXT));
+    }
+    Ok(config)
+}
+
+fn render(config: &Value) -> anyhow::Result<String> {
+    serde_saphyr::to_string(config).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: Entry<'static> = Entry { server: "https://127.0.0.1:1", ca_pem: "ca", certificate_pem: "crt", key_pem: "key" };
+
+    #[test]
+    fn another_current_context_stays_unless_asked() {
+        let theirs = json!({"current-context": "prod", "contexts": [{"name": "prod", "context": {"cluster": "c"}}], "clusters": null});
+        let merged_quietly = merged(theirs.clone(), &ENTRY, false).expect("merges");
+        assert_eq!(merged_quietly["current-context"], "prod");
+        assert_eq!(merged_quietly["contexts"].as_array().map(Vec::len), Some(2));
+        assert_eq!(merged(theirs, &ENTRY, true).expect("merges")["current-context"], "kinglet");
+    }
+
+    #[test]
+    fn merging_twice_keeps_one_entry_and_the_chosen_namespace() {
+        let mut config = merged(json!({}), &ENTRY, false).expect("merges");
+        config["contexts"][0]["context"]["namespace"] = json!("mine");
+        let again = merged(config, &ENTRY, false).expect("merges");
+        assert_eq!(again["users"].as_array().map(Vec::len), Some(1));
+        assert_eq!(again["contexts"][0]["context"]["namespace"], "mine");
+        assert_eq!(again["current-context"], "kinglet");
+    }
+
+    #[test]
+    fn a_foreign_document_is_refused() {
+        assert!(merged(json!([1]), &ENTRY, false).is_err());
+        assert!(merged(json!({"users": "x"}), &ENTRY, false).is_err());
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let text = whole(&ENTRY).expect("renders");
+        let value: Value = serde_saphyr::from_str(&text).expect("parses");
+        assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+    }
+}
