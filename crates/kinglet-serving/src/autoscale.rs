@@ -1,0 +1,52 @@
+//! Autoscaling: from the gateway's counts to replica counts, and from ready pods back to the gateway.
+//!
+//! Flow: [`Report`]s -> [`deciders`] (windows, wishes) -> [`kpa`] (limits, Deployment, ServerlessService,
+//! Metric, conditions) -> pods -> [`backends`] -> the gateway. [`sks`] keeps the two Kubernetes Services of a
+//! Revision. The arithmetic is `kinglet_decide::scale`.
+//! Always: a waiting request is decided when it is reported, not at a tick; ready pods reach the gateway from
+//! the cache's event, not through a queue; zero only after the handshake.
+
+use std::net::IpAddr;
+
+use kinglet_decide::feed::Report;
+use kinglet_reconcile::Kit;
+use tokio::sync::mpsc;
+
+pub mod backends;
+pub mod board;
+pub mod deciders;
+pub mod kpa;
+pub mod metric;
+pub mod pods;
+pub mod settings;
+pub mod sks;
+
+/// One place where requests for pods that are not there can wait: standalone, the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activator {
+    /// Its address as pods reach it.
+    pub ip: IpAddr,
+    /// Name of its pod, as shown in Endpoints.
+    pub pod: String,
+    /// Node it runs on.
+    pub node: Option<String>,
+}
+
+/// What the autoscaler must be told at start.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where requests wait. Without any, public Services always point at the pods.
+    pub activators: Vec<Activator>,
+}
+
+/// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the kit.
+pub fn start(kit: &Kit, options: Options, reports: mpsc::Receiver<Report>) {
+    let deciders = deciders::Deciders::new();
+    let queue = kpa::start(kit, deciders.clone());
+    metric::start(kit);
+    sks::start(kit, options.activators);
+    let stop = kit.tasks().token();
+    kit.tasks().spawn("autoscaler", async move {
+        deciders.run(reports, |key| queue.add(key), stop).await;
+    });
+}

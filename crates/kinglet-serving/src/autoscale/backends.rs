@@ -1,0 +1,245 @@
+//! Ready pods to the gateway: the last hop of a cold start.
+//!
+//! Sent from the cache's own event: no queue, no rate limit, no task switch of ours between "the pod is ready" and
+//! the gateway's channel. Guarantees: per Revision the last state sent is the last state seen; nothing is sent
+//! twice. When the channel is full, the key is remembered and its then latest state follows as soon as there is room.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_api::keys;
+use kinglet_api::networking as api;
+use kinglet_api::serving::Revision;
+use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBackend, Update};
+use kinglet_reconcile::{Cache, Change, Kit, is_deleting, key_of, label};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use super::pods;
+
+/// `config-defaults` `revision-timeout-seconds`: what a Revision without a timeout of its own would have got.
+const DEFAULT_TIMEOUT_S: i64 = 300;
+const SLICE_SERVICE: &str = "kubernetes.io/service-name";
+
+/// Which state is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Subject {
+    Revision(Key),
+    Service(Key),
+}
+
+/// The last state sent.
+#[derive(Clone, Debug, PartialEq)]
+enum Sent {
+    Revision(Arc<RevisionBackend>),
+    Service(Arc<ServiceBackend>),
+}
+
+struct Feed {
+    revisions: Cache<Revision>,
+    pods: Cache<Pod>,
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    updates: mpsc::Sender<Update>,
+    state: Mutex<State>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    sent: HashMap<Subject, Sent>,
+    /// Subjects whose state found the channel full.
+    owed: BTreeSet<Subject>,
+}
+
+/// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the kit's tasks stop.
+pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
+    let feed = Arc::new(Feed {
+        revisions: kit.cache(),
+        pods: kit.cache(),
+        services: kit.cache(),
+        slices: kit.cache(),
+        updates,
+        state: Mutex::default(),
+        bell: Notify::new(),
+    });
+    let told = Arc::clone(&feed);
+    feed.pods.observe(move |change: &Change<Pod>| {
+        for pod in change.states() {
+            if let Some(revision) = label(&**pod, keys::REVISION) {
+                told.tell(Subject::Revision(Key::new(key_of(&**pod).namespace, revision)));
+            }
+        }
+    });
+    let told = Arc::clone(&feed);
+    feed.revisions.observe(move |change: &Change<Revision>| {
+        if let Some(revision) = change.object() {
+            told.tell(Subject::Revision(key_of(&**revision)));
+        }
+    });
+    let told = Arc::clone(&feed);
+    feed.services.observe(move |change: &Change<Service>| {
+        if let Some(service) = change.object() {
+            told.tell(Subject::Service(key_of(&**service)));
+        }
+    });
+    let told = Arc::clone(&feed);
+    feed.slices.observe(move |change: &Change<EndpointSlice>| {
+        for slice in change.states() {
+            if let Some(service) = label(&**slice, SLICE_SERVICE) {
+                told.tell(Subject::Service(Key::new(key_of(&**slice).namespace, service)));
+            }
+        }
+    });
+    kit.tasks().spawn_cancellable("backend feed", async move { feed.settle_debts().await });
+}
+
+impl Feed {
+    /// Sends the subject's present state if it differs from what was sent.
+    ///
+    /// The lock spans reading the caches and sending, so that two events of one subject cannot overtake each other.
+    fn tell(&self, subject: Subject) {
+        let mut state = self.state.lock();
+        let now = self.present(&subject);
+        if state.sent.get(&subject) == now.as_ref() {
+            state.owed.remove(&subject);
+            return;
+        }
+        match self.updates.try_send(update(&subject, now.clone())) {
+            Ok(()) => {
+                state.owed.remove(&subject);
+                state.note(subject, now);
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                state.owed.insert(subject);
+                self.bell.notify_one();
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    /// Delivers what found the channel full.
+    async fn settle_debts(&self) {
+        loop {
+            self.bell.notified().await;
+            loop {
+                let Ok(room) = self.updates.reserve().await else { return };
+                let mut state = self.state.lock();
+                let Some(subject) = state.owed.pop_first() else { break };
+                let now = self.present(&subject);
+                if state.sent.get(&subject) != now.as_ref() {
+                    room.send(update(&subject, now.clone()));
+                    state.note(subject, now);
+                }
+            }
+        }
+    }
+
+    fn present(&self, subject: &Subject) -> Option<Sent> {
+        match subject {
+            Subject::Revision(key) => {
+                let revision = self.revisions.find(key)?;
+                let pods = pods::of_revision(&self.pods, &key.namespace, &key.name);
+                Some(Sent::Revision(Arc::new(revision_backend(&revision, pods.iter().map(|pod| &**pod)))))
+            }
+            Subject::Service(key) => {
+                let service = self.services.find(key).filter(|found| is_ordinary(found))?;
+                let slices = self.slices.select(&key.namespace, [(SLICE_SERVICE, &*key.name)]);
+                Some(Sent::Service(Arc::new(service_backend(&service, slices.iter().map(|slice| &**slice)))))
+            }
+        }
+    }
+}
+
+impl State {
+    fn note(&mut self, subject: Subject, now: Option<Sent>) {
+        match now {
+            Some(now) => self.sent.insert(subject, now),
+            None => self.sent.remove(&subject),
+        };
+    }
+}
+
+fn update(subject: &Subject, now: Option<Sent>) -> Update {
+    match (subject, now) {
+        (Subject::Revision(key), Some(Sent::Revision(backend))) => Update::Revision(key.clone(), Some(backend)),
+        (Subject::Revision(key), _) => Update::Revision(key.clone(), None),
+        (Subject::Service(key), Some(Sent::Service(backend))) => Update::Service(key.clone(), Some(backend)),
+        (Subject::Service(key), _) => Update::Service(key.clone(), None),
+    }
+}
+
+/// What the gateway must know about a Revision, given its pods.
+fn revision_backend<'a>(revision: &Revision, pods: impl Iterator<Item = &'a Pod>) -> RevisionBackend {
+    let spec = &revision.spec;
+    let uid = revision.metadata.uid.as_deref();
+    let of_this_life = |pod: &&Pod| uid.is_none() || label(*pod, keys::REVISION_UID).is_none_or(|other| uid == Some(other));
+    let mut endpoints: Vec<Endpoint> = pods
+        .filter(of_this_life)
+        .filter(|pod| pods::takes_requests(pod))
+        .filter_map(|pod| {
+            let port = pods::user_port(pod).unwrap_or_else(|| spec.user_port());
+            Some(Endpoint { pod: pod.metadata.name.as_deref()?.into(), address: (pods::address(pod)?, port).into() })
+        })
+        .collect();
+    endpoints.sort_by(|left, right| left.pod.cmp(&right.pod));
+    RevisionBackend {
+        revision: key_of(revision),
+        configuration: revision.label(keys::CONFIGURATION).unwrap_or_else(|| revision.name()).into(),
+        container_concurrency: spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(0),
+        timeout: seconds(spec.timeout_seconds.filter(|given| *given > 0).unwrap_or(DEFAULT_TIMEOUT_S)),
+        response_start_timeout: seconds(spec.response_start_timeout_seconds.unwrap_or(0)),
+        idle_timeout: seconds(spec.idle_timeout_seconds.unwrap_or(0)),
+        protocol: match spec.protocol() {
+            api::Protocol::Http1 => Protocol::Http1,
+            api::Protocol::H2c => Protocol::H2c,
+        },
+        endpoints,
+    }
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
+}
+
+/// A Service with pods that is not one of a Revision's two.
+fn is_ordinary(service: &Service) -> bool {
+    let selects = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|pairs| !pairs.is_empty());
+    selects && !is_deleting(service) && label(service, keys::SERVERLESS_SERVICE).is_none()
+}
+
+/// Ports of an ordinary Service and where they lead.
+fn service_backend<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> ServiceBackend {
+    let declared = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let mut ports = Vec::new();
+    let mut h2c_ports = Vec::new();
+    for declared in declared {
+        let Ok(number) = u16::try_from(declared.port) else { continue };
+        let name = declared.name.as_deref().unwrap_or("");
+        if matches!(name, "http2" | "h2c") || declared.app_protocol.as_deref() == Some("kubernetes.io/h2c") {
+            h2c_ports.push(number);
+        }
+        let mut addresses = Vec::new();
+        for slice in slices.clone() {
+            let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or("") == name);
+            let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
+            let ready = slice.endpoints.iter().filter(|endpoint| {
+                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+            });
+            let ips = ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse().ok());
+            addresses.extend(ips.map(|ip: IpAddr| SocketAddr::from((ip, port))));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        ports.push((number, addresses));
+    }
+    ServiceBackend { ports, h2c_ports }
+}
+
+#[cfg(test)]
+#[path = "backends/tests.rs"]
+mod tests;

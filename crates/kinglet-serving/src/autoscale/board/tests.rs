@@ -1,0 +1,210 @@
+//! The board as a simulation: seconds pass, load comes and goes, pods follow.
+
+use std::time::Duration;
+
+use super::*;
+
+fn key() -> Key {
+    Key::new("load", "hello-00001")
+}
+
+fn wanted(burst: f64, stable_s: u32, target: f64, ready: u32) -> Wanted {
+    Wanted {
+        policy: Policy {
+            max_up_rate: 1000.0,
+            max_down_rate: 2.0,
+            target,
+            total: target / 0.7,
+            target_burst_capacity: burst,
+            panic_threshold: 2.0,
+            stable_window: Duration::from_secs(u64::from(stable_s)),
+            scale_down_delay: Duration::ZERO,
+            initial_scale: 1,
+            activation_scale: 0,
+            reachable: true,
+        },
+        metric: Metric::Concurrency,
+        weighting: Weighting::Linear,
+        stable_s,
+        panic_s: (stable_s / 10).max(1),
+        ready,
+    }
+}
+
+fn at(second: u64) -> Moment {
+    Moment::from_secs(second)
+}
+
+fn load(requests: f64) -> Report {
+    let stat =
+        Stat { average_concurrent_requests: requests, requests_per_second: requests, in_flight: requests as u32 };
+    Report::Stat(key(), stat)
+}
+
+/// The recording of 30 requests at once for a minute, target 10 at 70 %, a window of 20 s: 1 → 5, then after
+/// the end 5 → 4 → 3 → 1 → 0, each in its second. Ours begins a second earlier, with the first report.
+#[test]
+fn follows_the_recorded_load() {
+    let mut board = Board::default();
+    let mut ready = 1;
+    board.ensure(&key(), wanted(-1.0, 20, 7.0, ready), at(1));
+    let mut steps = Vec::new();
+    for second in 2..=95_u64 {
+        // The load begins at 5.1 s and ends at 65.6 s; a second's report arrives at its end.
+        let reported = match second {
+            6 => Some(27.0),
+            7..=65 => Some(30.0),
+            66 => Some(18.0),
+            67 => Some(0.0),
+            _ => None,
+        };
+        let mut woken: Vec<Key> = reported.and_then(|requests| board.report(load(requests), at(second))).into_iter().collect();
+        woken.extend(board.second(at(second)));
+        for key in woken {
+            let desired = board.wish(&key).and_then(|wish| wish.desired).unwrap();
+            steps.push((second, desired));
+            // Pods follow within the second; the last one stays for the handshake.
+            ready = desired.max(1);
+            board.ensure(&key, wanted(-1.0, 20, 7.0, ready), at(second));
+        }
+    }
+    let desired: Vec<u32> = steps.iter().map(|step| step.1).collect();
+    assert_eq!(desired, [0, 4, 5, 4, 3, 1, 0], "{steps:?}");
+    assert_eq!((steps[1].0, steps[2].0), (6, 7), "the burst is seen with its first report");
+    assert!((67..=69).contains(&steps[3].0), "{steps:?}");
+    assert!((83..=85).contains(&steps[4].0), "{steps:?}");
+    assert!((87..=89).contains(&steps[6].0), "one window after the end: {steps:?}");
+}
+
+#[test]
+fn a_poke_is_decided_at_once() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 60, 70.0, 1), at(0));
+    for second in 1..=10 {
+        board.second(at(second));
+    }
+    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(10));
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
+    let moment = Moment::new(Duration::from_millis(11_300));
+    assert_eq!(board.report(Report::Poke(key()), moment), Some(key()));
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(1));
+    assert_eq!(board.report(Report::Poke(key()), moment), None, "once is enough");
+}
+
+#[test]
+fn demand_counts_for_a_whole_window_after_the_last_request() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(0));
+    board.report(Report::Poke(key()), at(0));
+    board.ensure(&key(), wanted(211.0, 60, 70.0, 1), at(0));
+    let mut slept = None;
+    for second in 1..=90 {
+        if second == 1 {
+            board.report(load(0.0), at(second));
+        }
+        board.second(at(second));
+        if slept.is_none() && board.wish(&key()).unwrap().desired == Some(0) {
+            slept = Some(second);
+        }
+    }
+    assert_eq!(slept, Some(60));
+}
+
+#[test]
+fn load_on_a_sleeping_revision_wakes_it_without_a_poke() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 6, 70.0, 1), at(0));
+    for second in 1..=10 {
+        board.second(at(second));
+    }
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
+    assert_eq!(board.report(load(0.0), at(11)), None);
+    assert_eq!(board.report(load(3.0), at(11)), Some(key()));
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(1));
+}
+
+#[test]
+fn a_poke_before_its_autoscaler_is_kept_for_a_while() {
+    let mut board = Board::default();
+    assert_eq!(board.report(Report::Poke(key()), at(5)), None);
+    assert_eq!(board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(6)).desired, Some(1));
+    let other = Key::new("load", "late");
+    board.report(Report::Poke(other.clone()), at(5));
+    assert_eq!(board.ensure(&other, wanted(211.0, 60, 70.0, 0), at(99)).desired, None);
+}
+
+#[test]
+fn early_pokes_are_bounded() {
+    let mut board = Board::default();
+    for number in 0..EARLY_POKES_MAX + 100 {
+        board.report(Report::Poke(Key::new("load", format!("r{number}"))), at(number as u64 / 1000));
+    }
+    assert_eq!(board.early.len(), EARLY_POKES_MAX);
+}
+
+#[test]
+fn what_was_counted_ahead_is_not_counted_again() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 60, 0.7, 0), at(0));
+    board.report(Report::Poke(key()), at(1));
+    board.report(load(1.0), at(1));
+    board.second(at(1));
+    board.second(at(2));
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(2), "one request at a target of 0.7, not two of them");
+}
+
+#[test]
+fn a_report_that_slips_into_the_next_second_is_no_gap() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 6, 1.0, 4), at(0));
+    for second in 1..=20 {
+        // Two reports in even seconds, none in odd ones.
+        if second % 2 == 0 {
+            board.report(load(4.0), at(second));
+            board.report(load(4.0), at(second));
+        }
+        board.second(at(second));
+        if second > 8 {
+            assert_eq!(board.wish(&key()).unwrap().desired, Some(4), "at {second}");
+        }
+    }
+}
+
+#[test]
+fn a_silent_gateway_is_not_believed_for_ever() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 6, 1.0, 1), at(0));
+    board.report(load(1.0), at(1));
+    for second in 1..=30 {
+        board.second(at(second));
+    }
+    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
+}
+
+#[test]
+fn nothing_measured_is_no_wish() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(0));
+    for second in 1..=10 {
+        assert!(board.second(at(second)).is_empty());
+    }
+    assert_eq!(board.wish(&key()).unwrap().desired, None);
+}
+
+#[test]
+fn burst_capacity_turning_negative_is_told() {
+    let mut board = Board::default();
+    board.ensure(&key(), wanted(10.0, 60, 70.0, 1), at(0));
+    assert_eq!(board.wish(&key()).unwrap().excess_burst_capacity, 90);
+    for second in 1..=3 {
+        board.report(load(60.0), at(second));
+        board.second(at(second));
+    }
+    assert!(board.wish(&key()).unwrap().excess_burst_capacity >= 0);
+    let mut told = false;
+    for second in 4..=12 {
+        board.report(load(95.0), at(second));
+        told |= !board.second(at(second)).is_empty();
+    }
+    assert!(told && board.wish(&key()).unwrap().excess_burst_capacity < 0);
+}

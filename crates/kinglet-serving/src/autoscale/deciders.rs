@@ -1,0 +1,129 @@
+//! The loop around the [`Board`]: reports and seconds go in, keys to reconcile come out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinglet_decide::feed::{Key, Report};
+use kinglet_decide::scale::Moment;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, Wanted, Wish};
+
+/// Reports taken in one go before the clock is looked at again; a flood of pokes must not stop the seconds.
+const REPORTS_PER_TURN_MAX: usize = 256;
+
+/// A handle to what every revision's autoscaler wishes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Deciders {
+    board: Arc<Mutex<Board>>,
+    epoch: Instant,
+}
+
+impl Default for Deciders {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deciders {
+    /// Nothing registered yet; time begins now.
+    pub fn new() -> Self {
+        Self { board: Arc::default(), epoch: Instant::now() }
+    }
+
+    /// Registers a PodAutoscaler or changes what it asks for. Answers with the present wish.
+    pub fn ensure(&self, key: &Key, wanted: Wanted) -> Wish {
+        self.board.lock().ensure(key, wanted, self.now())
+    }
+
+    /// Forgets a PodAutoscaler that is gone.
+    pub fn remove(&self, key: &Key) {
+        self.board.lock().remove(key);
+    }
+
+    /// Runs until `stop`. `wake` is called with each revision whose wish changed; it must be quick.
+    pub async fn run(&self, mut reports: mpsc::Receiver<Report>, wake: impl Fn(Key), stop: CancellationToken) {
+        let second = Duration::from_secs(1);
+        let mut seconds = interval_at(self.epoch + second, second);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut batch = Vec::new();
+        loop {
+            batch.clear();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // Cancel-safe: nothing is taken from the channel unless this branch wins.
+                taken = reports.recv_many(&mut batch, REPORTS_PER_TURN_MAX), if !reports.is_closed() || !reports.is_empty() => {
+                    let changed: Vec<Key> = {
+                        let (mut board, now) = (self.board.lock(), self.now());
+                        batch.drain(..).filter_map(|report| board.report(report, now)).collect()
+                    };
+                    tracing::trace!(taken, woken = changed.len(), "reports");
+                    changed.into_iter().for_each(&wake);
+                }
+                _ = seconds.tick() => {
+                    let changed = self.board.lock().second(self.now());
+                    changed.into_iter().for_each(&wake);
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment::new(self.epoch.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autoscale::settings::Settings;
+
+    /// With paused time the loop answers a poke in no time at all, and a decision falls on every other second.
+    #[tokio::test(start_paused = true)]
+    async fn a_poke_wakes_at_once() {
+        let deciders = Deciders::new();
+        let key = Key::new("default", "hello-00001");
+        let wanted = Settings::default().wanted(0);
+        assert_eq!(deciders.ensure(&key, wanted).desired, None);
+        let (reports, receiver) = mpsc::channel(8);
+        let (woken, mut wakes) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (deciders, stop) = (deciders.clone(), stop.clone());
+            async move { deciders.run(receiver, |key| woken.try_send(key).expect("room for a key"), stop).await }
+        });
+        let began = Instant::now();
+        reports.send(Report::Poke(key.clone())).await.unwrap();
+        assert_eq!(wakes.recv().await, Some(key.clone()));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(deciders.ensure(&key, wanted).desired, Some(1));
+        // The pod comes, no more requests: back to zero one stable window later.
+        deciders.ensure(&key, Settings::default().wanted(1));
+        assert_eq!(wakes.recv().await, Some(key.clone()));
+        assert_eq!(deciders.ensure(&key, wanted).desired, Some(0));
+        assert!((59..=62).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seconds_go_on_when_nobody_reports_any_more() {
+        let deciders = Deciders::new();
+        let key = Key::new("default", "hello-00001");
+        deciders.ensure(&key, Settings::default().wanted(1));
+        let (reports, receiver) = mpsc::channel::<Report>(8);
+        drop(reports);
+        let (woken, mut wakes) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (deciders, stop) = (deciders.clone(), stop.clone());
+            async move { deciders.run(receiver, |key| woken.try_send(key).expect("room for a key"), stop).await }
+        });
+        assert_eq!(wakes.recv().await, Some(key));
+        stop.cancel();
+        running.await.unwrap();
+    }
+}

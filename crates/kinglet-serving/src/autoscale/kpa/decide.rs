@@ -1,0 +1,207 @@
+//! What to do about one PodAutoscaler: pure.
+
+use std::time::Duration;
+
+use kinglet_api::autoscaling::{MetricSpec, PodAutoscaler, PodAutoscalerStatus, Reachability};
+use kinglet_api::conditions::{Conditions, PodAutoscalerCondition, Reach};
+use kinglet_api::duck::{Condition, Truth};
+use kinglet_decide::scale::activity::{self, ActivityFacts, Says, Was};
+use kinglet_decide::scale::bounds::{self, Activity, BoundFacts, Order};
+use kinglet_decide::scale::path::{self, PathMode};
+use kinglet_reconcile::{Plan, is_controlled_by};
+
+use super::children;
+use super::observe::Seen;
+
+const ACTIVE: &str = "Active";
+const INITIALIZED: &str = "ScaleTargetInitialized";
+const BUFFERED: &str = "ActivatorEndpointsPopulated";
+
+/// Whether the ServerlessService is ready, and what it says.
+enum Reached {
+    Ready,
+    NotReady(String),
+    NotOwned(&'static str),
+}
+
+pub(super) fn decide(seen: &Seen) -> Plan {
+    let owner = &*seen.autoscaler;
+    let mut plan = Plan::new();
+    if let Some(kind) = foreign(seen) {
+        let name = owner.name();
+        let message = format!("there is an existing {kind} {name:?} that we do not own");
+        plan.status(owner, &status(seen, None, Reached::NotOwned(kind)));
+        // Nothing changes until somebody removes the foreign object, which wakes us only if we look again.
+        plan.fail(true, message);
+        return plan;
+    }
+    let Some(wish) = seen.wish else {
+        let desired = children::service(owner, seen.service.as_deref(), PathMode::Proxy, path::FEWEST_ACTIVATORS);
+        plan.ensure(seen.service.as_deref(), &desired);
+        plan.status(owner, &status(seen, None, Reached::NotReady("No Private Service Name".to_owned())));
+        return plan;
+    };
+
+    let order = bounds::bound(&facts(seen, wish.desired));
+    scale(seen, &order, &mut plan);
+    if let Some(wait) = order.again {
+        plan.after(wait);
+    }
+
+    let private = seen.service.as_ref().map_or("", |service| &service.status.private_service_name);
+    let metric = MetricSpec {
+        stable_window: nanoseconds(seen.settings.stable_window),
+        panic_window: nanoseconds(seen.settings.panic_window),
+        scrape_target: if seen.settings.always_buffered() { String::new() } else { private.to_owned() },
+    };
+    plan.ensure(seen.metric.as_deref(), &children::metric(owner, seen.metric.as_deref(), metric));
+
+    let mode = path::mode(order.want, wish.excess_burst_capacity);
+    let settings = &seen.settings;
+    let activators = path::activators(
+        seen.pods.ready,
+        settings.policy.total,
+        settings.policy.target_burst_capacity,
+        settings.activator_capacity,
+    );
+    let desired = children::service(owner, seen.service.as_deref(), mode, activators);
+    plan.ensure(seen.service.as_deref(), &desired);
+    let reached = match seen.service.as_deref() {
+        // The one just changed has not been looked at by its own controller yet.
+        Some(service) if service.spec == desired.spec && service.status.common.is_ready(service.generation()) => {
+            Reached::Ready
+        }
+        Some(service) => {
+            Reached::NotReady(service.status.common.condition("Ready").map(|top| top.message.clone()).unwrap_or_default())
+        }
+        None => Reached::NotReady(String::new()),
+    };
+    plan.status(owner, &status(seen, order.want, reached));
+    plan
+}
+
+/// The kind of a child that belongs to somebody else.
+fn foreign(seen: &Seen) -> Option<&'static str> {
+    let owner = &*seen.autoscaler;
+    if seen.service.as_ref().is_some_and(|service| !is_controlled_by(&**service, owner)) {
+        return Some("ServerlessService");
+    }
+    seen.metric.as_ref().is_some_and(|metric| !is_controlled_by(&**metric, owner)).then_some("Metric")
+}
+
+/// Writes the replica count over the Deployment that was seen.
+fn scale(seen: &Seen, order: &Order, plan: &mut Plan) {
+    let Some(want) = order.want.filter(|_| order.apply) else { return };
+    let Some(deployment) = seen.deployment.as_deref() else {
+        let target = &seen.autoscaler.spec.scale_target_ref.name;
+        plan.fail(true, format!("there is no Deployment {target:?} to scale to {want}"));
+        return;
+    };
+    let want = i32::try_from(want).unwrap_or(i32::MAX);
+    let mut desired = deployment.clone();
+    let spec = desired.spec.get_or_insert_default();
+    if spec.replicas.unwrap_or(1) != want {
+        spec.replicas = Some(want);
+        plan.update(deployment, &desired);
+    }
+}
+
+fn facts(seen: &Seen, wish: Option<u32>) -> BoundFacts {
+    let settings = &seen.settings;
+    let owner = &*seen.autoscaler;
+    let buffered = seen.service.as_ref().and_then(|service| service.status.common.condition(BUFFERED));
+    BoundFacts {
+        wish,
+        min: settings.min_scale,
+        max: settings.max_scale,
+        initial_scale: settings.policy.initial_scale,
+        initialized: owner.status.common.condition(INITIALIZED).is_some_and(Condition::is_true),
+        unreachable: owner.spec.reachability == Reachability::Unreachable,
+        scale_to_zero_enabled: settings.scale_to_zero,
+        activity: activity(seen),
+        stable_window: settings.stable_window,
+        grace: settings.grace,
+        retention: settings.retention,
+        progress_deadline: settings.progress_deadline,
+        always_buffered: settings.always_buffered(),
+        buffer: seen.buffer,
+        buffered_for: buffered.filter(|condition| condition.is_true()).map(|condition| held(seen, condition)),
+    }
+}
+
+fn activity(seen: &Seen) -> Activity {
+    let condition = seen.autoscaler.status.common.condition(ACTIVE);
+    let held = condition.map_or(Duration::ZERO, |condition| held(seen, condition));
+    match was(&seen.autoscaler) {
+        Was::Activating => Activity::Activating(held),
+        Was::Active => Activity::Active(held),
+        Was::Inactive => Activity::Inactive(held),
+    }
+}
+
+fn was(owner: &PodAutoscaler) -> Was {
+    match owner.status.common.condition(ACTIVE).map(|condition| condition.status) {
+        None | Some(Truth::Unknown) => Was::Activating,
+        Some(Truth::True) => Was::Active,
+        Some(Truth::False) => Was::Inactive,
+    }
+}
+
+/// How long a condition has said what it says.
+fn held(seen: &Seen, condition: &Condition) -> Duration {
+    let since = condition.last_transition_time.as_ref().map_or(seen.now, |time| time.0);
+    Duration::try_from(seen.now.duration_since(since)).unwrap_or(Duration::ZERO)
+}
+
+fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStatus {
+    let owner = &*seen.autoscaler;
+    let mut status = owner.status.clone();
+    // Before the private Service exists its names are not known; once known they stay.
+    if let Some(service) = seen.service.as_deref().filter(|_| seen.wish.is_some()) {
+        status.metrics_service_name.clone_from(&service.status.private_service_name);
+        status.service_name.clone_from(&service.status.service_name);
+    }
+    let (says, initialized) = activity::judge(&ActivityFacts {
+        want,
+        ready: seen.pods.ready,
+        min: bounds::minimum(seen.settings.min_scale, owner.spec.reachability == Reachability::Unreachable),
+        initial_scale: seen.settings.policy.initial_scale,
+        initialized: status.common.condition(INITIALIZED).is_some_and(Condition::is_true),
+        has_service: !status.service_name.is_empty(),
+        was: was(owner),
+    });
+    let active = match (&reached, says) {
+        (Reached::NotOwned(kind), _) => {
+            Reach::broken("NotOwned", format!("There is an existing {kind} {:?} that we do not own.", owner.name()))
+        }
+        (_, Says::Active) => Reach::Ready,
+        (_, Says::Queued) => Reach::waiting(says.reason(), says.message()),
+        (_, Says::NoTraffic | Says::TimedOut) => Reach::broken(says.reason(), says.message()),
+    };
+    let reached = match reached {
+        Reached::Ready => Reach::Ready,
+        Reached::NotReady(message) => Reach::waiting("NotReady", message),
+        Reached::NotOwned(_) => Reach::waiting("NotReady", ""),
+    };
+    status.common.conditions = Conditions::new()
+        .with(PodAutoscalerCondition::SKSReady, reached)
+        .with_some(PodAutoscalerCondition::ScaleTargetInitialized, initialized.then_some(Reach::Ready))
+        .with(PodAutoscalerCondition::Active, active)
+        .finish(&owner.status.common.conditions, seen.now);
+    status.common.observed_generation = owner.generation();
+    status.actual_scale = Some(i32::try_from(seen.pods.ready).unwrap_or(i32::MAX));
+    status.desired_scale = match want {
+        Some(want) => Some(i32::try_from(want).unwrap_or(i32::MAX)),
+        // An unknown wish never hides a known one.
+        None => status.desired_scale.or(Some(-1)),
+    };
+    status
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

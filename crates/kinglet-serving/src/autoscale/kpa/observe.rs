@@ -1,0 +1,54 @@
+//! Everything a PodAutoscaler's decision depends on, read from caches.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_api::autoscaling::{Metric, PodAutoscaler};
+use kinglet_api::networking::ServerlessService;
+use kinglet_decide::scale::bounds::BufferPath;
+use kinglet_reconcile::{Key, Kit};
+
+use crate::autoscale::board::Wish;
+use crate::autoscale::deciders::Deciders;
+use crate::autoscale::pods::{self, PodCounts};
+use crate::autoscale::settings::{self, Settings};
+
+/// Facts about one PodAutoscaler.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) autoscaler: Arc<PodAutoscaler>,
+    pub(super) service: Option<Arc<ServerlessService>>,
+    pub(super) metric: Option<Arc<Metric>>,
+    pub(super) deployment: Option<Arc<Deployment>>,
+    pub(super) pods: PodCounts,
+    pub(super) settings: Settings,
+    /// `None` until the private Service exists: there is nothing to measure before.
+    pub(super) wish: Option<Wish>,
+    pub(super) buffer: BufferPath,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn observe(kit: &Kit, deciders: &Deciders, key: &Key, autoscaler: Arc<PodAutoscaler>) -> Seen {
+    let settings = Settings::of(&autoscaler, &settings::cluster(kit));
+    let pods = pods::of_revision(&kit.cache::<Pod>(), &key.namespace, &key.name);
+    let pods = PodCounts::of(pods.iter().map(|pod| &**pod));
+    let service = kit.cache::<ServerlessService>().find(key);
+    let measured = service.as_ref().is_some_and(|service| !service.status.private_service_name.is_empty());
+    let wish = measured.then(|| deciders.ensure(key, settings.wanted(pods.ready)));
+    let target = &autoscaler.spec.scale_target_ref.name;
+    Seen {
+        metric: kit.cache::<Metric>().find(key),
+        deployment: kit.cache::<Deployment>().get(&key.namespace, target),
+        service,
+        pods,
+        settings,
+        wish,
+        // The gateway holds every request in this shape, so it is always reached. Where activators stand apart, a
+        // probe through the public Service answers this (spec/serving.md 5.8) before pods may go.
+        buffer: BufferPath::Confirmed,
+        now: kit.now(),
+        autoscaler,
+    }
+}

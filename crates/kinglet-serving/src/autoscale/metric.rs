@@ -1,0 +1,27 @@
+//! Metric: what is measured for a PodAutoscaler.
+//!
+//! The windows live in the decider's board, which the PodAutoscaler reconciler feeds with the same settings;
+//! the gateway reports all traffic, so collecting cannot fail and the status says so.
+
+use kinglet_api::autoscaling::{Metric, MetricStatus};
+use kinglet_api::conditions::{Conditions, MetricCondition, Reach};
+use kinglet_reconcile::{Controller, Kit, Plan};
+
+/// Starts the controller.
+pub fn start(kit: &Kit) {
+    Controller::<Metric>::new("metric-controller").run(kit, |kit, key| async move {
+        let Some(metric) = kit.cache::<Metric>().find(&key) else { return Ok(Default::default()) };
+        let now = kit.now();
+        let mut plan = Plan::new();
+        plan.status(&*metric, &decide(&metric, now));
+        kit.apply(plan).await
+    });
+}
+
+fn decide(metric: &Metric, now: jiff::Timestamp) -> MetricStatus {
+    let mut status = metric.status.clone();
+    status.common.observed_generation = metric.generation();
+    status.common.conditions =
+        Conditions::new().with(MetricCondition::Ready, Reach::Ready).finish(&metric.status.common.conditions, now);
+    status
+}

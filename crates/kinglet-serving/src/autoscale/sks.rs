@@ -1,0 +1,38 @@
+//! ServerlessService: the two Kubernetes Services of a Revision.
+//!
+//! The private one selects the Revision's pods; the public one (named as the Revision) has no selector, and its
+//! Endpoints are written here: the pods, or while there are none or a burst must be absorbed, the activators.
+
+mod build;
+mod decide;
+mod observe;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_api::keys;
+use kinglet_api::networking::ServerlessService;
+use kinglet_reconcile::{Controller, Key, Kit, Next, is_deleting, key_of, label};
+
+use super::Activator;
+
+/// Starts the controller. Public Services point at `activators` where the mode asks for it.
+pub fn start(kit: &Kit, activators: Vec<Activator>) {
+    let activators: std::sync::Arc<[Activator]> = activators.into();
+    Controller::<ServerlessService>::new("serverlessservice-controller")
+        .owns::<Service>()
+        .owns::<Endpoints>()
+        .watches::<EndpointSlice, _>(|slice| {
+            Some(Key::new(key_of(slice).namespace, label(slice, keys::SERVERLESS_SERVICE)?))
+        })
+        .reads::<Deployment>()
+        .reports_errors()
+        .run(kit, move |kit, key| {
+            let activators = activators.clone();
+            async move {
+                let service = kit.cache::<ServerlessService>().find(&key);
+                let Some(service) = service.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
+                kit.apply(decide::decide(&observe::observe(&kit, service, &activators))).await
+            }
+        });
+}
