@@ -50,11 +50,11 @@ fn follows_the_recorded_load() {
     board.ensure(&key(), wanted(-1.0, 20, 7.0, ready), at(1));
     let mut steps = Vec::new();
     for second in 2..=95_u64 {
-        // The load begins at 5.1 s and ends at 65.6 s; a second's report arrives at its end.
+        // The load begins at 5.1 s and ends within second 66; a second's report arrives at its end.
         let reported = match second {
             6 => Some(27.0),
             7..=65 => Some(30.0),
-            66 => Some(18.0),
+            66 => Some(14.0),
             67 => Some(0.0),
             _ => None,
         };
