@@ -12,6 +12,9 @@ pub mod go;
 pub mod image_reference;
 pub mod quantity;
 pub mod yaml;
+pub mod config;
+mod shape;
+pub mod template;
 pub mod names;
 
 pub mod conditions;

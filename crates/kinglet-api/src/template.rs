@@ -1,0 +1,438 @@
+//! The part of Go's text templates that Knative's ConfigMaps use: fields, `index`, `if`, `eq` and their kin.
+//!
+//! Enough for `domain-template`, `tag-template`, container names and the syntax check of the request log; anything
+//! rarer is refused with Go's words. Templates come from an operator's ConfigMap and run on every Route: parsing
+//! happens once, running is bounded by the template's own length (there are no loops).
+
+use serde_json::Value;
+
+/// Functions that Go's templates know without being told.
+const BUILTINS: [&str; 18] = [
+    "and", "call", "html", "index", "slice", "js", "len", "not", "or", "print", "printf", "println", "urlquery", "eq", "ne",
+    "lt", "le", "gt",
+];
+
+/// A parsed template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    name: String,
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Node {
+    Text(String),
+    Value(Vec<Vec<Term>>),
+    If(Vec<(Vec<Vec<Term>>, Vec<Node>)>, Vec<Node>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Term {
+    /// `.A.B`; empty for the dot itself.
+    Field(Vec<String>),
+    Text(String),
+    Number(f64),
+    Bool(bool),
+    Function(String),
+    Group(Vec<Vec<Term>>),
+}
+
+impl Template {
+    /// Reads a template; `name` appears in errors.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let mut parser = Parser { name, rest: text, line: 1 };
+        let (nodes, end) = parser.nodes()?;
+        match end {
+            End::Text => Ok(Self { name: name.to_owned(), nodes }),
+            End::Else(_) => Err(parser.error("unexpected {{else}}")),
+            End::End => Err(parser.error("unexpected {{end}}")),
+        }
+    }
+
+    /// Fills it in.
+    pub fn render(&self, data: &Value) -> Result<String, String> {
+        let mut out = String::new();
+        self.run(&self.nodes, data, &mut out)?;
+        Ok(out)
+    }
+
+    fn run(&self, nodes: &[Node], data: &Value, out: &mut String) -> Result<(), String> {
+        for node in nodes {
+            match node {
+                Node::Text(text) => out.push_str(text),
+                Node::Value(pipeline) => out.push_str(&print(&self.eval(pipeline, data)?)),
+                Node::If(branches, otherwise) => {
+                    let mut taken = otherwise;
+                    for (condition, then) in branches {
+                        if is_true(&self.eval(condition, data)?) {
+                            taken = then;
+                            break;
+                        }
+                    }
+                    self.run(taken, data, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A pipeline: each command's answer is the last argument of the next.
+    fn eval(&self, pipeline: &[Vec<Term>], data: &Value) -> Result<Value, String> {
+        let mut last: Option<Value> = None;
+        for command in pipeline {
+            let (first, rest) = command.split_first().ok_or_else(|| self.fault("missing value for command"))?;
+            let mut arguments = rest.iter().map(|term| self.term(term, data)).collect::<Result<Vec<_>, _>>()?;
+            arguments.extend(last.take());
+            last = Some(match first {
+                Term::Function(function) => self.call(function, &arguments)?,
+                term if arguments.is_empty() => self.term(term, data)?,
+                term => return Err(self.fault(&format!("can't give argument to non-function {}", describe(term)))),
+            });
+        }
+        last.ok_or_else(|| self.fault("missing value for command"))
+    }
+
+    fn term(&self, term: &Term, data: &Value) -> Result<Value, String> {
+        Ok(match term {
+            Term::Text(text) => Value::from(text.as_str()),
+            Term::Number(number) if number.fract() == 0.0 => Value::from(*number as i64),
+            Term::Number(number) => Value::from(*number),
+            Term::Bool(value) => Value::from(*value),
+            Term::Group(pipeline) => self.eval(pipeline, data)?,
+            Term::Function(function) => self.call(function, &[])?,
+            Term::Field(path) => {
+                let mut at = data;
+                for (depth, name) in path.iter().enumerate() {
+                    at = match at.get(name) {
+                        Some(inner) => inner,
+                        // A map without the key prints nothing; a struct without the field is a mistake.
+                        None if depth > 0 => return Ok(Value::Null),
+                        None => return Err(self.fault(&format!("can't evaluate field {name}"))),
+                    };
+                }
+                at.clone()
+            }
+        })
+    }
+
+    fn call(&self, function: &str, arguments: &[Value]) -> Result<Value, String> {
+        let few = || self.fault(&format!("wrong number of args for {function}"));
+        Ok(match function {
+            "index" => {
+                let (from, keys) = arguments.split_first().ok_or_else(few)?;
+                keys.iter().fold(from.clone(), |at, key| match (&at, key) {
+                    (Value::Array(items), Value::Number(n)) => {
+                        n.as_u64().and_then(|n| items.get(n as usize)).cloned().unwrap_or_default()
+                    }
+                    (at, Value::String(key)) => at.get(key).cloned().unwrap_or_else(|| Value::from("")),
+                    _ => Value::Null,
+                })
+            }
+            "eq" | "ne" => {
+                let (first, rest) = arguments.split_first().filter(|(_, rest)| !rest.is_empty()).ok_or_else(few)?;
+                let equal = rest.iter().any(|other| print(other) == print(first));
+                Value::from(equal == (function == "eq"))
+            }
+            "not" => Value::from(!is_true(arguments.first().ok_or_else(few)?)),
+            "and" => arguments.iter().find(|value| !is_true(value)).or(arguments.last()).ok_or_else(few)?.clone(),
+            "or" => arguments.iter().find(|value| is_true(value)).or(arguments.last()).ok_or_else(few)?.clone(),
+            "len" => match arguments.first().ok_or_else(few)? {
+                Value::String(text) => Value::from(text.len()),
+                Value::Array(items) => Value::from(items.len()),
+                Value::Object(map) => Value::from(map.len()),
+                _ => Value::from(0),
+            },
+            "print" | "html" | "js" | "urlquery" => Value::from(arguments.iter().map(print).collect::<String>()),
+            "slice" => match arguments {
+                [Value::String(text), bounds @ ..] => {
+                    let bound = |i: usize, or: usize| bounds.get(i).and_then(Value::as_u64).map_or(or, |n| n as usize);
+                    let slice = text.get(bound(0, 0)..bound(1, text.len()));
+                    Value::from(slice.ok_or_else(|| self.fault("slice: index out of range"))?)
+                }
+                _ => return Err(few()),
+            },
+            _ => return Err(self.fault(&format!("function {} is not supported", crate::go::quote(function)))),
+        })
+    }
+
+    fn fault(&self, why: &str) -> String {
+        format!("template: {}: {why}", self.name)
+    }
+}
+
+fn describe(term: &Term) -> String {
+    match term {
+        Term::Field(path) => format!(".{}", path.join(".")),
+        Term::Text(text) => crate::go::quote(text),
+        Term::Number(number) => number.to_string(),
+        Term::Bool(value) => value.to_string(),
+        Term::Function(name) => name.clone(),
+        Term::Group(_) => "(…)".to_owned(),
+    }
+}
+
+fn print(value: &Value) -> String {
+    match value {
+        Value::Null => "<no value>".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    }
+}
+
+/// What stopped a run of nodes.
+enum End {
+    Text,
+    Else(Option<Vec<Vec<Term>>>),
+    End,
+}
+
+struct Parser<'a> {
+    name: &'a str,
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn error(&self, why: &str) -> String {
+        format!("template: {}:{}: {why}", self.name, self.line)
+    }
+
+    fn nodes(&mut self) -> Result<(Vec<Node>, End), String> {
+        let mut nodes = Vec::new();
+        loop {
+            let Some(open) = self.rest.find("{{") else {
+                self.text(self.rest, false, &mut nodes);
+                self.rest = "";
+                return Ok((nodes, End::Text));
+            };
+            let (text, action) = self.rest.split_at(open);
+            let action = &action[2..];
+            let trim_before = action.starts_with("- ");
+            self.text(text, trim_before, &mut nodes);
+            let action = if trim_before { &action[1..] } else { action };
+            let close = find_close(action).ok_or_else(|| self.error("unclosed action"))?;
+            let (body, after) = (&action[..close], &action[close + 2..]);
+            let (body, after) = match body.strip_suffix(" -") {
+                Some(body) => (body, after.trim_start()),
+                None => (body, after),
+            };
+            self.rest = after;
+            let body = body.trim();
+            self.line += body.matches('\n').count();
+            if body.starts_with("/*") {
+                continue;
+            }
+            let (word, tail) = body.split_once(char::is_whitespace).unwrap_or((body, ""));
+            match word {
+                "" => return Err(self.error("missing value for command")),
+                "end" => return Ok((nodes, End::End)),
+                "else" => {
+                    let condition = match tail.trim().strip_prefix("if") {
+                        Some(condition) => Some(self.pipeline(condition)?),
+                        None => None,
+                    };
+                    return Ok((nodes, End::Else(condition)));
+                }
+                "if" => nodes.push(self.branches(tail)?),
+                "range" | "with" | "define" | "block" | "template" | "break" | "continue" => {
+                    return Err(self.error(&format!("{{{{{word}}}}} is not supported here")));
+                }
+                _ => nodes.push(Node::Value(self.pipeline(body)?)),
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, trim_end: bool, nodes: &mut Vec<Node>) {
+        self.line += text.matches('\n').count();
+        let text = if trim_end { text.trim_end() } else { text };
+        if !text.is_empty() {
+            nodes.push(Node::Text(text.to_owned()));
+        }
+    }
+
+    fn branches(&mut self, condition: &str) -> Result<Node, String> {
+        let mut branches = Vec::new();
+        let mut condition = self.pipeline(condition)?;
+        loop {
+            let (then, end) = self.nodes()?;
+            branches.push((condition, then));
+            match end {
+                End::End => return Ok(Node::If(branches, Vec::new())),
+                End::Else(Some(next)) => condition = next,
+                End::Else(None) => {
+                    let (otherwise, end) = self.nodes()?;
+                    return match end {
+                        End::End => Ok(Node::If(branches, otherwise)),
+                        End::Else(_) => Err(self.error("expected end; found {{else}}")),
+                        End::Text => Err(self.error("unexpected EOF")),
+                    };
+                }
+                End::Text => return Err(self.error("unexpected EOF")),
+            }
+        }
+    }
+
+    fn pipeline(&self, text: &str) -> Result<Vec<Vec<Term>>, String> {
+        let mut words = Words { parser: self, rest: text.trim() };
+        let pipeline = words.pipeline(false)?;
+        if pipeline.iter().any(Vec::is_empty) {
+            return Err(self.error("missing value for command"));
+        }
+        Ok(pipeline)
+    }
+}
+
+/// Where the action ends: `}}` outside of strings.
+fn find_close(action: &str) -> Option<usize> {
+    let mut quote: Option<char> = None;
+    let mut escaped = false;
+    for (i, c) in action.char_indices() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some('"') if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '`' => quote = Some(c),
+            None if action[i..].starts_with("}}") => return Some(i),
+            None => {}
+        }
+    }
+    None
+}
+
+struct Words<'p, 'a> {
+    parser: &'p Parser<'p>,
+    rest: &'a str,
+}
+
+impl Words<'_, '_> {
+    fn pipeline(&mut self, in_group: bool) -> Result<Vec<Vec<Term>>, String> {
+        let mut commands = vec![Vec::new()];
+        loop {
+            self.rest = self.rest.trim_start();
+            let Some(c) = self.rest.chars().next() else {
+                return if in_group { Err(self.parser.error("unclosed left paren")) } else { Ok(commands) };
+            };
+            let term = match c {
+                '|' => {
+                    self.rest = &self.rest[1..];
+                    commands.push(Vec::new());
+                    continue;
+                }
+                ')' if in_group => {
+                    self.rest = &self.rest[1..];
+                    return Ok(commands);
+                }
+                '(' => {
+                    self.rest = &self.rest[1..];
+                    Term::Group(self.pipeline(true)?)
+                }
+                '"' | '`' => self.string(c)?,
+                _ => self.word()?,
+            };
+            commands.last_mut().expect("there is always one").push(term);
+        }
+    }
+
+    fn string(&mut self, quote: char) -> Result<Term, String> {
+        let mut text = String::new();
+        let mut chars = self.rest[1..].char_indices();
+        while let Some((i, c)) = chars.next() {
+            if c == quote {
+                self.rest = &self.rest[i + 2..];
+                return Ok(Term::Text(text));
+            }
+            match c {
+                '\\' if quote == '"' => match chars.next() {
+                    Some((_, 'n')) => text.push('\n'),
+                    Some((_, 't')) => text.push('\t'),
+                    Some((_, other)) => text.push(other),
+                    None => break,
+                },
+                c => text.push(c),
+            }
+        }
+        Err(self.parser.error("unterminated quoted string"))
+    }
+
+    fn word(&mut self) -> Result<Term, String> {
+        let end = self.rest.find(|c: char| c.is_whitespace() || "|()\"`".contains(c)).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        if let Some(path) = word.strip_prefix('.') {
+            let parts: Vec<String> = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            let well_formed = parts.iter().all(|part| part.chars().all(|c| c.is_alphanumeric() || c == '_'));
+            let bad = || self.parser.error(&format!("unexpected {} in operand", crate::go::quote(word)));
+            return well_formed.then_some(Term::Field(parts)).ok_or_else(bad);
+        }
+        match word {
+            "true" => return Ok(Term::Bool(true)),
+            "false" => return Ok(Term::Bool(false)),
+            _ => {}
+        }
+        if let Ok(number) = word.parse::<f64>() {
+            return Ok(Term::Number(number));
+        }
+        if BUILTINS.contains(&word) || word == "ge" {
+            return Ok(Term::Function(word.to_owned()));
+        }
+        let plain = word.chars().all(|c| c.is_alphanumeric() || c == '_') && !word.is_empty();
+        Err(self.parser.error(&if plain {
+            format!("function {} not defined", crate::go::quote(word))
+        } else {
+            format!("unexpected {} in command", crate::go::quote(word))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Template;
+    use serde_json::json;
+
+    #[test]
+    fn what_config_maps_use() {
+        let data = json!({
+            "Name": "hello", "Namespace": "default", "Domain": "example.com",
+            "Annotations": {"sub": "mysub"}, "Labels": {},
+        });
+        for (text, want) in [
+            ("{{.Name}}.{{.Namespace}}.{{.Domain}}", "hello.default.example.com"),
+            ("{{ .Name }}-x", "hello-x"),
+            ("{{.Name}}.{{ index .Annotations \"sub\"}}.{{.Domain}}", "hello.mysub.example.com"),
+            ("{{if index .Labels \"a\"}}a{{else if eq .Namespace \"default\"}}b{{else}}c{{end}}", "b"),
+            ("{{- if (and .Name (ne .Name \"x\")) -}} y {{- end}}", "y"),
+            ("plain", "plain"),
+            ("{{.Name | len}}", "5"),
+        ] {
+            assert_eq!(Template::parse("t", text).unwrap().render(&data).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes() {
+        for (text, want) in [
+            ("{{.Bad", "template: t:1: unclosed action"),
+            ("a\n{{", "template: t:2: unclosed action"),
+            ("{{bogus .A}}", "template: t:1: function \"bogus\" not defined"),
+            ("{{}}", "template: t:1: missing value for command"),
+            ("{{if .A}}", "template: t:1: unexpected EOF"),
+            ("{{end}}", "template: t:1: unexpected {{end}}"),
+        ] {
+            assert_eq!(Template::parse("t", text).unwrap_err(), want, "{text}");
+        }
+        let unknown = Template::parse("t", "{{.Nope}}").unwrap().render(&json!({})).unwrap_err();
+        assert_eq!(unknown, "template: t: can't evaluate field Nope");
+    }
+}
