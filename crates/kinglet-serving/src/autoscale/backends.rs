@@ -4,7 +4,8 @@
 //! the gateway's channel. Guarantees: per Revision the last state sent is the last state seen; nothing is sent
 //! twice. When the channel is full, the key is remembered and its then latest state follows as soon as there is room.
 
-use std::collections::{BTreeSet, HashMap};
+mod outbox;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,44 +17,21 @@ use kinglet_api::networking as api;
 use kinglet_api::serving::Revision;
 use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBackend, Update};
 use kinglet_reconcile::{Cache, Change, Kit, is_deleting, key_of, label};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
+use self::outbox::{Outbox, Sent, Subject};
 use super::pods;
 
 /// `config-defaults` `revision-timeout-seconds`: what a Revision without a timeout of its own would have got.
 const DEFAULT_TIMEOUT_S: i64 = 300;
 const SLICE_SERVICE: &str = "kubernetes.io/service-name";
 
-/// Which state is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Subject {
-    Revision(Key),
-    Service(Key),
-}
-
-/// The last state sent.
-#[derive(Clone, Debug, PartialEq)]
-enum Sent {
-    Revision(Arc<RevisionBackend>),
-    Service(Arc<ServiceBackend>),
-}
-
 struct Feed {
     revisions: Cache<Revision>,
     pods: Cache<Pod>,
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
-    updates: mpsc::Sender<Update>,
-    state: Mutex<State>,
-    bell: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    sent: HashMap<Subject, Sent>,
-    /// Subjects whose state found the channel full.
-    owed: BTreeSet<Subject>,
+    outbox: Outbox,
 }
 
 /// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the kit's tasks stop.
@@ -63,9 +41,7 @@ pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
         pods: kit.cache(),
         services: kit.cache(),
         slices: kit.cache(),
-        updates,
-        state: Mutex::default(),
-        bell: Notify::new(),
+        outbox: Outbox::new(updates),
     });
     let told = Arc::clone(&feed);
     feed.pods.observe(move |change: &Change<Pod>| {
@@ -95,48 +71,12 @@ pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
             }
         }
     });
-    kit.tasks().spawn_cancellable("backend feed", async move { feed.settle_debts().await });
+    kit.tasks().spawn_cancellable("backend feed", async move { feed.outbox.settle(|subject| feed.present(subject)).await });
 }
 
 impl Feed {
-    /// Sends the subject's present state if it differs from what was sent.
-    ///
-    /// The lock spans reading the caches and sending, so that two events of one subject cannot overtake each other.
     fn tell(&self, subject: Subject) {
-        let mut state = self.state.lock();
-        let now = self.present(&subject);
-        if state.sent.get(&subject) == now.as_ref() {
-            state.owed.remove(&subject);
-            return;
-        }
-        match self.updates.try_send(update(&subject, now.clone())) {
-            Ok(()) => {
-                state.owed.remove(&subject);
-                state.note(subject, now);
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                state.owed.insert(subject);
-                self.bell.notify_one();
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
-        }
-    }
-
-    /// Delivers what found the channel full.
-    async fn settle_debts(&self) {
-        loop {
-            self.bell.notified().await;
-            loop {
-                let Ok(room) = self.updates.reserve().await else { return };
-                let mut state = self.state.lock();
-                let Some(subject) = state.owed.pop_first() else { break };
-                let now = self.present(&subject);
-                if state.sent.get(&subject) != now.as_ref() {
-                    room.send(update(&subject, now.clone()));
-                    state.note(subject, now);
-                }
-            }
-        }
+        self.outbox.tell(subject, |subject| self.present(subject));
     }
 
     fn present(&self, subject: &Subject) -> Option<Sent> {
@@ -152,24 +92,6 @@ impl Feed {
                 Some(Sent::Service(Arc::new(service_backend(&service, slices.iter().map(|slice| &**slice)))))
             }
         }
-    }
-}
-
-impl State {
-    fn note(&mut self, subject: Subject, now: Option<Sent>) {
-        match now {
-            Some(now) => self.sent.insert(subject, now),
-            None => self.sent.remove(&subject),
-        };
-    }
-}
-
-fn update(subject: &Subject, now: Option<Sent>) -> Update {
-    match (subject, now) {
-        (Subject::Revision(key), Some(Sent::Revision(backend))) => Update::Revision(key.clone(), Some(backend)),
-        (Subject::Revision(key), _) => Update::Revision(key.clone(), None),
-        (Subject::Service(key), Some(Sent::Service(backend))) => Update::Service(key.clone(), Some(backend)),
-        (Subject::Service(key), _) => Update::Service(key.clone(), None),
     }
 }
 
