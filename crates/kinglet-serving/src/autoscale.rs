@@ -12,6 +12,8 @@ use kinglet_decide::feed::Report;
 use kinglet_reconcile::Kit;
 use tokio::sync::mpsc;
 
+use crate::configs::LiveConfigs;
+
 pub mod backends;
 pub mod board;
 pub mod deciders;
@@ -40,9 +42,9 @@ pub struct Options {
 }
 
 /// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the kit.
-pub fn start(kit: &Kit, options: Options, reports: mpsc::Receiver<Report>) {
+pub fn start(kit: &Kit, configs: LiveConfigs, options: Options, reports: mpsc::Receiver<Report>) {
     let deciders = deciders::Deciders::new();
-    let queue = kpa::start(kit, deciders.clone());
+    let queue = kpa::start(kit, configs, deciders.clone());
     metric::start(kit);
     sks::start(kit, options.activators);
     let stop = kit.tasks().token();

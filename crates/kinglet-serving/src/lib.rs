@@ -4,4 +4,6 @@
 //! [`autoscale`] -> replica counts -> ready pods -> the gateway.
 //! Always: decisions are synchronous and see no clock but their argument; every write goes through the kit.
 
+pub mod configs;
+
 pub mod autoscale;

@@ -16,12 +16,13 @@ use kinglet_api::networking::ServerlessService;
 use kinglet_reconcile::{Controller, Key, Kit, Next, Queue, is_deleting, key_of, label};
 
 use super::deciders::Deciders;
+use crate::configs::LiveConfigs;
 
 /// Keys worked on at a time: twenty cold starts at once must not queue behind two.
 const WORKERS: usize = 4;
 
 /// Starts the controller. The queue wakes a PodAutoscaler whose wish changed.
-pub fn start(kit: &Kit, deciders: Deciders) -> Queue {
+pub fn start(kit: &Kit, configs: LiveConfigs, deciders: Deciders) -> Queue {
     let autoscalers = kit.cache::<PodAutoscaler>();
     Controller::<PodAutoscaler>::new("kpa-class-podautoscaler-controller")
         .owns::<ServerlessService>()
@@ -36,14 +37,14 @@ pub fn start(kit: &Kit, deciders: Deciders) -> Queue {
         .workers(WORKERS)
         .reports_errors()
         .run(kit, move |kit, key| {
-            let deciders = deciders.clone();
+            let (configs, deciders) = (configs.clone(), deciders.clone());
             async move {
                 let autoscaler = kit.cache::<PodAutoscaler>().find(&key);
                 let Some(autoscaler) = autoscaler.filter(|found| is_ours(found) && !is_deleting(&**found)) else {
                     deciders.remove(&key);
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(&kit, &deciders, &key, autoscaler);
+                let seen = observe::observe(&kit, &configs, &deciders, &key, autoscaler);
                 kit.apply(decide::decide(&seen)).await
             }
         })

@@ -13,7 +13,8 @@ use kinglet_reconcile::{Key, Kit};
 use crate::autoscale::board::Wish;
 use crate::autoscale::deciders::Deciders;
 use crate::autoscale::pods::{self, PodCounts};
-use crate::autoscale::settings::{self, Settings};
+use crate::autoscale::settings::Settings;
+use crate::configs::LiveConfigs;
 
 /// Facts about one PodAutoscaler.
 #[derive(Clone, Debug)]
@@ -30,8 +31,14 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn observe(kit: &Kit, deciders: &Deciders, key: &Key, autoscaler: Arc<PodAutoscaler>) -> Seen {
-    let settings = Settings::of(&autoscaler, &settings::cluster(kit));
+pub(super) fn observe(
+    kit: &Kit,
+    configs: &LiveConfigs,
+    deciders: &Deciders,
+    key: &Key,
+    autoscaler: Arc<PodAutoscaler>,
+) -> Seen {
+    let settings = Settings::of(&autoscaler, &configs.get());
     let pods = pods::of_revision(&kit.cache::<Pod>(), &key.namespace, &key.name);
     let pods = PodCounts::of(pods.iter().map(|pod| &**pod));
     let service = kit.cache::<ServerlessService>().find(key);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kinglet_api::autoscaling::PodAutoscaler;
+use kinglet_api::config::Configs;
 use kinglet_api::networking::ServerlessService;
 use kinglet_decide::scale::bounds::BufferPath;
 use kinglet_reconcile::{Next, Verb, Write};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::autoscale::board::Wish;
 use crate::autoscale::pods::PodCounts;
-use crate::autoscale::settings::{Cluster, Settings};
+use crate::autoscale::settings::Settings;
 
 /// A PodAutoscaler with its surroundings, moved from reconcile to reconcile.
 struct World {
@@ -22,7 +23,7 @@ struct World {
     replicas: i32,
     ready: u32,
     wish: Option<Wish>,
-    cluster: Cluster,
+    configs: Configs,
     now: Timestamp,
 }
 
@@ -45,13 +46,16 @@ impl World {
             },
         }))
         .unwrap();
+        let mut configs = Configs::default();
+        configs.autoscaler.scale_to_zero_grace_period = Duration::from_secs(10);
+        configs.autoscaler.allow_zero_initial_scale = true;
         Self {
             owner,
             service: None,
             replicas: 1,
             ready: 0,
             wish: None,
-            cluster: Cluster { grace: Duration::from_secs(10), allow_zero_initial_scale: true, ..Cluster::default() },
+            configs,
             now: "2026-11-21T10:00:00Z".parse().unwrap(),
         }
     }
@@ -76,7 +80,7 @@ impl World {
             metric: None,
             deployment: Some(Arc::new(deployment)),
             pods: PodCounts { ready: self.ready, ..PodCounts::default() },
-            settings: Settings::of(&self.owner, &self.cluster),
+            settings: Settings::of(&self.owner, &self.configs),
             wish: self.wish,
             buffer: BufferPath::Confirmed,
             now: self.now,
