@@ -127,10 +127,13 @@ impl Autoscaler {
 /// Burst capacity before anything was measured.
 pub fn initial_burst_capacity(policy: &Policy) -> i32 {
     let wanted = policy.target_burst_capacity;
-    if wanted == 0.0 || wanted < 0.0 {
-        return if wanted < 0.0 { -1 } else { 0 };
+    if wanted == 0.0 {
+        0
+    } else if wanted < 0.0 {
+        -1
+    } else {
+        whole((f64::from(policy.initial_scale) * policy.total - wanted).trunc())
     }
-    whole((f64::from(policy.initial_scale) * policy.total - wanted).trunc())
 }
 
 /// `floor(ready × total − wanted − load)`; fixed at -1 or 0 where burst capacity is "always" or "never".

@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn linear_averages_as_knative() {
         let ten: Vec<(u64, f64)> = (0..10).map(|t| (t, 100.0)).collect();
-        let rows: Vec<(u32, &[(u64, f64)], &[(u64, f64)])> = vec![
+        type Points<'a> = &'a [(u64, f64)];
+        let rows: Vec<(u32, Points, Points)> = vec![
             (
                 5,
                 &[(0, 10.0), (1, 10.0), (2, 5.0), (3, 5.0)],

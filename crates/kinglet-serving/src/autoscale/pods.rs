@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kinglet_reconcile::{Cache, is_deleting};
 
 use kinglet_api::keys;
@@ -70,6 +70,50 @@ pub fn user_port(pod: &Pod) -> Option<u16> {
     u16::try_from(port.container_port).ok()
 }
 
+/// Why the pods do not get ready, if one of them says so: not scheduled, image missing, crashed.
+///
+/// A pod that is merely on its way says nothing.
+pub fn trouble<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<String> {
+    let stuck = |pod: &&Pod| !is_deleting(*pod) && !has_ready_condition(pod);
+    pods.into_iter().filter(stuck).find_map(|pod| {
+        let name = pod.metadata.name.as_deref().unwrap_or("");
+        let why = unscheduled(pod).or_else(|| containers(pod).find_map(failure))?;
+        Some(format!("Pod {name}: {why}"))
+    })
+}
+
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let refused = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    Some(with_message(refused.reason.as_deref().unwrap_or("Unschedulable"), refused.message.as_deref()))
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
+    init.chain(status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten())
+}
+
+fn failure(container: &ContainerStatus) -> Option<String> {
+    let name = &container.name;
+    let state = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
+    let ended = state(container.state.as_ref()).or_else(|| state(container.last_state.as_ref()));
+    if let Some(ended) = ended.filter(|_| !container.ready) {
+        let code = format!("container {name} exited with code {}", ended.exit_code);
+        return Some(with_message(&code, ended.message.as_deref()));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().filter(|reason| !matches!(*reason, "ContainerCreating" | "PodInitializing"))?;
+    Some(with_message(&format!("container {name}: {reason}"), waiting.message.as_deref()))
+}
+
+fn with_message(what: &str, message: Option<&str>) -> String {
+    match message.map(str::trim).filter(|message| !message.is_empty()) {
+        Some(message) => format!("{what}: {message}"),
+        None => what.to_owned(),
+    }
+}
+
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
@@ -118,5 +162,37 @@ pub(crate) mod tests {
         assert!(takes_requests(&pods[0]) && !takes_requests(&pods[1]) && !takes_requests(&pods[2]));
         assert_eq!(user_port(&pods[0]), Some(8080));
         assert_eq!(address(&pods[0]), Some("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn says_why_pods_are_stuck() {
+        let with = |status: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
+        };
+        let container = |state: serde_json::Value| {
+            with(json!({"phase": "Pending", "containerStatuses": [
+                {"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state},
+            ]}))
+        };
+        let rows = [
+            (container(json!({"waiting": {"reason": "ContainerCreating"}})), None),
+            (container(json!({"running": {}})), None),
+            (
+                container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})),
+                Some("Pod p: container c: ImagePullBackOff: no such image"),
+            ),
+            (
+                container(json!({"terminated": {"exitCode": 5, "message": "boom\n"}})),
+                Some("Pod p: container c exited with code 5: boom"),
+            ),
+            (
+                with(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}]})),
+                Some("Pod p: Unschedulable: no room"),
+            ),
+            (pod("r", "ready", "10.0.0.1", true, false), None),
+        ];
+        for (pod, expected) in rows {
+            assert_eq!(trouble([&pod]).as_deref(), expected);
+        }
     }
 }

@@ -175,7 +175,11 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
             Reach::broken("NotOwned", format!("There is an existing {kind} {:?} that we do not own.", owner.name()))
         }
         (_, Says::Active) => Reach::Ready,
-        (_, Says::Queued) => Reach::waiting(says.reason(), says.message()),
+        // Knative stops here; what keeps the pods from coming is what one wants to read.
+        (_, Says::Queued) => match &seen.trouble {
+            Some(trouble) => Reach::waiting(says.reason(), format!("{} {trouble}", says.message())),
+            None => Reach::waiting(says.reason(), says.message()),
+        },
         (_, Says::NoTraffic | Says::TimedOut) => Reach::broken(says.reason(), says.message()),
     };
     let reached = match reached {
@@ -188,6 +192,7 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
         .with_some(PodAutoscalerCondition::ScaleTargetInitialized, initialized.then_some(Reach::Ready))
         .with(PodAutoscalerCondition::Active, active)
         .finish(&owner.status.common.conditions, seen.now);
+    keep_activation_clock(&mut status.common.conditions, &owner.status.common.conditions);
     status.common.observed_generation = owner.generation();
     status.actual_scale = Some(i32::try_from(seen.pods.ready).unwrap_or(i32::MAX));
     status.desired_scale = match want {
@@ -196,6 +201,15 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
         None => status.desired_scale.or(Some(-1)),
     };
     status
+}
+
+/// The deadline of an activation counts from its begin: a new message about it is no new begin.
+fn keep_activation_clock(conditions: &mut [Condition], before: &[Condition]) {
+    let activating = |condition: &&Condition| condition.kind == ACTIVE && condition.is_unknown();
+    let Some(began) = before.iter().find(activating).and_then(|was| was.last_transition_time.clone()) else { return };
+    if let Some(active) = conditions.iter_mut().find(|condition| activating(&&**condition)) {
+        active.last_transition_time = Some(began);
+    }
 }
 
 fn nanoseconds(duration: Duration) -> i64 {

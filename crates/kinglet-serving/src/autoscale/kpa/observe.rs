@@ -24,6 +24,8 @@ pub(super) struct Seen {
     pub(super) metric: Option<Arc<Metric>>,
     pub(super) deployment: Option<Arc<Deployment>>,
     pub(super) pods: PodCounts,
+    /// Why pods do not get ready, where one says so.
+    pub(super) trouble: Option<String>,
     pub(super) settings: Settings,
     /// `None` until the private Service exists: there is nothing to measure before.
     pub(super) wish: Option<Wish>,
@@ -40,6 +42,7 @@ pub(super) fn observe(
 ) -> Seen {
     let settings = Settings::of(&autoscaler, &configs.get());
     let pods = pods::of_revision(&kit.cache::<Pod>(), &key.namespace, &key.name);
+    let trouble = pods::trouble(pods.iter().map(|pod| &**pod));
     let pods = PodCounts::of(pods.iter().map(|pod| &**pod));
     let service = kit.cache::<ServerlessService>().find(key);
     let measured = service.as_ref().is_some_and(|service| !service.status.private_service_name.is_empty());
@@ -50,6 +53,7 @@ pub(super) fn observe(
         deployment: kit.cache::<Deployment>().get(&key.namespace, target),
         service,
         pods,
+        trouble,
         settings,
         wish,
         // The gateway holds every request in this shape, so it is always reached. Where activators stand apart, a

@@ -22,6 +22,7 @@ struct World {
     service: Option<ServerlessService>,
     replicas: i32,
     ready: u32,
+    trouble: Option<String>,
     wish: Option<Wish>,
     configs: Configs,
     now: Timestamp,
@@ -54,6 +55,7 @@ impl World {
             service: None,
             replicas: 1,
             ready: 0,
+            trouble: None,
             wish: None,
             configs,
             now: "2026-11-21T10:00:00Z".parse().unwrap(),
@@ -80,6 +82,7 @@ impl World {
             metric: None,
             deployment: Some(Arc::new(deployment)),
             pods: PodCounts { ready: self.ready, ..PodCounts::default() },
+            trouble: self.trouble.clone(),
             settings: Settings::of(&self.owner, &self.configs),
             wish: self.wish,
             buffer: BufferPath::Confirmed,
@@ -312,4 +315,22 @@ fn a_foreign_service_is_named() {
     let did = world.reconcile();
     assert!(did.conditions.starts_with("Active=False NotOwned"), "{did:?}");
     assert!(did.plan.trouble.is_some());
+}
+
+#[test]
+fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
+    let mut world = World::new(json!({"serving.knative.dev/progress-deadline": "30s"}));
+    world.reconcile();
+    world.service_follows();
+    world.wish(None);
+    world.pass(20);
+    world.trouble = Some("Pod p: container user-container exited with code 5: boom".to_owned());
+    let did = world.reconcile();
+    assert!(did.conditions.contains("provisioned. Pod p: container user-container exited with code 5: boom"), "{did:?}");
+    assert!(did.conditions.starts_with("Active=Unknown Queued"), "{did:?}");
+    world.pass(30);
+    world.trouble = Some("Pod p: container user-container: CrashLoopBackOff".to_owned());
+    assert_eq!(world.reconcile().replicas, None);
+    world.pass(11);
+    assert_eq!(world.reconcile().replicas, Some(0), "61 s after the begin");
 }
