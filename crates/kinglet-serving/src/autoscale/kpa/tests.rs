@@ -334,3 +334,57 @@ fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
     world.pass(11);
     assert_eq!(world.reconcile().replicas, Some(0), "61 s after the begin");
 }
+
+/// A minute of 30 requests at once, silence, and a request after that: board and decisions together, second by second.
+/// Pods come up two seconds after they are ordered.
+#[test]
+fn load_silence_and_wake_together() {
+    use crate::autoscale::board::Board;
+    use kinglet_decide::feed::{Key, Report, Stat};
+    use kinglet_decide::scale::Moment;
+
+    let annotations = json!({"autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "20s"});
+    let mut world = serving(annotations);
+    let key = Key::new("default", "hello-00001");
+    let mut board = Board::default();
+    let mut coming: Vec<(u64, u32)> = Vec::new();
+    let mut scales: Vec<(u64, i32)> = vec![(0, 1)];
+    for second in 1..=150_u64 {
+        let now = Moment::from_secs(second);
+        let load = |requests: f64| {
+            let stat = Stat { average_concurrent_requests: requests, requests_per_second: 2.0 * requests, in_flight: requests as u32 };
+            Report::Stat(key.clone(), stat)
+        };
+        match second {
+            5..=64 => drop(board.report(load(30.0), now)),
+            65 => drop(board.report(load(0.0), now)),
+            130 => assert_eq!(board.report(Report::Poke(key.clone()), now), Some(key.clone())),
+            _ => {}
+        }
+        board.second(now);
+        coming.retain(|(at, pods)| {
+            if *at <= second {
+                world.ready = *pods;
+            }
+            *at > second
+        });
+        world.wish = Some(board.ensure(&key, Settings::of(&world.owner, &world.configs).wanted(world.ready), now));
+        world.service_follows();
+        let did = world.reconcile();
+        if let Some(replicas) = did.replicas {
+            let replicas = i32::try_from(replicas).unwrap();
+            scales.push((second, replicas));
+            let pods = u32::try_from(replicas).unwrap();
+            let lag = if pods > world.ready { 2 } else { 0 };
+            coming.push((second + lag, pods));
+        }
+        world.pass(1);
+    }
+    let counts: Vec<i32> = scales.iter().map(|scale| scale.1).collect();
+    assert_eq!(counts.iter().max(), Some(&5), "{scales:?}");
+    let up = scales.iter().find(|scale| scale.1 == 5).unwrap().0;
+    assert!(up <= 7, "{scales:?}");
+    let zero = scales.iter().find(|scale| scale.1 == 0).unwrap().0;
+    assert!((65 + 20..=65 + 20 + 10 + 4).contains(&zero), "{scales:?}");
+    assert_eq!(scales.last(), Some(&(130, 1)), "woken in the second of the request: {scales:?}");
+}
