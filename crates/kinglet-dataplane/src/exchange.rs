@@ -1,0 +1,228 @@
+//! One request to one container, up to the head of its answer.
+//!
+//! What can be tried again is told apart from what cannot: a request that no container has begun to read comes back
+//! whole ([`Trouble::Unreached`]); one that may have been acted on does not ([`Trouble::Broken`]). The one case between
+//! the two, an idle connection that the container closed just as we used it, is repaired here: requests that are safe
+//! to repeat are repeated on a new connection, the others never go out on one that has rested for long.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use kinglet_decide::feed::Protocol;
+use kinglet_process::Tasks;
+use tokio::time::{Instant, Sleep};
+
+use crate::connect;
+use crate::download::Driver;
+use crate::link::H1Link;
+use crate::lobby::Container;
+use crate::options::Options;
+use crate::upload::{Progress, Upload};
+
+/// After this long at rest a connection may well be about to be closed by the container (5 s is common).
+const RESTED: Duration = Duration::from_secs(1);
+
+/// Connections that turned out closed, tried one after the other for one request.
+const RETRIES_MAX: usize = 3;
+
+/// The head of an answer, and what reads on.
+pub(crate) struct Head {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) driver: Driver,
+}
+
+/// No answer came.
+pub(crate) enum Trouble {
+    /// No container has seen the request: try another.
+    Unreached(Request<Upload>, String),
+    /// A container may have seen it.
+    Broken(String),
+    /// The deadline passed.
+    Timeout,
+}
+
+/// How a request travels.
+pub(crate) struct Trip<'a> {
+    pub(crate) container: &'a Arc<Container>,
+    pub(crate) options: &'a Options,
+    pub(crate) links: &'a Tasks,
+    pub(crate) protocol: Protocol,
+    /// The client asks to leave HTTP behind.
+    pub(crate) upgrade: bool,
+    /// Set when a connection had to be made (for traces).
+    pub(crate) connected_at: Option<Instant>,
+}
+
+/// Sends `request`; answers by `deadline`, when there is one.
+pub(crate) async fn send(
+    trip: &mut Trip<'_>,
+    request: Request<Upload>,
+    deadline: Option<Pin<&mut Sleep>>,
+) -> Result<Head, Trouble> {
+    let exchange = async {
+        match (trip.protocol, trip.upgrade) {
+            (_, true) => upgrade(trip, request).await,
+            (Protocol::Http1, false) => h1(trip, request).await,
+            (Protocol::H2c, false) => h2(trip, request).await,
+        }
+    };
+    let Some(mut deadline) = deadline else { return exchange.await };
+    let mut exchange = pin!(exchange);
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        deadline.as_mut().poll(cx).map(|()| Err(Trouble::Timeout))
+    })
+    .await
+}
+
+async fn h1(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
+    for _ in 0..RETRIES_MAX {
+        let repeatable = request.body().is_empty() && request.method().is_idempotent();
+        let Some(link) = rested_link(trip.container, repeatable).await else { break };
+        let copy = (repeatable && link.idle_since.elapsed() > RESTED).then(|| bare_copy(&request));
+        match h1_on(trip, link, request).await {
+            Ok(head) => return Ok(head),
+            Err(Trouble::Unreached(unsent, _)) => request = unsent,
+            Err(trouble) => match copy {
+                Some(copy) => request = copy,
+                None => return Err(trouble),
+            },
+        }
+    }
+    match connect::h1(trip.container, trip.options).await {
+        Ok(link) => {
+            trip.connected_at = Some(Instant::now());
+            h1_on(trip, Box::new(link), request).await
+        }
+        Err(error) => Err(Trouble::Unreached(request, error.to_string())),
+    }
+}
+
+/// An idle connection that is still open. One that has rested goes only to requests that may be repeated.
+async fn rested_link(container: &Container, repeatable: bool) -> Option<Box<H1Link>> {
+    poll_fn(|cx| {
+        while let Some(mut link) = container.pop_idle() {
+            if (repeatable || link.idle_since.elapsed() <= RESTED) && link.is_usable(cx) {
+                return Poll::Ready(Some(link));
+            }
+        }
+        Poll::Ready(None)
+    })
+    .await
+}
+
+async fn h1_on(trip: &Trip<'_>, mut link: Box<H1Link>, request: Request<Upload>) -> Result<Head, Trouble> {
+    let progress = request.body().progress();
+    let response = {
+        let mut answer = pin!(link.sender.try_send_request(request));
+        let engine = &mut link.engine;
+        let mut ended = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            if ended {
+                return Poll::Pending;
+            }
+            ended = Pin::new(&mut *engine).poll(cx).is_ready();
+            answer.as_mut().poll(cx)
+        })
+        .await
+    };
+    match response {
+        Ok(response) => Ok(Head { response, driver: driver(trip.links, link, progress.as_ref()) }),
+        Err(mut failed) => match failed.take_message() {
+            Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
+            None => Err(Trouble::Broken(describe(failed.error()))),
+        },
+    }
+}
+
+/// The reader of the answer drives the connection, unless the request is still on its way: then a task does, because
+/// the client may well send all of it before it reads on.
+fn driver(links: &Tasks, link: Box<H1Link>, progress: Option<&Arc<Progress>>) -> Driver {
+    if progress.is_none_or(|progress| progress.is_done()) {
+        return Driver::Reader(link);
+    }
+    let H1Link { sender, engine, idle_since: _ } = *link;
+    links.spawn_cancellable("h1 link", async move {
+        let _sender = sender;
+        if let Err(error) = engine.await {
+            tracing::debug!(%error, "connection to a container ended");
+        }
+    });
+    Driver::Task
+}
+
+async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, Trouble> {
+    let H1Link { mut sender, engine, idle_since: _ } = match connect::h1(trip.container, trip.options).await {
+        Ok(link) => link,
+        Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
+    };
+    trip.connected_at = Some(Instant::now());
+    let answer = sender.try_send_request(request);
+    trip.links.spawn_cancellable("upgrade link", async move {
+        if let Err(error) = engine.with_upgrades().await {
+            tracing::debug!(%error, "connection to a container ended");
+        }
+    });
+    match answer.await {
+        // The sender stays until the head is here, or the connection would close under the request.
+        Ok(response) => {
+            drop(sender);
+            Ok(Head { response, driver: Driver::Task })
+        }
+        Err(mut failed) => match failed.take_message() {
+            Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
+            None => Err(Trouble::Broken(describe(failed.error()))),
+        },
+    }
+}
+
+async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
+    let mut cause = String::new();
+    for _ in 0..RETRIES_MAX {
+        let (mut sender, stream) = match connect::h2(trip.container, trip.options, trip.links).await {
+            Ok(shared) => shared,
+            Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
+        };
+        trip.connected_at = Some(Instant::now());
+        match sender.try_send_request(request).await {
+            Ok(response) => return Ok(Head { response, driver: Driver::Shared(stream) }),
+            Err(mut failed) => match failed.take_message() {
+                // The container is saying goodbye on this connection (GOAWAY); the next one is new.
+                Some(unsent) => {
+                    cause = describe(failed.error());
+                    request = unsent;
+                }
+                None => return Err(Trouble::Broken(describe(failed.error()))),
+            },
+        }
+    }
+    Err(Trouble::Unreached(request, cause))
+}
+
+fn bare_copy(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// The deepest cause is the one that helps.
+fn describe(error: &hyper::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

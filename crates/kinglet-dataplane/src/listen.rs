@@ -1,0 +1,106 @@
+//! Client connections: accepted up to a bound, told apart by their first bytes, closed when idle or draining.
+//!
+//! HTTP/1.1 and HTTP/2 share each port (the HTTP/2 preface, or ALPN with TLS, decides). A connection is one task; it
+//! ends with its last answer once the data plane stops: HTTP/1 by `connection: close`, HTTP/2 by GOAWAY.
+
+mod connection;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kinglet_decide::route::Visibility;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::headers::Origin;
+use crate::plane::Plane;
+
+/// Pause after `accept` failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is on the other side of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Anybody: only public hosts are served.
+    External,
+    /// Pods of this installation: private hosts too.
+    ClusterLocal,
+}
+
+impl Listener {
+    fn visibility(self) -> Visibility {
+        match self {
+            Self::External => Visibility::External,
+            Self::ClusterLocal => Visibility::ClusterLocal,
+        }
+    }
+}
+
+/// A client's connection, as its requests see it.
+pub(crate) struct Peer {
+    pub(crate) origin: Origin,
+    pub(crate) visibility: Visibility,
+    pub(crate) tls: bool,
+    activity: Arc<Activity>,
+}
+
+impl Peer {
+    pub(crate) fn busy(&self) -> Busy {
+        Busy::new(&self.activity)
+    }
+}
+
+/// What happens on a connection, for telling whether it is idle.
+#[derive(Default)]
+struct Activity {
+    in_flight: AtomicU32,
+    started: AtomicU64,
+}
+
+/// Held while a request is served: its connection is not idle.
+pub(crate) struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.started.fetch_add(1, Ordering::Relaxed);
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until the data plane stops.
+pub(crate) async fn accept(plane: Arc<Plane>, listener: TcpListener, kind: Listener, tls: Option<TlsAcceptor>) {
+    let stop = plane.connections.token();
+    loop {
+        // A permit first: at the bound, clients wait in the kernel's backlog instead of in our memory.
+        let permit = tokio::select! {
+            () = stop.cancelled() => return,
+            permit = plane.permits.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (plane, tls) = (plane.clone(), tls.clone());
+                let connections = plane.connections.clone();
+                connections.spawn("client connection", async move {
+                    connection::serve(plane, stream, peer, kind, tls).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

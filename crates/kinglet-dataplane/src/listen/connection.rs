@@ -1,0 +1,205 @@
+//! The life of one client connection.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Activity, Listener, Peer};
+use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
+use crate::gateway;
+use crate::headers::Origin;
+use crate::plane::Plane;
+
+/// What an HTTP/2 client says first (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Only clients that dribble their preface byte by byte meet this.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ping an HTTP/2 client that is silent while it has requests open, and give up on it.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(super) async fn serve(
+    plane: Arc<Plane>,
+    stream: TcpStream,
+    address: SocketAddr,
+    kind: Listener,
+    tls: Option<TlsAcceptor>,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return; // gone already
+    }
+    let peer = Arc::new(Peer {
+        origin: Origin::new(address.ip(), tls.is_some()),
+        visibility: kind.visibility(),
+        tls: tls.is_some(),
+        activity: Arc::default(),
+    });
+    let stop = plane.connections.token();
+    match tls {
+        None => {
+            let patience = plane.options().client_idle;
+            let h2 = tokio::select! {
+                () = stop.cancelled() => return,
+                told = tokio::time::timeout(patience, begins_with_preface(&stream)) => told,
+            };
+            if let Ok(Ok(h2)) = h2 {
+                converse(plane, TokioIo::new(stream), peer, h2).await;
+            }
+        }
+        Some(tls) => {
+            let secured = tokio::select! {
+                () = stop.cancelled() => return,
+                secured = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)) => secured,
+            };
+            match secured {
+                Ok(Ok(stream)) => {
+                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    converse(plane, TokioIo::new(stream), peer, h2).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, client = %address, "TLS handshake"),
+                Err(_elapsed) => {}
+            }
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if seen[..count] != PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
+}
+
+async fn converse<S>(plane: Arc<Plane>, io: TokioIo<S>, peer: Arc<Peer>, h2: bool)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let activity = peer.activity.clone();
+    let service = service_fn({
+        let plane = plane.clone();
+        move |request| {
+            let (plane, peer) = (plane.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(gateway::serve(&plane, &peer, request).await) }
+        }
+    });
+    let options = plane.options();
+    if h2 {
+        let conversation = http2::Builder::new(Spawner(plane.connections.clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(options.h2_streams_max)
+            .max_pending_accept_reset_streams(options.h2_resets_max)
+            .max_header_list_size(u32::try_from(options.header_bytes_max).unwrap_or(u32::MAX))
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .keep_alive_interval(H2_PING_INTERVAL)
+            .keep_alive_timeout(H2_PING_TIMEOUT)
+            .serve_connection(io, service);
+        watch(&plane, &activity, pin!(conversation)).await;
+    } else {
+        let conversation = http1::Builder::new()
+            .max_headers(options.headers_max)
+            .max_header_size(options.header_bytes_max)
+            .serve_connection(io, service)
+            .with_upgrades();
+        watch(&plane, &activity, pin!(conversation)).await;
+    }
+}
+
+/// A connection that can be asked to end with its last answer.
+trait Conversation: Future<Output = hyper::Result<()>> {
+    fn wind_down(self: Pin<&mut Self>);
+}
+
+impl<I, S> Conversation for http1::UpgradeableConnection<I, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::answer::Answer>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn wind_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Conversation for http2::Connection<I, S, Spawner>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::answer::Answer>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn wind_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drives a connection to its end; ends it when it is idle for long, when the data plane stops, and at once when killed.
+async fn watch<C: Conversation>(plane: &Plane, activity: &Activity, mut conversation: Pin<&mut C>) {
+    let stop = plane.connections.token();
+    let mut stop = pin!(stop.cancelled());
+    let mut killed = pin!(plane.killed.cancelled());
+    let mut stopping = false;
+    let half = plane.options().client_idle / 2;
+    let mut checks = tokio::time::interval_at(Instant::now() + half, half);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut started_before = None;
+    let mut asked_to_end = false;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = conversation.as_mut() => {
+                if let Err(error) = outcome {
+                    tracing::trace!(%error, "client connection ended");
+                }
+                return;
+            }
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                conversation.as_mut().wind_down();
+            }
+            () = &mut killed => return,
+            _ = checks.tick() => {
+                let started = activity.started.load(Ordering::Relaxed);
+                let idle = activity.in_flight.load(Ordering::Relaxed) == 0 && started_before == Some(started);
+                started_before = Some(started);
+                if idle && asked_to_end {
+                    return; // half a request, perhaps, but no more of it for a long time
+                }
+                if idle {
+                    conversation.as_mut().wind_down();
+                }
+                asked_to_end = idle;
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Every bound of the data plane, with where the number comes from.
+
+use std::time::Duration;
+
+/// What the data plane allows itself and others.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Client connections at once, over all listeners; more wait in the kernel's backlog.
+    pub connections_max: usize,
+    /// A connection on which no request started for about this long is closed (upstream's read-header timeout).
+    pub client_idle: Duration,
+    /// Size of a request's header lines (what Go and Envoy allow by default is between 60 KiB and 1 MiB).
+    pub header_bytes_max: usize,
+    /// Number of a request's header lines.
+    pub headers_max: usize,
+    /// Requests at once on one HTTP/2 connection (RFC 9113 advises at least 100).
+    pub h2_streams_max: u32,
+    /// Streams that a client may open and reset before we have seen them (rapid reset).
+    pub h2_resets_max: usize,
+    /// Requests that may wait for one Revision (upstream's breaker depth).
+    pub queue_depth: usize,
+    /// How long a request waits for a backend that no update has ever described.
+    pub unknown_backend_wait: Duration,
+    /// How long one connection attempt to a container may take.
+    pub connect_timeout: Duration,
+    /// How long connecting is tried again, elsewhere if possible, before the client gets 502.
+    pub connect_patience: Duration,
+    /// Idle connections kept per container.
+    pub idle_links_max: usize,
+    /// How long an idle connection to a container is kept.
+    pub idle_link_age_max: Duration,
+    /// Requests that share one HTTP/2 connection to a container before another is opened.
+    pub h2_link_streams: u32,
+    /// Again and again while requests wait and no container is there.
+    pub poke_again: Duration,
+    /// How often statistics are reported.
+    pub report_every: Duration,
+    /// Cold starts remembered for `status`.
+    pub cold_starts_kept: usize,
+    /// Cut upgraded connections and event streams at the Revision's `timeoutSeconds`, as upstream does.
+    /// Off: this is what users complain about most; `idleTimeoutSeconds` still ends them.
+    pub cut_streams_at_timeout: bool,
+    /// One log line per request (target `access`, level info).
+    pub access_log: bool,
+    /// Answer every request with a `Server-Timing` header, not only those that ask with `K-Kinglet-Trace: 1`.
+    pub trace_every_request: bool,
+    /// Port that a redirect to https names; `None` for 443.
+    pub https_port: Option<u16>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            client_idle: Duration::from_secs(60),
+            header_bytes_max: 64 * 1024,
+            headers_max: 128,
+            h2_streams_max: 250,
+            h2_resets_max: 20,
+            queue_depth: 10_000,
+            unknown_backend_wait: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
+            connect_patience: Duration::from_secs(10),
+            idle_links_max: 128,
+            idle_link_age_max: Duration::from_secs(60),
+            h2_link_streams: 100,
+            poke_again: Duration::from_secs(1),
+            report_every: Duration::from_secs(1),
+            cold_starts_kept: 128,
+            cut_streams_at_timeout: false,
+            access_log: false,
+            trace_every_request: false,
+            https_port: None,
+        }
+    }
+}

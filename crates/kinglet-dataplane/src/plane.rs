@@ -1,0 +1,177 @@
+//! The data plane as a component: made of options and channels, run by one loop, reached through a handle.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use kinglet_decide::feed::{Report, Update};
+use kinglet_process::Tasks;
+use kinglet_process::clock::Clock;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::headers::RequestIds;
+use crate::listen::{self, Listener};
+use crate::lobby::Wiring;
+use crate::options::Options;
+use crate::places::Places;
+use crate::report;
+use crate::routes::Routes;
+use crate::tls::Certificates;
+use crate::trace::{ColdStart, ColdStarts};
+
+/// What requests share.
+pub(crate) struct Plane {
+    pub(crate) wiring: Arc<Wiring>,
+    pub(crate) places: Places,
+    pub(crate) routes: ArcSwap<Routes>,
+    /// Client connections and tunnels; cancelled when the data plane is to drain.
+    pub(crate) connections: Tasks,
+    /// Connections to containers that need a task; cancelled last.
+    pub(crate) links: Tasks,
+    /// Ends what draining did not.
+    pub(crate) killed: CancellationToken,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) cold_starts: ColdStarts,
+    pub(crate) clock: Clock,
+    certificates: Certificates,
+}
+
+impl Plane {
+    pub(crate) fn options(&self) -> &Options {
+        &self.wiring.options
+    }
+
+    fn apply(&self, update: Update, applied: &watch::Sender<u64>) {
+        match update {
+            Update::Routes(table) => {
+                let version = table.version;
+                let routes = Routes::compile(table, &self.places);
+                self.places.retain(&routes.keys().collect());
+                self.routes.store(Arc::new(routes));
+                applied.send_replace(version);
+            }
+            Update::Revision(key, backend) => self.places.set_revision(&key, backend.as_deref()),
+            Update::Service(key, backend) => self.places.set_service(&key, backend.as_deref()),
+        }
+    }
+}
+
+/// The data plane before it runs.
+pub struct Dataplane {
+    plane: Arc<Plane>,
+    updates: mpsc::Receiver<Update>,
+    applied: watch::Sender<u64>,
+}
+
+/// Reaches a running data plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    plane: Arc<Plane>,
+}
+
+impl Dataplane {
+    /// A data plane fed by `updates`. It reports to `reports` and puts the version of the route table in force
+    /// into `applied`.
+    pub fn new(
+        options: Options,
+        updates: mpsc::Receiver<Update>,
+        reports: mpsc::Sender<Report>,
+        applied: watch::Sender<u64>,
+        clock: Clock,
+    ) -> (Self, Handle) {
+        let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
+        let cold_starts = ColdStarts::new(options.cold_starts_kept);
+        let wiring = Arc::new(Wiring::new(options, reports));
+        let places = Places::new(wiring.clone());
+        let routes = ArcSwap::from_pointee(Routes::compile(Arc::default(), &places));
+        let seed = clock.now().as_nanosecond() as u64;
+        let plane = Arc::new(Plane {
+            wiring,
+            places,
+            routes,
+            connections: Tasks::new(),
+            links: Tasks::new(),
+            killed: CancellationToken::new(),
+            permits,
+            request_ids: RequestIds::new(seed),
+            cold_starts,
+            clock,
+            certificates: Certificates::default(),
+        });
+        (Self { plane: plane.clone(), updates, applied }, Handle { plane })
+    }
+
+    /// Applies updates and reports statistics until `stop`. Requests are served meanwhile by the listeners of
+    /// [`Handle::serve`], and go on being served with what is known when this ends.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { plane, mut updates, applied } = self;
+        let updating = async {
+            while let Some(update) = updates.recv().await {
+                plane.apply(update, &applied);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = updating => {}
+            () = report::run(&plane) => {}
+        }
+    }
+}
+
+impl Handle {
+    /// Accepts connections on `listener` until [`Handle::shutdown`]. HTTP/1.1 and HTTP/2 without TLS.
+    pub fn serve(&self, listener: TcpListener, kind: Listener) {
+        let accepting = listen::accept(self.plane.clone(), listener, kind, None);
+        self.plane.connections.spawn("http listener", accepting);
+    }
+
+    /// The same over TLS, with the certificates of [`Handle::certificates`].
+    pub fn serve_tls(&self, listener: TcpListener, kind: Listener) -> Result<(), rustls::Error> {
+        let acceptor = TlsAcceptor::from(self.plane.certificates.server_config()?);
+        let accepting = listen::accept(self.plane.clone(), listener, kind, Some(acceptor));
+        self.plane.connections.spawn("https listener", accepting);
+        Ok(())
+    }
+
+    /// What https listeners show, by server name; replace them at any time.
+    pub fn certificates(&self) -> &Certificates {
+        &self.plane.certificates
+    }
+
+    /// From now on, no new request goes to the pod at `ip`. The future resolves when the last one there has ended:
+    /// this is the pod's preStop. It need not be polled for the first part to hold.
+    pub fn drain_pod(&self, ip: IpAddr) -> impl Future<Output = ()> + Send + 'static {
+        let containers = self.plane.places.close_address(ip);
+        async move {
+            for container in containers {
+                container.emptied().await;
+            }
+        }
+    }
+
+    /// Requests in flight, waiting ones included.
+    pub fn in_flight(&self) -> usize {
+        self.plane.places.lobbies().iter().map(|lobby| lobby.in_flight() as usize).sum()
+    }
+
+    /// The last cold starts, oldest first.
+    pub fn cold_starts(&self) -> Vec<ColdStart> {
+        self.plane.cold_starts.all()
+    }
+
+    /// Stops accepting, lets what is in flight end, and returns as soon as it has: idle connections are closed at
+    /// once, there is no quiet time. After `grace` the rest is cut; `false` says that there was some.
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        let drained = self.plane.connections.shutdown(grace).await;
+        self.plane.killed.cancel();
+        self.plane.links.cancel();
+        drained
+    }
+}

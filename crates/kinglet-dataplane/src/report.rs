@@ -1,0 +1,41 @@
+//! Once a second: statistics to the autoscaler, pokes that are due again, idle connections swept.
+//!
+//! When the channel is full a statistic is dropped, since the next one is better, and a poke is kept until it is
+//! delivered, since a request waits for it.
+
+use kinglet_decide::feed::Report;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::plane::Plane;
+
+/// Runs until dropped.
+pub(crate) async fn run(plane: &Plane) {
+    let wiring = &plane.wiring;
+    let every = wiring.options.report_every;
+    let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => report(plane),
+            () = wiring.owes.notified() => {
+                for key in wiring.take_owed() {
+                    if wiring.reports().send(Report::Poke(key)).await.is_err() {
+                        break; // nobody listens any more
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn report(plane: &Plane) {
+    for lobby in plane.places.lobbies() {
+        let Some(stat) = lobby.tick() else { continue };
+        match plane.wiring.reports().try_send(Report::Stat(lobby.key().clone(), stat)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => tracing::debug!(revision = %lobby.key(), "statistics dropped, the autoscaler is behind"),
+            Err(TrySendError::Closed(_)) => return,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! HTTP/2, gRPC, upgrades, TLS.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Version};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use kinglet_dataplane::Listener;
+use kinglet_decide::feed::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::*;
+
+/// Echoes each frame and ends with a status in the trailers, as a gRPC server does.
+async fn grpc() -> std::net::SocketAddr {
+    container(|request: Request<Incoming>| async move {
+        assert_eq!(request.version(), Version::HTTP_2);
+        let body = request.into_body();
+        let frames = futures_util::stream::unfold(Some(body), |body| async move {
+            let mut body = body?;
+            match body.frame().await {
+                Some(Ok(frame)) if frame.is_data() => Some((Ok(frame), Some(body))),
+                Some(Err(error)) => Some((Err(error), None)),
+                _ => {
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", "0".parse().unwrap());
+                    Some((Ok(Frame::trailers(trailers)), None))
+                }
+            }
+        });
+        let mut response = http::Response::new(StreamBody::new(frames).boxed());
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        response
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_streams_both_ways_and_keeps_its_trailers() {
+    let mut world = World::start().await;
+    let mut backend = backend("one", &[grpc().await]);
+    backend.protocol = Protocol::H2c;
+    backend.container_concurrency = 10;
+    world.one(backend).await;
+    let mut client = h2(world.external).await;
+    let (chunks, mut queue) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let stream = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))));
+    let request = Request::post("http://one.test/ping.Ping/Stream")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(StreamBody::new(stream).boxed())
+        .unwrap();
+    chunks.send(Bytes::from_static(b"0")).await.unwrap();
+    let mut answer = within(client.send_request(request)).await.unwrap().into_body();
+    for number in 0..10u8 {
+        let frame = within(answer.frame()).await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(frame, Bytes::from(vec![b'0' + number]));
+        chunks.send(Bytes::from(vec![b'1' + number])).await.unwrap();
+    }
+    drop(chunks);
+    let rest = within(answer.collect()).await.unwrap();
+    assert_eq!(rest.trailers().expect("trailers")["grpc-status"], "0");
+    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_streams_share_few_connections() {
+    let mut world = World::start().await;
+    let mut backend = backend("one", &[mirror().await]);
+    backend.protocol = Protocol::H2c;
+    world.one(backend).await;
+    let client = h2(world.external).await;
+    let requests = (0..200).map(|_| {
+        let mut client = client.clone();
+        async move {
+            let request = Request::get("http://one.test/x").header("cookie", "a=1").body(empty()).unwrap();
+            collect(client.send_request(request).await.unwrap()).await
+        }
+    });
+    for got in futures_util::future::join_all(requests).await {
+        assert!(got.body.starts_with("GET http://one.test/x HTTP/2.0"), "{}", got.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_clients_reach_http1_containers() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[mirror().await])).await;
+    let mut client = h2(world.external).await;
+    let request =
+        Request::get("http://one.test/x").header("cookie", "a=1").header("cookie", "b=2").body(empty()).unwrap();
+    let got = collect(client.send_request(request).await.unwrap()).await;
+    assert!(got.body.starts_with("GET /x HTTP/1.1") && got.body.contains("host: one.test"), "{}", got.body);
+    assert!(got.body.contains("cookie: a=1; b=2"), "{}", got.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http1_clients_reach_h2c_containers() {
+    let mut world = World::start().await;
+    let mut backend = backend("one", &[mirror().await]);
+    backend.protocol = Protocol::H2c;
+    world.one(backend).await;
+    let got = get(world.external, "one.test", "/x").await;
+    assert!(got.body.starts_with("GET http://one.test/x HTTP/2.0"), "{}", got.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_speak_grpc_to_grpc_clients() {
+    let mut world = World::start().await;
+    let mut backend = backend("one", &[]);
+    backend.timeout = Duration::from_millis(50);
+    world.one(backend).await;
+    let request = Request::post("http://one.test/p.P/M").header("content-type", "application/grpc").body(empty()).unwrap();
+    let got = collect(h2(world.external).await.send_request(request).await.unwrap()).await;
+    assert_eq!((got.headers["grpc-status"].as_bytes(), got.headers["grpc-message"].as_bytes()), (&b"4"[..], &b"activator request timeout"[..]));
+}
+
+/// Upgrades to a protocol that sends everything back in capitals until its reader is done, and then says bye.
+async fn capitals() -> std::net::SocketAddr {
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let head = read_until(&mut stream, "\r\n\r\n").await;
+                assert!(head.to_lowercase().contains("upgrade: capitals"), "{head}");
+                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: capitals\r\n\r\nHI ").await.unwrap();
+                let mut buffer = [0; 1024];
+                loop {
+                    match stream.read(&mut buffer).await {
+                        Ok(0) | Err(_) => break,
+                        Ok(count) => stream.write_all(&buffer[..count].to_ascii_uppercase()).await.unwrap(),
+                    }
+                }
+                stream.write_all(b"BYE").await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_a_tunnel_that_outlives_the_timeout_and_passes_half_close() {
+    let mut world = World::start().await;
+    let mut backend = backend("one", &[capitals().await]);
+    backend.timeout = Duration::from_millis(100);
+    backend.container_concurrency = 1;
+    world.one(backend).await;
+    let mut client = TcpStream::connect(world.external).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: capitals\r\n\r\n")
+        .await
+        .unwrap();
+    let head = read_until(&mut client, "HI ").await;
+    assert!(head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: capitals"), "{head}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.write_all(b"abc").await.unwrap();
+    assert_eq!(read_until(&mut client, "ABC").await, "ABC");
+    assert_eq!(world.handle.in_flight(), 1, "the seat is held");
+    client.shutdown().await.unwrap();
+    let mut rest = String::new();
+    within(client.read_to_string(&mut rest)).await.unwrap();
+    assert_eq!(rest, "BYE");
+    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upgrade_is_an_ordinary_answer() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[says("no").await])).await;
+    let answer = raw(
+        world.external,
+        "GET / HTTP/1.1\r\nHost: one.test\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("no"), "{answer}");
+    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_shows_the_certificate_of_the_name_asked_for() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[mirror().await])).await;
+    let made = rcgen::generate_simple_self_signed(vec!["one.test".to_owned()]).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let signing = provider.key_provider.load_private_key(key).unwrap();
+    let certified = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], signing);
+    world.handle.certificates().replace(HashMap::from([("one.test".to_owned(), Arc::new(certified))]));
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    world.handle.serve_tls(listener, Listener::External).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    for (alpn, version) in [("h2", "HTTP/2.0"), ("http/1.1", "HTTP/1.1")] {
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config.clone()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = within(connector.connect("one.test".try_into().unwrap(), stream)).await.unwrap();
+        let got = if alpn == "h2" {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get("https://one.test/").body(empty()).unwrap();
+            collect(sender.send_request(request).await.unwrap()).await
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get("/").header("host", "one.test").body(empty()).unwrap();
+            collect(sender.send_request(request).await.unwrap()).await
+        };
+        assert!(got.status == 200 && got.body.contains("x-forwarded-proto: https"), "{version}: {got:?}");
+    }
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(address).await.unwrap();
+    assert!(within(connector.connect("two.test".try_into().unwrap(), stream)).await.is_err());
+}
