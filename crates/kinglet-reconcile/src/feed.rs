@@ -164,7 +164,7 @@ impl Feed {
                 position.listing = true;
             }
         }
-        let mut body = match wire::open(client, "watching", self.request(&query)).await {
+        let mut body = match wire::open(client, "watching", self.request(&query, false)).await {
             Ok(body) => body,
             Err(Fault::Refused { code: 410, .. }) => return Ok(Ended::Expired),
             Err(Fault::Refused { code: 400 | 422, .. }) if position.listing => {
@@ -232,7 +232,7 @@ impl Feed {
             if let Some(token) = &next {
                 query.push_str(&format!("&continue={}", wire::encode(token)));
             }
-            let request = self.request(&query);
+            let request = self.request(&query, true);
             let attempt = format!("listing {}", self.path);
             let body = wire::open(client, &attempt, request).await?;
             let bytes = body
@@ -256,17 +256,17 @@ impl Feed {
         }
     }
 
-    fn request(&self, query: &str) -> Request<Vec<u8>> {
+    fn request(&self, query: &str, whole_list: bool) -> Request<Vec<u8>> {
         let mut uri = format!("{}?{query}", self.path);
         for (name, selector) in [("labelSelector", &self.labels), ("fieldSelector", &self.fields)] {
             if !selector.is_empty() {
                 uri.push_str(&format!("&{name}={}", wire::encode(selector)));
             }
         }
-        let accept = if self.metadata_only {
-            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-        } else {
-            "application/json"
+        let accept = match (self.metadata_only, whole_list) {
+            (false, _) => "application/json",
+            (true, false) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+            (true, true) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
         };
         let mut request = Request::new(Vec::new());
         *request.uri_mut() = uri.parse().unwrap_or_default();

@@ -201,6 +201,18 @@ impl Kit {
         wire::call(self.client(), &attempt, method, path, body).await
     }
 
+    /// A merge patch of an object found by discovery.
+    pub async fn merge_patch(&self, path: &str, patch: &Value) -> Result<bytes::Bytes, Fault> {
+        let attempt = format!("patching {path}");
+        let request = http::Request::patch(path)
+            .header("content-type", "application/merge-patch+json")
+            .header("accept", "application/json")
+            .body(patch.to_string().into_bytes())
+            .map_err(|source| Fault::Permanent(format!("{attempt}: {source}")))?;
+        let body = wire::open(self.client(), &attempt, request).await?;
+        wire::collect(&attempt, body).await
+    }
+
     /// Records an Event in the background.
     pub fn note(&self, note: Note) {
         self.recorder.record(self.component, note);

@@ -55,7 +55,8 @@ pub(crate) async fn call(
     collect(attempt, body).await
 }
 
-async fn collect(attempt: &str, body: Body) -> Result<Bytes, Fault> {
+/// The whole body of an answer.
+pub(crate) async fn collect(attempt: &str, body: Body) -> Result<Bytes, Fault> {
     let collected = Limited::new(body, ANSWER_BYTES_MAX)
         .collect()
         .await

@@ -1,1 +1,88 @@
-//! Placeholder.
+//! What a cluster would provide for Pods: Deployment, ReplicaSet, binding, endpoints, garbage collection, namespaces.
+//!
+//! Flow: objects -> **here** -> Pods with a node, EndpointSlices with their addresses; `node` runs the Pods.
+//! Each controller observes caches, decides in a pure function and lets `reconcile` write.
+//! Always: events and conditions carry Kubernetes' own reasons and words, since Knative's controllers read them.
+//! Absent: Knative kinds, containers, and any idea of where the API server is. On a cluster, where
+//! kube-controller-manager does all this, only the binder is switched on.
+
+mod binder;
+mod deployment;
+mod endpoints;
+mod garbage;
+mod namespace;
+mod pods;
+mod replicaset;
+mod selectors;
+mod time;
+
+use std::sync::Arc;
+
+use kinglet_reconcile::Kit;
+
+pub use binder::Capacity;
+
+/// Which controllers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Deployments and ReplicaSets.
+    pub deployments: bool,
+    /// Endpoints and EndpointSlices.
+    pub endpoints: bool,
+    /// Dependants of deleted owners; foreground and orphan deletion.
+    pub garbage: bool,
+    /// Emptying of deleted namespaces; default ServiceAccount and CA of new ones.
+    pub namespaces: bool,
+    /// Binding of Pods to the node.
+    pub binder: bool,
+}
+
+impl Parts {
+    /// Everything: the standalone shape.
+    pub const ALL: Self = Self { deployments: true, endpoints: true, garbage: true, namespaces: true, binder: true };
+    /// Only the binder: kube-controller-manager does the rest.
+    pub const BINDER: Self = Self { deployments: false, endpoints: false, garbage: false, namespaces: false, binder: true };
+}
+
+/// What the controllers need to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node that Pods are bound to.
+    pub node_name: String,
+    /// What the node gives, while its Node object does not say.
+    pub capacity: Capacity,
+    /// The API server's CA for `kube-root-ca.crt`; without it there is no such ConfigMap.
+    pub root_ca_pem: Option<String>,
+    /// Which controllers run.
+    pub parts: Parts,
+}
+
+/// Starts the controllers as tasks of the kit.
+pub fn run(kit: &Kit, options: Options) {
+    let Options { node_name, capacity, root_ca_pem, parts } = options;
+    if parts.deployments {
+        deployment::start(kit);
+        replicaset::start(kit);
+    }
+    if parts.binder {
+        binder::start(kit, node_name, capacity);
+    }
+    if parts.endpoints {
+        endpoints::start(kit);
+    }
+    if !parts.garbage && !parts.namespaces {
+        return;
+    }
+    let kinds = garbage::discover(kit);
+    let mut gone: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(|_| {});
+    if parts.namespaces {
+        namespace::start_defaults(kit, root_ca_pem);
+        let controller = namespace::lifecycle();
+        gone = Arc::new(namespace::wake(kit, controller.queue()));
+        let kinds = kinds.clone();
+        controller.run(kit, move |kit, key| namespace::empty(kit, kinds.clone(), key));
+    }
+    if parts.garbage {
+        garbage::start(kit, &kinds, move |namespace| gone(namespace));
+    }
+}

@@ -1,0 +1,114 @@
+//! Where the Pods behind a Service are: EndpointSlices, the older Endpoints, and slices mirrored from Endpoints that
+//! somebody writes by hand for a Service without a selector.
+//!
+//! Flow: Pod event -> Services that select it -> [`gather`](gather::gather) -> slices and Endpoints, each written only if
+//! it differs. A slice holds at most 100 endpoints.
+
+mod gather;
+mod legacy;
+mod mirror;
+mod slices;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_reconcile::{Controller, Fault, Key, Kit, Next, Plan, key_of, label};
+
+use crate::selectors::SelectorIndex;
+
+/// Label that names the Service of a slice.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label that names who maintains a slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The maintainer of slices of Services with a selector.
+const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// The maintainer of slices mirrored from Endpoints.
+const MIRROR_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+/// Annotation with the time of the change that led to a write.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Label of everything that belongs to a headless Service.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Starts the three controllers.
+pub(crate) fn start(kit: &Kit) {
+    let index = SelectorIndex::default();
+    let feed = index.clone();
+    kit.cache::<Service>().observe(move |change| {
+        feed.follow(change, |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone()));
+    });
+    for (name, reconcile) in [("endpoint-slice-controller", Which::Slices), ("endpoint-controller", Which::Legacy)] {
+        let index = index.clone();
+        Controller::<Service>::new(name)
+            .watches::<Pod, _>(move |pod| index.matching(pod))
+            .watches::<EndpointSlice, _>(move |slice| written_by(slice, SLICE_CONTROLLER))
+            .watches::<Endpoints, _>(|endpoints| Some(key_of(endpoints)))
+            .workers(2)
+            .run(kit, move |kit, key| reconcile_selected(kit, key, reconcile));
+    }
+    Controller::<Endpoints>::new("endpointslicemirroring-controller")
+        .watches::<Service, _>(|service| Some(key_of(service)))
+        .watches::<EndpointSlice, _>(|slice| written_by(slice, MIRROR_CONTROLLER))
+        .workers(2)
+        .run(kit, mirrored);
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Slices,
+    Legacy,
+}
+
+fn written_by(slice: &EndpointSlice, controller: &str) -> Option<Key> {
+    let service = label(slice, SERVICE_NAME).filter(|_| label(slice, MANAGED_BY) == Some(controller))?;
+    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or(""), service))
+}
+
+async fn reconcile_selected(kit: Kit, key: Key, which: Which) -> Result<Next, Fault> {
+    let service = kit.cache::<Service>().find(&key);
+    let selector = service.as_ref().and_then(|service| selector_of(service).cloned());
+    let gathered = match (&service, &selector) {
+        (Some(service), Some(selector)) => {
+            Some(gather::gather(service, &kit.cache::<Pod>().select(&key.namespace, selector)))
+        }
+        _ => None,
+    };
+    let plan = match which {
+        Which::Slices => {
+            let present = slices_of(&kit, &key, SLICE_CONTROLLER);
+            slices::decide(service.as_deref(), gathered.as_ref(), &present)
+        }
+        Which::Legacy => {
+            let present = kit.cache::<Endpoints>().find(&key);
+            legacy::decide(service.as_deref(), gathered.as_ref(), present.as_deref())
+        }
+    };
+    kit.apply(plan).await
+}
+
+async fn mirrored(kit: Kit, key: Key) -> Result<Next, Fault> {
+    let endpoints = kit.cache::<Endpoints>().find(&key);
+    let service = kit.cache::<Service>().find(&key);
+    let present = slices_of(&kit, &key, MIRROR_CONTROLLER);
+    let plan: Plan = mirror::decide(service.as_deref(), endpoints.as_deref(), &present);
+    kit.apply(plan).await
+}
+
+fn slices_of(kit: &Kit, key: &Key, controller: &str) -> Vec<Arc<EndpointSlice>> {
+    kit.cache::<EndpointSlice>().select(&key.namespace, [(SERVICE_NAME, &*key.name), (MANAGED_BY, controller)])
+}
+
+fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+}
+
+/// The Service's own labels, without those that are ours to set.
+fn own_labels(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    let ours = [SERVICE_NAME, MANAGED_BY, HEADLESS, legacy::MANAGED_BY];
+    labels.into_iter().flatten().filter(|(key, _)| !ours.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+}

@@ -1,0 +1,128 @@
+//! Carries out what the graph says about one object.
+
+use std::sync::Arc;
+
+use http::Method;
+use kinglet_reconcile::{Fault, Key, Kit, Next};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::graph::{FOREGROUND, Node, ORPHAN, Owner, Task};
+
+/// One object by uid (the key's name).
+pub(super) async fn reconcile(kit: Kit, shared: Arc<Shared>, key: Key) -> Result<Next, Fault> {
+    let task = shared.graph.lock().task(&key.name);
+    match task {
+        Task::Nothing => {}
+        Task::Orphan { object, dependants } => {
+            for dependant in &dependants {
+                drop_owners(&kit, dependant, |owner| owner.uid == object.uid).await?;
+            }
+            drop_finalizer(&kit, &object, ORPHAN).await?;
+        }
+        Task::Foreground { object, blocked: false, .. } => drop_finalizer(&kit, &object, FOREGROUND).await?,
+        Task::Foreground { object, dependants, .. } => {
+            for dependant in dependants.iter().filter(|dependant| !dependant.deleting) {
+                let task = shared.graph.lock().task(&dependant.uid);
+                owners(&kit, &shared, task).await?;
+            }
+            tracing::debug!(kind = object.kind.kind, name = %object.name, "waits for its dependants");
+        }
+        task @ Task::Owners { .. } => owners(&kit, &shared, task).await?,
+    }
+    Ok(Next::Done)
+}
+
+/// Deletes an object whose owners are all gone or going, or takes off the references to those that are.
+async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
+    let Task::Owners { object, mut present, waiting, unknown, has_dependants } = task else { return Ok(()) };
+    let mut absent = Vec::new();
+    for owner in unknown {
+        if exists(kit, shared, &object, &owner).await? {
+            present.push(owner);
+        } else {
+            absent.push(owner);
+        }
+    }
+    if absent.is_empty() && waiting.is_empty() {
+        return Ok(());
+    }
+    if !present.is_empty() {
+        return drop_owners(kit, &object, |owner| absent.contains(owner) || waiting.contains(owner)).await;
+    }
+    let has = |name: &str| object.finalizers.iter().any(|finalizer| finalizer == name);
+    let policy = if has(ORPHAN) {
+        "Orphan"
+    } else if has(FOREGROUND) || (!waiting.is_empty() && has_dependants) {
+        "Foreground"
+    } else {
+        "Background"
+    };
+    tracing::debug!(kind = object.kind.kind, namespace = %object.namespace, name = %object.name, policy, "its owners are gone");
+    let options = json!({
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "propagationPolicy": policy,
+        "preconditions": {"uid": object.uid, "resourceVersion": object.version},
+    });
+    settled(kit.call(Method::DELETE, &object.path(), Some(&options)).await)
+}
+
+#[derive(Deserialize)]
+struct Found {
+    metadata: FoundMeta,
+}
+
+#[derive(Deserialize)]
+struct FoundMeta {
+    uid: String,
+}
+
+/// Asks the API server for an owner that the graph does not know. An owner of a kind that is not served is taken as
+/// present: its kind may come back.
+async fn exists(kit: &Kit, shared: &Shared, object: &Node, owner: &Owner) -> Result<bool, Fault> {
+    let Some(kind) = shared.kinds.find(&owner.api_version, &owner.kind) else { return Ok(true) };
+    // A namespaced owner is in the same namespace, or it does not exist.
+    let path = format!("{}/{}", kind.path(Some(&object.namespace)), owner.name);
+    if kind.namespaced && object.namespace.is_empty() {
+        return Ok(false);
+    }
+    match kit.call(Method::GET, &path, None).await {
+        Ok(answer) => {
+            let found: Found = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt: format!("reading {path}"), source })?;
+            Ok(found.metadata.uid == *owner.uid)
+        }
+        Err(fault) if fault.is_not_found() => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn drop_owners(kit: &Kit, object: &Node, goes: impl Fn(&Owner) -> bool) -> Result<(), Fault> {
+    let stays: Vec<&Owner> = object.owners.iter().filter(|owner| !goes(owner)).collect();
+    if stays.len() == object.owners.len() {
+        return Ok(());
+    }
+    let stays = if stays.is_empty() { Value::Null } else { json!(stays) };
+    patch(kit, object, json!({"ownerReferences": stays})).await
+}
+
+async fn drop_finalizer(kit: &Kit, object: &Node, finalizer: &str) -> Result<(), Fault> {
+    let stays: Vec<&String> = object.finalizers.iter().filter(|known| *known != finalizer).collect();
+    let stays = if stays.is_empty() { Value::Null } else { json!(stays) };
+    patch(kit, object, json!({"finalizers": stays})).await
+}
+
+async fn patch(kit: &Kit, object: &Node, mut metadata: Value) -> Result<(), Fault> {
+    metadata["uid"] = json!(object.uid);
+    metadata["resourceVersion"] = json!(object.version);
+    settled(kit.merge_patch(&object.path(), &json!({"metadata": metadata})).await)
+}
+
+/// Gone already is done; a conflict comes back, since the graph was behind.
+fn settled(answer: Result<bytes::Bytes, Fault>) -> Result<(), Fault> {
+    match answer {
+        Err(fault) if fault.is_not_found() => Ok(()),
+        other => other.map(|_| ()),
+    }
+}

@@ -1,0 +1,145 @@
+//! ReplicaSets: as many active Pods as the spec says.
+//!
+//! Always: a Pod that was created is in the cache before the reconcile ends (the kit reads its own writes), and a key
+//! has one worker, so nothing is created twice on the ground of a stale view.
+
+mod decide;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_reconcile::{
+    Cache, Cascade, Controller, Fault, Key, Kit, Next, Note, Plan, Selector, Severity, Write, controller_of, key_of,
+    name_of, owner_reference, uid_of,
+};
+
+use crate::pods;
+use crate::selectors::SelectorIndex;
+
+/// Name of the controller, as in Kubernetes' events.
+const NAME: &str = "replicaset-controller";
+
+/// Starts the controller.
+pub(crate) fn start(kit: &Kit) {
+    let index = SelectorIndex::default();
+    let feed = index.clone();
+    kit.cache::<ReplicaSet>().observe(move |change| {
+        feed.follow(change, |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()));
+    });
+    Controller::<ReplicaSet>::new(NAME)
+        .owns::<Pod>()
+        .watches::<Pod, _>(move |pod: &Pod| {
+            // Only a Pod without a controller can be adopted.
+            if controller_of(pod).is_some() { Vec::new() } else { index.matching(pod) }
+        })
+        .workers(4)
+        .run(kit, reconcile);
+}
+
+async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
+    let Some(set) = kit.cache::<ReplicaSet>().find(&key) else { return Ok(Next::Done) };
+    let pods = kit.cache::<Pod>();
+    adopt(&kit, &set, &pods).await?;
+    let mut failure = None;
+    if set.metadata.deletion_timestamp.is_none() {
+        failure = scale(&kit, &set, &active(&set, &pods)).await.err();
+    }
+    let (status, again) = decide::status(&set, &active(&set, &pods), failure.as_ref().map(Trouble::words), kit.now());
+    let mut plan = Plan::new();
+    plan.status(&*set, &status);
+    if let Some(again) = again {
+        plan.after(again);
+    }
+    let next = kit.apply(plan).await?;
+    match failure {
+        Some(Trouble { fault, .. }) => Err(fault),
+        None => Ok(next),
+    }
+}
+
+/// What went wrong while scaling.
+struct Trouble {
+    reason: &'static str,
+    fault: Fault,
+}
+
+impl Trouble {
+    fn words(&self) -> (&'static str, String) {
+        (self.reason, self.fault.message())
+    }
+}
+
+fn active(set: &ReplicaSet, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
+    let mine = |pod: &Arc<Pod>| controller_of(&**pod).is_some_and(|owner| owner.uid == uid_of(set));
+    let mut all = pods.by_owner(uid_of(set));
+    all.retain(|pod| mine(pod) && pods::is_active(pod));
+    all
+}
+
+async fn scale(kit: &Kit, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Trouble> {
+    match decide::scale(set, active, kit.now()) {
+        decide::Scale::Keep => Ok(()),
+        decide::Scale::Create(count) => create(kit, set, count).await,
+        decide::Scale::Delete(victims) => {
+            for pod in victims {
+                match kit.delete(&*pod, Cascade::Background).await {
+                    Ok(()) => note(kit, set, Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {}", name_of(&*pod))),
+                    Err(fault) => {
+                        note(kit, set, Severity::Warning, "FailedDelete", format!("Error deleting: {}", fault.message()));
+                        return Err(Trouble { reason: "FailedDelete", fault });
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble> {
+    let pod = decide::pod(set);
+    for _ in 0..count {
+        match kit.create(&pod).await {
+            Ok(created) => note(kit, set, Severity::Normal, "SuccessfulCreate", format!("Created pod: {}", name_of(&*created))),
+            Err(fault) => {
+                // The namespace is going away: nothing can be created there any more, and nobody wants to read of it.
+                let closing = matches!(&fault, Fault::Refused { message, .. } if message.contains("being terminated"));
+                if !closing {
+                    note(kit, set, Severity::Warning, "FailedCreate", format!("Error creating: {}", fault.message()));
+                }
+                return Err(Trouble { reason: "FailedCreate", fault });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn note(kit: &Kit, set: &ReplicaSet, severity: Severity, reason: &str, message: String) {
+    kit.note(Note::new(set, severity, reason, message));
+}
+
+/// Takes Pods that match and that nobody controls; lets go of those that no longer match.
+async fn adopt(kit: &Kit, set: &ReplicaSet, pods: &Cache<Pod>) -> Result<(), Fault> {
+    let Some(spec) = &set.spec else { return Ok(()) };
+    let selector = Selector::from(&spec.selector);
+    if selector.is_empty() || set.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let key = key_of(set);
+    for pod in pods.by_owner(uid_of(set)) {
+        let mine = controller_of(&*pod).is_some_and(|owner| owner.uid == uid_of(set));
+        if mine && pod.metadata.deletion_timestamp.is_none() && !selector.matches(pod.metadata.labels.as_ref()) {
+            let mut released = (*pod).clone();
+            released.metadata.owner_references.get_or_insert_default().retain(|owner| owner.uid != uid_of(set));
+            kit.perform(&Write::update(&*pod, &released)).await?;
+        }
+    }
+    for pod in pods.select(&key.namespace, selector) {
+        if controller_of(&*pod).is_none() && pods::is_active(&pod) {
+            let mut adopted = (*pod).clone();
+            adopted.metadata.owner_references.get_or_insert_default().push(owner_reference(set));
+            kit.perform(&Write::update(&*pod, &adopted)).await?;
+        }
+    }
+    Ok(())
+}
