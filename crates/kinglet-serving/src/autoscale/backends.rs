@@ -89,7 +89,7 @@ impl Feed {
             Subject::Service(key) => {
                 let service = self.services.find(key).filter(|found| is_ordinary(found))?;
                 let slices = self.slices.select(&key.namespace, [(SLICE_SERVICE, &*key.name)]);
-                Some(Sent::Service(Arc::new(service_backend(&service, slices.iter().map(|slice| &**slice)))))
+                Some(Sent::Service(Arc::new(service_backend(&service, &slices))))
             }
         }
     }
@@ -135,7 +135,7 @@ fn is_ordinary(service: &Service) -> bool {
 }
 
 /// Ports of an ordinary Service and where they lead.
-fn service_backend<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> ServiceBackend {
+fn service_backend(service: &Service, slices: &[Arc<EndpointSlice>]) -> ServiceBackend {
     let declared = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut ports = Vec::new();
     let mut h2c_ports = Vec::new();
@@ -146,7 +146,7 @@ fn service_backend<'a>(service: &Service, slices: impl Iterator<Item = &'a Endpo
             h2c_ports.push(number);
         }
         let mut addresses = Vec::new();
-        for slice in slices.clone() {
+        for slice in slices {
             let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or("") == name);
             let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
             let ready = slice.endpoints.iter().filter(|endpoint| {

@@ -4,7 +4,7 @@ use super::*;
 use crate::autoscale::pods::tests::pod;
 use serde_json::json;
 
-fn revision(spec: serde_json::Value) -> Revision {
+fn revision(spec: &serde_json::Value) -> Revision {
     serde_json::from_value(json!({
         "metadata": {"name": "r", "namespace": "default", "uid": "uid-r", "labels": {keys::CONFIGURATION: "hello"}},
         "spec": spec,
@@ -24,7 +24,7 @@ fn only_ready_pods_of_this_life_sorted_by_name() {
         old_life,
         pod("r", "f", "", true, false),
     ];
-    let backend = revision_backend(&revision(json!({"containers": [{"image": "x"}]})), pods.iter());
+    let backend = revision_backend(&revision(&json!({"containers": [{"image": "x"}]})), pods.iter());
     let names: Vec<&str> = backend.endpoints.iter().map(|endpoint| &*endpoint.pod).collect();
     assert_eq!(names, ["a", "c"]);
     assert_eq!(backend.endpoints[0].address, "10.0.0.1:8080".parse().unwrap());
@@ -37,14 +37,14 @@ fn limits_and_protocol_come_from_the_revision() {
         "containers": [{"image": "x", "ports": [{"name": "h2c", "containerPort": 9000}]}],
         "containerConcurrency": 3, "timeoutSeconds": 30, "responseStartTimeoutSeconds": 5, "idleTimeoutSeconds": 7,
     });
-    let backend = revision_backend(&revision(spec), [].iter());
+    let backend = revision_backend(&revision(&spec), [].iter());
     assert_eq!(backend.container_concurrency, 3);
     assert_eq!(backend.timeout.as_secs(), 30);
     assert_eq!(backend.response_start_timeout.as_secs(), 5);
     assert_eq!(backend.idle_timeout.as_secs(), 7);
     assert_eq!(backend.protocol, Protocol::H2c);
     assert!(backend.endpoints.is_empty());
-    let bare = revision_backend(&revision(json!({"containers": [{"image": "x"}]})), [].iter());
+    let bare = revision_backend(&revision(&json!({"containers": [{"image": "x"}]})), [].iter());
     assert_eq!((bare.timeout.as_secs(), bare.container_concurrency, bare.protocol), (300, 0, Protocol::Http1));
 }
 
@@ -67,5 +67,5 @@ fn ordinary_services_by_port() {
     .unwrap();
     assert!(is_ordinary(&service));
     let expected = vec![(80, vec!["10.0.0.1:8080".parse().unwrap(), "10.0.0.2:8080".parse().unwrap()]), (81, vec![])];
-    assert_eq!(service_backend(&service, [slice].iter()).ports, expected);
+    assert_eq!(service_backend(&service, &[Arc::new(slice)]).ports, expected);
 }

@@ -38,7 +38,7 @@ struct Did {
 }
 
 impl World {
-    fn new(annotations: Value) -> Self {
+    fn new(annotations: &Value) -> Self {
         let owner = serde_json::from_value(json!({
             "metadata": {"name": "hello-00001", "namespace": "default", "uid": "uid-pa", "generation": 1, "annotations": annotations},
             "spec": {
@@ -142,7 +142,7 @@ const QUEUED: &str = "Queued \"Requests to the target are being buffered as reso
 const NO_TRAFFIC: &str = "NoTraffic \"The target is not receiving traffic.\"";
 
 /// Up to the state in which one pod serves.
-fn serving(annotations: Value) -> World {
+fn serving(annotations: &Value) -> World {
     let mut world = World::new(annotations);
     world.reconcile();
     world.service_follows();
@@ -156,7 +156,7 @@ fn serving(annotations: Value) -> World {
 
 #[test]
 fn becomes_ready_as_recorded() {
-    let mut world = World::new(json!({"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev", "autoscaling.knative.dev/metric": "concurrency"}));
+    let mut world = World::new(&json!({"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev", "autoscaling.knative.dev/metric": "concurrency"}));
     let did = world.reconcile();
     let not_ready = "SKSReady=Unknown NotReady \"No Private Service Name\"; ScaleTargetInitialized=Unknown";
     assert_eq!(did.conditions, format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}; {not_ready}"));
@@ -198,7 +198,7 @@ fn becomes_ready_as_recorded() {
 
 #[test]
 fn zero_and_wake_as_recorded() {
-    let mut world = serving(json!({"autoscaling.knative.dev/window": "6s"}));
+    let mut world = serving(&json!({"autoscaling.knative.dev/window": "6s"}));
     world.pass(3);
     world.wish(0);
     let did = world.reconcile();
@@ -234,7 +234,7 @@ fn zero_and_wake_as_recorded() {
 
 #[test]
 fn a_request_on_the_way_to_zero_stops_it() {
-    let mut world = serving(json!({"autoscaling.knative.dev/window": "6s"}));
+    let mut world = serving(&json!({"autoscaling.knative.dev/window": "6s"}));
     world.pass(6);
     world.wish(0);
     world.reconcile();
@@ -247,7 +247,7 @@ fn a_request_on_the_way_to_zero_stops_it() {
 
 #[test]
 fn initial_scale_zero_as_recorded() {
-    let mut world = World::new(json!({"autoscaling.knative.dev/initial-scale": "0"}));
+    let mut world = World::new(&json!({"autoscaling.knative.dev/initial-scale": "0"}));
     world.replicas = 0;
     let did = world.reconcile();
     assert!(did.conditions.starts_with(&format!("Active=False {NO_TRAFFIC}; Ready=False {NO_TRAFFIC}")), "{did:?}");
@@ -261,7 +261,7 @@ fn initial_scale_zero_as_recorded() {
 
 #[test]
 fn minimum_scale_as_recorded() {
-    let mut world = World::new(json!({"autoscaling.knative.dev/min-scale": "2"}));
+    let mut world = World::new(&json!({"autoscaling.knative.dev/min-scale": "2"}));
     assert_eq!(world.reconcile().desired, -1);
     world.service_follows();
     world.wish(None);
@@ -277,7 +277,7 @@ fn minimum_scale_as_recorded() {
 
 #[test]
 fn a_revision_that_never_starts_is_given_up_as_recorded() {
-    let mut world = World::new(json!({"serving.knative.dev/progress-deadline": "30s"}));
+    let mut world = World::new(&json!({"serving.knative.dev/progress-deadline": "30s"}));
     world.reconcile();
     world.service_follows();
     world.wish(None);
@@ -293,7 +293,7 @@ fn a_revision_that_never_starts_is_given_up_as_recorded() {
 
 #[test]
 fn a_missing_deployment_is_told_and_retried() {
-    let mut world = serving(json!({}));
+    let mut world = serving(&json!({}));
     world.wish(3);
     let plan = decide(&Seen { deployment: None, ..world.seen() });
     let trouble = plan.trouble.unwrap();
@@ -302,7 +302,7 @@ fn a_missing_deployment_is_told_and_retried() {
 
 #[test]
 fn spare_capacity_takes_the_gateway_out_of_the_path() {
-    let mut world = serving(json!({}));
+    let mut world = serving(&json!({}));
     world.wish = Some(Wish { desired: Some(3), excess_burst_capacity: 5 });
     world.reconcile();
     assert_eq!(world.service.as_ref().unwrap().spec.mode, Some(kinglet_api::networking::ServerlessServiceMode::Serve));
@@ -310,7 +310,7 @@ fn spare_capacity_takes_the_gateway_out_of_the_path() {
 
 #[test]
 fn a_foreign_service_is_named() {
-    let mut world = serving(json!({}));
+    let mut world = serving(&json!({}));
     world.service.as_mut().unwrap().metadata.owner_references = None;
     let did = world.reconcile();
     assert!(did.conditions.starts_with("Active=False NotOwned"), "{did:?}");
@@ -319,7 +319,7 @@ fn a_foreign_service_is_named() {
 
 #[test]
 fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
-    let mut world = World::new(json!({"serving.knative.dev/progress-deadline": "30s"}));
+    let mut world = World::new(&json!({"serving.knative.dev/progress-deadline": "30s"}));
     world.reconcile();
     world.service_follows();
     world.wish(None);
@@ -344,7 +344,7 @@ fn load_silence_and_wake_together() {
     use kinglet_decide::scale::Moment;
 
     let annotations = json!({"autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "20s"});
-    let mut world = serving(annotations);
+    let mut world = serving(&annotations);
     let key = Key::new("default", "hello-00001");
     let mut board = Board::default();
     let mut coming: Vec<(u64, u32)> = Vec::new();
