@@ -1,2 +1,49 @@
-//! Starts Kinglet.
-fn main() {}
+//! Starts Kinglet: parses the command line and composes the shape that was asked for.
+//!
+//! Flow: a helper re-executed by the node ends up in `kinglet_node::helper`; `up` composes everything in
+//! [`standalone`]; every other command is `kinglet_cli`'s.
+//! Always: the one TLS provider is installed before anything else; only this crate knows all parts.
+
+mod admission;
+mod bootstrap;
+mod control;
+mod digests;
+mod listeners;
+mod logs;
+mod samples;
+mod standalone;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kinglet_cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    // Containers are started by this same program, single-threaded: before a runtime or a thread exists.
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|word| word == "node-helper") {
+        return kinglet_node::helper(words);
+    }
+    kinglet_process::tls::install_provider();
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            kinglet_cli::report(&anyhow::Error::new(error).context("starting the runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Up(args) if !args.detach => match standalone::up(&args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    kinglet_cli::report(&error);
+                    ExitCode::FAILURE
+                }
+            },
+            command => kinglet_cli::run(command).await,
+        }
+    })
+}

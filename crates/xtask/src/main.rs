@@ -1,12 +1,16 @@
 //! Chores of the project: `cargo xtask NAME`.
 
+mod bench;
+mod crash;
 mod peers;
+mod soak;
 mod suite;
 mod tidy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -22,6 +26,13 @@ enum Chore {
     Tidy,
     /// Build the real Kubernetes programs that tests use (Go), into target/peers
     Peers,
+    /// Measure speed and memory side by side with a rival
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Requests without a failure through rollouts, traffic changes and scaling
+    Soak(soak::Soak),
+    /// Kill at random moments during applies; nothing acknowledged may be lost
+    Crash(crash::Crash),
     /// Run every test, installing what they need (the README's second command)
     Test,
 }
@@ -31,6 +42,9 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Peers => peers::run(),
         Chore::Test => suite::run(),
+        Chore::Bench(bench) => block_on(bench::run(&bench)),
+        Chore::Soak(soak) => block_on(soak::run(&soak)),
+        Chore::Crash(crash) => block_on(crash::run(&crash)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +53,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")?.block_on(work)
+}
+
+/// The release build of the product, made now if need be; `KINGLET_BIN` names another one.
+fn release_binary() -> anyhow::Result<String> {
+    if let Some(named) = std::env::var_os("KINGLET_BIN") {
+        return Ok(named.to_string_lossy().into_owned());
+    }
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let status = cargo.args(["build", "--quiet", "--release", "--bin", "kinglet"]).current_dir(root()).status().context("building the release binary")?;
+    anyhow::ensure!(status.success(), "building the release binary failed: {status}");
+    Ok(target().join("release/kinglet").display().to_string())
 }
 
 /// The workspace's root folder.

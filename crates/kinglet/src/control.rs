@@ -1,0 +1,163 @@
+//! The socket in the data directory: status, images, shutdown. Only its owner may open it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use kinglet_cli::control::{Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status};
+use kinglet_dataplane::ColdStart;
+use kinglet_image::{Credentials, ImageError, Images, Progress, PullPolicy};
+use kinglet_process::Tasks;
+use kinglet_reconcile::Caches;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+/// Progress lines that may wait for a slow reader; more are left out.
+const PROGRESS_QUEUE: usize = 256;
+
+/// What the socket can tell and do.
+pub(crate) struct Control {
+    pub(crate) addresses: Addresses,
+    pub(crate) data: PathBuf,
+    pub(crate) images: Images,
+    pub(crate) caches: Caches,
+    pub(crate) gateway: kinglet_dataplane::Handle,
+    pub(crate) store: kinglet_store::Store,
+    pub(crate) started: tokio::time::Instant,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves until the tasks are cancelled.
+pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
+    let path = kinglet_cli::location::control_socket(&control.data);
+    // Left by a crash; the data directory's lock says that nobody else listens there.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("making the control socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).with_context(|| format!("closing {} to others", path.display()))?;
+    let router = axum::Router::new()
+        .route("/status", get(status))
+        .route("/shutdown", post(shutdown))
+        .route("/images", get(list))
+        .route("/images/pull", post(pull))
+        .route("/images/import", post(import))
+        .route("/images/remove", post(remove))
+        .with_state(Arc::new(control));
+    let token = tasks.token();
+    tasks.spawn("control socket", async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the control socket stopped");
+        }
+        let _ = std::fs::remove_file(path);
+    });
+    Ok(())
+}
+
+async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
+    let services = control.caches.cache::<kinglet_api::serving::Service>().all();
+    let pods = control.caches.cache::<k8s_openapi::api::core::v1::Pod>().all();
+    let pod_ready = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+    };
+    let broken = control.store.broken();
+    let store = Health { part: "Store".to_owned(), healthy: broken.is_none(), detail: broken.unwrap_or_else(|| format!("revision {}", control.store.revision())) };
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        addresses: control.addresses.clone(),
+        data: control.data.display().to_string(),
+        uptime_seconds: control.started.elapsed().as_secs(),
+        resident_bytes: resident_bytes(),
+        health: vec![store],
+        services: services.len() as u64,
+        services_ready: services.iter().filter(|service| service_ready(service)).count() as u64,
+        pods: pods.len() as u64,
+        pods_ready: pods.iter().filter(|pod| pod_ready(pod)).count() as u64,
+        in_flight: control.gateway.in_flight() as u64,
+        cold_starts: control.gateway.cold_starts().iter().map(waterfall).collect(),
+    })
+}
+
+fn service_ready(service: &kinglet_api::serving::Service) -> bool {
+    let value = serde_json::to_value(service).unwrap_or_default();
+    value["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
+}
+
+/// Where the milliseconds of one cold start went.
+fn waterfall(start: &ColdStart) -> Value {
+    let ms = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+    json!({
+        "revision": start.revision.to_string(),
+        "pod": &*start.pod,
+        "woke": start.woke.to_string(),
+        "stages": [{"name": "wait", "ms": ms(start.wait)}, {"name": "connect", "ms": ms(start.connect)}, {"name": "answer", "ms": ms(start.first_byte)}],
+        "totalMs": ms(start.wait + start.connect + start.first_byte),
+    })
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
+async fn shutdown(State(control): State<Arc<Control>>) -> Json<Value> {
+    control.stop.cancel();
+    Json(json!({}))
+}
+
+async fn list(State(control): State<Arc<Control>>) -> Response {
+    Json(control.images.list()).into_response()
+}
+
+async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequest>) -> Response {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<PullLine>(PROGRESS_QUEUE);
+    let shown = sender.clone();
+    let progress = Progress::new(move |event| {
+        let _ = shown.try_send(PullLine::Progress(event));
+    });
+    let images = control.images.clone();
+    let work = async move {
+        if let Err(error) = images.pull(&request.image, PullPolicy::Always, &Credentials::default(), &progress).await {
+            let _ = sender.send(PullLine::Failed { error: error.to_string() }).await;
+        }
+        None::<Result<bytes::Bytes, std::io::Error>>
+    };
+    // The work runs beside the lines, inside the answer's own stream: who stops reading stops the pull.
+    let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let line = receiver.recv().await?;
+        let mut text = serde_json::to_vec(&line).ok()?;
+        text.push(b'\n');
+        Some((Some(Ok(bytes::Bytes::from(text))), receiver))
+    });
+    let stream = futures_util::stream::select(lines, futures_util::stream::once(work));
+    Response::new(Body::from_stream(futures_util::StreamExt::filter_map(stream, |line| async move { line })))
+}
+
+async fn import(State(control): State<Arc<Control>>, Json(request): Json<ImportRequest>) -> Response {
+    answer(control.images.import(&request.path, request.name.as_deref()).await)
+}
+
+async fn remove(State(control): State<Arc<Control>>, Json(request): Json<ImageRequest>) -> Response {
+    answer(control.images.remove(&request.image).await.map(|()| json!({})))
+}
+
+fn answer<T: serde::Serialize>(outcome: Result<T, ImageError>) -> Response {
+    match outcome {
+        Ok(value) => Json(value).into_response(),
+        Err(error) => {
+            let mut text = error.to_string();
+            if let Some(cause) = std::error::Error::source(&error) {
+                text = format!("{text}: {cause}");
+            }
+            (StatusCode::BAD_REQUEST, Json(Refusal { error: text })).into_response()
+        }
+    }
+}

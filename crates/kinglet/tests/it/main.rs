@@ -1,0 +1,50 @@
+//! The real binary, from outside, with real clients. Needs root, because containers are made.
+
+mod bad_input;
+mod crash;
+mod informer;
+mod kubectl;
+mod neighbours;
+mod rollout;
+mod story;
+mod traffic;
+
+use std::time::Duration;
+
+use kinglet_testkit::{Api, Instance, Setup};
+
+/// Long enough for a busy machine; nothing waits this long when all is well.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// The program under test.
+fn setup() -> Setup {
+    Setup::of(env!("CARGO_BIN_EXE_kinglet"))
+}
+
+/// Whether containers can be made here; says so once when not.
+fn root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+    if !root {
+        eprintln!("not run: starting containers needs root");
+    }
+    root
+}
+
+/// An instance and a client of it.
+async fn start() -> anyhow::Result<(Instance, Api)> {
+    let instance = setup().start().await?;
+    let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
+    Ok((instance, api))
+}
+
+/// A runtime for one test.
+fn run<F: Future<Output = anyhow::Result<()>>>(test: F) {
+    if !root() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let Err(error) = runtime.block_on(test) {
+        panic!("{error:#}");
+    }
+}

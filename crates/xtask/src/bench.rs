@@ -1,0 +1,76 @@
+//! Measurements, side by side with a named rival in one run. Results go to docs/benchmarks.md by hand.
+
+mod cold_start;
+mod memory;
+mod ready;
+mod throughput;
+
+use clap::Subcommand;
+use kinglet_testkit::{Api, Instance, Setup};
+use serde_json::{Value, json};
+
+/// What to measure.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Request to answer from zero, one at a time and twenty at once
+    ColdStart {
+        /// Cold starts, one after the other.
+        #[arg(long, default_value_t = 40)]
+        rounds: u32,
+    },
+    /// Requests per second at 32 connections: gateway, nginx as a plain proxy, the container directly
+    Throughput {
+        /// Seconds per run.
+        #[arg(long, default_value_t = 8)]
+        seconds: u32,
+        /// Runs of each, taking turns.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
+    /// Resident memory: nothing deployed, 100 idle services, per running pod
+    Memory,
+    /// Apply to Ready with the image cached: one at a time and twenty at once
+    Ready,
+    /// All of them
+    All,
+}
+
+pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::ColdStart { rounds } => cold_start::run(*rounds).await,
+        Bench::Throughput { seconds, rounds } => throughput::run(*seconds, *rounds).await,
+        Bench::Memory => memory::run().await,
+        Bench::Ready => ready::run().await,
+        Bench::All => {
+            cold_start::run(40).await?;
+            throughput::run(8, 3).await?;
+            memory::run().await?;
+            ready::run().await
+        }
+    }
+}
+
+async fn start() -> anyhow::Result<(Instance, Api)> {
+    let instance = Setup::of(&crate::release_binary()?).start().await?;
+    let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
+    Ok((instance, api))
+}
+
+/// Lets a Service start its life at zero, so that its first request is a cold start.
+async fn allow_zero(api: &Api) -> anyhow::Result<()> {
+    api.merge("/api/v1/namespaces/knative-serving/configmaps/config-autoscaler", &json!({"data": {"allow-zero-initial-scale": "true"}})).await?;
+    Ok(())
+}
+
+fn annotated(mut service: Value, annotations: &Value) -> Value {
+    service["spec"]["template"]["metadata"]["annotations"] = annotations.clone();
+    service
+}
+
+/// Value at a percentile of unsorted samples.
+fn percentile(samples: &[f64], percent: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = ((sorted.len() as f64 * percent / 100.0).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
