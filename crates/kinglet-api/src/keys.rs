@@ -145,6 +145,8 @@ priorities! {
     WINDOW = "autoscaling.knative.dev/window";
     /// Duration of a gradual rollout.
     ROLLOUT_DURATION = "serving.knative.dev/rollout-duration", "serving.knative.dev/rolloutDuration";
+    /// Per-Revision deployment deadline ([`PROGRESS_DEADLINE`]).
+    PROGRESS_DEADLINE_PRIORITY = "serving.knative.dev/progress-deadline";
     /// Share of the user container's resources for the queue.
     QUEUE_RESOURCE_PERCENTAGE = "queue.sidecar.serving.knative.dev/resource-percentage", "queue.sidecar.serving.knative.dev/resourcePercentage";
     /// Which gateway.

@@ -12,6 +12,7 @@ pub mod go;
 pub mod image_reference;
 pub mod quantity;
 pub mod yaml;
+pub mod admission;
 pub mod config;
 mod shape;
 pub mod template;

@@ -1,0 +1,193 @@
+//! Compares our admission with a recording of upstream's: `cargo run --example admission -- DIR`.
+//!
+//! DIR holds `admission.yaml` and `configmaps.yaml`: inputs with the verdict, stored form, message and warnings.
+
+#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use kinglet_api::admission::{self, Operation, Review};
+use kinglet_api::config::{self, Configs};
+use kinglet_api::{manifests, yaml};
+use serde_json::{Map, Value, json};
+
+fn main() -> Result<()> {
+    let dir = std::env::args().nth(1).context("usage: admission DIR")?;
+    let read = |name: &str| -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(format!("{dir}/{name}")).with_context(|| format!("reading {dir}/{name}"))?;
+        Ok(yaml::document(&text)?.as_array().cloned().unwrap_or_default())
+    };
+    let mut score = Score::default();
+    let maps = BTreeMap::from([("allow-zero-initial-scale".to_owned(), "true".to_owned())]);
+    let (configs, _) = Configs::from_maps(|name| (name == "config-autoscaler").then_some(&maps));
+    for case in read("admission.yaml")? {
+        object_case(&case, &configs, &mut score);
+    }
+    for case in read("configmaps.yaml")? {
+        config_map_case(&case, &mut score);
+    }
+    score.print();
+    Ok(())
+}
+
+#[derive(Default)]
+struct Score {
+    rows: BTreeMap<String, [usize; 5]>,
+}
+
+impl Score {
+    fn add(&mut self, kind: &str, id: &str, differences: [Option<(String, String)>; 4]) {
+        let row = self.rows.entry(kind.to_owned()).or_default();
+        row[0] += 1;
+        for (i, (name, difference)) in ["verdict", "message", "stored", "warnings"].iter().zip(&differences).enumerate() {
+            match difference {
+                None => row[i + 1] += 1,
+                Some((want, got)) => println!("{id}: {name}\n    want {want}\n    got  {got}"),
+            }
+        }
+    }
+
+    fn print(&self) {
+        println!("\n{:<20}{:>7}{:>9}{:>9}{:>9}{:>9}", "kind", "cases", "verdict", "message", "stored", "warnings");
+        for (kind, [cases, verdict, message, stored, warnings]) in &self.rows {
+            println!("{kind:<20}{cases:>7}{verdict:>9}{message:>9}{stored:>9}{warnings:>9}");
+        }
+    }
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(want: T, got: T) -> Option<(String, String)> {
+    (want != got).then(|| (format!("{want:?}"), format!("{got:?}")))
+}
+
+fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
+    let input = &case["input"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (api_version, kind) = (text(&input["apiVersion"]), text(&input["kind"]));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let name = text(&input["metadata"]["name"]);
+    let review = Review {
+        group,
+        version,
+        kind: &kind,
+        operation: Operation::Create,
+        subresource: None,
+        namespace: "corpus",
+        name: &name,
+        user: "admin",
+        user_is_controller: false,
+        dry_run: true,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        old: None,
+    };
+    let mut object = input.clone();
+    let answer = match unknown_field(&kind, input) {
+        Some(path) => Err(admission::Rejection {
+            code: 400,
+            message: format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: unknown field \"{path}\""
+            ),
+            warnings: Vec::new(),
+        }),
+        None => admission::review(&review, &mut object, configs),
+    };
+    let accepted = case["accepted"].as_bool().unwrap_or_default();
+    let strings = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().map(text).collect() };
+    let (message, warnings) = match &answer {
+        Ok(warnings) => (String::new(), warnings.clone()),
+        Err(refused) => (refused.message.clone(), refused.warnings.clone()),
+    };
+    let stored = if accepted && answer.is_ok() {
+        let mut got = Map::new();
+        for field in ["spec", "annotations", "labels"] {
+            let value = if field == "spec" { &object["spec"] } else { &object["metadata"][field] };
+            if !value.is_null() {
+                got.insert(field.to_owned(), value.clone());
+            }
+        }
+        let mut want = case["stored"].clone();
+        if want.get("labels").is_none() {
+            got.remove("labels");
+        }
+        if let Some(map) = want.as_object_mut().filter(|map| !map.contains_key("annotations")) {
+            map.remove("annotations");
+        }
+        differ(want.to_string(), Value::Object(got).to_string())
+    } else {
+        None
+    };
+    score.add(
+        &kind,
+        case["id"].as_str().unwrap_or_default(),
+        [
+            differ(accepted, answer.is_ok()),
+            differ(text(&case["message"]).replace("\n\n", "\n"), message.replace("\n\n", "\n")),
+            stored,
+            differ(strings(&case["warnings"]), warnings),
+        ],
+    );
+}
+
+fn config_map_case(case: &Value, score: &mut Score) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let map = text(&case["configMap"]);
+    let shipped = manifests::configmap(&map).unwrap_or_default();
+    let mut object = json!({"metadata": shipped["metadata"], "data": shipped["data"]});
+    object["data"][text(&case["key"])] = json!(text(&case["value"]));
+    let review = Review {
+        group: "",
+        version: "v1",
+        kind: "ConfigMap",
+        operation: Operation::Update,
+        subresource: None,
+        namespace: config::SYSTEM_NAMESPACE,
+        name: &map,
+        user: "admin",
+        user_is_controller: false,
+        dry_run: true,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        old: None,
+    };
+    let answer = admission::review(&review, &mut object, &Configs::default());
+    let message = answer.as_ref().err().map(|refused| refused.message.clone()).unwrap_or_default();
+    score.add(
+        "ConfigMap",
+        case["id"].as_str().unwrap_or_default(),
+        [
+            differ(case["accepted"].as_bool().unwrap_or_default(), answer.is_ok()),
+            differ(text(&case["message"]), message),
+            None,
+            None,
+        ],
+    );
+}
+
+/// The first field that the CRD's schema does not know.
+fn unknown_field(kind: &str, object: &Value) -> Option<String> {
+    let crds = manifests::parsed_crds();
+    let crd = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == kind)?;
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    walk(schema, object, String::new(), true)
+}
+
+fn walk(schema: &Value, value: &Value, path: String, top: bool) -> Option<String> {
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, inner)| {
+            if top && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) {
+                return None;
+            }
+            let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            if let Some(schema) = schema["properties"].get(key) {
+                return walk(schema, inner, at, false);
+            }
+            if schema.get("additionalProperties").is_some_and(Value::is_object) {
+                return walk(&schema["additionalProperties"], inner, at, false);
+            }
+            (schema["x-kubernetes-preserve-unknown-fields"] != true).then_some(at)
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(i, item)| walk(&schema["items"], item, format!("{path}[{i}]"), false))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,1 @@
+//! Rows of admission: what goes in, what is stored, what is refused.
