@@ -1,6 +1,7 @@
 //! Placeholder.
 
 pub mod apply;
+mod fields;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
