@@ -1,6 +1,7 @@
 //! Chores of the project: `cargo xtask NAME`.
 
 mod bench;
+mod compare;
 mod crash;
 mod peers;
 mod soak;
@@ -29,6 +30,8 @@ enum Chore {
     /// Measure speed and memory side by side with a rival
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Replay recorded inputs and list every difference from what real Knative did
+    Compare(compare::Compare),
     /// Requests without a failure through rollouts, traffic changes and scaling
     Soak(soak::Soak),
     /// Kill at random moments during applies; nothing acknowledged may be lost
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Chore::Peers => peers::run(),
         Chore::Test => suite::run(),
         Chore::Bench(bench) => block_on(bench::run(&bench)),
+        Chore::Compare(compare) => block_on(compare::run(&compare)),
         Chore::Soak(soak) => block_on(soak::run(&soak)),
         Chore::Crash(crash) => block_on(crash::run(&crash)),
     };

@@ -1,0 +1,84 @@
+//! Replays recorded inputs against Kinglet and lists every difference from what real Knative did.
+//!
+//! Object chains: each scenario's `apply-*.yaml` in the order of its timeline; at each snapshot the objects of the
+//! namespace are compared field by field, with what differs by nature (times, uids, addresses, random suffixes) made
+//! equal, and known exceptions listed with their reason. Admission: each input created with `dryRun=All`.
+
+mod admission;
+mod differ;
+mod exceptions;
+mod scenario;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use kinglet_testkit::{Api, Setup};
+use serde_json::{Value, json};
+
+const REGISTRIES: &str = r#"
+[[registry]]
+prefix = "kn.local/helloworld"
+location = "samples.kinglet/helloworld"
+[[registry]]
+prefix = "kn.local/autoscale"
+location = "samples.kinglet/autoscale"
+"#;
+
+/// Scenarios whose chain is compared.
+const SCENARIOS: [&str; 5] = ["01-ready", "02-zero-and-wake", "03-private", "10-scale-bounds", "13-traffic-errors"];
+
+/// Which recording.
+#[derive(Args)]
+pub(crate) struct Compare {
+    /// Folder with the recorded scenarios and admission.yaml
+    folder: PathBuf,
+    /// Only scenarios (or `admission`, `configmaps`) whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Differences shown of each part
+    #[arg(long, default_value_t = 200)]
+    most: usize,
+}
+
+pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
+    let chosen = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+    let setup = Setup { registries: Some(REGISTRIES.to_owned()), ..Setup::of(&crate::release_binary()?) };
+    let instance = setup.start().await?;
+    let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
+    configure(&api).await?;
+    let mut differences = 0;
+    for name in SCENARIOS.into_iter().filter(|name| chosen(name)) {
+        differences += scenario::replay(&api, &instance, &args.folder.join(name), args.most).await.with_context(|| format!("replaying {name}"))?;
+    }
+    let mut verdicts_ok = true;
+    for (name, object) in [("admission", true), ("configmaps", false)] {
+        let file = args.folder.join(format!("{name}.yaml"));
+        if chosen(name) && file.exists() {
+            verdicts_ok &= admission::replay(&api, &file, object, args.most).await?;
+        }
+    }
+    println!("\n{differences} differences in the object chains");
+    instance.stop().await?;
+    ensure!(verdicts_ok, "fewer than nine in ten admission cases get the recorded verdict");
+    ensure!(differences == 0, "the object chains differ in {differences} places");
+    Ok(())
+}
+
+/// The recording's set-up (traces' README).
+async fn configure(api: &Api) -> anyhow::Result<()> {
+    let maps: [(&str, Value); 3] = [
+        ("config-deployment", json!({"registries-skipping-tag-resolving": "kind.local,ko.local,dev.local,kn.local"})),
+        ("config-domain", json!({"example.com": ""})),
+        ("config-autoscaler", json!({"scale-to-zero-grace-period": "10s", "allow-zero-initial-scale": "true"})),
+    ];
+    for (name, data) in maps {
+        api.merge(&format!("/api/v1/namespaces/knative-serving/configmaps/{name}"), &json!({"data": data})).await.with_context(|| format!("setting {name}"))?;
+    }
+    Ok(())
+}
+
+/// Documents of a YAML file.
+fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
+    kinglet_api::yaml::documents(text).map_err(|error| anyhow::anyhow!("{error}"))
+}
