@@ -1,0 +1,214 @@
+//! Strategic merge: a merge patch whose lists merge by key, with directives among the fields.
+//!
+//! Directives: `$patch: replace|delete|merge` in an object or as a list item; `$retainKeys`, `$setElementOrder/FIELD` and
+//! `$deleteFromPrimitiveList/FIELD` beside a field.
+
+use serde_json::{Map, Value};
+
+use super::PatchError;
+use crate::fields::{Field, Struct, Type, table};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN: &str = "$retainKeys";
+const ORDER: &str = "$setElementOrder/";
+const DELETE: &str = "$deleteFromPrimitiveList/";
+
+/// What the table says about an object.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    Struct(&'static Struct),
+    /// A map of such values.
+    Map(Type),
+    /// Nothing: lists within are replaced.
+    Unknown,
+}
+
+impl Shape {
+    fn of(kind: Type) -> Self {
+        let kind = table().plain(kind);
+        match kind {
+            Type::Struct(_) => table().structure(kind).map_or(Self::Unknown, Self::Struct),
+            Type::Map(at) => Self::Map(table().element(at)),
+            _ => Self::Unknown,
+        }
+    }
+
+    fn field(self, name: &str) -> (Self, Option<&'static Field>) {
+        match self {
+            Self::Struct(of) => match table().field(of, name) {
+                Some(field) => (Self::of(field.kind), Some(field)),
+                None => (Self::Unknown, None),
+            },
+            Self::Map(element) => (Self::of(element), None),
+            Self::Unknown => (Self::Unknown, None),
+        }
+    }
+}
+
+fn malformed(message: impl Into<String>) -> PatchError {
+    PatchError::Malformed(message.into())
+}
+
+/// Merges a patch into an object.
+pub(super) fn object(
+    current: &Map<String, Value>,
+    patch: &Map<String, Value>,
+    shape: Shape,
+) -> Result<Map<String, Value>, PatchError> {
+    match patch.get(DIRECTIVE) {
+        None => {}
+        Some(Value::String(what)) if what == "replace" => return Ok(plain(patch)),
+        Some(Value::String(what)) if what == "delete" => return Ok(Map::new()),
+        Some(Value::String(what)) if what == "merge" => {}
+        Some(other) => return Err(malformed(format!("unknown patch type found: {other}"))),
+    }
+    let mut result = current.clone();
+    if let Some(keys) = patch.get(RETAIN) {
+        let keys = keys.as_array().ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
+        for name in patch.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null()).map(|(name, _)| name) {
+            if !keys.iter().any(|key| key.as_str() == Some(name)) {
+                return Err(malformed("retainKeys doesn't contain all keys set in the patch"));
+            }
+        }
+        result.retain(|name, _| keys.iter().any(|key| key.as_str() == Some(name)));
+    }
+    for (name, change) in patch {
+        if name == DIRECTIVE || name == RETAIN {
+            continue;
+        }
+        if let Some(of) = name.strip_prefix(DELETE) {
+            if let (Some(Value::Array(items)), Some(gone)) = (result.get_mut(of), change.as_array()) {
+                items.retain(|item| !gone.contains(item));
+            }
+            continue;
+        }
+        if name.starts_with(ORDER) {
+            continue;
+        }
+        let (below, field) = shape.field(name);
+        let order = patch.get(&format!("{ORDER}{name}"));
+        match change {
+            Value::Null => {
+                result.remove(name);
+            }
+            Value::Object(changes) => {
+                let merged = match result.get(name) {
+                    Some(Value::Object(now)) => object(now, changes, below)?,
+                    _ if changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") => Map::new(),
+                    _ => object(&Map::new(), changes, below)?,
+                };
+                if merged.is_empty() && changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
+                    result.remove(name);
+                } else {
+                    result.insert(name.clone(), Value::Object(merged));
+                }
+            }
+            Value::Array(changes) => {
+                let now = result.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+                let merged = list(now, changes, order, field)?;
+                result.insert(name.clone(), Value::Array(merged));
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                result.insert(name.clone(), change.clone());
+            }
+        }
+    }
+    // An order without changes to its list still reorders it.
+    for (name, order) in patch.iter().filter_map(|(name, order)| Some((name.strip_prefix(ORDER)?, order))) {
+        if patch.contains_key(name) {
+            continue;
+        }
+        let (_, field) = shape.field(name);
+        if let (Some(Value::Array(items)), Some(field)) = (result.get_mut(name), field) {
+            let sorted = ordered(std::mem::take(items), order, field.merge_key)?;
+            *items = sorted;
+        }
+    }
+    Ok(result)
+}
+
+/// A patch without its directives: what it creates where nothing was.
+fn plain(patch: &Map<String, Value>) -> Map<String, Value> {
+    patch.iter().filter(|(name, _)| !name.starts_with('$')).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn list(now: &[Value], changes: &[Value], order: Option<&Value>, field: Option<&'static Field>) -> Result<Vec<Value>, PatchError> {
+    let Some(field) = field.filter(|field| field.patch_merge) else {
+        return Ok(changes.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect());
+    };
+    let replaces = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
+    if changes.iter().any(|item| item.as_object().is_some_and(|o| o.len() == 1) && replaces(item)) {
+        return Ok(changes.iter().filter(|item| !replaces(item)).cloned().collect());
+    }
+    let mut merged: Vec<Value> = now.to_vec();
+    match field.merge_key {
+        Some(key) => {
+            let below = match table().plain(field.kind) {
+                Type::List(at) => Shape::of(table().element(at)),
+                _ => Shape::Unknown,
+            };
+            for change in changes {
+                keyed(&mut merged, change, key, below)?;
+            }
+        }
+        None => {
+            for change in changes {
+                if !merged.contains(change) {
+                    merged.push(change.clone());
+                }
+            }
+        }
+    }
+    match order {
+        Some(order) => ordered(merged, order, field.merge_key),
+        None => Ok(merged),
+    }
+}
+
+/// One item of a patch into a list whose items have a key.
+fn keyed(merged: &mut Vec<Value>, change: &Value, key: &str, below: Shape) -> Result<(), PatchError> {
+    let Value::Object(fields) = change else {
+        return Err(malformed(format!("expected an object with the key {key} in a list, got {change}")));
+    };
+    let wanted = fields
+        .get(key)
+        .ok_or_else(|| malformed(format!("map: {change} does not contain declared merge key: {key}")))?;
+    let place = merged.iter().position(|item| item.get(key) == Some(wanted));
+    match (fields.get(DIRECTIVE).and_then(Value::as_str), place) {
+        (Some("delete"), _) => merged.retain(|item| item.get(key) != Some(wanted)),
+        (Some("replace"), Some(at)) => merged[at] = Value::Object(plain(fields)),
+        (_, Some(at)) => {
+            let empty = Map::new();
+            let now = merged[at].as_object().unwrap_or(&empty);
+            merged[at] = Value::Object(object(now, fields, below)?);
+        }
+        (_, None) => merged.push(Value::Object(object(&Map::new(), fields, below)?)),
+    }
+    Ok(())
+}
+
+/// Puts items in the order a patch asks for. Items it does not name (somebody else's) keep their place behind the item they followed.
+fn ordered(items: Vec<Value>, order: &Value, key: Option<&str>) -> Result<Vec<Value>, PatchError> {
+    let order = order.as_array().ok_or_else(|| malformed("invalid patch format of setElementOrder list"))?;
+    let rank = |item: &Value| {
+        order.iter().position(|wanted| match key {
+            Some(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
+            None => wanted == item,
+        })
+    };
+    let (named, others): (Vec<(usize, Value)>, Vec<(usize, Value)>) =
+        items.into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
+    let mut named: Vec<(usize, usize, Value)> =
+        named.into_iter().map(|(at, item)| (rank(&item).unwrap_or(usize::MAX), at, item)).collect();
+    named.sort_by_key(|(rank, at, _)| (*rank, *at));
+    let mut sorted = Vec::with_capacity(named.len() + others.len());
+    let mut others = others.into_iter().peekable();
+    for (_, at, item) in named {
+        while let Some((_, other)) = others.next_if(|(place, _)| *place < at) {
+            sorted.push(other);
+        }
+        sorted.push(item);
+    }
+    sorted.extend(others.map(|(_, item)| item));
+    Ok(sorted)
+}

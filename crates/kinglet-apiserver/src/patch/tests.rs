@@ -1,0 +1,140 @@
+//! Cases as kubectl and client-go send them.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn deployment(containers: Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": {"containers": containers}}}})
+}
+
+fn containers(object: &Value) -> &Value {
+    &object["spec"]["template"]["spec"]["containers"]
+}
+
+fn on_deployment(now: &Value, patch: &Value) -> Value {
+    strategic("apps", "v1", "Deployment", now, patch).unwrap()
+}
+
+#[test]
+fn containers_merge_by_name() {
+    let now = deployment(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]));
+    let patch = deployment(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}]));
+    assert_eq!(
+        containers(&on_deployment(&now, &patch)),
+        &json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}])
+    );
+}
+
+#[test]
+fn an_item_is_deleted_by_directive() {
+    let now = deployment(json!([{"name": "a"}, {"name": "b"}]));
+    let patch = deployment(json!([{"name": "a", "$patch": "delete"}]));
+    assert_eq!(containers(&on_deployment(&now, &patch)), &json!([{"name": "b"}]));
+}
+
+#[test]
+fn a_list_is_replaced_by_directive() {
+    let now = deployment(json!([{"name": "a"}, {"name": "b"}]));
+    let patch = deployment(json!([{"name": "c"}, {"$patch": "replace"}]));
+    assert_eq!(containers(&on_deployment(&now, &patch)), &json!([{"name": "c"}]));
+}
+
+#[test]
+fn an_object_is_replaced_by_directive() {
+    let now = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
+    let patch = json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}});
+    assert_eq!(on_deployment(&now, &patch), json!({"metadata": {"labels": {"c": "3"}}}));
+}
+
+#[test]
+fn retain_keys_drops_the_old_member_of_a_union() {
+    let now = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
+    assert_eq!(on_deployment(&now, &patch)["spec"]["strategy"], json!({"type": "Recreate"}));
+    let wrong = json!({"spec": {"strategy": {"$retainKeys": [], "type": "Recreate"}}});
+    assert!(matches!(strategic("apps", "v1", "Deployment", &now, &wrong), Err(PatchError::Malformed(_))));
+}
+
+#[test]
+fn primitive_lists_merge_and_lose_items() {
+    let now = json!({"metadata": {"finalizers": ["a", "b"]}});
+    let add = json!({"metadata": {"finalizers": ["c"]}});
+    assert_eq!(on_deployment(&now, &add)["metadata"]["finalizers"], json!(["a", "b", "c"]));
+    let drop = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}});
+    assert_eq!(on_deployment(&now, &drop)["metadata"]["finalizers"], json!(["b"]));
+}
+
+#[test]
+fn the_order_of_elements_is_set() {
+    let now = deployment(json!([{"name": "a"}, {"name": "injected"}, {"name": "b"}]));
+    let mut patch = deployment(json!([{"name": "c"}]));
+    patch["spec"]["template"]["spec"]["$setElementOrder/containers"] = json!([{"name": "c"}, {"name": "b"}, {"name": "a"}]);
+    let merged = on_deployment(&now, &patch);
+    let names: Vec<&str> = containers(&merged).as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().filter(|n| **n != "injected").copied().collect::<Vec<_>>(), ["c", "b", "a"]);
+    assert!(names.contains(&"injected"));
+}
+
+#[test]
+fn service_ports_merge_by_port_and_tolerations_are_replaced() {
+    let now = json!({"spec": {"ports": [{"port": 80, "name": "a"}]}});
+    let patch = json!({"spec": {"ports": [{"port": 80, "targetPort": 1}, {"port": 81}]}});
+    let merged = strategic("", "v1", "Service", &now, &patch).unwrap();
+    assert_eq!(merged["spec"]["ports"], json!([{"port": 80, "name": "a", "targetPort": 1}, {"port": 81}]));
+    let now = json!({"spec": {"tolerations": [{"key": "a"}]}});
+    let patch = json!({"spec": {"tolerations": [{"key": "b"}]}});
+    assert_eq!(strategic("", "v1", "Pod", &now, &patch).unwrap()["spec"]["tolerations"], json!([{"key": "b"}]));
+}
+
+#[test]
+fn null_deletes_and_missing_keys_are_named() {
+    let now = json!({"data": {"a": "1", "b": "2"}});
+    assert_eq!(strategic("", "v1", "ConfigMap", &now, &json!({"data": {"a": null}})).unwrap(), json!({"data": {"b": "2"}}));
+    let error = strategic("", "v1", "Pod", &json!({}), &json!({"spec": {"containers": [{"image": "x"}]}})).unwrap_err();
+    assert_eq!(error.to_string(), "map: {\"image\":\"x\"} does not contain declared merge key: name");
+    assert_eq!(strategic("serving.knative.dev", "v1", "Service", &now, &now), Err(PatchError::Unsupported));
+}
+
+#[test]
+fn json_patches_apply_whole_or_not_at_all() {
+    let mut object = json!({"a": {"b": 1}});
+    json(&mut object, &json!([{"op": "replace", "path": "/a/b", "value": 2}, {"op": "add", "path": "/c", "value": []}])).unwrap();
+    assert_eq!(object, json!({"a": {"b": 2}, "c": []}));
+    let failing = json!([{"op": "remove", "path": "/c"}, {"op": "test", "path": "/a/b", "value": 1}]);
+    assert!(matches!(json(&mut object, &failing), Err(PatchError::DoesNotFit(_))));
+    assert_eq!(object, json!({"a": {"b": 2}, "c": []}));
+    assert!(matches!(json(&mut object, &json!({"op": "add"})), Err(PatchError::Malformed(_))));
+}
+
+#[test]
+fn merge_patches_follow_the_rfc() {
+    let mut object = json!({"a": {"b": 1, "c": [1]}, "d": 1});
+    merge(&mut object, &json!({"a": {"b": null, "c": [2]}, "d": {"e": {"f": null}}}));
+    assert_eq!(object, json!({"a": {"c": [2]}, "d": {"e": {}}}));
+}
+
+fn small_json() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec![
+        "spec", "containers", "name", "env", "metadata", "labels", "$patch", "$retainKeys", "finalizers",
+        "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers", "delete", "replace",
+    ]);
+    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), names.clone().prop_map(Value::from)];
+    leaf.prop_recursive(5, 40, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::vec((names.clone(), inner), 0..5)
+                .prop_map(|fields| Value::Object(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_patch_makes_it_panic(current in small_json(), patch in small_json()) {
+        let _ = strategic("", "v1", "Pod", &current, &patch);
+        let _ = json(&mut current.clone(), &patch);
+        merge(&mut current.clone(), &patch);
+    }
+}
