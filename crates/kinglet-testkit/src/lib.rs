@@ -5,6 +5,7 @@
 //! Always: no sleeping for luck; [`until`] awaits a condition with a deadline and says what it last saw.
 
 pub mod api;
+pub mod cluster;
 pub mod instance;
 pub mod kubectl;
 pub mod load;
