@@ -13,6 +13,7 @@ pub mod image_reference;
 pub mod quantity;
 pub mod yaml;
 pub mod admission;
+pub mod manifests;
 pub mod config;
 mod shape;
 pub mod template;

@@ -1,0 +1,128 @@
+//! The YAML of `config/`, inside the binary: one source for the standalone server and for clusters.
+
+use serde_json::Value;
+
+macro_rules! files {
+    ($folder:literal: $($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../config/", $folder, "/", $name, ".yaml")))),*]
+    };
+}
+
+const CRDS: &[(&str, &str)] = files!("crds":
+    "services", "routes", "configurations", "revisions",
+    "podautoscalers", "metrics",
+    "ingresses", "serverlessservices",
+    "images",
+);
+
+const CONFIGMAPS: &[(&str, &str)] = files!("configmaps":
+    "config-autoscaler", "config-defaults", "config-deployment", "config-domain", "config-features",
+    "config-gc", "config-leader-election", "config-logging", "config-network", "config-observability",
+);
+
+/// CustomResourceDefinitions: plural and YAML.
+pub fn crds() -> &'static [(&'static str, &'static str)] {
+    CRDS
+}
+
+/// The ConfigMaps of `knative-serving`: name and YAML.
+pub fn configmaps() -> &'static [(&'static str, &'static str)] {
+    CONFIGMAPS
+}
+
+/// [`crds`] as JSON.
+pub fn parsed_crds() -> Vec<Value> {
+    CRDS.iter().map(|(name, text)| parsed(name, text)).collect()
+}
+
+/// [`configmaps`] as JSON.
+pub fn parsed_configmaps() -> Vec<Value> {
+    CONFIGMAPS.iter().map(|(name, text)| parsed(name, text)).collect()
+}
+
+/// One ConfigMap as JSON.
+pub fn configmap(name: &str) -> Option<Value> {
+    CONFIGMAPS.iter().find(|(known, _)| *known == name).map(|(name, text)| parsed(name, text))
+}
+
+fn parsed(name: &str, text: &str) -> Value {
+    crate::yaml::document(text).unwrap_or_else(|error| panic!("the shipped {name}.yaml is valid YAML: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn shipped_config_maps_parse_and_so_do_their_examples() {
+        assert_eq!(CONFIGMAPS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), config::NAMES);
+        for map in parsed_configmaps() {
+            let name = map["metadata"]["name"].as_str().unwrap();
+            let data = |value: &Value| -> config::Data {
+                let pairs = value.as_object().into_iter().flatten();
+                pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+            };
+            assert_eq!(config::check(name, &data(&map["data"])), Ok(()), "{name}");
+            let example = map["data"]["_example"].as_str().unwrap();
+            let checksum = map["metadata"]["annotations"]["knative.dev/example-checksum"].as_str().unwrap();
+            assert_eq!(config::example_checksum(example), checksum, "{name}");
+            let shown = crate::yaml::document(example).unwrap();
+            assert_eq!(config::check(name, &data(&shown)), Ok(()), "example of {name}");
+        }
+    }
+
+    #[test]
+    fn shipped_defaults_are_the_parsers_defaults() {
+        let raw: std::collections::BTreeMap<String, config::Data> = parsed_configmaps()
+            .into_iter()
+            .map(|map| {
+                let pairs = map["data"].as_object().unwrap().iter();
+                let data = pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
+                (map["metadata"]["name"].as_str().unwrap().to_owned(), data)
+            })
+            .collect();
+        let (configs, problems) = config::Configs::from_maps(|name| raw.get(name));
+        assert_eq!((configs, problems), (config::Configs::default(), Vec::new()));
+    }
+
+    #[test]
+    fn crds_are_complete() {
+        for crd in parsed_crds() {
+            let names = &crd["spec"]["names"];
+            let group = crd["spec"]["group"].as_str().unwrap();
+            let id = format!("{}.{group}", names["plural"].as_str().unwrap());
+            assert_eq!(crd["metadata"]["name"], id.as_str());
+            let version = &crd["spec"]["versions"][0];
+            assert!(version["subresources"]["status"].is_object(), "{id}");
+            let schema = &version["schema"]["openAPIV3Schema"];
+            for part in ["spec", "status"] {
+                assert!(schema["properties"][part]["description"].is_string(), "{id}.{part}");
+            }
+        }
+        let ksvc = &parsed_crds()[0]["spec"];
+        assert_eq!(ksvc["names"]["shortNames"], serde_json::json!(["kservice", "ksvc"]));
+    }
+
+    /// Fields that the schema lets through must be known to the decoder, or they would vanish unseen.
+    #[test]
+    fn what_the_schema_knows_the_decoder_knows() {
+        let crds = parsed_crds();
+        let revision = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == "Revision").unwrap();
+        let spec = &revision["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let containers = &spec["containers"]["items"]["properties"];
+        for (properties, shape) in [
+            (spec, "RevisionSpec"),
+            (containers, "Container"),
+            (&containers["readinessProbe"]["properties"], "Probe"),
+            (&containers["securityContext"]["properties"], "SecurityContext"),
+            (&containers["volumeMounts"]["items"]["properties"], "VolumeMount"),
+            (&spec["volumes"]["items"]["properties"], "Volume"),
+        ] {
+            let known = crate::shape::field_names(shape);
+            for field in properties.as_object().unwrap().keys() {
+                assert!(known.contains(&field.as_str()), "{shape}.{field}");
+            }
+        }
+    }
+}
