@@ -131,7 +131,7 @@ impl Feed {
                     position = Position { paged: position.paged, ..Position::default() };
                 }
                 Ok(Ended::NoStreaming) => {
-                    position.paged = true;
+                    position = Position { paged: true, ..Position::default() };
                     continue;
                 }
                 Err(fault) => tracing::debug!(path = %self.path, error = %fault, "watch broke, trying again"),
@@ -167,10 +167,7 @@ impl Feed {
         let mut body = match wire::open(client, "watching", self.request(&query, false)).await {
             Ok(body) => body,
             Err(Fault::Refused { code: 410, .. }) => return Ok(Ended::Expired),
-            Err(Fault::Refused { code: 400 | 422, .. }) if position.listing => {
-                position.listing = false;
-                return Ok(Ended::NoStreaming);
-            }
+            Err(Fault::Refused { code: 400 | 422, .. }) if position.listing => return Ok(Ended::NoStreaming),
             Err(fault) => return Err(fault),
         };
         let mut rest: Vec<u8> = Vec::new();
@@ -194,14 +191,18 @@ impl Feed {
         let garbled = |source| Fault::Garbled { attempt: format!("watching {}", self.path), source };
         let event: Line<'_> = serde_json::from_str(line).map_err(garbled)?;
         let object = event.object.get();
-        position.heard = true;
         if event.kind == "ERROR" {
             let status: wire::StatusAnswer = serde_json::from_str(object).unwrap_or_default();
             if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
                 return Ok(Some(Ended::Expired));
             }
+            if position.listing {
+                // A server whose storage cannot stream listings says so here (seen with Kubernetes 1.34 on etcd 3.4).
+                return Ok(Some(Ended::NoStreaming));
+            }
             return Err(Fault::Busy { attempt: format!("watching {}", self.path), code: status.code, message: status.message });
         }
+        position.heard = true;
         let outcome = match event.kind {
             "ADDED" | "MODIFIED" => sink.applied(object),
             "DELETED" => sink.deleted(object),

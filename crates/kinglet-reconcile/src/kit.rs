@@ -104,8 +104,8 @@ impl Kit {
     /// reads it sees this plan done. Events are recorded in the background.
     pub async fn apply(&self, plan: Plan) -> Result<Next, Fault> {
         let Plan { steps, next, trouble } = plan;
-        // Versions that this plan itself produced, so that its second write to an object does not conflict with its first.
-        let mut versions: HashMap<(String, Key), (String, String)> = HashMap::new();
+        // What this plan itself has written, so that its second write to an object does not lose against its first.
+        let mut written: HashMap<(String, Key), (String, bytes::Bytes)> = HashMap::new();
         for step in steps {
             let mut write = match step {
                 Step::Note(note) => {
@@ -115,17 +115,16 @@ impl Kit {
                 Step::Write(write) => write,
             };
             let id = (write.path.clone(), write.key.clone());
-            let seen = write.body.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("").to_owned();
-            if let Some((before, after)) = versions.get(&id)
+            let seen = version_in(&write.body).to_owned();
+            if let Some((before, answer)) = written.get(&id)
                 && *before == seen
-                && let Some(version) = write.body.pointer_mut("/metadata/resourceVersion")
             {
-                *version = Value::String(after.clone());
+                let answer = serde_json::from_slice(answer).map_err(|source| garbled(&write, source))?;
+                rebase(&mut write, answer);
             }
             if let Landed::Object(answer) = self.land(&write).await? {
                 (write.absorb)(&self.caches, &answer).map_err(|source| garbled(&write, source))?;
-                let version = serde_json::from_slice::<AnswerHead>(&answer).map(|head| head.metadata.resource_version);
-                versions.insert(id, (seen, version.unwrap_or_default()));
+                written.insert(id, (seen, answer));
             }
         }
         match trouble {
@@ -276,6 +275,31 @@ impl Kit {
         if let Some(uid) = uid {
             (write.forget)(&self.caches, &write.key, uid);
         }
+    }
+}
+
+fn version_in(body: &Value) -> &str {
+    body.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("")
+}
+
+/// Puts a write on top of what the same plan has just written to the same object.
+///
+/// A status goes with the metadata of the answer, since API servers take annotations from status writes, too.
+fn rebase(write: &mut Write, answer: Value) {
+    let version = version_in(&answer).to_owned();
+    match write.verb {
+        Verb::Status => {
+            let status = write.body.get_mut("status").map(Value::take).unwrap_or_default();
+            write.seen = Some(answer.clone());
+            write.body = answer;
+            write.body["status"] = status;
+        }
+        Verb::Update => {
+            if let Some(known) = write.body.pointer_mut("/metadata/resourceVersion") {
+                *known = Value::String(version);
+            }
+        }
+        Verb::Create | Verb::Delete { .. } => {}
     }
 }
 

@@ -115,7 +115,7 @@ async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, 
     let body = json!({
         "apiVersion": "v1",
         "kind": "Binding",
-        "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.metadata.uid},
+        "metadata": {"name": *key.name, "namespace": *key.namespace, "uid": pod.metadata.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     if let Err(fault) = kit.post_subresource(pod, "binding", &body).await {

@@ -64,7 +64,7 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
         "apiVersion": "v1",
         "kind": "DeleteOptions",
         "propagationPolicy": policy,
-        "preconditions": {"uid": object.uid, "resourceVersion": object.version},
+        "preconditions": {"uid": *object.uid, "resourceVersion": object.version},
     });
     settled(kit.call(Method::DELETE, &object.path(), Some(&options)).await)
 }
@@ -103,7 +103,7 @@ async fn drop_owners(kit: &Kit, object: &Node, goes: impl Fn(&Owner) -> bool) ->
     if stays.len() == object.owners.len() {
         return Ok(());
     }
-    let stays = if stays.is_empty() { Value::Null } else { json!(stays) };
+    let stays = if stays.is_empty() { Value::Null } else { stays.into_iter().map(Owner::to_json).collect() };
     patch(kit, object, json!({"ownerReferences": stays})).await
 }
 
@@ -114,7 +114,7 @@ async fn drop_finalizer(kit: &Kit, object: &Node, finalizer: &str) -> Result<(),
 }
 
 async fn patch(kit: &Kit, object: &Node, mut metadata: Value) -> Result<(), Fault> {
-    metadata["uid"] = json!(object.uid);
+    metadata["uid"] = json!(*object.uid);
     metadata["resourceVersion"] = json!(object.version);
     settled(kit.merge_patch(&object.path(), &json!({"metadata": metadata})).await)
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::discover::Kind;
 
@@ -25,21 +26,43 @@ pub(super) struct Metadata {
     pub(super) resource_version: String,
     pub(super) deletion_timestamp: Option<String>,
     pub(super) finalizers: Vec<String>,
-    pub(super) owner_references: Vec<Owner>,
+    pub(super) owner_references: Vec<OwnerSeen>,
+}
+
+/// One owner reference as it is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct OwnerSeen {
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: String,
+    controller: Option<bool>,
+    block_owner_deletion: Option<bool>,
 }
 
 /// One owner reference, kept whole so that it can be written back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) api_version: Arc<str>,
     pub(super) kind: Arc<str>,
     pub(super) name: Arc<str>,
     pub(super) uid: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) controller: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) block_owner_deletion: Option<bool>,
+}
+
+impl Owner {
+    /// The reference as it is written.
+    pub(super) fn to_json(&self) -> Value {
+        let mut out = json!({"apiVersion": *self.api_version, "kind": *self.kind, "name": *self.name, "uid": *self.uid});
+        for (field, value) in [("controller", self.controller), ("blockOwnerDeletion", self.block_owner_deletion)] {
+            if let Some(value) = value {
+                out[field] = json!(value);
+            }
+        }
+        out
+    }
 }
 
 /// One object.
@@ -213,13 +236,16 @@ impl Graph {
         }
     }
 
-    fn shared(&mut self, owner: Owner) -> Owner {
-        let uid = self.nodes.get_key_value(&owner.uid).map(|(known, _)| Arc::clone(known));
+    fn shared(&mut self, owner: OwnerSeen) -> Owner {
+        let OwnerSeen { api_version, kind, name, uid, controller, block_owner_deletion } = owner;
+        let known = self.nodes.get_key_value(uid.as_str()).map(|(known, _)| Arc::clone(known));
         Owner {
-            api_version: self.word(&owner.api_version),
-            kind: self.word(&owner.kind),
-            uid: uid.unwrap_or(owner.uid),
-            ..owner
+            api_version: self.word(&api_version),
+            kind: self.word(&kind),
+            name: Arc::from(name),
+            uid: known.unwrap_or_else(|| Arc::from(uid)),
+            controller,
+            block_owner_deletion,
         }
     }
 
@@ -237,8 +263,6 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
-
     fn kind() -> Arc<Kind> {
         Arc::new(Kind { group: String::new(), version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into(), namespaced: true })
     }

@@ -1,0 +1,47 @@
+//! Plays the node: bound Pods run and are ready at once, deleted ones end at once.
+
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_reconcile::{Cascade, Controller, Fault, Key, Kit, Next, Plan, Verb, Write};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Starts it.
+pub(crate) fn start(kit: &Kit) {
+    let counter = Arc::new(AtomicU32::new(1));
+    Controller::<Pod>::new("fake-node").run(kit, move |kit, key| {
+        let counter = Arc::clone(&counter);
+        run(kit, key, counter)
+    });
+}
+
+async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault> {
+    let Some(pod) = kit.cache::<Pod>().find(&key) else { return Ok(Next::Done) };
+    let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some();
+    if pod.metadata.deletion_timestamp.is_some() {
+        let mut write = Write::delete(&*pod, Cascade::Background);
+        if let Verb::Delete { grace_seconds, .. } = &mut write.verb {
+            *grace_seconds = Some(0);
+        }
+        kit.perform(&write).await?;
+        return Ok(Next::Done);
+    }
+    let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    if !bound || running || key.name.starts_with("sleepy") {
+        return Ok(Next::Done);
+    }
+    let ip = format!("10.9.0.{}", counter.fetch_add(1, Ordering::Relaxed));
+    let now = kit.now().to_string();
+    let mut plan = Plan::new();
+    plan.status(
+        &*pod,
+        &json!({
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
+                {"type": "Ready", "status": "True", "lastTransitionTime": now},
+            ],
+        }),
+    );
+    kit.apply(plan).await
+}
