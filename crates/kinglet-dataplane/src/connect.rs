@@ -50,11 +50,11 @@ pub(crate) async fn tcp(container: &Container, options: &Options) -> io::Result<
 
 pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H1Link> {
     let stream = tcp(container, options).await?;
-    let (sender, engine) = http1::Builder::new()
-        .max_headers(options.headers_max)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    let mut builder = http1::Builder::new();
+    if let Some(headers_max) = options.headers_max {
+        builder.max_headers(headers_max);
+    }
+    let (sender, engine) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     Ok(H1Link { sender, engine, idle_since: Instant::now() })
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -19,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 use crate::answer::{self, Answer, Refusal};
 use crate::download::{Clocks, Download, Driver, Farewell};
 use crate::exchange::{self, Head, Trip, Trouble};
-use crate::headers::{self, HostFault, Outbound};
+use crate::headers::{self, HostFault, Marks, Outbound};
 use crate::listen::{Busy, Peer};
 use crate::lobby::{Entered, Facts, Ticket, Visit};
 use crate::plane::Plane;
@@ -44,14 +43,15 @@ async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> 
     let busy = peer.busy();
     let mut timings = Timings::new();
     let (parts, body) = request.into_parts();
-    let grpc = headers::is_grpc(&parts.headers);
+    let marks = Marks::of(&parts.headers);
+    let grpc = marks.has(Marks::GRPC);
     let line = plane.options().access_log.then(|| (parts.method.clone(), parts.uri.clone()));
     let arrived = timings.arrived;
-    let response = match route(plane, peer, &parts) {
+    let response = match route(plane, peer, &parts, marks) {
         Err(refusal) => refusal.answer(grpc),
         Ok(Routed::Answer(response)) => response,
         Ok(Routed::To(destination)) => {
-            let call = Call { plane, peer, destination: &destination };
+            let call = Call { plane, peer, destination: &destination, marks };
             match call.run(parts, body, busy, &mut timings).await {
                 Ok(response) => response,
                 Err(refusal) => refusal.answer(grpc),
@@ -70,7 +70,7 @@ enum Routed {
     Answer(Response<Answer>),
 }
 
-fn route(plane: &Plane, peer: &Peer, parts: &Parts) -> Result<Routed, Refusal> {
+fn route(plane: &Plane, peer: &Peer, parts: &Parts, marks: Marks) -> Result<Routed, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -94,7 +94,7 @@ fn route(plane: &Plane, peer: &Peer, parts: &Parts) -> Result<Routed, Refusal> {
         destination = behind;
     }
     if !destination.place.is_service()
-        && let Some(response) = probe(&parts.headers, &destination)
+        && let Some(response) = probe(&parts.headers, marks, &destination)
     {
         return response.map(Routed::Answer);
     }
@@ -123,11 +123,18 @@ fn behind_domain<'h>(
 }
 
 /// Probes that the activator answers itself (spec/serving.md 6.2.1): they wake nothing and are not counted.
-fn probe(headers: &HeaderMap, destination: &Destination) -> Option<Result<Response<Answer>, Refusal>> {
-    if headers::is_kubelet_probe(headers) {
+fn probe(
+    headers: &HeaderMap,
+    marks: Marks,
+    destination: &Destination,
+) -> Option<Result<Response<Answer>, Refusal>> {
+    if marks.has(Marks::KUBELET_PROBE) {
         return Some(Ok(answer::ok()));
     }
-    let probe = headers.get(headers::NETWORK_PROBE).filter(|probe| !probe.is_empty())?;
+    if !marks.has(Marks::NETWORK_PROBE) {
+        return None;
+    }
+    let probe = headers.get(headers::NETWORK_PROBE)?;
     Some(match probe.as_bytes() {
         b"probe" => match headers.get(headers::NETWORK_HASH).filter(|hash| !hash.is_empty()) {
             None => Err(Refusal::ProbeWithoutHash),
@@ -148,6 +155,7 @@ struct Call<'a> {
     plane: &'a Arc<Plane>,
     peer: &'a Peer,
     destination: &'a Destination,
+    marks: Marks,
 }
 
 impl Call<'_> {
@@ -158,7 +166,7 @@ impl Call<'_> {
         busy: Busy,
         timings: &mut Timings,
     ) -> Result<Response<Answer>, Refusal> {
-        let traced = self.plane.options().trace_every_request || parts.headers.contains_key(headers::TRACE);
+        let traced = self.plane.options().trace_every_request || self.marks.has(Marks::TRACE);
         if traced {
             timings.routed = Some(Instant::now());
         }
@@ -167,7 +175,7 @@ impl Call<'_> {
             timings.seated = Some(Instant::now());
         }
         let facts = visit.facts.clone();
-        let upgrade = headers::wants_upgrade(&parts);
+        let upgrade = headers::wants_upgrade(&parts, self.marks);
         let client = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         let mut request = self.outbound(parts, body, &facts, upgrade);
         let Head { mut response, driver } =
@@ -176,18 +184,19 @@ impl Call<'_> {
             self.note(timings, traced, cold, &visit, &mut response);
         }
         *response.version_mut() = Version::HTTP_11;
-        let clocks = self.clocks(timings.arrived, &facts, response.headers(), response.status());
+        let marks = Marks::of(response.headers());
+        let clocks = self.clocks(timings.arrived, &facts, marks, response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switch(response, client, visit, busy, clocks));
+            return Ok(self.switch(response, marks, client, visit, busy, clocks));
         }
-        headers::strip_hop(response.headers_mut(), false);
-        Ok(deliver(response, driver, visit, busy, clocks).await)
+        headers::strip_hop(response.headers_mut(), marks, false);
+        Ok(deliver(response, marks, driver, visit, busy, clocks).await)
     }
 
     fn outbound(&self, mut parts: Parts, body: Incoming, facts: &Facts, upgrade: bool) -> Option<Request<Upload>> {
         let mut upload = Upload::new(body);
         let h2 = facts.protocol == Protocol::H2c && !upgrade;
-        let invited = headers::expects_continue(&parts) && !h2 && !upload.is_empty();
+        let invited = headers::expects_continue(&parts, self.marks) && !h2 && !upload.is_empty();
         let how = Outbound {
             destination: self.destination,
             origin: &self.peer.origin,
@@ -196,7 +205,7 @@ impl Call<'_> {
             h2,
             request_id: &self.plane.request_ids,
         };
-        headers::outbound(&mut parts, &how);
+        headers::outbound(&mut parts, self.marks, &how);
         parts.extensions.clear();
         let progress = upload.progress().filter(|_| invited);
         if progress.is_some() {
@@ -305,8 +314,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn clocks(&self, arrived: Instant, facts: &Facts, headers: &HeaderMap, status: StatusCode) -> Clocks {
-        let open_ended = status == StatusCode::SWITCHING_PROTOCOLS || headers::is_event_stream(headers);
+    fn clocks(&self, arrived: Instant, facts: &Facts, marks: Marks, status: StatusCode) -> Clocks {
+        let open_ended = status == StatusCode::SWITCHING_PROTOCOLS || marks.has(Marks::EVENT_STREAM);
         let cut = self.plane.options().cut_streams_at_timeout || !open_ended;
         Clocks {
             total: Some(facts.timeout).filter(|timeout| cut && !timeout.is_zero()).map(|timeout| arrived + timeout),
@@ -317,6 +326,7 @@ impl Call<'_> {
     fn switch(
         &self,
         mut response: Response<Incoming>,
+        marks: Marks,
         client: Option<OnUpgrade>,
         visit: Visit,
         busy: Busy,
@@ -335,7 +345,7 @@ impl Call<'_> {
                 () = tunnel::run(client, container, visit, busy, clocks) => {}
             }
         });
-        headers::strip_hop(response.headers_mut(), true);
+        headers::strip_hop(response.headers_mut(), marks, true);
         response.map(|_nothing| Answer::Whole(None))
     }
 
@@ -381,14 +391,15 @@ async fn pause_until(pause: Duration, deadline: Option<std::pin::Pin<&mut Sleep>
 /// Hands the answer on: whole if all of it is here already, else as a stream that keeps the seat to its end.
 async fn deliver(
     response: Response<Incoming>,
+    marks: Marks,
     driver: Driver,
     visit: Visit,
     busy: Busy,
     clocks: Clocks,
 ) -> Response<Answer> {
-    let farewell = if headers::is_grpc(response.headers()) {
+    let farewell = if marks.has(Marks::GRPC) {
         Farewell::Grpc
-    } else if response.headers().contains_key(CONTENT_LENGTH) {
+    } else if marks.has(Marks::CONTENT_LENGTH) {
         Farewell::Break
     } else {
         Farewell::Text

@@ -1,14 +1,17 @@
 //! Headers between client and container (spec/serving.md 6.1, 6.3.1, 6.4), as runtime traces of upstream show them.
 
+mod marks;
+
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE, USER_AGENT,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+pub(crate) use marks::Marks;
 
 use crate::routes::Destination;
 
@@ -25,7 +28,6 @@ names! {
     PROXY_REQUEST = "k-proxy-request";
     NETWORK_PROBE = "k-network-probe";
     NETWORK_HASH = "k-network-hash";
-    KUBELET_PROBE = "k-kubelet-probe";
     TRACE = "k-kinglet-trace";
     REQUEST_ID = "x-request-id";
     FORWARDED_FOR = "x-forwarded-for";
@@ -87,8 +89,9 @@ impl HostAndPort for Authority {
 
 /// Whether the client wants another protocol than HTTP on this connection. `Upgrade: h2c` is no such wish: curl and Java
 /// send it by habit, and the answer to it is to go on with HTTP/1.1.
-pub(crate) fn wants_upgrade(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_11
+pub(crate) fn wants_upgrade(parts: &Parts, marks: Marks) -> bool {
+    marks.has(Marks::UPGRADE)
+        && parts.version == Version::HTTP_11
         && parts.headers.get(UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
         && lists(&parts.headers, CONNECTION, "upgrade")
 }
@@ -103,23 +106,11 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-}
-
-/// A probe of whoever runs the gateway, not a request for what is behind it.
-pub(crate) fn is_kubelet_probe(headers: &HeaderMap) -> bool {
-    headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe/"))
-        || headers.get(KUBELET_PROBE).is_some_and(|value| !value.is_empty())
-}
-
 /// Removes what concerns only one hop. An upgrade is passed on, rebuilt.
-pub(crate) fn strip_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
-    if let Some(connection) = headers.get(CONNECTION) {
+pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: bool) {
+    if marks.has(Marks::CONNECTION)
+        && let Some(connection) = headers.get(CONNECTION)
+    {
         // Usually `keep-alive` or `close`; anything else names headers to leave behind.
         let named: Vec<HeaderName> = connection
             .to_str()
@@ -134,10 +125,14 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
             headers.remove(name);
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, HTTP2_SETTINGS] {
-        headers.remove(name);
+    if marks.has(Marks::HOP) {
+        for name in
+            [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, HTTP2_SETTINGS]
+        {
+            headers.remove(name);
+        }
     }
-    if headers.contains_key(TE) {
+    if marks.has(Marks::TE) {
         let trailers = lists(headers, TE, "trailers");
         headers.remove(TE);
         if trailers {
@@ -146,7 +141,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
     if keep_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else {
+    } else if marks.has(Marks::UPGRADE) {
         headers.remove(UPGRADE);
     }
 }
@@ -164,23 +159,31 @@ pub(crate) struct Outbound<'a> {
 }
 
 /// Rewrites a request for its container.
-pub(crate) fn outbound(parts: &mut Parts, how: &Outbound<'_>) {
+pub(crate) fn outbound(parts: &mut Parts, marks: Marks, how: &Outbound<'_>) {
     let host = host_for(parts, how);
-    strip_hop(&mut parts.headers, how.upgrade);
     let headers = &mut parts.headers;
-    headers.remove(TRACE);
-    forwarded(headers, how.origin);
-    if !headers.contains_key(REQUEST_ID) {
+    // Room for what is added, once.
+    headers.reserve(6 + how.destination.headers.len());
+    strip_hop(headers, marks, how.upgrade);
+    if marks.has(Marks::TRACE) {
+        headers.remove(TRACE);
+    }
+    forwarded(headers, marks, how.origin);
+    if !marks.has(Marks::REQUEST_ID) {
         headers.insert(REQUEST_ID, how.request_id.next());
     }
     for (name, value) in &how.destination.headers {
         headers.insert(name.clone(), value.clone());
     }
     if how.revision {
-        headers.remove(REVISION);
-        headers.remove(NAMESPACE);
-        headers.remove(ORIGINAL_HOST);
-        headers.remove(NETWORK_HASH);
+        if marks.has(Marks::KNATIVE) {
+            for name in [REVISION, NAMESPACE, ORIGINAL_HOST] {
+                headers.remove(name);
+            }
+        }
+        if marks.has(Marks::NETWORK_HASH) {
+            headers.remove(NETWORK_HASH);
+        }
         headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
     } else {
         for (name, value) in &how.destination.service_headers {
@@ -201,7 +204,7 @@ pub(crate) fn outbound(parts: &mut Parts, how: &Outbound<'_>) {
         if let Some(host) = host {
             headers.insert(HOST, host);
         }
-        if parts.version == Version::HTTP_2 {
+        if marks.has(Marks::COOKIE) && parts.version == Version::HTTP_2 {
             join_cookies(headers);
         }
         parts.version = Version::HTTP_11;
@@ -250,12 +253,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// X-Forwarded-For grows by the client; X-Forwarded-Proto and Forwarded are added where a proxy before us did not.
-fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    let chain = headers.contains_key(FORWARDED_FOR).then(|| chained(headers, origin));
-    let plain = chain.is_none() && !headers.contains_key(FORWARDED_PROTO) && !headers.contains_key(FORWARDED_HOST);
+fn forwarded(headers: &mut HeaderMap, marks: Marks, origin: &Origin) {
+    let chain = marks.has(Marks::FORWARDED_FOR).then(|| chained(headers, origin));
+    let plain = chain.is_none() && !marks.has(Marks::FORWARDED_PROTO) && !marks.has(Marks::FORWARDED_HOST);
     headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| origin.address.clone()));
-    headers.entry(FORWARDED_PROTO).or_insert_with(|| origin.scheme.clone());
-    if headers.contains_key(FORWARDED) {
+    if !marks.has(Marks::FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, origin.scheme.clone());
+    }
+    if marks.has(Marks::FORWARDED) {
         return;
     }
     let value = if plain { Some(origin.forwarded.clone()) } else { shim(headers) };
@@ -336,8 +341,79 @@ fn mix(mut value: u64) -> u64 {
 }
 
 /// Whether the client waits to be told before it sends its body.
-pub(crate) fn expects_continue(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_11
+pub(crate) fn expects_continue(parts: &Parts, marks: Marks) -> bool {
+    marks.has(Marks::EXPECT)
+        && parts.version == Version::HTTP_11
         && parts.method != Method::GET
         && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarded_header(peer: &str, given: &[(&'static str, &'static str)]) -> (String, String) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let marks = Marks::of(&headers);
+        forwarded(&mut headers, marks, &Origin::new(peer.parse().expect("an address"), false));
+        let text = |name: HeaderName| headers[name].to_str().expect("text").to_owned();
+        (text(FORWARDED_FOR), text(FORWARDED))
+    }
+
+    #[test]
+    fn forwarded_follows_from_the_x_forwarded_headers() {
+        let cases: &[(&str, &[(&str, &str)], &str, &str)] = &[
+            ("10.0.0.1", &[], "10.0.0.1", "for=10.0.0.1;proto=http"),
+            ("::1", &[], "::1", "for=\"[::1]\";proto=http"),
+            ("::ffff:10.0.0.1", &[], "10.0.0.1", "for=10.0.0.1;proto=http"),
+            ("10.0.0.1", &[("x-forwarded-for", "1.2.3.4")], "1.2.3.4, 10.0.0.1", "for=1.2.3.4;proto=http, for=10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "fe80::1, 5.6.7.8"), ("x-forwarded-for", "9.9.9.9"), ("x-forwarded-host", "h")],
+                "fe80::1, 5.6.7.8, 9.9.9.9, 10.0.0.1",
+                "for=\"[fe80::1]\";host=h;proto=http, for=5.6.7.8, for=9.9.9.9, for=10.0.0.1",
+            ),
+            ("10.0.0.1", &[("x-forwarded-proto", "https")], "10.0.0.1", "for=10.0.0.1;proto=https"),
+            ("10.0.0.1", &[("forwarded", "for=x")], "10.0.0.1", "for=x"),
+        ];
+        for (peer, given, chain, shim) in cases {
+            assert_eq!(forwarded_header(peer, given), ((*chain).to_owned(), (*shim).to_owned()), "{peer} {given:?}");
+        }
+    }
+
+    #[test]
+    fn headers_of_one_hop_stay_behind() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let marks = Marks::of(&headers);
+        strip_hop(&mut headers, marks, false);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
+    }
+
+    #[test]
+    fn request_ids_differ_and_look_like_uuids() {
+        let ids = RequestIds::new(7);
+        let made: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
+        assert_eq!(made.len(), 1000);
+        for id in made {
+            let id = id.to_str().expect("text").to_owned();
+            assert_eq!(id.len(), 36);
+            assert!(id.as_bytes()[14] == b'4' && b"89ab".contains(&id.as_bytes()[19]), "{id}");
+        }
+    }
 }

@@ -4,14 +4,16 @@
 //! ends with its last answer once the data plane stops: HTTP/1 by `connection: close`, HTTP/2 by GOAWAY.
 
 mod connection;
+mod roster;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kinglet_decide::route::Visibility;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+pub(crate) use roster::{Busy, Roster, watch};
 
 use crate::headers::Origin;
 use crate::plane::Plane;
@@ -42,36 +44,12 @@ pub(crate) struct Peer {
     pub(crate) origin: Origin,
     pub(crate) visibility: Visibility,
     pub(crate) tls: bool,
-    activity: Arc<Activity>,
+    activity: Arc<roster::Activity>,
 }
 
 impl Peer {
     pub(crate) fn busy(&self) -> Busy {
         Busy::new(&self.activity)
-    }
-}
-
-/// What happens on a connection, for telling whether it is idle.
-#[derive(Default)]
-struct Activity {
-    in_flight: AtomicU32,
-    started: AtomicU64,
-}
-
-/// Held while a request is served: its connection is not idle.
-pub(crate) struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.started.fetch_add(1, Ordering::Relaxed);
-        activity.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(activity.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -11,8 +11,9 @@ pub struct Options {
     pub client_idle: Duration,
     /// Size of a request's header lines (what Go and Envoy allow by default is between 60 KiB and 1 MiB).
     pub header_bytes_max: usize,
-    /// Number of a request's header lines.
-    pub headers_max: usize,
+    /// Number of a request's or an answer's header lines. `None` is hyper's 100, which it keeps room for without
+    /// allocating.
+    pub headers_max: Option<usize>,
     /// Requests at once on one HTTP/2 connection (RFC 9113 advises at least 100).
     pub h2_streams_max: u32,
     /// Streams that a client may open and reset before we have seen them (rapid reset).
@@ -54,7 +55,7 @@ impl Default for Options {
             connections_max: 16_384,
             client_idle: Duration::from_secs(60),
             header_bytes_max: 64 * 1024,
-            headers_max: 128,
+            headers_max: None,
             h2_streams_max: 250,
             h2_resets_max: 20,
             queue_depth: 10_000,

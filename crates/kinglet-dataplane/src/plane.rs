@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::headers::RequestIds;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Listener, Roster};
 use crate::lobby::Wiring;
 use crate::options::Options;
 use crate::places::Places;
@@ -36,6 +36,7 @@ pub(crate) struct Plane {
     /// Ends what draining did not.
     pub(crate) killed: CancellationToken,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) roster: Roster,
     pub(crate) request_ids: RequestIds,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) clock: Clock,
@@ -99,6 +100,7 @@ impl Dataplane {
             links: Tasks::new(),
             killed: CancellationToken::new(),
             permits,
+            roster: Roster::default(),
             request_ids: RequestIds::new(seed),
             cold_starts,
             clock,
@@ -130,6 +132,14 @@ impl Handle {
     pub fn serve(&self, listener: TcpListener, kind: Listener) {
         let accepting = listen::accept(self.plane.clone(), listener, kind, None);
         self.plane.connections.spawn("http listener", accepting);
+        self.watch();
+    }
+
+    /// Idle connections and stopping are watched from the first listener on.
+    fn watch(&self) {
+        if self.plane.roster.needs_watch() {
+            self.plane.links.spawn("connection watch", listen::watch(self.plane.clone()));
+        }
     }
 
     /// The same over TLS, with the certificates of [`Handle::certificates`].
@@ -137,6 +147,7 @@ impl Handle {
         let acceptor = TlsAcceptor::from(self.plane.certificates.server_config()?);
         let accepting = listen::accept(self.plane.clone(), listener, kind, Some(acceptor));
         self.plane.connections.spawn("https listener", accepting);
+        self.watch();
         Ok(())
     }
 

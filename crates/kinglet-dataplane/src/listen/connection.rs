@@ -1,12 +1,12 @@
 //! The life of one client connection.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -14,10 +14,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Activity, Listener, Peer};
+use super::roster::{Activity, Order};
+use super::{Listener, Peer};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
 use crate::headers::Origin;
@@ -103,6 +103,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let activity = peer.activity.clone();
+    let _known = plane.roster.enter(&activity, &plane.connections.token());
     let service = service_fn({
         let plane = plane.clone();
         move |request| {
@@ -122,14 +123,15 @@ where
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT)
             .serve_connection(io, service);
-        watch(&plane, &activity, pin!(conversation)).await;
+        watch(&activity, pin!(conversation)).await;
     } else {
-        let conversation = http1::Builder::new()
-            .max_headers(options.headers_max)
-            .max_header_size(options.header_bytes_max)
-            .serve_connection(io, service)
-            .with_upgrades();
-        watch(&plane, &activity, pin!(conversation)).await;
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(options.header_bytes_max);
+        if let Some(headers_max) = options.headers_max {
+            builder.max_headers(headers_max);
+        }
+        let conversation = builder.serve_connection(io, service).with_upgrades();
+        watch(&activity, pin!(conversation)).await;
     }
 }
 
@@ -163,43 +165,26 @@ where
     }
 }
 
-/// Drives a connection to its end; ends it when it is idle for long, when the data plane stops, and at once when killed.
-async fn watch<C: Conversation>(plane: &Plane, activity: &Activity, mut conversation: Pin<&mut C>) {
-    let stop = plane.connections.token();
-    let mut stop = pin!(stop.cancelled());
-    let mut killed = pin!(plane.killed.cancelled());
-    let mut stopping = false;
-    let half = plane.options().client_idle / 2;
-    let mut checks = tokio::time::interval_at(Instant::now() + half, half);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut started_before = None;
-    let mut asked_to_end = false;
-    loop {
-        tokio::select! {
-            biased;
-            outcome = conversation.as_mut() => {
-                if let Err(error) = outcome {
-                    tracing::trace!(%error, "client connection ended");
-                }
-                return;
-            }
-            () = &mut stop, if !stopping => {
-                stopping = true;
+/// Drives a connection to its end, which may be ordered.
+async fn watch<C: Conversation>(activity: &Activity, mut conversation: Pin<&mut C>) {
+    let mut winding_down = false;
+    poll_fn(|cx| {
+        // First the waker, then the order: an order given in between is seen now, one given later wakes us.
+        activity.waker.register(cx.waker());
+        match activity.order() {
+            Order::GoOn => {}
+            Order::WindDown if winding_down => {}
+            Order::WindDown => {
+                winding_down = true;
                 conversation.as_mut().wind_down();
             }
-            () = &mut killed => return,
-            _ = checks.tick() => {
-                let started = activity.started.load(Ordering::Relaxed);
-                let idle = activity.in_flight.load(Ordering::Relaxed) == 0 && started_before == Some(started);
-                started_before = Some(started);
-                if idle && asked_to_end {
-                    return; // half a request, perhaps, but no more of it for a long time
-                }
-                if idle {
-                    conversation.as_mut().wind_down();
-                }
-                asked_to_end = idle;
-            }
+            Order::End => return Poll::Ready(()),
         }
-    }
+        conversation.as_mut().poll(cx).map(|outcome| {
+            if let Err(error) = outcome {
+                tracing::trace!(%error, "client connection ended");
+            }
+        })
+    })
+    .await;
 }
