@@ -99,7 +99,7 @@ impl Configs {
     pub fn updated<'a>(&self, data: impl Fn(&str) -> Option<&'a Data>) -> (Self, Vec<Problem>) {
         let empty = Data::new();
         let mut problems = Vec::new();
-        let mut read = |map: &'static str| data(map).map_or_else(|| empty.clone(), Clone::clone);
+        let read = |map: &'static str| data(map).map_or_else(|| empty.clone(), Clone::clone);
         macro_rules! parse {
             ($map:literal, $field:ident, $parse:expr) => {{
                 let data = read($map);
