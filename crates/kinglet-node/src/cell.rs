@@ -141,7 +141,10 @@ impl Cells {
         self.cleaning.close();
         self.cleaning.wait().await;
         self.cleaning.reopen();
-        self.hierarchy.remove();
+    }
+
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
     }
 
     /// Runs one program inside a container. Dropping the future kills it.

@@ -149,6 +149,8 @@ impl Engine {
         self.0.parked.drain();
         self.0.connections.drain();
         self.0.cells.cleaned().await;
+        end_leftovers(self.0.cells.hierarchy()).await;
+        self.0.cells.hierarchy().remove();
         self.0.network.close().await;
     }
 }

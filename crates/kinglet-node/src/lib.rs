@@ -1,20 +1,42 @@
-//! The node.
+//! The node: runs the Pods that are bound to this machine.
+//!
+//! Flow: a bound Pod (cache) -> its worker: image -> sandbox -> containers -> probes -> status -> API. Beside it: logs, DNS and
+//! the pod network.
+//! Always: nothing on a cold start waits for what could be made ahead of need (namespaces, cgroups, processes are
+//! parked); every name on the host derives from the data directory; what an earlier life left is cleared away at the
+//! start, and nothing is left at the stop; unsafe code lives in `sys` alone.
+//! Absent: other crates' parts of the road. Binding is done by `workloads`, requests are the data plane's.
+
 mod cell;
 pub mod cgroup;
+mod dns;
 pub mod engine;
+mod logs;
 pub mod names;
 mod network;
+mod node;
+mod options;
+mod pod;
 mod pool;
+mod probe;
+mod registration;
+mod spec;
 mod sys;
+mod volumes;
 pub mod wire;
 
-pub use sys::process::Exit;
 pub use cell::{Container, Output, Running, StartError};
+pub use logs::read::{LogError, LogOptions};
+pub use network::NetworkError;
+pub use node::{Node, NodeError, NodeHandle};
+pub use options::{Drain, Options, PARKED_DEFAULT};
+pub use sys::process::Exit;
 
 /// The first argument of this binary when it is called as a helper.
 pub const HELPER_VERB: &str = "node-helper";
 
-/// Entry of the binary as a helper.
+/// The whole program, when its first argument is [`HELPER_VERB`]: call it first thing in `main`, before any thread
+/// exists. `arguments` are those after the verb.
 pub fn helper(arguments: &[String]) -> std::process::ExitCode {
     sys::helper(arguments)
 }

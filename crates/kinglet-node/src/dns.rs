@@ -1,0 +1,62 @@
+//! Names inside pods.
+//!
+//! Flow: a datagram or a connection at the gateway address, port 53 -> [`zone`] (pure: what do our caches say?) -> an answer, or
+//! [`upstream`]: the host's own resolvers.
+//! Always: bounded questions in flight; whatever is not ours is forwarded as it came.
+
+mod message;
+mod server;
+mod upstream;
+mod zone;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_process::Tasks;
+use kinglet_reconcile::Kit;
+
+use crate::pod::start::Shared;
+
+/// Starts to answer.
+pub(crate) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
+    let address = SocketAddr::from((shared.engine.gateway(), 53));
+    let zone = Arc::new(zone::Zone {
+        domain: shared.options.cluster_domain.clone(),
+        gateway: shared.engine.gateway(),
+        records: Box::new(Cached(shared.kit().clone())),
+    });
+    let upstream = Arc::new(upstream::Upstream::new(&shared.resolv_conf, address.ip()));
+    if let Err(error) = server::start(address, zone, upstream, tasks).await {
+        tracing::warn!(%address, %error, "names of Services will not resolve inside pods");
+    }
+}
+
+/// What the caches know about names.
+struct Cached(Kit);
+
+impl zone::Records for Cached {
+    fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        self.0.cache::<Service>().get(namespace, name)
+    }
+
+    fn endpoints(&self, namespace: &str, name: &str) -> Vec<IpAddr> {
+        let slices = self.0.cache::<EndpointSlice>().select(namespace, [("kubernetes.io/service-name", name)]);
+        let ready = slices.iter().flat_map(|slice| slice.endpoints.iter());
+        let ready = ready.filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false));
+        let mut all: Vec<IpAddr> = ready.flat_map(|endpoint| endpoint.addresses.iter().filter_map(|address| address.parse().ok())).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    fn pod_of(&self, namespace: &str, service: &str, hostname: &str) -> Option<IpAddr> {
+        let pods = self.0.cache::<Pod>().list(namespace);
+        let found = pods.iter().find(|pod| {
+            let spec = pod.spec.as_ref();
+            spec.and_then(|spec| spec.subdomain.as_deref()) == Some(service) && spec.and_then(|spec| spec.hostname.as_deref()) == Some(hostname)
+        })?;
+        found.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
+    }
+}

@@ -1,0 +1,120 @@
+//! The sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinglet_process::Tasks;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+use crate::dns::message::{self, Kind, Reply};
+use crate::dns::upstream::Upstream;
+use crate::dns::zone::{Resolved, Zone};
+
+/// Questions that wait for a resolver at once; more are dropped, and clients ask again.
+const QUESTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 64;
+const DATAGRAM_BYTES_MAX: usize = 4096;
+const CONNECTION_IDLE: Duration = Duration::from_secs(10);
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Binds both sockets and serves them.
+pub(crate) async fn start(address: SocketAddr, zone: Arc<Zone>, upstream: Arc<Upstream>, tasks: &Tasks) -> io::Result<()> {
+    let socket = Arc::new(UdpSocket::bind(address).await?);
+    let listener = TcpListener::bind(address).await?;
+    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let (own_zone, own_upstream, own_tasks) = (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
+    tasks.spawn_cancellable("dns datagrams", async move { datagrams(socket, own_zone, own_upstream, places, own_tasks).await });
+    let connections = tasks.clone();
+    tasks.spawn_cancellable("dns connections", async move {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            };
+            let (zone, upstream) = (Arc::clone(&zone), Arc::clone(&upstream));
+            connections.spawn_cancellable("dns connection", async move {
+                let _place = place;
+                if let Err(error) = connection(stream, &zone, &upstream).await {
+                    tracing::trace!(%error, "dns connection");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn datagrams(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstream: Arc<Upstream>, places: Arc<Semaphore>, tasks: Tasks) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            tokio::time::sleep(ERROR_PAUSE).await;
+            continue;
+        };
+        let query = buffer[..length].to_vec();
+        // Our own names are answered here and now.
+        if let Some(answer) = own(&zone, &query) {
+            let _ = socket.send_to(&answer, from).await;
+            continue;
+        }
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (socket, zone, upstream) = (Arc::clone(&socket), Arc::clone(&zone), Arc::clone(&upstream));
+        tasks.spawn_cancellable("dns question", async move {
+            let _place = place;
+            if let Some(answer) = foreign(&zone, &upstream, &query, false).await {
+                let _ = socket.send_to(&answer, from).await;
+            }
+        });
+    }
+}
+
+async fn connection(mut stream: TcpStream, zone: &Zone, upstream: &Upstream) -> io::Result<()> {
+    loop {
+        let length = tokio::time::timeout(CONNECTION_IDLE, stream.read_u16()).await.map_err(io::Error::other)??;
+        let mut query = vec![0; usize::from(length)];
+        tokio::time::timeout(CONNECTION_IDLE, stream.read_exact(&mut query)).await.map_err(io::Error::other)??;
+        let answer = match own(zone, &query) {
+            Some(answer) => Some(answer),
+            None => foreign(zone, upstream, &query, true).await,
+        };
+        let Some(answer) = answer else { return Ok(()) };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        stream.write_all(&length.to_be_bytes()).await?;
+        stream.write_all(&answer).await?;
+    }
+}
+
+/// The answer, if it is ours to give without asking anybody.
+fn own(zone: &Zone, query: &[u8]) -> Option<Vec<u8>> {
+    let question = message::question(query)?;
+    match zone.resolve(&question.name) {
+        Resolved::Addresses(addresses) => message::reply(query, &Reply::Addresses(&addresses, None)),
+        Resolved::Missing => message::reply(query, &Reply::Missing(&zone.domain)),
+        Resolved::Alias(_) | Resolved::Foreign => None,
+    }
+}
+
+async fn foreign(zone: &Zone, upstream: &Upstream, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
+    if let Some(question) = message::question(query)
+        && let Resolved::Alias(target) = zone.resolve(&question.name)
+    {
+        let found = match question.kind {
+            Kind::Other => Vec::new(),
+            kind => {
+                let id = u16::from_be_bytes([query[0], query[1]]);
+                let answer = upstream.ask(&message::query(id, &target, kind)?, by_connection).await;
+                answer.map(|answer| message::addresses(&answer)).unwrap_or_default()
+            }
+        };
+        return message::reply(query, &Reply::Addresses(&found, Some(&target)));
+    }
+    match upstream.ask(query, by_connection).await {
+        Some(answer) => Some(answer),
+        None => message::reply(query, &Reply::Failed),
+    }
+}

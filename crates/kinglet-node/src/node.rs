@@ -1,0 +1,326 @@
+//! The node itself: which pods it has, and what others may ask of it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use http::Method;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_process::Tasks;
+use kinglet_reconcile::{Change, controller_of, is_deleting, key_of};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::dns;
+use crate::engine::{Engine, EngineError, preflight};
+use crate::logs::read::{LogError, LogOptions, stream};
+use crate::names::HostNames;
+use crate::options::Options;
+use crate::pod::start::{Shared, uid};
+use crate::pod::worker::{PodLogs, Signal, Worker};
+use crate::registration;
+use crate::volumes::disk;
+
+/// What programs are given when the node stops; the whole stop has 30 s.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// After their grace, killed containers are gone at once; this is for their files.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What `kubectl logs` says about a queue-proxy.
+const PROXY_LOG: &str = "This container is a part of Kinglet itself: its requests are counted, queued and drained by the gateway, whose log is Kinglet's own.\n";
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The machine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The node's own directory.
+    #[error("preparing {}: {source}", path.display())]
+    Data {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Starts nodes.
+pub struct Node;
+
+/// A running node. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// The node's own loops.
+    loops: Tasks,
+    /// Pods, apart from the loops: they outlive them at the stop.
+    pods: Tasks,
+    workers: Mutex<HashMap<(String, String), Entry>>,
+}
+
+struct Entry {
+    uid: String,
+    signal: watch::Sender<Signal>,
+    logs: Arc<Mutex<PodLogs>>,
+}
+
+impl Node {
+    /// Says in one sentence why this process cannot run a node, if it cannot.
+    pub fn preflight() -> Result<(), EngineError> {
+        preflight()
+    }
+
+    /// Clears away what an earlier life of this data directory left, then runs the pods that are bound to this node.
+    ///
+    /// Guarantees: when this returns, DNS answers on [`NodeHandle::gateway_ip`], and the first listing of Pods is taken in as
+    /// soon as the caches have it. Assumes: one node per data directory (the caller holds its lock).
+    pub async fn start(options: Options) -> Result<NodeHandle, NodeError> {
+        preflight()?;
+        let data = options.data_dir.clone();
+        let prepared = tokio::task::spawn_blocking({
+            let data = data.clone();
+            move || prepare(&data)
+        });
+        prepared.await.map_err(std::io::Error::other).and_then(|done| done).map_err(|source| NodeError::Data { path: data.clone(), source })?;
+        let loops = options.kit.tasks().child();
+        // Pods are not children of anybody's tasks: they end by themselves when the node is stopped.
+        let pods = Tasks::new();
+        let engine = Engine::open(&HostNames::new(&data), options.helper.clone(), options.parked, &loops).await?;
+        let (node_cpu_milli, node_memory_bytes) = registration::capacity();
+        let shared = Arc::new(Shared {
+            engine,
+            node_cpu_milli,
+            node_memory_bytes,
+            resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            options,
+        });
+        warm_caches(&shared);
+        dns::start(&shared, &loops).await;
+        registration::start(&shared, &loops);
+        let node = NodeHandle(Arc::new(Inner { shared, loops: loops.clone(), pods, workers: Mutex::default() }));
+        let this = node.clone();
+        loops.spawn_cancellable("pods", async move { this.follow_pods().await });
+        let this = node.clone();
+        loops.spawn_cancellable("volume sources", async move { this.follow_sources().await });
+        Ok(node)
+    }
+}
+
+/// Their first listing is complete before the first pod needs it.
+fn warm_caches(shared: &Shared) {
+    let kit = shared.kit();
+    kit.cache::<Pod>();
+    kit.cache::<ConfigMap>();
+    kit.cache::<Secret>();
+    kit.cache::<ServiceAccount>();
+    kit.cache::<Service>();
+    kit.cache::<EndpointSlice>();
+}
+
+fn prepare(data: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(data)?;
+    disk::open_memory(data)?;
+    // Pods of an earlier life are gone, and so are their files.
+    match std::fs::remove_dir_all(data.join("pods")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl NodeHandle {
+    /// The host's address on the pod network: the local gateway (port 80), the DNS server (53) and the API (its port) belong there.
+    pub fn gateway_ip(&self) -> Ipv4Addr {
+        self.0.shared.engine.gateway()
+    }
+
+    /// Whether a pod of this node may have that address.
+    pub fn is_pod_address(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.0.shared.engine.is_pod_address(address))
+    }
+
+    /// Pods that this node runs now.
+    pub fn pod_count(&self) -> usize {
+        self.0.workers.lock().len()
+    }
+
+    /// The log of a container, as `kubectl logs` shows it.
+    pub fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> Result<BoxStream<'static, std::io::Result<Bytes>>, LogError> {
+        let object = self.0.shared.kit().cache::<Pod>().get(namespace, pod);
+        let logs = {
+            let workers = self.0.workers.lock();
+            let entry = workers.get(&(namespace.to_owned(), pod.to_owned())).ok_or_else(|| LogError::NoPod(pod.to_owned()))?;
+            Arc::clone(&entry.logs)
+        };
+        let (name, found) = {
+            let logs = logs.lock();
+            let name = match options.container.as_deref().filter(|name| !name.is_empty()) {
+                Some(name) => name.to_owned(),
+                None => {
+                    let annotated = object.as_ref().and_then(|object| object.metadata.annotations.as_ref()?.get("kubectl.kubernetes.io/default-container").cloned());
+                    match (annotated, logs.containers.as_slice()) {
+                        (Some(name), _) => name,
+                        (None, [(only, _)]) => only.clone(),
+                        (None, all) => {
+                            let choices = all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+                            return Err(LogError::Ambiguous { pod: pod.to_owned(), choices });
+                        }
+                    }
+                }
+            };
+            let found = logs.containers.iter().find(|(known, _)| *known == name).map(|(_, logs)| logs.clone());
+            (name, found)
+        };
+        let found = found.ok_or_else(|| LogError::NoContainer { pod: pod.to_owned(), container: name.clone() })?;
+        if found.proxy {
+            return Ok(futures_util::stream::once(async { Ok(Bytes::from_static(PROXY_LOG.as_bytes())) }).boxed());
+        }
+        let log = if options.previous {
+            found.previous.ok_or_else(|| LogError::NoPrevious { pod: pod.to_owned(), container: name.clone() })?
+        } else {
+            let reason = found.waiting.clone();
+            found.current.ok_or_else(|| LogError::NotStarted { pod: pod.to_owned(), container: name.clone(), reason })?
+        };
+        let stream = stream(log, options).map_err(|error| LogError::Unreadable { container: name, why: error.to_string() })?;
+        Ok(stream.boxed())
+    }
+
+    /// Ends all containers and takes everything off the host. The Pods stay in the API; the next life replaces them.
+    pub async fn stop(&self) {
+        self.0.loops.shutdown(Duration::from_secs(2)).await;
+        for entry in self.0.workers.lock().values() {
+            entry.signal.send_modify(|signal| signal.stop = Some(STOP_GRACE));
+        }
+        if !self.0.pods.shutdown(STOP_GRACE + STOP_TIMEOUT).await {
+            tracing::warn!("some pods did not end in time; the next start ends them");
+        }
+        self.0.workers.lock().clear();
+        self.0.shared.engine.close().await;
+        let data = self.0.shared.options.data_dir.clone();
+        let _ = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+    }
+
+    async fn follow_pods(&self) {
+        let cache = self.0.shared.kit().cache::<Pod>();
+        cache.wait_synced().await;
+        let mut changes = cache.subscribe();
+        while let Some(change) = changes.recv().await {
+            match change {
+                Change::Applied { new, .. } => self.offer(&new).await,
+                Change::Deleted(last) => self.forget(&last),
+                Change::Resync => {
+                    let all = cache.all();
+                    let gone: Vec<_> = {
+                        let workers = self.0.workers.lock();
+                        let alive = |key: &(String, String), entry: &Entry| cache.get(&key.0, &key.1).is_some_and(|pod| uid(&pod) == entry.uid);
+                        workers.iter().filter(|(key, entry)| !alive(key, entry)).map(|(_, entry)| entry.signal.clone()).collect()
+                    };
+                    for signal in gone {
+                        signal.send_modify(|signal| signal.pod = None);
+                    }
+                    for pod in &all {
+                        self.offer(pod).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in a Pod as the API has it now.
+    async fn offer(&self, pod: &Arc<Pod>) {
+        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(&self.0.shared.options.node_name);
+        if !ours {
+            return;
+        }
+        let key = key_of(&**pod);
+        let key = (key.namespace.to_string(), key.name.to_string());
+        {
+            let workers = self.0.workers.lock();
+            if let Some(entry) = workers.get(&key) {
+                if entry.uid == uid(pod) {
+                    entry.signal.send_modify(|signal| signal.pod = Some(Arc::clone(pod)));
+                    return;
+                }
+                // Its successor came before we heard that it is gone.
+                entry.signal.send_modify(|signal| signal.pod = None);
+            }
+        }
+        let status = pod.status.as_ref();
+        if is_deleting(&**pod) {
+            self.delete(pod).await;
+            return;
+        }
+        if status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed") {
+            return;
+        }
+        let from_earlier_life = status.is_some_and(|status| status.start_time.is_some());
+        if from_earlier_life && controller_of(&**pod).is_some() {
+            self.delete(pod).await;
+            return;
+        }
+        self.adopt(key, pod);
+    }
+
+    fn adopt(&self, key: (String, String), pod: &Arc<Pod>) {
+        let (signal, receiver) = watch::channel(Signal { pod: Some(Arc::clone(pod)), refresh: 0, stop: None });
+        let logs = Arc::<Mutex<PodLogs>>::default();
+        let worker = Worker::new(Arc::clone(&self.0.shared), Arc::clone(pod), receiver, Arc::clone(&logs), Tasks::new());
+        let own = uid(pod).to_owned();
+        self.0.workers.lock().insert(key.clone(), Entry { uid: own.clone(), signal, logs });
+        let this = self.clone();
+        self.0.pods.spawn("pod", async move {
+            Box::pin(worker.run()).await;
+            let mut workers = this.0.workers.lock();
+            if workers.get(&key).is_some_and(|entry| entry.uid == own) {
+                workers.remove(&key);
+            }
+        });
+    }
+
+    fn forget(&self, pod: &Pod) {
+        let key = key_of(pod);
+        let workers = self.0.workers.lock();
+        if let Some(entry) = workers.get(&(key.namespace.to_string(), key.name.to_string()))
+            && entry.uid == uid(pod)
+        {
+            entry.signal.send_modify(|signal| signal.pod = None);
+        }
+    }
+
+    /// Lets a Pod go whose containers are not (or no longer) here.
+    async fn delete(&self, pod: &Pod) {
+        let key = key_of(pod);
+        let path = format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name);
+        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid(pod)}});
+        if let Err(error) = self.0.shared.kit().call(Method::DELETE, &path, Some(&body)).await {
+            tracing::debug!(pod = %key, %error, "a pod of an earlier life could not be deleted");
+        }
+    }
+
+    /// Tells workers when something that volumes are made of changes.
+    async fn follow_sources(&self) {
+        let kit = self.0.shared.kit();
+        let mut maps = kit.cache::<ConfigMap>().subscribe();
+        let mut secrets = kit.cache::<Secret>().subscribe();
+        loop {
+            let namespace = tokio::select! {
+                Some(change) = maps.recv() => change.object().and_then(|map| map.metadata.namespace.clone()),
+                Some(change) = secrets.recv() => change.object().and_then(|secret| secret.metadata.namespace.clone()),
+                else => return,
+            };
+            let Some(namespace) = namespace else { continue };
+            for (_, entry) in self.0.workers.lock().iter().filter(|((of, _), _)| *of == namespace) {
+                entry.signal.send_modify(|signal| signal.refresh += 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a pod needs next: pure.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::pod::backoff;
+use crate::pod::member::{Ending, Member, Role, Stage};
+
+/// A pull that failed is shown as such for a moment, then as waiting for the next try (as a kubelet shows it).
+pub(crate) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
+
+/// When containers begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl RestartPolicy {
+    pub(crate) fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Next {
+    /// Members to start.
+    pub(crate) start: Vec<usize>,
+    /// Nothing will run any more; whether all went well.
+    pub(crate) finished: Option<bool>,
+    /// Look again then, if nothing happens before.
+    pub(crate) wake: Option<Timestamp>,
+}
+
+/// Decides from what is known about all members.
+pub(crate) fn next(members: &[Member], policy: RestartPolicy, now: Timestamp) -> Next {
+    let mut next = Next::default();
+    for (index, member) in members.iter().enumerate().filter(|(_, member)| matches!(member.role, Role::Init | Role::Sidecar)) {
+        let sidecar = member.role == Role::Sidecar;
+        let policy = if sidecar { RestartPolicy::Always } else { policy };
+        match &member.stage {
+            Stage::Ended(ending) if !sidecar && ending.code == 0 => continue,
+            Stage::Ended(_) if policy == RestartPolicy::Never => {
+                next.finished = Some(false);
+                return next;
+            }
+            _ => consider(&mut next, index, member, policy_for_init(policy), now),
+        }
+        if !(sidecar && member.has_started()) {
+            return next;
+        }
+    }
+    let apps = || members.iter().enumerate().filter(|(_, member)| matches!(member.role, Role::App | Role::Proxy));
+    for (index, member) in apps() {
+        consider(&mut next, index, member, policy, now);
+    }
+    let mut endings = apps().filter(|(_, member)| member.role == Role::App).map(|(_, member)| match &member.stage {
+        Stage::Ended(ending) if !begins_again(policy, ending) => Some(ending.code == 0),
+        _ => None,
+    });
+    if let Some(well) = endings.try_fold(true, |well, ended| ended.map(|good| well && good))
+        && apps().any(|(_, member)| member.role == Role::App)
+    {
+        next.finished = Some(well);
+        next.start.clear();
+        next.wake = None;
+    }
+    next
+}
+
+/// An init container that failed is tried again unless the pod says never.
+fn policy_for_init(policy: RestartPolicy) -> RestartPolicy {
+    if policy == RestartPolicy::Never { RestartPolicy::Never } else { RestartPolicy::Always }
+}
+
+fn begins_again(policy: RestartPolicy, ending: &Ending) -> bool {
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => ending.code != 0,
+        RestartPolicy::Never => false,
+    }
+}
+
+fn consider(next: &mut Next, index: usize, member: &Member, policy: RestartPolicy, now: Timestamp) {
+    let at = match &member.stage {
+        Stage::Created => now,
+        Stage::Starting | Stage::Running { .. } => return,
+        Stage::Held { until, since, reason, .. } => {
+            let shown_until = later(*since, PULL_ERROR_SHOWN);
+            if *reason == "ErrImagePull" && shown_until > now {
+                wake(next, shown_until);
+            }
+            *until
+        }
+        Stage::Ended(ending) if begins_again(policy, ending) => restart_at(member, ending),
+        Stage::Ended(_) => return,
+    };
+    if at <= now {
+        next.start.push(index);
+    } else {
+        wake(next, at);
+    }
+}
+
+fn wake(next: &mut Next, at: Timestamp) {
+    next.wake = Some(next.wake.map_or(at, |known| known.min(at)));
+}
+
+/// When an ended member begins again.
+pub(crate) fn restart_at(member: &Member, ending: &Ending) -> Timestamp {
+    later(ending.finished_at, backoff::after_crash(member.crashes))
+}
+
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Container;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("time")
+    }
+
+    fn ended(code: i32, second: i64) -> Stage {
+        Stage::Ended(Ending {
+            code,
+            signal: None,
+            reason: if code == 0 { "Completed" } else { "Error" },
+            message: String::new(),
+            started_at: None,
+            finished_at: at(second),
+            container_id: String::new(),
+        })
+    }
+
+    fn member(role: Role, stage: Stage) -> Member {
+        Member { stage, crashes: 2, ..Member::new(&Container::default(), role) }
+    }
+
+    fn running() -> Stage {
+        Stage::Running { since: at(0) }
+    }
+
+    #[test]
+    fn a_row_per_situation() {
+        use RestartPolicy::{Always, Never, OnFailure};
+        let start = |indexes: &[usize]| Next { start: indexes.to_vec(), ..Next::default() };
+        let finished = |well| Next { finished: Some(well), ..Next::default() };
+        let wake = |second| Next { wake: Some(at(second)), ..Next::default() };
+        let held = Stage::Held { reason: "CreateContainerConfigError", message: String::new(), since: at(100), until: at(110) };
+        let pull = Stage::Held { reason: "ErrImagePull", message: String::new(), since: at(100), until: at(110) };
+        let rows = [
+            ("all begin together", vec![member(Role::App, Stage::Created), member(Role::Proxy, Stage::Created)], Always, start(&[0, 1])),
+            ("init first", vec![member(Role::Init, Stage::Created), member(Role::App, Stage::Created)], Always, start(&[0])),
+            ("init under way", vec![member(Role::Init, running()), member(Role::App, Stage::Created)], Always, start(&[])),
+            ("init done", vec![member(Role::Init, ended(0, 1)), member(Role::App, Stage::Created)], Always, start(&[1])),
+            ("init failed, never again", vec![member(Role::Init, ended(1, 1)), member(Role::App, Stage::Created)], Never, finished(false)),
+            ("init failed, again after the back-off", vec![member(Role::Init, ended(1, 95)), member(Role::App, Stage::Created)], OnFailure, wake(105)),
+            ("sidecar up", vec![member(Role::Sidecar, running()), member(Role::App, Stage::Created)], Always, start(&[1])),
+            ("sidecar not up", vec![member(Role::Sidecar, Stage::Starting), member(Role::App, Stage::Created)], Always, start(&[])),
+            ("crashed, waits", vec![member(Role::App, ended(1, 95)), member(Role::App, running())], Always, wake(105)),
+            ("crashed, waited", vec![member(Role::App, ended(1, 80)), member(Role::App, running())], Always, start(&[0])),
+            ("ended well, always again", vec![member(Role::App, ended(0, 80))], Always, start(&[0])),
+            ("ended well", vec![member(Role::App, ended(0, 80)), member(Role::Proxy, running())], OnFailure, finished(true)),
+            ("ended badly, never again", vec![member(Role::App, ended(0, 80)), member(Role::App, ended(3, 80))], Never, finished(false)),
+            ("one still runs", vec![member(Role::App, ended(0, 80)), member(Role::App, running())], Never, start(&[])),
+            ("held", vec![member(Role::App, held)], Always, wake(110)),
+            ("pull failed a moment ago", vec![member(Role::App, pull)], Always, wake(101)),
+        ];
+        for (name, members, policy, expected) in rows {
+            assert_eq!(next(&members, policy, at(100)), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,672 @@
+//! The task that looks after one pod.
+//!
+//! One loop: what the API says, what containers do, what probes find and what the clock says come in; [`lifecycle::next`]
+//! decides; containers are started by tasks of the pod that answer with a message. Nothing but the write of the status
+//! is waited for inside the loop.
+
+mod ending;
+mod report;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kinglet_process::Tasks;
+use kinglet_reconcile::Severity;
+use kinglet_reconcile::version_of;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::cell::Container;
+use crate::logs::Log;
+use crate::pod::backoff;
+use crate::pod::hooks;
+use crate::pod::lifecycle::{self, RestartPolicy, later};
+use crate::pod::member::{self, Ending, Member, Role, Stage};
+use crate::pod::start::{self, Ground, Hold, Shared, SharedGround, Started, uid};
+use crate::probe::check::Target;
+use crate::probe::tally::Verdict;
+use crate::probe::watch::Finding;
+use crate::probe::{self, Purpose, connect};
+use crate::sys::process::Exit;
+use crate::volumes::PodDirectories;
+
+/// Messages of one pod's tasks that may wait; each task waits when it is full.
+const MESSAGES_MAX: usize = 64;
+/// Changes on the way to readiness are told together: a pod that is ready sooner needs one write.
+const REPORT_DELAY: Duration = Duration::from_millis(60);
+/// A status that could not be written is tried again.
+const REPORT_RETRY: Duration = Duration::from_secs(1);
+/// Tokens and files from the API are brought up to date this often even if nobody says that they changed.
+const REFRESH_PERIOD: Duration = Duration::from_secs(40 * 60);
+/// Changed ConfigMaps and Secrets reach volumes after a short rest, so that several changes are one.
+const REFRESH_DELAY: Duration = Duration::from_millis(200);
+/// What is kept of a container's last words (Kubernetes' bounds).
+const LAST_WORDS_BYTES_MAX: usize = 4096;
+const LAST_WORDS_LINES_MAX: usize = 80;
+const LAST_WORDS_FROM_LOG_BYTES_MAX: usize = 2048;
+/// After its end a container's pipes may still be held by nobody; the log is complete when they close.
+const LOG_END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the node tells a worker; the latest wins.
+#[derive(Clone, Debug)]
+pub(crate) struct Signal {
+    /// The object; `None` when it is gone from the API.
+    pub(crate) pod: Option<Arc<Pod>>,
+    /// Goes up when a ConfigMap or Secret of the namespace changed.
+    pub(crate) refresh: u64,
+    /// The node stops: end what runs within this time, leave the object alone.
+    pub(crate) stop: Option<Duration>,
+}
+
+/// Logs of one pod, for readers outside of the worker.
+#[derive(Debug, Default)]
+pub(crate) struct PodLogs {
+    /// In the Pod's order.
+    pub(crate) containers: Vec<(String, ContainerLogs)>,
+}
+
+/// Logs of one container.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContainerLogs {
+    pub(crate) proxy: bool,
+    pub(crate) current: Option<Arc<Log>>,
+    pub(crate) previous: Option<Arc<Log>>,
+    pub(crate) waiting: String,
+}
+
+/// What a pod's tasks tell their worker.
+enum Message {
+    Started { index: usize, attempt: u32, result: Box<Result<Started, Hold>> },
+    Exited { index: usize, attempt: u32, exit: Exit, out_of_memory: bool, last_words: String },
+    Found { index: usize, attempt: u32, finding: Finding },
+    PostStartFailed { index: usize, attempt: u32, message: String },
+    Drained,
+}
+
+/// A member's process and what belongs to it.
+struct Live {
+    container: Arc<Container>,
+    stop_signal: i32,
+    target: Target,
+    probes: Tasks,
+    /// Holds the image's layers.
+    _image: Arc<kinglet_image::ReadyImage>,
+}
+
+/// Ending a pod.
+struct Stopping {
+    /// When patience ends.
+    deadline: Instant,
+    /// SIGTERM has been sent.
+    asked: bool,
+    killed: bool,
+    /// The node stops; the API is left alone.
+    quietly: bool,
+}
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    signal: watch::Receiver<Signal>,
+    logs: Arc<Mutex<PodLogs>>,
+    pod: Arc<Pod>,
+    gone: bool,
+    members: Vec<Member>,
+    live: HashMap<usize, Live>,
+    ground: SharedGround,
+    directories: PodDirectories,
+    sender: mpsc::Sender<Message>,
+    messages: mpsc::Receiver<Message>,
+    tasks: Tasks,
+    start_time: Timestamp,
+    stopping: Option<Stopping>,
+    finished: Option<bool>,
+    written: Option<PodStatus>,
+    report_at: Option<Instant>,
+    refresh_at: Instant,
+    refreshed: u64,
+    proxy_probe: Option<Tasks>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, pod: Arc<Pod>, signal: watch::Receiver<Signal>, logs: Arc<Mutex<PodLogs>>, tasks: Tasks) -> Self {
+        let mut members = member::of(&pod, &shared.options.queue_image_prefixes);
+        // A pod of an earlier life goes on counting.
+        let before = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()));
+        for status in before.filter(|status| status.container_id.is_some()) {
+            if let Some(member) = members.iter_mut().find(|member| member.name == status.name) {
+                member.restarts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
+            }
+        }
+        logs.lock().containers = members
+            .iter()
+            .map(|member| (member.name.clone(), ContainerLogs { proxy: member.role == Role::Proxy, waiting: "ContainerCreating".to_owned(), ..Default::default() }))
+            .collect();
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
+        let start_time = shared.kit().now();
+        let refreshed = signal.borrow().refresh;
+        Self {
+            shared,
+            signal,
+            logs,
+            pod,
+            gone: false,
+            members,
+            live: HashMap::new(),
+            ground: SharedGround::default(),
+            directories,
+            sender,
+            messages,
+            tasks,
+            start_time,
+            stopping: None,
+            finished: None,
+            written: None,
+            report_at: None,
+            refresh_at: Instant::now() + REFRESH_PERIOD,
+            refreshed,
+            proxy_probe: None,
+        }
+    }
+
+    /// Runs until the pod is gone and nothing of it is left.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.notice();
+            let wake = self.decide();
+            self.report().await;
+            if self.is_over() {
+                break;
+            }
+            let now = Instant::now();
+            let mut until = self.refresh_at;
+            for at in [wake, self.report_at, self.stopping.as_ref().filter(|stopping| !stopping.killed).map(|stopping| stopping.deadline)].into_iter().flatten() {
+                until = until.min(at);
+            }
+            tokio::select! {
+                message = self.messages.recv() => {
+                    if let Some(message) = message {
+                        self.take(message);
+                    }
+                    // What came in the meantime belongs to the same report.
+                    while let Ok(message) = self.messages.try_recv() {
+                        self.take(message);
+                    }
+                }
+                changed = self.signal.changed() => {
+                    if changed.is_err() {
+                        self.begin_stop(Duration::ZERO, true);
+                    }
+                }
+                () = tokio::time::sleep_until(until.max(now)) => {
+                    if Instant::now() >= self.refresh_at {
+                        self.refresh().await;
+                    }
+                }
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Takes in what the node says.
+    fn notice(&mut self) {
+        let signal = self.signal.borrow_and_update().clone();
+        match signal.pod {
+            Some(pod) => {
+                if version_of(&pod.metadata) >= version_of(&self.pod.metadata) {
+                    if pod.metadata.generation != self.pod.metadata.generation || pod.metadata.deletion_timestamp != self.pod.metadata.deletion_timestamp {
+                        self.report_soon();
+                    }
+                    self.pod = pod;
+                }
+                if self.pod.metadata.deletion_timestamp.is_some() {
+                    let seconds = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
+                    self.begin_stop(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)), false);
+                }
+            }
+            None => {
+                self.gone = true;
+                self.begin_stop(Duration::ZERO, true);
+            }
+        }
+        if let Some(grace) = signal.stop {
+            self.begin_stop(grace, true);
+        }
+        if signal.refresh != self.refreshed {
+            self.refreshed = signal.refresh;
+            self.refresh_at = self.refresh_at.min(Instant::now() + REFRESH_DELAY);
+        }
+    }
+
+    /// Starts what is due; gives when to look again.
+    fn decide(&mut self) -> Option<Instant> {
+        if self.stopping.is_some() || self.finished.is_some() {
+            self.stop_further();
+            return None;
+        }
+        let policy = RestartPolicy::parse(self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+        let now = self.shared.kit().now();
+        let next = lifecycle::next(&self.members, policy, now);
+        for index in next.start {
+            self.start(index, now);
+        }
+        if let Some(well) = next.finished {
+            self.finish(well);
+            return None;
+        }
+        next.wake.map(|at| {
+            let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            Instant::now() + left + Duration::from_millis(1)
+        })
+    }
+
+    fn start(&mut self, index: usize, now: Timestamp) {
+        let proxied = self.is_proxied();
+        let member = &mut self.members[index];
+        if member.role == Role::Proxy {
+            member.stage = Stage::Running { since: now };
+            member.container_id = container_id(uid(&self.pod), &member.name, 0);
+            member.image_id = member.image.clone();
+            for (reason, message) in [("Created", "Created container: queue-proxy"), ("Started", "Started container queue-proxy")] {
+                self.shared.event(&self.pod, Some(member::QUEUE_PROXY), Severity::Normal, reason, message);
+            }
+            self.report_soon();
+            self.watch_proxy();
+            return;
+        }
+        if let Stage::Ended(ending) = &member.stage {
+            member.last = Some(ending.clone());
+            member.restarts += 1;
+        }
+        if !matches!(member.stage, Stage::Created) {
+            member.attempt += 1;
+        }
+        member.stage = Stage::Starting;
+        let (name, attempt) = (member.name.clone(), member.attempt);
+        let (shared, pod, ground, sender) = (Arc::clone(&self.shared), Arc::clone(&self.pod), Arc::clone(&self.ground), self.sender.clone());
+        // Cancelled half way, or with nobody to hear the answer, what was started is dropped and dies.
+        self.tasks.spawn_cancellable("container start", async move {
+            let result = Box::new(start::container(&shared, &pod, &name, attempt, &ground).await);
+            let _ = sender.send(Message::Started { index, attempt, result }).await;
+        });
+        if !proxied || self.written.is_some() {
+            self.report_soon();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Started { index, attempt, result } => match *result {
+                Ok(started) => self.begin(index, attempt, started),
+                Err(hold) => self.hold(index, hold),
+            },
+            Message::Exited { index, attempt, exit, out_of_memory, last_words } => {
+                if self.members[index].attempt == attempt {
+                    self.ended(index, exit, out_of_memory, last_words);
+                }
+            }
+            Message::Found { index, attempt, finding } => {
+                if self.members[index].attempt == attempt {
+                    self.found(index, finding);
+                }
+            }
+            Message::PostStartFailed { index, attempt, message } => {
+                if self.members[index].attempt == attempt && self.members[index].is_running() {
+                    let name = self.members[index].name.clone();
+                    self.shared.event(&self.pod, Some(&name), Severity::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                    self.kill(index, "failed postStart hook");
+                }
+            }
+            Message::Drained => {
+                if let Some(stopping) = &mut self.stopping {
+                    stopping.asked = true;
+                    self.ask_all_to_end();
+                }
+            }
+        }
+    }
+
+    /// A container runs.
+    fn begin(&mut self, index: usize, attempt: u32, started: Started) {
+        let Started { running, image, process, stop_signal } = started;
+        let now = self.shared.kit().now();
+        let Some(ground) = self.ground.get().cloned() else { return };
+        let member = &mut self.members[index];
+        member.stage = Stage::Running { since: now };
+        member.image_id.clone_from(&image.digest);
+        member.container_id = container_id(uid(&self.pod), &member.name, attempt);
+        member.failures = 0;
+        member.started = member.started.map(|_| false);
+        member.passed = if member.role == Role::Proxy { member.passed } else { member.passed.map(|_| false) };
+        let name = member.name.clone();
+        let path = self.directories.disk.join("logs").join(&name).join(format!("{attempt}.log"));
+        let log = match Log::create(path) {
+            Ok(log) => Some(Arc::new(log)),
+            Err(error) => {
+                tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "no log can be kept");
+                None
+            }
+        };
+        self.keep_log(&name, log.clone());
+        let crate::cell::Running { process: container, stdout, stderr } = running;
+        if let Some(log) = &log {
+            self.tasks.spawn("container log", crate::logs::write::run(Arc::clone(log), stdout, stderr, self.shared.kit().clock().clone()));
+        }
+        self.await_exit(index, attempt, Arc::clone(&container), log);
+        let target = Target {
+            engine: self.shared.engine.clone(),
+            sandbox: Arc::clone(&ground.sandbox),
+            container: Some(Arc::clone(&container)),
+            process: Some(process),
+        };
+        let live = Live { container, stop_signal, target, probes: self.tasks.child(), _image: image };
+        self.live.insert(index, live);
+        self.report_soon();
+        if self.stopping.is_some() || self.finished.is_some() {
+            self.kill(index, "the pod is ending");
+            return;
+        }
+        self.after_start(index, attempt);
+        self.watch(index, attempt);
+    }
+
+    fn keep_log(&self, name: &str, log: Option<Arc<Log>>) {
+        let mut logs = self.logs.lock();
+        if let Some((_, kept)) = logs.containers.iter_mut().find(|(known, _)| known == name) {
+            kept.previous = kept.current.take();
+            kept.current = log;
+        }
+    }
+
+    fn await_exit(&self, index: usize, attempt: u32, container: Arc<Container>, log: Option<Arc<Log>>) {
+        let Some(spec) = member::container(&self.pod, &self.members[index].name) else { return };
+        let from_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let file = self.directories.termination_log(&self.members[index].name, attempt);
+        let sender = self.sender.clone();
+        self.tasks.spawn("container exit", async move {
+            let exit = container.wait().await;
+            let out_of_memory = exit != Exit::Code(0) && container.was_out_of_memory();
+            let mut last_words = read_bounded(&file, LAST_WORDS_BYTES_MAX);
+            if last_words.is_empty()
+                && from_log
+                && exit != Exit::Code(0)
+                && let Some(log) = log
+            {
+                let mut state = log.state();
+                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended)).await;
+                last_words = log.tail(LAST_WORDS_LINES_MAX, LAST_WORDS_FROM_LOG_BYTES_MAX);
+            }
+            let _ = sender.send(Message::Exited { index, attempt, exit, out_of_memory, last_words }).await;
+        });
+    }
+
+    fn after_start(&self, index: usize, attempt: u32) {
+        let Some(container) = member::container(&self.pod, &self.members[index].name) else { return };
+        let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return };
+        let hook = hooks::of(handler, container, false);
+        let Some(live) = self.live.get(&index) else { return };
+        let (target, sender) = (live.target.clone(), self.sender.clone());
+        live.probes.spawn_cancellable("postStart hook", async move {
+            let result = match hook {
+                Ok(Some(hook)) => hooks::run(hook, &target, Duration::from_secs(3600)).await,
+                Ok(None) => Ok(()),
+                Err(message) => Err(message),
+            };
+            if let Err(message) = result {
+                let _ = sender.send(Message::PostStartFailed { index, attempt, message }).await;
+            }
+        });
+    }
+
+    /// Starts the probes of a container: the startup probe alone at first.
+    fn watch(&mut self, index: usize, attempt: u32) {
+        let Some(container) = member::container(&self.pod, &self.members[index].name) else { return };
+        let plans = match probe::plan::of(container) {
+            Ok(plans) => plans,
+            Err(message) => {
+                self.shared.event(&self.pod, Some(&container.name), Severity::Warning, "Unhealthy", message);
+                return;
+            }
+        };
+        let waits_for_startup = self.members[index].started == Some(false);
+        let Some(live) = self.live.get(&index) else { return };
+        for plan in plans.into_iter().filter(|plan| (plan.purpose == Purpose::Startup) == waits_for_startup) {
+            let tell = move |finding| Message::Found { index, attempt, finding };
+            live.probes.spawn_cancellable("probe", probe::watch::run(plan, live.target.clone(), self.sender.clone(), tell));
+        }
+        self.watch_proxy();
+    }
+
+    /// Asks the questions of the queue-proxy, once it "runs" and there is a pod to ask.
+    fn watch_proxy(&mut self) {
+        let Some(index) = self.members.iter().position(|member| member.role == Role::Proxy) else { return };
+        if self.proxy_probe.is_some() || !self.members[index].is_running() {
+            return;
+        }
+        let Some(ground) = self.ground.get().cloned() else { return };
+        if !self.members.iter().any(|member| member.role == Role::App && member.is_running()) {
+            return;
+        }
+        let Some(container) = member::container(&self.pod, member::QUEUE_PROXY) else { return };
+        let variables = container.env.iter().flatten();
+        let encoded = variables.filter(|variable| variable.name == "SERVING_READINESS_PROBE").find_map(|variable| variable.value.as_deref());
+        let attempt = self.members[index].attempt;
+        let probe = self.tasks.child();
+        match probe::plan::of_queue_proxy(container, encoded) {
+            Ok(Some(plan)) => {
+                let target = Target { engine: self.shared.engine.clone(), sandbox: Arc::clone(&ground.sandbox), container: None, process: None };
+                let tell = move |finding| Message::Found { index, attempt, finding };
+                probe.spawn_cancellable("readiness", probe::watch::run(plan, target, self.sender.clone(), tell));
+            }
+            Ok(None) => self.members[index].passed = Some(true),
+            Err(message) => self.shared.event(&self.pod, Some(member::QUEUE_PROXY), Severity::Warning, "Unhealthy", message),
+        }
+        self.proxy_probe = Some(probe);
+    }
+
+    fn found(&mut self, index: usize, finding: Finding) {
+        let name = self.members[index].name.clone();
+        match finding {
+            Finding::Complaint(purpose, message) => {
+                if self.stopping.is_none() {
+                    let text = format!("{} probe failed: {message}", purpose.name());
+                    self.shared.event(&self.pod, Some(&name), Severity::Warning, "Unhealthy", text);
+                }
+            }
+            Finding::OnlyInside(port) => {
+                self.shared.event(
+                    &self.pod,
+                    Some(&name),
+                    Severity::Normal,
+                    "LoopbackOnly",
+                    format!("the program listens on 127.0.0.1:{port} only; requests are carried there"),
+                );
+                if let Some(ground) = self.ground.get().cloned() {
+                    let tasks = self.tasks.clone();
+                    self.tasks.spawn_cancellable("loopback bridge", async move {
+                        if let Err(error) = connect::bridge(&ground.sandbox, port, &tasks).await {
+                            tracing::warn!(port, %error, "a program that listens on loopback only cannot be reached");
+                        }
+                    });
+                }
+            }
+            Finding::Verdict(purpose, verdict, message) => self.judged(index, purpose, verdict, &message),
+        }
+    }
+
+    fn judged(&mut self, index: usize, purpose: Purpose, verdict: Verdict, _message: &str) {
+        let member = &mut self.members[index];
+        let attempt = member.attempt;
+        match (purpose, verdict) {
+            (Purpose::Readiness, verdict) => {
+                let draining = self.stopping.is_some() && member.role == Role::Proxy;
+                member.passed = Some(verdict == Verdict::Passed && !draining);
+                self.report_soon();
+            }
+            (Purpose::Startup, Verdict::Passed) => {
+                member.started = Some(true);
+                self.report_soon();
+                self.watch(index, attempt);
+            }
+            (Purpose::Startup, Verdict::Failed) => self.kill(index, "failed startup probe, will be restarted"),
+            (Purpose::Liveness, Verdict::Failed) => self.kill(index, "failed liveness probe, will be restarted"),
+            (Purpose::Liveness, Verdict::Passed) => {}
+        }
+    }
+
+    /// Ends one container whose pod goes on (or that came too late); SIGTERM first, SIGKILL after the pod's grace.
+    fn kill(&mut self, index: usize, why: &str) {
+        let Some(live) = self.live.get(&index) else { return };
+        let name = &self.members[index].name;
+        self.shared.event(&self.pod, Some(name), Severity::Normal, "Killing", format!("Container {name} {why}"));
+        live.probes.cancel();
+        let grace = if self.stopping.is_some() { Duration::ZERO } else { self.grace() };
+        let (container, signal) = (Arc::clone(&live.container), live.stop_signal);
+        self.tasks.spawn("container kill", async move {
+            if !grace.is_zero() {
+                let _ = container.terminate(signal);
+                if tokio::time::timeout(grace, container.wait()).await.is_ok() {
+                    return;
+                }
+            }
+            let _ = container.kill();
+        });
+    }
+
+    fn grace(&self) -> Duration {
+        let seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// A container did not begin.
+    fn hold(&mut self, index: usize, hold: Hold) {
+        let now = self.shared.kit().now();
+        let member = &mut self.members[index];
+        tracing::debug!(pod = self.pod.metadata.name, container = member.name, reason = hold.reason, message = hold.message, "container not started");
+        if hold.crashed {
+            member.crashes += 1;
+            member.container_id = container_id(uid(&self.pod), &member.name, member.attempt);
+            member.stage = Stage::Ended(Ending {
+                code: 128,
+                signal: None,
+                reason: hold.reason,
+                message: hold.message,
+                started_at: None,
+                finished_at: now,
+                container_id: member.container_id.clone(),
+            });
+            self.tell_back_off(index, now);
+        } else {
+            member.failures += 1;
+            let mut delay = backoff::after_failure(member.failures);
+            // The machine or a missing object: looked at again soon, as a kubelet's sync does.
+            if matches!(hold.reason, "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError") {
+                delay = delay.min(Duration::from_secs(2));
+            }
+            if matches!(hold.reason, "ErrImagePull") {
+                let image = &self.members[index].image;
+                self.shared.event(&self.pod, Some(&self.members[index].name), Severity::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+                self.shared.event(&self.pod, Some(&self.members[index].name), Severity::Warning, "Failed", "Error: ImagePullBackOff");
+            }
+            self.members[index].stage = Stage::Held { reason: hold.reason, message: hold.message, since: now, until: later(now, delay) };
+        }
+        self.report_soon();
+    }
+
+    /// A container ended.
+    fn ended(&mut self, index: usize, exit: Exit, out_of_memory: bool, last_words: String) {
+        self.live.remove(&index);
+        let now = self.shared.kit().now();
+        let member = &mut self.members[index];
+        let since = if let Stage::Running { since } = member.stage { Some(since) } else { None };
+        let ran = since.map_or(Duration::ZERO, |since| Duration::try_from(now.duration_since(since)).unwrap_or_default());
+        member.crashes = if ran >= backoff::FORGIVEN_AFTER { 1 } else { member.crashes + 1 };
+        let code = exit.code();
+        member.stage = Stage::Ended(Ending {
+            code,
+            signal: if let Exit::Signal(signal) = exit { Some(signal) } else { None },
+            reason: if out_of_memory {
+                "OOMKilled"
+            } else if code == 0 {
+                "Completed"
+            } else {
+                "Error"
+            },
+            message: last_words,
+            started_at: since,
+            finished_at: now,
+            container_id: member.container_id.clone(),
+        });
+        if self.stopping.is_none() && self.finished.is_none() {
+            // The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
+            if let Some(probe) = self.proxy_probe.take() {
+                probe.cancel();
+                for proxy in self.members.iter_mut().filter(|member| member.role == Role::Proxy) {
+                    proxy.passed = Some(false);
+                    proxy.attempt += 1;
+                }
+                self.watch_proxy();
+            }
+            if code != 0 {
+                self.tell_back_off(index, now);
+            }
+        }
+        let directory = self.directories.container(&self.members[index].name, self.members[index].attempt);
+        self.tasks.spawn("container files", async move {
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
+        });
+        self.report_soon();
+    }
+
+    fn tell_back_off(&self, index: usize, now: Timestamp) {
+        let member = &self.members[index];
+        if let Stage::Ended(ending) = &member.stage
+            && lifecycle::restart_at(member, ending) > now
+        {
+            let text = format!("Back-off restarting failed container {} in pod {}", member.name, crate::pod::status::full_name(&self.pod));
+            self.shared.event(&self.pod, Some(&member.name), Severity::Warning, "BackOff", text);
+        }
+    }
+
+    fn is_proxied(&self) -> bool {
+        self.members.iter().any(|member| member.role == Role::Proxy)
+    }
+
+    fn ground(&self) -> Option<&Arc<Ground>> {
+        self.ground.get()
+    }
+
+    /// Brings volumes up to date.
+    async fn refresh(&mut self) {
+        self.refresh_at = Instant::now() + REFRESH_PERIOD;
+        if self.stopping.is_some() || self.finished.is_some() {
+            return;
+        }
+        if let Some(ground) = self.ground.get().cloned()
+            && let Err(message) = start::write_volumes(&self.shared, &self.pod, &ground.facts).await
+        {
+            tracing::debug!(pod = self.pod.metadata.name, message, "volumes keep their former contents");
+        }
+    }
+}
+
+/// A stable, unique id: 64 hexadecimal digits as everywhere.
+fn container_id(uid: &str, name: &str, attempt: u32) -> String {
+    let digest = Sha256::digest(format!("{uid}/{name}/{attempt}"));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("kinglet://{hex}")
+}
+
+fn read_bounded(path: &std::path::Path, bytes_max: usize) -> String {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(bytes_max as u64).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
