@@ -243,7 +243,12 @@ impl Running {
         };
         if !fault.is_stale() {
             let cause = std::error::Error::source(&fault).map(ToString::to_string);
-            tracing::warn!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed");
+            // Once for each row of failures; the repetitions are for those who look closely.
+            if self.queue.failures(key) == 0 {
+                tracing::warn!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed");
+            } else {
+                tracing::debug!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed again");
+            }
             if let Some(about) = self.subject.and_then(|subject| subject(self.kit.caches(), key)) {
                 let reason = "InternalError".to_owned();
                 self.kit.note(Note { about, severity: Severity::Warning, reason, message: fault.message() });

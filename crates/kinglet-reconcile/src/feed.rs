@@ -104,7 +104,7 @@ struct VersionMeta<'a> {
 struct Page<'a> {
     metadata: PageMeta,
     #[serde(borrow)]
-    items: Vec<&'a RawValue>,
+    items: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -243,7 +243,7 @@ impl Feed {
                 .to_bytes();
             let page: Page<'_> =
                 serde_json::from_slice(&bytes).map_err(|source| Fault::Garbled { attempt: attempt.clone(), source })?;
-            for item in &page.items {
+            for item in page.items.iter().flatten() {
                 if let Err(source) = sink.applied(item.get()) {
                     tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
                 }

@@ -47,8 +47,6 @@ struct AnswerHead {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AnswerMeta {
-    #[serde(default)]
-    resource_version: String,
     deletion_timestamp: Option<String>,
 }
 

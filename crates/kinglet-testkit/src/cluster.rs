@@ -36,6 +36,15 @@ fn etcd() -> Option<PathBuf> {
 impl Cluster {
     /// Starts everything on free ports and waits until Pods could be made.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::launch(true).await
+    }
+
+    /// Only etcd and kube-apiserver: who tests our own controllers plays the manager.
+    pub async fn without_manager() -> anyhow::Result<Self> {
+        Self::launch(false).await
+    }
+
+    async fn launch(manager_too: bool) -> anyhow::Result<Self> {
         let programs = programs().context("the real control plane is not built (cargo xtask peers) or etcd is not installed")?;
         let folder = scratch("cluster");
         std::fs::create_dir_all(&folder)?;
@@ -90,6 +99,9 @@ impl Cluster {
         })
         .await
         .with_context(|| cluster.logs())?;
+        if !manager_too {
+            return Ok(cluster);
+        }
         let kubeconfig = cluster.kubeconfig.display().to_string();
         cluster.spawn(
             &programs.join("kube-controller-manager"),

@@ -134,8 +134,7 @@ fn remaining(namespace: &Namespace, left: &BTreeMap<String, usize>, now: jiff::T
 
 #[derive(Deserialize)]
 struct Listed {
-    #[serde(default)]
-    items: Vec<Value>,
+    items: Option<Vec<Value>>,
     metadata: ListedMeta,
 }
 
@@ -166,7 +165,7 @@ async fn count(kit: &Kit, listing: &str) -> Result<usize, Fault> {
         Ok(answer) => {
             let attempt = format!("listing {listing}");
             let listed: Listed = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
-            Ok(listed.items.len() + listed.metadata.more)
+            Ok(listed.items.map_or(0, |items| items.len()) + listed.metadata.more)
         }
         // The kind has just been removed.
         Err(fault) if fault.is_not_found() => Ok(0),

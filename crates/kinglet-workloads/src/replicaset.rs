@@ -53,6 +53,8 @@ async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
     }
     let next = kit.apply(plan).await?;
     match failure {
+        // Nothing can be created in a namespace that goes away, however often one tries.
+        Some(Trouble { fault, .. }) if is_closing(&fault) => Ok(Next::Done),
         Some(Trouble { fault, .. }) => Err(fault),
         None => Ok(next),
     }
@@ -102,9 +104,7 @@ async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble
         match kit.create(&pod).await {
             Ok(created) => note(kit, set, Severity::Normal, "SuccessfulCreate", format!("Created pod: {}", name_of(&*created))),
             Err(fault) => {
-                // The namespace is going away: nothing can be created there any more, and nobody wants to read of it.
-                let closing = matches!(&fault, Fault::Refused { message, .. } if message.contains("being terminated"));
-                if !closing {
+                if !is_closing(&fault) {
                     note(kit, set, Severity::Warning, "FailedCreate", format!("Error creating: {}", fault.message()));
                 }
                 return Err(Trouble { reason: "FailedCreate", fault });
@@ -112,6 +112,11 @@ async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble
         }
     }
     Ok(())
+}
+
+/// Whether the namespace is going away.
+fn is_closing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Refused { message, .. } if message.contains("being terminated"))
 }
 
 fn note(kit: &Kit, set: &ReplicaSet, severity: Severity, reason: &str, message: String) {

@@ -25,8 +25,8 @@ pub(super) struct Metadata {
     pub(super) namespace: String,
     pub(super) resource_version: String,
     pub(super) deletion_timestamp: Option<String>,
-    pub(super) finalizers: Vec<String>,
-    pub(super) owner_references: Vec<OwnerSeen>,
+    pub(super) finalizers: Option<Vec<String>>,
+    pub(super) owner_references: Option<Vec<OwnerSeen>>,
 }
 
 /// One owner reference as it is read.
@@ -129,7 +129,7 @@ impl Graph {
             Some((known, _)) => Arc::clone(known),
             None => Arc::from(metadata.uid),
         };
-        let owners: Vec<Owner> = metadata.owner_references.into_iter().map(|owner| self.shared(owner)).collect();
+        let owners: Vec<Owner> = metadata.owner_references.into_iter().flatten().map(|owner| self.shared(owner)).collect();
         let node = Node {
             kind: Arc::clone(kind),
             uid: Arc::clone(&uid),
@@ -137,7 +137,7 @@ impl Graph {
             namespace: self.word(&metadata.namespace),
             version: metadata.resource_version.into(),
             deleting: metadata.deletion_timestamp.is_some(),
-            finalizers: metadata.finalizers,
+            finalizers: metadata.finalizers.unwrap_or_default(),
             owners,
         };
         let before = self.nodes.insert(Arc::clone(&uid), node.clone());

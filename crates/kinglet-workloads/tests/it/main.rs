@@ -2,18 +2,47 @@
 //! folder with the programs built from `tests/peers`.
 
 mod fake_node;
-mod real;
 mod scenarios;
 
+use kinglet_testkit::cluster::{self, Cluster};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+/// A real API server, with our controllers instead of Kubernetes' own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn against_a_real_kube_apiserver() {
-    talk();
-    let Some(peer) = real::Peer::start().await else { return };
-    scenarios::all(&peer.client()).await;
+async fn instead_of_kube_controller_manager() {
+    if let Some(client) = peers() {
+        let cluster = Cluster::without_manager().await.unwrap();
+        scenarios::all(&client(&cluster).await).await;
+    }
 }
 
-/// Logs of the controllers, when `RUST_LOG` asks for them.
-fn talk() {
+/// A real API server and Kubernetes' own controllers: only our binder runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_kube_controller_manager() {
+    if let Some(client) = peers() {
+        let cluster = Cluster::start().await.unwrap();
+        scenarios::binder_only(&client(&cluster).await).await;
+    }
+}
+
+type Connect = fn(&Cluster) -> std::pin::Pin<Box<dyn Future<Output = kube::Client> + Send + '_>>;
+
+/// How to connect to a real control plane, where there is one; else says in one line that the test is not run.
+#[expect(clippy::print_stdout, reason = "a test that is not run says so")]
+fn peers() -> Option<Connect> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    if cluster::programs().is_none() {
+        println!("not run: KINGLET_PEERS does not name a folder with kube-apiserver, or etcd is missing");
+        return None;
+    }
+    Some(|cluster| Box::pin(connect(cluster)))
+}
+
+async fn connect(cluster: &Cluster) -> kube::Client {
+    // The first one to install it wins; the others find it there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let file = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    kube::Client::try_from(config).unwrap()
 }

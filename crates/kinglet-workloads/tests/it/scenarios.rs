@@ -16,19 +16,21 @@ use serde_json::{Value, json};
 
 /// Runs every scenario, each in a namespace of its own, with one set of controllers.
 pub(crate) async fn all(client: &kube::Client) {
-    let tasks = Tasks::new();
-    let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
-    let capacity = Capacity { cpu_millis: 2000, memory_bytes: 4 << 30, pods: 110 };
-    let options = Options { node_name: "node1".into(), capacity, root_ca_pem: Some("PEM".into()), parts: Parts::ALL };
-    kinglet_workloads::run(&kit, options);
-    super::fake_node::start(&kit);
-    let run = Run { client: client.clone(), kit };
+    let (run, tasks) = Run::start(client, Parts::ALL);
     run.deployment_life().await;
     run.services().await;
     run.deletion().await;
     run.custom_resources().await;
     run.unschedulable().await;
-    run.namespace_goes().await;
+    run.namespaces_go(&["life", "services", "deletion", "custom", "crowded"]).await;
+    assert!(tasks.shutdown(Duration::from_secs(10)).await, "every task ends");
+}
+
+/// What must hold with Kubernetes' controllers and only our binder.
+pub(crate) async fn binder_only(client: &kube::Client) {
+    let (run, tasks) = Run::start(client, Parts::BINDER);
+    run.deployment_life().await;
+    run.unschedulable().await;
     assert!(tasks.shutdown(Duration::from_secs(10)).await, "every task ends");
 }
 
@@ -67,6 +69,16 @@ async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(what: 
 }
 
 impl Run {
+    fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
+        let tasks = Tasks::new();
+        let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
+        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 4 << 30, pods: 110 };
+        let options = Options { node_name: "node1".into(), capacity, root_ca_pem: Some("PEM".into()), parts };
+        kinglet_workloads::run(&kit, options);
+        super::fake_node::start(&kit);
+        (Self { client: client.clone(), kit }, tasks)
+    }
+
     fn api<K: Object + kube::Resource<Scope = kube::core::NamespaceResourceScope>>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -270,12 +282,12 @@ impl Run {
         assert!(!uid_of(&big).is_empty() && name_of(&big) == "big");
     }
 
-    async fn namespace_goes(&self) {
+    async fn namespaces_go(&self, names: &[&str]) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        for name in ["life", "services", "deletion", "custom", "crowded"] {
+        for name in names {
             namespaces.delete(name, &DeleteParams::default()).await.unwrap();
         }
-        for name in ["life", "services", "deletion", "custom", "crowded"] {
+        for name in names {
             until("the namespace is gone", || async {
                 match namespaces.get_opt(name).await.unwrap() {
                     None => Ok(()),
