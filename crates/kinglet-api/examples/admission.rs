@@ -2,7 +2,7 @@
 //!
 //! DIR holds `admission.yaml` and `configmaps.yaml`: inputs with the verdict, stored form, message and warnings.
 
-#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+#![allow(clippy::print_stdout, clippy::needless_pass_by_value, reason = "a report is what it is for")]
 
 use std::collections::BTreeMap;
 

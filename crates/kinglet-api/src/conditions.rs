@@ -165,7 +165,7 @@ impl<K: ConditionSet> Conditions<K> {
         if !all.iter().any(|condition| condition.kind == K::TOP) {
             let top = match K::DEPENDENTS {
                 [] => previous.iter().find(|old| old.kind == K::TOP).cloned().unwrap_or_default(),
-                _ => derive(all.iter().filter(|condition| decides(&condition.kind))),
+                _ => derive(&all.iter().filter(|condition| decides(&condition.kind)).collect::<Vec<_>>()),
             };
             all.push(Condition { kind: K::TOP.to_owned(), severity: String::new(), ..top });
         }
@@ -175,10 +175,10 @@ impl<K: ConditionSet> Conditions<K> {
 }
 
 /// What the dependents say together.
-fn derive<'a>(dependents: impl DoubleEndedIterator<Item = &'a Condition> + Clone) -> Condition {
-    let last = |truth: Truth| dependents.clone().rev().find(|condition| condition.status == truth);
+fn derive(dependents: &[&Condition]) -> Condition {
+    let last = |truth: Truth| dependents.iter().rev().find(|condition| condition.status == truth);
     match last(Truth::False).or_else(|| last(Truth::Unknown)) {
-        Some(worst) => Condition { last_transition_time: None, ..worst.clone() },
+        Some(worst) => Condition { last_transition_time: None, ..(*worst).clone() },
         None => Condition { status: Truth::True, ..Condition::default() },
     }
 }

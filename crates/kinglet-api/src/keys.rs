@@ -80,7 +80,9 @@ keys! {
     AUTOSCALING_PREFIX = "autoscaling.knative.dev/";
     /// Group of the serving keys, with its slash.
     SERVING_PREFIX = "serving.knative.dev/";
-    /// Kinglet's own ingress class.
+    /// Ingress class where none is configured: Knative's own default, which a takeover must keep.
+    INGRESS_CLASS_ISTIO = "istio.ingress.networking.knative.dev";
+    /// Kinglet's own ingress class, set in the `config-network` that we ship.
     INGRESS_CLASS_KINGLET = "kinglet.ingress.networking.knative.dev";
 }
 

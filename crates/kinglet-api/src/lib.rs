@@ -5,25 +5,29 @@
 //! Always: no IO and no clock (time comes in as an argument); what is serialized equals what Knative's Go
 //! types would write (empty values left out, conditions sorted by type).
 
-pub mod keys;
-pub mod field;
-pub mod formats;
 pub mod go;
-pub mod image_reference;
 pub mod quantity;
-pub mod yaml;
-pub mod admission;
-pub mod manifests;
-pub mod config;
-mod shape;
+pub mod formats;
+pub mod image_reference;
 pub mod template;
+pub mod yaml;
+
 pub mod names;
+pub mod keys;
 
-pub mod conditions;
-pub mod duck;
 mod kind;
-
-pub mod autoscaling;
-pub mod caching;
-pub mod networking;
+pub mod duck;
+pub mod conditions;
 pub mod serving;
+pub mod autoscaling;
+pub mod networking;
+pub mod caching;
+
+pub mod config;
+
+pub mod field;
+mod shape;
+pub mod admission;
+
+pub mod builtin_schemas;
+pub mod manifests;

@@ -83,7 +83,10 @@ mod tests {
             })
             .collect();
         let (configs, problems) = config::Configs::from_maps(|name| raw.get(name));
-        assert_eq!((configs, problems), (config::Configs::default(), Vec::new()));
+        let mut want = config::Configs::default();
+        // The one setting in which we differ from Knative's own default.
+        want.network.ingress_class = crate::keys::INGRESS_CLASS_KINGLET.to_owned();
+        assert_eq!((configs, problems), (want, Vec::new()));
     }
 
     #[test]

@@ -43,9 +43,9 @@ impl Template {
         let mut parser = Parser { name, rest: text, line: 1 };
         let (nodes, end) = parser.nodes()?;
         match end {
-            End::Text => Ok(Self { name: name.to_owned(), nodes }),
-            End::Else(_) => Err(parser.error("unexpected {{else}}")),
-            End::End => Err(parser.error("unexpected {{end}}")),
+            Stop::Text => Ok(Self { name: name.to_owned(), nodes }),
+            Stop::Else(_) => Err(parser.error("unexpected {{else}}")),
+            Stop::End => Err(parser.error("unexpected {{end}}")),
         }
     }
 
@@ -191,7 +191,7 @@ fn is_true(value: &Value) -> bool {
 }
 
 /// What stopped a run of nodes.
-enum End {
+enum Stop {
     Text,
     Else(Option<Vec<Vec<Term>>>),
     End,
@@ -208,13 +208,13 @@ impl<'a> Parser<'a> {
         format!("template: {}:{}: {why}", self.name, self.line)
     }
 
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), String> {
         let mut nodes = Vec::new();
         loop {
             let Some(open) = self.rest.find("{{") else {
                 self.text(self.rest, false, &mut nodes);
                 self.rest = "";
-                return Ok((nodes, End::Text));
+                return Ok((nodes, Stop::Text));
             };
             let (text, action) = self.rest.split_at(open);
             let action = &action[2..];
@@ -236,13 +236,13 @@ impl<'a> Parser<'a> {
             let (word, tail) = body.split_once(char::is_whitespace).unwrap_or((body, ""));
             match word {
                 "" => return Err(self.error("missing value for command")),
-                "end" => return Ok((nodes, End::End)),
+                "end" => return Ok((nodes, Stop::End)),
                 "else" => {
                     let condition = match tail.trim().strip_prefix("if") {
                         Some(condition) => Some(self.pipeline(condition)?),
                         None => None,
                     };
-                    return Ok((nodes, End::Else(condition)));
+                    return Ok((nodes, Stop::Else(condition)));
                 }
                 "if" => nodes.push(self.branches(tail)?),
                 "range" | "with" | "define" | "block" | "template" | "break" | "continue" => {
@@ -268,17 +268,17 @@ impl<'a> Parser<'a> {
             let (then, end) = self.nodes()?;
             branches.push((condition, then));
             match end {
-                End::End => return Ok(Node::If(branches, Vec::new())),
-                End::Else(Some(next)) => condition = next,
-                End::Else(None) => {
+                Stop::End => return Ok(Node::If(branches, Vec::new())),
+                Stop::Else(Some(next)) => condition = next,
+                Stop::Else(None) => {
                     let (otherwise, end) = self.nodes()?;
                     return match end {
-                        End::End => Ok(Node::If(branches, otherwise)),
-                        End::Else(_) => Err(self.error("expected end; found {{else}}")),
-                        End::Text => Err(self.error("unexpected EOF")),
+                        Stop::End => Ok(Node::If(branches, otherwise)),
+                        Stop::Else(_) => Err(self.error("expected end; found {{else}}")),
+                        Stop::Text => Err(self.error("unexpected EOF")),
                     };
                 }
-                End::Text => return Err(self.error("unexpected EOF")),
+                Stop::Text => return Err(self.error("unexpected EOF")),
             }
         }
     }

@@ -12,12 +12,12 @@ const CHANGES_MAX: usize = 50;
 /// One block per change: the path, the old value, the new one.
 pub(super) fn between(old: &Value, new: &Value, root: &str) -> String {
     let mut changes = Vec::new();
-    walk(old, new, root.to_owned(), root == "{v1.RevisionSpec}", &mut changes);
+    walk(old, new, root, root == "{v1.RevisionSpec}", &mut changes);
     changes.truncate(CHANGES_MAX);
     changes.concat()
 }
 
-fn walk(old: &Value, new: &Value, path: String, in_spec: bool, changes: &mut Vec<String>) {
+fn walk(old: &Value, new: &Value, path: &str, in_spec: bool, changes: &mut Vec<String>) {
     if old == new || changes.len() >= CHANGES_MAX {
         return;
     }
@@ -34,12 +34,12 @@ fn walk(old: &Value, new: &Value, path: String, in_spec: bool, changes: &mut Vec
                 } else {
                     format!("{path}.{}", capitalized(key))
                 };
-                walk(left, right, inner, key == "spec", changes);
+                walk(left, right, &inner, key == "spec", changes);
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             for (i, (left, right)) in a.iter().zip(b).enumerate() {
-                walk(left, right, format!("{path}[{i}]"), false, changes);
+                walk(left, right, &format!("{path}[{i}]"), false, changes);
             }
         }
         _ => changes.push(format!("{path}:\n\t-: {}\n\t+: {}\n", shown(old, new), shown(new, old))),

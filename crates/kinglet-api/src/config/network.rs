@@ -63,7 +63,7 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Reads the map. Without a class it is Kinglet's own gateway: it is the one that is certainly there.
+    /// Reads the map.
     pub fn parse(data: &Data) -> Result<Self, String> {
         let text = |keys: &[&str], or: &str| read::text(data, keys).unwrap_or(or).to_owned();
         let rollout = read::int(data, &["rollout-duration", "rolloutDuration"], 64, 0)?;
@@ -80,7 +80,7 @@ impl Network {
         let system_internal_tls = strict_tls(data, "system-internal-tls")?
             || read::text(data, &["internal-encryption"]).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         Ok(Self {
-            ingress_class: text(&["ingress-class", "ingress.class"], keys::INGRESS_CLASS_KINGLET),
+            ingress_class: text(&["ingress-class", "ingress.class"], keys::INGRESS_CLASS_ISTIO),
             certificate_class: text(
                 &["certificate-class", "certificate.class"],
                 "cert-manager.certificate.networking.knative.dev",
@@ -190,6 +190,6 @@ mod tests {
         let facts = HostFacts { name: "hello", namespace: "default", domain: "localhost", annotations: None, labels: None };
         assert_eq!(network.host(&facts).unwrap(), "hello.default.localhost");
         assert_eq!(network.tag_name("hello", "v1").unwrap(), "v1-hello");
-        assert_eq!(network.ingress_class, keys::INGRESS_CLASS_KINGLET);
+        assert_eq!(network.ingress_class, keys::INGRESS_CLASS_ISTIO);
     }
 }
