@@ -26,7 +26,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streamed(download) => download.poll_next(cx),
@@ -42,7 +45,9 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Streamed(download) => download.size_hint(),
         }
     }
@@ -76,9 +81,17 @@ pub(crate) enum Refusal {
     #[error("request timeout")]
     Timeout,
     #[error("connecting to {pod} of {key}: {cause}")]
-    Unreachable { key: Key, pod: String, cause: String },
+    Unreachable {
+        key: Key,
+        pod: String,
+        cause: String,
+    },
     #[error("{pod} of {key} broke off before it answered: {cause}")]
-    Broken { key: Key, pod: String, cause: String },
+    Broken {
+        key: Key,
+        pod: String,
+        cause: String,
+    },
     #[error("a probe request must contain a non-empty \"K-Network-Hash\" header")]
     ProbeWithoutHash,
     #[error("unexpected probe header value: \"{0}\"")]
@@ -90,9 +103,13 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost | Self::ManyHosts | Self::ProbeWithoutHash | Self::UnexpectedProbe(_) => StatusCode::BAD_REQUEST,
+            Self::NoHost | Self::ManyHosts | Self::ProbeWithoutHash | Self::UnexpectedProbe(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => StatusCode::NOT_FOUND,
+            Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => {
+                StatusCode::NOT_FOUND
+            }
             Self::NoEndpoint { .. } | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimeoutWaiting | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreachable { .. } | Self::Broken { .. } => StatusCode::BAD_GATEWAY,
@@ -116,8 +133,16 @@ impl Refusal {
         let mut response = text(self.status(), format!("{self}\n"));
         if grpc {
             let headers = response.headers_mut();
-            headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(self.grpc_status()));
-            let first_line = self.to_string().lines().next().unwrap_or_default().to_owned();
+            headers.insert(
+                HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static(self.grpc_status()),
+            );
+            let first_line = self
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             if let Ok(message) = HeaderValue::from_str(&first_line.replace('%', "%25")) {
                 headers.insert(HeaderName::from_static("grpc-message"), message);
             }
@@ -128,7 +153,11 @@ impl Refusal {
 
 /// A client's words, short and printable.
 pub(crate) fn echo(words: &str) -> String {
-    words.chars().filter(|char| !char.is_control()).take(ECHO_BYTES_MAX).collect()
+    words
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(ECHO_BYTES_MAX)
+        .collect()
 }
 
 /// A plain text answer.
@@ -136,8 +165,14 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answe
     let mut response = Response::new(Answer::Whole(Some(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 

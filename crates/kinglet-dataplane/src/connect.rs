@@ -39,9 +39,19 @@ where
 }
 
 pub(crate) async fn tcp(container: &Container, options: &Options) -> io::Result<TcpStream> {
-    let stream = match tokio::time::timeout(options.connect_timeout, TcpStream::connect(container.address)).await {
+    let stream = match tokio::time::timeout(
+        options.connect_timeout,
+        TcpStream::connect(container.address),
+    )
+    .await
+    {
         Ok(connected) => connected?,
-        Err(_elapsed) => return Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")),
+        Err(_elapsed) => {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "connection timed out",
+            ));
+        }
     };
     stream.set_nodelay(true)?;
     container.trust();
@@ -54,8 +64,15 @@ pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H
     if let Some(headers_max) = options.headers_max {
         builder.max_headers(headers_max);
     }
-    let (sender, engine) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    Ok(H1Link { sender, engine, idle_since: Instant::now() })
+    let (sender, engine) = builder
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    Ok(H1Link {
+        sender,
+        engine,
+        idle_since: Instant::now(),
+    })
 }
 
 /// A stream on a shared connection; makes one if those there are full.
@@ -87,5 +104,8 @@ pub(crate) async fn h2(
         }
     });
     container.h2.add(sender);
-    container.h2.share(u32::MAX).ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionReset, "connection closed"))
+    container
+        .h2
+        .share(u32::MAX)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionReset, "connection closed"))
 }

@@ -72,7 +72,13 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(crate) fn new(incoming: Incoming, driver: Driver, visit: Visit, clocks: Clocks, farewell: Farewell) -> Self {
+    pub(crate) fn new(
+        incoming: Incoming,
+        driver: Driver,
+        visit: Visit,
+        clocks: Clocks,
+        farewell: Farewell,
+    ) -> Self {
         Self {
             incoming,
             driver: Some(driver),
@@ -100,7 +106,9 @@ impl Download {
         }
         match self.poll_next(cx) {
             Poll::Ready(None) => Some(None),
-            Poll::Ready(Some(Ok(frame))) if self.finished && frame.is_data() => Some(frame.into_data().ok()),
+            Poll::Ready(Some(Ok(frame))) if self.finished && frame.is_data() => {
+                Some(frame.into_data().ok())
+            }
             Poll::Ready(Some(frame)) => {
                 self.held = Some(frame);
                 None
@@ -117,13 +125,23 @@ impl Download {
         match &self.held {
             None => self.incoming.size_hint(),
             Some(frame) => {
-                let held = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-                self.incoming.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
+                let held = frame
+                    .as_ref()
+                    .ok()
+                    .and_then(Frame::data_ref)
+                    .map_or(0, |data| data.len() as u64);
+                self.incoming
+                    .size_hint()
+                    .exact()
+                    .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
             }
         }
     }
 
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Some(frame) = self.held.take() {
             return Poll::Ready(Some(frame));
         }
@@ -180,8 +198,12 @@ impl Download {
     /// Nothing to read yet: is the time up?
     fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let idle = self.clocks.idle.map(|idle| self.written_at + idle);
-        let Some(deadline) = [self.clocks.total, idle].into_iter().flatten().min() else { return Poll::Pending };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let Some(deadline) = [self.clocks.total, idle].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         std::task::ready!(alarm.as_mut().poll(cx));
         self.abandon();
         Poll::Ready(Some(match self.farewell {
@@ -218,8 +240,13 @@ impl Download {
 
 fn deadline_exceeded() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static("4"));
-    trailers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static("request timeout"));
+    trailers.insert(
+        HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("4"),
+    );
+    trailers.insert(
+        HeaderName::from_static("grpc-message"),
+        HeaderValue::from_static("request timeout"),
+    );
     trailers
 }
-

@@ -22,7 +22,7 @@ use crate::download::Driver;
 use crate::link::H1Link;
 use crate::lobby::Container;
 use crate::options::Options;
-use crate::upload::{Progress, Upload};
+use crate::upload::{Progress, Replay, Upload};
 
 /// After this long at rest a connection may well be about to be closed by the container (5 s is common).
 const RESTED: Duration = Duration::from_secs(1);
@@ -71,7 +71,9 @@ pub(crate) async fn send(
             (Protocol::H2c, false) => h2(trip, request).await,
         }
     };
-    let Some(mut deadline) = deadline else { return exchange.await };
+    let Some(mut deadline) = deadline else {
+        return exchange.await;
+    };
     let mut exchange = pin!(exchange);
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
@@ -85,7 +87,9 @@ pub(crate) async fn send(
 async fn h1(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
     for _ in 0..RETRIES_MAX {
         let repeatable = request.body().is_empty() && request.method().is_idempotent();
-        let Some(link) = rested_link(trip.container, repeatable).await else { break };
+        let Some(link) = rested_link(trip.container, repeatable).await else {
+            break;
+        };
         let copy = (repeatable && link.idle_since.elapsed() > RESTED).then(|| bare_copy(&request));
         match h1_on(trip, link, request).await {
             Ok(head) => return Ok(head),
@@ -118,7 +122,11 @@ async fn rested_link(container: &Container, repeatable: bool) -> Option<Box<H1Li
     .await
 }
 
-async fn h1_on(trip: &Trip<'_>, mut link: Box<H1Link>, request: Request<Upload>) -> Result<Head, Trouble> {
+async fn h1_on(
+    trip: &Trip<'_>,
+    mut link: Box<H1Link>,
+    request: Request<Upload>,
+) -> Result<Head, Trouble> {
     let progress = request.body().progress();
     let response = {
         let mut answer = pin!(link.sender.try_send_request(request));
@@ -137,7 +145,10 @@ async fn h1_on(trip: &Trip<'_>, mut link: Box<H1Link>, request: Request<Upload>)
         .await
     };
     match response {
-        Ok(response) => Ok(Head { response, driver: driver(trip.links, link, progress.as_ref()) }),
+        Ok(response) => Ok(Head {
+            response,
+            driver: driver(trip.links, link, progress.as_ref()),
+        }),
         Err(mut failed) => match failed.take_message() {
             Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
             None => Err(Trouble::Broken(describe(failed.error()))),
@@ -151,7 +162,11 @@ fn driver(links: &Tasks, link: Box<H1Link>, progress: Option<&Arc<Progress>>) ->
     if progress.is_none_or(|progress| progress.is_done()) {
         return Driver::Reader(link);
     }
-    let H1Link { sender, engine, idle_since: _ } = *link;
+    let H1Link {
+        sender,
+        engine,
+        idle_since: _,
+    } = *link;
     links.spawn_cancellable("h1 link", async move {
         let _sender = sender;
         if let Err(error) = engine.await {
@@ -162,7 +177,11 @@ fn driver(links: &Tasks, link: Box<H1Link>, progress: Option<&Arc<Progress>>) ->
 }
 
 async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, Trouble> {
-    let H1Link { mut sender, engine, idle_since: _ } = match connect::h1(trip.container, trip.options).await {
+    let H1Link {
+        mut sender,
+        engine,
+        idle_since: _,
+    } = match connect::h1(trip.container, trip.options).await {
         Ok(link) => link,
         Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
     };
@@ -177,7 +196,10 @@ async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, 
         // The sender stays until the head is here, or the connection would close under the request.
         Ok(response) => {
             drop(sender);
-            Ok(Head { response, driver: Driver::Task })
+            Ok(Head {
+                response,
+                driver: Driver::Task,
+            })
         }
         Err(mut failed) => match failed.take_message() {
             Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
@@ -189,24 +211,60 @@ async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, 
 async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
     let mut cause = String::new();
     for _ in 0..RETRIES_MAX {
-        let (mut sender, stream) = match connect::h2(trip.container, trip.options, trip.links).await {
+        let (mut sender, stream) = match connect::h2(trip.container, trip.options, trip.links).await
+        {
             Ok(shared) => shared,
             Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
         };
         trip.connected_at = Some(Instant::now());
-        match sender.try_send_request(request).await {
-            Ok(response) => return Ok(Head { response, driver: Driver::Shared(stream) }),
-            Err(mut failed) => match failed.take_message() {
-                // The container is saying goodbye on this connection (GOAWAY); the next one is new.
-                Some(unsent) => {
-                    cause = describe(failed.error());
-                    request = unsent;
-                }
-                None => return Err(Trouble::Broken(describe(failed.error()))),
-            },
+        let replay = request.body_mut().keep();
+        let copy = bare_copy(&request);
+        let mut failed = match sender.try_send_request(request).await {
+            Ok(response) => {
+                return Ok(Head {
+                    response,
+                    driver: Driver::Shared(stream),
+                });
+            }
+            Err(failed) => failed,
+        };
+        cause = describe(failed.error());
+        let unsent = failed.take_message();
+        if unsent.is_some() || is_refusal(failed.error()) {
+            // The container is saying goodbye on this connection; the next one is new.
+            trip.container.h2.discard(&stream);
         }
+        request = match unsent {
+            Some(unsent) => unsent,
+            None if is_refusal(failed.error()) => match once_more(copy, replay.as_ref()) {
+                Some(request) => request,
+                None => return Err(Trouble::Broken(cause)),
+            },
+            None => return Err(Trouble::Broken(cause)),
+        };
     }
     Err(Trouble::Unreached(request, cause))
+}
+
+/// Whether the container promises that it has not begun with the request (RFC 9113, 8.7).
+fn is_refusal(error: &hyper::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let goodbye = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (goodbye || refused);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn once_more(mut copy: Request<Upload>, replay: Option<&Arc<Replay>>) -> Option<Request<Upload>> {
+    if let Some(replay) = replay {
+        *copy.body_mut() = Upload::again(replay)?;
+    }
+    Some(copy)
 }
 
 fn bare_copy(request: &Request<Upload>) -> Request<Upload> {

@@ -31,9 +31,19 @@ use crate::upload::Upload;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
+/// How much longer than its timeout an answer may lie with a client that does not read it.
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// Serves one request, whatever happens.
-pub(crate) async fn serve(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
-    match AssertUnwindSafe(handle(plane, peer, request)).catch_unwind().await {
+pub(crate) async fn serve(
+    plane: &Arc<Plane>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    match AssertUnwindSafe(handle(plane, peer, request))
+        .catch_unwind()
+        .await
+    {
         Ok(response) => response,
         Err(_panic) => Refusal::Panicked.answer(false),
     }
@@ -45,13 +55,21 @@ async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> 
     let (parts, body) = request.into_parts();
     let marks = Marks::of(&parts.headers);
     let grpc = marks.has(Marks::GRPC);
-    let line = plane.options().access_log.then(|| (parts.method.clone(), parts.uri.clone()));
+    let line = plane
+        .options()
+        .access_log
+        .then(|| (parts.method.clone(), parts.uri.clone()));
     let arrived = timings.arrived;
     let response = match route(plane, peer, &parts, marks) {
         Err(refusal) => refusal.answer(grpc),
         Ok(Routed::Answer(response)) => response,
         Ok(Routed::To(destination)) => {
-            let call = Call { plane, peer, destination: &destination, marks };
+            let call = Call {
+                plane,
+                peer,
+                destination: &destination,
+                marks,
+            };
             match call.run(parts, body, busy, &mut timings).await {
                 Ok(response) => response,
                 Err(refusal) => refusal.answer(grpc),
@@ -81,13 +99,25 @@ fn route(plane: &Plane, peer: &Peer, parts: &Parts, marks: Marks) -> Result<Rout
     let path = parts.uri.path();
     let routes = plane.routes.load();
     let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
-    let matched = routes.table.find(peer.visibility, host, path, header).map_err(|missing| match missing {
-        NoRoute::Host => Refusal::UnknownHost { host: answer::echo(host) },
-        NoRoute::Path => Refusal::UnknownPath { host: answer::echo(host), path: answer::echo(path) },
-    })?;
+    let matched = routes
+        .table
+        .find(peer.visibility, host, path, header)
+        .map_err(|missing| match missing {
+            NoRoute::Host => Refusal::UnknownHost {
+                host: answer::echo(host),
+            },
+            NoRoute::Path => Refusal::UnknownPath {
+                host: answer::echo(host),
+                path: answer::echo(path),
+            },
+        })?;
     if matched.redirect && !peer.tls {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        return Ok(Routed::Answer(answer::to_https(host, plane.options().https_port, path)));
+        return Ok(Routed::Answer(answer::to_https(
+            host,
+            plane.options().https_port,
+            path,
+        )));
     }
     let mut destination = routes.destination(matched.index).clone();
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
@@ -108,13 +138,29 @@ fn behind_domain<'h>(
     path: &str,
     header: impl Fn(&str) -> Option<&'h [u8]>,
 ) -> Option<Arc<Destination>> {
-    let rewritten = domain.rewrite_host.as_ref().filter(|_| !domain.place.is_known())?;
-    let matched = routes.table.find(Visibility::ClusterLocal, rewritten.to_str().ok()?, path, header).ok()?;
+    let rewritten = domain
+        .rewrite_host
+        .as_ref()
+        .filter(|_| !domain.place.is_known())?;
+    let matched = routes
+        .table
+        .find(
+            Visibility::ClusterLocal,
+            rewritten.to_str().ok()?,
+            path,
+            header,
+        )
+        .ok()?;
     let behind = routes.destination(matched.index);
     Some(Arc::new(Destination {
         place: behind.place.clone(),
         port: behind.port,
-        headers: domain.headers.iter().chain(&behind.headers).cloned().collect(),
+        headers: domain
+            .headers
+            .iter()
+            .chain(&behind.headers)
+            .cloned()
+            .collect(),
         service_headers: behind.service_headers.clone(),
         original_host: domain.original_host.clone(),
         rewrite_host: domain.rewrite_host.clone(),
@@ -136,17 +182,27 @@ fn probe(
     }
     let probe = headers.get(headers::NETWORK_PROBE)?;
     Some(match probe.as_bytes() {
-        b"probe" => match headers.get(headers::NETWORK_HASH).filter(|hash| !hash.is_empty()) {
+        b"probe" => match headers
+            .get(headers::NETWORK_HASH)
+            .filter(|hash| !hash.is_empty())
+        {
             None => Err(Refusal::ProbeWithoutHash),
             Some(asked) => {
-                let ours = destination.probe_hash.as_ref().filter(|_| asked == "override");
+                let ours = destination
+                    .probe_hash
+                    .as_ref()
+                    .filter(|_| asked == "override");
                 let mut response = answer::ok();
-                response.headers_mut().insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
+                response
+                    .headers_mut()
+                    .insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
                 Ok(response)
             }
         },
         b"activator" => Ok(answer::text(StatusCode::OK, "activator")),
-        other => Err(Refusal::UnexpectedProbe(answer::echo(&String::from_utf8_lossy(other)))),
+        other => Err(Refusal::UnexpectedProbe(answer::echo(
+            &String::from_utf8_lossy(other),
+        ))),
     })
 }
 
@@ -170,16 +226,23 @@ impl Call<'_> {
         if traced {
             timings.routed = Some(Instant::now());
         }
+        let h1 = parts.version != Version::HTTP_2;
         let (mut visit, cold) = self.seat(timings.arrived).await?;
         if traced || cold {
             timings.seated = Some(Instant::now());
         }
         let facts = visit.facts.clone();
         let upgrade = headers::wants_upgrade(&parts, self.marks);
-        let client = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let client = upgrade
+            .then(|| parts.extensions.remove::<OnUpgrade>())
+            .flatten();
         let mut request = self.outbound(parts, body, &facts, upgrade);
-        let Head { mut response, driver } =
-            self.answered(&mut visit, &mut request, &facts, upgrade, timings).await?;
+        let Head {
+            mut response,
+            driver,
+        } = self
+            .answered(&mut visit, &mut request, &facts, upgrade, timings)
+            .await?;
         if traced || cold {
             self.note(timings, traced, cold, &visit, &mut response);
         }
@@ -189,11 +252,23 @@ impl Call<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self.switch(response, marks, client, visit, busy, clocks));
         }
+        if h1 && let Some(total) = clocks.total {
+            let left = total.saturating_duration_since(timings.arrived) + OVERDUE;
+            busy.overdue_at(
+                self.plane.wiring.now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2),
+            );
+        }
         headers::strip_hop(response.headers_mut(), marks, false);
         Ok(deliver(response, marks, driver, visit, busy, clocks).await)
     }
 
-    fn outbound(&self, mut parts: Parts, body: Incoming, facts: &Facts, upgrade: bool) -> Option<Request<Upload>> {
+    fn outbound(
+        &self,
+        mut parts: Parts,
+        body: Incoming,
+        facts: &Facts,
+        upgrade: bool,
+    ) -> Option<Request<Upload>> {
         let mut upload = Upload::new(body);
         let h2 = facts.protocol == Protocol::H2c && !upgrade;
         let invited = headers::expects_continue(&parts, self.marks) && !h2 && !upload.is_empty();
@@ -245,13 +320,17 @@ impl Call<'_> {
         let key = || self.destination.place.key().clone();
         let unknown_until = arrived + self.plane.options().unknown_backend_wait;
         let (until, refusal) = match &ticket.facts {
-            Some(facts) if facts.revision => (head_deadline(facts, arrived), Refusal::TimeoutWaiting),
+            Some(facts) if facts.revision => {
+                (head_deadline(facts, arrived), Refusal::TimeoutWaiting)
+            }
             Some(_service) => (Some(unknown_until), Refusal::NoEndpoint { key: key() }),
             None => (Some(unknown_until), Refusal::UnknownBackend { key: key() }),
         };
         match until {
             None => Ok(ticket.await),
-            Some(until) => tokio::time::timeout_at(until, ticket).await.map_err(|_elapsed| refusal),
+            Some(until) => tokio::time::timeout_at(until, ticket)
+                .await
+                .map_err(|_elapsed| refusal),
         }
     }
 
@@ -278,7 +357,9 @@ impl Call<'_> {
                 upgrade,
                 connected_at: None,
             };
-            let sent = request.take().expect("a request that was not sent is put back");
+            let sent = request
+                .take()
+                .expect("a request that was not sent is put back");
             let outcome = exchange::send(&mut trip, sent, deadline.as_mut().as_pin_mut()).await;
             timings.connected = trip.connected_at;
             let lobby = visit.lobby().clone();
@@ -286,12 +367,22 @@ impl Call<'_> {
             let (unsent, cause) = match outcome {
                 Ok(head) => return Ok(head),
                 Err(Trouble::Timeout) => return Err(Refusal::Timeout),
-                Err(Trouble::Broken(cause)) => return Err(Refusal::Broken { key: lobby.key().clone(), pod: pod(), cause }),
+                Err(Trouble::Broken(cause)) => {
+                    return Err(Refusal::Broken {
+                        key: lobby.key().clone(),
+                        pod: pod(),
+                        cause,
+                    });
+                }
                 Err(Trouble::Unreached(unsent, cause)) => (unsent, cause),
             };
             let since = *trouble_since.get_or_insert_with(Instant::now);
             if since.elapsed() > self.plane.options().connect_patience && !container.is_closing() {
-                return Err(Refusal::Unreachable { key: lobby.key().clone(), pod: pod(), cause });
+                return Err(Refusal::Unreachable {
+                    key: lobby.key().clone(),
+                    pod: pod(),
+                    cause,
+                });
             }
             *request = Some(unsent);
             self.again(visit, timings.arrived).await?;
@@ -308,17 +399,24 @@ impl Call<'_> {
             Entered::Full => return Err(Refusal::QueueFull),
             Entered::Waiting(ticket) => match self.wait(ticket, arrived).await? {
                 Some(other) => *visit = other,
-                None => return Err(Refusal::UnknownBackend { key: self.destination.place.key().clone() }),
+                None => {
+                    return Err(Refusal::UnknownBackend {
+                        key: self.destination.place.key().clone(),
+                    });
+                }
             },
         }
         Ok(())
     }
 
     fn clocks(&self, arrived: Instant, facts: &Facts, marks: Marks, status: StatusCode) -> Clocks {
-        let open_ended = status == StatusCode::SWITCHING_PROTOCOLS || marks.has(Marks::EVENT_STREAM);
+        let open_ended =
+            status == StatusCode::SWITCHING_PROTOCOLS || marks.has(Marks::EVENT_STREAM);
         let cut = self.plane.options().cut_streams_at_timeout || !open_ended;
         Clocks {
-            total: Some(facts.timeout).filter(|timeout| cut && !timeout.is_zero()).map(|timeout| arrived + timeout),
+            total: Some(facts.timeout)
+                .filter(|timeout| cut && !timeout.is_zero())
+                .map(|timeout| arrived + timeout),
             idle: Some(facts.idle).filter(|idle| !idle.is_zero()),
         }
     }
@@ -335,7 +433,12 @@ impl Call<'_> {
         let Some(client) = client else {
             let cause = "it switched protocols without being asked".to_owned();
             let pod = format!("pod {}", visit.container().pod);
-            return Refusal::Broken { key: visit.lobby().key().clone(), pod, cause }.answer(false);
+            return Refusal::Broken {
+                key: visit.lobby().key().clone(),
+                pod,
+                cause,
+            }
+            .answer(false);
         };
         let container = hyper::upgrade::on(&mut response);
         let killed = self.plane.killed.clone();
@@ -349,16 +452,22 @@ impl Call<'_> {
         response.map(|_nothing| Answer::Whole(None))
     }
 
-    fn note(&self, timings: &Timings, traced: bool, cold: bool, visit: &Visit, response: &mut Response<Incoming>) {
+    fn note(
+        &self,
+        timings: &Timings,
+        traced: bool,
+        cold: bool,
+        visit: &Visit,
+        response: &mut Response<Incoming>,
+    ) {
         let answered = Instant::now();
-        if traced
-            && let Some(header) = timings.header(answered)
-        {
+        if traced && let Some(header) = timings.header(answered) {
             response.headers_mut().append(SERVER_TIMING, header);
         }
         if cold && let Some(seated) = timings.seated {
             let connected = timings.connected.unwrap_or(seated);
-            let passed = jiff::SignedDuration::try_from(timings.arrived.elapsed()).unwrap_or_default();
+            let passed =
+                jiff::SignedDuration::try_from(timings.arrived.elapsed()).unwrap_or_default();
             let now = self.plane.clock.now();
             self.plane.cold_starts.add(ColdStart {
                 revision: visit.lobby().key().clone(),
@@ -374,10 +483,17 @@ impl Call<'_> {
 
 /// By when the head of an answer must be here: the earliest of the Revision's clocks, all counted from arrival.
 fn head_deadline(facts: &Facts, arrived: Instant) -> Option<Instant> {
-    [facts.timeout, facts.response_start, facts.idle].into_iter().filter(|limit| !limit.is_zero()).min().map(|limit| arrived + limit)
+    [facts.timeout, facts.response_start, facts.idle]
+        .into_iter()
+        .filter(|limit| !limit.is_zero())
+        .min()
+        .map(|limit| arrived + limit)
 }
 
-async fn pause_until(pause: Duration, deadline: Option<std::pin::Pin<&mut Sleep>>) -> Result<(), Refusal> {
+async fn pause_until(
+    pause: Duration,
+    deadline: Option<std::pin::Pin<&mut Sleep>>,
+) -> Result<(), Refusal> {
     match deadline {
         None => tokio::time::sleep(pause).await,
         Some(deadline) => tokio::select! {

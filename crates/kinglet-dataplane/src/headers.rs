@@ -5,7 +5,8 @@ mod marks;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -52,7 +53,10 @@ impl Origin {
         let text = |text: String| HeaderValue::from_str(&text).expect("addresses are plain ASCII");
         Self {
             address: text(peer.to_string()),
-            forwarded: text(format!("{};proto={scheme}", forwarded_for(&peer.to_string()))),
+            forwarded: text(format!(
+                "{};proto={scheme}",
+                forwarded_for(&peer.to_string())
+            )),
             scheme: HeaderValue::from_static(scheme),
         }
     }
@@ -64,8 +68,16 @@ pub(crate) fn requested_host(parts: &Parts) -> Result<&str, HostFault> {
         return Ok(authority.host_and_port());
     }
     let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty()).ok_or(HostFault::None)?;
-    if hosts.next().is_some() { Err(HostFault::Many) } else { Ok(host) }
+    let host = hosts
+        .next()
+        .and_then(|host| host.to_str().ok())
+        .filter(|host| !host.is_empty())
+        .ok_or(HostFault::None)?;
+    if hosts.next().is_some() {
+        Err(HostFault::Many)
+    } else {
+        Ok(host)
+    }
 }
 
 /// A request without exactly one host.
@@ -92,7 +104,10 @@ impl HostAndPort for Authority {
 pub(crate) fn wants_upgrade(parts: &Parts, marks: Marks) -> bool {
     marks.has(Marks::UPGRADE)
         && parts.version == Version::HTTP_11
-        && parts.headers.get(UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && parts
+            .headers
+            .get(UPGRADE)
+            .is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
         && lists(&parts.headers, CONNECTION, "upgrade")
 }
 
@@ -117,7 +132,11 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: boo
             .unwrap_or_default()
             .split(',')
             .map(str::trim)
-            .filter(|token| !["close", "keep-alive", "upgrade", "te"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+            .filter(|token| {
+                !["close", "keep-alive", "upgrade", "te"]
+                    .iter()
+                    .any(|usual| token.eq_ignore_ascii_case(usual))
+            })
             .filter_map(|token| HeaderName::try_from(token).ok())
             .collect();
         headers.remove(CONNECTION);
@@ -126,9 +145,14 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: boo
         }
     }
     if marks.has(Marks::HOP) {
-        for name in
-            [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, HTTP2_SETTINGS]
-        {
+        for name in [
+            KEEP_ALIVE,
+            PROXY_CONNECTION,
+            TRANSFER_ENCODING,
+            PROXY_AUTHENTICATE,
+            PROXY_AUTHORIZATION,
+            HTTP2_SETTINGS,
+        ] {
             headers.remove(name);
         }
     }
@@ -190,7 +214,9 @@ pub(crate) fn outbound(parts: &mut Parts, marks: Marks, how: &Outbound<'_>) {
             headers.insert(name.clone(), value.clone());
         }
         if let Some(hash) = &how.destination.probe_hash
-            && headers.get(NETWORK_HASH).is_some_and(|asked| asked == "override")
+            && headers
+                .get(NETWORK_HASH)
+                .is_some_and(|asked| asked == "override")
         {
             headers.insert(NETWORK_HASH, hash.clone());
         }
@@ -216,7 +242,11 @@ pub(crate) fn outbound(parts: &mut Parts, marks: Marks, how: &Outbound<'_>) {
 
 /// The Host that the container sees, where it is not the one already in the headers.
 fn host_for(parts: &Parts, how: &Outbound<'_>) -> Option<HeaderValue> {
-    let hidden = how.destination.original_host.as_ref().filter(|_| how.revision);
+    let hidden = how
+        .destination
+        .original_host
+        .as_ref()
+        .filter(|_| how.revision);
     let rewritten = hidden.or(how.destination.rewrite_host.as_ref());
     if let Some(host) = rewritten {
         return Some(host.clone());
@@ -224,17 +254,28 @@ fn host_for(parts: &Parts, how: &Outbound<'_>) -> Option<HeaderValue> {
     if let Some(authority) = parts.uri.authority() {
         return HeaderValue::from_str(authority.host_and_port()).ok();
     }
-    if how.h2 { parts.headers.get(HOST).cloned() } else { None }
+    if how.h2 {
+        parts.headers.get(HOST).cloned()
+    } else {
+        None
+    }
 }
 
 fn origin_form(uri: &Uri) -> Uri {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     Uri::from(path)
 }
 
 fn absolute(uri: &Uri, host: Option<&HeaderValue>) -> Uri {
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    parts.path_and_query = Some(
+        uri.path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/")),
+    );
     if let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) {
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(authority);
@@ -244,7 +285,11 @@ fn absolute(uri: &Uri, host: Option<&HeaderValue>) -> Uri {
 
 /// HTTP/2 may split a cookie into several fields; HTTP/1 may not (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if crumbs.len() > 1
         && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
     {
@@ -254,16 +299,26 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// X-Forwarded-For grows by the client; X-Forwarded-Proto and Forwarded are added where a proxy before us did not.
 fn forwarded(headers: &mut HeaderMap, marks: Marks, origin: &Origin) {
-    let chain = marks.has(Marks::FORWARDED_FOR).then(|| chained(headers, origin));
-    let plain = chain.is_none() && !marks.has(Marks::FORWARDED_PROTO) && !marks.has(Marks::FORWARDED_HOST);
-    headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| origin.address.clone()));
+    let chain = marks
+        .has(Marks::FORWARDED_FOR)
+        .then(|| chained(headers, origin));
+    let plain =
+        chain.is_none() && !marks.has(Marks::FORWARDED_PROTO) && !marks.has(Marks::FORWARDED_HOST);
+    headers.insert(
+        FORWARDED_FOR,
+        chain.unwrap_or_else(|| origin.address.clone()),
+    );
     if !marks.has(Marks::FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, origin.scheme.clone());
     }
     if marks.has(Marks::FORWARDED) {
         return;
     }
-    let value = if plain { Some(origin.forwarded.clone()) } else { shim(headers) };
+    let value = if plain {
+        Some(origin.forwarded.clone())
+    } else {
+        shim(headers)
+    };
     if let Some(value) = value {
         headers.insert(FORWARDED, value);
     }
@@ -289,7 +344,10 @@ fn shim(headers: &HeaderMap) -> Option<HeaderValue> {
         }
         made.push_str(&forwarded_for(hop));
         if at == 0 {
-            for (name, value) in [("host", text(FORWARDED_HOST)), ("proto", text(FORWARDED_PROTO))] {
+            for (name, value) in [
+                ("host", text(FORWARDED_HOST)),
+                ("proto", text(FORWARDED_PROTO)),
+            ] {
                 if let Some(value) = value {
                     made.push_str(&format!(";{name}={value}"));
                 }
@@ -300,7 +358,11 @@ fn shim(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn forwarded_for(hop: &str) -> String {
-    if hop.contains(':') && !hop.starts_with('[') { format!("for=\"[{hop}]\"") } else { format!("for={hop}") }
+    if hop.contains(':') && !hop.starts_with('[') {
+        format!("for=\"[{hop}]\"")
+    } else {
+        format!("for={hop}")
+    }
 }
 
 /// Makes X-Request-Id values: unique, not secret.
@@ -311,12 +373,17 @@ pub(crate) struct RequestIds {
 
 impl RequestIds {
     pub(crate) fn new(key: u64) -> Self {
-        Self { key, count: std::sync::atomic::AtomicU64::new(0) }
+        Self {
+            key,
+            count: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     /// In the shape of a version 4 UUID.
     pub(crate) fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let count = self
+            .count
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let high = mix(self.key ^ count) & !0xf000 | 0x4000;
         let low = mix(self.key.rotate_left(32).wrapping_add(count)) & !(0b11 << 62) | 0b10 << 62;
         let bits = u128::from(high) << 64 | u128::from(low);
@@ -345,7 +412,10 @@ pub(crate) fn expects_continue(parts: &Parts, marks: Marks) -> bool {
     marks.has(Marks::EXPECT)
         && parts.version == Version::HTTP_11
         && parts.method != Method::GET
-        && parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && parts
+            .headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]
@@ -358,7 +428,11 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let marks = Marks::of(&headers);
-        forwarded(&mut headers, marks, &Origin::new(peer.parse().expect("an address"), false));
+        forwarded(
+            &mut headers,
+            marks,
+            &Origin::new(peer.parse().expect("an address"), false),
+        );
         let text = |name: HeaderName| headers[name].to_str().expect("text").to_owned();
         (text(FORWARDED_FOR), text(FORWARDED))
     }
@@ -368,19 +442,42 @@ mod tests {
         let cases: &[(&str, &[(&str, &str)], &str, &str)] = &[
             ("10.0.0.1", &[], "10.0.0.1", "for=10.0.0.1;proto=http"),
             ("::1", &[], "::1", "for=\"[::1]\";proto=http"),
-            ("::ffff:10.0.0.1", &[], "10.0.0.1", "for=10.0.0.1;proto=http"),
-            ("10.0.0.1", &[("x-forwarded-for", "1.2.3.4")], "1.2.3.4, 10.0.0.1", "for=1.2.3.4;proto=http, for=10.0.0.1"),
+            (
+                "::ffff:10.0.0.1",
+                &[],
+                "10.0.0.1",
+                "for=10.0.0.1;proto=http",
+            ),
             (
                 "10.0.0.1",
-                &[("x-forwarded-for", "fe80::1, 5.6.7.8"), ("x-forwarded-for", "9.9.9.9"), ("x-forwarded-host", "h")],
+                &[("x-forwarded-for", "1.2.3.4")],
+                "1.2.3.4, 10.0.0.1",
+                "for=1.2.3.4;proto=http, for=10.0.0.1",
+            ),
+            (
+                "10.0.0.1",
+                &[
+                    ("x-forwarded-for", "fe80::1, 5.6.7.8"),
+                    ("x-forwarded-for", "9.9.9.9"),
+                    ("x-forwarded-host", "h"),
+                ],
                 "fe80::1, 5.6.7.8, 9.9.9.9, 10.0.0.1",
                 "for=\"[fe80::1]\";host=h;proto=http, for=5.6.7.8, for=9.9.9.9, for=10.0.0.1",
             ),
-            ("10.0.0.1", &[("x-forwarded-proto", "https")], "10.0.0.1", "for=10.0.0.1;proto=https"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-proto", "https")],
+                "10.0.0.1",
+                "for=10.0.0.1;proto=https",
+            ),
             ("10.0.0.1", &[("forwarded", "for=x")], "10.0.0.1", "for=x"),
         ];
         for (peer, given, chain, shim) in cases {
-            assert_eq!(forwarded_header(peer, given), ((*chain).to_owned(), (*shim).to_owned()), "{peer} {given:?}");
+            assert_eq!(
+                forwarded_header(peer, given),
+                ((*chain).to_owned(), (*shim).to_owned()),
+                "{peer} {given:?}"
+            );
         }
     }
 
@@ -400,7 +497,10 @@ mod tests {
         }
         let marks = Marks::of(&headers);
         strip_hop(&mut headers, marks, false);
-        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        let mut left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+            .collect();
         left.sort_unstable();
         assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
     }
@@ -413,7 +513,10 @@ mod tests {
         for id in made {
             let id = id.to_str().expect("text").to_owned();
             assert_eq!(id.len(), 36);
-            assert!(id.as_bytes()[14] == b'4' && b"89ab".contains(&id.as_bytes()[19]), "{id}");
+            assert!(
+                id.as_bytes()[14] == b'4' && b"89ab".contains(&id.as_bytes()[19]),
+                "{id}"
+            );
         }
     }
 }

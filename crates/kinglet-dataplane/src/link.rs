@@ -64,7 +64,9 @@ impl H2Links {
     pub(crate) fn share(&self, streams_max: u32) -> Option<(http2::SendRequest<Upload>, Stream)> {
         let mut links = self.links.lock();
         links.retain(|link| !link.sender.is_closed());
-        let link = links.iter().min_by_key(|link| link.streams.load(Ordering::Relaxed))?;
+        let link = links
+            .iter()
+            .min_by_key(|link| link.streams.load(Ordering::Relaxed))?;
         if link.streams.load(Ordering::Relaxed) >= streams_max {
             return None;
         }
@@ -73,7 +75,17 @@ impl H2Links {
     }
 
     pub(crate) fn add(&self, sender: http2::SendRequest<Upload>) {
-        self.links.lock().push(H2Link { sender, streams: Arc::default() });
+        self.links.lock().push(H2Link {
+            sender,
+            streams: Arc::default(),
+        });
+    }
+
+    /// No new streams on the connection of `stream`; those that are open go on.
+    pub(crate) fn discard(&self, stream: &Stream) {
+        self.links
+            .lock()
+            .retain(|link| !Arc::ptr_eq(&link.streams, &stream.0));
     }
 
     pub(crate) fn clear(&self) {

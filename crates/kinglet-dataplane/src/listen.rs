@@ -54,7 +54,12 @@ impl Peer {
 }
 
 /// Accepts until the data plane stops.
-pub(crate) async fn accept(plane: Arc<Plane>, listener: TcpListener, kind: Listener, tls: Option<TlsAcceptor>) {
+pub(crate) async fn accept(
+    plane: Arc<Plane>,
+    listener: TcpListener,
+    kind: Listener,
+    tls: Option<TlsAcceptor>,
+) {
     let stop = plane.connections.token();
     loop {
         // A permit first: at the bound, clients wait in the kernel's backlog instead of in our memory.

@@ -10,6 +10,9 @@
 mod container;
 mod ticket;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,7 +45,13 @@ pub(crate) struct Wiring {
 
 impl Wiring {
     pub(crate) fn new(options: Options, reports: mpsc::Sender<Report>) -> Self {
-        Self { options, epoch: Instant::now(), reports, owed: Mutex::default(), owes: Notify::new() }
+        Self {
+            options,
+            epoch: Instant::now(),
+            reports,
+            owed: Mutex::default(),
+            owes: Notify::new(),
+        }
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -50,7 +59,9 @@ impl Wiring {
     }
 
     fn poke(&self, key: &Key) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.reports.try_send(Report::Poke(key.clone())) {
+        if let Err(mpsc::error::TrySendError::Full(_)) =
+            self.reports.try_send(Report::Poke(key.clone()))
+        {
             let mut owed = self.owed.lock();
             if !owed.contains(key) {
                 owed.push(key.clone());
@@ -137,7 +148,13 @@ struct Inner {
 impl Lobby {
     pub(crate) fn new(key: Key, wiring: Arc<Wiring>) -> Arc<Self> {
         let now = wiring.now();
-        let seed = now ^ key.name.bytes().fold(0x9e37_79b9_7f4a_7c15, |seed: u64, byte| seed.rotate_left(7) ^ u64::from(byte));
+        let seed = now
+            ^ key
+                .name
+                .bytes()
+                .fold(0x9e37_79b9_7f4a_7c15, |seed: u64, byte| {
+                    seed.rotate_left(7) ^ u64::from(byte)
+                });
         Arc::new(Self {
             key,
             wiring,
@@ -189,10 +206,8 @@ impl Lobby {
         let mut inner = self.inner.lock();
         unreachable.suspect_until(now + SUSPECT.as_nanos() as u64);
         unreachable.vacate();
-        self.seat_waiters(&mut inner, now);
-        if inner.waiting == 0
-            && let Some((facts, container)) = inner.take(now)
-        {
+        // Before those who wait: it came earlier. They lose nothing, since there was no other free slot for them.
+        if let Some((facts, container)) = inner.take(now) {
             drop(inner);
             return Entered::Seated(Visit::new(self.clone(), facts, container));
         }
@@ -231,7 +246,9 @@ impl Lobby {
     /// Seats as many of the waiting as there are slots.
     fn seat_waiters(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         while inner.waiting > 0 {
-            let Some((facts, container)) = inner.take(now) else { return };
+            let Some((facts, container)) = inner.take(now) else {
+                return;
+            };
             let mut grant = Grant::new(self.clone(), facts, container);
             loop {
                 let Some(waiter) = inner.waiters.pop_front() else {
@@ -255,7 +272,11 @@ impl Lobby {
     }
 
     /// Takes over what the control plane says. Containers that stay keep their connections and requests.
-    pub(crate) fn describe(self: &Arc<Self>, facts: Facts, endpoints: &[kinglet_decide::feed::Endpoint]) {
+    pub(crate) fn describe(
+        self: &Arc<Self>,
+        facts: Facts,
+        endpoints: &[kinglet_decide::feed::Endpoint],
+    ) {
         let now = self.wiring.now();
         let mut inner = self.inner.lock();
         if inner.facts.as_deref() != Some(&facts) {
@@ -263,8 +284,13 @@ impl Lobby {
         }
         let mut gone = std::mem::take(&mut inner.containers);
         for endpoint in endpoints {
-            let kept = gone.iter().position(|container| container.is(endpoint)).map(|at| gone.swap_remove(at));
-            inner.containers.push(kept.unwrap_or_else(|| Arc::new(Container::new(endpoint))));
+            let kept = gone
+                .iter()
+                .position(|container| container.is(endpoint))
+                .map(|at| gone.swap_remove(at));
+            inner
+                .containers
+                .push(kept.unwrap_or_else(|| Arc::new(Container::new(endpoint))));
         }
         for container in &gone {
             container.close();
@@ -297,7 +323,12 @@ impl Lobby {
     pub(crate) fn close_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
         let now = self.wiring.now();
         let mut inner = self.inner.lock();
-        let closed: Vec<_> = inner.containers.iter().filter(|container| container.address.ip() == ip).cloned().collect();
+        let closed: Vec<_> = inner
+            .containers
+            .iter()
+            .filter(|container| container.address.ip() == ip)
+            .cloned()
+            .collect();
         for container in &closed {
             container.close();
         }
@@ -315,13 +346,18 @@ impl Lobby {
         let now = self.wiring.now();
         let mut inner = self.inner.lock();
         let poke = inner.wants_poke(now, &self.wiring.options);
-        let stat = inner.meter.report(now).filter(|_| inner.facts.as_ref().is_some_and(|facts| facts.revision));
+        let stat = inner
+            .meter
+            .report(now)
+            .filter(|_| inner.facts.as_ref().is_some_and(|facts| facts.revision));
         let containers = inner.containers.clone();
         drop(inner);
         if poke {
             self.wiring.poke(&self.key);
         }
-        containers.iter().for_each(|container| container.sweep(&self.wiring.options));
+        containers
+            .iter()
+            .for_each(|container| container.sweep(&self.wiring.options));
         stat
     }
 
@@ -344,7 +380,9 @@ impl Inner {
         let free = |at: usize| containers[at].free(facts.concurrency);
         let at = self
             .cursor
-            .pick(policy, containers.len(), |at| free(at).filter(|_| !containers[at].is_suspect(now)))
+            .pick(policy, containers.len(), |at| {
+                free(at).filter(|_| !containers[at].is_suspect(now))
+            })
             .or_else(|| self.cursor.pick(policy, containers.len(), free))?;
         let container = containers[at].clone();
         container.occupy();
@@ -353,7 +391,9 @@ impl Inner {
 
     /// No container takes requests.
     fn is_empty(&self) -> bool {
-        self.containers.iter().all(|container| container.is_closing())
+        self.containers
+            .iter()
+            .all(|container| container.is_closing())
     }
 
     fn line_up(&mut self, first: bool) -> oneshot::Receiver<Grant> {
@@ -381,7 +421,9 @@ impl Inner {
             }
             return false;
         }
-        let due = self.poked_at.is_none_or(|at| now.saturating_sub(at) >= options.poke_again.as_nanos() as u64);
+        let due = self
+            .poked_at
+            .is_none_or(|at| now.saturating_sub(at) >= options.poke_again.as_nanos() as u64);
         if due {
             self.poked_at = Some(now);
         }

@@ -32,7 +32,10 @@ pub(crate) struct Place {
 
 impl Places {
     pub(crate) fn new(wiring: Arc<Wiring>) -> Self {
-        Self { wiring, by_key: Mutex::default() }
+        Self {
+            wiring,
+            by_key: Mutex::default(),
+        }
     }
 
     pub(crate) fn of(&self, key: &Key) -> Arc<Place> {
@@ -55,11 +58,15 @@ impl Places {
             Some(backend) => {
                 place.known.store(true, Ordering::Release);
                 place.is_service.store(false, Ordering::Release);
-                place.revision.describe(Facts::of(backend), &backend.endpoints);
+                place
+                    .revision
+                    .describe(Facts::of(backend), &backend.endpoints);
                 place.forget_ports();
             }
             None => {
-                place.known.store(place.is_service.load(Ordering::Acquire), Ordering::Release);
+                place
+                    .known
+                    .store(place.is_service.load(Ordering::Acquire), Ordering::Release);
                 place.revision.forget();
             }
         }
@@ -87,15 +94,27 @@ impl Places {
                     Some((_, lobby)) => lobby.clone(),
                     None => Lobby::new(key.clone(), self.wiring.clone()),
                 };
-                let protocol = if backend.h2c_ports.contains(port) { Protocol::H2c } else { Protocol::Http1 };
-                let endpoints: Vec<Endpoint> =
-                    addresses.iter().map(|address| Endpoint { pod: key.name.clone(), address: *address }).collect();
+                let protocol = if backend.h2c_ports.contains(port) {
+                    Protocol::H2c
+                } else {
+                    Protocol::Http1
+                };
+                let endpoints: Vec<Endpoint> = addresses
+                    .iter()
+                    .map(|address| Endpoint {
+                        pod: key.name.clone(),
+                        address: *address,
+                    })
+                    .collect();
                 lobby.describe(Facts::of_service(protocol), &endpoints);
                 (*port, lobby)
             })
             .collect();
-        let gone: Vec<_> =
-            before.iter().filter(|(port, _)| !ports.iter().any(|(kept, _)| kept == port)).cloned().collect();
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|(port, _)| !ports.iter().any(|(kept, _)| kept == port))
+            .cloned()
+            .collect();
         place.ports.store(Arc::new(ports));
         place.is_service.store(true, Ordering::Release);
         place.known.store(true, Ordering::Release);
@@ -107,7 +126,9 @@ impl Places {
     /// Forgets places that no table names and no update describes.
     pub(crate) fn retain(&self, named: &HashSet<&Key>) {
         self.by_key.lock().retain(|key, place| {
-            place.known.load(Ordering::Acquire) || named.contains(key) || place.lobbies().iter().any(|lobby| lobby.in_flight() > 0)
+            place.known.load(Ordering::Acquire)
+                || named.contains(key)
+                || place.lobbies().iter().any(|lobby| lobby.in_flight() > 0)
         });
     }
 
@@ -117,7 +138,10 @@ impl Places {
     }
 
     pub(crate) fn close_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
-        self.lobbies().iter().flat_map(|lobby| lobby.close_address(ip)).collect()
+        self.lobbies()
+            .iter()
+            .flat_map(|lobby| lobby.close_address(ip))
+            .collect()
     }
 }
 

@@ -86,7 +86,9 @@ impl Dataplane {
         applied: watch::Sender<u64>,
         clock: Clock,
     ) -> (Self, Handle) {
-        let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
+        let permits = Arc::new(Semaphore::new(
+            options.connections_max.min(Semaphore::MAX_PERMITS),
+        ));
         let cold_starts = ColdStarts::new(options.cold_starts_kept);
         let wiring = Arc::new(Wiring::new(options, reports));
         let places = Places::new(wiring.clone());
@@ -106,13 +108,24 @@ impl Dataplane {
             clock,
             certificates: Certificates::default(),
         });
-        (Self { plane: plane.clone(), updates, applied }, Handle { plane })
+        (
+            Self {
+                plane: plane.clone(),
+                updates,
+                applied,
+            },
+            Handle { plane },
+        )
     }
 
     /// Applies updates and reports statistics until `stop`. Requests are served meanwhile by the listeners of
     /// [`Handle::serve`], and go on being served with what is known when this ends.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { plane, mut updates, applied } = self;
+        let Self {
+            plane,
+            mut updates,
+            applied,
+        } = self;
         let updating = async {
             while let Some(update) = updates.recv().await {
                 plane.apply(update, &applied);
@@ -138,7 +151,9 @@ impl Handle {
     /// Idle connections and stopping are watched from the first listener on.
     fn watch(&self) {
         if self.plane.roster.needs_watch() {
-            self.plane.links.spawn("connection watch", listen::watch(self.plane.clone()));
+            self.plane
+                .links
+                .spawn("connection watch", listen::watch(self.plane.clone()));
         }
     }
 
@@ -169,7 +184,12 @@ impl Handle {
 
     /// Requests in flight, waiting ones included.
     pub fn in_flight(&self) -> usize {
-        self.plane.places.lobbies().iter().map(|lobby| lobby.in_flight() as usize).sum()
+        self.plane
+            .places
+            .lobbies()
+            .iter()
+            .map(|lobby| lobby.in_flight() as usize)
+            .sum()
     }
 
     /// The last cold starts, oldest first.

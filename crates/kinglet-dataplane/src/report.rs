@@ -32,9 +32,15 @@ pub(crate) async fn run(plane: &Plane) {
 fn report(plane: &Plane) {
     for lobby in plane.places.lobbies() {
         let Some(stat) = lobby.tick() else { continue };
-        match plane.wiring.reports().try_send(Report::Stat(lobby.key().clone(), stat)) {
+        match plane
+            .wiring
+            .reports()
+            .try_send(Report::Stat(lobby.key().clone(), stat))
+        {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => tracing::debug!(revision = %lobby.key(), "statistics dropped, the autoscaler is behind"),
+            Err(TrySendError::Full(_)) => {
+                tracing::debug!(revision = %lobby.key(), "statistics dropped, the autoscaler is behind")
+            }
             Err(TrySendError::Closed(_)) => return,
         }
     }

@@ -31,8 +31,15 @@ pub(crate) struct Destination {
 
 impl Routes {
     pub(crate) fn compile(table: Arc<RouteTable>, places: &Places) -> Self {
-        let destinations = table.choices().iter().map(|choice| Arc::new(Destination::compile(choice, places))).collect();
-        Self { table, destinations }
+        let destinations = table
+            .choices()
+            .iter()
+            .map(|choice| Arc::new(Destination::compile(choice, places)))
+            .collect();
+        Self {
+            table,
+            destinations,
+        }
     }
 
     pub(crate) fn destination(&self, index: usize) -> &Arc<Destination> {
@@ -41,26 +48,36 @@ impl Routes {
 
     /// Backends that the table names.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.destinations.iter().map(|destination| destination.place.key())
+        self.destinations
+            .iter()
+            .map(|destination| destination.place.key())
     }
 }
 
 impl Destination {
     fn compile(choice: &Choice, places: &Places) -> Self {
-        let key = Key::new(choice.target.namespace.as_str(), choice.target.service.as_str());
+        let key = Key::new(
+            choice.target.namespace.as_str(),
+            choice.target.service.as_str(),
+        );
         let mut destination = Self {
             place: places.of(&key),
             port: choice.target.port,
             headers: Vec::new(),
             service_headers: Vec::new(),
             original_host: None,
-            rewrite_host: choice.rewrite_host.as_deref().and_then(|host| value(choice, "rewriteHost", host)),
+            rewrite_host: choice
+                .rewrite_host
+                .as_deref()
+                .and_then(|host| value(choice, "rewriteHost", host)),
             probe_hash: Some(choice.probe_hash.as_str())
                 .filter(|hash| !hash.is_empty())
                 .and_then(|hash| value(choice, "probe hash", hash)),
         };
         for (name, text) in &choice.append_headers {
-            let Some(value) = value(choice, name, text) else { continue };
+            let Some(value) = value(choice, name, text) else {
+                continue;
+            };
             match HeaderName::try_from(name.as_str()) {
                 Ok(name) if name == headers::REVISION || name == headers::NAMESPACE => {
                     destination.service_headers.push((name, value));
@@ -70,7 +87,9 @@ impl Destination {
                     destination.service_headers.push((name, value));
                 }
                 Ok(name) => destination.headers.push((name, value)),
-                Err(_) => tracing::warn!(ingress = %choice.ingress, header = name, "appendHeaders: not a header name, left out"),
+                Err(_) => {
+                    tracing::warn!(ingress = %choice.ingress, header = name, "appendHeaders: not a header name, left out")
+                }
             }
         }
         destination

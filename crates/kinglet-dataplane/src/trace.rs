@@ -22,21 +22,33 @@ pub(crate) struct Timings {
 
 impl Timings {
     pub(crate) fn new() -> Self {
-        Self { arrived: Instant::now(), routed: None, seated: None, connected: None }
+        Self {
+            arrived: Instant::now(),
+            routed: None,
+            seated: None,
+            connected: None,
+        }
     }
 
     /// `route;dur=…, wait;dur=…, connect;dur=…, first-byte;dur=…`, in milliseconds; each counts from the one before.
     pub(crate) fn header(&self, answered: Instant) -> Option<HeaderValue> {
         let mut from = self.arrived;
         let mut made = String::new();
-        let stations =
-            [("route", self.routed), ("wait", self.seated), ("connect", self.connected), ("first-byte", Some(answered))];
+        let stations = [
+            ("route", self.routed),
+            ("wait", self.seated),
+            ("connect", self.connected),
+            ("first-byte", Some(answered)),
+        ];
         for (name, at) in stations {
             let Some(at) = at else { continue };
             if !made.is_empty() {
                 made.push_str(", ");
             }
-            made.push_str(&format!("{name};dur={:.3}", milliseconds(at.saturating_duration_since(from))));
+            made.push_str(&format!(
+                "{name};dur={:.3}",
+                milliseconds(at.saturating_duration_since(from))
+            ));
             from = from.max(at);
         }
         HeaderValue::from_str(&made).ok()
@@ -72,7 +84,10 @@ pub(crate) struct ColdStarts {
 
 impl ColdStarts {
     pub(crate) fn new(kept: usize) -> Self {
-        Self { kept, last: Mutex::default() }
+        Self {
+            kept,
+            last: Mutex::default(),
+        }
     }
 
     pub(crate) fn add(&self, start: ColdStart) {

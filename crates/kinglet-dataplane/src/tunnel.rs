@@ -22,7 +22,13 @@ use crate::lobby::Visit;
 const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Joins the two sides; returns when the tunnel is over.
-pub(crate) async fn run(client: OnUpgrade, container: OnUpgrade, visit: Visit, busy: Busy, clocks: Clocks) {
+pub(crate) async fn run(
+    client: OnUpgrade,
+    container: OnUpgrade,
+    visit: Visit,
+    busy: Busy,
+    clocks: Clocks,
+) {
     let sides = tokio::time::timeout(HANDOVER, async { tokio::try_join!(client, container) }).await;
     let (client, container) = match sides {
         Ok(Ok(sides)) => sides,
@@ -33,8 +39,14 @@ pub(crate) async fn run(client: OnUpgrade, container: OnUpgrade, visit: Visit, b
         Err(_elapsed) => return,
     };
     let moved = AtomicU64::new(0);
-    let mut client = Watched { inner: TokioIo::new(client), moved: &moved };
-    let mut container = Watched { inner: TokioIo::new(container), moved: &moved };
+    let mut client = Watched {
+        inner: TokioIo::new(client),
+        moved: &moved,
+    };
+    let mut container = Watched {
+        inner: TokioIo::new(container),
+        moved: &moved,
+    };
     tokio::select! {
         outcome = tokio::io::copy_bidirectional(&mut client, &mut container) => {
             if let Err(error) = outcome {
@@ -49,7 +61,9 @@ pub(crate) async fn run(client: OnUpgrade, container: OnUpgrade, visit: Visit, b
 /// Resolves when a clock runs out; never, if there is none.
 async fn expiry(moved: &AtomicU64, clocks: Clocks) {
     let silence = async {
-        let Some(idle) = clocks.idle else { return std::future::pending().await };
+        let Some(idle) = clocks.idle else {
+            return std::future::pending().await;
+        };
         loop {
             let before = moved.load(Ordering::Relaxed);
             tokio::time::sleep(idle).await;
@@ -77,7 +91,11 @@ struct Watched<'a> {
 }
 
 impl AsyncRead for Watched<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
         let count = buffer.filled().len() - before;
@@ -89,7 +107,11 @@ impl AsyncRead for Watched<'_> {
 }
 
 impl AsyncWrite for Watched<'_> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 

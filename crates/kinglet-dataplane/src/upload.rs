@@ -1,7 +1,10 @@
 //! A request's body on its way to the container.
 //!
-//! Remembers whether it has been read to its end (only then can its connection carry another request), and holds back
-//! the body of a client that asked first (`Expect: 100-continue`) until the container says so.
+//! Remembers whether it has been read to its end (only then can its connection carry another request); holds back the
+//! body of a client that asked first (`Expect: 100-continue`) until the container says so; and, where a container may
+//! refuse a request after its body has begun (HTTP/2), keeps the beginning for sending it again.
+
+mod replay;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +18,8 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+
+pub(crate) use replay::Replay;
 
 /// A server may ignore `Expect`; then the body goes after this long all the same (Go's transport waits as long).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,25 +47,39 @@ impl Progress {
 
 /// A request's body.
 pub(crate) struct Upload {
-    incoming: Option<Incoming>,
+    source: Source,
     progress: Option<Arc<Progress>>,
     held: Option<Pin<Box<Sleep>>>,
 }
 
+enum Source {
+    Empty,
+    Client(Incoming),
+    Kept(replay::Reader),
+}
+
 impl Upload {
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, progress: None, held: None }
+        Self {
+            source: Source::Empty,
+            progress: None,
+            held: None,
+        }
     }
 
     pub(crate) fn new(incoming: Incoming) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), progress: Some(Arc::default()), held: None }
+        Self {
+            source: Source::Client(incoming),
+            progress: Some(Arc::default()),
+            held: None,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.incoming.is_none()
+        matches!(self.source, Source::Empty)
     }
 
     pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
@@ -71,35 +90,88 @@ impl Upload {
     pub(crate) fn hold(&mut self) {
         self.held = Some(Box::pin(tokio::time::sleep(EXPECT_PATIENCE)));
     }
+
+    /// Keeps the beginning from now on; what comes back makes the body anew. `None` for an empty one.
+    pub(crate) fn keep(&mut self) -> Option<Arc<Replay>> {
+        match std::mem::replace(&mut self.source, Source::Empty) {
+            Source::Empty => None,
+            Source::Client(incoming) => {
+                let replay = Replay::new(incoming);
+                self.source = Source::Kept(replay.reader()?);
+                Some(replay)
+            }
+            Source::Kept(reader) => {
+                let replay = reader.replay();
+                self.source = Source::Kept(reader);
+                Some(replay)
+            }
+        }
+    }
+
+    /// The body from its beginning; `None` when too much of it has gone. The body it was taken from ends.
+    pub(crate) fn again(replay: &Arc<Replay>) -> Option<Self> {
+        Some(Self {
+            source: Source::Kept(replay.reader()?),
+            progress: Some(Arc::default()),
+            held: None,
+        })
+    }
 }
 
 impl Body for Upload {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let Some(incoming) = this.incoming.as_mut() else { return Poll::Ready(None) };
-        let progress = this.progress.as_ref().expect("a body that comes in has its progress");
+        if this.is_empty() {
+            return Poll::Ready(None);
+        }
+        let progress = this
+            .progress
+            .as_ref()
+            .expect("a body that comes in has its progress");
         if let Some(patience) = this.held.as_mut() {
             progress.waker.register(cx.waker());
-            if !progress.invited.load(Ordering::Acquire) && patience.as_mut().poll(cx).is_pending() {
+            if !progress.invited.load(Ordering::Acquire) && patience.as_mut().poll(cx).is_pending()
+            {
                 return Poll::Pending;
             }
             this.held = None;
         }
-        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        if frame.is_none() || incoming.is_end_stream() {
+        let (frame, ended) = match &mut this.source {
+            Source::Empty => (None, true),
+            Source::Client(incoming) => {
+                let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                (frame, incoming.is_end_stream())
+            }
+            Source::Kept(reader) => {
+                let frame = std::task::ready!(reader.poll_frame(cx));
+                (frame, reader.is_end_stream())
+            }
+        };
+        if frame.is_none() || ended {
             progress.done.store(true, Ordering::Release);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        match &self.source {
+            Source::Empty => true,
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Kept(reader) => reader.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Client(incoming) => incoming.size_hint(),
+            Source::Kept(reader) => reader.size_hint(),
+        }
     }
 }

@@ -35,11 +35,19 @@ pub struct Cursor {
 impl Cursor {
     /// A cursor whose "random" choices follow from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { random: seed | 1, next: 0 }
+        Self {
+            random: seed | 1,
+            next: 0,
+        }
     }
 
     /// Picks one of `count` containers; `load` answers what each has in flight, or `None` when it has no free slot.
-    pub fn pick(&mut self, policy: Policy, count: usize, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
+    pub fn pick(
+        &mut self,
+        policy: Policy,
+        count: usize,
+        load: impl Fn(usize) -> Option<u32>,
+    ) -> Option<usize> {
         if count == 0 {
             return None;
         }
@@ -78,7 +86,9 @@ impl Cursor {
 }
 
 fn free_from(start: usize, count: usize, load: &impl Fn(usize) -> Option<u32>) -> Option<usize> {
-    (0..count).map(|step| (start + step) % count).find(|at| load(*at).is_some())
+    (0..count)
+        .map(|step| (start + step) % count)
+        .find(|at| load(*at).is_some())
 }
 
 #[cfg(test)]
@@ -89,17 +99,27 @@ mod tests {
 
     #[test]
     fn policies_follow_the_concurrency() {
-        for (concurrency, policy) in
-            [(0, Policy::LeastOfTwo), (1, Policy::FirstFree), (3, Policy::FirstFree), (4, Policy::RoundRobin), (100, Policy::RoundRobin)]
-        {
-            assert_eq!(Policy::for_concurrency(concurrency), policy, "{concurrency}");
+        for (concurrency, policy) in [
+            (0, Policy::LeastOfTwo),
+            (1, Policy::FirstFree),
+            (3, Policy::FirstFree),
+            (4, Policy::RoundRobin),
+            (100, Policy::RoundRobin),
+        ] {
+            assert_eq!(
+                Policy::for_concurrency(concurrency),
+                policy,
+                "{concurrency}"
+            );
         }
     }
 
     #[test]
     fn round_robin_skips_the_busy() {
         let mut cursor = Cursor::new(1);
-        let picks: Vec<_> = (0..4).map(|_| cursor.pick(Policy::RoundRobin, 3, |at| (at != 1).then_some(0))).collect();
+        let picks: Vec<_> = (0..4)
+            .map(|_| cursor.pick(Policy::RoundRobin, 3, |at| (at != 1).then_some(0)))
+            .collect();
         assert_eq!(picks, [Some(0), Some(2), Some(0), Some(2)]);
     }
 
@@ -108,10 +128,15 @@ mod tests {
         let mut cursor = Cursor::new(42);
         let mut loads = [0u32; 8];
         for _ in 0..8000 {
-            let at = cursor.pick(Policy::LeastOfTwo, loads.len(), |at| Some(loads[at])).expect("all are free");
+            let at = cursor
+                .pick(Policy::LeastOfTwo, loads.len(), |at| Some(loads[at]))
+                .expect("all are free");
             loads[at] += 1;
         }
-        assert!(loads.iter().all(|load| (950..=1050).contains(load)), "{loads:?}");
+        assert!(
+            loads.iter().all(|load| (950..=1050).contains(load)),
+            "{loads:?}"
+        );
     }
 
     proptest! {

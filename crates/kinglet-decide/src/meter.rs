@@ -21,7 +21,11 @@ pub struct Meter {
 impl Meter {
     /// A meter that starts at `now` (nanoseconds of any clock that does not go back).
     pub fn new(now: u64) -> Self {
-        Self { changed_at: now, period_start: now, ..Self::default() }
+        Self {
+            changed_at: now,
+            period_start: now,
+            ..Self::default()
+        }
     }
 
     /// A request arrived.
@@ -85,8 +89,19 @@ mod tests {
         meter.leave(SECOND / 2);
         meter.leave(SECOND * 3 / 4);
         let stat = meter.report(SECOND).expect("traffic");
-        assert_eq!(stat, Stat { average_concurrent_requests: 1.0, requests_per_second: 2.0, in_flight: 0 });
-        assert_eq!(meter.report(2 * SECOND), Some(Stat::default()), "one final zero");
+        assert_eq!(
+            stat,
+            Stat {
+                average_concurrent_requests: 1.0,
+                requests_per_second: 2.0,
+                in_flight: 0
+            }
+        );
+        assert_eq!(
+            meter.report(2 * SECOND),
+            Some(Stat::default()),
+            "one final zero"
+        );
         assert_eq!(meter.report(3 * SECOND), None);
     }
 
@@ -94,9 +109,21 @@ mod tests {
     fn a_long_request_is_reported_every_time() {
         let mut meter = Meter::new(0);
         meter.enter(SECOND / 2);
-        assert_eq!(meter.report(SECOND).map(|stat| stat.average_concurrent_requests), Some(0.5));
+        assert_eq!(
+            meter
+                .report(SECOND)
+                .map(|stat| stat.average_concurrent_requests),
+            Some(0.5)
+        );
         let stat = meter.report(2 * SECOND).expect("still there");
-        assert_eq!(stat, Stat { average_concurrent_requests: 1.0, requests_per_second: 0.0, in_flight: 1 });
+        assert_eq!(
+            stat,
+            Stat {
+                average_concurrent_requests: 1.0,
+                requests_per_second: 0.0,
+                in_flight: 1
+            }
+        );
     }
 
     proptest! {

@@ -179,7 +179,9 @@ impl RouteTable {
         path: &str,
         header: impl Fn(&str) -> Option<&'h [u8]>,
     ) -> Result<Matched<'_>, NoRoute> {
-        let entry = host::with_lower_case(host, |host| self.hosts.get(host)).flatten().ok_or(NoRoute::Host)?;
+        let entry = host::with_lower_case(host, |host| self.hosts.get(host))
+            .flatten()
+            .ok_or(NoRoute::Host)?;
         let paths = match visibility {
             Visibility::External => &entry.external,
             Visibility::ClusterLocal => &entry.local,
@@ -189,11 +191,18 @@ impl RouteTable {
         }
         let found = paths.iter().find(|candidate| {
             path.starts_with(&*candidate.prefix)
-                && candidate.headers.iter().all(|(name, value)| header(name) == Some(value))
+                && candidate
+                    .headers
+                    .iter()
+                    .all(|(name, value)| header(name) == Some(value))
         });
         let found = found.ok_or(NoRoute::Path)?;
         let index = found.spread.next();
-        Ok(Matched { index, choice: &self.choices[index], redirect: found.redirect && visibility == Visibility::External })
+        Ok(Matched {
+            index,
+            choice: &self.choices[index],
+            redirect: found.redirect && visibility == Visibility::External,
+        })
     }
 
     /// All choices, by index.
@@ -209,7 +218,14 @@ impl RouteTable {
     /// Every host with the widest visibility it has, in no particular order.
     pub fn hosts(&self) -> impl Iterator<Item = (&str, Visibility)> {
         self.hosts.iter().map(|(host, entry)| {
-            (&**host, if entry.external.is_empty() { Visibility::ClusterLocal } else { Visibility::External })
+            (
+                &**host,
+                if entry.external.is_empty() {
+                    Visibility::ClusterLocal
+                } else {
+                    Visibility::External
+                },
+            )
         })
     }
 }

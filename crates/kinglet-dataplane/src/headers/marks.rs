@@ -48,7 +48,11 @@ impl Marks {
                 "upgrade" => Self::UPGRADE,
                 "te" => Self::TE,
                 "expect" => Self::EXPECT,
-                "keep-alive" | "proxy-connection" | "transfer-encoding" | "proxy-authenticate" | "proxy-authorization"
+                "keep-alive"
+                | "proxy-connection"
+                | "transfer-encoding"
+                | "proxy-authenticate"
+                | "proxy-authorization"
                 | "http2-settings" => Self::HOP,
                 "forwarded" => Self::FORWARDED,
                 "x-forwarded-for" => Self::FORWARDED_FOR,
@@ -56,7 +60,9 @@ impl Marks {
                 "x-forwarded-host" => Self::FORWARDED_HOST,
                 "x-request-id" => Self::REQUEST_ID,
                 "k-kinglet-trace" => Self::TRACE,
-                "knative-serving-revision" | "knative-serving-namespace" | "k-original-host" => Self::KNATIVE,
+                "knative-serving-revision" | "knative-serving-namespace" | "k-original-host" => {
+                    Self::KNATIVE
+                }
                 "k-network-hash" => Self::NETWORK_HASH,
                 "k-network-probe" if !value.is_empty() => Self::NETWORK_PROBE,
                 "k-kubelet-probe" if !value.is_empty() => Self::KUBELET_PROBE,

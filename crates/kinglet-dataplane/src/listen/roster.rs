@@ -29,6 +29,8 @@ pub(crate) struct Activity {
     in_flight: AtomicU32,
     started: AtomicU64,
     order: AtomicU8,
+    /// When the answer being written should have ended, in nanoseconds of the data plane's clock; 0 for never.
+    overdue_at: AtomicU64,
     pub(super) waker: AtomicWaker,
     /// `started` as the last check saw it.
     checked: AtomicU64,
@@ -52,12 +54,23 @@ impl Activity {
 
     /// Called at a steady pace: one without a request between two calls is idle and told to end; one that at the next
     /// call is still there (half a request, perhaps, and no more of it) is ended.
-    fn check(&self) {
+    fn check(&self, now: u64) {
+        let overdue_at = self.overdue_at.load(Ordering::Relaxed);
+        if overdue_at != 0 && overdue_at < now {
+            // Its clock cannot cut it, because a client that does not read keeps it from being asked.
+            self.tell(Order::End);
+            return;
+        }
         let started = self.started.load(Ordering::Relaxed) + 1;
-        let idle = self.in_flight.load(Ordering::Relaxed) == 0 && self.checked.swap(started, Ordering::Relaxed) == started;
+        let idle = self.in_flight.load(Ordering::Relaxed) == 0
+            && self.checked.swap(started, Ordering::Relaxed) == started;
         let was_idle = self.was_idle.swap(idle, Ordering::Relaxed);
         if idle {
-            self.tell(if was_idle { Order::End } else { Order::WindDown });
+            self.tell(if was_idle {
+                Order::End
+            } else {
+                Order::WindDown
+            });
         }
     }
 }
@@ -71,10 +84,16 @@ impl Busy {
         activity.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(activity.clone())
     }
+
+    /// The whole connection ends when this is still held after `at` (HTTP/1 only, where it has no other request).
+    pub(crate) fn overdue_at(&self, at: u64) {
+        self.0.overdue_at.store(at, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.overdue_at.store(0, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -102,7 +121,10 @@ impl Roster {
         if stop.is_cancelled() {
             activity.tell(Order::WindDown);
         }
-        Known { roster: self, number }
+        Known {
+            roster: self,
+            number,
+        }
     }
 
     /// `true` the first time: the caller starts [`watch`].
@@ -111,7 +133,10 @@ impl Roster {
     }
 
     fn for_each(&self, act: impl Fn(&Activity)) {
-        self.connections.lock().values().for_each(|activity| act(activity));
+        self.connections
+            .lock()
+            .values()
+            .for_each(|activity| act(activity));
     }
 }
 
@@ -138,7 +163,10 @@ pub(crate) async fn watch(plane: Arc<Plane>) {
                 stopped = true;
                 plane.roster.for_each(|activity| activity.tell(Order::WindDown));
             }
-            _ = checks.tick() => plane.roster.for_each(Activity::check),
+            _ = checks.tick() => {
+                let now = plane.wiring.now();
+                plane.roster.for_each(|activity| activity.check(now));
+            }
         }
     }
 }

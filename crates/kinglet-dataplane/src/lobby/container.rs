@@ -139,7 +139,8 @@ impl Container {
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 let mut at = 0;
                 while at < idle.len() {
-                    let too_old = now.duration_since(idle[at].idle_since) > options.idle_link_age_max;
+                    let too_old =
+                        now.duration_since(idle[at].idle_since) > options.idle_link_age_max;
                     if too_old || !idle[at].is_usable(&mut context) {
                         dropped.push(idle.remove(at));
                     } else {

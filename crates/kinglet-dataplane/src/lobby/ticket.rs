@@ -23,7 +23,12 @@ pub(crate) struct Visit {
 
 impl Visit {
     pub(super) fn new(lobby: Arc<Lobby>, facts: Arc<Facts>, container: Arc<Container>) -> Self {
-        Self { lobby, facts, container, metered: true }
+        Self {
+            lobby,
+            facts,
+            container,
+            metered: true,
+        }
     }
 
     pub(crate) fn container(&self) -> &Arc<Container> {
@@ -59,7 +64,11 @@ pub(crate) struct Grant {
 
 impl Grant {
     pub(super) fn new(lobby: Arc<Lobby>, facts: Arc<Facts>, container: Arc<Container>) -> Self {
-        Self { lobby, facts, container: Some(container) }
+        Self {
+            lobby,
+            facts,
+            container: Some(container),
+        }
     }
 
     /// Takes the slot out, so that dropping the grant does nothing.
@@ -93,7 +102,12 @@ impl Ticket {
         cold: bool,
         receiver: oneshot::Receiver<Grant>,
     ) -> Self {
-        Self { lobby, facts, cold, receiver: Some(receiver) }
+        Self {
+            lobby,
+            facts,
+            cold,
+            receiver: Some(receiver),
+        }
     }
 }
 
@@ -101,13 +115,19 @@ impl Future for Ticket {
     type Output = Option<Visit>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(receiver) = self.receiver.as_mut() else { return Poll::Ready(None) };
+        let Some(receiver) = self.receiver.as_mut() else {
+            return Poll::Ready(None);
+        };
         match Pin::new(receiver).poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(mut grant)) => {
                 self.receiver = None;
                 let container = grant.disarm().expect("a grant is sent armed");
-                Poll::Ready(Some(Visit::new(grant.lobby.clone(), grant.facts.clone(), container)))
+                Poll::Ready(Some(Visit::new(
+                    grant.lobby.clone(),
+                    grant.facts.clone(),
+                    container,
+                )))
             }
             Poll::Ready(Err(_dissolved)) => {
                 self.receiver = None;
@@ -120,7 +140,9 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some(mut receiver) = self.receiver.take() else { return };
+        let Some(mut receiver) = self.receiver.take() else {
+            return;
+        };
         let granted = {
             let mut inner = self.lobby.inner.lock();
             match receiver.try_recv() {

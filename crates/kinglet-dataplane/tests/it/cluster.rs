@@ -22,7 +22,10 @@ async fn a_dead_endpoint_costs_no_request() {
         for _ in 0..20 {
             assert_eq!(client.get("one.test", "/").await.body, "alive");
         }
-        let request = Request::post("/").header("host", "one.test").body(full("a body")).unwrap();
+        let request = Request::post("/")
+            .header("host", "one.test")
+            .body(full("a body"))
+            .unwrap();
         assert_eq!(collect(client.send(request).await).await.body, "alive");
     }
 }
@@ -39,19 +42,31 @@ async fn the_only_endpoint_may_come_back_or_be_replaced() {
     eventually("it tries", || world.handle.in_flight() == 1).await;
     world.revision(backend("one", &[])).await;
     assert_eq!(world.next_poke().await.name.as_ref(), "one");
-    world.revision(backend("one", &[says("replaced").await])).await;
+    world
+        .revision(backend("one", &[says("replaced").await]))
+        .await;
     assert_eq!(within(request).await.unwrap().body, "replaced");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_never_listens_is_502_in_the_end() {
-    let options = kinglet_dataplane::Options { connect_patience: Duration::from_millis(100), ..Default::default() };
+    let options = kinglet_dataplane::Options {
+        connect_patience: Duration::from_millis(100),
+        ..Default::default()
+    };
     let mut world = World::with(options).await;
     let dead = listen().await.local_addr().unwrap();
     world.one(backend("one", &[dead])).await;
     let got = get(world.external, "one.test", "/").await;
     assert_eq!(got.status, 502);
-    assert!(got.body.starts_with(&format!("connecting to pod pod-{} of ns/one: ", dead.port())), "{}", got.body);
+    assert!(
+        got.body.starts_with(&format!(
+            "connecting to pod pod-{} of ns/one: ",
+            dead.port()
+        )),
+        "{}",
+        got.body
+    );
 }
 
 /// Closes each connection after one answer without having said so.
@@ -63,7 +78,10 @@ async fn forgetful() -> std::net::SocketAddr {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
                 read_until(&mut stream, "\r\n\r\n").await;
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .await
+                    .unwrap();
             });
         }
     });
@@ -95,7 +113,11 @@ async fn a_container_that_breaks_off_is_502() {
     world.one(backend("one", &[address])).await;
     let got = get(world.external, "one.test", "/").await;
     assert_eq!(got.status, 502);
-    assert!(got.body.contains("broke off before it answered"), "{}", got.body);
+    assert!(
+        got.body.contains("broke off before it answered"),
+        "{}",
+        got.body
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +137,10 @@ async fn draining_a_pod_waits_for_its_requests_and_sends_no_more() {
                     read_until(&mut stream, "\r\n\r\n").await;
                     begun.fetch_add(1, Ordering::SeqCst);
                     gate.acquire().await.unwrap().forget();
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await.unwrap();
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+                        .await
+                        .unwrap();
                 });
             }
         }
@@ -142,7 +167,10 @@ async fn draining_a_pod_waits_for_its_requests_and_sends_no_more() {
     for _ in 0..10 {
         assert_eq!(get(world.external, "one.test", "/").await.body, "new");
     }
-    assert!(!drained.load(Ordering::SeqCst), "one request is still there");
+    assert!(
+        !drained.load(Ordering::SeqCst),
+        "one request is still there"
+    );
     gate.add_permits(1);
     assert_eq!(within(request).await.unwrap().body, "slow");
     eventually("drained", || drained.load(Ordering::SeqCst)).await;
@@ -166,8 +194,17 @@ async fn no_request_fails_while_containers_are_replaced() {
                 let mut count = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let method = if number % 2 == 0 { "GET" } else { "POST" };
-                    let body = if number % 2 == 0 { empty() } else { full("payload") };
-                    let request = Request::builder().method(method).uri("/").header("host", "one.test").body(body).unwrap();
+                    let body = if number % 2 == 0 {
+                        empty()
+                    } else {
+                        full("payload")
+                    };
+                    let request = Request::builder()
+                        .method(method)
+                        .uri("/")
+                        .header("host", "one.test")
+                        .body(body)
+                        .unwrap();
                     assert_eq!(collect(client.send(request).await).await.body, "ok");
                     count += 1;
                 }
@@ -177,7 +214,9 @@ async fn no_request_fails_while_containers_are_replaced() {
         .collect();
     for round in 0..60 {
         let from = round % 4;
-        let set: Vec<_> = (0..round % 3).map(|step| addresses[(from + step) % 4]).collect();
+        let set: Vec<_> = (0..round % 3)
+            .map(|step| addresses[(from + step) % 4])
+            .collect();
         world.one(backend("one", &set)).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

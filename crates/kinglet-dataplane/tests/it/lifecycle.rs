@@ -39,7 +39,13 @@ async fn stopping_lets_requests_end_and_waits_no_longer() {
     let over_h1 = tokio::spawn(async move { h1.get("one.test", "/slow").await });
     let mut client = h2(world.external).await;
     let over_h2 = tokio::spawn(async move {
-        collect(client.send_request(Request::get("http://one.test/slow").body(empty()).unwrap()).await.unwrap()).await
+        collect(
+            client
+                .send_request(Request::get("http://one.test/slow").body(empty()).unwrap())
+                .await
+                .unwrap(),
+        )
+        .await
     });
     eventually("both have begun", || begun.load(Ordering::SeqCst) == 2).await;
     let handle = world.handle.clone();
@@ -54,9 +60,15 @@ async fn stopping_lets_requests_end_and_waits_no_longer() {
     assert!(!stopping.is_finished(), "two requests are in flight");
     gate.add_permits(2);
     let got = within(over_h1).await.unwrap();
-    assert_eq!((got.body.as_str(), got.headers["connection"].as_bytes()), ("done", &b"close"[..]));
+    assert_eq!(
+        (got.body.as_str(), got.headers["connection"].as_bytes()),
+        ("done", &b"close"[..])
+    );
     assert_eq!(within(over_h2).await.unwrap().body, "done");
-    assert!(within(stopping).await.unwrap(), "everything ended by itself");
+    assert!(
+        within(stopping).await.unwrap(),
+        "everything ended by itself"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,22 +79,65 @@ async fn stopping_ends_what_does_not_end() {
     let address = world.external;
     let request = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(
+            &mut stream,
+            b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n",
+        )
+        .await
+        .unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.map(|_| rest)
     });
     eventually("it is in flight", || world.handle.in_flight() == 1).await;
     assert!(!world.handle.shutdown(Duration::from_millis(50)).await);
-    assert!(within(request).await.unwrap().map_or(true, |rest| rest.is_empty()));
+    assert!(
+        within(request)
+            .await
+            .unwrap()
+            .map_or(true, |rest| rest.is_empty())
+    );
     eventually("nothing is left", || world.handle.in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_and_dribbling_clients_are_closed() {
-    let mut world = World::with(Options { client_idle: Duration::from_millis(60), ..Options::default() }).await;
+    let mut world = World::with(Options {
+        client_idle: Duration::from_millis(60),
+        ..Options::default()
+    })
+    .await;
     world.one(backend("one", &[says("ok").await])).await;
-    for beginning in ["", "P", "GET / HTTP/1.1\r\nHost: one.te", "GET / HTTP/1.1\r\nHost: one.test\r\n\r\n"] {
+    for beginning in [
+        "",
+        "P",
+        "GET / HTTP/1.1\r\nHost: one.te",
+        "GET / HTTP/1.1\r\nHost: one.test\r\n\r\n",
+    ] {
         let answer = raw(world.external, beginning).await;
-        assert!(answer.is_empty() || answer.ends_with("ok") || answer.starts_with("HTTP/1.1 4"), "{beginning:?}: {answer}");
+        assert!(
+            answer.is_empty() || answer.ends_with("ok") || answer.starts_with("HTTP/1.1 4"),
+            "{beginning:?}: {answer}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bound_on_connections_holds_without_refusing_anybody() {
+    let mut world = World::with(Options {
+        connections_max: 4,
+        ..Options::default()
+    })
+    .await;
+    world.one(backend("one", &[says("ok").await])).await;
+    let address = world.external;
+    let clients = (0..40).map(|_| async move {
+        raw(
+            address,
+            "GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n",
+        )
+        .await
+    });
+    for answer in futures_util::future::join_all(clients).await {
+        assert!(answer.ends_with("ok"), "{answer}");
     }
 }

@@ -45,20 +45,33 @@ async fn a_container_never_sees_more_than_its_concurrency() {
             }
         });
         futures_util::future::join_all(clients).await;
-        assert_eq!(peak.load(Ordering::SeqCst), concurrency as usize, "reached, not exceeded");
+        assert_eq!(
+            peak.load(Ordering::SeqCst),
+            concurrency as usize,
+            "reached, not exceeded"
+        );
         assert_eq!(world.handle.in_flight(), 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_so() {
-    let mut world = World::with(Options { queue_depth: 2, ..Options::default() }).await;
+    let mut world = World::with(Options {
+        queue_depth: 2,
+        ..Options::default()
+    })
+    .await;
     world.one(backend("one", &[])).await;
     let address = world.external;
-    let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(async move { get(address, "one.test", "/").await })).collect();
+    let waiting: Vec<_> = (0..2)
+        .map(|_| tokio::spawn(async move { get(address, "one.test", "/").await }))
+        .collect();
     eventually("two wait", || world.handle.in_flight() == 2).await;
     let got = get(world.external, "one.test", "/").await;
-    assert_eq!((got.status.as_u16(), got.body.trim()), (503, "pending request queue full"));
+    assert_eq!(
+        (got.status.as_u16(), got.body.trim()),
+        (503, "pending request queue full")
+    );
     waiting[0].abort();
     eventually("one wait", || world.handle.in_flight() == 1).await;
     let third = tokio::spawn(async move { get(address, "one.test", "/").await });
@@ -88,12 +101,18 @@ async fn a_client_that_goes_away_leaves_its_seat() {
     backend.container_concurrency = 1;
     world.one(backend).await;
     let mut client = TcpStream::connect(world.external).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n")
+        .await
+        .unwrap();
     eventually("the container has it", || begun.load(Ordering::SeqCst) == 1).await;
     drop(client);
     let address = world.external;
     let next = tokio::spawn(async move { get(address, "one.test", "/").await });
-    eventually("the next one has the seat", || begun.load(Ordering::SeqCst) == 2).await;
+    eventually("the next one has the seat", || {
+        begun.load(Ordering::SeqCst) == 2
+    })
+    .await;
     gate.add_permits(2);
     assert_eq!(within(next).await.unwrap().status, 200);
     eventually("nothing is in flight", || world.handle.in_flight() == 0).await;
@@ -106,7 +125,10 @@ async fn a_client_that_goes_away_in_the_queue_leaves_its_place() {
     backend.container_concurrency = 1;
     world.one(backend.clone()).await;
     let mut client = TcpStream::connect(world.external).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n")
+        .await
+        .unwrap();
     eventually("it waits", || world.handle.in_flight() == 1).await;
     drop(client);
     eventually("it is gone", || world.handle.in_flight() == 0).await;

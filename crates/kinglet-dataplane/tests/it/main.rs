@@ -2,8 +2,8 @@
 
 mod bodies;
 mod cluster;
-mod limits;
 mod lifecycle;
+mod limits;
 mod protocols;
 mod routing;
 mod timeouts;

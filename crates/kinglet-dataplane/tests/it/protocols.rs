@@ -34,7 +34,9 @@ async fn grpc() -> std::net::SocketAddr {
             }
         });
         let mut response = http::Response::new(StreamBody::new(frames).boxed());
-        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        response
+            .headers_mut()
+            .insert("content-type", "application/grpc".parse().unwrap());
         response
     })
     .await
@@ -49,16 +51,28 @@ async fn grpc_streams_both_ways_and_keeps_its_trailers() {
     world.one(backend).await;
     let mut client = h2(world.external).await;
     let (chunks, mut queue) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let stream = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))));
+    let stream = futures_util::stream::poll_fn(move |cx| {
+        queue
+            .poll_recv(cx)
+            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    });
     let request = Request::post("http://one.test/ping.Ping/Stream")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(StreamBody::new(stream).boxed())
         .unwrap();
     chunks.send(Bytes::from_static(b"0")).await.unwrap();
-    let mut answer = within(client.send_request(request)).await.unwrap().into_body();
+    let mut answer = within(client.send_request(request))
+        .await
+        .unwrap()
+        .into_body();
     for number in 0..10u8 {
-        let frame = within(answer.frame()).await.unwrap().unwrap().into_data().unwrap();
+        let frame = within(answer.frame())
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
         assert_eq!(frame, Bytes::from(vec![b'0' + number]));
         chunks.send(Bytes::from(vec![b'1' + number])).await.unwrap();
     }
@@ -78,12 +92,19 @@ async fn many_streams_share_few_connections() {
     let requests = (0..200).map(|_| {
         let mut client = client.clone();
         async move {
-            let request = Request::get("http://one.test/x").header("cookie", "a=1").body(empty()).unwrap();
+            let request = Request::get("http://one.test/x")
+                .header("cookie", "a=1")
+                .body(empty())
+                .unwrap();
             collect(client.send_request(request).await.unwrap()).await
         }
     });
     for got in futures_util::future::join_all(requests).await {
-        assert!(got.body.starts_with("GET http://one.test/x HTTP/2.0"), "{}", got.body);
+        assert!(
+            got.body.starts_with("GET http://one.test/x HTTP/2.0"),
+            "{}",
+            got.body
+        );
     }
 }
 
@@ -92,10 +113,17 @@ async fn http2_clients_reach_http1_containers() {
     let mut world = World::start().await;
     world.one(backend("one", &[mirror().await])).await;
     let mut client = h2(world.external).await;
-    let request =
-        Request::get("http://one.test/x").header("cookie", "a=1").header("cookie", "b=2").body(empty()).unwrap();
+    let request = Request::get("http://one.test/x")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .body(empty())
+        .unwrap();
     let got = collect(client.send_request(request).await.unwrap()).await;
-    assert!(got.body.starts_with("GET /x HTTP/1.1") && got.body.contains("host: one.test"), "{}", got.body);
+    assert!(
+        got.body.starts_with("GET /x HTTP/1.1") && got.body.contains("host: one.test"),
+        "{}",
+        got.body
+    );
     assert!(got.body.contains("cookie: a=1; b=2"), "{}", got.body);
 }
 
@@ -106,7 +134,11 @@ async fn http1_clients_reach_h2c_containers() {
     backend.protocol = Protocol::H2c;
     world.one(backend).await;
     let got = get(world.external, "one.test", "/x").await;
-    assert!(got.body.starts_with("GET http://one.test/x HTTP/2.0"), "{}", got.body);
+    assert!(
+        got.body.starts_with("GET http://one.test/x HTTP/2.0"),
+        "{}",
+        got.body
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +147,25 @@ async fn refusals_speak_grpc_to_grpc_clients() {
     let mut backend = backend("one", &[]);
     backend.timeout = Duration::from_millis(50);
     world.one(backend).await;
-    let request = Request::post("http://one.test/p.P/M").header("content-type", "application/grpc").body(empty()).unwrap();
-    let got = collect(h2(world.external).await.send_request(request).await.unwrap()).await;
-    assert_eq!((got.headers["grpc-status"].as_bytes(), got.headers["grpc-message"].as_bytes()), (&b"4"[..], &b"activator request timeout"[..]));
+    let request = Request::post("http://one.test/p.P/M")
+        .header("content-type", "application/grpc")
+        .body(empty())
+        .unwrap();
+    let got = collect(
+        h2(world.external)
+            .await
+            .send_request(request)
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (
+            got.headers["grpc-status"].as_bytes(),
+            got.headers["grpc-message"].as_bytes()
+        ),
+        (&b"4"[..], &b"activator request timeout"[..])
+    );
 }
 
 /// Upgrades to a protocol that sends everything back in capitals until its reader is done, and then says bye.
@@ -135,7 +183,10 @@ async fn capitals() -> std::net::SocketAddr {
                 loop {
                     match stream.read(&mut buffer).await {
                         Ok(0) | Err(_) => break,
-                        Ok(count) => stream.write_all(&buffer[..count].to_ascii_uppercase()).await.unwrap(),
+                        Ok(count) => stream
+                            .write_all(&buffer[..count].to_ascii_uppercase())
+                            .await
+                            .unwrap(),
                     }
                 }
                 stream.write_all(b"BYE").await.unwrap();
@@ -158,7 +209,10 @@ async fn an_upgrade_is_a_tunnel_that_outlives_the_timeout_and_passes_half_close(
         .await
         .unwrap();
     let head = read_until(&mut client, "HI ").await;
-    assert!(head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: capitals"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: capitals"),
+        "{head}"
+    );
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.write_all(b"abc").await.unwrap();
     assert_eq!(read_until(&mut client, "ABC").await, "ABC");
@@ -179,7 +233,10 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
         "GET / HTTP/1.1\r\nHost: one.test\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
     )
     .await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("no"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("no"),
+        "{answer}"
+    );
     eventually("the seat is free", || world.handle.in_flight() == 0).await;
 }
 
@@ -192,10 +249,16 @@ async fn https_shows_the_certificate_of_the_name_asked_for() {
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let signing = provider.key_provider.load_private_key(key).unwrap();
     let certified = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], signing);
-    world.handle.certificates().replace(HashMap::from([("one.test".to_owned(), Arc::new(certified))]));
+    world.handle.certificates().replace(HashMap::from([(
+        "one.test".to_owned(),
+        Arc::new(certified),
+    )]));
     let listener = listen().await;
     let address = listener.local_addr().unwrap();
-    world.handle.serve_tls(listener, Listener::External).unwrap();
+    world
+        .handle
+        .serve_tls(listener, Listener::External)
+        .unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -207,22 +270,111 @@ async fn https_shows_the_certificate_of_the_name_asked_for() {
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config.clone()));
         let stream = TcpStream::connect(address).await.unwrap();
-        let stream = within(connector.connect("one.test".try_into().unwrap(), stream)).await.unwrap();
+        let stream = within(connector.connect("one.test".try_into().unwrap(), stream))
+            .await
+            .unwrap();
         let got = if alpn == "h2" {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(
+                hyper_util::rt::TokioExecutor::new(),
+                TokioIo::new(stream),
+            )
+            .await
+            .unwrap();
             tokio::spawn(connection);
             let request = Request::get("https://one.test/").body(empty()).unwrap();
             collect(sender.send_request(request).await.unwrap()).await
         } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .unwrap();
             tokio::spawn(connection);
-            let request = Request::get("/").header("host", "one.test").body(empty()).unwrap();
+            let request = Request::get("/")
+                .header("host", "one.test")
+                .body(empty())
+                .unwrap();
             collect(sender.send_request(request).await.unwrap()).await
         };
-        assert!(got.status == 200 && got.body.contains("x-forwarded-proto: https"), "{version}: {got:?}");
+        assert!(
+            got.status == 200 && got.body.contains("x-forwarded-proto: https"),
+            "{version}: {got:?}"
+        );
     }
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = TcpStream::connect(address).await.unwrap();
-    assert!(within(connector.connect("two.test".try_into().unwrap(), stream)).await.is_err());
+    assert!(
+        within(connector.connect("two.test".try_into().unwrap(), stream))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_says_goodbye_costs_no_request() {
+    let mut world = World::start().await;
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let served = Arc::new(tokio::sync::Notify::new());
+                let service = hyper::service::service_fn({
+                    let served = served.clone();
+                    move |_| {
+                        served.notify_one();
+                        async { Ok::<_, std::convert::Infallible>(reply("bye")) }
+                    }
+                });
+                let builder =
+                    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let mut connection =
+                    std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = served.notified() => connection.as_mut().graceful_shutdown(),
+                }
+                let _ = connection.await;
+            });
+        }
+    });
+    let mut backend = backend("one", &[address]);
+    backend.protocol = Protocol::H2c;
+    world.one(backend).await;
+    let mut client = h2(world.external).await;
+    for _ in 0..50 {
+        let request = Request::post("http://one.test/")
+            .body(full("payload"))
+            .unwrap();
+        let got = collect(within(client.send_request(request)).await.unwrap()).await;
+        assert_eq!((got.status.as_u16(), got.body.as_str()), (200, "bye"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_stream_leaves_its_seat() {
+    let mut world = World::start().await;
+    let stuck = container(|request: Request<Incoming>| async move {
+        if request.uri().path() == "/stuck" {
+            std::future::pending::<()>().await;
+        }
+        reply("free")
+    });
+    let mut backend = backend("one", &[stuck.await]);
+    backend.container_concurrency = 1;
+    backend.protocol = Protocol::H2c;
+    world.one(backend).await;
+    let mut client = h2(world.external).await;
+    let request = Request::get("http://one.test/stuck").body(empty()).unwrap();
+    let stuck = tokio::spawn(client.send_request(request));
+    eventually("it is in flight", || world.handle.in_flight() == 1).await;
+    stuck.abort();
+    let request = Request::get("http://one.test/").body(empty()).unwrap();
+    assert_eq!(
+        collect(within(client.send_request(request)).await.unwrap())
+            .await
+            .body,
+        "free"
+    );
+    eventually("nothing is in flight", || world.handle.in_flight() == 0).await;
 }

@@ -11,7 +11,13 @@ async fn a_container_sees_what_knative_shows_it() {
     world.one(backend("one", &[mirror().await])).await;
     let seen = get(world.external, "one.test", "/a?b=c").await.body;
     assert!(seen.starts_with("GET /a?b=c HTTP/1.1\n"), "{seen}");
-    for line in ["host: one.test", "k-proxy-request: activator", "x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "forwarded: for=127.0.0.1;proto=http"] {
+    for line in [
+        "host: one.test",
+        "k-proxy-request: activator",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: http",
+        "forwarded: for=127.0.0.1;proto=http",
+    ] {
         assert!(seen.contains(&format!("\n{line}\n")), "{line} in {seen}");
     }
     assert!(seen.contains("x-request-id: "), "{seen}");
@@ -32,10 +38,24 @@ async fn what_the_client_says_is_kept_or_overwritten() {
          K-Network-Hash: x\r\nTE: trailers, gzip\r\nUpgrade: h2c\r\n\r\n",
     )
     .await;
-    for line in ["host: ONE.test:8080", "x-set: by ingress", "x-forwarded-for: 1.2.3.4, 127.0.0.1", "forwarded: for=1.2.3.4", "x-request-id: abc", "te: trailers"] {
+    for line in [
+        "host: ONE.test:8080",
+        "x-set: by ingress",
+        "x-forwarded-for: 1.2.3.4, 127.0.0.1",
+        "forwarded: for=1.2.3.4",
+        "x-request-id: abc",
+        "te: trailers",
+    ] {
         assert!(seen.contains(&format!("\n{line}\n")), "{line} in {seen}");
     }
-    for name in ["x-hop", "keep-alive", "knative-serving", "k-network-hash", "upgrade", "\nconnection"] {
+    for name in [
+        "x-hop",
+        "keep-alive",
+        "knative-serving",
+        "k-network-hash",
+        "upgrade",
+        "\nconnection",
+    ] {
         let body = seen.split("\r\n\r\n").nth(1).unwrap();
         assert!(!body.contains(name), "{name} in {body}");
     }
@@ -50,10 +70,20 @@ async fn unknown_hosts_and_paths_are_told_so() {
     world.route(vec![rule("one.test", vec![path])]).await;
     let got = get(world.external, "other.test", "/").await;
     assert_eq!(got.status, 404);
-    assert!(got.body.contains("\"other.test\"") && got.body.contains("kubectl get ksvc"), "{}", got.body);
+    assert!(
+        got.body.contains("\"other.test\"") && got.body.contains("kubectl get ksvc"),
+        "{}",
+        got.body
+    );
     let got = get(world.external, "one.test", "/out").await;
-    assert_eq!((got.status.as_u16(), got.body.trim()), (404, "no route for path \"/out\" of host \"one.test\""));
-    assert_eq!(get(world.external, "one.test", "/in/deeper").await.body, "one");
+    assert_eq!(
+        (got.status.as_u16(), got.body.trim()),
+        (404, "no route for path \"/out\" of host \"one.test\"")
+    );
+    assert_eq!(
+        get(world.external, "one.test", "/in/deeper").await.body,
+        "one"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,9 +92,21 @@ async fn private_hosts_answer_only_inside() {
     world.revision(backend("one", &[says("one").await])).await;
     let mut private = rule("one.ns.svc.cluster.local", vec![to(&[(100, "one")])]);
     private.visibility = Visibility::ClusterLocal;
-    world.route(vec![private, rule("one.test", vec![to(&[(100, "one")])])]).await;
-    assert_eq!(get(world.external, "one.ns.svc.cluster.local", "/").await.status, 404);
-    assert_eq!(get(world.local, "one.ns.svc.cluster.local", "/").await.status, 200);
+    world
+        .route(vec![private, rule("one.test", vec![to(&[(100, "one")])])])
+        .await;
+    assert_eq!(
+        get(world.external, "one.ns.svc.cluster.local", "/")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        get(world.local, "one.ns.svc.cluster.local", "/")
+            .await
+            .status,
+        200
+    );
     assert_eq!(get(world.local, "one.test", "/").await.status, 200);
 }
 
@@ -76,7 +118,13 @@ async fn plain_http_is_redirected_where_asked() {
     redirected.http_option = HttpOption::Redirected;
     world.route(vec![redirected]).await;
     let got = get(world.external, "one.test:8080", "/a?b").await;
-    assert_eq!((got.status.as_u16(), got.headers["location"].to_str().unwrap()), (301, "https://one.test/a?b"));
+    assert_eq!(
+        (
+            got.status.as_u16(),
+            got.headers["location"].to_str().unwrap()
+        ),
+        (301, "https://one.test/a?b")
+    );
     assert_eq!(get(world.local, "one.test", "/").await.status, 200);
 }
 
@@ -88,7 +136,10 @@ async fn splits_are_even_over_many_connections_and_protocols() {
         world.revision(backend(name, &[address])).await;
     }
     world
-        .route(vec![rule("half.test", vec![to(&[(50, "a"), (50, "b")])]), rule("fifth.test", vec![to(&[(20, "a"), (80, "b"), (0, "c")])])])
+        .route(vec![
+            rule("half.test", vec![to(&[(50, "a"), (50, "b")])]),
+            rule("fifth.test", vec![to(&[(20, "a"), (80, "b"), (0, "c")])]),
+        ])
         .await;
     for (host, wanted) in [("half.test", [500, 500, 0]), ("fifth.test", [200, 800, 0])] {
         let clients = (0..10).map(|_| async {
@@ -97,7 +148,9 @@ async fn splits_are_even_over_many_connections_and_protocols() {
             let mut seen = [0i32; 3];
             for _ in 0..50 {
                 let first = h1.get(host, "/").await.body;
-                let request = http::Request::get(format!("http://{host}/")).body(empty()).unwrap();
+                let request = http::Request::get(format!("http://{host}/"))
+                    .body(empty())
+                    .unwrap();
                 let second = collect(h2.send_request(request).await.unwrap()).await.body;
                 for answer in [first, second] {
                     seen[(answer.as_bytes()[0] - b'a') as usize] += 1;
@@ -107,27 +160,49 @@ async fn splits_are_even_over_many_connections_and_protocols() {
         });
         let mut total = [0; 3];
         for seen in futures_util::future::join_all(clients).await {
-            total.iter_mut().zip(seen).for_each(|(total, seen)| *total += seen);
+            total
+                .iter_mut()
+                .zip(seen)
+                .for_each(|(total, seen)| *total += seen);
         }
-        assert!(total.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() <= 20) && total[2] == 0, "{host}: {total:?}");
+        assert!(
+            total
+                .iter()
+                .zip(wanted)
+                .all(|(got, wanted)| (got - wanted).abs() <= 20)
+                && total[2] == 0,
+            "{host}: {total:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_services_are_backends_too() {
     let mut world = World::start().await;
-    world.route(vec![rule("svc.test", vec![to(&[(100, "svc")])])]).await;
+    world
+        .route(vec![rule("svc.test", vec![to(&[(100, "svc")])])])
+        .await;
     let waiting = tokio::spawn({
         let address = world.external;
         async move { get(address, "svc.test", "/").await }
     });
     eventually("the request waits", || world.handle.in_flight() == 1).await;
     let ports = vec![(80, vec![mirror().await])];
-    let service = ServiceBackend { ports, h2c_ports: Vec::new() };
-    world.updates.send(Update::Service(Key::new("ns", "svc"), Some(service.into()))).await.unwrap();
+    let service = ServiceBackend {
+        ports,
+        h2c_ports: Vec::new(),
+    };
+    world
+        .updates
+        .send(Update::Service(Key::new("ns", "svc"), Some(service.into())))
+        .await
+        .unwrap();
     let seen = within(waiting).await.unwrap().body;
     // Headers that a Revision's container must not see reach everybody else.
-    assert!(seen.contains("knative-serving-revision: svc") && !seen.contains("k-proxy-request"), "{seen}");
+    assert!(
+        seen.contains("knative-serving-revision: svc") && !seen.contains("k-proxy-request"),
+        "{seen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +218,10 @@ async fn a_mapped_domain_is_served_by_what_is_behind_it() {
     domain.ingress = Key::new("ns", "my.domain");
     world.route(vec![private, domain]).await;
     let seen = get(world.external, "my.domain", "/").await.body;
-    assert!(seen.contains("\nhost: my.domain\n") && !seen.contains("k-original-host"), "{seen}");
+    assert!(
+        seen.contains("\nhost: my.domain\n") && !seen.contains("k-original-host"),
+        "{seen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,19 +229,39 @@ async fn probes_are_answered_without_waking_anything() {
     let mut world = World::start().await;
     world.one(backend("one", &[])).await;
     let probe = async |headers: &str| {
-        raw(world.external, &format!("GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n{headers}\r\n")).await
+        raw(
+            world.external,
+            &format!("GET / HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n{headers}\r\n"),
+        )
+        .await
     };
     let answer = probe("K-Network-Probe: probe\r\nK-Network-Hash: override\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("k-network-hash: ourhash"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("k-network-hash: ourhash"),
+        "{answer}"
+    );
     let answer = probe("K-Network-Probe: probe\r\nK-Network-Hash: mine\r\n").await;
     assert!(answer.contains("k-network-hash: mine"), "{answer}");
     let answer = probe("K-Network-Probe: probe\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("a probe request must contain"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("a probe request must contain"),
+        "{answer}"
+    );
     let answer = probe("K-Network-Probe: activator\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("activator"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("activator"),
+        "{answer}"
+    );
     let answer = probe("K-Network-Probe: queue\r\n").await;
-    assert!(answer.contains("unexpected probe header value: \"queue\""), "{answer}");
-    assert!(probe("User-Agent: kube-probe/1.34\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        answer.contains("unexpected probe header value: \"queue\""),
+        "{answer}"
+    );
+    assert!(
+        probe("User-Agent: kube-probe/1.34\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     assert!(world.reports.try_recv().is_err(), "nothing was poked");
 }
 
@@ -172,21 +270,50 @@ async fn nonsense_is_refused() {
     let mut world = World::start().await;
     world.one(backend("one", &[mirror().await])).await;
     let cases = [
-        ("no host", "GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
-        ("two hosts", "GET / HTTP/1.1\r\nHost: one.test\r\nHost: two.test\r\nConnection: close\r\n\r\n", "400"),
-        ("two lengths", "POST / HTTP/1.1\r\nHost: one.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400"),
-        ("a bad chunked", "POST / HTTP/1.1\r\nHost: one.test\r\nTransfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n", "400"),
-        ("connect", "CONNECT one.test:80 HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n", "405"),
+        (
+            "no host",
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "two hosts",
+            "GET / HTTP/1.1\r\nHost: one.test\r\nHost: two.test\r\nConnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "two lengths",
+            "POST / HTTP/1.1\r\nHost: one.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "a bad chunked",
+            "POST / HTTP/1.1\r\nHost: one.test\r\nTransfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "connect",
+            "CONNECT one.test:80 HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n",
+            "405",
+        ),
         ("not HTTP", "HELO there\r\n\r\n", "400"),
     ];
     for (what, request, status) in cases {
         let answer = raw(world.external, request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{what}: {answer}"
+        );
     }
     // Length and chunks at once: chunks win and the length does not travel on, or the connection is refused.
     let smuggled = "POST / HTTP/1.1\r\nHost: one.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n";
     let answer = raw(world.external, smuggled).await;
-    assert!(answer.starts_with("HTTP/1.1 400") || !answer.contains("content-length: 4"), "{answer}");
-    let long = format!("GET / HTTP/1.1\r\nHost: one.test\r\nX-Long: {}\r\n\r\n", "x".repeat(200_000));
+    assert!(
+        answer.starts_with("HTTP/1.1 400") || !answer.contains("content-length: 4"),
+        "{answer}"
+    );
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: one.test\r\nX-Long: {}\r\n\r\n",
+        "x".repeat(200_000)
+    );
     assert!(raw(world.external, &long).await.starts_with("HTTP/1.1 431"));
 }

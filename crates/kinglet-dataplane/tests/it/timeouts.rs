@@ -26,7 +26,9 @@ async fn halting(before: Duration, between: Duration) -> std::net::SocketAddr {
         });
         let mut response = http::Response::new(StreamBody::new(steps).boxed());
         if request.uri().path() == "/events" {
-            response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("content-type", "text/event-stream".parse().unwrap());
         }
         response
     })
@@ -46,22 +48,90 @@ async fn each_clock_cuts_what_it_should() {
         body: &'static str,
     }
     let cases = [
-        Case { what: "total before the head", clocks: [SHORT, none, none], container: [long, none], path: "/", status: 504, body: "request timeout" },
-        Case { what: "response start before the head", clocks: [long, SHORT, none], container: [long, none], path: "/", status: 504, body: "request timeout" },
-        Case { what: "idle before the head", clocks: [long, none, SHORT], container: [long, none], path: "/", status: 504, body: "request timeout" },
-        Case { what: "total within the body", clocks: [SHORT, none, none], container: [none, long], path: "/", status: 200, body: "first request timeout" },
-        Case { what: "idle within the body", clocks: [long, none, SHORT], container: [none, long], path: "/", status: 200, body: "first request timeout" },
-        Case { what: "in time", clocks: [long, SHORT, SHORT], container: [none, none], path: "/", status: 200, body: "first second" },
-        Case { what: "response start is met", clocks: [long, SHORT, none], container: [none, SHORT * 2], path: "/", status: 200, body: "first second" },
-        Case { what: "events outlive the total", clocks: [SHORT, none, none], container: [none, SHORT * 2], path: "/events", status: 200, body: "first second" },
+        Case {
+            what: "total before the head",
+            clocks: [SHORT, none, none],
+            container: [long, none],
+            path: "/",
+            status: 504,
+            body: "request timeout",
+        },
+        Case {
+            what: "response start before the head",
+            clocks: [long, SHORT, none],
+            container: [long, none],
+            path: "/",
+            status: 504,
+            body: "request timeout",
+        },
+        Case {
+            what: "idle before the head",
+            clocks: [long, none, SHORT],
+            container: [long, none],
+            path: "/",
+            status: 504,
+            body: "request timeout",
+        },
+        Case {
+            what: "total within the body",
+            clocks: [SHORT, none, none],
+            container: [none, long],
+            path: "/",
+            status: 200,
+            body: "first request timeout",
+        },
+        Case {
+            what: "idle within the body",
+            clocks: [long, none, SHORT],
+            container: [none, long],
+            path: "/",
+            status: 200,
+            body: "first request timeout",
+        },
+        Case {
+            what: "in time",
+            clocks: [long, SHORT, SHORT],
+            container: [none, none],
+            path: "/",
+            status: 200,
+            body: "first second",
+        },
+        Case {
+            what: "response start is met",
+            clocks: [long, SHORT, none],
+            container: [none, SHORT * 2],
+            path: "/",
+            status: 200,
+            body: "first second",
+        },
+        Case {
+            what: "events outlive the total",
+            clocks: [SHORT, none, none],
+            container: [none, SHORT * 2],
+            path: "/events",
+            status: 200,
+            body: "first second",
+        },
     ];
     let run = cases.into_iter().map(|case| async move {
         let mut world = World::start().await;
-        let mut backend = backend("one", &[halting(case.container[0], case.container[1]).await]);
-        [backend.timeout, backend.response_start_timeout, backend.idle_timeout] = case.clocks;
+        let mut backend = backend(
+            "one",
+            &[halting(case.container[0], case.container[1]).await],
+        );
+        [
+            backend.timeout,
+            backend.response_start_timeout,
+            backend.idle_timeout,
+        ] = case.clocks;
         world.one(backend).await;
         let got = get(world.external, "one.test", case.path).await;
-        assert_eq!((got.status.as_u16(), got.body.trim()), (case.status, case.body), "{}", case.what);
+        assert_eq!(
+            (got.status.as_u16(), got.body.trim()),
+            (case.status, case.body),
+            "{}",
+            case.what
+        );
         eventually("the seat is free", || world.handle.in_flight() == 0).await;
     });
     futures_util::future::join_all(run).await;
@@ -74,7 +144,10 @@ async fn waiting_counts() {
     backend.timeout = SHORT;
     world.one(backend).await;
     let got = get(world.external, "one.test", "/").await;
-    assert_eq!((got.status.as_u16(), got.body.trim()), (504, "activator request timeout"));
+    assert_eq!(
+        (got.status.as_u16(), got.body.trim()),
+        (504, "activator request timeout")
+    );
     assert_eq!(world.handle.in_flight(), 0);
 }
 
@@ -89,15 +162,23 @@ async fn a_promised_length_is_broken_rather_than_faked() {
             Some((Ok(Frame::data(Bytes::from_static(b"part"))), 1))
         });
         let mut response = http::Response::new(StreamBody::new(steps).boxed());
-        response.headers_mut().insert("content-length", "1000".parse().unwrap());
+        response
+            .headers_mut()
+            .insert("content-length", "1000".parse().unwrap());
         response
     })
     .await;
     let mut backend = backend("one", &[short]);
     backend.timeout = SHORT;
     world.one(backend).await;
-    let request = http::Request::get("/").header("host", "one.test").body(empty()).unwrap();
+    let request = http::Request::get("/")
+        .header("host", "one.test")
+        .body(empty())
+        .unwrap();
     let response = H1::to(world.external).await.send(request).await;
     assert_eq!(response.status(), 200);
-    assert!(within(response.into_body().collect()).await.is_err(), "the client must notice");
+    assert!(
+        within(response.into_body().collect()).await.is_err(),
+        "the client must notice"
+    );
 }

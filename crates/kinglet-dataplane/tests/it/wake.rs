@@ -33,7 +33,11 @@ async fn many_wait_one_pokes_all_are_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pokes_again_while_nothing_comes_and_anew_after_sleep() {
-    let options = Options { poke_again: Duration::from_millis(50), report_every: Duration::from_millis(20), ..Options::default() };
+    let options = Options {
+        poke_again: Duration::from_millis(50),
+        report_every: Duration::from_millis(20),
+        ..Options::default()
+    };
     let mut world = World::with(options).await;
     world.one(backend("one", &[])).await;
     let address = world.external;
@@ -53,7 +57,10 @@ async fn pokes_again_while_nothing_comes_and_anew_after_sleep() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statistics_come_while_there_is_traffic_and_end_with_zero() {
-    let options = Options { report_every: Duration::from_millis(30), ..Options::default() };
+    let options = Options {
+        report_every: Duration::from_millis(30),
+        ..Options::default()
+    };
     let mut world = World::with(options).await;
     let slow = container(|_| async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -63,7 +70,9 @@ async fn statistics_come_while_there_is_traffic_and_end_with_zero() {
     assert_eq!(get(world.external, "one.test", "/").await.status, 200);
     let (mut busy, mut arrivals) = (false, false);
     loop {
-        let Report::Stat(key, stat) = within(world.reports.recv()).await.unwrap() else { panic!("nothing needs waking") };
+        let Report::Stat(key, stat) = within(world.reports.recv()).await.unwrap() else {
+            panic!("nothing needs waking")
+        };
         assert_eq!(key, Key::new("ns", "one"));
         busy |= stat.average_concurrent_requests > 0.9 && stat.in_flight == 1;
         arrivals |= stat.requests_per_second > 0.0;
@@ -78,7 +87,10 @@ async fn statistics_come_while_there_is_traffic_and_end_with_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_channel_delays_pokes_but_loses_none() {
-    let options = Options { report_every: Duration::from_millis(10), ..Options::default() };
+    let options = Options {
+        report_every: Duration::from_millis(10),
+        ..Options::default()
+    };
     let mut world = World::with(options).await;
     let names: Vec<String> = (0..100).map(|number| format!("rev-{number}")).collect();
     let mut rules = Vec::new();
@@ -104,17 +116,29 @@ async fn a_full_channel_delays_pokes_but_loses_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_nobody_describes_is_not_found() {
-    let options = Options { unknown_backend_wait: Duration::from_millis(50), ..Options::default() };
+    let options = Options {
+        unknown_backend_wait: Duration::from_millis(50),
+        ..Options::default()
+    };
     let mut world = World::with(options).await;
-    world.route(vec![rule("one.test", vec![to(&[(100, "one")])])]).await;
+    world
+        .route(vec![rule("one.test", vec![to(&[(100, "one")])])])
+        .await;
     let got = get(world.external, "one.test", "/").await;
     assert_eq!(got.status, 404);
-    assert_eq!(got.body.trim(), "Error getting active endpoint: revision.serving.knative.dev \"one\" not found");
+    assert_eq!(
+        got.body.trim(),
+        "Error getting active endpoint: revision.serving.knative.dev \"one\" not found"
+    );
     // Known a moment later: those who wait are served, whatever it turns out to be.
     world.revision(backend("one", &[says("one").await])).await;
     world.settle().await;
     assert_eq!(get(world.external, "one.test", "/").await.status, 200);
-    world.updates.send(Update::Revision(Key::new("ns", "one"), None)).await.unwrap();
+    world
+        .updates
+        .send(Update::Revision(Key::new("ns", "one"), None))
+        .await
+        .unwrap();
     world.settle().await;
     assert_eq!(get(world.external, "one.test", "/").await.status, 404);
 }
@@ -123,11 +147,20 @@ async fn a_backend_nobody_describes_is_not_found() {
 async fn a_request_tells_where_its_time_went() {
     let mut world = World::start().await;
     world.one(backend("one", &[mirror().await])).await;
-    let answer =
-        raw(world.external, "GET / HTTP/1.1\r\nHost: one.test\r\nK-Kinglet-Trace: 1\r\nConnection: close\r\n\r\n").await;
-    let timing = answer.lines().find(|line| line.starts_with("server-timing:")).expect("traced");
+    let answer = raw(
+        world.external,
+        "GET / HTTP/1.1\r\nHost: one.test\r\nK-Kinglet-Trace: 1\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let timing = answer
+        .lines()
+        .find(|line| line.starts_with("server-timing:"))
+        .expect("traced");
     for station in ["route;dur=", "wait;dur=", "connect;dur=", "first-byte;dur="] {
         assert!(timing.contains(station), "{timing}");
     }
-    assert!(!answer.contains("k-kinglet-trace"), "not the container's business");
+    assert!(
+        !answer.contains("k-kinglet-trace"),
+        "not the container's business"
+    );
 }

@@ -15,7 +15,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kinglet_dataplane::{Dataplane, Handle, Listener, Options};
 use kinglet_decide::feed::{Endpoint, Key, Protocol, Report, RevisionBackend, Update};
-use kinglet_decide::route::{HttpOption, IngressRule, PathRule, RouteTable, Split, Target, Visibility};
+use kinglet_decide::route::{
+    HttpOption, IngressRule, PathRule, RouteTable, Split, Target, Visibility,
+};
 use kinglet_process::clock::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -51,7 +53,13 @@ impl World {
         let (updates, update_queue) = mpsc::channel(64);
         let (report_queue, reports) = mpsc::channel(64);
         let (applied_now, applied) = watch::channel(0);
-        let (dataplane, handle) = Dataplane::new(options, update_queue, report_queue, applied_now, Clock::system());
+        let (dataplane, handle) = Dataplane::new(
+            options,
+            update_queue,
+            report_queue,
+            applied_now,
+            Clock::system(),
+        );
         let stop = CancellationToken::new();
         tokio::spawn(dataplane.run(stop.clone()));
         let (external, local) = (listen().await, listen().await);
@@ -59,7 +67,17 @@ impl World {
         handle.serve(external, Listener::External);
         handle.serve(local, Listener::ClusterLocal);
         let (external, local) = addresses;
-        Self { handle, external, local, updates, reports, applied, version: 0, rules: Vec::new(), stop }
+        Self {
+            handle,
+            external,
+            local,
+            updates,
+            reports,
+            applied,
+            version: 0,
+            rules: Vec::new(),
+            stop,
+        }
     }
 
     /// Puts `rules` in force, and everything sent before.
@@ -73,23 +91,38 @@ impl World {
         self.version += 1;
         let version = self.version;
         let table = RouteTable::build(version, self.rules.clone());
-        self.updates.send(Update::Routes(Arc::new(table))).await.unwrap();
-        within(self.applied.wait_for(|applied| *applied == version)).await.unwrap();
+        self.updates
+            .send(Update::Routes(Arc::new(table)))
+            .await
+            .unwrap();
+        within(self.applied.wait_for(|applied| *applied == version))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn revision(&mut self, backend: RevisionBackend) {
-        self.updates.send(Update::Revision(backend.revision.clone(), Some(Arc::new(backend)))).await.unwrap();
+        self.updates
+            .send(Update::Revision(
+                backend.revision.clone(),
+                Some(Arc::new(backend)),
+            ))
+            .await
+            .unwrap();
     }
 
     /// One Revision `one` on host `one.test`.
     pub(crate) async fn one(&mut self, backend: RevisionBackend) {
         self.revision(backend).await;
-        self.route(vec![rule("one.test", vec![to(&[(100, "one")])])]).await;
+        self.route(vec![rule("one.test", vec![to(&[(100, "one")])])])
+            .await;
     }
 
     pub(crate) async fn next_poke(&mut self) -> Key {
         loop {
-            if let Report::Poke(key) = within(self.reports.recv()).await.expect("the data plane reports") {
+            if let Report::Poke(key) = within(self.reports.recv())
+                .await
+                .expect("the data plane reports")
+            {
                 return key;
             }
         }
@@ -97,7 +130,9 @@ impl World {
 }
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("this takes too long")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("this takes too long")
 }
 
 /// Waits until `condition` holds.
@@ -118,14 +153,21 @@ pub(crate) fn to(splits: &[(u8, &str)]) -> PathRule {
         .iter()
         .map(|(percent, name)| Split {
             percent: *percent,
-            target: Target { namespace: "ns".into(), service: (*name).into(), port: 80 },
+            target: Target {
+                namespace: "ns".into(),
+                service: (*name).into(),
+                port: 80,
+            },
             append_headers: vec![
                 ("Knative-Serving-Revision".into(), (*name).into()),
                 ("Knative-Serving-Namespace".into(), "ns".into()),
             ],
         })
         .collect();
-    PathRule { splits, ..PathRule::default() }
+    PathRule {
+        splits,
+        ..PathRule::default()
+    }
 }
 
 pub(crate) fn rule(host: &str, paths: Vec<PathRule>) -> IngressRule {
@@ -153,13 +195,23 @@ pub(crate) fn backend(name: &str, addresses: &[SocketAddr]) -> RevisionBackend {
 }
 
 pub(crate) fn endpoints(addresses: &[SocketAddr]) -> Vec<Endpoint> {
-    addresses.iter().map(|address| Endpoint { pod: format!("pod-{}", address.port()).into(), address: *address }).collect()
+    addresses
+        .iter()
+        .map(|address| Endpoint {
+            pod: format!("pod-{}", address.port()).into(),
+            address: *address,
+        })
+        .collect()
 }
 
 pub(crate) type Reply = Response<BoxBody<Bytes, hyper::Error>>;
 
 pub(crate) fn reply(body: impl Into<Bytes>) -> Reply {
-    Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed())
+    Response::new(
+        Full::new(body.into())
+            .map_err(|never| match never {})
+            .boxed(),
+    )
 }
 
 /// A container: HTTP/1 with upgrades, and HTTP/2 with prior knowledge, on one port.
@@ -181,7 +233,9 @@ where
                     async move { Ok::<_, Infallible>(answered.await) }
                 });
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                let _ = builder
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });
@@ -202,7 +256,12 @@ pub(crate) async fn mirror() -> SocketAddr {
             .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
             .collect();
         lines.sort();
-        let first = format!("{} {} {:?}", request.method(), request.uri(), request.version());
+        let first = format!(
+            "{} {} {:?}",
+            request.method(),
+            request.uri(),
+            request.version()
+        );
         reply(format!("{first}\n{}\n", lines.join("\n")))
     })
     .await
@@ -222,27 +281,39 @@ impl H1 {
     pub(crate) async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection.with_upgrades());
         Self(sender)
     }
 
-    pub(crate) async fn send(&mut self, request: Request<BoxBody<Bytes, Infallible>>) -> Response<Incoming> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<BoxBody<Bytes, Infallible>>,
+    ) -> Response<Incoming> {
         within(self.0.ready()).await.unwrap();
         within(self.0.send_request(request)).await.unwrap()
     }
 
     pub(crate) async fn get(&mut self, host: &str, path: &str) -> Got {
-        let request = Request::get(path).header("host", host).body(empty()).unwrap();
+        let request = Request::get(path)
+            .header("host", host)
+            .body(empty())
+            .unwrap();
         collect(self.send(request).await).await
     }
 }
 
 /// A connected HTTP/2 client.
-pub(crate) async fn h2(address: SocketAddr) -> hyper::client::conn::http2::SendRequest<BoxBody<Bytes, Infallible>> {
+pub(crate) async fn h2(
+    address: SocketAddr,
+) -> hyper::client::conn::http2::SendRequest<BoxBody<Bytes, Infallible>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -258,7 +329,11 @@ pub(crate) fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
 pub(crate) async fn collect(response: Response<Incoming>) -> Got {
     let (parts, body) = response.into_parts();
     let body = within(body.collect()).await.unwrap().to_bytes();
-    Got { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+    Got {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    }
 }
 
 pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Got {
@@ -284,7 +359,12 @@ pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
             return text.into_owned();
         }
         let count = within(stream.read(&mut buffer)).await.unwrap();
-        assert_ne!(count, 0, "closed before {end:?}: {}", String::from_utf8_lossy(&seen));
+        assert_ne!(
+            count,
+            0,
+            "closed before {end:?}: {}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.extend_from_slice(&buffer[..count]);
     }
 }

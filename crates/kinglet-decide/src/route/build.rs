@@ -6,14 +6,18 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::{
-    Choice, Conflict, HostEntry, HttpOption, IngressRule, Path, PathRule, RouteTable, Split, Spread, Visibility, host,
+    Choice, Conflict, HostEntry, HttpOption, IngressRule, Path, PathRule, RouteTable, Split,
+    Spread, Visibility, host,
 };
 
 impl RouteTable {
     /// Builds a table. Rules of one KIngress may share a host; between KIngresses the first rule keeps it
     /// ([`RouteTable::conflicts`]). A path whose splits have no weight is left out.
     pub fn build(version: u64, rules: Vec<IngressRule>) -> Self {
-        let mut table = Self { version, ..Self::default() };
+        let mut table = Self {
+            version,
+            ..Self::default()
+        };
         for rule in &rules {
             table.add(rule);
         }
@@ -27,7 +31,11 @@ impl RouteTable {
 
     fn add(&mut self, rule: &IngressRule) {
         // One spread per path, shared by all hosts of the rule: their requests are one stream to the backends.
-        let spreads: Vec<Option<Arc<Spread>>> = rule.paths.iter().map(|path| self.spread(rule, path)).collect();
+        let spreads: Vec<Option<Arc<Spread>>> = rule
+            .paths
+            .iter()
+            .map(|path| self.spread(rule, path))
+            .collect();
         for name in &rule.hosts {
             let name = host::bare(name).to_ascii_lowercase();
             let entry = match self.hosts.entry(name.clone().into_boxed_str()) {
@@ -39,7 +47,11 @@ impl RouteTable {
                 }),
             };
             if entry.owner != rule.ingress {
-                let conflict = Conflict { host: name, owner: entry.owner.clone(), rejected: rule.ingress.clone() };
+                let conflict = Conflict {
+                    host: name,
+                    owner: entry.owner.clone(),
+                    rejected: rule.ingress.clone(),
+                };
                 if !self.conflicts.contains(&conflict) {
                     self.conflicts.push(conflict);
                 }
@@ -57,12 +69,17 @@ impl RouteTable {
 
     fn spread(&mut self, rule: &IngressRule, path: &PathRule) -> Option<Arc<Spread>> {
         let first = self.choices.len();
-        let weights: Vec<(usize, u8)> =
-            path.splits.iter().enumerate().map(|(at, split)| (first + at, split.percent)).collect();
+        let weights: Vec<(usize, u8)> = path
+            .splits
+            .iter()
+            .enumerate()
+            .map(|(at, split)| (first + at, split.percent))
+            .collect();
         // The version is part of the seed: frequent new tables must not all start with the same target.
         let seed = (self.version as u32).wrapping_mul(0x9e37_79b9) ^ first as u32;
         let spread = Spread::new(&weights, seed)?;
-        self.choices.extend(path.splits.iter().map(|split| choice(rule, path, split)));
+        self.choices
+            .extend(path.splits.iter().map(|split| choice(rule, path, split)));
         Some(Arc::new(spread))
     }
 }

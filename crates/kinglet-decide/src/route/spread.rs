@@ -19,7 +19,9 @@ pub struct Spread {
 impl Spread {
     /// A spread over `(value, weight)`; `None` when no weight is above zero.
     pub fn new(weights: &[(usize, u8)], seed: u32) -> Option<Self> {
-        let divisor = weights.iter().fold(0, |divisor, (_, weight)| gcd(divisor, u32::from(*weight)));
+        let divisor = weights
+            .iter()
+            .fold(0, |divisor, (_, weight)| gcd(divisor, u32::from(*weight)));
         if divisor == 0 {
             return None;
         }
@@ -28,7 +30,11 @@ impl Spread {
             .filter(|(_, weight)| *weight > 0)
             .map(|(value, weight)| (*value, i64::from(u32::from(*weight) / divisor)))
             .collect();
-        Some(Self { round: smooth(&weights), seed, turn: AtomicU32::new(0) })
+        Some(Self {
+            round: smooth(&weights),
+            seed,
+            turn: AtomicU32::new(0),
+        })
     }
 
     /// The next target's value.

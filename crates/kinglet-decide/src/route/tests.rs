@@ -7,12 +7,24 @@ use proptest::prelude::*;
 use super::*;
 
 fn split(percent: u8, service: &str) -> Split {
-    let target = Target { namespace: "ns".into(), service: service.into(), port: 80 };
-    Split { percent, target, append_headers: vec![("X-Split".into(), service.into())] }
+    let target = Target {
+        namespace: "ns".into(),
+        service: service.into(),
+        port: 80,
+    };
+    Split {
+        percent,
+        target,
+        append_headers: vec![("X-Split".into(), service.into())],
+    }
 }
 
 fn path(prefix: &str, splits: Vec<Split>) -> PathRule {
-    PathRule { path: (!prefix.is_empty()).then(|| prefix.into()), splits, ..PathRule::default() }
+    PathRule {
+        path: (!prefix.is_empty()).then(|| prefix.into()),
+        splits,
+        ..PathRule::default()
+    }
 }
 
 fn rule(host: &str, visibility: Visibility, paths: Vec<PathRule>) -> IngressRule {
@@ -26,25 +38,63 @@ fn rule(host: &str, visibility: Visibility, paths: Vec<PathRule>) -> IngressRule
     }
 }
 
-fn service<'t>(table: &'t RouteTable, visibility: Visibility, host: &str, path: &str) -> Result<&'t str, NoRoute> {
-    table.find(visibility, host, path, |_| None).map(|found| found.choice.target.service.as_str())
+fn service<'t>(
+    table: &'t RouteTable,
+    visibility: Visibility,
+    host: &str,
+    path: &str,
+) -> Result<&'t str, NoRoute> {
+    table
+        .find(visibility, host, path, |_| None)
+        .map(|found| found.choice.target.service.as_str())
 }
 
 #[test]
 fn hosts_match_whatever_case_port_or_final_dot() {
-    let table = RouteTable::build(1, vec![rule("Hello.Example.com", Visibility::External, vec![path("", vec![split(100, "a")])])]);
-    for host in ["hello.example.com", "HELLO.example.COM", "hello.example.com:8080", "hello.example.com.", "hello.example.com.:80"] {
-        assert_eq!(service(&table, Visibility::External, host, "/"), Ok("a"), "{host}");
+    let table = RouteTable::build(
+        1,
+        vec![rule(
+            "Hello.Example.com",
+            Visibility::External,
+            vec![path("", vec![split(100, "a")])],
+        )],
+    );
+    for host in [
+        "hello.example.com",
+        "HELLO.example.COM",
+        "hello.example.com:8080",
+        "hello.example.com.",
+        "hello.example.com.:80",
+    ] {
+        assert_eq!(
+            service(&table, Visibility::External, host, "/"),
+            Ok("a"),
+            "{host}"
+        );
     }
-    for host in ["", "other.example.com", "hello.example.com.evil", "xhello.example.com", &"a".repeat(9000), &"A".repeat(9000)] {
-        assert_eq!(service(&table, Visibility::External, host, "/"), Err(NoRoute::Host), "{host}");
+    for host in [
+        "",
+        "other.example.com",
+        "hello.example.com.evil",
+        "xhello.example.com",
+        &"a".repeat(9000),
+        &"A".repeat(9000),
+    ] {
+        assert_eq!(
+            service(&table, Visibility::External, host, "/"),
+            Err(NoRoute::Host),
+            "{host}"
+        );
     }
 }
 
 #[test]
 fn longest_prefix_then_most_headers_then_first() {
     let tagged = |values: &[(&str, &str)], name: &str| PathRule {
-        headers: values.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        headers: values
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
         ..path("", vec![split(100, name)])
     };
     let paths = vec![
@@ -57,7 +107,10 @@ fn longest_prefix_then_most_headers_then_first() {
     let table = RouteTable::build(1, vec![rule("h", Visibility::External, paths)]);
     let find = |path: &str, headers: &[(&str, &str)]| {
         let found = table.find(Visibility::External, "h", path, |name| {
-            headers.iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_bytes())
+            headers
+                .iter()
+                .find(|(given, _)| *given == name)
+                .map(|(_, value)| value.as_bytes())
         });
         found.expect("a default path").choice.target.service.clone()
     };
@@ -76,57 +129,140 @@ fn private_hosts_exist_only_inside() {
     let table = RouteTable::build(
         1,
         vec![
-            rule("in", Visibility::ClusterLocal, vec![path("", vec![split(100, "a")])]),
-            rule("out", Visibility::External, vec![path("/p", vec![split(100, "b")])]),
+            rule(
+                "in",
+                Visibility::ClusterLocal,
+                vec![path("", vec![split(100, "a")])],
+            ),
+            rule(
+                "out",
+                Visibility::External,
+                vec![path("/p", vec![split(100, "b")])],
+            ),
         ],
     );
-    assert_eq!(service(&table, Visibility::External, "in", "/"), Err(NoRoute::Host));
-    assert_eq!(service(&table, Visibility::ClusterLocal, "in", "/"), Ok("a"));
+    assert_eq!(
+        service(&table, Visibility::External, "in", "/"),
+        Err(NoRoute::Host)
+    );
+    assert_eq!(
+        service(&table, Visibility::ClusterLocal, "in", "/"),
+        Ok("a")
+    );
     assert_eq!(service(&table, Visibility::External, "out", "/p"), Ok("b"));
-    assert_eq!(service(&table, Visibility::ClusterLocal, "out", "/p"), Ok("b"));
-    assert_eq!(service(&table, Visibility::External, "out", "/"), Err(NoRoute::Path));
+    assert_eq!(
+        service(&table, Visibility::ClusterLocal, "out", "/p"),
+        Ok("b")
+    );
+    assert_eq!(
+        service(&table, Visibility::External, "out", "/"),
+        Err(NoRoute::Path)
+    );
     let mut hosts: Vec<_> = table.hosts().collect();
     hosts.sort_by_key(|(host, _)| *host);
-    assert_eq!(hosts, [("in", Visibility::ClusterLocal), ("out", Visibility::External)]);
+    assert_eq!(
+        hosts,
+        [
+            ("in", Visibility::ClusterLocal),
+            ("out", Visibility::External)
+        ]
+    );
 }
 
 #[test]
 fn split_headers_win_over_path_headers() {
     let mut with = path("", vec![split(100, "a")]);
-    with.append_headers = vec![("x-split".into(), "path".into()), ("X-Path".into(), "p".into())];
+    with.append_headers = vec![
+        ("x-split".into(), "path".into()),
+        ("X-Path".into(), "p".into()),
+    ];
     let table = RouteTable::build(1, vec![rule("h", Visibility::External, vec![with])]);
-    let found = table.find(Visibility::External, "h", "/", |_| None).expect("routed");
-    assert_eq!(found.choice.append_headers, [("x-path".into(), "p".into()), ("x-split".into(), "a".into())]);
+    let found = table
+        .find(Visibility::External, "h", "/", |_| None)
+        .expect("routed");
+    assert_eq!(
+        found.choice.append_headers,
+        [
+            ("x-path".into(), "p".into()),
+            ("x-split".into(), "a".into())
+        ]
+    );
 }
 
 #[test]
 fn only_external_requests_are_redirected() {
-    let mut redirected = rule("h", Visibility::External, vec![path("", vec![split(100, "a")])]);
+    let mut redirected = rule(
+        "h",
+        Visibility::External,
+        vec![path("", vec![split(100, "a")])],
+    );
     redirected.http_option = HttpOption::Redirected;
     let table = RouteTable::build(1, vec![redirected]);
-    assert!(table.find(Visibility::External, "h", "/", |_| None).expect("routed").redirect);
-    assert!(!table.find(Visibility::ClusterLocal, "h", "/", |_| None).expect("routed").redirect);
+    assert!(
+        table
+            .find(Visibility::External, "h", "/", |_| None)
+            .expect("routed")
+            .redirect
+    );
+    assert!(
+        !table
+            .find(Visibility::ClusterLocal, "h", "/", |_| None)
+            .expect("routed")
+            .redirect
+    );
 }
 
 #[test]
 fn a_host_belongs_to_the_first_ingress() {
-    let first = rule("h", Visibility::External, vec![path("", vec![split(100, "a")])]);
-    let mut second = rule("H", Visibility::External, vec![path("/longer", vec![split(100, "b")])]);
+    let first = rule(
+        "h",
+        Visibility::External,
+        vec![path("", vec![split(100, "a")])],
+    );
+    let mut second = rule(
+        "H",
+        Visibility::External,
+        vec![path("/longer", vec![split(100, "b")])],
+    );
     second.ingress = Key::new("ns", "two");
     let table = RouteTable::build(1, vec![first, second]);
-    assert_eq!(service(&table, Visibility::External, "h", "/longer"), Ok("a"));
+    assert_eq!(
+        service(&table, Visibility::External, "h", "/longer"),
+        Ok("a")
+    );
     assert_eq!(
         table.conflicts(),
-        [Conflict { host: "h".into(), owner: Key::new("ns", "one"), rejected: Key::new("ns", "two") }]
+        [Conflict {
+            host: "h".into(),
+            owner: Key::new("ns", "one"),
+            rejected: Key::new("ns", "two")
+        }]
     );
 }
 
 #[test]
 fn nothing_goes_to_zero_percent() {
-    let table = RouteTable::build(1, vec![rule("h", Visibility::External, vec![path("", vec![split(0, "a"), split(100, "b")])])]);
+    let table = RouteTable::build(
+        1,
+        vec![rule(
+            "h",
+            Visibility::External,
+            vec![path("", vec![split(0, "a"), split(100, "b")])],
+        )],
+    );
     assert!((0..300).all(|_| service(&table, Visibility::External, "h", "/") == Ok("b")));
-    let none = RouteTable::build(1, vec![rule("h", Visibility::External, vec![path("", vec![split(0, "a")])])]);
-    assert_eq!(service(&none, Visibility::External, "h", "/"), Err(NoRoute::Host));
+    let none = RouteTable::build(
+        1,
+        vec![rule(
+            "h",
+            Visibility::External,
+            vec![path("", vec![split(0, "a")])],
+        )],
+    );
+    assert_eq!(
+        service(&none, Visibility::External, "h", "/"),
+        Err(NoRoute::Host)
+    );
 }
 
 #[test]
@@ -154,7 +290,10 @@ fn many_threads_share_one_turn() {
             });
         }
     });
-    assert_eq!(*counts.lock().expect("no panic while counting"), [200, 800, 0]);
+    assert_eq!(
+        *counts.lock().expect("no panic while counting"),
+        [200, 800, 0]
+    );
 }
 
 proptest! {
