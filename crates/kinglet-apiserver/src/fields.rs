@@ -49,8 +49,9 @@ pub(crate) enum Type {
 }
 
 /// How two lists become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ListKind {
+    #[default]
     Atomic,
     Set,
     Map,

@@ -196,10 +196,14 @@ fn ordered(items: Vec<Value>, order: &Value, key: Option<&str>) -> Result<Vec<Va
             None => wanted == item,
         })
     };
-    let (named, others): (Vec<(usize, Value)>, Vec<(usize, Value)>) =
-        items.into_iter().enumerate().partition(|(_, item)| rank(item).is_some());
-    let mut named: Vec<(usize, usize, Value)> =
-        named.into_iter().map(|(at, item)| (rank(&item).unwrap_or(usize::MAX), at, item)).collect();
+    let mut named = Vec::new();
+    let mut others = Vec::new();
+    for (at, item) in items.into_iter().enumerate() {
+        match rank(&item) {
+            Some(rank) => named.push((rank, at, item)),
+            None => others.push((at, item)),
+        }
+    }
     named.sort_by_key(|(rank, at, _)| (*rank, *at));
     let mut sorted = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();

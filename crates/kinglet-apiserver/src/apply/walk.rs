@@ -1,0 +1,278 @@
+//! Walks over objects by their shapes: the fields an object sets, how two differ, what both together are, what is left without some.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::path::{Set, Step, shown};
+use super::shape::{Form, Shape};
+
+/// How two objects differ.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    pub(super) added: Set,
+    pub(super) modified: Set,
+    pub(super) removed: Set,
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The fields that an object sets.
+pub(super) fn fields_of(object: &Value, shape: Shape<'_>) -> Set {
+    let mut set = Set::default();
+    collect(object, shape, &mut Vec::new(), &mut set);
+    set
+}
+
+fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>, set: &mut Set) {
+    match (shape.form(value), value) {
+        (Form::Map, Value::Object(fields)) => {
+            for (name, value) in fields {
+                let (below, declared) = shape.member(name);
+                path.push(Step::Field(name.clone()));
+                collect(value, below, path, set);
+                if !declared || value.is_null() || value.as_object().is_some_and(Map::is_empty) {
+                    set.insert(path);
+                }
+                path.pop();
+            }
+        }
+        (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
+            for (step, same) in by_step(shape, form, items) {
+                path.push(step);
+                if let [one] = same.as_slice() {
+                    collect(one, shape.item(), path, set);
+                }
+                set.insert(path);
+                path.pop();
+            }
+        }
+        _ => set.insert(path),
+    }
+}
+
+/// Items by the step that leads to them; more than one where a list holds doubles.
+fn by_step<'v>(shape: Shape<'_>, form: Form, items: &'v [Value]) -> BTreeMap<Step, Vec<&'v Value>> {
+    let mut found: BTreeMap<Step, Vec<&Value>> = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        found.entry(shape.live_step(form, at, item)).or_default().push(item);
+    }
+    found
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// How `new` differs from `old`.
+pub(super) fn difference(old: &Value, new: &Value, shape: Shape<'_>) -> Difference {
+    let mut found = Difference::default();
+    compare(Some(old), Some(new), shape, &mut Vec::new(), &mut found);
+    found
+}
+
+fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, path: &mut Vec<Step>, found: &mut Difference) {
+    let form = match (old, new) {
+        (Some(one), None | Some(Value::Null)) | (None | Some(Value::Null), Some(one)) => shape.form(one),
+        (Some(old), Some(new)) if shape.form(old) == shape.form(new) => shape.form(new),
+        // A list became an object or the like: one change.
+        (Some(_), Some(_)) => Form::Leaf,
+        (None, None) => return,
+    };
+    if form == Form::Leaf || (old.is_none_or(is_nothing) && new.is_none_or(is_nothing)) {
+        match (old, new) {
+            (None, _) => found.added.insert(path),
+            (_, None) => found.removed.insert(path),
+            (Some(old), Some(new)) if old != new => found.modified.insert(path),
+            (Some(_), Some(_)) => {}
+        }
+        return;
+    }
+    if form == Form::Map {
+        let empty = Map::new();
+        let olds = old.and_then(Value::as_object).unwrap_or(&empty);
+        let news = new.and_then(Value::as_object).unwrap_or(&empty);
+        for name in olds.keys().chain(news.keys().filter(|name| !olds.contains_key(*name))) {
+            path.push(Step::Field(name.clone()));
+            compare(olds.get(name), news.get(name), shape.member(name).0, path, found);
+            path.pop();
+        }
+    } else {
+        let olds = by_step(shape, form, items(old));
+        let news = by_step(shape, form, items(new));
+        for step in olds.keys().chain(news.keys().filter(|step| !olds.contains_key(*step))) {
+            path.push(step.clone());
+            match (olds.get(step).map(Vec::as_slice), news.get(step).map(Vec::as_slice)) {
+                (Some([old]), Some([new])) => compare(Some(old), Some(new), shape.item(), path, found),
+                (Some([old]), None) => compare(Some(old), None, shape.item(), path, found),
+                (None, Some([new])) => compare(None, Some(new), shape.item(), path, found),
+                (Some(old), Some(new)) if old != new => found.modified.insert(path),
+                (Some(_), None) => found.removed.insert(path),
+                (None, Some(_)) => found.added.insert(path),
+                _ => {}
+            }
+            path.pop();
+        }
+    }
+    match (old, new) {
+        (None, _) => found.added.insert(path),
+        (_, None) => found.removed.insert(path),
+        (Some(_), Some(_)) => {}
+    }
+}
+
+/// What is wrong with an applied object's lists: items without their key, items twice.
+pub(super) fn check(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>) -> Result<(), String> {
+    match (shape.form(value), value) {
+        (Form::Map, Value::Object(fields)) => {
+            for (name, value) in fields {
+                path.push(Step::Field(name.clone()));
+                check(value, shape.member(name).0, path)?;
+                path.pop();
+            }
+        }
+        (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
+            let mut seen = std::collections::BTreeSet::new();
+            for (at, item) in items.iter().enumerate() {
+                let step = shape.step(form, at, item).map_err(|why| format!("{}: {why}", shown(path)))?;
+                if !seen.insert(step.clone()) {
+                    return Err(format!("{}: duplicate entries for key {step}", shown(path)));
+                }
+                path.push(step);
+                check(item, shape.item(), path)?;
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `over` laid over `base`.
+pub(super) fn merged(base: &Value, over: &Value, shape: Shape<'_>) -> Value {
+    let form = if base.is_null() || over.is_null() { Form::Leaf } else { shape.form(over) };
+    match (form, base, over) {
+        // Nothing laid over something that merges leaves it as it is.
+        (Form::Leaf, Value::Object(_) | Value::Array(_), Value::Null) if shape.form(base) != Form::Leaf => base.clone(),
+        (Form::Map, Value::Object(below), Value::Object(fields)) => {
+            let mut out = below.clone();
+            for (name, value) in fields {
+                let value = match below.get(name) {
+                    Some(now) => merged(now, value, shape.member(name).0),
+                    None => value.clone(),
+                };
+                out.insert(name.clone(), value);
+            }
+            Value::Object(out)
+        }
+        (Form::Set | Form::Keyed, Value::Array(below), Value::Array(items)) => {
+            Value::Array(merged_items(below, items, shape, form))
+        }
+        _ => over.clone(),
+    }
+}
+
+/// Items of both lists: in the order of `over`, items that only `base` has staying where they were among the others.
+fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) -> Vec<Value> {
+    let steps = |items: &[Value]| -> Vec<Step> {
+        items.iter().enumerate().map(|(at, item)| shape.live_step(form, at, item)).collect()
+    };
+    let (base_steps, over_steps) = (steps(base), steps(over));
+    let shared: Vec<&Step> = over_steps.iter().filter(|step| base_steps.contains(step)).collect();
+    let mut shared = shared.into_iter().peekable();
+    let put = |at: usize| {
+        let mut same = base_steps.iter().zip(base).filter(|(step, _)| **step == over_steps[at]);
+        match (same.next(), same.next()) {
+            (Some((_, now)), None) => merged(now, &over[at], shape.item()),
+            _ => over[at].clone(),
+        }
+    };
+    let mut out = Vec::with_capacity(base.len().max(over.len()));
+    let mut next = 0;
+    for (at, step) in base_steps.iter().enumerate() {
+        if !over_steps.contains(step) {
+            out.push(base[at].clone());
+        } else if shared.peek() == Some(&step) {
+            shared.next();
+            while next < over.len() {
+                next += 1;
+                out.push(put(next - 1));
+                if over_steps[next - 1] == *step {
+                    break;
+                }
+            }
+        }
+    }
+    out.extend((next..over.len()).map(put));
+    out
+}
+
+/// What is left of an object without some fields. An object or list that loses all it had is none.
+pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Option<Value> {
+    if is_nothing(value) {
+        return Some(value.clone());
+    }
+    match (shape.form(value), value) {
+        (Form::Map, Value::Object(fields)) => {
+            let mut out = Map::new();
+            for (name, value) in fields {
+                let step = Step::Field(name.clone());
+                if gone.members.contains(&step) {
+                    continue;
+                }
+                let left = match gone.below(&step) {
+                    Some(below) => without(value, below, shape.member(name).0),
+                    None => Some(value.clone()),
+                };
+                if let Some(left) = left {
+                    out.insert(name.clone(), left);
+                }
+            }
+            (!out.is_empty()).then_some(Value::Object(out))
+        }
+        (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
+            let mut out = Vec::new();
+            for (at, item) in items.iter().enumerate() {
+                let step = shape.live_step(form, at, item);
+                if gone.members.contains(&step) {
+                    continue;
+                }
+                let left = match gone.below(&step) {
+                    Some(below) => without(item, below, shape.item()),
+                    None => Some(item.clone()),
+                };
+                out.extend(left);
+            }
+            (!out.is_empty()).then_some(Value::Array(out))
+        }
+        // Part of what is replaced as a whole cannot go alone.
+        _ => Some(value.clone()),
+    }
+}
+
+/// The set with each declared field that has members below it as a member, too.
+pub(super) fn with_declared(set: &Set, shape: Shape<'_>) -> Set {
+    let mut members = set.members.clone();
+    let mut children = BTreeMap::new();
+    for (step, child) in &set.children {
+        let below = match step {
+            Step::Field(name) => {
+                let (below, declared) = shape.member(name);
+                if declared && !child.is_empty() {
+                    members.insert(step.clone());
+                }
+                below
+            }
+            Step::Key(_) | Step::Value(_) | Step::Index(_) => shape.item(),
+        };
+        children.insert(step.clone(), with_declared(child, below));
+    }
+    Set { members, children }
+}
