@@ -55,22 +55,22 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// The authority and the long-lived credentials.
+/// The authority and the long-lived credentials. What it signs for listeners is made anew at each start.
 #[derive(Clone, Debug)]
 pub struct Pki {
     /// The authority's certificate, for clients.
     pub ca_pem: String,
     /// The administrator: `CN=kinglet-admin, O=system:masters`.
     pub admin: Credential,
-    /// The API server's own.
-    pub server: Credential,
+    folder: PathBuf,
+    year: i16,
     /// Signs service account tokens (PKCS#8, P-256).
     pub service_account_key_pem: String,
 }
 
 impl Pki {
-    /// Opens or makes everything below `folder`; the server's certificate names `hosts` and `addresses`.
-    pub fn open(folder: &Path, hosts: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Self, PkiError> {
+    /// Opens or makes everything below `folder`.
+    pub fn open(folder: &Path, now: Timestamp) -> Result<Self, PkiError> {
         std::fs::create_dir_all(folder).map_err(|source| PkiError::File { action: "making", path: folder.to_owned(), source })?;
         let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
         let ca_key = key(&folder.join("ca.key"))?;
@@ -96,21 +96,30 @@ impl Pki {
                 pem
             }
         };
-        let server_key = key(&folder.join("server.key"))?;
-        let mut params = leaf(year, "kinglet", None, ExtendedKeyUsagePurpose::ServerAuth);
+        let service_account_key_pem = key(&folder.join("service-account.key"))?.serialize_pem();
+        Ok(Self {
+            ca_pem,
+            admin: Credential { certificate_pem: admin_pem, key_pem: admin_key.serialize_pem() },
+            folder: folder.to_owned(),
+            year,
+            service_account_key_pem,
+        })
+    }
+
+    /// A certificate for our listeners, good for `hosts` and `addresses`.
+    pub fn server(&self, hosts: &[String], addresses: &[IpAddr]) -> Result<Credential, PkiError> {
+        let ca_key = key(&self.folder.join("ca.key"))?;
+        let ca_params = ca_params(self.year);
+        let issuer = Issuer::from_params(&ca_params, &ca_key);
+        let server_key = key(&self.folder.join("server.key"))?;
+        let mut params = leaf(self.year, "kinglet", None, ExtendedKeyUsagePurpose::ServerAuth);
         for host in hosts {
             let name = host.as_str().try_into().map_err(failed("naming the server"))?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         let server_pem = params.signed_by(&server_key, &issuer).map_err(failed("signing the server's certificate"))?.pem();
-        let service_account_key_pem = key(&folder.join("service-account.key"))?.serialize_pem();
-        Ok(Self {
-            ca_pem,
-            admin: Credential { certificate_pem: admin_pem, key_pem: admin_key.serialize_pem() },
-            server: Credential { certificate_pem: server_pem, key_pem: server_key.serialize_pem() },
-            service_account_key_pem,
-        })
+        Ok(Credential { certificate_pem: server_pem, key_pem: server_key.serialize_pem() })
     }
 }
 
@@ -189,11 +198,14 @@ mod tests {
     fn opened_twice_keeps_authority_and_credentials() {
         let folder = std::env::temp_dir().join(format!("kinglet-pki-{}", std::process::id()));
         let now = Timestamp::from_second(1_800_000_000).expect("time");
-        let first = Pki::open(&folder, &["localhost".to_owned()], &[], now).expect("first");
-        let second = Pki::open(&folder, &["other".to_owned()], &["127.0.0.1".parse().expect("ip")], now).expect("second");
+        let first = Pki::open(&folder, now).expect("first");
+        let second = Pki::open(&folder, now).expect("second");
         assert_eq!(first.ca_pem, second.ca_pem);
         assert_eq!(first.admin.certificate_pem, second.admin.certificate_pem);
-        assert_ne!(first.server.certificate_pem, second.server.certificate_pem);
+        let one = first.server(&["localhost".to_owned()], &[]).expect("server");
+        let other = second.server(&["other".to_owned()], &["127.0.0.1".parse().expect("ip")]).expect("server");
+        assert_ne!(one.certificate_pem, other.certificate_pem);
+        assert_eq!(one.key_pem, other.key_pem);
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.join("ca.key")).expect("meta").permissions());
         assert_eq!(mode & 0o077, 0);
         std::fs::remove_dir_all(folder).expect("clean");

@@ -21,9 +21,9 @@ use kinglet_cli::{Arguments, Command};
 
 fn main() -> ExitCode {
     // Containers are started by this same program, single-threaded: before a runtime or a thread exists.
-    let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == "node-helper") {
-        return kinglet_node::helper(words);
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    if words.get(1).is_some_and(|word| word == kinglet_node::HELPER_VERB) {
+        return kinglet_node::helper(&words[2..]);
     }
     kinglet_process::tls::install_provider();
     let arguments = Arguments::parse();

@@ -1,0 +1,123 @@
+//! Everything that works on objects, over any API server: controllers, autoscaler, gateway, binder, node.
+//!
+//! Standalone and attached to a cluster this is the same; the client is the only difference.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kinglet_api::config::Configs;
+use kinglet_image::Images;
+use kinglet_node::{Node, NodeHandle};
+use kinglet_process::{Clock, Tasks};
+use kinglet_reconcile::{Caches, Kit};
+use kinglet_serving::configs::LiveConfigs;
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::digests::Digests;
+
+/// Updates that may wait for the data plane: a burst of a thousand Services.
+const UPDATES_MAX: usize = 4096;
+/// Reports that may wait for the autoscaler; statistics are dropped first, pokes never.
+const REPORTS_MAX: usize = 4096;
+/// The image that the node knows as its own queue-proxy and never starts.
+const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
+const NODE_NAME: &str = "kinglet";
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Labels by which the cold path looks objects up.
+const INDEXED: [&str; 2] = ["serving.knative.dev/revision", "kubernetes.io/service-name"];
+
+/// What the machine is made of.
+pub(crate) struct Composition {
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: Tasks,
+    pub(crate) data: PathBuf,
+    pub(crate) domain: String,
+    pub(crate) images: Images,
+    /// External listener of the gateway.
+    pub(crate) http: TcpListener,
+    /// Where pods reach the API, as the host does.
+    pub(crate) api: SocketAddr,
+    pub(crate) ca_pem: Option<String>,
+    /// Deployments, endpoints, garbage and the like, where no cluster does them.
+    pub(crate) parts: kinglet_workloads::Parts,
+}
+
+/// The running machine.
+pub(crate) struct Machine {
+    pub(crate) caches: Caches,
+    pub(crate) configs: LiveConfigs,
+    pub(crate) gateway: kinglet_dataplane::Handle,
+    pub(crate) node: NodeHandle,
+    pub(crate) images: Images,
+    deciding: Tasks,
+}
+
+/// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
+pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
+    let Composition { client, clock, tasks, data, domain, images, http, api, ca_pem, parts } = composition;
+    let deciding = tasks.child();
+    let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
+    let kit = Kit::new(&caches);
+    let configs = LiveConfigs::follow(&kit, Configs::for_domain(&domain));
+
+    let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
+    let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
+    let (applied, applied_in) = watch::channel(0);
+    let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(kinglet_dataplane::Options::default(), updates_in, reports, applied, clock.clone());
+    // Outlives the deciders, so that what they say last is still applied; requests go on meanwhile.
+    tasks.spawn("data plane", dataplane.run(tasks.token()));
+
+    let draining = gateway.clone();
+    let node = Node::start(kinglet_node::Options {
+        data_dir: data.join("node"),
+        node_name: NODE_NAME.to_owned(),
+        kit: kit.named("kubelet"),
+        images: images.clone(),
+        drain: Arc::new(move |address| Box::pin(draining.drain_pod(address))),
+        queue_image_prefixes: vec![QUEUE_IMAGE.to_owned()],
+        api_port: api.port(),
+        ca_pem: ca_pem.clone().unwrap_or_default(),
+        helper: PathBuf::from("/proc/self/exe"),
+        parked: kinglet_node::PARKED_DEFAULT,
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+    })
+    .await
+    .context("starting the node")?;
+    let bridge = IpAddr::V4(node.gateway_ip());
+
+    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity: kinglet_workloads::Capacity::default(), root_ca_pem: ca_pem, parts };
+    kinglet_workloads::run(&kit, workloads);
+    let activator = kinglet_serving::autoscale::Activator { ip: bridge, pod: "kinglet".to_owned(), node: Some(NODE_NAME.to_owned()) };
+    kinglet_serving::start(
+        &kit,
+        kinglet_serving::Options {
+            configs: Configs::for_domain(&domain),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),
+            activators: vec![activator],
+            digests: Digests::shared(&images),
+            updates,
+            reports: reports_in,
+            applied: applied_in,
+        },
+    );
+
+    let inside = TcpListener::bind(SocketAddr::new(bridge, 80)).await.with_context(|| format!("listening on {bridge}:80 for requests between pods"))?;
+    gateway.serve(inside, kinglet_dataplane::Listener::ClusterLocal);
+    gateway.serve(http, kinglet_dataplane::Listener::External);
+    Ok(Machine { caches, configs, gateway, node, images, deciding })
+}
+
+impl Machine {
+    /// Stops deciding, then the containers. Requests must have been drained before.
+    pub(crate) async fn stop(&self) {
+        self.deciding.shutdown(Duration::from_secs(2)).await;
+        self.node.stop().await;
+    }
+}
