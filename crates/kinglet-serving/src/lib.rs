@@ -1,9 +1,77 @@
 //! Knative Serving's reconcilers: from a Service to pods and routes.
 //!
-//! Flow: objects in shared caches -> a pure decision per kind -> one plan of writes; the gateway's counts ->
-//! [`autoscale`] -> replica counts -> ready pods -> the gateway.
-//! Always: decisions are synchronous and see no clock but their argument; every write goes through the kit.
+//! Flow: [`service`] -> [`configuration`] -> [`revision`] (Deployment, PodAutoscaler, Images) and [`route`] (Ingress,
+//! placeholder Services) -> [`ingress`] -> the gateway's route table; the gateway's counts -> [`autoscale`] -> replica
+//! counts -> ready pods -> the gateway. Beside the chain: [`labeler`] notes which Routes lead where, [`gc`] collects
+//! Revisions that nobody needs, [`configs`] follows the operator's ConfigMaps.
+//! Always: a reconciler is observe (caches) -> decide (pure, no clock but its argument) -> one plan of writes; every
+//! write goes through the kit; the deepest cause known below is what the objects above say.
+
+use std::sync::Arc;
+
+use kinglet_api::config::Configs;
+use kinglet_api::keys;
+use kinglet_decide::feed::{Report, Update};
+use kinglet_reconcile::Kit;
+use tokio::sync::{mpsc, watch};
 
 pub mod configs;
+mod metadata;
+mod outcome;
+
+pub mod configuration;
+pub mod gc;
+pub mod ingress;
+pub mod labeler;
+pub mod revision;
+pub mod route;
+pub mod service;
 
 pub mod autoscale;
+
+pub use revision::digests::ResolveDigest;
+
+/// Labels by which these controllers look objects up; the process's caches should index them
+/// (`Caches::with_indexed_labels`), or every look becomes a search.
+pub const INDEXED_LABELS: [&str; 3] = [keys::REVISION, keys::CONFIGURATION, keys::SERVERLESS_SERVICE];
+
+/// What Knative Serving is started with.
+pub struct Options {
+    /// Configuration before any ConfigMap is seen: default domain, image of queue-proxy.
+    pub configs: Configs,
+    /// Domain of the cluster's own names, `cluster.local` as a rule.
+    pub cluster_domain: String,
+    /// Host names under which the gateway is reached inside the cluster.
+    pub gateway: ingress::GatewayNames,
+    /// Where requests wait for pods: standalone, the gateway.
+    pub activators: Vec<autoscale::Activator>,
+    /// Knows what image tags mean.
+    pub digests: Arc<dyn ResolveDigest>,
+    /// To the gateway: routes, and backends by Revision and Service.
+    pub updates: mpsc::Sender<Update>,
+    /// From the gateway: counts, and requests that find no pod.
+    pub reports: mpsc::Receiver<Report>,
+    /// Version of the route table that the gateway has in force.
+    pub applied: watch::Receiver<u64>,
+}
+
+/// Starts all of Knative Serving as tasks of the kit.
+pub fn start(kit: &Kit, options: Options) {
+    let Options { configs, cluster_domain, gateway, activators, digests, updates, reports, applied } = options;
+    // First, so that a controller woken by a ConfigMap finds it read.
+    let live = configs::LiveConfigs::follow(kit, configs);
+    autoscale::backends::start(kit, updates.clone());
+    ingress::start(kit, gateway, updates, applied);
+    autoscale::start(kit, live.clone(), autoscale::Options { activators }, reports);
+    revision::start(kit, live.clone(), digests);
+    route::start(kit, live.clone(), cluster_domain.into());
+    configuration::start(kit);
+    labeler::start(kit);
+    gc::start(kit, live);
+    service::start(kit);
+}
+
+/// A moment as Knative's annotations hold it: RFC 3339, UTC, whole seconds.
+fn stamp(now: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}

@@ -1,0 +1,120 @@
+//! What to do about one Configuration: pure.
+
+use std::cmp::Reverse;
+
+use kinglet_api::conditions::{Conditions, ConfigurationCondition, Reach};
+use kinglet_api::serving::{ConfigurationStatus, Revision};
+use kinglet_reconcile::Plan;
+
+use super::build;
+use super::observe::{Latest, Seen, generation};
+
+const REVISION_FAILED: &str = "RevisionFailed";
+
+pub(super) fn decide(seen: &Seen) -> Plan {
+    let configuration = &*seen.configuration;
+    let mut plan = Plan::new();
+    let created;
+    let latest = match &seen.latest {
+        Latest::Found(revision) => &**revision,
+        Latest::Taken(name) => {
+            let words = format!("revisions.serving.knative.dev {name:?} already exists.");
+            plan.append(refused(seen, &words));
+            return plan;
+        }
+        Latest::Missing => {
+            created = build::revision(configuration, seen.now);
+            plan.create(&created);
+            plan.normal(configuration, "Created", format!("Created Revision {:?}", created.name()));
+            &created
+        }
+    };
+
+    let mut status = configuration.status.clone();
+    latest.name().clone_into(&mut status.latest_created_revision_name);
+    let mut reach = judge(latest, &status);
+    if matches!(reach, Some(Reach::Broken(_))) {
+        tell_failure(seen, latest, reach.as_ref(), &mut plan);
+    }
+    let first = status.latest_ready_revision_name.is_empty();
+    if let Some(ready) = latest_ready(seen) {
+        let name = ready.name();
+        if ready.name() == latest.name() {
+            reach = Some(Reach::Ready);
+            if first {
+                plan.normal(configuration, "ConfigurationReady", "Configuration becomes ready");
+            }
+        }
+        if status.latest_ready_revision_name != name {
+            plan.normal(configuration, "LatestReadyUpdate", format!("LatestReadyRevisionName updated to {name:?}"));
+            name.clone_into(&mut status.latest_ready_revision_name);
+        }
+    }
+    finish(seen, status, reach, &mut plan);
+    plan
+}
+
+/// The status after the API server refused the Revision.
+pub(super) fn refused(seen: &Seen, words: &str) -> Plan {
+    let mut plan = Plan::new();
+    let message = format!("Revision creation failed with message: {words}");
+    finish(seen, seen.configuration.status.clone(), Some(Reach::broken(REVISION_FAILED, message)), &mut plan);
+    plan
+}
+
+fn finish(seen: &Seen, mut status: ConfigurationStatus, reach: Option<Reach>, plan: &mut Plan) {
+    let before = &seen.configuration.status.common.conditions;
+    status.common.conditions =
+        Conditions::new().with_some(ConfigurationCondition::Ready, reach).finish(before, seen.now);
+    status.common.observed_generation = seen.configuration.generation();
+    plan.status(&*seen.configuration, &status);
+}
+
+/// What the newest Revision means for the Configuration; `None` leaves what was known.
+fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<Reach> {
+    let ready = latest.status.common.condition("Ready");
+    match ready {
+        Some(ready) if ready.is_false() => {
+            let message = format!("Revision {:?} failed with message: {}.", latest.name(), ready.message);
+            Some(Reach::broken(REVISION_FAILED, message))
+        }
+        _ if latest.name() == status.latest_ready_revision_name => None,
+        // Knative says nothing here; where the Revision has more than a catchword to say, it is passed on.
+        Some(ready) if ready.is_unknown() && !ready.message.is_empty() => {
+            Some(Reach::waiting(ready.reason.clone(), ready.message.clone()))
+        }
+        _ => Some(Reach::unknown()),
+    }
+}
+
+fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&Reach>, plan: &mut Plan) {
+    let configuration = &*seen.configuration;
+    let before = configuration.status.common.condition("Ready");
+    if before.is_some_and(|before| Some(&Reach::mirror(Some(before))) == reach) {
+        return;
+    }
+    let (reason, which) = if latest.name() == configuration.status.latest_ready_revision_name {
+        ("LatestReadyFailed", "ready")
+    } else {
+        ("LatestCreatedFailed", "created")
+    };
+    plan.warning(configuration, reason, format!("Latest {which} revision {:?} has failed", latest.name()));
+}
+
+/// The newest Revision that works, but none older than the one that was the latest.
+fn latest_ready(seen: &Seen) -> Option<&Revision> {
+    let configuration = &*seen.configuration;
+    let wanted = configuration.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty());
+    let known = &configuration.status.latest_ready_revision_name;
+    let floor = seen.revisions.iter().find(|revision| revision.name() == known).map(|revision| generation(revision));
+    let eligible = |revision: &&Revision| {
+        let generation = generation(revision);
+        let named = Some(revision.name()) == wanted;
+        named || floor.is_none_or(|floor| (floor..=configuration.generation()).contains(&generation))
+    };
+    let ready = |revision: &&Revision| revision.status.common.is_ready(revision.generation());
+    let revisions = seen.revisions.iter().map(|revision| &**revision);
+    revisions.filter(eligible).filter(ready).min_by_key(|revision| {
+        (Some(revision.name()) != wanted, Reverse(generation(revision)), revision.name().to_owned())
+    })
+}

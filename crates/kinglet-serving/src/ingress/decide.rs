@@ -1,0 +1,59 @@
+//! The status of one Ingress: pure.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use kinglet_api::conditions::{Conditions, IngressCondition, Reach};
+use kinglet_api::networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus};
+use kinglet_decide::route::Conflict;
+use kinglet_reconcile::Plan;
+
+use super::GatewayNames;
+use super::publish::{PATIENCE, Place};
+
+pub(super) fn decide(ingress: &Ingress, outcome: &Result<Place, String>, names: &GatewayNames, now: Timestamp) -> Plan {
+    let mut plan = Plan::new();
+    let (network, balancer) = match outcome {
+        Err(words) => {
+            plan.fail(true, words.clone());
+            let reach = Reach::waiting("ReconcileIngressFailed", words.clone());
+            (reach.clone(), reach)
+        }
+        Ok(Place::InForce) => (Reach::Ready, Reach::Ready),
+        // The answer comes within a millisecond as a rule and wakes us; until then the old status is right.
+        Ok(Place::OnItsWay { for_long: false }) => {
+            plan.after(PATIENCE);
+            return plan;
+        }
+        Ok(Place::OnItsWay { for_long: true }) => {
+            let waiting = Reach::waiting("Uninitialized", "Waiting for load balancer to be ready");
+            (Reach::Ready, waiting)
+        }
+        Ok(Place::Rejected(conflicts)) => {
+            (Reach::Ready, Reach::broken("DomainConflict", format!("Ingress rejected: {}", losses(conflicts))))
+        }
+    };
+    let mut status = ingress.status.clone();
+    status.common.conditions = Conditions::new()
+        .with(IngressCondition::NetworkConfigured, network)
+        .with(IngressCondition::LoadBalancerReady, balancer)
+        .finish(&ingress.status.common.conditions, now);
+    status.common.observed_generation = ingress.generation();
+    if matches!(outcome, Ok(Place::InForce)) {
+        status.public_load_balancer = Some(entrance(&names.public));
+        status.private_load_balancer = Some(entrance(&names.private));
+    }
+    plan.status(ingress, &status);
+    plan
+}
+
+fn entrance(domain: &str) -> LoadBalancerStatus {
+    let ingress = LoadBalancerIngress { domain_internal: domain.to_owned(), ..LoadBalancerIngress::default() };
+    LoadBalancerStatus { ingress: vec![ingress] }
+}
+
+fn losses(conflicts: &[Conflict]) -> String {
+    let each: BTreeSet<String> =
+        conflicts.iter().map(|conflict| format!("host {} belongs to Ingress {}", conflict.host, conflict.owner)).collect();
+    each.into_iter().collect::<Vec<_>>().join(", ")
+}

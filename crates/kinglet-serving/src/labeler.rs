@@ -1,0 +1,48 @@
+//! Labeler: notes on Revisions and Configurations which Routes lead to them.
+//!
+//! Flow: a Route changed -> [`decide`] -> labels and annotations of Revisions and Configurations; a Revision that no
+//! Route leads to any more is in reserve, may be scaled to zero and collected one day.
+//! Always: nothing is let go while the Route is still being worked on; a deleted Route leaves no note behind.
+
+mod decide;
+mod index;
+
+#[cfg(test)]
+mod tests;
+
+use kinglet_api::keys;
+use kinglet_api::serving::{Configuration, Revision, Route};
+use kinglet_reconcile::{Controller, Kit, Plan, Next, is_deleting};
+
+use decide::Seen;
+use index::RouteIndex;
+
+/// Starts the controller.
+pub fn start(kit: &Kit) {
+    let revisions = RouteIndex::<Revision>::follow(kit);
+    let configurations = RouteIndex::<Configuration>::follow(kit);
+    Controller::<Route>::new("labeler-controller").reads::<Revision>().reads::<Configuration>().reports_errors().run(
+        kit,
+        move |kit, key| {
+            let (revisions, configurations) = (revisions.clone(), configurations.clone());
+            async move {
+                let Some(route) = kit.cache::<Route>().find(&key) else { return Ok(Next::Done) };
+                // The Route's own controller adds the finalizer; before that there is nothing that must be undone.
+                let ours = route.metadata.finalizers.iter().flatten().any(|name| name == keys::ROUTE_FINALIZER);
+                if !ours {
+                    return Ok(Next::Done);
+                }
+                let noted = decide::Noted { revisions: revisions.of(&key), configurations: configurations.of(&key) };
+                let deleting = is_deleting(&*route);
+                let seen = Seen::new(&kit, route, &noted);
+                let mut plan = decide::decide(&seen);
+                if deleting {
+                    let mut last = Plan::new();
+                    last.remove_finalizer(&*seen.route, keys::ROUTE_FINALIZER);
+                    plan.append(last);
+                }
+                kit.apply(plan).await
+            }
+        },
+    );
+}

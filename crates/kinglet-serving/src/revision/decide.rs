@@ -1,0 +1,233 @@
+//! What to do about one Revision: pure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kinglet_api::autoscaling::{PodAutoscaler, Reachability};
+use kinglet_api::conditions::{ConditionSet, Conditions, Reach, RevisionCondition};
+use kinglet_api::duck::{Condition, Truth};
+use kinglet_api::keys;
+use kinglet_api::serving::RevisionStatus;
+use kinglet_reconcile::{Plan, is_controlled_by, name_of, uid_of};
+
+use super::digests::{Known, Resolved};
+use super::observe::Seen;
+use super::pod::Facts;
+use super::{children, deployment, health};
+use crate::autoscale::pods;
+
+const DEPLOYING: &str = "Deploying";
+const INITIALIZED: &str = "ScaleTargetInitialized";
+
+pub(super) fn decide(seen: &Seen) -> Plan {
+    let mut plan = Plan::new();
+    let mut told = Told::new(&seen.revision.status.common.conditions);
+    let mut status = seen.revision.status.clone();
+    let template = &seen.configs.observability.revision_url_template;
+    status.log_url = template.replace("${REVISION_UID}", uid_of(&*seen.revision));
+    match &seen.images {
+        Known::Pending => told.resources = Some(Reach::waiting("ResolvingDigests", "")),
+        Known::Failed { message, news } => {
+            told.container = Some(Reach::broken("ContainerMissing", message.clone()));
+            if *news {
+                // The resolver tries again by itself.
+                plan.fail(false, message.clone());
+            }
+        }
+        Known::Resolved(images) => {
+            status.container_statuses.clone_from(&images.containers);
+            status.init_container_statuses.clone_from(&images.init_containers);
+            run(seen, images, &mut plan, &mut told, &mut status);
+        }
+    }
+    finish(seen, told, status, &mut plan);
+    plan
+}
+
+/// What was found out; what was not told stays as it was.
+struct Told<'a> {
+    before: &'a [Condition],
+    resources: Option<Reach>,
+    container: Option<Reach>,
+    active: Option<Reach>,
+}
+
+impl<'a> Told<'a> {
+    fn new(before: &'a [Condition]) -> Self {
+        Self { before, resources: None, container: None, active: None }
+    }
+
+    fn truth(&self, told: Option<&Reach>, kind: RevisionCondition) -> Truth {
+        let known = || self.before.iter().find(|condition| condition.kind == kind.name()).map(|known| known.status);
+        told.map(Reach::truth).or_else(known).unwrap_or_default()
+    }
+
+    fn resources(&self) -> Truth {
+        self.truth(self.resources.as_ref(), RevisionCondition::ResourcesAvailable)
+    }
+
+    /// Whether either condition is False.
+    fn is_bad(&self) -> bool {
+        let container = self.truth(self.container.as_ref(), RevisionCondition::ContainerHealthy);
+        self.resources() == Truth::False || container == Truth::False
+    }
+}
+
+fn finish(seen: &Seen, told: Told<'_>, mut status: RevisionStatus, plan: &mut Plan) {
+    let Told { before, resources, container, active } = told;
+    status.common.conditions = Conditions::new()
+        .with_some(RevisionCondition::ResourcesAvailable, resources)
+        .with_some(RevisionCondition::ContainerHealthy, container)
+        .with_some(RevisionCondition::Active, active)
+        .finish(before, seen.now);
+    status.common.observed_generation = seen.revision.generation();
+    let ready = |conditions: &[Condition]| conditions.iter().any(|found| found.kind == "Ready" && found.is_true());
+    let became_ready = ready(&status.common.conditions) && !ready(before);
+    plan.status(&*seen.revision, &status);
+    if became_ready {
+        plan.normal(&*seen.revision, "RevisionReady", "Revision becomes ready upon all resources being ready");
+    }
+}
+
+/// Deployment, PodAutoscaler, Image caches.
+fn run(seen: &Seen, images: &Resolved, plan: &mut Plan, told: &mut Told<'_>, status: &mut RevisionStatus) {
+    let revision = &*seen.revision;
+    let facts = Facts { revision, digests: &images.containers, configs: &seen.configs };
+    let desired = deployment::build(facts);
+    match seen.deployment.as_deref() {
+        None => {
+            plan.create(&desired);
+            told.resources = Some(Reach::waiting(DEPLOYING, ""));
+            told.container = Some(Reach::waiting(DEPLOYING, ""));
+        }
+        Some(present) if !is_controlled_by(present, revision) => {
+            not_owned("Deployment", name_of(present), revision.name(), told, plan);
+            return;
+        }
+        Some(present) => {
+            if let Some(next) = deployment::renewed(present, &desired) {
+                plan.update(present, &next);
+            }
+            look_at_pods(seen, present, told, plan);
+        }
+    }
+    let reachability = reachability(seen, told);
+    let desired = children::autoscaler(facts, seen.autoscaler.as_deref(), reachability);
+    match seen.autoscaler.as_deref() {
+        Some(present) if !is_controlled_by(present, revision) => {
+            not_owned("PodAutoscaler", present.name(), revision.name(), told, plan);
+            return;
+        }
+        present => {
+            plan.ensure(present, &desired);
+        }
+    }
+    for container in images.containers.iter().chain(&images.init_containers) {
+        let name = children::image_name(revision.name(), &container.name);
+        if !seen.caches.iter().any(|image| image.name() == name) {
+            plan.create(&children::image(revision, container));
+        }
+    }
+    listen(seen.autoscaler.as_deref(), told, status);
+}
+
+fn not_owned(kind: &str, name: &str, revision: &str, told: &mut Told<'_>, plan: &mut Plan) {
+    let message = format!("There is an existing {kind} {name:?} that we do not own.");
+    told.resources = Some(Reach::broken("NotOwned", message));
+    plan.fail(true, format!("revision: {revision:?} does not own {kind}: {name:?}"));
+}
+
+fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan: &mut Plan) {
+    let initialized = seen.autoscaler.as_deref().is_some_and(is_initialized);
+    let wanted = replicas(deployment);
+    if wanted == 0 && !initialized && told.resources() == Truth::False {
+        // The pods that failed are gone; what they said is still the reason.
+        return;
+    }
+    told.resources = Some(health::of_deployment(deployment));
+    if is_up(seen, deployment) {
+        told.container = Some(Reach::Ready);
+        return;
+    }
+    if wanted == 0 {
+        return;
+    }
+    let all = || seen.pods.iter().map(|pod| &**pod);
+    let found = health::of_pods(all(), seen.configs.deployment.pod_is_always_schedulable);
+    let silent = found.container.is_none() && found.resources.is_none();
+    if let Some(reach) = found.resources {
+        told.resources = Some(reach);
+    }
+    if let Some(reach) = found.container {
+        told.container = Some(reach);
+    }
+    // While a Revision that worked once wakes up, slowness is no news.
+    if silent && !initialized {
+        let slow = health::of_slow_pods(all(), seen.now);
+        if let Some(reach) = slow.container {
+            told.container = Some(reach);
+        }
+        if let Some(seconds) = slow.again_seconds {
+            plan.after(Duration::from_secs(seconds.unsigned_abs()));
+        }
+    }
+}
+
+fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+/// Whether any pod is ready.
+fn is_up(seen: &Seen, deployment: &Deployment) -> bool {
+    let counted = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0) > 0;
+    counted || seen.pods.iter().any(|pod| pods::takes_requests(pod))
+}
+
+/// Whether requests can reach the Revision: one that fails or that no route leads to need not be kept up.
+fn reachability(seen: &Seen, told: &Told<'_>) -> Reachability {
+    let stuck = seen.deployment.as_deref().is_some_and(|found| replicas(found) > 0 && !is_up(seen, found));
+    if told.is_bad() && stuck {
+        return Reachability::Unreachable;
+    }
+    match seen.revision.label(keys::ROUTING_STATE) {
+        Some("active") => Reachability::Reachable,
+        Some("reserve") => Reachability::Unreachable,
+        _ => Reachability::Unknown,
+    }
+}
+
+fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
+    autoscaler.status.common.condition(INITIALIZED).is_some_and(Condition::is_true)
+}
+
+/// What the autoscaler says.
+fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut RevisionStatus) {
+    let bad = told.is_bad();
+    let ready = autoscaler.and_then(|autoscaler| autoscaler.status.common.condition("Ready"));
+    let (Some(autoscaler), Some(ready)) = (autoscaler, ready) else {
+        told.active = Some(Reach::waiting(DEPLOYING, ""));
+        if !bad {
+            told.resources = Some(Reach::waiting(DEPLOYING, ""));
+        }
+        return;
+    };
+    let known = |scale: Option<i32>| scale.filter(|scale| *scale >= 0);
+    status.actual_replicas = known(autoscaler.status.actual_scale);
+    status.desired_replicas = known(autoscaler.status.desired_scale);
+    let initialized = is_initialized(autoscaler);
+    let served = !autoscaler.status.service_name.is_empty();
+    if initialized && !bad {
+        told.resources = Some(Reach::Ready);
+        told.container = Some(Reach::Ready);
+    }
+    if told.resources() == Truth::True && !(served && initialized) {
+        told.resources = Some(Reach::waiting(DEPLOYING, ""));
+    }
+    if ready.is_false() && !initialized && !bad && served {
+        told.resources = Some(Reach::broken("ProgressDeadlineExceeded", "Initial scale was never achieved"));
+    }
+    told.active = Some(match Reach::mirror(Some(ready)) {
+        Reach::ReadyBecause(_) => Reach::Ready,
+        other => other,
+    });
+}

@@ -1,0 +1,152 @@
+//! What a Deployment and its pods say about a Revision.
+//!
+//! Knative looks at pods only once the progress deadline has passed; here every pod event is looked at, so that a
+//! missing image, a crash or a probe that fails is told within the second in which the node knows it.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
+use kinglet_api::conditions::Reach;
+use kinglet_reconcile::is_deleting;
+
+const DEPLOYING: &str = "Deploying";
+const QUEUE: &str = "queue-proxy";
+/// A container that runs so long without being ready is worth a word; slower starters are still not called failed.
+const SLOW_AFTER_SECONDS: i64 = 5;
+/// Waiting for one of these is the ordinary course of things.
+const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// What was found out about a Revision's two conditions; `None` leaves what was known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    pub(super) resources: Option<Reach>,
+    pub(super) container: Option<Reach>,
+    /// Seconds after which to look again, when time alone changes the answer.
+    pub(super) again_seconds: Option<i64>,
+}
+
+/// What the Deployment's own conditions say.
+pub(super) fn of_deployment(deployment: &Deployment) -> Reach {
+    let status = deployment.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let find = |kind: &str| conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+    let words = |text: Option<&String>| text.cloned().unwrap_or_default();
+    // That pods cannot be made (a quota) is a deeper cause than that time ran out.
+    if let Some(failure) = find("ReplicaFailure").filter(|failure| failure.status == "True") {
+        return Reach::broken(words(failure.reason.as_ref()), words(failure.message.as_ref()));
+    }
+    match find("Progressing") {
+        None => Reach::waiting(DEPLOYING, ""),
+        Some(progress) if progress.status == "True" => Reach::Ready,
+        Some(progress) if progress.status == "False" => {
+            Reach::broken(words(progress.reason.as_ref()), words(progress.message.as_ref()))
+        }
+        Some(progress) => Reach::waiting(words(progress.reason.as_ref()), words(progress.message.as_ref())),
+    }
+}
+
+/// What the pods say while none of them is ready.
+pub(super) fn of_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, always_schedulable: bool) -> Findings {
+    let mut findings = Findings::default();
+    for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
+        if let Some(reach) = unscheduled(pod).filter(|_| !always_schedulable) {
+            findings.resources.get_or_insert(reach);
+        }
+        for container in containers(pod) {
+            match verdict(container) {
+                Some(Verdict::Ended(reach)) => {
+                    findings.container.get_or_insert(reach);
+                }
+                Some(Verdict::Stuck(reach)) => {
+                    findings.resources.get_or_insert(reach);
+                }
+                None => {}
+            }
+        }
+    }
+    findings
+}
+
+/// What pods say that run but do not get ready: told, but not called a failure before the deadline.
+pub(super) fn of_slow_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, now: Timestamp) -> Findings {
+    let mut findings = Findings::default();
+    for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
+        let Some(running_for) = running_for(pod, now) else { continue };
+        if running_for < SLOW_AFTER_SECONDS {
+            let rest = SLOW_AFTER_SECONDS - running_for;
+            findings.again_seconds = Some(findings.again_seconds.map_or(rest, |other| other.min(rest)));
+            continue;
+        }
+        let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
+        let said = condition.and_then(|condition| condition.message.as_deref()).unwrap_or_default();
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let message = format!("Container runs but is not ready, its readiness probe has not succeeded yet{said}");
+        findings.container.get_or_insert(Reach::waiting("ContainersNotReady", message));
+    }
+    findings
+}
+
+/// How long all user containers have been running, if they are.
+fn running_for(pod: &Pod, now: Timestamp) -> Option<i64> {
+    let mut shortest = None;
+    for container in user_containers(pod) {
+        let running = container.state.as_ref()?.running.as_ref()?;
+        let since = running.started_at.as_ref()?.0;
+        let seconds = now.as_second().saturating_sub(since.as_second());
+        shortest = Some(shortest.map_or(seconds, |other: i64| other.min(seconds)));
+    }
+    shortest
+}
+
+fn unscheduled(pod: &Pod) -> Option<Reach> {
+    let condition = pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
+    let words = |text: Option<&String>| text.cloned().unwrap_or_default();
+    Some(Reach::broken(words(condition.reason.as_ref()), words(condition.message.as_ref())))
+}
+
+fn pod_condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Init containers first, as they run first.
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
+    // An init container that ended well is done.
+    let init = init.filter(|container| !matches!(&container.state, Some(ContainerState { terminated: Some(ended), .. }) if ended.exit_code == 0));
+    init.chain(user_containers(pod))
+}
+
+fn user_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let all = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    all.filter(|container| container.name != QUEUE)
+}
+
+enum Verdict {
+    /// It ran and ended.
+    Ended(Reach),
+    /// It could not be started.
+    Stuck(Reach),
+}
+
+fn verdict(container: &ContainerStatus) -> Option<Verdict> {
+    let ended = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
+    if let Some(ended) = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref())) {
+        let said = ended.message.filter(|message| !message.is_empty());
+        let said = match (said, ended.exit_code) {
+            (Some(said), _) => said,
+            (None, 0) => "container exited with no error".to_owned(),
+            (None, code) => match ended.reason.as_deref() {
+                Some(reason) if !reason.is_empty() && reason != "Error" => format!("{reason} (exit code {code})"),
+                _ => format!("exit code {code}, without a word"),
+            },
+        };
+        let reason = format!("ExitCode{}", ended.exit_code);
+        return Some(Verdict::Ended(Reach::broken(reason, format!("Container failed with: {said}"))));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.clone().filter(|reason| !reason.is_empty() && !ON_ITS_WAY.contains(&reason.as_str()))?;
+    Some(Verdict::Stuck(Reach::broken(reason, waiting.message.clone().unwrap_or_default())))
+}

@@ -1,0 +1,63 @@
+//! Route: from traffic targets to an Ingress, a placeholder Service per name, and URLs.
+//!
+//! Flow: the Route, something it refers to or its Ingress changed -> [`observe`] (targets, hosts) -> [`decide`] ->
+//! Ingress, placeholder Services, status.
+//! Always: a bad target leaves what is programmed alone; a new Revision gets traffic only when it is ready; the
+//! Route is Ready only when the gateway has what the Ingress says.
+
+mod decide;
+mod hosts;
+mod ingress;
+mod observe;
+mod placeholder;
+mod rollout;
+mod tracker;
+mod traffic;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
+use kinglet_api::networking::Ingress;
+use kinglet_api::serving::{Configuration, Revision, Route};
+use kinglet_reconcile::{Controller, Kit, Next, is_deleting, key_of, name_of};
+
+use crate::configs::{self, LiveConfigs};
+use tracker::{Reference, Tracker};
+
+const WORKERS: usize = 4;
+/// ConfigMaps whose change can change a Route's hosts or Ingress.
+const CONCERNING: [&str; 3] = ["config-network", "config-domain", "config-features"];
+
+/// Starts the controller.
+pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
+    let tracker = Tracker::default();
+    let (of_configuration, of_revision) = (tracker.clone(), tracker.clone());
+    let all = kit.cache::<Route>();
+    Controller::<Route>::new("route-controller")
+        .owns::<Service>()
+        .owns::<Ingress>()
+        .reads::<Endpoints>()
+        .watches::<Configuration, _>(move |object| of_configuration.routes_to(&Reference::Configuration(key_of(object))))
+        .watches::<Revision, _>(move |object| of_revision.routes_to(&Reference::Revision(key_of(object))))
+        .watches::<ConfigMap, _>(move |map| {
+            let concerned = configs::is_ours(map) && CONCERNING.contains(&name_of(map));
+            let all = if concerned { all.all() } else { Vec::new() };
+            all.into_iter().map(|route| key_of(&*route))
+        })
+        .workers(WORKERS)
+        .reports_errors()
+        .run(kit, move |kit, key| {
+            let (live, tracker, cluster_domain) = (live.clone(), tracker.clone(), Arc::clone(&cluster_domain));
+            async move {
+                let Some(route) = kit.cache::<Route>().find(&key).filter(|found| !is_deleting(&**found)) else {
+                    tracker.forget(&key);
+                    return Ok(Next::Done);
+                };
+                let seen = observe::observe(&kit, &live, &tracker, &cluster_domain, route);
+                crate::outcome::apply(&kit, &*seen.route, decide::decide(&seen)).await
+            }
+        });
+}

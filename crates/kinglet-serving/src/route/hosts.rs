@@ -1,0 +1,108 @@
+//! Names, hosts, visibility and URLs of a Route and its tags: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinglet_api::config::{Configs, HostFacts};
+use kinglet_api::formats;
+use kinglet_api::keys;
+use kinglet_api::names::service_host;
+use kinglet_api::networking::Visibility;
+use kinglet_api::serving::Route;
+use kinglet_reconcile::label;
+
+use super::observe::Seen;
+
+/// Where one group of targets is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Name of the placeholder Service.
+    pub(super) name: String,
+    /// Full name inside the cluster.
+    pub(super) local: String,
+    /// Public host; `None` if it is not to be reached from outside.
+    pub(super) external: Option<String>,
+    /// URL that is shown.
+    pub(super) url: String,
+}
+
+impl Place {
+    pub(super) fn visibility(&self) -> Visibility {
+        if self.external.is_some() { Visibility::ExternalIP } else { Visibility::ClusterLocal }
+    }
+
+    /// The host that is shown.
+    pub(super) fn host(&self) -> &str {
+        self.external.as_deref().unwrap_or(&self.local)
+    }
+}
+
+/// The tags of a Route, the empty one being the Route itself.
+fn tags(route: &Route) -> BTreeSet<&str> {
+    let tags = route.spec.traffic.iter().map(|target| target.tag.as_str());
+    tags.chain([""]).collect()
+}
+
+/// Names of the placeholder Services, as far as they can be told.
+pub(super) fn names(route: &Route, configs: &Configs) -> Option<Vec<String>> {
+    tags(route).into_iter().map(|tag| name(route, tag, configs).ok()).collect()
+}
+
+fn name(route: &Route, tag: &str, configs: &Configs) -> Result<String, String> {
+    if tag.is_empty() { Ok(route.name().to_owned()) } else { configs.network.tag_name(route.name(), tag) }
+}
+
+/// The places of a Route by tag.
+pub(super) fn places(seen: &Seen) -> Result<BTreeMap<String, Place>, String> {
+    tags(&seen.route).into_iter().map(|tag| Ok((tag.to_owned(), place(seen, tag)?))).collect()
+}
+
+fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
+    let (route, configs) = (&*seen.route, &seen.configs);
+    let name = name(route, tag, configs)?;
+    let local = service_host(&name, route.namespace(), &seen.cluster_domain);
+    let none = BTreeMap::new();
+    let domain = configs.domain.lookup(route.metadata.labels.as_ref().unwrap_or(&none), &seen.cluster_domain);
+    let marked = seen
+        .services
+        .get(&name)
+        .and_then(|service| label(&**service, keys::VISIBILITY))
+        .is_some_and(|visibility| !visibility.is_empty());
+    let external = if marked || domain == format!("svc.{}", seen.cluster_domain) {
+        None
+    } else {
+        let facts = HostFacts {
+            name: &name,
+            namespace: route.namespace(),
+            domain: &domain,
+            annotations: route.metadata.annotations.as_ref(),
+            labels: route.metadata.labels.as_ref(),
+        };
+        Some(configs.network.host(&facts)?)
+    };
+    let shown = external.as_deref().unwrap_or(&local);
+    let wrong = formats::dns_1123_subdomain(shown);
+    if let Some(wrong) = wrong.first() {
+        return Err(format!("invalid domain name {shown:?}: {wrong}"));
+    }
+    let scheme = if external.is_some() { configs.network.default_external_scheme.as_str() } else { "http" };
+    let url = format!("{scheme}://{shown}");
+    Ok(Place { name, local, external, url })
+}
+
+/// All names under which a Service can be reached from inside, sorted.
+pub(super) fn expanded(local: &str, cluster_domain: &str) -> Vec<String> {
+    let suffix = format!(".{cluster_domain}");
+    let mut all = vec![local.to_owned()];
+    if let Some(short) = local.strip_suffix(&suffix) {
+        all.push(short.to_owned());
+        if let Some(shorter) = short.strip_suffix(".svc") {
+            // A name that could be taken for an address, or that is no name at all, is left out.
+            let last = shorter.rsplit('.').next().unwrap_or_default();
+            if last.len() <= 63 && !last.bytes().all(|byte| byte.is_ascii_digit()) {
+                all.push(shorter.to_owned());
+            }
+        }
+    }
+    all.sort();
+    all
+}

@@ -1,0 +1,35 @@
+//! Service: one Configuration and one Route, and what both of them say.
+//!
+//! Flow: Service, its Configuration or its Route changed -> [`observe`] -> [`decide`] -> Configuration, Route, status.
+//! Always: a Route is not touched before a Configuration with a Revision name of the user's has been looked at; the
+//! deepest cause known below is what the Service says.
+
+mod children;
+mod decide;
+mod observe;
+
+#[cfg(test)]
+mod tests;
+
+use kinglet_api::serving::{Configuration, Revision, Route, Service};
+use kinglet_reconcile::{Controller, Kit, Next, is_deleting};
+
+/// Keys worked on at a time: twenty Services at once must not queue behind two.
+const WORKERS: usize = 4;
+
+/// Starts the controller.
+pub fn start(kit: &Kit) {
+    Controller::<Service>::new("service-controller")
+        .owns::<Configuration>()
+        .owns::<Route>()
+        .reads::<Revision>()
+        .workers(WORKERS)
+        .reports_errors()
+        .run(kit, |kit, key| async move {
+            let Some(service) = kit.cache::<Service>().find(&key).filter(|found| !is_deleting(&**found)) else {
+                return Ok(Next::Done);
+            };
+            let seen = observe::observe(&kit, service);
+            crate::outcome::apply(&kit, &*seen.service, decide::decide(&seen)).await
+        });
+}

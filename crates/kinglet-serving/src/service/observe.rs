@@ -1,0 +1,30 @@
+//! Everything a Service's decision depends on, read from caches.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kinglet_api::serving::{Configuration, Revision, Route, Service};
+use kinglet_reconcile::Kit;
+
+/// Facts about one Service.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) service: Arc<Service>,
+    pub(super) configuration: Option<Arc<Configuration>>,
+    pub(super) route: Option<Arc<Route>>,
+    /// The Revision that has the name the template asks for.
+    pub(super) namesake: Option<Arc<Revision>>,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn observe(kit: &Kit, service: Arc<Service>) -> Seen {
+    let (namespace, name) = (service.namespace(), service.name());
+    let wanted = service.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty());
+    Seen {
+        configuration: kit.cache::<Configuration>().get(namespace, name),
+        route: kit.cache::<Route>().get(namespace, name),
+        namesake: wanted.and_then(|wanted| kit.cache::<Revision>().get(namespace, wanted)),
+        now: kit.now(),
+        service,
+    }
+}
