@@ -211,7 +211,10 @@ impl Running {
     }
 
     async fn work(&self) {
+        let mut leadership = self.kit.leadership().clone();
         loop {
+            // Keys gather meanwhile, each once, so a new leader begins with all that changed.
+            leadership.lead().await;
             let key = self.queue.next().await;
             let outcome = self.attempt(&key).await;
             self.settle(&key, outcome);

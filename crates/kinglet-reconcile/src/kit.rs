@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::caches::Caches;
 use crate::events::Recorder;
 use crate::fault::Fault;
+use crate::leader::Leadership;
 use crate::object::{Key, Object, key_of};
 use crate::plan::{Cascade, Next, Note, Plan, Step, Verb, Write};
 use crate::wire;
@@ -24,6 +25,7 @@ pub struct Kit {
     caches: Caches,
     recorder: Recorder,
     component: &'static str,
+    leadership: Leadership,
 }
 
 /// How a write ended.
@@ -53,12 +55,23 @@ struct AnswerMeta {
 impl Kit {
     /// The kit of a process; components take theirs with [`Kit::named`].
     pub fn new(caches: &Caches) -> Self {
-        Self { caches: caches.clone(), recorder: Recorder::start(caches), component: "kinglet" }
+        Self { caches: caches.clone(), recorder: Recorder::start(caches), component: "kinglet", leadership: Leadership::always() }
     }
 
     /// The same kit with another name as field manager and source of events.
     pub fn named(&self, component: &'static str) -> Self {
         Self { component, ..self.clone() }
+    }
+
+    /// The same kit for controllers that work only while this process leads.
+    #[must_use]
+    pub fn led_by(&self, leadership: Leadership) -> Self {
+        Self { leadership, ..self.clone() }
+    }
+
+    /// Whether this process may work.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// The caches of the process.
@@ -107,7 +120,7 @@ impl Kit {
         for step in steps {
             let mut write = match step {
                 Step::Note(note) => {
-                    self.note(note);
+                    self.note(*note);
                     continue;
                 }
                 Step::Write(write) => write,

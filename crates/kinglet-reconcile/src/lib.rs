@@ -45,6 +45,7 @@ mod events;
 pub mod fault;
 pub mod feed;
 pub mod kit;
+pub mod leader;
 pub mod object;
 pub mod plan;
 pub mod queue;
@@ -55,6 +56,7 @@ pub use caches::{Caches, Scope};
 pub use controller::Controller;
 pub use fault::{Blame, Fault};
 pub use kit::Kit;
+pub use leader::{Campaign, Leadership};
 pub use object::{
     Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of, namespace_of,
     owner_reference, refers_to, uid_of, version_of,

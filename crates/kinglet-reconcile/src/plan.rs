@@ -265,7 +265,7 @@ pub enum Step {
     /// A write; the plan stops at the first that fails.
     Write(Box<Write>),
     /// An Event; never waits and never fails.
-    Note(Note),
+    Note(Box<Note>),
 }
 
 /// A domain error found while deciding; becomes a [`Fault`].
@@ -362,7 +362,7 @@ impl Plan {
 
     /// Records an Event.
     pub fn note(&mut self, note: Note) -> &mut Self {
-        self.steps.push(Step::Note(note));
+        self.steps.push(Step::Note(Box::new(note)));
         self
     }
 
@@ -409,7 +409,7 @@ impl Plan {
     pub fn notes(&self) -> impl Iterator<Item = &Note> {
         self.steps.iter().filter_map(|step| match step {
             Step::Write(_) => None,
-            Step::Note(note) => Some(note),
+            Step::Note(note) => Some(&**note),
         })
     }
 
