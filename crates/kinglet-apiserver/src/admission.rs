@@ -1,0 +1,63 @@
+//! The hook through which the root brings defaults and rules of kinds that this crate does not know.
+
+use serde_json::Value;
+
+use crate::identity::Identity;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object; also a patch.
+    Update,
+    /// A removal; `object` is null, `old` is what goes.
+    Delete,
+}
+
+/// One object on its way in. Only whole objects pass here, not subresources: an admission webhook that names a resource does not see its `/status` either.
+#[derive(Debug)]
+pub struct AdmissionRequest<'a> {
+    /// What is being done.
+    pub operation: Operation,
+    /// API group of the request.
+    pub group: &'a str,
+    /// Version of the request.
+    pub version: &'a str,
+    /// Kind of the object.
+    pub kind: &'a str,
+    /// Plural.
+    pub resource: &'a str,
+    /// Namespace, empty for cluster-wide kinds.
+    pub namespace: &'a str,
+    /// Name; empty when it is to be generated.
+    pub name: &'a str,
+    /// Who asks.
+    pub user: &'a Identity,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+    /// The object; [`Admission::admit`] may change it.
+    pub object: &'a mut Value,
+    /// What is there now.
+    pub old: Option<&'a Value>,
+}
+
+/// A refusal, as an admission webhook gives one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// HTTP code; 400 is what webhooks that say nothing else get.
+    pub code: u16,
+    /// The whole sentence, including a prefix like `admission webhook "…" denied the request: `.
+    pub message: String,
+}
+
+/// Defaults and rules. Both calls may return warnings for the client.
+pub trait Admission: Send + Sync + 'static {
+    /// Comes before schema validation and may change the object.
+    fn admit(&self, request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied>;
+
+    /// Comes after schema validation; changes made here are not kept.
+    fn check(&self, _request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
+        Ok(Vec::new())
+    }
+}

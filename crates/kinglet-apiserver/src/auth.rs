@@ -1,0 +1,5 @@
+//! Who somebody is, and what they may do.
+
+pub(crate) mod tokens;
+
+pub(crate) mod rights;

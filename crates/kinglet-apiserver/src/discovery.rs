@@ -1,0 +1,381 @@
+//! Everything that is no resource: discovery, version, health, OpenAPI.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header;
+use http::request::Parts;
+use serde_json::{Map, Value, json};
+
+use crate::accept::{self, Form};
+use crate::body::{Answer, json_bytes, text};
+use crate::kinds::{Kind, Registry, Version, api_version};
+use crate::openapi::{self, Served};
+use crate::path::{Query, Target};
+use crate::server::Core;
+use crate::status::Status;
+
+/// The Kubernetes whose API we speak.
+const KUBERNETES: &str = "v1.34.4";
+
+const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
+
+pub(crate) fn answer(core: &Arc<Core>, target: &Target, parts: &Parts) -> Result<Answer, Status> {
+    let registry = core.registry.load_full();
+    match target {
+        Target::Group(group) => {
+            let versions = registry.groups.get(group).filter(|_| !group.is_empty()).ok_or_else(Status::no_such_path)?;
+            Ok(plain(&group_value(group, versions, true)))
+        }
+        Target::GroupVersion(group, version) => {
+            let found = registry.version(group, version).ok_or_else(Status::no_such_path)?;
+            Ok(plain(&resources(&api_version(group, version), found)))
+        }
+        Target::Other(path) => other(core, &registry, path, parts),
+        Target::Resource(_) => Err(Status::no_such_path()),
+    }
+}
+
+fn plain(value: &Value) -> Answer {
+    crate::body::json(200, value)
+}
+
+fn other(core: &Arc<Core>, registry: &Registry, path: &str, parts: &Parts) -> Result<Answer, Status> {
+    match path {
+        "/" => Ok(plain(&json!({"paths": paths(registry)}))),
+        "/api" | "/apis" => {
+            let core_group = path == "/api";
+            if let Form::Discovery(version) = accept::form(&parts.headers).unwrap_or(Form::Plain) {
+                return Ok(aggregated(core, registry, core_group, version));
+            }
+            Ok(plain(&if core_group {
+                json!({
+                    "kind": "APIVersions", "versions": ["v1"],
+                    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+                })
+            } else {
+                let groups: Vec<Value> = ordered(registry).map(|(group, versions)| group_value(group, versions, false)).collect();
+                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+            }))
+        }
+        "/version" => Ok(plain(&json!({
+            "major": "1", "minor": "34", "gitVersion": format!("{KUBERNETES}+kinglet-{}", core.options.version),
+            "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+            "emulationMajor": "1", "emulationMinor": "34", "minCompatibilityMajor": "1", "minCompatibilityMinor": "33",
+            "goVersion": "none", "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+        }))),
+        "/metrics" => match &core.options.metrics {
+            Some(metrics) => Ok(text(200, metrics())),
+            None => Err(Status::no_such_path()),
+        },
+        "/openapi/v2" => {
+            // Since 1.27 kubectl asks for version 3 first; older ones are told plainly.
+            Err(Status::new(404, "NotFound", "OpenAPI v2 is not served; use /openapi/v3"))
+        }
+        "/openapi/v3" => Ok(json_bytes(200, document(core, "", || openapi_index(core, registry)))),
+        _ => {
+            if let Some(place) = path.strip_prefix("/openapi/v3/") {
+                return openapi_document(core, registry, place, parts);
+            }
+            if let Some(health) = ["/healthz", "/livez", "/readyz"].iter().find(|root| path.starts_with(**root)) {
+                return health_answer(core, health, path, parts);
+            }
+            Err(Status::no_such_path())
+        }
+    }
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn paths(registry: &Registry) -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for (group, versions) in ordered(registry) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{}", version.name)));
+    }
+    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths
+}
+
+/// Health, with the checks by name when asked `?verbose`.
+fn health_answer(core: &Core, root: &str, path: &str, parts: &Parts) -> Result<Answer, Status> {
+    let query = Query::parse(parts.uri.query());
+    let mut failing = if root == "/readyz" { (core.options.ready)() } else { Vec::new() };
+    if let Some(detail) = core.store.broken() {
+        failing.push(format!("store: {detail}"));
+    }
+    let check = path[root.len()..].trim_matches('/');
+    let known = ["ping", "store"];
+    if !check.is_empty() {
+        if !known.contains(&check) {
+            return Err(Status::no_such_path());
+        }
+        let bad = failing.iter().any(|name| name.starts_with(check));
+        return Ok(text(if bad { 500 } else { 200 }, if bad { failing.join("\n") } else { "ok".to_owned() }));
+    }
+    if failing.is_empty() && !query.flag("verbose") {
+        return Ok(text(200, "ok"));
+    }
+    let mut lines: Vec<String> =
+        known.iter().filter(|name| !failing.iter().any(|bad| bad.starts_with(**name))).map(|name| format!("[+]{name} ok")).collect();
+    lines.extend(failing.iter().map(|name| format!("[-]{name} failed")));
+    let verdict = if failing.is_empty() { "passed" } else { "failed" };
+    lines.push(format!("{} check {verdict}\n", root.trim_start_matches('/')));
+    Ok(text(if failing.is_empty() { 200 } else { 500 }, lines.join("\n")))
+}
+
+// --- groups ----------------------------------------------------------------------------------------------------------
+
+/// Groups in the order in which clients should look for short names: Kubernetes' own first.
+fn ordered(registry: &Registry) -> impl Iterator<Item = (&String, &Vec<Version>)> {
+    let rank = |group: &str| {
+        [
+            "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch", "policy",
+            "rbac.authorization.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "discovery.k8s.io",
+        ]
+        .iter()
+        .position(|known| *known == group)
+        .unwrap_or(usize::MAX)
+    };
+    let mut groups: Vec<_> = registry.groups.iter().filter(|(group, _)| !group.is_empty()).collect();
+    groups.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+    groups.into_iter()
+}
+
+fn group_value(group: &str, versions: &[Version], alone: bool) -> Value {
+    let version = |version: &Version| json!({"groupVersion": api_version(group, &version.name), "version": version.name});
+    let list: Vec<Value> = versions.iter().map(version).collect();
+    let mut value = json!({"name": group, "versions": list, "preferredVersion": list.first()});
+    if alone {
+        value["kind"] = "APIGroup".into();
+        value["apiVersion"] = "v1".into();
+    }
+    value
+}
+
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if kind.review { &["create"] } else { VERBS }
+}
+
+fn resources(group_version: &str, version: &Version) -> Value {
+    let mut list = Vec::new();
+    for kind in version.kinds.values() {
+        let mut entry = Map::new();
+        entry.insert("name".to_owned(), kind.plural.clone().into());
+        entry.insert("singularName".to_owned(), kind.singular.clone().into());
+        entry.insert("namespaced".to_owned(), kind.namespaced.into());
+        entry.insert("kind".to_owned(), kind.kind.clone().into());
+        entry.insert("verbs".to_owned(), json!(verbs(kind)));
+        if !kind.short_names.is_empty() {
+            entry.insert("shortNames".to_owned(), json!(kind.short_names));
+        }
+        if !kind.categories.is_empty() {
+            entry.insert("categories".to_owned(), json!(kind.categories));
+        }
+        if !kind.review {
+            entry.insert("storageVersionHash".to_owned(), hash(&kind.prefix).into());
+        }
+        list.push(Value::Object(entry));
+        for sub in subresources(kind) {
+            let mut entry = json!({
+                "name": format!("{}/{}", kind.plural, sub.name), "singularName": "", "namespaced": kind.namespaced,
+                "kind": sub.kind, "verbs": sub.verbs,
+            });
+            if let Some((group, version)) = sub.home {
+                entry["group"] = group.into();
+                entry["version"] = version.into();
+            }
+            list.push(entry);
+        }
+    }
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})
+}
+
+struct Sub<'a> {
+    name: &'a str,
+    kind: &'a str,
+    /// Its own group and version, where that is not the parent's.
+    home: Option<(&'a str, &'a str)>,
+    verbs: &'a [&'a str],
+}
+
+fn subresources(kind: &Kind) -> Vec<Sub<'_>> {
+    let mut list: Vec<Sub<'_>> = kind
+        .extra
+        .iter()
+        .map(|extra| Sub {
+            name: extra.name,
+            kind: extra.kind,
+            home: (extra.group != kind.group || extra.version != kind.version).then_some((extra.group, extra.version)),
+            verbs: extra.verbs,
+        })
+        .collect();
+    if kind.scale.is_some() {
+        list.push(Sub { name: "scale", kind: "Scale", home: Some(("autoscaling", "v1")), verbs: STATUS_VERBS });
+    }
+    if kind.has_status {
+        list.push(Sub { name: "status", kind: &kind.kind, home: None, verbs: STATUS_VERBS });
+    }
+    list
+}
+
+fn hash(text: &str) -> String {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    base64::engine::general_purpose::STANDARD.encode(&sha2::Sha256::digest(text.as_bytes())[..8])
+}
+
+/// All groups with all resources in one answer.
+fn aggregated(core: &Core, registry: &Registry, core_group: bool, form: &str) -> Answer {
+    let bytes = document(core, if core_group { "agg:api" } else { "agg:apis" }, || {
+        let items: Vec<Value> = if core_group {
+            registry.groups.get("").map(|versions| aggregated_group("", versions)).into_iter().collect()
+        } else {
+            ordered(registry).map(|(group, versions)| aggregated_group(group, versions)).collect()
+        };
+        Bytes::from(json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/FORM", "metadata": {}, "items": items}).to_string())
+    });
+    let text = String::from_utf8_lossy(&bytes).replacen("apidiscovery.k8s.io/FORM", &format!("apidiscovery.k8s.io/{form}"), 1);
+    let mut response = json_bytes(200, text);
+    let media = format!("application/json;g=apidiscovery.k8s.io;v={form};as=APIGroupDiscoveryList");
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_str(&media).expect("plain ASCII"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn aggregated_group(group: &str, versions: &[Version]) -> Value {
+    let version = |version: &Version| {
+        let resources: Vec<Value> = version
+            .kinds
+            .values()
+            .map(|kind| {
+                let mut entry = json!({
+                    "resource": kind.plural,
+                    "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+                    "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+                    "singularResource": kind.singular, "verbs": verbs(kind),
+                });
+                if !kind.short_names.is_empty() {
+                    entry["shortNames"] = json!(kind.short_names);
+                }
+                if !kind.categories.is_empty() {
+                    entry["categories"] = json!(kind.categories);
+                }
+                let subs: Vec<Value> = subresources(kind)
+                    .iter()
+                    .map(|sub| {
+                        let (group, version) = sub.home.unwrap_or((&kind.group, &kind.version));
+                        json!({
+                            "subresource": sub.name, "verbs": sub.verbs,
+                            "responseKind": {"group": group, "version": version, "kind": sub.kind},
+                        })
+                    })
+                    .collect();
+                if !subs.is_empty() {
+                    entry["subresources"] = subs.into();
+                }
+                entry
+            })
+            .collect();
+        json!({"version": version.name, "resources": resources, "freshness": "Current"})
+    };
+    let list: Vec<Value> = versions.iter().map(version).collect();
+    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    json!({"metadata": metadata, "versions": list})
+}
+
+// --- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+/// An answer that is made once per set of kinds.
+fn document(core: &Core, key: &str, make: impl FnOnce() -> Bytes) -> Bytes {
+    if let Some(found) = core.documents.lock().get(key) {
+        return found.clone();
+    }
+    let made = make();
+    core.documents.lock().insert(key.to_owned(), made.clone());
+    made
+}
+
+/// The schemas of CRDs lie in the store; they are read only when OpenAPI is asked for.
+fn with_served<R>(core: &Core, group: &str, version: &Version, run: impl FnOnce(&[Served<'_>]) -> R) -> R {
+    let definitions: std::collections::HashMap<&str, Value> = version
+        .kinds
+        .values()
+        .filter_map(|kind| {
+            let name = kind.definition.as_deref()?;
+            let entry = core.store.get(&format!("apiextensions.k8s.io/customresourcedefinitions/{name}"))?;
+            let definition: Value = serde_json::from_slice(&entry.value).ok()?;
+            let versions = definition["spec"]["versions"].as_array()?;
+            let found = versions.iter().find(|candidate| candidate["name"] == *version.name)?;
+            Some((name, found.pointer("/schema/openAPIV3Schema")?.clone()))
+        })
+        .collect();
+    let subs: Vec<Vec<&str>> =
+        version.kinds.values().map(|kind| subresources(kind).iter().map(|sub| sub.name).collect()).collect();
+    let served: Vec<Served<'_>> = version
+        .kinds
+        .values()
+        .zip(&subs)
+        .map(|(kind, subresources)| Served {
+            kind: &kind.kind,
+            plural: &kind.plural,
+            namespaced: kind.namespaced,
+            subresources,
+            schema: kind.definition.as_deref().and_then(|name| definitions.get(name)),
+        })
+        .collect();
+    let _ = group;
+    run(&served)
+}
+
+fn place_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+fn openapi_index(core: &Core, registry: &Registry) -> Bytes {
+    let documents: Vec<(String, String)> = registry
+        .groups
+        .iter()
+        .flat_map(|(group, versions)| versions.iter().map(move |version| (group, version)))
+        .map(|(group, version)| {
+            let print = with_served(core, group, version, |served| openapi::fingerprint(group, &version.name, served));
+            (place_of(group, &version.name), print)
+        })
+        .collect();
+    Bytes::from(openapi::index(&documents).to_string())
+}
+
+fn openapi_document(core: &Core, registry: &Registry, place: &str, parts: &Parts) -> Result<Answer, Status> {
+    let (group, name) = match place.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return Err(Status::no_such_path()),
+    };
+    let version = registry.version(group, name).ok_or_else(Status::no_such_path)?;
+    let asked_protobuf = parts
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("protobuf") && !accept.contains("json") && !accept.contains("*/*"));
+    if asked_protobuf {
+        return Err(Status::not_acceptable("application/json"));
+    }
+    let bytes = document(core, place, || {
+        let none = |_: &str, _: &str, _: &str| None;
+        with_served(core, group, version, |served| {
+            Bytes::from(match &core.options.schemas {
+                Some(schemas) => openapi::document(group, name, served, &**schemas),
+                None => openapi::document(group, name, served, &none),
+            })
+        })
+    });
+    Ok(json_bytes(200, bytes))
+}

@@ -1,0 +1,204 @@
+//! The TLS listener: connections, who is on the other side, and their bounds.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use kinglet_process::Tasks;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
+
+use crate::auth::tokens;
+use crate::body::refusal;
+use crate::identity::{Identity, Who};
+use crate::server::{ApiServer, ApiService, Core};
+use crate::status::Status;
+
+/// Connections at once; below the smallest usual limit of open files, with room for everything else.
+const CONNECTIONS_MAX: usize = 4096;
+/// A handshake that takes longer is not a client.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may think.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams of one HTTP/2 connection: one client's watches and calls.
+const STREAMS_MAX: u32 = 250;
+/// How long open requests may go on after the order to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves the API on a socket until the tasks are cancelled. Client certificates (if the configuration asks for them) name the user by
+/// CN and the groups by O; else a bearer token does.
+pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::ServerConfig>, tasks: Tasks) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = Arc::new(GracefulShutdown::new());
+    let stop = tasks.token();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of files, mostly; others may free some.
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (acceptor, core, watcher) = (acceptor.clone(), Arc::clone(&server.core), graceful.watcher());
+        tasks.spawn("apiserver-connection", async move {
+            if let Err(error) = connection(acceptor, core, stream, watcher).await {
+                tracing::debug!(error = %error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(socket);
+    if let Ok(graceful) = Arc::try_unwrap(graceful).map_err(drop) {
+        // Watches never end by themselves; whoever still has one connects again elsewhere.
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+}
+
+async fn connection(
+    acceptor: TlsAcceptor,
+    core: Arc<Core>,
+    stream: TcpStream,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
+    let from_certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(certificate_identity).map(Arc::new);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let who = identify(&core, from_certificate.as_ref(), &request);
+        let core = Arc::clone(&core);
+        async move {
+            match who {
+                Ok(who) => ApiService { core, who }.call(request).await,
+                Err(status) => Ok(refusal(&status)),
+            }
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    watcher.watch(served.into_owned()).await
+}
+
+/// Who asks: the certificate's owner, the token's bearer, or nobody.
+fn identify(core: &Core, certificate: Option<&Who>, request: &Request<Incoming>) -> Result<Who, Status> {
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or("");
+        let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+        if let Some(token) = token {
+            return tokens::authenticate(core, token).or_else(|| certificate.cloned()).ok_or_else(Status::unauthorized);
+        }
+        if certificate.is_none() {
+            return Err(Status::unauthorized());
+        }
+    }
+    if let Some(who) = certificate {
+        return Ok(Arc::clone(who));
+    }
+    let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or("");
+    if matches!(first, "healthz" | "livez" | "readyz" | "version") {
+        return Ok(Arc::new(Identity::anonymous()));
+    }
+    Err(Status::unauthorized())
+}
+
+/// CN and O of a certificate that rustls has verified.
+fn certificate_identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+    let (mut name, mut groups) = (String::new(), Vec::new());
+    for (kind, value) in subject::attributes(certificate)? {
+        match kind {
+            subject::Attribute::CommonName => name = value,
+            subject::Attribute::Organization => groups.push(value),
+        }
+    }
+    (!name.is_empty()).then(|| Identity::remote(&name, groups))
+}
+
+/// Just enough DER to read the subject of a certificate.
+mod subject {
+    /// The attributes that say who somebody is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Attribute {
+        CommonName,
+        Organization,
+    }
+
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
+
+    /// One element: tag, content, rest.
+    fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (&tag, rest) = bytes.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = if first < 0x80 {
+            (usize::from(first), rest)
+        } else {
+            let count = usize::from(first & 0x7f);
+            if count == 0 || count > 4 || rest.len() < count {
+                return None;
+            }
+            let (digits, rest) = rest.split_at(count);
+            (digits.iter().fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit)), rest)
+        };
+        if rest.len() < length {
+            return None;
+        }
+        let (content, rest) = rest.split_at(length);
+        Some((tag, content, rest))
+    }
+
+    /// Common name and organisations of the subject, in order.
+    pub(super) fn attributes(certificate: &[u8]) -> Option<Vec<(Attribute, String)>> {
+        let (_, certificate, _) = element(certificate)?;
+        let (_, mut fields, _) = element(certificate)?;
+        // version (optional), serial, algorithm, issuer, validity, then the subject.
+        if element(fields)?.0 == 0xa0 {
+            fields = element(fields)?.2;
+        }
+        for _ in 0..4 {
+            fields = element(fields)?.2;
+        }
+        let (_, mut names, _) = element(fields)?;
+        let mut found = Vec::new();
+        while let Some((_, mut set, rest)) = element(names) {
+            while let Some((_, pair, more)) = element(set) {
+                let (_, kind, value) = element(pair)?;
+                let text = || element(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned());
+                match kind {
+                    COMMON_NAME => found.push((Attribute::CommonName, text()?)),
+                    ORGANIZATION => found.push((Attribute::Organization, text()?)),
+                    _ => {}
+                }
+                set = more;
+            }
+            names = rest;
+        }
+        Some(found)
+    }
+}

@@ -1,0 +1,142 @@
+//! `PATCH`: which kind of patch a body is, and applying it to an object.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::apply::{self, ApplyError, TypeInfo, Writer};
+use crate::decode;
+use crate::dispatch::Call;
+use crate::ownership;
+use crate::patch::{self, PatchError};
+use crate::status::Status;
+
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const ACCEPTED_BUILTIN: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// A patch that has been read.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+    Apply { object: Value, manager: String, force: bool },
+}
+
+/// Reads the body by its media type.
+pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
+    let media = call.content_type.split(';').next().unwrap_or("").trim().to_owned();
+    let force = call.query.flag("force");
+    if media != "application/apply-patch+yaml" && force {
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+        ));
+    }
+    match media.as_str() {
+        "application/json-patch+json" => Ok(Patch::Json(parse(&call.body)?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(fields(&call.body)?)),
+        "application/strategic-merge-patch+json" if call.kind.builtin.is_some() => Ok(Patch::Strategic(fields(&call.body)?)),
+        "application/apply-patch+yaml" | "application/apply-patch+json" => {
+            let manager = call.query.get("fieldManager").to_owned();
+            if manager.is_empty() {
+                return Err(Status::new(
+                    422,
+                    "Invalid",
+                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                ));
+            }
+            let strictness = decode::strictness(call)?;
+            let (object, duplicates) = decode::parse(&call.body, strictness)?;
+            decode::note(call, strictness, duplicates)?;
+            Ok(Patch::Apply { object, manager, force })
+        }
+        _ => Err(Status::unsupported_media_type(if call.kind.builtin.is_some() { ACCEPTED_BUILTIN } else { ACCEPTED })),
+    }
+}
+
+fn parse(bytes: &Bytes) -> Result<Value, Status> {
+    serde_json::from_slice(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn fields(bytes: &Bytes) -> Result<Value, Status> {
+    match parse(bytes)? {
+        value @ Value::Object(_) => Ok(value),
+        _ => Err(Status::bad_request("error decoding patch: the patch is not an object")),
+    }
+}
+
+impl Patch {
+    /// May it make an object that is not there?
+    pub(crate) fn creates(&self) -> bool {
+        matches!(self, Self::Apply { .. })
+    }
+
+    /// Has it put `managedFields` right already?
+    pub(crate) fn tracks(&self) -> bool {
+        matches!(self, Self::Apply { .. })
+    }
+
+    /// The object after the patch.
+    pub(crate) fn apply(&self, call: &mut Call<'_>, old: Option<&Value>) -> Result<Value, Status> {
+        let kind = &call.kind;
+        match (self, old) {
+            (Self::Apply { object, manager, force }, old) => {
+                let mut applied = object.clone();
+                decode::check_kind(call, &mut applied)?;
+                decode::check_place(call, &mut applied)?;
+                if applied.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
+                    return Err(Status::bad_request("metadata.managedFields must be nil"));
+                }
+                server_side(call, old, &applied, manager, *force)
+            }
+            (_, None) => Err(call.not_found(&call.place.name)),
+            (Self::Json(patch), Some(old)) => {
+                let mut object = old.clone();
+                patch::json(&mut object, patch).map_err(|error| refusal(call, &error))?;
+                Ok(object)
+            }
+            (Self::Merge(patch), Some(old)) => {
+                let mut object = old.clone();
+                patch::merge(&mut object, patch);
+                Ok(object)
+            }
+            (Self::Strategic(patch), Some(old)) => {
+                patch::strategic(&kind.group, &kind.version, &kind.kind, old, patch).map_err(|error| refusal(call, &error))
+            }
+        }
+    }
+}
+
+fn server_side(call: &Call<'_>, old: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, Status> {
+    let now = call.core.now();
+    let writer = Writer { manager, subresource: &call.place.subresource, now: &now };
+    ownership::with_types(&call.kind, |types: TypeInfo<'_>| apply::apply(old, applied, writer, force, types)).map_err(|error| match error {
+        ApplyError::Invalid(message) => Status::bad_request(message),
+        ApplyError::Untyped(message) => Status::new(500, "", message),
+        ApplyError::Conflicts(conflicts) => {
+            let mut status = Status::new(409, "Conflict", conflicts.message);
+            let causes: Vec<Value> = conflicts
+                .causes
+                .iter()
+                .map(|(message, field)| json!({"reason": "FieldManagerConflict", "message": message, "field": field}))
+                .collect();
+            status.details.insert("causes".to_owned(), causes.into());
+            status
+        }
+    })
+}
+
+fn refusal(call: &Call<'_>, error: &PatchError) -> Status {
+    match error {
+        PatchError::Malformed(message) => Status::bad_request(message.clone()),
+        PatchError::DoesNotFit(message) => {
+            let mut status = Status::new(422, "Invalid", "the server rejected our request due to an error in our request");
+            status.details = Status::invalid(&call.kind.group, &call.kind.kind, &call.place.name, &[]).details;
+            status.details.insert("causes".to_owned(), json!([{"message": message}]));
+            status.message = format!("{}: {message}", status.message);
+            status
+        }
+        PatchError::Unsupported => Status::unsupported_media_type(ACCEPTED),
+    }
+}

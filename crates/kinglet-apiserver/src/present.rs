@@ -1,0 +1,143 @@
+//! From stored bytes to the form a client asked for.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+
+use crate::accept::Form;
+use crate::builtin::event;
+use crate::kinds::{Builtin, Kind};
+use crate::path::Query;
+use crate::status::Status;
+use crate::table;
+
+/// Stored bytes in the version of the kind.
+pub(crate) fn convert(kind: &Kind, bytes: &Bytes) -> Bytes {
+    if !kind.converts {
+        return bytes.clone();
+    }
+    Bytes::from(object(kind, bytes).to_string())
+}
+
+/// The stored object in the version of the kind.
+pub(crate) fn object(kind: &Kind, bytes: &[u8]) -> Value {
+    let mut object: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+    if kind.converts {
+        if kind.is(Builtin::Event) {
+            object = event::to_events_v1(&object);
+        } else if let Some(version) = object.get_mut("apiVersion") {
+            *version = kind.api_version().into();
+        }
+    }
+    object
+}
+
+/// The object as it is stored.
+pub(crate) fn to_stored(kind: &Kind, object: &mut Value) {
+    if kind.converts {
+        if kind.is(Builtin::Event) {
+            *object = event::from_events_v1(object);
+        } else if let Some(version) = object.get_mut("apiVersion") {
+            *version = kind.stored_version.clone().into();
+        }
+    }
+}
+
+/// Presents objects one by one.
+pub(crate) struct Presenter {
+    pub(crate) kind: Arc<Kind>,
+    pub(crate) form: Form,
+    pub(crate) rows: table::Rows,
+    now: jiff::Timestamp,
+}
+
+impl Presenter {
+    pub(crate) fn new(kind: &Arc<Kind>, form: Form, query: &Query, now: jiff::Timestamp) -> Result<Self, Status> {
+        let rows = match query.get("includeObject") {
+            "None" => table::Rows::Bare,
+            "" | "Metadata" => table::Rows::Metadata,
+            "Object" => table::Rows::Object,
+            other => {
+                return Err(Status::bad_request(format!("unrecognized includeObject value: \"{other}\"")));
+            }
+        };
+        Ok(Self { kind: Arc::clone(kind), form, rows, now })
+    }
+
+    pub(crate) fn at(&mut self, now: jiff::Timestamp) {
+        self.now = now;
+    }
+
+    /// One object as an answer of its own, or as the object of a watch event.
+    pub(crate) fn one(&self, bytes: &Bytes, with_columns: bool) -> Bytes {
+        match self.form {
+            Form::Plain | Form::Discovery(_) => convert(&self.kind, bytes),
+            Form::Partial(version) | Form::PartialList(version) => {
+                Bytes::from(partial(&object(&self.kind, bytes), version).to_string())
+            }
+            Form::Table(version) => {
+                let object = object(&self.kind, bytes);
+                let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+                let row = table::row(&self.kind, &object, self.rows, version, self.now);
+                Bytes::from(self.table(version, json!({"resourceVersion": revision}), vec![row], with_columns).to_string())
+            }
+        }
+    }
+
+    /// A list as an answer.
+    pub(crate) fn list(&self, objects: &[Bytes], metadata: &Map<String, Value>) -> Bytes {
+        match self.form {
+            Form::Plain | Form::Discovery(_) => {
+                let head = json!({"apiVersion": self.kind.api_version(), "kind": self.kind.list_kind, "metadata": metadata});
+                self.join(&head, objects.iter().map(|bytes| convert(&self.kind, bytes)), objects.iter().map(Bytes::len).sum())
+            }
+            Form::Partial(version) | Form::PartialList(version) => {
+                let head = json!({
+                    "apiVersion": format!("meta.k8s.io/{version}"), "kind": "PartialObjectMetadataList", "metadata": metadata,
+                });
+                self.join(&head, objects.iter().map(|bytes| self.one(bytes, false)), 0)
+            }
+            Form::Table(version) => {
+                let rows = objects
+                    .iter()
+                    .map(|bytes| table::row(&self.kind, &object(&self.kind, bytes), self.rows, version, self.now))
+                    .collect();
+                Bytes::from(self.table(version, Value::Object(metadata.clone()), rows, true).to_string())
+            }
+        }
+    }
+
+    fn table(&self, version: &str, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
+        let columns = if with_columns { table::definitions(&self.kind) } else { Value::Array(Vec::new()) };
+        json!({
+            "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+            "columnDefinitions": columns, "rows": rows,
+        })
+    }
+
+    /// Joins finished objects without reading them again.
+    fn join(&self, head: &Value, objects: impl Iterator<Item = Bytes>, size: usize) -> Bytes {
+        let mut head = head.to_string();
+        head.pop();
+        let mut out = BytesMut::with_capacity(head.len() + size + 64);
+        out.put_slice(head.as_bytes());
+        out.put_slice(b",\"items\":[");
+        for (at, object) in objects.enumerate() {
+            if at > 0 {
+                out.put_u8(b',');
+            }
+            out.put_slice(&object);
+        }
+        out.put_slice(b"]}");
+        out.freeze()
+    }
+}
+
+/// Only the metadata of an object.
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_default(),
+    })
+}

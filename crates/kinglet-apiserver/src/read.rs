@@ -1,0 +1,193 @@
+//! `get` and `list`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::body::{Answer, json_bytes};
+use crate::dispatch::Call;
+use crate::present::Presenter;
+use crate::selector::Selector;
+use crate::status::Status;
+
+/// Objects looked at in one go while a selector is applied.
+const CHUNK: usize = 1000;
+
+pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Status> {
+    let name = &call.place.name;
+    fresh_enough(call)?;
+    let entry = call.core.store.get(&call.kind.key(&call.place.namespace, name)).ok_or_else(|| call.not_found(name))?;
+    let presenter = Presenter::new(&call.kind, call.form, &call.query, call.core.options.clock.now())?;
+    Ok(json_bytes(200, presenter.one(&entry.value, true)))
+}
+
+/// A version that was not handed out yet cannot be read.
+fn fresh_enough(call: &Call<'_>) -> Result<u64, Status> {
+    let asked = parse_revision(call.query.get("resourceVersion"))?;
+    let current = call.core.store.revision();
+    if asked > current { Err(Status::future_revision(asked, current)) } else { Ok(asked) }
+}
+
+/// Reads a `resourceVersion`; empty is 0.
+pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| {
+        Status::bad_request(format!("Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+    })
+}
+
+pub(crate) fn selector(call: &Call<'_>) -> Result<Selector, Status> {
+    let selector = Selector::parse(&call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
+    Ok(if call.place.name.is_empty() { selector } else { selector.with_name(&call.place.name) })
+}
+
+/// Where a list goes on.
+struct Continue {
+    revision: u64,
+    after: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        let token = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.after});
+        URL_SAFE_NO_PAD.encode(token.to_string())
+    }
+
+    fn decode(text: &str, prefix: &str) -> Result<Self, Status> {
+        let wrong = || Status::bad_request("continue key is not valid");
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| wrong())?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+        let after = token["start"].as_str().ok_or_else(wrong)?.to_owned();
+        if !after.starts_with(prefix) {
+            return Err(wrong());
+        }
+        Ok(Self { revision: token["rv"].as_u64().ok_or_else(wrong)?, after })
+    }
+}
+
+pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
+    let selector = selector(call)?;
+    let prefix = call.kind.range(&call.place.namespace);
+    let limit = match call.query.get("limit") {
+        "" => 0,
+        text => match text.parse::<i64>() {
+            Ok(number) => usize::try_from(number.max(0)).unwrap_or(usize::MAX),
+            Err(_) => return Err(Status::bad_request(format!("limit: Invalid value: \"{text}\": must be a number"))),
+        },
+    };
+    let asked = fresh_enough(call)?;
+    let matching = call.query.get("resourceVersionMatch");
+    let (at, after) = match call.query.get("continue") {
+        "" => match matching {
+            "Exact" if asked == 0 => {
+                return Err(Status::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+            "Exact" => (Some(asked), None),
+            "" | "NotOlderThan" => (None, None),
+            other => {
+                return Err(Status::bad_request(format!(
+                    "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+                )));
+            }
+        },
+        _ if asked > 0 => {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        token => {
+            let token = Continue::decode(token, &prefix)?;
+            // Revision 0: go on at whatever is current, as the answer to an expired token offers.
+            (Some(token.revision).filter(|revision| *revision > 0), Some(token.after))
+        }
+    };
+    let page = collect(call, &selector, &prefix, limit, at, after)?;
+    let presenter = Presenter::new(&call.kind, call.form, &call.query, call.core.options.clock.now())?;
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+    if let Some(next) = page.next {
+        metadata.insert("continue".to_owned(), next.into());
+        if selector.is_empty() {
+            metadata.insert("remainingItemCount".to_owned(), page.remaining.into());
+        }
+    }
+    Ok(json_bytes(200, presenter.list(&page.objects, &metadata)))
+}
+
+struct Listed {
+    objects: Vec<Bytes>,
+    revision: u64,
+    remaining: usize,
+    next: Option<String>,
+}
+
+fn collect(
+    call: &Call<'_>,
+    selector: &Selector,
+    prefix: &str,
+    limit: usize,
+    at: Option<u64>,
+    after: Option<String>,
+) -> Result<Listed, Status> {
+    let store = &call.core.store;
+    if let (Some(name), None, true) = (selector.name(), &at, !call.kind.namespaced || !call.place.namespace.is_empty()) {
+        let revision = store.revision();
+        let key = call.kind.key(&call.place.namespace, name);
+        let found = store.get(&key).filter(|entry| selector.matches(&key[call.kind.prefix.len()..], &entry.value));
+        return Ok(Listed { objects: found.map(|e| e.value).into_iter().collect(), revision, remaining: 0, next: None });
+    }
+    let mut listed = Listed { objects: Vec::new(), revision: 0, remaining: 0, next: None };
+    let (mut at, mut after) = (at, after);
+    loop {
+        let ask = match limit {
+            0 => 0,
+            limit if selector.is_empty() => limit,
+            _ => CHUNK,
+        };
+        let page = store.list(prefix, after.as_deref(), ask, at).map_err(|_| expired(after.as_deref()))?;
+        listed.revision = page.revision;
+        at = Some(page.revision);
+        let (count, mut last) = (page.entries.len(), 0);
+        for (index, (key, entry)) in page.entries.iter().enumerate() {
+            last = index;
+            if selector.is_empty() || selector.matches(&key[call.kind.prefix.len()..], &entry.value) {
+                listed.objects.push(entry.value.clone());
+                if limit > 0 && listed.objects.len() == limit {
+                    break;
+                }
+            }
+        }
+        let left = page.remaining + count.saturating_sub(last + 1);
+        let full = limit > 0 && listed.objects.len() == limit;
+        if left == 0 || count == 0 {
+            return Ok(listed);
+        }
+        let key = page.entries[last].0.to_string();
+        if full {
+            listed.remaining = left;
+            listed.next = Some(Continue { revision: page.revision, after: key }.encode());
+            return Ok(listed);
+        }
+        after = Some(key);
+    }
+}
+
+/// The answer to a page that came too late, with a token that goes on with what is there now.
+fn expired(after: Option<&str>) -> Status {
+    match after {
+        None => Status::expired("The resourceVersion for the provided list is too old."),
+        Some(after) => {
+            let mut status = Status::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the \
+                 continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with \
+                 the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the \
+                 first chunk was returned and now may show up in the list.",
+            );
+            status.next = Some(Continue { revision: 0, after: after.to_owned() }.encode());
+            status
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `watch`: a stream of changes that costs nothing per watcher but the sending.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::Response;
+use kinglet_store::{Change, Event, TooOld, Watch};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::accept::Form;
+use crate::body::{Answer, Body};
+use crate::dispatch::{Call, streaming};
+use crate::object;
+use crate::present::Presenter;
+use crate::read;
+use crate::selector::Selector;
+use crate::server::Core;
+use crate::status::Status;
+
+/// As often as the Kubernetes API server tells idle watchers how far they are.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long a watch lasts whose client names no time; Kubernetes takes 30 to 60 minutes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
+/// Bytes put into one chunk when several events are ready.
+const CHUNK_BYTES: usize = 64 << 10;
+
+struct Stream {
+    core: Arc<Core>,
+    watch: Option<Watch>,
+    selector: Selector,
+    presenter: Presenter,
+    prefix_len: usize,
+    pending: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    first: bool,
+}
+
+pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
+    let selector = read::selector(call)?;
+    let core = call.core;
+    let asked = read::parse_revision(call.query.get("resourceVersion"))?;
+    let matching = call.query.get("resourceVersionMatch");
+    let initial = call.query.has("sendInitialEvents").then(|| call.query.flag("sendInitialEvents"));
+    match (initial, matching) {
+        (None, "") | (Some(_), "NotOlderThan") => {}
+        (None, _) => {
+            return Err(Status::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        (Some(_), _) => {
+            return Err(Status::bad_request(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+    }
+    let current = core.store.revision();
+    if asked > current {
+        return Err(Status::future_revision(asked, current));
+    }
+    let prefix = call.kind.range(&call.place.namespace);
+    let send_all = initial.unwrap_or(asked == 0);
+    let now = Instant::now();
+    let timeout = match call.query.number("timeoutSeconds").and_then(|seconds| u64::try_from(seconds).ok()) {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => DEFAULT_TIMEOUT,
+    };
+    let mut presenter = Presenter::new(&call.kind, call.form, &call.query, core.options.clock.now())?;
+    if let Form::PartialList(version) = presenter.form {
+        presenter.form = Form::Partial(version);
+    }
+    let mut stream = Stream {
+        core: Arc::clone(core),
+        watch: None,
+        selector,
+        presenter,
+        prefix_len: call.kind.prefix.len(),
+        pending: VecDeque::new(),
+        bookmarks: call.query.flag("allowWatchBookmarks"),
+        next_bookmark: now + BOOKMARK_EVERY,
+        deadline: now + timeout,
+        first: true,
+    };
+    let from = if send_all {
+        let page = core.store.list(&prefix, None, 0, None).map_err(|error| Status::internal(error))?;
+        for (key, entry) in page.entries {
+            if stream.selects(&key, &entry.value) {
+                let line = stream.line("ADDED", &entry.value);
+                stream.pending.push_back(line);
+            }
+        }
+        if initial == Some(true) && stream.bookmarks {
+            stream.pending.push_back(stream.bookmark(page.revision, true));
+        }
+        page.revision
+    } else if asked == 0 {
+        current
+    } else {
+        asked
+    };
+    match core.store.watch(&prefix, from) {
+        Ok(watch) => stream.watch = Some(watch),
+        Err(too_old) => {
+            let line = expired(&too_old);
+            stream.pending.push_back(line);
+        }
+    }
+    let mut response = Response::new(Body::stream(futures_util::stream::unfold(stream, |mut stream| async move {
+        let chunk = stream.next().await?;
+        Some((chunk, stream))
+    })));
+    streaming(&mut response, "application/json");
+    Ok(response)
+}
+
+impl Stream {
+    fn selects(&self, key: &str, value: &[u8]) -> bool {
+        self.selector.is_empty() || self.selector.matches(&key[self.prefix_len..], value)
+    }
+
+    fn line(&mut self, kind: &str, value: &Bytes) -> Bytes {
+        let with_columns = std::mem::take(&mut self.first);
+        if matches!(self.presenter.form, Form::Table(_)) {
+            self.presenter.at(self.core.options.clock.now());
+        }
+        frame(kind, &self.presenter.one(value, with_columns))
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.presenter.form {
+            Form::Table(version) => json!({
+                "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": [], "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata}}],
+            }),
+            Form::Partial(version) | Form::PartialList(version) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
+            }
+            Form::Plain | Form::Discovery(_) => {
+                json!({"kind": self.presenter.kind.kind, "apiVersion": self.presenter.kind.api_version(), "metadata": metadata})
+            }
+        };
+        frame("BOOKMARK", object.to_string().as_bytes())
+    }
+
+    /// The next chunk; none at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.drain() {
+                return Some(chunk);
+            }
+            let watch = self.watch.as_mut()?;
+            let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            match tokio::time::timeout_at(until, watch.next()).await {
+                Ok(Ok(events)) => self.take(events),
+                Ok(Err(too_old)) => {
+                    self.watch = None;
+                    self.pending.push_back(expired(&too_old));
+                }
+                Err(_) => {
+                    // Nothing under our prefix waits, so everything up to the newest revision has been said.
+                    match watch.ready() {
+                        Ok(events) if !events.is_empty() => {
+                            self.take(events);
+                            continue;
+                        }
+                        Ok(_) => {}
+                        Err(_) => continue,
+                    }
+                    let position = watch.position();
+                    if self.bookmarks {
+                        self.pending.push_back(self.bookmark(position, false));
+                        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    }
+                    if Instant::now() >= self.deadline {
+                        self.watch = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is ready, in one chunk.
+    fn drain(&mut self) -> Option<Bytes> {
+        let first = self.pending.pop_front()?;
+        if self.pending.is_empty() {
+            return Some(first);
+        }
+        let mut chunk = BytesMut::from(&*first);
+        while chunk.len() < CHUNK_BYTES
+            && let Some(next) = self.pending.pop_front()
+        {
+            chunk.put_slice(&next);
+        }
+        Some(chunk.freeze())
+    }
+
+    fn take(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let Some(line) = self.translate(&event) {
+                self.pending.push_back(line);
+            }
+        }
+    }
+
+    /// A change as this watcher sees it: what stops matching is gone, what begins to match is new.
+    fn translate(&mut self, event: &Event) -> Option<Bytes> {
+        let matched = event.before.as_ref().map(|entry| self.selects(&event.key, &entry.value));
+        match &event.change {
+            Change::Put(value) => match (matched.unwrap_or(false), self.selects(&event.key, value)) {
+                (true, true) => Some(self.line("MODIFIED", value)),
+                (false, true) => Some(self.line("ADDED", value)),
+                (true, false) => {
+                    let before = &event.before.as_ref()?.value;
+                    Some(self.line("DELETED", &object::restamp(before, event.revision)))
+                }
+                (false, false) => None,
+            },
+            Change::Delete(value) => (matched.unwrap_or(false)).then(|| self.line("DELETED", value)),
+        }
+    }
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 40);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+fn expired(too_old: &TooOld) -> Bytes {
+    let status = Status::expired(format!("too old resource version: {} ({})", too_old.asked, too_old.oldest));
+    frame("ERROR", status.to_value().to_string().as_bytes())
+}
