@@ -39,7 +39,7 @@ pub(crate) struct Head {
 /// No answer came.
 pub(crate) enum Trouble {
     /// No container has seen the request: try another.
-    Unreached(Request<Upload>, String),
+    Unreached(Box<Request<Upload>>, String),
     /// A container may have seen it.
     Broken(String),
     /// The deadline passed.
@@ -93,7 +93,7 @@ async fn h1(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, T
         let copy = (repeatable && link.idle_since.elapsed() > RESTED).then(|| bare_copy(&request));
         match h1_on(trip, link, request).await {
             Ok(head) => return Ok(head),
-            Err(Trouble::Unreached(unsent, _)) => request = unsent,
+            Err(Trouble::Unreached(unsent, _)) => request = *unsent,
             Err(trouble) => match copy {
                 Some(copy) => request = copy,
                 None => return Err(trouble),
@@ -105,7 +105,7 @@ async fn h1(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, T
             trip.connected_at = Some(Instant::now());
             h1_on(trip, Box::new(link), request).await
         }
-        Err(error) => Err(Trouble::Unreached(request, error.to_string())),
+        Err(error) => Err(Trouble::Unreached(Box::new(request), error.to_string())),
     }
 }
 
@@ -150,7 +150,10 @@ async fn h1_on(
             driver: driver(trip.links, link, progress.as_ref()),
         }),
         Err(mut failed) => match failed.take_message() {
-            Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
+            Some(unsent) => Err(Trouble::Unreached(
+                Box::new(unsent),
+                describe(failed.error()),
+            )),
             None => Err(Trouble::Broken(describe(failed.error()))),
         },
     }
@@ -183,7 +186,7 @@ async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, 
         idle_since: _,
     } = match connect::h1(trip.container, trip.options).await {
         Ok(link) => link,
-        Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
+        Err(error) => return Err(Trouble::Unreached(Box::new(request), error.to_string())),
     };
     trip.connected_at = Some(Instant::now());
     let answer = sender.try_send_request(request);
@@ -202,7 +205,10 @@ async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, 
             })
         }
         Err(mut failed) => match failed.take_message() {
-            Some(unsent) => Err(Trouble::Unreached(unsent, describe(failed.error()))),
+            Some(unsent) => Err(Trouble::Unreached(
+                Box::new(unsent),
+                describe(failed.error()),
+            )),
             None => Err(Trouble::Broken(describe(failed.error()))),
         },
     }
@@ -214,7 +220,7 @@ async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, T
         let (mut sender, stream) = match connect::h2(trip.container, trip.options, trip.links).await
         {
             Ok(shared) => shared,
-            Err(error) => return Err(Trouble::Unreached(request, error.to_string())),
+            Err(error) => return Err(Trouble::Unreached(Box::new(request), error.to_string())),
         };
         trip.connected_at = Some(Instant::now());
         let replay = request.body_mut().keep();
@@ -243,7 +249,7 @@ async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, T
             None => return Err(Trouble::Broken(cause)),
         };
     }
-    Err(Trouble::Unreached(request, cause))
+    Err(Trouble::Unreached(Box::new(request), cause))
 }
 
 /// Whether the container promises that it has not begun with the request (RFC 9113, 8.7).

@@ -1,5 +1,7 @@
 //! The way of one request: route, seat, forward.
 
+mod find;
+
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -8,21 +10,20 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kinglet_decide::feed::Protocol;
-use kinglet_decide::route::{NoRoute, Visibility};
 use tokio::time::{Instant, Sleep};
 
-use crate::answer::{self, Answer, Refusal};
+use crate::answer::{Answer, Refusal};
 use crate::download::{Clocks, Download, Driver, Farewell};
 use crate::exchange::{self, Head, Trip, Trouble};
-use crate::headers::{self, HostFault, Marks, Outbound};
+use crate::headers::{self, Marks, Outbound};
 use crate::listen::{Busy, Peer};
 use crate::lobby::{Entered, Facts, Ticket, Visit};
 use crate::plane::Plane;
-use crate::routes::{Destination, Routes};
+use crate::routes::Destination;
 use crate::trace::{ColdStart, SERVER_TIMING, Timings};
 use crate::tunnel;
 use crate::upload::Upload;
@@ -60,10 +61,10 @@ async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> 
         .access_log
         .then(|| (parts.method.clone(), parts.uri.clone()));
     let arrived = timings.arrived;
-    let response = match route(plane, peer, &parts, marks) {
+    let response = match find::route(plane, peer, &parts, marks) {
         Err(refusal) => refusal.answer(grpc),
-        Ok(Routed::Answer(response)) => response,
-        Ok(Routed::To(destination)) => {
+        Ok(find::Routed::Answer(response)) => response,
+        Ok(find::Routed::To(destination)) => {
             let call = Call {
                 plane,
                 peer,
@@ -81,129 +82,6 @@ async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> 
         tracing::info!(target: "access", %method, %uri, status = response.status().as_u16(), milliseconds, "request");
     }
     response
-}
-
-enum Routed {
-    To(Arc<Destination>),
-    Answer(Response<Answer>),
-}
-
-fn route(plane: &Plane, peer: &Peer, parts: &Parts, marks: Marks) -> Result<Routed, Refusal> {
-    if parts.method == Method::CONNECT {
-        return Err(Refusal::Connect);
-    }
-    let host = headers::requested_host(parts).map_err(|fault| match fault {
-        HostFault::None => Refusal::NoHost,
-        HostFault::Many => Refusal::ManyHosts,
-    })?;
-    let path = parts.uri.path();
-    let routes = plane.routes.load();
-    let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
-    let matched = routes
-        .table
-        .find(peer.visibility, host, path, header)
-        .map_err(|missing| match missing {
-            NoRoute::Host => Refusal::UnknownHost {
-                host: answer::echo(host),
-            },
-            NoRoute::Path => Refusal::UnknownPath {
-                host: answer::echo(host),
-                path: answer::echo(path),
-            },
-        })?;
-    if matched.redirect && !peer.tls {
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        return Ok(Routed::Answer(answer::to_https(
-            host,
-            plane.options().https_port,
-            path,
-        )));
-    }
-    let mut destination = routes.destination(matched.index).clone();
-    if let Some(behind) = behind_domain(&routes, &destination, path, header) {
-        destination = behind;
-    }
-    if !destination.place.is_service()
-        && let Some(response) = probe(&parts.headers, marks, &destination)
-    {
-        return response.map(Routed::Answer);
-    }
-    Ok(Routed::To(destination))
-}
-
-/// A mapped domain leads to another host's name on the local gateway, which is this one: the second way is found at once.
-fn behind_domain<'h>(
-    routes: &Routes,
-    domain: &Arc<Destination>,
-    path: &str,
-    header: impl Fn(&str) -> Option<&'h [u8]>,
-) -> Option<Arc<Destination>> {
-    let rewritten = domain
-        .rewrite_host
-        .as_ref()
-        .filter(|_| !domain.place.is_known())?;
-    let matched = routes
-        .table
-        .find(
-            Visibility::ClusterLocal,
-            rewritten.to_str().ok()?,
-            path,
-            header,
-        )
-        .ok()?;
-    let behind = routes.destination(matched.index);
-    Some(Arc::new(Destination {
-        place: behind.place.clone(),
-        port: behind.port,
-        headers: domain
-            .headers
-            .iter()
-            .chain(&behind.headers)
-            .cloned()
-            .collect(),
-        service_headers: behind.service_headers.clone(),
-        original_host: domain.original_host.clone(),
-        rewrite_host: domain.rewrite_host.clone(),
-        probe_hash: behind.probe_hash.clone(),
-    }))
-}
-
-/// Probes that the activator answers itself (spec/serving.md 6.2.1): they wake nothing and are not counted.
-fn probe(
-    headers: &HeaderMap,
-    marks: Marks,
-    destination: &Destination,
-) -> Option<Result<Response<Answer>, Refusal>> {
-    if marks.has(Marks::KUBELET_PROBE) {
-        return Some(Ok(answer::ok()));
-    }
-    if !marks.has(Marks::NETWORK_PROBE) {
-        return None;
-    }
-    let probe = headers.get(headers::NETWORK_PROBE)?;
-    Some(match probe.as_bytes() {
-        b"probe" => match headers
-            .get(headers::NETWORK_HASH)
-            .filter(|hash| !hash.is_empty())
-        {
-            None => Err(Refusal::ProbeWithoutHash),
-            Some(asked) => {
-                let ours = destination
-                    .probe_hash
-                    .as_ref()
-                    .filter(|_| asked == "override");
-                let mut response = answer::ok();
-                response
-                    .headers_mut()
-                    .insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
-                Ok(response)
-            }
-        },
-        b"activator" => Ok(answer::text(StatusCode::OK, "activator")),
-        other => Err(Refusal::UnexpectedProbe(answer::echo(
-            &String::from_utf8_lossy(other),
-        ))),
-    })
 }
 
 /// A request on its way to a known destination.
@@ -384,7 +262,7 @@ impl Call<'_> {
                     cause,
                 });
             }
-            *request = Some(unsent);
+            *request = Some(*unsent);
             self.again(visit, timings.arrived).await?;
             if visit.container().was_unreachable() {
                 pause_until(pause, deadline.as_mut().as_pin_mut()).await?;

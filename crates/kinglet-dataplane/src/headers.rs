@@ -2,6 +2,9 @@
 
 mod marks;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use http::header::{
@@ -416,107 +419,4 @@ pub(crate) fn expects_continue(parts: &Parts, marks: Marks) -> bool {
             .headers
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn forwarded_header(peer: &str, given: &[(&'static str, &'static str)]) -> (String, String) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in given {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        let marks = Marks::of(&headers);
-        forwarded(
-            &mut headers,
-            marks,
-            &Origin::new(peer.parse().expect("an address"), false),
-        );
-        let text = |name: HeaderName| headers[name].to_str().expect("text").to_owned();
-        (text(FORWARDED_FOR), text(FORWARDED))
-    }
-
-    #[test]
-    fn forwarded_follows_from_the_x_forwarded_headers() {
-        let cases: &[(&str, &[(&str, &str)], &str, &str)] = &[
-            ("10.0.0.1", &[], "10.0.0.1", "for=10.0.0.1;proto=http"),
-            ("::1", &[], "::1", "for=\"[::1]\";proto=http"),
-            (
-                "::ffff:10.0.0.1",
-                &[],
-                "10.0.0.1",
-                "for=10.0.0.1;proto=http",
-            ),
-            (
-                "10.0.0.1",
-                &[("x-forwarded-for", "1.2.3.4")],
-                "1.2.3.4, 10.0.0.1",
-                "for=1.2.3.4;proto=http, for=10.0.0.1",
-            ),
-            (
-                "10.0.0.1",
-                &[
-                    ("x-forwarded-for", "fe80::1, 5.6.7.8"),
-                    ("x-forwarded-for", "9.9.9.9"),
-                    ("x-forwarded-host", "h"),
-                ],
-                "fe80::1, 5.6.7.8, 9.9.9.9, 10.0.0.1",
-                "for=\"[fe80::1]\";host=h;proto=http, for=5.6.7.8, for=9.9.9.9, for=10.0.0.1",
-            ),
-            (
-                "10.0.0.1",
-                &[("x-forwarded-proto", "https")],
-                "10.0.0.1",
-                "for=10.0.0.1;proto=https",
-            ),
-            ("10.0.0.1", &[("forwarded", "for=x")], "10.0.0.1", "for=x"),
-        ];
-        for (peer, given, chain, shim) in cases {
-            assert_eq!(
-                forwarded_header(peer, given),
-                ((*chain).to_owned(), (*shim).to_owned()),
-                "{peer} {given:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn headers_of_one_hop_stay_behind() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "keep-alive, X-Mine"),
-            ("x-mine", "1"),
-            ("keep-alive", "5"),
-            ("te", "gzip, trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("accept", "*/*"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        let marks = Marks::of(&headers);
-        strip_hop(&mut headers, marks, false);
-        let mut left: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
-            .collect();
-        left.sort_unstable();
-        assert_eq!(left, [("accept", "*/*"), ("te", "trailers")]);
-    }
-
-    #[test]
-    fn request_ids_differ_and_look_like_uuids() {
-        let ids = RequestIds::new(7);
-        let made: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
-        assert_eq!(made.len(), 1000);
-        for id in made {
-            let id = id.to_str().expect("text").to_owned();
-            assert_eq!(id.len(), 36);
-            assert!(
-                id.as_bytes()[14] == b'4' && b"89ab".contains(&id.as_bytes()[19]),
-                "{id}"
-            );
-        }
-    }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Container {
     /// Told when the last request leaves a closing container.
     empty: Notify,
     /// Idle HTTP/1 connections, the most recently used last.
+    #[expect(
+        clippy::vec_box,
+        reason = "a link is moved in and out for every request; as a pointer"
+    )]
     idle: Mutex<Vec<Box<H1Link>>>,
     /// Shared HTTP/2 connections.
     pub(crate) h2: H2Links,

@@ -1,5 +1,10 @@
 //! The data plane from outside: real sockets, fake containers, a fake control plane.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop where it is"
+)]
+
 mod bodies;
 mod cluster;
 mod lifecycle;

@@ -18,8 +18,8 @@ impl RouteTable {
             version,
             ..Self::default()
         };
-        for rule in &rules {
-            table.add(rule);
+        for rule in rules {
+            table.add(&rule);
         }
         for entry in table.hosts.values_mut() {
             for paths in [&mut entry.external, &mut entry.local] {

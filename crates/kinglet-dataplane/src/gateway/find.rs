@@ -1,0 +1,143 @@
+//! The first stage: from host, path and headers to a destination, or to an answer that needs none.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use kinglet_decide::route::{NoRoute, Visibility};
+
+use crate::answer::{self, Answer, Refusal};
+use crate::headers::{self, HostFault, Marks};
+use crate::listen::Peer;
+use crate::plane::Plane;
+use crate::routes::{Destination, Routes};
+
+/// Where a request goes.
+pub(super) enum Routed {
+    To(Arc<Destination>),
+    Answer(Response<Answer>),
+}
+
+/// Finds the route of a request, or what answers it right here.
+pub(super) fn route(
+    plane: &Plane,
+    peer: &Peer,
+    parts: &Parts,
+    marks: Marks,
+) -> Result<Routed, Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let host = headers::requested_host(parts).map_err(|fault| match fault {
+        HostFault::None => Refusal::NoHost,
+        HostFault::Many => Refusal::ManyHosts,
+    })?;
+    let path = parts.uri.path();
+    let routes = plane.routes.load();
+    let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
+    let matched = routes
+        .table
+        .find(peer.visibility, host, path, header)
+        .map_err(|missing| match missing {
+            NoRoute::Host => Refusal::UnknownHost {
+                host: answer::echo(host),
+            },
+            NoRoute::Path => Refusal::UnknownPath {
+                host: answer::echo(host),
+                path: answer::echo(path),
+            },
+        })?;
+    if matched.redirect && !peer.tls {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        return Ok(Routed::Answer(answer::to_https(
+            host,
+            plane.options().https_port,
+            path,
+        )));
+    }
+    let mut destination = routes.destination(matched.index).clone();
+    if let Some(behind) = behind_domain(&routes, &destination, path, header) {
+        destination = behind;
+    }
+    if !destination.place.is_service()
+        && let Some(response) = probe(&parts.headers, marks, &destination)
+    {
+        return response.map(Routed::Answer);
+    }
+    Ok(Routed::To(destination))
+}
+
+/// A mapped domain leads to another host's name on the local gateway, which is this one: the second way is found at once.
+fn behind_domain<'h>(
+    routes: &Routes,
+    domain: &Arc<Destination>,
+    path: &str,
+    header: impl Fn(&str) -> Option<&'h [u8]>,
+) -> Option<Arc<Destination>> {
+    let rewritten = domain
+        .rewrite_host
+        .as_ref()
+        .filter(|_| !domain.place.is_known())?;
+    let matched = routes
+        .table
+        .find(
+            Visibility::ClusterLocal,
+            rewritten.to_str().ok()?,
+            path,
+            header,
+        )
+        .ok()?;
+    let behind = routes.destination(matched.index);
+    Some(Arc::new(Destination {
+        place: behind.place.clone(),
+        port: behind.port,
+        headers: domain
+            .headers
+            .iter()
+            .chain(&behind.headers)
+            .cloned()
+            .collect(),
+        service_headers: behind.service_headers.clone(),
+        original_host: domain.original_host.clone(),
+        rewrite_host: domain.rewrite_host.clone(),
+        probe_hash: behind.probe_hash.clone(),
+    }))
+}
+
+/// Probes that the activator answers itself (spec/serving.md 6.2.1): they wake nothing and are not counted.
+fn probe(
+    headers: &HeaderMap,
+    marks: Marks,
+    destination: &Destination,
+) -> Option<Result<Response<Answer>, Refusal>> {
+    if marks.has(Marks::KUBELET_PROBE) {
+        return Some(Ok(answer::ok()));
+    }
+    if !marks.has(Marks::NETWORK_PROBE) {
+        return None;
+    }
+    let probe = headers.get(headers::NETWORK_PROBE)?;
+    Some(match probe.as_bytes() {
+        b"probe" => match headers
+            .get(headers::NETWORK_HASH)
+            .filter(|hash| !hash.is_empty())
+        {
+            None => Err(Refusal::ProbeWithoutHash),
+            Some(asked) => {
+                let ours = destination
+                    .probe_hash
+                    .as_ref()
+                    .filter(|_| asked == "override");
+                let mut response = answer::ok();
+                response
+                    .headers_mut()
+                    .insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
+                Ok(response)
+            }
+        },
+        b"activator" => Ok(answer::text(StatusCode::OK, "activator")),
+        other => Err(Refusal::UnexpectedProbe(answer::echo(
+            &String::from_utf8_lossy(other),
+        ))),
+    })
+}
