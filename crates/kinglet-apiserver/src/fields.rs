@@ -254,6 +254,13 @@ impl Table {
         self.named_struct(&format!("{}.{name}", package.id))
     }
 
+    /// The name of a struct in OpenAPI.
+    pub(crate) fn openapi_name(&self, of: &Struct) -> String {
+        let (id, name) = of.id.rsplit_once('.').unwrap_or(("", of.id));
+        let prefix = self.packages.iter().find(|p| p.id == id).map_or(id, |p| p.openapi);
+        format!("{prefix}.{name}")
+    }
+
     /// The struct behind a type, if it is one.
     pub(crate) fn structure(&self, kind: Type) -> Option<&Struct> {
         match kind {
