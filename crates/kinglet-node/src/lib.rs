@@ -35,6 +35,22 @@ pub use sys::process::Exit;
 /// The first argument of this binary when it is called as a helper.
 pub const HELPER_VERB: &str = "node-helper";
 
+/// Where [`NodeHandle::gateway_ip`] will be, for certificates that are made before the node starts. `None` when no network is free.
+pub fn gateway_ip(data_dir: &std::path::Path) -> Option<std::net::IpAddr> {
+    let names = names::HostNames::new(&canonical(data_dir));
+    network::free_subnet(&names).ok().map(|subnet| network::gateway_of(subnet).into())
+}
+
+/// The one way to write a directory that names derive from.
+fn canonical(data_dir: &std::path::Path) -> std::path::PathBuf {
+    let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    // The directory itself may not exist yet; the one above mostly does.
+    match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
 /// The whole program, when its first argument is [`HELPER_VERB`]: call it first thing in `main`, before any thread
 /// exists. `arguments` are those after the verb.
 pub fn helper(arguments: &[String]) -> std::process::ExitCode {

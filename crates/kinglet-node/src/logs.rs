@@ -15,6 +15,9 @@ use tokio::sync::watch;
 /// A log file is put aside when it has this many bytes; one older file is kept (a kubelet's 10 MiB).
 pub(crate) const FILE_BYTES_MAX: u64 = 10 << 20;
 
+/// What stands before a message, at most.
+const STAMP_BYTES: usize = 48;
+
 /// One log: the files of one life of one container, and a bell that rings when there is more.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -56,7 +59,9 @@ impl Log {
 
     /// The last lines, without stamps, for a termination message.
     pub(crate) fn tail(&self, lines_max: usize, bytes_max: usize) -> String {
-        let Ok(text) = tail_of(&self.path, bytes_max as u64 * 2) else { return String::new() };
+        // Stamps come on top, and the first line read may be cut.
+        let read_bytes = bytes_max + lines_max * STAMP_BYTES + line::LINE_BYTES_MAX;
+        let Ok(text) = tail_of(&self.path, read_bytes as u64) else { return String::new() };
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter_map(line::message).collect();
         let joined = lines[lines.len().saturating_sub(lines_max)..].join("\n");

@@ -14,10 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 pub(crate) use addresses::{Addresses, Lease};
@@ -87,7 +84,7 @@ impl Network {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
         tokio::spawn(connection);
         remove_links(&handle, names).await?;
-        let subnet = free_subnet(&handle, names).await?;
+        let subnet = free_subnet(names)?;
         let gateway = gateway_of(subnet);
         handle
             .link()
@@ -160,7 +157,8 @@ impl Network {
     }
 }
 
-fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
+/// The host's address in a pod network.
+pub(crate) fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet) + 1)
 }
 
@@ -210,29 +208,24 @@ async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(), NetworkE
     Ok(())
 }
 
-async fn free_subnet(handle: &Handle, names: &HostNames) -> Result<Ipv4Addr, NetworkError> {
-    let mut taken = Vec::new();
-    let addresses: Vec<_> = handle.address().get().execute().try_collect().await.map_err(netlink("listing addresses"))?;
-    for address in addresses.iter().filter(|address| address.header.family == AddressFamily::Inet) {
-        for attribute in &address.attributes {
-            if let AddressAttribute::Address(std::net::IpAddr::V4(ip)) = attribute {
-                taken.push((*ip, address.header.prefix_len));
-            }
-        }
-    }
-    let routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    let routes: Vec<_> = routes.try_collect().await.map_err(netlink("listing routes"))?;
-    for route in &routes {
-        for attribute in &route.attributes {
-            if let RouteAttribute::Destination(RouteAddress::Inet(ip)) = attribute {
-                taken.push((*ip, route.header.destination_prefix_length));
-            }
-        }
-    }
-    names
-        .subnets()
-        .find(|subnet| taken.iter().all(|other| !overlap((*subnet, SUBNET_BITS), *other)))
-        .ok_or(NetworkError::NoSubnet)
+/// The pod network of a data directory: its first choice that overlaps no route of this machine. The bridge of an earlier
+/// life does not count.
+pub(crate) fn free_subnet(names: &HostNames) -> Result<Ipv4Addr, NetworkError> {
+    let routes = std::fs::read_to_string("/proc/net/route").map_err(system("reading the routes of this machine"))?;
+    let taken = routes_in(&routes, &names.bridge());
+    names.subnets().find(|subnet| taken.iter().all(|other| !overlap((*subnet, SUBNET_BITS), *other))).ok_or(NetworkError::NoSubnet)
+}
+
+/// Networks in the text of `/proc/net/route` but the default route.
+fn routes_in(text: &str, own_bridge: &str) -> Vec<(Ipv4Addr, u8)> {
+    let lines = text.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let address = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::from_be);
+        let (destination, mask) = (address(fields.get(1)?)?, address(fields.get(7)?)?);
+        let bits = u8::try_from(mask.leading_ones()).ok()?;
+        (fields[0] != own_bridge && bits > 0).then_some((Ipv4Addr::from(destination), bits))
+    });
+    lines.collect()
 }
 
 fn forward_packets() {
@@ -242,5 +235,22 @@ fn forward_packets() {
     }
     if let Err(error) = std::fs::write(file, "1") {
         tracing::warn!(%error, "cannot switch on IP forwarding: pods reach this machine, but nothing beyond it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_that_count() {
+        let text = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+kb12345678\t00588C0A\t00000000\t0001\t0\t0\t0\t00FCFFFF\t0\t0\t0\n";
+        if cfg!(target_endian = "little") {
+            assert_eq!(routes_in(text, "kb12345678"), vec![(Ipv4Addr::new(10, 0, 2, 0), 24)]);
+            assert_eq!(routes_in(text, "other")[1], (Ipv4Addr::new(10, 140, 88, 0), 22));
+        }
     }
 }

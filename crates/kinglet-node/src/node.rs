@@ -84,8 +84,9 @@ impl Node {
     ///
     /// Guarantees: when this returns, DNS answers on [`NodeHandle::gateway_ip`], and the first listing of Pods is taken in as
     /// soon as the caches have it. Assumes: one node per data directory (the caller holds its lock).
-    pub async fn start(options: Options) -> Result<NodeHandle, NodeError> {
+    pub async fn start(mut options: Options) -> Result<NodeHandle, NodeError> {
         preflight()?;
+        options.data_dir = crate::canonical(&options.data_dir);
         let data = options.data_dir.clone();
         let prepared = tokio::task::spawn_blocking({
             let data = data.clone();
@@ -167,11 +168,12 @@ impl NodeHandle {
                 Some(name) => name.to_owned(),
                 None => {
                     let annotated = object.as_ref().and_then(|object| object.metadata.annotations.as_ref()?.get("kubectl.kubernetes.io/default-container").cloned());
-                    match (annotated, logs.containers.as_slice()) {
+                    let own: Vec<&str> = logs.containers.iter().filter(|(_, logs)| !logs.init).map(|(name, _)| name.as_str()).collect();
+                    match (annotated, own.as_slice()) {
                         (Some(name), _) => name,
-                        (None, [(only, _)]) => only.clone(),
+                        (None, [only]) => (*only).to_owned(),
                         (None, all) => {
-                            let choices = all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+                            let choices = all.join(" ");
                             return Err(LogError::Ambiguous { pod: pod.to_owned(), choices });
                         }
                     }

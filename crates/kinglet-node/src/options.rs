@@ -15,7 +15,7 @@ pub type Drain = Arc<dyn Fn(IpAddr) -> BoxFuture<'static, ()> + Send + Sync>;
 /// Everything that [`crate::Node::start`] needs.
 #[derive(Clone)]
 pub struct Options {
-    /// The node's own directory below the data directory; canonical, because names on the host derive from it.
+    /// The node's own directory below the data directory; names on the host derive from it.
     pub data_dir: PathBuf,
     /// Name of the Node object; Pods bound to it are run here.
     pub node_name: String,

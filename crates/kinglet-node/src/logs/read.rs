@@ -325,6 +325,7 @@ mod tests {
         let text = log.read(LogOptions::default()).await;
         let lines: Vec<_> = text.lines().collect();
         assert!(lines.len() > 100 && lines.iter().skip(1).all(|one| **one == line), "{}", lines.len());
-        assert_eq!(log.read(LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await.trim_end().len(), 100_000 % (16 << 10));
+        let last = log.read(LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await;
+        assert!(!last.is_empty() && last.trim_end().bytes().all(|byte| byte == b'x'));
     }
 }

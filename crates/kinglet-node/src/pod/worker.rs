@@ -74,6 +74,7 @@ pub(crate) struct PodLogs {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ContainerLogs {
     pub(crate) proxy: bool,
+    pub(crate) init: bool,
     pub(crate) current: Option<Arc<Log>>,
     pub(crate) previous: Option<Arc<Log>>,
     pub(crate) waiting: String,
@@ -144,7 +145,7 @@ impl Worker {
         }
         logs.lock().containers = members
             .iter()
-            .map(|member| (member.name.clone(), ContainerLogs { proxy: member.role == Role::Proxy, waiting: "ContainerCreating".to_owned(), ..Default::default() }))
+            .map(|member| (member.name.clone(), ContainerLogs { proxy: member.role == Role::Proxy, init: matches!(member.role, Role::Init | Role::Sidecar), waiting: "ContainerCreating".to_owned(), ..Default::default() }))
             .collect();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
@@ -176,6 +177,7 @@ impl Worker {
 
     /// Runs until the pod is gone and nothing of it is left.
     pub(crate) async fn run(mut self) {
+        tracing::debug!(pod = self.pod.metadata.name, uid = uid(&self.pod), "pod is taken in");
         loop {
             self.notice();
             let wake = self.decide();
@@ -337,6 +339,7 @@ impl Worker {
         let now = self.shared.kit().now();
         let Some(ground) = self.ground.get().cloned() else { return };
         let member = &mut self.members[index];
+        tracing::debug!(pod = self.pod.metadata.name, container = member.name, attempt, "container runs");
         member.stage = Stage::Running { since: now };
         member.image_id.clone_from(&image.digest);
         member.container_id = container_id(uid(&self.pod), &member.name, attempt);
@@ -499,9 +502,10 @@ impl Worker {
         }
     }
 
-    fn judged(&mut self, index: usize, purpose: Purpose, verdict: Verdict, _message: &str) {
+    fn judged(&mut self, index: usize, purpose: Purpose, verdict: Verdict, message: &str) {
         let member = &mut self.members[index];
         let attempt = member.attempt;
+        tracing::debug!(pod = self.pod.metadata.name, container = member.name, ?purpose, ?verdict, message, "probe");
         match (purpose, verdict) {
             (Purpose::Readiness, verdict) => {
                 let draining = self.stopping.is_some() && member.role == Role::Proxy;

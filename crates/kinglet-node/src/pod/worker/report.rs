@@ -60,6 +60,7 @@ impl Worker {
             }
             match self.shared.kit().update_status::<Pod>(&self.pod, &fresh).await {
                 Ok(written) => {
+                    tracing::debug!(pod = self.pod.metadata.name, phase = fresh.phase, urgent, "status is written");
                     self.pod = written;
                     self.written = Some(fresh);
                     return;
