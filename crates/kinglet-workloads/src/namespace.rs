@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, NamespaceCondition, Servi
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kinglet_reconcile::{Controller, Fault, Key, Kit, Next, Plan, Queue};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 use crate::garbage::{Kind, Kinds};
@@ -132,10 +132,25 @@ fn remaining(namespace: &Namespace, left: &BTreeMap<String, usize>, now: jiff::T
     }
 }
 
+/// Objects of one page while a namespace is emptied.
+const PAGE: usize = 500;
+
 #[derive(Deserialize)]
 struct Listed {
-    items: Option<Vec<Value>>,
+    items: Option<Vec<Item>>,
     metadata: ListedMeta,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: ItemMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemMeta {
+    name: String,
+    deletion_timestamp: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,32 +159,49 @@ struct ListedMeta {
     more: usize,
 }
 
+impl Listed {
+    fn count(&self) -> usize {
+        self.items.as_ref().map_or(0, Vec::len) + self.metadata.more
+    }
+}
+
 /// Asks for the deletion of all objects of a kind; gives how many are still there.
 async fn remove_all(kit: &Kit, kind: &Kind, namespace: &str) -> Result<usize, Fault> {
     let path = kind.path(Some(namespace));
-    let listing = format!("{path}?limit=1");
-    if count(kit, &listing).await? == 0 {
-        return Ok(0);
-    }
+    let Some(listed) = list(kit, &path).await?.filter(|listed| listed.count() > 0) else { return Ok(0) };
     let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
-    match kit.call(Method::DELETE, &path, Some(&options)).await {
-        Ok(_) => {}
-        Err(fault) if fault.is_not_found() => return Ok(0),
-        Err(fault) => return Err(fault),
+    let all_at_once = kind.delete_collection
+        && match kit.call(Method::DELETE, &path, Some(&options)).await {
+            // Some kinds are offered that way and yet refused.
+            Err(Fault::Refused { code: 405, .. }) => false,
+            answer => gone_is_fine(answer).map(|()| true)?,
+        };
+    if !all_at_once {
+        let alive = listed.items.iter().flatten().filter(|item| item.metadata.deletion_timestamp.is_none());
+        for item in alive {
+            gone_is_fine(kit.call(Method::DELETE, &format!("{path}/{}", item.metadata.name), Some(&options)).await)?;
+        }
     }
-    count(kit, &listing).await
+    Ok(list(kit, &path).await?.map_or(0, |listed| listed.count()))
 }
 
-async fn count(kit: &Kit, listing: &str) -> Result<usize, Fault> {
-    match kit.call(Method::GET, listing, None).await {
+/// One page of what there is, or nothing when the kind has just been removed.
+async fn list(kit: &Kit, path: &str) -> Result<Option<Listed>, Fault> {
+    let listing = format!("{path}?limit={PAGE}");
+    match kit.call(Method::GET, &listing, None).await {
         Ok(answer) => {
             let attempt = format!("listing {listing}");
-            let listed: Listed = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
-            Ok(listed.items.map_or(0, |items| items.len()) + listed.metadata.more)
+            serde_json::from_slice(&answer).map(Some).map_err(|source| Fault::Garbled { attempt, source })
         }
-        // The kind has just been removed.
-        Err(fault) if fault.is_not_found() => Ok(0),
+        Err(fault) if fault.is_not_found() => Ok(None),
         Err(fault) => Err(fault),
+    }
+}
+
+fn gone_is_fine(answer: Result<bytes::Bytes, Fault>) -> Result<(), Fault> {
+    match answer {
+        Err(fault) if fault.is_not_found() => Ok(()),
+        other => other.map(|_| ()),
     }
 }
 
@@ -178,11 +210,8 @@ async fn finalize(kit: &Kit, namespace: &Namespace, key: &Key) -> Result<Next, F
     let spec = body.spec.get_or_insert_default();
     spec.finalizers = spec.finalizers.take().map(|all| all.into_iter().filter(|known| known != "kubernetes").collect());
     let body = serde_json::to_value(&body).map_err(|source| Fault::Garbled { attempt: "writing a namespace".to_owned(), source })?;
-    match kit.call(Method::PUT, &format!("/api/v1/namespaces/{}/finalize", key.name), Some(&body)).await {
-        Ok(_) => Ok(Next::Done),
-        Err(fault) if fault.is_not_found() => Ok(Next::Done),
-        Err(fault) => Err(fault),
-    }
+    gone_is_fine(kit.call(Method::PUT, &format!("/api/v1/namespaces/{}/finalize", key.name), Some(&body)).await)?;
+    Ok(Next::Done)
 }
 
 #[cfg(test)]

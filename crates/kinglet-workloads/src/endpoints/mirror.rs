@@ -27,7 +27,7 @@ pub(super) fn decide(service: Option<&Service>, endpoints: Option<&Endpoints>, p
     let mut free: Vec<&Arc<EndpointSlice>> = present.iter().filter(|slice| slice.metadata.deletion_timestamp.is_none()).collect();
     for slice in wanted {
         let same_ports = |seen: &&Arc<EndpointSlice>| seen.address_type == slice.address_type && seen.ports == slice.ports;
-        let found = free.iter().position(|seen| same_ports(seen)).or_else(|| free.iter().position(|seen| seen.address_type == slice.address_type));
+        let found = free.iter().position(same_ports).or_else(|| free.iter().position(|seen| seen.address_type == slice.address_type));
         match found.map(|index| free.remove(index)) {
             None => {
                 plan.create(&slice);

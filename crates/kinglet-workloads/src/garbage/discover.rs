@@ -14,6 +14,8 @@ pub(crate) struct Kind {
     pub(crate) kind: String,
     pub(crate) plural: String,
     pub(crate) namespaced: bool,
+    /// Whether all objects of a namespace can be deleted in one call.
+    pub(crate) delete_collection: bool,
 }
 
 impl Kind {
@@ -107,12 +109,14 @@ fn take(out: &mut Vec<Arc<Kind>>, group: &str, version: &str, list: APIResourceL
         if known || resource.name.contains('/') || !(can("list") && can("watch") && can("delete")) {
             continue;
         }
+        let delete_collection = can("deletecollection");
         out.push(Arc::new(Kind {
             group: group.to_owned(),
             version: version.to_owned(),
             kind: resource.kind,
             plural: resource.name,
             namespaced: resource.namespaced,
+            delete_collection,
         }));
     }
 }

@@ -264,7 +264,7 @@ impl Graph {
 mod tests {
     use super::*;
     fn kind() -> Arc<Kind> {
-        Arc::new(Kind { group: String::new(), version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into(), namespaced: true })
+        Arc::new(Kind { group: String::new(), version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into(), namespaced: true, delete_collection: true })
     }
 
     fn object(uid: &str, owners: &[&str], extra: Value) -> Metadata {

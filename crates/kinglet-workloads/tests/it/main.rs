@@ -4,8 +4,19 @@
 mod fake_node;
 mod scenarios;
 
+use kinglet_apiserver::{ApiServer, Identity, Options};
+use kinglet_store::Store;
 use kinglet_testkit::cluster::{self, Cluster};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+
+/// Our API server in this process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_our_own_api_server() {
+    talk();
+    let store = Store::in_memory(ApiServer::store_options());
+    let api = ApiServer::new(store, Options::default());
+    scenarios::all(&kube::Client::new(api.service(Identity::in_process("system:serviceaccount:kube-system:workloads")), "default")).await;
+}
 
 /// A real API server, with our controllers instead of Kubernetes' own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,8 +41,7 @@ type Connect = fn(&Cluster) -> std::pin::Pin<Box<dyn Future<Output = kube::Clien
 /// How to connect to a real control plane, where there is one; else says in one line that the test is not run.
 #[expect(clippy::print_stdout, reason = "a test that is not run says so")]
 fn peers() -> Option<Connect> {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    talk();
     if cluster::programs().is_none() {
         println!("not run: KINGLET_PEERS does not name a folder with kube-apiserver, or etcd is missing");
         return None;
@@ -45,4 +55,10 @@ async fn connect(cluster: &Cluster) -> kube::Client {
     let file = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
     kube::Client::try_from(config).unwrap()
+}
+
+/// Logs of the controllers, when `RUST_LOG` asks for them.
+fn talk() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
