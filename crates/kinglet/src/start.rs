@@ -28,8 +28,10 @@ const REPORTS_MAX: usize = 4096;
 const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
 const NODE_NAME: &str = "kinglet";
 const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Until the Node object says what it has: nothing, so that nobody is bound too early.
+const CAPACITY_UNKNOWN: kinglet_workloads::Capacity = kinglet_workloads::Capacity { cpu_millis: 0, memory_bytes: 0, pods: 0 };
 /// Labels by which the cold path looks objects up.
-const INDEXED: [&str; 2] = ["serving.knative.dev/revision", "kubernetes.io/service-name"];
+const INDEXED: [&str; 4] = ["serving.knative.dev/revision", "serving.knative.dev/configuration", "networking.internal.knative.dev/serverlessservice", "kubernetes.io/service-name"];
 
 /// What the machine is made of.
 pub(crate) struct Composition {
@@ -91,7 +93,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     .context("starting the node")?;
     let bridge = IpAddr::V4(node.gateway_ip());
 
-    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity: kinglet_workloads::Capacity::default(), root_ca_pem: ca_pem, parts };
+    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity: CAPACITY_UNKNOWN, root_ca_pem: ca_pem, parts };
     kinglet_workloads::run(&kit, workloads);
     let activator = kinglet_serving::autoscale::Activator { ip: bridge, pod: "kinglet".to_owned(), node: Some(NODE_NAME.to_owned()) };
     kinglet_serving::start(
