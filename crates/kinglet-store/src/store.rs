@@ -96,7 +96,7 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
-    _closer: Arc<Closer>,
+    closer: Arc<Closer>,
 }
 
 #[derive(Debug)]
@@ -197,13 +197,13 @@ impl Store {
                 move || writer::run(&inner, disk, held)
             })
             .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
-        Ok(Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(Some(thread)) }), inner })
+        Ok(Self { closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(Some(thread)) }), inner })
     }
 
     /// A store without a disk: every write is as if [`Durability::Memory`].
     pub fn in_memory(options: Options) -> Self {
         let inner = Self::inner(BTreeMap::new(), 1, u64::MAX, false, options);
-        Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(None) }), inner }
+        Self { closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(None) }), inner }
     }
 
     fn inner(map: BTreeMap<Arc<str>, Entry>, revision: u64, ceiling: u64, persistent: bool, options: Options) -> Arc<Inner> {
@@ -362,7 +362,7 @@ impl Store {
 
     /// Flushes and ends; later writes to disk are refused. Also happens when the last handle is dropped.
     pub fn close(&self) {
-        close(&self.inner, &self._closer.thread);
+        close(&self.inner, &self.closer.thread);
     }
 
     /// Ends as a crash would: what waits for the disk is lost. For tests.
