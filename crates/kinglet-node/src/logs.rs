@@ -7,6 +7,7 @@ pub(crate) mod line;
 pub(crate) mod read;
 pub(crate) mod write;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -23,8 +24,16 @@ const STAMP_BYTES: usize = 48;
 pub(crate) struct Log {
     path: PathBuf,
     state: watch::Sender<State>,
-    /// Rotation and reading must not meet half way.
-    rotation: Mutex<()>,
+    /// Held open, so that whoever follows a log reads it to its end even when the pod's files are gone. The lock also keeps
+    /// rotation and reading apart.
+    files: Mutex<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    current: File,
+    /// The file that was put aside, and its length.
+    older: Option<(File, u64)>,
 }
 
 /// How far a log has come.
@@ -44,24 +53,58 @@ impl Log {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(&path, b"")?;
-        Ok(Self { path, state: watch::Sender::new(State::default()), rotation: Mutex::new(()) })
+        let current = fresh(&path)?;
+        Ok(Self { path, state: watch::Sender::new(State::default()), files: Mutex::new(Files { current, older: None }) })
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
-    /// The file that was put aside.
-    fn older(&self) -> PathBuf {
-        self.path.with_extension("log.1")
+    /// For the writer.
+    fn file(&self) -> std::io::Result<File> {
+        self.files.lock().current.try_clone()
+    }
+
+    /// Puts the file aside and begins another.
+    fn rotate(&self) -> std::io::Result<File> {
+        let mut files = self.files.lock();
+        std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        let next = fresh(&self.path)?;
+        let length = files.current.metadata()?.len();
+        files.older = Some((std::mem::replace(&mut files.current, next.try_clone()?), length));
+        self.state.send_modify(|state| state.rotated = state.written);
+        Ok(next)
+    }
+
+    /// Where the oldest byte that is kept stands in the whole log.
+    fn oldest(&self) -> u64 {
+        let files = self.files.lock();
+        self.state.borrow().rotated.saturating_sub(files.older.as_ref().map_or(0, |(_, length)| *length))
+    }
+
+    /// Bytes from a position of the whole log on: fewer where a file ends, and from what is kept where that is gone.
+    fn read_at(&self, position: u64, bytes_max: usize) -> std::io::Result<(u64, Vec<u8>)> {
+        use std::os::unix::fs::FileExt as _;
+        let files = self.files.lock();
+        let rotated = self.state.borrow().rotated;
+        let (file, base) = match &files.older {
+            Some((older, length)) if position < rotated => (older, rotated.saturating_sub(*length)),
+            _ => (&files.current, rotated),
+        };
+        let position = position.max(base);
+        let mut bytes = vec![0; bytes_max];
+        let count = file.read_at(&mut bytes, position - base)?;
+        bytes.truncate(count);
+        Ok((position, bytes))
     }
 
     /// The last lines, without stamps, for a termination message.
     pub(crate) fn tail(&self, lines_max: usize, bytes_max: usize) -> String {
         // Stamps come on top, and the first line read may be cut.
         let read_bytes = bytes_max + lines_max * STAMP_BYTES + line::LINE_BYTES_MAX;
-        let Ok(text) = tail_of(&self.path, read_bytes as u64) else { return String::new() };
+        let from = self.state.borrow().written.saturating_sub(read_bytes as u64);
+        let Ok((_, text)) = self.read_at(from, read_bytes) else { return String::new() };
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter_map(line::message).collect();
         let joined = lines[lines.len().saturating_sub(lines_max)..].join("\n");
@@ -73,12 +116,6 @@ impl Log {
     }
 }
 
-fn tail_of(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max).read_to_end(&mut bytes)?;
-    Ok(bytes)
+fn fresh(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).append(true).read(true).open(path)
 }

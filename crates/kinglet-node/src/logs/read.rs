@@ -1,6 +1,6 @@
 //! Reading a log back: the last lines, since when, with stamps, and on as it grows.
 
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -116,9 +116,8 @@ pub(crate) fn stream(log: Arc<Log>, options: LogOptions) -> io::Result<impl Stre
 
 /// Where to begin: all that is kept, or so many lines before the end.
 fn start(log: &Log, options: &LogOptions) -> io::Result<u64> {
-    let _exclusive = log.rotation.lock();
     let state = *log.state.borrow();
-    let kept_from = oldest(log, state.rotated);
+    let kept_from = log.oldest();
     let Some(lines) = options.tail_lines else { return Ok(kept_from) };
     // The time bound is looked at line by line; the last lines are counted from the end backwards.
     let mut missing = lines;
@@ -128,7 +127,7 @@ fn start(log: &Log, options: &LogOptions) -> io::Result<u64> {
         let from = at.saturating_sub(CHUNK_BYTES as u64).max(kept_from);
         let from = if at > state.rotated { from.max(state.rotated) } else { from };
         let length = usize::try_from(at - from).expect("at most a chunk");
-        let bytes = read_at(log, state.rotated, from, length)?;
+        let (from, bytes) = log.read_at(from, length)?;
         for (offset, byte) in bytes.iter().enumerate().rev() {
             if *byte != b'\n' {
                 continue;
@@ -145,24 +144,6 @@ fn start(log: &Log, options: &LogOptions) -> io::Result<u64> {
         at = from;
     }
     Ok(if lines == 0 { state.written } else { kept_from })
-}
-
-fn oldest(log: &Log, rotated: u64) -> u64 {
-    let older = std::fs::metadata(log.older()).map_or(0, |file| file.len());
-    rotated.saturating_sub(older)
-}
-
-/// Bytes at a position of the whole log; fewer where a file ends.
-fn read_at(log: &Log, rotated: u64, position: u64, length: usize) -> io::Result<Vec<u8>> {
-    let (mut file, base) = if position >= rotated {
-        (std::fs::File::open(&log.path)?, rotated)
-    } else {
-        (std::fs::File::open(log.older())?, oldest(log, rotated))
-    };
-    file.seek(SeekFrom::Start(position.saturating_sub(base)))?;
-    let mut bytes = Vec::with_capacity(length);
-    file.take(length as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 impl Cursor {
@@ -191,16 +172,9 @@ impl Cursor {
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        let log = Arc::clone(&self.log);
-        let _exclusive = log.rotation.lock();
-        let rotated = log.state.borrow().rotated;
         // A reader that slept through two rotations goes on with what is kept.
-        let position = self.position.max(oldest(&log, rotated));
-        let bytes = read_at(&log, rotated, position, CHUNK_BYTES)?;
-        self.position = position + bytes.len() as u64;
-        if bytes.is_empty() {
-            self.position = log.state.borrow().written;
-        }
+        let (from, bytes) = self.log.read_at(self.position, CHUNK_BYTES)?;
+        self.position = if bytes.is_empty() { self.log.state.borrow().written } else { from + bytes.len() as u64 };
         Ok(bytes)
     }
 

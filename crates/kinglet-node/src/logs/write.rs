@@ -69,7 +69,7 @@ fn pieces(line: &[u8], now: jiff::Timestamp, stream: &str, whole: bool, to: &mut
 }
 
 async fn copy(log: &Log, stdout: pipe::Receiver, stderr: pipe::Receiver, clock: &Clock) -> std::io::Result<()> {
-    let mut file = File::options().append(true).open(&log.path).await?;
+    let mut file = File::from_std(log.file()?);
     let (mut out, mut err) = (Stream::new(stdout, "stdout"), Stream::new(stderr, "stderr"));
     let mut batch = Vec::new();
     while out.open || err.open {
@@ -94,18 +94,8 @@ async fn copy(log: &Log, stdout: pipe::Receiver, stderr: pipe::Receiver, clock: 
         batch.clear();
         let State { written, rotated, .. } = *log.state.borrow();
         if written - rotated >= FILE_BYTES_MAX {
-            file = rotate(log).await?;
+            file = File::from_std(log.rotate()?);
         }
     }
     Ok(())
-}
-
-async fn rotate(log: &Log) -> std::io::Result<File> {
-    {
-        let _exclusive = log.rotation.lock();
-        std::fs::rename(&log.path, log.older())?;
-        std::fs::write(&log.path, b"")?;
-        log.state.send_modify(|state| state.rotated = state.written);
-    }
-    File::options().append(true).open(&log.path).await
 }

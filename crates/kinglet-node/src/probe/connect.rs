@@ -45,7 +45,11 @@ pub(crate) async fn connect(sandbox: &Arc<Sandbox>, host: Option<&str>, port: u1
     match outside {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && from_inside && address == own => {
             let stream = connect_loopback(sandbox, port).await.map_err(|_| error)?;
-            Ok(Reached { stream, only_inside: true })
+            // It may have begun to listen between the two attempts.
+            match TcpStream::connect((address, port)).await {
+                Ok(stream) => Ok(Reached { stream, only_inside: false }),
+                Err(_) => Ok(Reached { stream, only_inside: true }),
+            }
         }
         other => Ok(Reached { stream: other?, only_inside: false }),
     }
