@@ -12,7 +12,7 @@ mod tests;
 mod walk;
 mod zero;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::fields::{Struct, table};
 use crate::schema::Schema;
@@ -167,6 +167,7 @@ pub fn apply(
         drop_nulls(&mut result);
     } else if let Some(metadata) = result.get_mut("metadata") {
         drop_nulls(metadata);
+        drop_emptied(&mut result, &base);
     }
     entries::write(&mut result, &entries);
     Ok(result)
@@ -272,18 +273,17 @@ fn merge_owned(
 
 /// Takes out what this manager applied last time and nobody claims now.
 fn prune(merged: &Value, entries: &Entries, last: &Set, shape: Shape<'_>) -> Value {
-    let remaining = |value: Option<Value>| value.unwrap_or_else(|| Value::Object(Map::new()));
     let declared = |value: &Value| walk::with_declared(&walk::fields_of(value, shape), shape);
     let last = walk::with_declared(last, shape);
-    let mut left = remaining(walk::without(merged, &last, shape));
+    let mut left = walk::without(merged, &last, shape);
 
     let managed = entries.values().fold(Set::default(), |all, entry| all.union(&entry.set));
     let managed = walk::with_declared(&managed, shape);
     let all = declared(merged);
     let keep = declared(&left).union(&managed);
-    left = remaining(walk::without(merged, &all.difference(&keep), shape));
+    left = walk::without(merged, &all.difference(&keep), shape);
     let dangling = all.difference(&declared(&left)).intersection(&last);
-    remaining(walk::without(merged, &dangling, shape))
+    walk::without(merged, &dangling, shape)
 }
 
 /// Lets the difference between two objects work on the entries of everybody but one; answers who lost fields.
@@ -401,6 +401,18 @@ fn drop_nulls(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Drops the nulls that stand where something was before.
+fn drop_emptied(value: &mut Value, before: &Value) {
+    if let (Value::Object(fields), Value::Object(before)) = (value, before) {
+        fields.retain(|name, value| !value.is_null() || before.get(name).is_none_or(Value::is_null));
+        for (name, value) in fields {
+            if let Some(before) = before.get(name) {
+                drop_emptied(value, before);
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use super::path::Set;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Id {
     pub(super) name: String,
-    pub(super) applies: bool,
+    /// False for those that apply, which come first.
+    pub(super) updates: bool,
     /// Part of the identity of updates only.
     pub(super) api_version: String,
     pub(super) subresource: String,
@@ -19,7 +20,7 @@ pub(super) struct Id {
 impl Id {
     pub(super) fn new(name: &str, applies: bool, api_version: &str, subresource: &str) -> Self {
         let api_version = if applies { String::new() } else { api_version.to_owned() };
-        Self { name: name.to_owned(), applies, api_version, subresource: subresource.to_owned() }
+        Self { name: name.to_owned(), updates: !applies, api_version, subresource: subresource.to_owned() }
     }
 
     /// As conflicts name a manager.
@@ -28,7 +29,7 @@ impl Id {
         if !self.subresource.is_empty() {
             text = format!("{text} with subresource {}", Value::from(self.subresource.as_str()));
         }
-        if self.applies { text } else { format!("{text} using {}", self.api_version) }
+        if self.updates { format!("{text} using {}", self.api_version) } else { text }
     }
 }
 
@@ -95,8 +96,8 @@ pub(super) fn write(object: &mut Value, entries: &Entries) {
     let Some(metadata) = metadata.as_object_mut() else { return };
     let mut sorted: Vec<(&Id, &Entry)> = entries.iter().filter(|(_, entry)| !entry.set.is_empty()).collect();
     sorted.sort_by(|(a, x), (b, y)| {
-        (!a.applies, x.time.as_deref().unwrap_or(""), &a.name, &x.api_version, &a.subresource).cmp(&(
-            !b.applies,
+        (a.updates, x.time.as_deref().unwrap_or(""), &a.name, &x.api_version, &a.subresource).cmp(&(
+            b.updates,
             y.time.as_deref().unwrap_or(""),
             &b.name,
             &y.api_version,
@@ -109,7 +110,7 @@ pub(super) fn write(object: &mut Value, entries: &Entries) {
     }
     let listed = sorted.into_iter().map(|(id, entry)| {
         let mut out = json!({
-            "manager": id.name, "operation": if id.applies { "Apply" } else { "Update" },
+            "manager": id.name, "operation": if id.updates { "Update" } else { "Apply" },
             "apiVersion": entry.api_version, "fieldsType": "FieldsV1", "fieldsV1": entry.set.encode(),
         });
         if let Some(time) = &entry.time {
@@ -133,7 +134,7 @@ pub(super) fn remove(object: &mut Value) {
 /// Folds the oldest updaters into one when there are too many.
 pub(super) fn cap(entries: &mut Entries) {
     let mut updaters: Vec<(Option<String>, Id)> =
-        entries.iter().filter(|(id, _)| !id.applies).map(|(id, entry)| (entry.time.clone(), id.clone())).collect();
+        entries.iter().filter(|(id, _)| id.updates).map(|(id, entry)| (entry.time.clone(), id.clone())).collect();
     if updaters.len() <= UPDATERS_MAX {
         return;
     }

@@ -214,10 +214,11 @@ fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) ->
     out
 }
 
-/// What is left of an object without some fields. An object or list that loses all it had is none.
-pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Option<Value> {
+/// What is left of an object without some fields. An object or list that loses all it had becomes null, which is not the same as gone:
+/// others may own it as such.
+pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
     if is_nothing(value) {
-        return Some(value.clone());
+        return value.clone();
     }
     match (shape.form(value), value) {
         (Form::Map, Value::Object(fields)) => {
@@ -229,13 +230,11 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Option<Val
                 }
                 let left = match gone.below(&step) {
                     Some(below) => without(value, below, shape.member(name).0),
-                    None => Some(value.clone()),
+                    None => value.clone(),
                 };
-                if let Some(left) = left {
-                    out.insert(name.clone(), left);
-                }
+                out.insert(name.clone(), left);
             }
-            (!out.is_empty()).then_some(Value::Object(out))
+            if out.is_empty() { Value::Null } else { Value::Object(out) }
         }
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
             let mut out = Vec::new();
@@ -246,14 +245,16 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Option<Val
                 }
                 let left = match gone.below(&step) {
                     Some(below) => without(item, below, shape.item()),
-                    None => Some(item.clone()),
+                    None => item.clone(),
                 };
-                out.extend(left);
+                if !left.is_null() {
+                    out.push(left);
+                }
             }
-            (!out.is_empty()).then_some(Value::Array(out))
+            if out.is_empty() { Value::Null } else { Value::Array(out) }
         }
         // Part of what is replaced as a whole cannot go alone.
-        _ => Some(value.clone()),
+        _ => value.clone(),
     }
 }
 
