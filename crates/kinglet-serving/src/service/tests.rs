@@ -1,1 +1,198 @@
-//! Tables of what must be decided.
+//! Plans for a Service, as recorded in 01 (ready), 05 (no digest), 13 (traffic errors) and 15 (labels).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kinglet_api::keys;
+use kinglet_api::serving::{Configuration, Revision, Route, Service};
+use kinglet_reconcile::{Plan, Verb};
+use serde_json::{Value, json};
+
+use super::decide::decide;
+use super::observe::Seen;
+
+fn service(template: Value) -> Service {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "hello", "namespace": "ready", "uid": "s-1", "generation": 1,
+            "labels": {"team": "red"},
+            "annotations": {
+                "note": "kept", keys::CREATOR: "admin", keys::LAST_MODIFIER: "admin",
+                "serving.knative.dev/rollout-duration": "60s",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}",
+            },
+        },
+        "spec": {"template": template, "traffic": [{"latestRevision": true, "percent": 100}]},
+    }))
+    .unwrap()
+}
+
+fn template() -> Value {
+    json!({"spec": {"containers": [{"image": "kn.local/helloworld:1", "name": "user-container"}]}})
+}
+
+fn seen(service: Service) -> Seen {
+    let now = Timestamp::from_second(1_000).unwrap();
+    Seen { service: Arc::new(service), configuration: None, route: None, namesake: None, now }
+}
+
+/// The child as the API server would give it back, observed and with this `Ready`.
+fn stored<K: serde::de::DeserializeOwned>(plan: &Plan, kind: &str, status: Value) -> Arc<K> {
+    let write = plan.writes().find(|write| write.kind == kind).expect("the child is written");
+    let mut body = write.body.clone();
+    body["metadata"]["uid"] = json!(format!("{kind}-uid"));
+    body["metadata"]["generation"] = json!(1);
+    body["status"] = status;
+    Arc::new(serde_json::from_value(body).unwrap())
+}
+
+fn ready(truth: &str, reason: &str, message: &str) -> Value {
+    json!({"observedGeneration": 1, "conditions": [{"type": "Ready", "status": truth, "reason": reason, "message": message}]})
+}
+
+fn conditions(plan: &Plan) -> Vec<String> {
+    let status = plan.writes().find(|write| write.verb == Verb::Status).expect("a status");
+    let all = status.body["status"]["conditions"].as_array().unwrap();
+    all.iter()
+        .map(|condition| {
+            let text = |key: &str| condition[key].as_str().unwrap_or("").to_owned();
+            format!("{}={} {} {}", text("type"), text("status"), text("reason"), text("message")).trim_end().to_owned()
+        })
+        .collect()
+}
+
+fn kinds(plan: &Plan) -> Vec<(Verb, &str)> {
+    plan.writes().map(|write| (write.verb.clone(), write.kind.as_str())).collect()
+}
+
+#[test]
+fn the_children_are_as_knative_makes_them() {
+    let plan = decide(&seen(service(template())));
+    assert_eq!(kinds(&plan), [(Verb::Create, "Configuration"), (Verb::Create, "Route"), (Verb::Status, "Service")]);
+    let bodies: Vec<Value> = plan.writes().map(|write| write.body.clone()).collect();
+    let owner = json!([{"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "hello", "uid": "s-1", "controller": true, "blockOwnerDeletion": true}]);
+    assert_eq!(
+        bodies[0],
+        json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Configuration",
+            "metadata": {
+                "name": "hello", "namespace": "ready", "ownerReferences": owner,
+                "labels": {"serving.knative.dev/service": "hello", "serving.knative.dev/serviceUID": "s-1", "team": "red"},
+                "annotations": {"note": "kept", keys::CREATOR: "admin", keys::LAST_MODIFIER: "admin", keys::ROUTES: "hello"},
+            },
+            "spec": {"template": {"metadata": {}, "spec": {"containers": [{"image": "kn.local/helloworld:1", "name": "user-container"}]}}},
+        })
+    );
+    assert_eq!(
+        bodies[1],
+        json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Route",
+            "metadata": {
+                "name": "hello", "namespace": "ready", "ownerReferences": owner,
+                "labels": {"serving.knative.dev/service": "hello", "team": "red"},
+                "annotations": {"note": "kept", keys::CREATOR: "admin", keys::LAST_MODIFIER: "admin", "serving.knative.dev/rollout-duration": "60s"},
+            },
+            "spec": {"traffic": [{"configurationName": "hello", "latestRevision": true, "percent": 100}]},
+        })
+    );
+    let notes: Vec<_> = plan.notes().map(|note| (note.reason.as_str(), note.message.as_str())).collect();
+    assert_eq!(notes, [("Created", "Created Configuration \"hello\""), ("Created", "Created Route \"hello\"")]);
+}
+
+#[test]
+fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
+    let mut named = template();
+    named["metadata"] = json!({"name": "hello-a"});
+    let mut seen = seen(service(named));
+    let first = decide(&seen);
+    assert_eq!(kinds(&first), [(Verb::Create, "Configuration"), (Verb::Status, "Service")]);
+    let out_of_date = "The Configuration is still working to reflect the latest desired specification.";
+    assert_eq!(
+        conditions(&first),
+        [
+            format!("ConfigurationsReady=Unknown OutOfDate {out_of_date}"),
+            format!("Ready=Unknown OutOfDate {out_of_date}"),
+            "RoutesReady=Unknown".to_owned(),
+        ]
+    );
+    seen.configuration = Some(stored(&first, "Configuration", ready("Unknown", "", "")));
+    let taken: Revision = serde_json::from_value(json!({"metadata": {"name": "hello-a", "namespace": "ready"}, "spec": {"containers": []}})).unwrap();
+    seen.namesake = Some(Arc::new(taken));
+    let second = decide(&seen);
+    assert_eq!(kinds(&second), [(Verb::Update, "Configuration"), (Verb::Status, "Service")]);
+    assert!(conditions(&second)[2].starts_with("RoutesReady=False RevisionNameTaken The revision name \"hello-a\" is taken"));
+    seen.namesake = None;
+    let third = decide(&seen);
+    assert!(kinds(&third).contains(&(Verb::Create, "Route")));
+}
+
+#[test]
+fn the_status_is_what_the_children_say() {
+    let blank = seen(service(template()));
+    let first = decide(&blank);
+    let spread = json!({"traffic": [{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}], "url": "http://hello.ready.example.com"});
+    let with = |mut base: Value, extra: &Value| {
+        for (key, value) in extra.as_object().unwrap() {
+            base[key] = value.clone();
+        }
+        base
+    };
+    let names = json!({"latestCreatedRevisionName": "hello-1", "latestReadyRevisionName": "hello-1"});
+    let newer = json!({"latestCreatedRevisionName": "hello-2", "latestReadyRevisionName": "hello-2"});
+    let failed = "Revision \"hello-1\" failed with message: no such image.";
+    let cases = [
+        (
+            with(ready("True", "", ""), &names),
+            with(ready("True", "", ""), &spread),
+            ["ConfigurationsReady=True", "Ready=True", "RoutesReady=True"].map(str::to_owned),
+        ),
+        (
+            with(ready("True", "", ""), &newer),
+            with(ready("True", "", ""), &spread),
+            [
+                "ConfigurationsReady=True".to_owned(),
+                "Ready=Unknown TrafficNotMigrated Traffic is not yet migrated to the latest revision.".to_owned(),
+                "RoutesReady=Unknown TrafficNotMigrated Traffic is not yet migrated to the latest revision.".to_owned(),
+            ],
+        ),
+        (
+            ready("False", "RevisionFailed", failed),
+            ready("False", "RevisionMissing", "no revision"),
+            [
+                format!("ConfigurationsReady=False RevisionFailed {failed}"),
+                // The deepest cause speaks; upstream repeats the Route here.
+                format!("Ready=False RevisionFailed {failed}"),
+                "RoutesReady=False RevisionMissing no revision".to_owned(),
+            ],
+        ),
+        (
+            with(ready("True", "", ""), &names),
+            ready("False", "RevisionMissing", "Revision \"x\" referenced in traffic not found."),
+            [
+                "ConfigurationsReady=True".to_owned(),
+                "Ready=False RevisionMissing Revision \"x\" referenced in traffic not found.".to_owned(),
+                "RoutesReady=False RevisionMissing Revision \"x\" referenced in traffic not found.".to_owned(),
+            ],
+        ),
+    ];
+    for (configuration, route, want) in cases {
+        let mut seen = blank.clone();
+        seen.configuration = Some(stored::<Configuration>(&first, "Configuration", configuration));
+        seen.route = Some(stored::<Route>(&first, "Route", route));
+        let plan = decide(&seen);
+        assert_eq!(conditions(&plan), want);
+        assert!(plan.writes().filter(|write| write.verb == Verb::Update).all(kinglet_reconcile::Write::changes_nothing));
+        assert_eq!(plan.notes().count(), 0);
+    }
+}
+
+#[test]
+fn what_belongs_to_others_is_left_alone() {
+    let mut seen = seen(service(template()));
+    let foreign: Configuration = serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "ready"}})).unwrap();
+    seen.configuration = Some(Arc::new(foreign));
+    let plan = decide(&seen);
+    assert_eq!(kinds(&plan), [(Verb::Status, "Service")]);
+    assert!(conditions(&plan)[0].ends_with("NotOwned There is an existing Configuration \"hello\" that we do not own."));
+    assert!(plan.trouble.is_some());
+}
