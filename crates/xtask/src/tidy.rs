@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("store", &[]),
     ("api", &["decide"]),
     ("process", &[]),
-    ("reconcile", &["api", "process"]),
+    ("reconcile", &["decide", "api", "process"]),
     ("image", &["process"]),
     ("apiserver", &["store", "process"]),
     ("workloads", &["api", "reconcile", "process"]),
@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("dataplane", &["decide", "process"]),
     ("cli", &["process", "image"]),
     ("samples", &[]),
-    ("testkit", &[]),
+    ("testkit", &["process"]),
     (
         "",
         &["decide", "store", "api", "process", "reconcile", "image", "apiserver", "workloads", "node", "serving", "dataplane", "cli"],
@@ -53,8 +53,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let metadata = metadata()?;
     let mut problems = Vec::new();
     arrows(&metadata, &mut problems);
-    versions(&metadata, &mut problems);
-    licences(&metadata, &mut problems);
+    let graph = graph()?;
+    versions(&graph, &mut problems);
+    licences(&graph, &mut problems);
     documents(&metadata, &mut problems);
     for file in sources(&crate::root().join("crates"))? {
         source(&file, &mut problems)?;
@@ -89,9 +90,31 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// Ids of what is resolved for our platform.
-fn resolved(metadata: &Value) -> BTreeSet<&str> {
-    metadata["resolve"]["nodes"].as_array().into_iter().flatten().map(|node| text(node, "id")).collect()
+/// One crate that is really compiled.
+struct Compiled {
+    name: String,
+    version: String,
+    licence: String,
+}
+
+/// What is compiled for our platform. `cargo metadata` also lists optional crates that no feature turns on.
+fn graph() -> anyhow::Result<Vec<Compiled>> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
+        .current_dir(crate::root())
+        .output()
+        .context("running cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let lines: BTreeSet<&str> = std::str::from_utf8(&output.stdout).context("reading cargo tree")?.lines().collect();
+    let crates = lines.into_iter().filter_map(|line| {
+        let (package, licence) = line.split_once('|')?;
+        let mut words = package.split(' ');
+        let (name, version) = (words.next()?, words.next()?);
+        Some(Compiled { name: name.to_owned(), version: version.to_owned(), licence: licence.to_owned() })
+    });
+    Ok(crates.collect())
 }
 
 fn role(name: &str) -> Option<&str> {
@@ -115,13 +138,12 @@ fn arrows(metadata: &Value, problems: &mut Vec<String>) {
     }
 }
 
-fn versions(metadata: &Value, problems: &mut Vec<String>) {
-    let resolved = resolved(metadata);
+fn versions(graph: &[Compiled], problems: &mut Vec<String>) {
     let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for package in packages(metadata).filter(|package| resolved.contains(text(package, "id"))) {
-        seen.entry(text(package, "name")).or_default().insert(text(package, "version"));
+    for compiled in graph {
+        seen.entry(&compiled.name).or_default().insert(&compiled.version);
     }
-    problems.extend(BANNED.iter().filter(|name| seen.contains_key(*name)).map(|name| format!("{name} must not be in the graph (spec: no native tools, one TLS provider)")));
+    problems.extend(BANNED.iter().filter(|name| seen.contains_key(*name)).map(|name| format!("{name} must not be in the graph (no native tools, one TLS provider)")));
     for name in SINGLE {
         if let Some(versions) = seen.get(name).filter(|versions| versions.len() > 1) {
             problems.push(format!("{name} is there in {} versions: {}", versions.len(), versions.iter().copied().collect::<Vec<_>>().join(", ")));
@@ -129,14 +151,12 @@ fn versions(metadata: &Value, problems: &mut Vec<String>) {
     }
 }
 
-fn licences(metadata: &Value, problems: &mut Vec<String>) {
-    let resolved = resolved(metadata);
-    for package in packages(metadata).filter(|package| resolved.contains(text(package, "id"))) {
-        let name = text(package, "name");
-        let clarified = CLARIFIED.iter().find(|(known, _)| *known == name).map(|(_, licence)| *licence);
-        let licence = package["license"].as_str().or(clarified).unwrap_or("none given");
+fn licences(graph: &[Compiled], problems: &mut Vec<String>) {
+    for compiled in graph {
+        let clarified = CLARIFIED.iter().find(|(known, _)| *known == compiled.name).map(|(_, licence)| *licence);
+        let licence = clarified.unwrap_or(&compiled.licence);
         if !acceptable(licence) {
-            problems.push(format!("{name} has licence {licence:?}, which is not on the list"));
+            problems.push(format!("{} has licence {licence:?}, which is not on the list", compiled.name));
         }
     }
 }
