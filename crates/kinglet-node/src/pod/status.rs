@@ -190,7 +190,7 @@ fn container_status(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) ->
         state: Some(state(seen, member, waiting_for_init)),
         last_state: Some(last.map_or_else(ContainerState::default, |ending| ContainerState { terminated: Some(terminated(ending)), ..Default::default() })),
         allocated_resources: if is_running { resources.requests.clone().filter(|requests| !requests.is_empty()) } else { None },
-        resources: is_running.then(|| ResourceRequirements { claims: None, ..resources }),
+        resources: is_running.then_some(ResourceRequirements { claims: None, ..resources }),
         volume_mounts: container.and_then(mounts).filter(|mounts| !mounts.is_empty()),
         ..ContainerStatus::default()
     }
@@ -205,7 +205,6 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             mount_path: mount.mount_path.clone(),
             read_only: read_only.then_some(true),
             recursive_read_only: read_only.then(|| "Disabled".to_owned()),
-            ..VolumeMountStatus::default()
         }
     };
     Some(all.iter().map(of).collect())

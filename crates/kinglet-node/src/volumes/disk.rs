@@ -72,7 +72,9 @@ pub(crate) fn write(directories: &PodDirectories, name: &str, content: &Content,
                 "FileOrCreate" => drop(fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path)?),
                 "Directory" if !path.is_dir() => return Err(not_a(path, "directory")),
                 "File" if !path.is_file() => return Err(not_a(path, "file")),
-                _ => drop(fs::metadata(path)?),
+                _ => {
+                    fs::metadata(path)?;
+                }
             }
             Ok(path.clone())
         }
