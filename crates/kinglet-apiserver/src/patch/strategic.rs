@@ -120,8 +120,8 @@ pub(super) fn object(
         }
         let (_, field) = shape.field(name);
         if let (Some(Value::Array(items)), Some(field)) = (result.get_mut(name), field) {
-            let sorted = ordered(std::mem::take(items), order, field.merge_key)?;
-            *items = sorted;
+            let live = std::mem::take(items);
+            *items = ordered(live.clone(), listed(order)?, &live, field.merge_key);
         }
     }
     Ok(result)
@@ -159,10 +159,18 @@ fn list(now: &[Value], changes: &[Value], order: Option<&Value>, field: Option<&
             }
         }
     }
+    let wanted: Vec<Value> = changes.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect();
+    if !now.is_empty() {
+        merged = ordered(merged, &wanted, now, field.merge_key);
+    }
     match order {
-        Some(order) => ordered(merged, order, field.merge_key),
+        Some(order) => Ok(ordered(merged, listed(order)?, now, field.merge_key)),
         None => Ok(merged),
     }
+}
+
+fn listed(order: &Value) -> Result<&[Value], PatchError> {
+    order.as_array().map(Vec::as_slice).ok_or_else(|| malformed("invalid patch format of setElementOrder list"))
 }
 
 /// One item of a patch into a list whose items have a key.
@@ -187,32 +195,35 @@ fn keyed(merged: &mut Vec<Value>, change: &Value, key: &str, below: Shape) -> Re
     Ok(())
 }
 
-/// Puts items in the order a patch asks for. Items it does not name (somebody else's) keep their place behind the item they followed.
-fn ordered(items: Vec<Value>, order: &Value, key: Option<&str>) -> Result<Vec<Value>, PatchError> {
-    let order = order.as_array().ok_or_else(|| malformed("invalid patch format of setElementOrder list"))?;
-    let rank = |item: &Value| {
-        order.iter().position(|wanted| match key {
-            Some(key) => wanted.get(key).is_some() && wanted.get(key) == item.get(key),
-            None => wanted == item,
+/// Puts the items that an order names into that order, and the others (the server's) among them as they lie in `live`: an item of the
+/// server comes before the first named one that it preceded there, else as late as can be.
+fn ordered(items: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
+    let place = |list: &[Value], item: &Value| {
+        list.iter().position(|other| match key {
+            Some(key) => other.get(key).is_some() && other.get(key) == item.get(key),
+            None => other == item,
         })
     };
     let mut named = Vec::new();
-    let mut others = Vec::new();
-    for (at, item) in items.into_iter().enumerate() {
-        match rank(&item) {
-            Some(rank) => named.push((rank, at, item)),
-            None => others.push((at, item)),
+    let mut servers = Vec::new();
+    for item in items {
+        match place(order, &item) {
+            Some(rank) => named.push((rank, item)),
+            None => servers.push((place(live, &item).unwrap_or(usize::MAX), item)),
         }
     }
-    named.sort_by_key(|(rank, at, _)| (*rank, *at));
-    let mut sorted = Vec::with_capacity(named.len() + others.len());
-    let mut others = others.into_iter().peekable();
-    for (_, at, item) in named {
-        while let Some((_, other)) = others.next_if(|(place, _)| *place < at) {
-            sorted.push(other);
+    named.sort_by_key(|(rank, _)| *rank);
+    servers.sort_by_key(|(rank, _)| *rank);
+    let mut sorted = Vec::with_capacity(named.len() + servers.len());
+    let mut servers = servers.into_iter().peekable();
+    for (_, item) in named {
+        if let Some(at) = place(live, &item) {
+            while let Some((_, server)) = servers.next_if(|(rank, _)| *rank < at) {
+                sorted.push(server);
+            }
         }
         sorted.push(item);
     }
-    sorted.extend(others.map(|(_, item)| item));
-    Ok(sorted)
+    sorted.extend(servers.map(|(_, item)| item));
+    sorted
 }
