@@ -10,7 +10,7 @@ use crate::accept::{self, Form};
 use crate::auth::rights;
 use crate::body::{Answer, Body, refusal, warn};
 use crate::identity::{Identity, Origin};
-use crate::kinds::{Kind, Registry};
+use crate::kinds::Kind;
 use crate::path::{self, Place, Query, Target};
 use crate::server::Core;
 use crate::status::Status;
@@ -20,7 +20,6 @@ use crate::{discovery, read, remove, review, subresources, watch, write};
 pub(crate) struct Call<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) who: &'a Identity,
-    pub(crate) registry: Arc<Registry>,
     pub(crate) kind: Arc<Kind>,
     pub(crate) place: Place,
     pub(crate) query: Query,
@@ -126,7 +125,7 @@ async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, 
     let content_type = header_text(header::CONTENT_TYPE);
     let agent = header_text(header::USER_AGENT);
     let mut call =
-        Call { core, who, registry: Arc::clone(&registry), kind, place, query, form, content_type, agent, body, warnings: Vec::new() };
+        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new() };
     let mut response = handle(&mut call, verb).await?;
     if !call.warnings.is_empty() {
         warn(&mut response, &call.warnings);
@@ -153,7 +152,7 @@ async fn handle(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
         ("list", "") => read::list(call),
         ("watch", "") => watch::watch(call),
         ("create", "") if call.place.name.is_empty() => write::create(call).await,
-        ("update", "" | "status") => {
+        ("update", "" | "status") if !call.place.name.is_empty() => {
             require_sub(call)?;
             write::update(call).await
         }

@@ -25,18 +25,22 @@ pub(crate) async fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
     let mut object = decode::value(call)?;
     decode::check_kind(call, &mut object)?;
     decode::check_place(call, &mut object)?;
-    let stored = create_object(call, object).await?;
+    let stored = create_object(call, object, None).await?;
     Ok(decode::answer(call, 201, &stored))
 }
 
-/// Creates an object that has been read and placed.
-pub(crate) async fn create_object(call: &mut Call<'_>, mut object: Value) -> Result<Bytes, Status> {
+/// Creates an object that has been read and placed, perhaps by a patch.
+async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&patching::Patch>) -> Result<Bytes, Status> {
     if !blank(at(&object, &["metadata", "resourceVersion"])) {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let generate = text(&object, &["metadata", "generateName"]).to_owned();
     let generated = object::name(&object).is_empty() && !generate.is_empty();
-    prepare_create(call, &mut object)?;
+    let tracked = patch.is_some_and(patching::Patch::tracks);
+    if !tracked {
+        meta(&mut object).remove("managedFields");
+    }
+    prepare_create(call, &mut object);
     check_namespace(call, object::name(&object))?;
     rules::shape(call, &mut object)?;
     if call.kind.is(Builtin::Pod) {
@@ -70,7 +74,9 @@ pub(crate) async fn create_object(call: &mut Call<'_>, mut object: Value) -> Res
         admit(call, Operation::Create, &mut object, None, false)?;
         builtin::claim(call, &mut object)?;
         let mut owned = object.clone();
-        ownership::track(call, None, &mut owned);
+        if !tracked {
+            ownership::track(call, None, &mut owned);
+        }
         match store(call, &owned, None).await {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
             Err(status) => {
@@ -94,10 +100,10 @@ fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
 }
 
 /// The metadata that only the server sets.
-fn prepare_create(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+fn prepare_create(call: &Call<'_>, object: &mut Value) {
     let (core, kind) = (call.core, &call.kind);
     let metadata = meta(object);
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation", "managedFields"] {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
         metadata.remove(key);
     }
     metadata.insert("uid".to_owned(), core.uuid().into());
@@ -120,7 +126,6 @@ fn prepare_create(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
     {
         fields.remove("status");
     }
-    Ok(())
 }
 
 /// An object needs a living namespace.
@@ -216,7 +221,7 @@ pub(crate) async fn update(call: &mut Call<'_>) -> Result<Answer, Status> {
     let Some(entry) = call.core.store.get(&key) else {
         if call.kind.builtin.is_some_and(Builtin::creates_on_update) && call.place.subresource.is_empty() {
             meta(&mut object).remove("resourceVersion");
-            let stored = create_object(call, object).await?;
+            let stored = create_object(call, object, None).await?;
             return Ok(decode::answer(call, 201, &stored));
         }
         return Err(call.not_found(&call.place.name));
@@ -241,7 +246,7 @@ pub(crate) async fn patch(call: &mut Call<'_>) -> Result<Answer, Status> {
                 let mut object = patch.apply(call, None)?;
                 decode::check_kind(call, &mut object)?;
                 decode::check_place(call, &mut object)?;
-                match create_object(call, object).await {
+                match create_object(call, object, Some(&patch)).await {
                     Err(status) if status.reason == "AlreadyExists" && tries < PATCH_TRIES => continue,
                     Err(status) => return Err(status),
                     Ok(stored) => return Ok(decode::answer(call, 201, &stored)),
