@@ -56,6 +56,9 @@ pub enum Command {
     },
     /// Print the version
     Version,
+    /// Run our controllers, binder, node and gateway over another API server (tests of the seam between the shapes)
+    #[command(hide = true)]
+    Attach(Box<AttachArgs>),
 }
 
 /// Where the data lies.
@@ -105,6 +108,35 @@ pub struct UpArgs {
     /// Return when everything serves, and keep running in the background
     #[arg(long)]
     pub detach: bool,
+    /// What to log, as tracing directives
+    #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", default_value = "warn,kinglet=info")]
+    pub log: String,
+}
+
+/// Flags of `attach`.
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Administrator's kubeconfig of the API server
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Where images and pods lie
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Address of the gateway
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// Port of the gateway (0: any free one)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub http_port: u16,
+    /// Write addresses as JSON here once everything serves
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Default domain of services
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub domain: String,
+    /// Registry mirrors and rewrites (containers-registries.conf) [default: DATA/registries.conf]
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
     /// What to log, as tracing directives
     #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", default_value = "warn,kinglet=info")]
     pub log: String,

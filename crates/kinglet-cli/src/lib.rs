@@ -15,7 +15,7 @@ pub mod kubeconfig;
 pub mod location;
 mod table;
 
-pub use args::{Arguments, Command, UpArgs};
+pub use args::{Arguments, AttachArgs, Command, UpArgs};
 pub use commands::next_steps;
 
 use std::process::ExitCode;

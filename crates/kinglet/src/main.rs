@@ -1,10 +1,11 @@
 //! Starts Kinglet: parses the command line and composes the shape that was asked for.
 //!
 //! Flow: a helper re-executed by the node ends up in `kinglet_node::helper`; `up` composes everything in
-//! [`standalone`]; every other command is `kinglet_cli`'s.
+//! [`standalone`], `attach` the same over another's API server in [`attached`]; every other command is `kinglet_cli`'s.
 //! Always: the one TLS provider is installed before anything else; only this crate knows all parts.
 
 mod admission;
+mod attached;
 mod bootstrap;
 mod control;
 mod digests;
@@ -36,14 +37,19 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match arguments.command {
-            Command::Up(args) if !args.detach => match standalone::up(&args).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    kinglet_cli::report(&error);
-                    ExitCode::FAILURE
-                }
-            },
+            Command::Up(args) if !args.detach => ended(standalone::up(&args).await),
+            Command::Attach(args) => ended(attached::run(&args).await),
             command => kinglet_cli::run(command).await,
         }
     })
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            kinglet_cli::report(&error);
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -33,8 +33,8 @@ const HOSTS: [&str; 5] = ["localhost", "kubernetes", "kubernetes.default", "kube
 /// Cluster IP of the Service `kubernetes`.
 const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// Draining requests may take this much of the 30 s that a stop may take; containers get the rest.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
-const API_STOP_MAX: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
+pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
 pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let (api_address, http_address) = (api_listener.local_addr()?, http_listener.local_addr()?);
 
     let pki = Pki::open(&data.join("pki"), clock.now())?;
-    let images = Images::open(&data.join("images"), registries(args, &data)?, samples::images())?;
+    let images = Images::open(&data.join("images"), registries(args.registries.as_deref(), &data)?, samples::images())?;
 
     let tasks = Tasks::new();
     let rules = Arc::new(Rules { configs: RwLock::new(LiveConfigs::fixed(kinglet_api::config::Configs::for_domain(&args.domain))), clock: clock.clone() });
@@ -117,7 +117,7 @@ fn println_steps(addresses: &Addresses) {
 }
 
 /// Signals work from the first moment on, so that an early Ctrl-C is no crash.
-fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = signal(kind).context("watching for signals")?;
         let stop = stop.clone();
@@ -130,7 +130,7 @@ fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn make_private(data: &Path) -> anyhow::Result<()> {
+pub(crate) fn make_private(data: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(data).with_context(|| format!("making the data directory {} (name another one with --data)", data.display()))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(data, mode).with_context(|| format!("closing the data directory {} to others", data.display()))
@@ -149,8 +149,8 @@ fn explain(data: &Path, error: kinglet_store::OpenError) -> anyhow::Error {
     anyhow::anyhow!("{text}{hint}")
 }
 
-fn registries(args: &UpArgs, data: &Path) -> anyhow::Result<Registries> {
-    Ok(match &args.registries {
+pub(crate) fn registries(file: Option<&Path>, data: &Path) -> anyhow::Result<Registries> {
+    Ok(match file {
         Some(file) => Registries::load(file, true)?,
         None => Registries::load(&data.join("registries.conf"), false)?,
     })
