@@ -1,0 +1,81 @@
+//! `kinglet attach`: our controllers, binder, node and gateway over somebody else's API server.
+//!
+//! What a controller sees must not depend on who serves the API; this shape proves it against a real control plane.
+//! The cluster's own controllers make Pods of Deployments, endpoints and garbage; there is no admission of ours, so
+//! objects must come complete, as the webhook would leave them.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use kinglet_cli::AttachArgs;
+use kinglet_cli::control::Addresses;
+use kinglet_image::Images;
+use kinglet_node::Node;
+use kinglet_process::{Clock, Tasks, logging};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::standalone::{API_STOP_MAX, DRAIN_MAX, make_private, registries, watch_signals};
+use crate::start::{self, Composition};
+use crate::{bootstrap, listeners, samples};
+
+/// Runs until SIGTERM or Ctrl-C.
+pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
+    logging::start(&args.log, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let stop = CancellationToken::new();
+    watch_signals(&stop)?;
+    Node::preflight()?;
+    let data = std::path::absolute(&args.data)?;
+    make_private(&data)?;
+    let file = Kubeconfig::read_from(&args.kubeconfig).with_context(|| format!("reading {}", args.kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.context("the kubeconfig names no cluster that can be used")?;
+    let server = config.cluster_url.clone();
+    let client = kube::Client::try_from(config)?;
+    let version = client.apiserver_version().await.with_context(|| format!("asking {server} for its version"))?;
+    tracing::info!(%server, version = version.git_version, "attached");
+
+    let http_listener = listeners::bind(args.listen, args.http_port, "gateway", "--http-port").await?;
+    let http_address = http_listener.local_addr()?;
+    bootstrap::definitions_through(&client).await?;
+    bootstrap::run(&client).await.context("preparing the first objects")?;
+
+    let tasks = Tasks::new();
+    let machine = start::start(Composition {
+        client,
+        clock: Clock::system(),
+        tasks: tasks.child(),
+        images: Images::open(&data.join("images"), registries(args.registries.as_deref(), &data)?, samples::images())?,
+        data,
+        domain: args.domain.clone(),
+        http: http_listener,
+        // Pods look for it on the bridge, where nobody answers: what they need from the API the node has fetched.
+        api: SocketAddr::new(args.listen, server.port_u16().unwrap_or(443)),
+        // The cluster publishes its own CA in every namespace.
+        ca_pem: None,
+        parts: kinglet_workloads::Parts::BINDER,
+    })
+    .await?;
+
+    if let Some(file) = &args.ready_file {
+        let addresses = Addresses {
+            api_url: server.to_string(),
+            http_url: Some(format!("http://{http_address}")),
+            https_url: None,
+            registry: None,
+            domain: args.domain.clone(),
+            kubeconfig: args.kubeconfig.display().to_string(),
+            pid: std::process::id(),
+        };
+        let text = serde_json::to_string(&addresses).expect("strings serialize");
+        kinglet_process::pki::write(file, &text).context("writing the ready file")?;
+    }
+
+    stop.cancelled().await;
+    tracing::info!("stopping: finishing requests under way");
+    if !machine.gateway.shutdown(DRAIN_MAX).await {
+        tracing::warn!("some requests were still under way and were cut");
+    }
+    machine.stop().await;
+    tasks.shutdown(API_STOP_MAX).await;
+    Ok(())
+}
