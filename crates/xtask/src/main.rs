@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod crash;
 mod peers;
+mod protobuf_table;
 mod soak;
 mod suite;
 mod tidy;
@@ -36,6 +37,11 @@ enum Chore {
     Soak(soak::Soak),
     /// Kill at random moments during applies; nothing acknowledged may be lost
     Crash(crash::Crash),
+    /// Generate the field table of built-in kinds from Kubernetes' published Go types (needs Go)
+    ProtobufTable {
+        /// Where to write it, if not to its place in the tree
+        to: Vec<String>,
+    },
     /// Run every test, installing what they need (the README's second command)
     Test,
 }
@@ -43,6 +49,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
+        Chore::ProtobufTable { to } => protobuf_table::run(&to),
         Chore::Peers => peers::run(),
         Chore::Test => suite::run(),
         Chore::Bench(bench) => block_on(bench::run(&bench)),

@@ -83,7 +83,7 @@ const SPECIAL: &[(&str, &str)] = &[
 const SCALARS: &[&str] = &["string", "bool", "int32", "int64", "float64", "any"];
 
 /// Writes the table. `args`: where to (default: its place in the tree).
-pub fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
     let target = args.first().map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../kinglet-apiserver/src/fields/builtin.txt"),
         PathBuf::from,

@@ -1,5 +1,7 @@
 //! What kubectl and controllers do to each other's fields.
 
+#![allow(clippy::needless_pass_by_value, reason = "builders of test objects read better by value")]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

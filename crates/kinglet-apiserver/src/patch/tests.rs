@@ -1,5 +1,7 @@
 //! Cases as kubectl and client-go send them.
 
+#![allow(clippy::needless_pass_by_value, reason = "builders of test objects read better by value")]
+
 use proptest::prelude::*;
 use serde_json::json;
 

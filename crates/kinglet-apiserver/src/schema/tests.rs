@@ -1,5 +1,7 @@
 //! Cases in the words of the real server.
 
+#![allow(clippy::needless_pass_by_value, reason = "builders of test objects read better by value")]
+
 use serde_json::{Value, json};
 
 use super::*;
