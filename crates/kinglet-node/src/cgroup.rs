@@ -103,12 +103,16 @@ impl Hierarchy {
         Ok(Cgroup { directories, version2: matches!(self, Self::V2(_)) })
     }
 
-    /// Process ids in all containers' groups, then the groups themselves: for clearing up after a crash.
-    pub fn leftovers(&self) -> Vec<Leftover> {
-        let roots: Vec<&PathBuf> = match self {
-            Self::V1(all) => all.iter().map(|(_, directory)| directory).collect(),
-            Self::V2(directory) => vec![directory],
-        };
+    /// The groups above all containers.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        match self {
+            Self::V1(all) => all.iter().map(|(_, directory)| directory.clone()).collect(),
+            Self::V2(directory) => vec![directory.clone()],
+        }
+    }
+
+    /// Containers' groups below `roots` with the processes in them: for clearing up after a crash.
+    pub fn leftovers(roots: &[PathBuf]) -> Vec<Leftover> {
         let mut found = Vec::new();
         for root in roots {
             for entry in fs::read_dir(root).into_iter().flatten().flatten() {
@@ -122,12 +126,8 @@ impl Hierarchy {
         found
     }
 
-    /// Removes the group above all containers; groups that are still in use stay.
-    pub fn remove(&self) {
-        let roots: Vec<&PathBuf> = match self {
-            Self::V1(all) => all.iter().map(|(_, directory)| directory).collect(),
-            Self::V2(directory) => vec![directory],
-        };
+    /// Removes groups above all containers; those that are still in use stay.
+    pub fn remove(roots: &[PathBuf]) {
         for root in roots {
             if let Err(error) = fs::remove_dir(root)
                 && error.kind() != io::ErrorKind::NotFound
@@ -357,7 +357,7 @@ mod tests {
         fs::write(root.join("kinglet-1/c1/memory.events"), "low 0\noom 1\noom_kill 2\n").expect("file");
         assert!(group.was_out_of_memory());
         fs::write(root.join("kinglet-1/c1/cgroup.procs"), "12\n").expect("file");
-        assert_eq!(hierarchy.leftovers(), vec![Leftover { directory: root.join("kinglet-1/c1"), pids: vec![12] }]);
+        assert_eq!(Hierarchy::leftovers(&hierarchy.roots()), vec![Leftover { directory: root.join("kinglet-1/c1"), pids: vec![12] }]);
         assert_eq!(group.views(), vec![(root.join("kinglet-1/c1"), PathBuf::from("/sys/fs/cgroup"))]);
         fs::remove_dir_all(&root).expect("clean");
     }

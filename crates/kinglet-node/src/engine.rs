@@ -22,6 +22,9 @@ use crate::wire::{Mount, Process, Root, Start};
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where the groups above all containers are written down.
+const CGROUPS_RECORD: &str = "cgroups";
+
 /// Why the machine cannot run containers.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -87,10 +90,18 @@ pub struct ContainerStart {
 
 impl Engine {
     /// Clears away what an earlier life left and gets ready; keeps `parked` cells and networks ready ahead of need.
-    pub async fn open(names: &HostNames, helper: PathBuf, parked: usize, tasks: &Tasks) -> Result<Self, EngineError> {
+    ///
+    /// `state` is a directory that outlives the process: it remembers where control groups were, because the next life may
+    /// be started from another session and so find its own place elsewhere.
+    pub async fn open(names: &HostNames, state: &Path, helper: PathBuf, parked: usize, tasks: &Tasks) -> Result<Self, EngineError> {
         preflight()?;
         let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
-        end_leftovers(&hierarchy).await;
+        let record = state.join(CGROUPS_RECORD);
+        let mut former = read_record(&record, &names.cgroup());
+        former.retain(|root| !hierarchy.roots().contains(root));
+        end_leftovers(&[hierarchy.roots(), former.clone()].concat()).await;
+        Hierarchy::remove(&former);
+        write_record(&record, &hierarchy.roots()).map_err(|source| EngineError::Directory { attempt: "writing", path: record, source })?;
         let network = Network::open(names).await?;
         let cells = Cells::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
         let maker = cells.clone();
@@ -149,8 +160,9 @@ impl Engine {
         self.0.parked.drain();
         self.0.connections.drain();
         self.0.cells.cleaned().await;
-        end_leftovers(self.0.cells.hierarchy()).await;
-        self.0.cells.hierarchy().remove();
+        let roots = self.0.cells.hierarchy().roots();
+        end_leftovers(&roots).await;
+        Hierarchy::remove(&roots);
         self.0.network.close().await;
     }
 }
@@ -179,12 +191,23 @@ fn make_directories(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Groups of an earlier life; only paths that end in our own name are believed.
+fn read_record(record: &Path, name: &str) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(record).unwrap_or_default();
+    text.lines().map(PathBuf::from).filter(|path| path.is_absolute() && path.file_name().is_some_and(|last| last == name)).collect()
+}
+
+fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
+    let lines: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+    std::fs::write(record, lines.join("\n"))
+}
+
 /// Kills what still runs in our groups and removes the groups.
-async fn end_leftovers(hierarchy: &Hierarchy) {
+async fn end_leftovers(roots: &[PathBuf]) {
     let give_up = tokio::time::Instant::now() + LEFTOVERS_TIMEOUT;
     let mut told = false;
     loop {
-        let left = hierarchy.leftovers();
+        let left = Hierarchy::leftovers(roots);
         if left.is_empty() {
             return;
         }

@@ -96,7 +96,7 @@ impl Node {
         let loops = options.kit.tasks().child();
         // Pods are not children of anybody's tasks: they end by themselves when the node is stopped.
         let pods = Tasks::new();
-        let engine = Engine::open(&HostNames::new(&data), options.helper.clone(), options.parked, &loops).await?;
+        let engine = Engine::open(&HostNames::new(&data), &data, options.helper.clone(), options.parked, &loops).await?;
         let (node_cpu_milli, node_memory_bytes) = registration::capacity();
         let shared = Arc::new(Shared {
             engine,

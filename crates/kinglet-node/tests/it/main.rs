@@ -49,9 +49,9 @@ fn main() -> ExitCode {
     let mut failed = 0;
     for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()))) {
         let began = Instant::now();
-        let outcome = std::panic::catch_unwind(|| {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime").block_on(case());
-        });
+        let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        let outcome = std::panic::catch_unwind(|| runtime().block_on(case()));
+        runtime().block_on(world::sweep());
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
         failed += u32::from(outcome.is_err());
         eprintln!("test {name} ... {verdict} ({:.1} s)", began.elapsed().as_secs_f64());

@@ -23,7 +23,27 @@ const APPLETS: &[&str] = &[
     "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup", "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test",
 ];
 
-/// A directory that goes with its owner.
+/// Scratch directories of the current case.
+static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Takes off the host what a case that failed left there.
+pub(crate) async fn sweep() {
+    let made = std::mem::take(&mut *MADE.lock());
+    for data in made.iter().flat_map(|path| [path.clone(), path.join("node")]).filter(|data| data.exists()) {
+        let tasks = Tasks::new();
+        let names = kinglet_node::names::HostNames::new(&data);
+        if let Ok(engine) = kinglet_node::engine::Engine::open(&names, &data, "/proc/self/exe".into(), 1, &tasks).await {
+            tasks.shutdown(Duration::from_secs(5)).await;
+            engine.close().await;
+        }
+        let _ = std::process::Command::new("umount").arg("-R").arg(data.join("memory")).stderr(std::process::Stdio::null()).status();
+    }
+    for path in made {
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+/// A directory that goes with its owner, unless the case fails.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -32,6 +52,7 @@ impl Scratch {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("kinglet-node-{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).expect("scratch directory");
+        MADE.lock().push(path.clone());
         Self(path)
     }
 
@@ -42,7 +63,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 }
 
