@@ -39,6 +39,8 @@ pub struct Setup {
     pub registries: Option<String>,
     /// More flags.
     pub flags: Vec<String>,
+    /// Kubeconfig of another API server: only what works on objects runs, no API server of ours.
+    pub attach: Option<PathBuf>,
 }
 
 /// A running Kinglet; ends with its guard.
@@ -71,7 +73,11 @@ impl Setup {
     /// The command line, for starts that are expected to fail.
     pub fn command(&self, data: &Path) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(["up", "--api-port", "0", "--http-port", "0", "--data"]).arg(data).arg("--kubeconfig").arg(data.join("user.kubeconfig"));
+        match &self.attach {
+            None => command.args(["up", "--api-port", "0", "--kubeconfig"]).arg(data.join("user.kubeconfig")),
+            Some(kubeconfig) => command.args(["attach", "--kubeconfig"]).arg(kubeconfig),
+        };
+        command.args(["--http-port", "0", "--data"]).arg(data);
         if self.registries.is_some() {
             command.arg("--registries").arg(data.join("test-registries.conf"));
         }

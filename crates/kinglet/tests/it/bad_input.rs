@@ -1,13 +1,13 @@
 //! What a beginner gets wrong is said in words, and nothing is half-applied.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::ensure;
 use kinglet_testkit::api::{sample_service, serving};
 use kinglet_testkit::instance;
 use serde_json::{Value, json};
 
+use crate::checks::{self, Place};
 use crate::{run, setup, start};
 
 #[test]
@@ -47,20 +47,8 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
 #[test]
 fn failures_show_in_conditions_within_seconds() {
     run(async {
-        let (_instance, api) = start().await?;
-        let services = serving("default", "services");
-        let mut missing = sample_service("missing", "default", "nosuchsample");
-        missing["metadata"]["name"] = json!("missing");
-        let mut crashing = sample_service("crashing", "default", "helloworld");
-        crashing["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["nosuchname"]);
-        crashing["spec"]["template"]["spec"]["containers"][0]["command"] = json!(["/sample"]);
-        for (name, service, expected) in [("missing", missing, "nosuchsample"), ("crashing", crashing, "Container failed with")] {
-            api.create(&services, &service).await?;
-            let failed = api.condition(&format!("{services}/{name}"), "Ready", "False", Duration::from_secs(30)).await?;
-            let text = failed["status"]["conditions"].to_string();
-            ensure!(text.contains(expected), "{name}: {text}");
-        }
-        Ok(())
+        let (instance, api) = start().await?;
+        checks::failures(Place { api: &api, instance: &instance }).await
     });
 }
 

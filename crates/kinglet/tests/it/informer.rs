@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use crate::{run, start};
+use crate::{not_run, run, start};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -15,8 +15,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 fn sees_every_change() {
     run(async {
         let Some(program) = std::env::var_os("KINGLET_PEERS").map(|folder| PathBuf::from(folder).join("informer")).filter(|path| path.is_file()) else {
-            eprintln!("not run: the client-go informer program is not built (cargo xtask peers)");
-            return Ok(());
+            return not_run("the client-go informer program is not built (cargo xtask peers)");
         };
         let (instance, api) = start().await?;
         let mut child = Command::new(program).args(["-kubeconfig", &instance.ready.kubeconfig, "-until", "last"]).stdout(Stdio::piped()).spawn()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::ensure;
 use kinglet_testkit::kubectl::{expect, program, run as kubectl};
 
-use crate::{run, start};
+use crate::{not_run, run, start};
 
 const SERVICE: &str = r#"
 apiVersion: serving.knative.dev/v1
@@ -25,8 +25,7 @@ spec:
 fn what_kubectl_users_do() {
     run(async {
         if program().is_none() {
-            eprintln!("not run: there is no kubectl (cargo xtask peers builds one)");
-            return Ok(());
+            return not_run("there is no kubectl (cargo xtask peers builds one)");
         }
         let (instance, _api) = start().await?;
         let config = Path::new(&instance.ready.kubeconfig);
