@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Service;
 use kinglet_api::keys;
 use kinglet_api::networking::Ingress;
 use kinglet_decide::feed::Update;
-use kinglet_reconcile::{Controller, Kit, Next, is_deleting};
+use kinglet_reconcile::{Controller, Kit, Next, is_deleting, key_of};
 use tokio::sync::{mpsc, watch};
 
 use publish::Publisher;
@@ -44,11 +44,17 @@ impl GatewayNames {
     }
 }
 
-/// Starts the controller. `applied` is the version of the table that the gateway has in force.
+/// Starts the controller. `applied` is the version of the table that the gateway has in force; from 1 on, that has
+/// the routes of all Ingresses there were at the start.
 pub fn start(kit: &Kit, names: GatewayNames, updates: mpsc::Sender<Update>, applied: watch::Receiver<u64>) {
     let names = Arc::new(names);
     let controller = Controller::<Ingress>::new("ingress-controller").reads::<Service>().workers(WORKERS).reports_errors();
-    let publisher = Publisher::start(kit, updates, applied, controller.queue());
+    let ingresses = kit.cache::<Ingress>();
+    let before = async move {
+        ingresses.wait_synced().await;
+        ingresses.all().iter().map(|ingress| key_of(&**ingress)).collect()
+    };
+    let publisher = Publisher::start(kit, updates, applied, controller.queue(), before);
     controller.run(kit, move |kit, key| {
         let (names, publisher) = (Arc::clone(&names), publisher.clone());
         async move {
@@ -56,6 +62,7 @@ pub fn start(kit: &Kit, names: GatewayNames, updates: mpsc::Sender<Update>, appl
             let ours = found.filter(|found| !is_deleting(&**found) && is_ours(found));
             let Some(ingress) = ours else {
                 publisher.remove(&key);
+                publisher.pass(&key);
                 return Ok(Next::Done);
             };
             let services = kit.cache::<Service>();
@@ -64,6 +71,7 @@ pub fn start(kit: &Kit, names: GatewayNames, updates: mpsc::Sender<Update>, appl
                 Ok(rules) => Ok(publisher.set(&key, &ingress, rules)),
                 Err(words) => Err(words),
             };
+            publisher.pass(&key);
             kit.apply(decide::decide(&ingress, &outcome, &names, kit.now())).await
         }
     });

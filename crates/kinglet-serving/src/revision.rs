@@ -65,7 +65,8 @@ pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
                 return Ok(Next::Done);
             };
             let images = digests.of(&key, &revision).await;
-            let seen = observe::observe(&kit, &live, revision, images);
+            let mut seen = observe::observe(&kit, &live, revision, images);
+            observe::ask_for_probe(&kit, &mut seen).await;
             crate::outcome::apply(&kit, &*seen.revision, decide::decide(&seen)).await
         }
     });

@@ -3,9 +3,10 @@
 //! Changes that arrive while a table is being built or sent are in the next one together. After a build the task
 //! rests for some times as long as the build took, so that ten thousand Ingresses that change one after the other
 //! cost a fifth of a core at most; with a few dozen the rest is not noticed.
+//! The first table waits until every Ingress of before has been looked at: a restart never serves half of the routes.
 //! Guarantee: when [`Place::InForce`] is given for an Ingress, the gateway serves the rules that were set last.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 const REST: u32 = 4;
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(200);
+/// Longest wait for the Ingresses of before; then the first table goes out without those that still miss.
+const GATHER_MAX: Duration = Duration::from_secs(5);
 
 /// Where an Ingress stands with the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,23 @@ struct State {
     /// Version of the last table that was built.
     built: u64,
     conflicts: BTreeMap<Key, Vec<Conflict>>,
+    gathering: Gathering,
+}
+
+/// Which Ingresses of before were looked at.
+enum Gathering {
+    /// These, while it is not known which there are.
+    Seen(HashSet<Key>),
+    /// All but these.
+    Missing(HashSet<Key>),
+    /// It no longer matters.
+    Over,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self::Seen(HashSet::new())
+    }
 }
 
 /// Collects rules and publishes tables. Cheap to clone.
@@ -65,6 +85,7 @@ pub(super) struct Publisher(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    gathered: Notify,
     applied: watch::Receiver<u64>,
 }
 
@@ -72,12 +93,19 @@ struct Shared {
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Publisher {
-    pub(super) fn start(kit: &Kit, updates: mpsc::Sender<Update>, applied: watch::Receiver<u64>, queue: Queue) -> Self {
-        let shared = Shared { state: Mutex::default(), changed: Notify::new(), applied: applied.clone() };
+    /// Starts publishing. `before` answers with the Ingresses that were there already.
+    pub(super) fn start(kit: &Kit, updates: mpsc::Sender<Update>, applied: watch::Receiver<u64>, queue: Queue, before: impl Future<Output = Vec<Key>> + Send + 'static) -> Self {
+        let shared = Shared { state: Mutex::default(), changed: Notify::new(), gathered: Notify::new(), applied: applied.clone() };
         let this = Self(Arc::new(shared));
         let (sender, listener) = (this.clone(), this.clone());
         let told = queue.clone();
-        kit.tasks().spawn_cancellable("route tables", async move { sender.publish(updates, &queue).await });
+        kit.tasks().spawn_cancellable("route tables", async move {
+            if tokio::time::timeout(GATHER_MAX, sender.gather(before)).await.is_err() {
+                tracing::warn!("some Ingresses were not looked at yet, the gateway begins without them");
+            }
+            sender.0.state.lock().gathering = Gathering::Over;
+            sender.publish(updates, &queue).await;
+        });
         kit.tasks().spawn_cancellable("route acknowledgements", async move { listener.listen(applied, &told).await });
         this
     }
@@ -121,9 +149,39 @@ impl Publisher {
         }
     }
 
+    /// Notes that an Ingress was looked at, whatever came of it.
+    pub(super) fn pass(&self, key: &Key) {
+        let mut state = self.0.state.lock();
+        match &mut state.gathering {
+            Gathering::Seen(seen) => {
+                seen.insert(key.clone());
+            }
+            Gathering::Missing(missing) => {
+                if missing.remove(key) && missing.is_empty() {
+                    self.0.gathered.notify_one();
+                }
+            }
+            Gathering::Over => {}
+        }
+    }
+
+    async fn gather(&self, before: impl Future<Output = Vec<Key>>) {
+        let mut missing: HashSet<Key> = before.await.into_iter().collect();
+        {
+            let mut state = self.0.state.lock();
+            if let Gathering::Seen(seen) = &state.gathering {
+                missing.retain(|key| !seen.contains(key));
+            }
+            if missing.is_empty() {
+                return;
+            }
+            state.gathering = Gathering::Missing(missing);
+        }
+        self.0.gathered.notified().await;
+    }
+
     async fn publish(&self, updates: mpsc::Sender<Update>, queue: &Queue) {
         loop {
-            self.0.changed.notified().await;
             let began = Instant::now();
             let (version, rules) = self.snapshot();
             let table = RouteTable::build(version, rules);
@@ -134,6 +192,7 @@ impl Publisher {
                 return;
             }
             tokio::time::sleep(took.saturating_mul(REST).min(REST_MAX)).await;
+            self.0.changed.notified().await;
         }
     }
 

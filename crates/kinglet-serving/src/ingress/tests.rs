@@ -78,13 +78,18 @@ struct Gateway {
 
 /// A publisher whose gateway is played by the test. Nothing here talks to an API server.
 fn gateway() -> Gateway {
+    gateway_after(Vec::new())
+}
+
+/// The same, with Ingresses that were there already.
+fn gateway_after(before: Vec<Key>) -> Gateway {
     let tasks = Tasks::new();
     let client = kube::Client::new(Nobody, "default");
     let kit = Kit::new(&Caches::new(client, tasks.clone(), Clock::system()));
     let (sender, updates) = mpsc::channel(1);
     let (applied, listener) = watch::channel(0);
     let queue = Queue::default();
-    let publisher = Publisher::start(&kit, sender, listener, queue.clone());
+    let publisher = Publisher::start(&kit, sender, listener, queue.clone(), std::future::ready(before));
     Gateway { tasks, publisher, updates, applied, queue }
 }
 
@@ -164,5 +169,21 @@ async fn a_host_has_one_owner_until_it_is_free() {
     gateway.publisher.remove(&key_of(&first));
     gateway.apply().await;
     assert_eq!(gateway.set(&second), Place::InForce);
+    gateway.tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn the_first_table_has_all_routes_of_before() {
+    let objects: Vec<Ingress> = (0..3).map(|at| ingress(&format!("i{at}"), &format!("i{at}.example.com"), json!(80), &[100])).collect();
+    let mut gateway = gateway_after(objects.iter().map(key_of).collect());
+    for object in &objects[..2] {
+        gateway.set(object);
+        gateway.publisher.pass(&key_of(object));
+        tokio::task::yield_now().await;
+    }
+    assert!(gateway.updates.try_recv().is_err(), "one is still missing");
+    // The third has nothing to serve, which is an answer, too.
+    gateway.publisher.pass(&key_of(&objects[2]));
+    assert_eq!(gateway.apply().await, 2);
     gateway.tasks.shutdown(Duration::from_secs(5)).await;
 }

@@ -163,7 +163,7 @@ fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan:
     }
     // While a Revision that worked once wakes up, slowness is no news.
     if silent && !initialized {
-        let slow = health::of_slow_pods(all(), seen.now);
+        let slow = health::of_slow_pods(all(), seen.probe.as_deref(), seen.now);
         if let Some(reach) = slow.container {
             told.container = Some(reach);
         }
@@ -196,7 +196,7 @@ fn reachability(seen: &Seen, told: &Told<'_>) -> Reachability {
     }
 }
 
-fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
+pub(super) fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
     autoscaler.status.common.condition(INITIALIZED).is_some_and(Condition::is_true)
 }
 

@@ -36,26 +36,6 @@ pub trait ResolveDigest: Send + Sync + 'static {
     fn resolve<'a>(&'a self, image: &'a str, credentials: &'a Credentials) -> BoxFuture<'a, Result<String, String>>;
 }
 
-impl ResolveDigest for kinglet_image::Images {
-    fn resolve<'a>(&'a self, image: &'a str, credentials: &'a Credentials) -> BoxFuture<'a, Result<String, String>> {
-        Box::pin(async move { self.resolve_digest(image, credentials).await.map_err(|error| words(&error)) })
-    }
-}
-
-/// An error with its causes, each said once.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut all = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !all.contains(&cause_words) {
-            all = format!("{all}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    all
-}
-
 /// The images of a Revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Known {

@@ -13,6 +13,8 @@ const DEPLOYING: &str = "Deploying";
 const QUEUE: &str = "queue-proxy";
 /// A container that runs so long without being ready is worth a word; slower starters are still not called failed.
 const SLOW_AFTER_SECONDS: i64 = 5;
+/// How often a slow one is asked again.
+const SLOW_AGAIN_SECONDS: i64 = 10;
 /// Waiting for one of these is the ordinary course of things.
 const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -54,36 +56,49 @@ pub(super) fn of_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, always_schedu
         }
         for container in containers(pod) {
             match verdict(container) {
-                Some(Verdict::Ended(reach)) => {
+                // That queue-proxy ended is the platform's business; that it cannot start keeps the Revision from working.
+                Some(Verdict::Ended(reach)) if container.name != QUEUE => {
                     findings.container.get_or_insert(reach);
                 }
+                Some(Verdict::Ended(_)) | None => {}
                 Some(Verdict::Stuck(reach)) => {
                     findings.resources.get_or_insert(reach);
                 }
-                None => {}
             }
         }
     }
     findings
 }
 
-/// What pods say that run but do not get ready: told, but not called a failure before the deadline.
-pub(super) fn of_slow_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, now: Timestamp) -> Findings {
+/// A pod that runs, is not ready, and for how many seconds it has been so.
+pub(super) fn slowest<'a>(pods: impl IntoIterator<Item = &'a Pod>, now: Timestamp) -> Option<(&'a Pod, i64)> {
+    let alive = pods.into_iter().filter(|pod| !is_deleting(*pod));
+    alive.filter_map(|pod| Some((pod, running_for(pod, now)?))).max_by_key(|(_, seconds)| *seconds)
+}
+
+/// What is said about pods that run but do not get ready: told, but not called a failure before the deadline.
+/// `probe` is what the last failed probe said, if that is known.
+pub(super) fn of_slow_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, probe: Option<&str>, now: Timestamp) -> Findings {
     let mut findings = Findings::default();
-    for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
-        let Some(running_for) = running_for(pod, now) else { continue };
-        if running_for < SLOW_AFTER_SECONDS {
-            let rest = SLOW_AFTER_SECONDS - running_for;
-            findings.again_seconds = Some(findings.again_seconds.map_or(rest, |other| other.min(rest)));
-            continue;
-        }
-        let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
-        let said = condition.and_then(|condition| condition.message.as_deref()).unwrap_or_default();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        let message = format!("Container runs but is not ready, its readiness probe has not succeeded yet{said}");
-        findings.container.get_or_insert(Reach::waiting("ContainersNotReady", message));
+    let Some((pod, running_for)) = slowest(pods, now) else { return findings };
+    if running_for < SLOW_AFTER_SECONDS {
+        findings.again_seconds = Some(SLOW_AFTER_SECONDS - running_for);
+        return findings;
     }
+    let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
+    let said = probe.or_else(|| condition?.message.as_deref()).filter(|said| !said.is_empty());
+    let message = match said {
+        Some(said) => format!("Container runs but is not ready: {said}"),
+        None => "Container runs but is not ready, its readiness probe has not succeeded yet".to_owned(),
+    };
+    findings.container = Some(Reach::waiting("ContainersNotReady", message));
+    findings.again_seconds = Some(SLOW_AGAIN_SECONDS);
     findings
+}
+
+/// The running pod whose last failed probe is worth asking for.
+pub(super) fn is_slow(running_for_seconds: i64) -> bool {
+    running_for_seconds >= SLOW_AFTER_SECONDS
 }
 
 /// How long all user containers have been running, if they are.
@@ -115,7 +130,7 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
     // An init container that ended well is done.
     let init = init.filter(|container| !matches!(&container.state, Some(ContainerState { terminated: Some(ended), .. }) if ended.exit_code == 0));
-    init.chain(user_containers(pod))
+    init.chain(status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten())
 }
 
 fn user_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kinglet_api::autoscaling::PodAutoscaler;
 use kinglet_api::caching::Image;
 use kinglet_api::config::Configs;
 use kinglet_api::names;
 use kinglet_api::serving::Revision;
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::{Kit, name_of};
 
 use super::digests::Known;
+use super::health;
 use crate::autoscale::pods;
 use crate::configs::LiveConfigs;
 
@@ -27,6 +30,8 @@ pub(super) struct Seen {
     pub(super) caches: Vec<Arc<Image>>,
     /// Its pods, by name.
     pub(super) pods: Vec<Arc<Pod>>,
+    /// What the last failed readiness probe said, if a pod has been running for long without being ready.
+    pub(super) probe: Option<String>,
     pub(super) configs: Arc<Configs>,
     pub(super) now: Timestamp,
 }
@@ -40,8 +45,28 @@ pub(super) fn observe(kit: &Kit, live: &LiveConfigs, revision: Arc<Revision>, im
         autoscaler: kit.cache::<PodAutoscaler>().get(namespace, name),
         caches: kit.cache::<Image>().by_owner(uid),
         pods: pods::of_revision(&kit.cache::<Pod>(), namespace, name),
+        probe: None,
         configs: live.get(),
         now: kit.now(),
         revision,
     }
+}
+
+/// Asks for what the last failed probe of a slow pod said. Events are not cached: they are needed here alone, and rarely.
+pub(super) async fn ask_for_probe(kit: &Kit, seen: &mut Seen) {
+    let initialized = seen.autoscaler.as_deref().is_some_and(super::decide::is_initialized);
+    let up = seen.pods.iter().any(|pod| pods::takes_requests(pod));
+    let slowest = health::slowest(seen.pods.iter().map(|pod| &**pod), seen.now);
+    let Some((pod, _)) = slowest.filter(|(_, seconds)| !initialized && !up && health::is_slow(*seconds)) else { return };
+    let path = format!(
+        "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.kind%3DPod%2CinvolvedObject.name%3D{}%2Creason%3DUnhealthy",
+        seen.revision.namespace(),
+        name_of(pod),
+    );
+    // Without an answer the pod's own condition speaks.
+    let Ok(answer) = kit.call(Method::GET, &path, None).await else { return };
+    let Ok(events) = serde_json::from_slice::<List<Event>>(&answer) else { return };
+    let readiness = |event: &&Event| event.message.as_deref().is_some_and(|message| message.contains("eadiness"));
+    let last = events.items.iter().filter(readiness).max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    seen.probe = last.and_then(|event| event.message.clone());
 }

@@ -28,6 +28,8 @@ pub(super) fn container(facts: Facts<'_>) -> Container {
     Container {
         name: NAME.to_owned(),
         image: Some(deployment.queue_sidecar_image.clone()),
+        // The image belongs to the installation; nobody wants it pulled for each pod, whatever its tag.
+        image_pull_policy: Some("IfNotPresent".to_owned()),
         ports: Some(ports(facts)),
         env: Some(environment(facts)),
         readiness_probe: Some(readiness(facts)),
