@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kinglet_api::config::Configs;
+use kinglet_api::networking::Ingress;
 use kinglet_image::Images;
 use kinglet_node::{Node, NodeHandle};
 use kinglet_process::{Clock, Tasks};
@@ -26,10 +27,12 @@ const UPDATES_MAX: usize = 4096;
 const REPORTS_MAX: usize = 4096;
 /// The image that the node knows as its own queue-proxy and never starts.
 const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
+/// A slow API server must not keep the gateway closed for ever.
+const FIRST_ROUTES_MAX: Duration = Duration::from_secs(15);
 const NODE_NAME: &str = "kinglet";
 const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Until the Node object says what it has: nothing, so that nobody is bound too early.
-const CAPACITY_UNKNOWN: kinglet_workloads::Capacity = kinglet_workloads::Capacity { cpu_millis: 0, memory_bytes: 0, pods: 0 };
+/// Building the first table takes milliseconds; this is for a machine in trouble.
+const ROUTES_MAX: Duration = Duration::from_secs(5);
 /// Labels by which the cold path looks objects up.
 const INDEXED: [&str; 4] = ["serving.knative.dev/revision", "serving.knative.dev/configuration", "networking.internal.knative.dev/serverlessservice", "kubernetes.io/service-name"];
 
@@ -71,6 +74,8 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
     let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
     let (applied, applied_in) = watch::channel(0);
+    let mut first_routes = applied_in.clone();
+    let mut applied_seen = applied_in.clone();
     let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(kinglet_dataplane::Options::default(), updates_in, reports, applied, clock.clone());
     // Outlives the deciders, so that what they say last is still applied; requests go on meanwhile.
     tasks.spawn("data plane", dataplane.run(tasks.token()));
@@ -93,7 +98,9 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     .context("starting the node")?;
     let bridge = IpAddr::V4(node.gateway_ip());
 
-    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity: CAPACITY_UNKNOWN, root_ca_pem: ca_pem, parts };
+    // Until the Node object says what it has: nothing, so that nobody is bound too early.
+    let capacity = kinglet_workloads::Capacity { cpu_millis: 0, memory_bytes: 0, pods: 0, not_started: vec![QUEUE_IMAGE.to_owned()] };
+    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity, root_ca_pem: ca_pem, parts };
     kinglet_workloads::run(&kit, workloads);
     let activator = kinglet_serving::autoscale::Activator { ip: bridge, pod: "kinglet".to_owned(), node: Some(NODE_NAME.to_owned()) };
     kinglet_serving::start(
@@ -110,7 +117,16 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
         },
     );
 
+    // A restarted gateway knows its routes before the first request, or it would answer 404 for a moment.
+    caches.wait_synced().await;
+    if !kit.cache::<Ingress>().is_empty() && tokio::time::timeout(ROUTES_MAX, applied_seen.wait_for(|version| *version > 0)).await.is_err() {
+        tracing::warn!("the routes of the last life are not in force yet");
+    }
     let inside = TcpListener::bind(SocketAddr::new(bridge, 80)).await.with_context(|| format!("listening on {bridge}:80 for requests between pods"))?;
+    // Who asks right after a restart must not be told that his host is unknown.
+    if tokio::time::timeout(FIRST_ROUTES_MAX, first_routes.wait_for(|version| *version > 0)).await.is_err() {
+        tracing::warn!("the gateway begins before its routes are known");
+    }
     gateway.serve(inside, kinglet_dataplane::Listener::ClusterLocal);
     gateway.serve(http, kinglet_dataplane::Listener::External);
     Ok(Machine { caches, configs, gateway, node, images, deciding })

@@ -61,6 +61,10 @@ fn complete(service: &Value) -> anyhow::Result<Value> {
         old: None,
     };
     admission::review(&review, &mut object, &Configs::default())?;
+    // Who made it is for the server to say.
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| !["serving.knative.dev/creator", "serving.knative.dev/lastModifier"].contains(&key.as_str()));
+    }
     Ok(object)
 }
 
