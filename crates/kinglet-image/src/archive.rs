@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::builtin::hex;
 use crate::records::ImageConfig;
 use crate::registry::LAYERS_MAX;
-use crate::ImageError;
+use crate::{ImageError, layer};
 
 /// JSON documents inside an archive.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
@@ -64,38 +64,17 @@ struct OciManifest {
 /// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
 pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageError> {
     let fail = |why: String| ImageError::Archive { path: path.to_owned(), why };
-    let mut file = File::open(path).map_err(|error| fail(error.to_string()))?;
-    let mut magic = [0_u8; 4];
-    let read = file.read(&mut magic).map_err(|error| fail(error.to_string()))?;
-    file.rewind().map_err(|error| fail(error.to_string()))?;
-    let mut archive: tar::Archive<Box<dyn Read>> = match &magic[..read] {
-        [0x1f, 0x8b, ..] => tar::Archive::new(Box::new(flate2::read::MultiGzDecoder::new(file))),
-        [0x28, 0xb5, 0x2f, 0xfd] => tar::Archive::new(Box::new(zstd::Decoder::new(file).map_err(|error| fail(error.to_string()))?)),
-        _ => tar::Archive::new(Box::new(file)),
-    };
-    archive.set_preserve_permissions(false);
-    let (mut members, mut image) = (0_u32, false);
-    for entry in archive.entries().map_err(|error| fail(error.to_string()))? {
-        let mut entry = entry.map_err(|error| fail(format!("not a tar archive, or a damaged one: {error}")))?;
-        let name = entry.path().map_err(|error| fail(error.to_string()))?.to_string_lossy().into_owned();
-        members += 1;
-        image |= matches!(name.trim_start_matches("./"), "manifest.json" | "oci-layout");
-        // A root file system shows itself early; it is not unpacked here but taken as one layer.
-        if !image && members > 4096 {
-            break;
-        }
-        let kind = entry.header().entry_type();
-        if kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link() {
-            let _ = entry.unpack_in(scratch).map_err(|error| fail(format!("{name}: {error}")))?;
-        }
+    let names = layer::names(path).map_err(|why| fail(format!("not a tar archive, or a damaged one: {why}")))?;
+    if names.is_empty() {
+        return Err(fail("it is empty".to_owned()));
     }
-    if scratch.join("manifest.json").is_file() {
-        return docker(scratch).map_err(fail);
+    let has = |name: &str| names.iter().any(|path| path == Path::new(name));
+    let (docker_save, layout) = (has("manifest.json"), has("oci-layout") && has("index.json"));
+    if !docker_save && !layout {
+        return root(path).map(|opened| vec![opened]).map_err(fail);
     }
-    if scratch.join("index.json").is_file() {
-        return oci(scratch).map_err(fail);
-    }
-    root(path).map(|opened| vec![opened]).map_err(fail)
+    layer::unpack(path, scratch).map_err(fail)?;
+    if docker_save { docker(scratch) } else { oci(scratch) }.map_err(fail)
 }
 
 fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
@@ -118,20 +97,28 @@ fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
 
 fn oci(scratch: &Path) -> Result<Vec<Opened>, String> {
     let index: OciIndex = document(scratch, "index.json")?;
-    index.manifests.iter().map(|descriptor| oci_image(scratch, descriptor, 0)).collect()
+    // Attestations lie beside the images they are about, for a platform called unknown.
+    let images: Vec<Opened> = index.manifests.iter().filter(|descriptor| fits(descriptor)).map(|descriptor| oci_image(scratch, descriptor, 0)).collect::<Result<_, _>>()?;
+    if images.is_empty() { Err(format!("no image for linux/{} in the archive", machine())) } else { Ok(images) }
+}
+
+fn machine() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+fn fits(entry: &Descriptor) -> bool {
+    entry.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == machine())
 }
 
 fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opened, String> {
-    let text = bytes(scratch, &blob(&descriptor.digest)?)?;
+    let text = verified(scratch, &descriptor.digest)?;
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     if value.get("manifests").is_some() {
         if depth > 2 {
             return Err("image indexes nested too deep".to_owned());
         }
         let index: OciIndex = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let fits = |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == machine);
-        let chosen = index.manifests.iter().find(fits).ok_or_else(|| format!("no image for linux/{machine} in the archive"))?;
+        let chosen = index.manifests.iter().find(|entry| fits(entry)).ok_or_else(|| format!("no image for linux/{} in the archive", machine()))?;
         let mut opened = oci_image(scratch, chosen, depth + 1)?;
         opened.names.extend(names(descriptor));
         opened.digest.clone_from(&descriptor.digest);
@@ -139,11 +126,15 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opene
     }
     let manifest: OciManifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
     bounded(manifest.layers.len())?;
-    let config = bytes(scratch, &blob(&manifest.config.digest)?)?;
+    let config = verified(scratch, &manifest.config.digest)?;
     let layers = manifest
         .layers
         .iter()
-        .map(|layer| Ok((layer.digest.clone(), member(scratch, &blob(&layer.digest)?)?)))
+        .map(|layer| {
+            let (digest, file) = named_layer(scratch, &blob(&layer.digest)?)?;
+            same(&layer.digest, &digest)?;
+            Ok((digest, file))
+        })
         .collect::<Result<_, String>>()?;
     Ok(Opened { names: names(descriptor), digest: descriptor.digest.clone(), config: ImageConfig::from_document(&config)?, layers })
 }
@@ -190,6 +181,17 @@ fn blob(digest: &str) -> Result<String, String> {
         Some((algorithm, hex)) if algorithm.bytes().chain(hex.bytes()).all(|byte| byte.is_ascii_alphanumeric()) => Ok(format!("blobs/{algorithm}/{hex}")),
         _ => Err(format!("{digest:?} is not a digest")),
     }
+}
+
+/// A document, which must be what its digest says: what is stored under a digest is trusted from then on.
+fn verified(scratch: &Path, digest: &str) -> Result<Vec<u8>, String> {
+    let content = bytes(scratch, &blob(digest)?)?;
+    same(digest, &format!("sha256:{}", hex(&Sha256::digest(&content))))?;
+    Ok(content)
+}
+
+fn same(said: &str, found: &str) -> Result<(), String> {
+    if said == found { Ok(()) } else { Err(format!("the content called {said} has the digest {found}")) }
 }
 
 /// Docker names layers by folder or blob; the content's own digest is what identifies them.

@@ -1,7 +1,8 @@
 //! Images that lie inside the binary: the documentation's samples, reachable as `samples.kinglet/NAME:anything`.
 
-use std::path::Path;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
@@ -61,7 +62,10 @@ impl BuiltinImage {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            std::fs::write(&path, file.bytes)?;
+            let mut out = std::fs::File::create(&path)?;
+            out.write_all(file.bytes)?;
+            // A record of it must not outlive its content when the power fails.
+            out.sync_all()?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode))?;
         }
         let tmp = target.join("tmp");

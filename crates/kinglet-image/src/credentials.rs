@@ -6,10 +6,10 @@ use std::fmt;
 use base64::Engine as _;
 use serde::Deserialize;
 
-/// User and password per registry; printed without the password.
+/// User and password per registry, or per path in one; printed without the password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    by_registry: BTreeMap<String, (String, String)>,
+    by_place: BTreeMap<String, (String, String)>,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,15 +38,18 @@ impl Credentials {
         .map_err(|error| error.to_string())?;
         for (registry, auth) in config.auths {
             if let Some(pair) = auth.pair() {
-                self.by_registry.insert(host(&registry), pair);
+                self.by_place.insert(place(&registry), pair);
             }
         }
         Ok(())
     }
 
-    /// The pair for a registry host.
-    pub fn find(&self, registry: &str) -> Option<(&str, &str)> {
-        self.by_registry.get(&host(registry)).map(|(user, password)| (user.as_str(), password.as_str()))
+    /// The pair for a repository (`host/path`): the entry with the longest path wins, as for a kubelet.
+    pub fn find(&self, repository: &str) -> Option<(&str, &str)> {
+        let wanted = place(repository);
+        let fits = |place: &&String| covers(place, &wanted);
+        let (_, (user, password)) = self.by_place.iter().filter(|(place, _)| fits(place)).max_by_key(|(place, _)| (place.matches('/').count(), place.len()))?;
+        Some((user, password))
     }
 }
 
@@ -62,19 +65,31 @@ impl Auth {
     }
 }
 
-/// `https://index.docker.io/v1/` and its kind, down to one host per registry.
-fn host(registry: &str) -> String {
+/// `https://index.docker.io/v1/` and its kind, down to one spelling of host and path.
+fn place(registry: &str) -> String {
     let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let host = bare.split('/').next().unwrap_or(bare);
-    match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-        other => other.to_owned(),
-    }
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let path = path.trim_end_matches('/');
+    let host = match host {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
+    };
+    // API versions, as docker writes them; not part of any repository.
+    if matches!(path, "" | "v1" | "v2") { host.to_owned() } else { format!("{host}/{path}") }
+}
+
+/// Same host (`*` stands for one label) and a leading part of the path.
+fn covers(place: &str, wanted: &str) -> bool {
+    let (host, path) = place.split_once('/').unwrap_or((place, ""));
+    let (wanted_host, wanted_path) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let labels = host.split('.').count() == wanted_host.split('.').count();
+    let hosts = labels && host.split('.').zip(wanted_host.split('.')).all(|(label, wanted)| label == "*" || label == wanted);
+    hosts && wanted_path.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_registry.keys()).finish()
+        f.debug_set().entries(self.by_place.keys()).finish()
     }
 }
 
@@ -87,10 +102,26 @@ mod tests {
         let mut credentials = Credentials::default();
         credentials.add_docker_config(br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dXNlcjpzZWNyZXQ="}}}"#).expect("config");
         credentials.add_docker_config(br#"{"ghcr.io":{"username":"u","password":"p"}}"#).expect("cfg");
-        assert_eq!(credentials.find("docker.io"), Some(("user", "secret")));
-        assert_eq!(credentials.find("ghcr.io"), Some(("u", "p")));
-        assert_eq!(credentials.find("quay.io"), None);
+        assert_eq!(credentials.find("docker.io/library/nginx"), Some(("user", "secret")));
+        assert_eq!(credentials.find("ghcr.io/a/b"), Some(("u", "p")));
+        assert_eq!(credentials.find("quay.io/a"), None);
         assert!(!format!("{credentials:?}").contains("secret"));
         assert!(credentials.add_docker_config(b"{").is_err());
+    }
+
+    #[test]
+    fn the_longest_path_wins() {
+        let mut credentials = Credentials::default();
+        let config = br#"{"auths":{"r.test":{"username":"all","password":""},"r.test/team":{"username":"team","password":""},"*.corp.test:5000":{"username":"corp","password":""}}}"#;
+        credentials.add_docker_config(config).expect("config");
+        for (repository, user) in [
+            ("r.test/a", Some("all")),
+            ("r.test/team/a", Some("team")),
+            ("r.test/teams/a", Some("all")),
+            ("x.corp.test:5000/a", Some("corp")),
+            ("x.y.corp.test:5000/a", None),
+        ] {
+            assert_eq!(credentials.find(repository).map(|pair| pair.0), user, "{repository}");
+        }
     }
 }

@@ -27,6 +27,14 @@ pub enum ImageError {
         /// What each source answered.
         attempts: Vec<String>,
     },
+    /// No source could say what a tag means; one line each.
+    #[error("resolving {reference}: {}", attempts.join("; "))]
+    Resolve {
+        /// As written.
+        reference: String,
+        /// What each source answered.
+        attempts: Vec<String>,
+    },
     /// registries.conf forbids it.
     #[error("image {reference} is blocked by registries.conf (prefix {prefix:?})")]
     Blocked {
@@ -55,8 +63,14 @@ pub enum ImageError {
         /// As written.
         reference: String,
     },
+    /// A sample cannot be removed.
+    #[error("image {reference} lies inside the kinglet binary and takes no room; it cannot be removed")]
+    BuiltIn {
+        /// As written.
+        reference: String,
+    },
     /// registries.conf does not parse.
-    #[error("reading registries from {path}: {why}")]
+    #[error("reading registries from {}: {why}", path.display())]
     Registries {
         /// The file.
         path: PathBuf,
@@ -64,7 +78,7 @@ pub enum ImageError {
         why: String,
     },
     /// An archive that is neither a docker nor an OCI archive.
-    #[error("reading image archive {path}: {why}")]
+    #[error("reading image archive {}: {why}", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
@@ -79,15 +93,16 @@ pub enum ImageError {
         /// Why.
         why: String,
     },
-    /// Reading or writing the store.
-    #[error("{action} {path}")]
+    /// Reading or writing the store. The cause is part of the sentence: it ends in conditions and Events, where
+    /// "no space left on device" is the news.
+    #[error("{action} {}: {cause}", path.display())]
     Store {
         /// What was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A pull that another caller started and that ended in an error.
     #[error("{0}")]
@@ -101,6 +116,8 @@ impl ImageError {
             Self::InvalidName { .. } => "InvalidImageName",
             Self::NeverPulled { .. } => "ErrImageNeverPull",
             Self::Pull { .. }
+            | Self::Resolve { .. }
+            | Self::BuiltIn { .. }
             | Self::Blocked { .. }
             | Self::NoSample { .. }
             | Self::NotHere { .. }
@@ -115,6 +132,6 @@ impl ImageError {
 
     pub(crate) fn store(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Store { action, path, source }
+        move |cause| Self::Store { action, path, cause }
     }
 }

@@ -25,6 +25,9 @@ impl ImageName {
         let parsed: Reference = reference
             .parse()
             .map_err(|why| ImageError::InvalidName { reference: reference.to_owned(), why: format!("{why}") })?;
+        if parsed.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(ImageError::InvalidName { reference: reference.to_owned(), why: "repository name must be lowercase".to_owned() });
+        }
         let registry = match parsed.registry() {
             "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
             other => other.to_owned(),

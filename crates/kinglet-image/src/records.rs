@@ -1,12 +1,12 @@
 //! What the store remembers of each image: a small JSON index beside the layer directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ImageError;
+use crate::{ImageError, ImageName};
 
 /// What an image says about starting it (OCI image configuration).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,18 +26,36 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
 }
 
+/// The part of an OCI or docker image configuration that we use; builders disagree about the rest.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    config: Option<Section>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Section {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    stop_signal: Option<String>,
+}
+
 impl ImageConfig {
     /// Takes what we use from an OCI or docker image configuration document.
     pub fn from_document(document: &[u8]) -> Result<Self, String> {
-        let parsed = oci_spec::image::ImageConfiguration::from_reader(document).map_err(|error| error.to_string())?;
-        let Some(config) = parsed.config() else { return Ok(Self::default()) };
+        let parsed: Document = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let Some(config) = parsed.config else { return Ok(Self::default()) };
         Ok(Self {
-            entrypoint: config.entrypoint().clone().unwrap_or_default(),
-            cmd: config.cmd().clone().unwrap_or_default(),
-            env: config.env().clone().unwrap_or_default(),
-            user: config.user().clone().unwrap_or_default(),
-            working_dir: config.working_dir().clone().unwrap_or_default(),
-            stop_signal: config.stop_signal().clone(),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
+            env: config.env.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
+            stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
         })
     }
 }
@@ -61,6 +79,8 @@ pub struct Index {
     pub names: BTreeMap<String, String>,
     /// Manifest digest -> image.
     pub images: BTreeMap<String, Record>,
+    /// Names given by an import: no registry knows better what they mean.
+    pub imported: BTreeSet<String>,
 }
 
 impl Index {
@@ -70,7 +90,7 @@ impl Index {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| ImageError::Store {
                 action: "parsing the image index (remove it to start with no images)",
                 path: path.to_owned(),
-                source: std::io::Error::other(error),
+                cause: std::io::Error::other(error),
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(ImageError::store("reading", path)(error)),
@@ -85,14 +105,105 @@ impl Index {
             let mut file = std::fs::File::create(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
-            std::fs::rename(&temporary, path)
+            std::fs::rename(&temporary, path)?;
+            path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
         };
         write().map_err(ImageError::store("writing", path))
     }
 
-    /// Forgets images that no name leads to.
-    pub fn drop_unnamed(&mut self) {
-        let named: std::collections::BTreeSet<&String> = self.names.values().collect();
-        self.images.retain(|digest, _| named.contains(digest));
+    /// The image that a name leads to. A digest names its image whatever repository it came from; only a sample's may
+    /// lead to another one (that of a newer binary).
+    pub fn find(&self, name: &ImageName) -> Option<(&str, &Record)> {
+        let direct = name.digest.as_ref().and_then(|digest| self.images.get_key_value(digest));
+        let (digest, record) = direct.or_else(|| self.images.get_key_value(self.names.get(&name.to_string())?))?;
+        Some((digest, record))
+    }
+
+    /// Whether adding would change nothing.
+    pub fn says(&self, names: &[String], digest: &str, record: &Record, imported: bool) -> bool {
+        let named = names.iter().all(|name| self.names.get(name).is_some_and(|held| held == digest) && self.imported.contains(name) == imported);
+        named && self.images.get(digest) == Some(record)
+    }
+
+    /// Names an image. What a name meant before stays reachable by its digest: Revisions may run it.
+    pub fn add(&mut self, names: &[String], digest: &str, record: &Record, imported: bool) {
+        self.images.insert(digest.to_owned(), record.clone());
+        for name in names {
+            if imported {
+                self.imported.insert(name.clone());
+            } else {
+                self.imported.remove(name);
+            }
+            let Some(before) = self.names.insert(name.clone(), digest.to_owned()).filter(|before| before != digest) else { continue };
+            if let Ok(parsed) = ImageName::parse(name)
+                && !self.names.values().any(|held| *held == before)
+            {
+                self.names.insert(format!("{}@{before}", parsed.repository_path()), before);
+            }
+        }
+    }
+
+    /// Forgets a name (every name of the image, for a digest), and the image when that was the last one: `None` when
+    /// there is no such name, `Some(None)` when the image stays, else its digest.
+    pub fn remove(&mut self, name: &ImageName) -> Option<Option<String>> {
+        let digest = self.find(name)?.0.to_owned();
+        if name.digest.is_some() {
+            self.names.retain(|_, held| *held != digest);
+        } else {
+            self.names.remove(&name.to_string())?;
+        }
+        let names = &self.names;
+        self.imported.retain(|name| names.contains_key(name));
+        if self.names.values().any(|held| *held == digest) {
+            return Some(None);
+        }
+        self.images.remove(&digest);
+        Some(Some(digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ImageName {
+        ImageName::parse(text).expect(text)
+    }
+
+    fn digest(letter: char) -> String {
+        format!("sha256:{}", letter.to_string().repeat(64))
+    }
+
+    #[test]
+    fn a_moved_tag_leaves_its_former_image_reachable() {
+        let mut index = Index::default();
+        let (a, b) = (digest('a'), digest('b'));
+        index.add(&["x.test/y:1".to_owned()], &a, &Record { layers: vec!["a".to_owned()], config: ImageConfig::default(), bytes: 1 }, true);
+        index.add(&["x.test/y:1".to_owned()], &b, &Record { layers: vec!["b".to_owned()], config: ImageConfig::default(), bytes: 1 }, false);
+        assert_eq!(index.find(&name("x.test/y:1")).map(|found| found.0), Some(b.as_str()));
+        assert_eq!(index.names[&format!("x.test/y@{a}")], a);
+        assert!(index.imported.is_empty());
+        assert_eq!(index.remove(&name("x.test/y:1")), Some(Some(b)));
+        assert_eq!(index.remove(&name(&format!("x.test/y@{a}"))), Some(Some(a)));
+        assert_eq!(index, Index::default());
+    }
+
+    #[test]
+    fn an_image_goes_with_its_last_name() {
+        let mut index = Index::default();
+        let record = Record { layers: Vec::new(), config: ImageConfig::default(), bytes: 0 };
+        index.add(&["x.test/y:1".to_owned(), "x.test/y:2".to_owned()], &digest('a'), &record, false);
+        assert!(index.says(&["x.test/y:1".to_owned()], &digest('a'), &record, false));
+        assert_eq!(index.remove(&name("x.test/y:1")), Some(None));
+        assert_eq!(index.remove(&name("x.test/y:1")), None);
+        assert_eq!(index.remove(&name("x.test/y:2")), Some(Some(digest('a'))));
+    }
+
+    #[test]
+    fn configurations_of_odd_builders() {
+        let config = ImageConfig::from_document(br#"{"config":{"Entrypoint":null,"Cmd":["a"],"ExposedPorts":null,"StopSignal":""},"rootfs":null}"#).expect("config");
+        assert_eq!(config, ImageConfig { cmd: vec!["a".to_owned()], ..ImageConfig::default() });
+        assert_eq!(ImageConfig::from_document(b"{}"), Ok(ImageConfig::default()));
+        assert!(ImageConfig::from_document(b"not json").is_err());
     }
 }

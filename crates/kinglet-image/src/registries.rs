@@ -12,7 +12,6 @@ pub const SAMPLES_HOST: &str = "samples.kinglet";
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct File {
-    unqualified_search_registries: Vec<String>,
     registry: Vec<Entry>,
 }
 
@@ -72,6 +71,9 @@ impl Registries {
                 return Err(format!("[[registry]] number {}: a wildcard prefix needs a location", index + 1));
             }
         }
+        for entry in &file.registry {
+            entry.check()?;
+        }
         // The longest prefix wins, whatever the order in the file.
         let mut entries = file.registry;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix().len()));
@@ -105,6 +107,25 @@ impl Registries {
 }
 
 impl Entry {
+    fn check(&self) -> Result<(), String> {
+        let places = self.location.iter().map(String::as_str).chain(self.mirror.iter().map(|mirror| mirror.location.as_str()));
+        for location in places {
+            if location.is_empty() {
+                return Err(format!("[[registry]] {:?}: a mirror has no location", self.prefix()));
+            }
+            if location.contains("://") {
+                return Err(format!("[[registry]] {:?}: location {location:?} must not have a scheme (write insecure = true for plain HTTP)", self.prefix()));
+            }
+            // Any image below it must have a name.
+            ImageName::parse(&format!("{}/x", location.trim_end_matches('/'))).map_err(|error| format!("[[registry]] {:?}: location {location:?}: {error}", self.prefix()))?;
+        }
+        let which = self.mirror.iter().filter_map(|mirror| mirror.pull_from_mirror.as_deref());
+        match which.into_iter().find(|which| !matches!(*which, "all" | "digest-only" | "tag-only")) {
+            Some(odd) => Err(format!("[[registry]] {:?}: pull-from-mirror is {odd:?}, not all, digest-only or tag-only", self.prefix())),
+            None => Ok(()),
+        }
+    }
+
     fn prefix(&self) -> &str {
         self.prefix.as_deref().or(self.location.as_deref()).unwrap_or_default()
     }
@@ -173,6 +194,14 @@ mod tests {
         assert!(error.to_string().contains("bad.test"));
         assert!(Registries::parse("[[registry]]\ninsecure=true").expect_err("neither").contains("neither prefix nor location"));
         assert!(Registries::parse("[[registry]\n").is_err());
+        for (text, wanted) in [
+            ("[[registry]]\nprefix=\"a.test\"\nlocation=\"https://b.test\"", "must not have a scheme"),
+            ("[[registry]]\nprefix=\"a.test\"\n[[registry.mirror]]\ninsecure=true", "has no location"),
+            ("[[registry]]\nprefix=\"a.test\"\n[[registry.mirror]]\nlocation=\"b.test\"\npull-from-mirror=\"often\"", "pull-from-mirror"),
+        ] {
+            let error = Registries::parse(text).expect_err(text);
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

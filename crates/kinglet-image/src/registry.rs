@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
-use oci_client::manifest::OciDescriptor;
+use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::Client;
 use tokio::io::AsyncWriteExt as _;
@@ -15,77 +16,157 @@ use crate::progress::{Progress, ProgressEvent};
 use crate::registries::Source;
 use crate::{Credentials, ImageName};
 
-/// A registry that says nothing for this long is taken for dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Compressed bytes of one layer.
 const LAYER_BYTES_MAX: u64 = 16 << 30;
+/// Bytes of an image configuration.
+const CONFIG_BYTES_MAX: usize = 4 << 20;
 /// Layers of one image (overlayfs takes 500; docker writes at most 127).
 pub(crate) const LAYERS_MAX: usize = 127;
+
+/// Patience with registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the next bytes of an answer; a registry that says nothing for this long is taken for dead.
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), read: Duration::from_secs(30) }
+    }
+}
+
+/// Why a source does not serve an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub why: String,
+    /// The registry said so itself; it was not out of reach.
+    pub answered: bool,
+}
+
+impl Refusal {
+    pub(crate) fn answer(why: String) -> Self {
+        Self { why, answered: true }
+    }
+
+    /// The registry is not to blame.
+    pub(crate) fn ours(error: impl std::fmt::Display) -> Self {
+        Self { why: error.to_string(), answered: true }
+    }
+
+    fn silence(why: String) -> Self {
+        Self { why, answered: false }
+    }
+}
 
 /// What a manifest names.
 pub(crate) struct Manifest {
     /// Of the manifest the reference led to (the list's, if it was a list).
     pub digest: String,
     /// Image configuration document.
-    pub config: String,
+    pub config: Vec<u8>,
     /// Bottom first, as the manifest has them.
     pub layers: Vec<OciDescriptor>,
 }
 
-/// The protocols worth trying, in order.
-fn clients(insecure: bool) -> Vec<Client> {
-    let config = |protocol, accept_invalid_certificates| ClientConfig {
-        protocol,
-        accept_invalid_certificates,
-        read_timeout: Some(READ_TIMEOUT),
-        connect_timeout: Some(CONNECT_TIMEOUT),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+fn client(scheme: Scheme, insecure: bool, timeouts: Timeouts) -> Client {
+    kinglet_process::tls::install_provider();
+    Client::new(ClientConfig {
+        protocol: if scheme == Scheme::Http { ClientProtocol::Http } else { ClientProtocol::Https },
+        accept_invalid_certificates: insecure,
+        read_timeout: Some(timeouts.read),
+        connect_timeout: Some(timeouts.connect),
         user_agent: concat!("kinglet/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
-    };
-    if insecure {
-        vec![Client::new(config(ClientProtocol::Http, false)), Client::new(config(ClientProtocol::Https, true))]
-    } else {
-        vec![Client::new(config(ClientProtocol::Https, false))]
+    })
+}
+
+/// What a client was asked. Boxed, because an async closure's future is not known to be `Send` for every client.
+type Asked<T> = BoxFuture<'static, Result<T, OciDistributionError>>;
+
+/// Asks over TLS; an insecure source over plain HTTP first, and over TLS when that is not what it speaks.
+async fn ask<T>(source: &Source, timeouts: Timeouts, question: impl Fn(Client) -> Asked<T>) -> Result<(Client, T), Refusal> {
+    let schemes: &[Scheme] = if source.insecure { &[Scheme::Http, Scheme::Https] } else { &[Scheme::Https] };
+    // The library asks for a token, for a list and for a manifest, each with the read timeout.
+    let patience = timeouts.connect + timeouts.read;
+    let mut refusal = None;
+    for &scheme in schemes {
+        let client = client(scheme, source.insecure, timeouts);
+        let error = match tokio::time::timeout(patience, question(client.clone())).await {
+            Ok(Ok(answer)) => return Ok((client, answer)),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(Refusal::silence(format!("the registry did not answer within {} s", patience.as_secs_f32()))),
+        };
+        if let OciDistributionError::RequestError(request) = &error
+            && request.is_timeout()
+        {
+            return Err(Refusal::silence(format!("the registry did not answer in time: {}", say(&error))));
+        }
+        let speaks_tls = scheme == Scheme::Http && matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::ServerError { code: 400, .. });
+        let answered = !matches!(error, OciDistributionError::RequestError(_));
+        let this = Refusal { why: say(&error), answered };
+        if !speaks_tls {
+            // TLS was only a second guess: what plain HTTP met says more, unless TLS got an answer.
+            return Err(refusal.filter(|_| !this.answered).unwrap_or(this));
+        }
+        refusal = Some(this);
     }
+    Err(refusal.unwrap_or_else(|| Refusal::silence("nothing was asked".to_owned())))
 }
 
 fn auth(name: &ImageName, credentials: &Credentials) -> RegistryAuth {
     credentials
-        .find(&name.registry)
+        .find(&name.repository_path())
         .map_or(RegistryAuth::Anonymous, |(user, password)| RegistryAuth::Basic(user.to_owned(), password.to_owned()))
 }
 
 /// The digest a reference leads to.
-pub(crate) async fn digest(source: &Source, credentials: &Credentials) -> Result<String, String> {
-    let mut last = String::new();
-    for client in clients(source.insecure) {
-        match client.fetch_manifest_digest(&source.name.wire(), &auth(&source.name, credentials)).await {
-            Ok(digest) => return Ok(digest),
-            Err(error) => last = say(&error),
-        }
-    }
-    Err(last)
+pub(crate) async fn digest(source: &Source, credentials: &Credentials, timeouts: Timeouts) -> Result<String, Refusal> {
+    let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
+    let question = move |client: Client| -> Asked<String> {
+        let (wire, auth) = (wire.clone(), auth.clone());
+        async move { client.fetch_manifest_digest(&wire, &auth).await }.boxed()
+    };
+    let (_, digest) = ask(source, timeouts, question).await?;
+    Ok(digest)
 }
 
 /// Reads manifest and configuration, and answers with the client that could.
-pub(crate) async fn manifest(source: &Source, credentials: &Credentials) -> Result<(Client, Manifest), String> {
-    let mut last = String::new();
-    let wire = source.name.wire();
-    let auth = auth(&source.name, credentials);
-    for client in clients(source.insecure) {
-        match client.pull_manifest_and_config_and_list_digest(&wire, &auth).await {
-            Ok((manifest, digest, config, list_digest)) => {
-                if manifest.layers.len() > LAYERS_MAX {
-                    return Err(format!("the image has {} layers, more than {LAYERS_MAX}", manifest.layers.len()));
-                }
-                let digest = list_digest.unwrap_or(digest);
-                return Ok((client, Manifest { digest, config, layers: manifest.layers }));
-            }
-            Err(error) => last = say(&error),
+pub(crate) async fn manifest(source: &Source, credentials: &Credentials, timeouts: Timeouts) -> Result<(Client, Manifest), Refusal> {
+    let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
+    let question = move |client: Client| -> Asked<(OciImageManifest, String, Option<String>)> {
+        let (wire, auth) = (wire.clone(), auth.clone());
+        async move { client.pull_image_manifest_and_list_digest(&wire, &auth).await }.boxed()
+    };
+    let (client, (manifest, digest, list_digest)) = ask(source, timeouts, question).await?;
+    if manifest.layers.len() > LAYERS_MAX {
+        return Err(Refusal::answer(format!("the image has {} layers, more than {LAYERS_MAX}", manifest.layers.len())));
+    }
+    if let Some(odd) = manifest.layers.iter().find(|layer| !layer.media_type.contains(".tar") || layer.media_type.contains("encrypted")) {
+        return Err(Refusal::answer(format!("layer {} has the type {:?}: this is not a container image, or one we cannot read", odd.digest, odd.media_type)));
+    }
+    let config = config(&client, &source.name, &manifest.config).await?;
+    Ok((client, Manifest { digest: list_digest.unwrap_or(digest), config, layers: manifest.layers }))
+}
+
+async fn config(client: &Client, name: &ImageName, descriptor: &OciDescriptor) -> Result<Vec<u8>, Refusal> {
+    let mut stream = client.pull_blob_stream(&name.wire(), descriptor).await.map_err(|error| Refusal::answer(format!("the image configuration: {}", say(&error))))?.stream;
+    let mut document = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        document.extend_from_slice(&chunk.map_err(|error| Refusal::answer(format!("the image configuration: {}", causes(&error))))?);
+        if document.len() > CONFIG_BYTES_MAX {
+            return Err(Refusal::answer(format!("the image configuration is larger than {CONFIG_BYTES_MAX} bytes")));
         }
     }
-    Err(last)
+    Ok(document)
 }
 
 /// Downloads one layer into a file; the library checks its digest on the way.
@@ -95,27 +176,43 @@ pub(crate) async fn layer(
     descriptor: &OciDescriptor,
     file: &Path,
     progress: &Progress,
-) -> Result<(), String> {
-    let stream = client.pull_blob_stream(&name.wire(), descriptor).await.map_err(|error| say(&error))?;
+) -> Result<(), Refusal> {
+    let broken = |why: String| Refusal::silence(format!("downloading layer {}: {why}", descriptor.digest));
+    let writing = |error: std::io::Error| Refusal::ours(format!("writing {}: {error}", file.display()));
+    let stream = client.pull_blob_stream(&name.wire(), descriptor).await.map_err(|error| broken(say(&error)))?;
     let bytes_total = stream.content_length.unwrap_or(u64::try_from(descriptor.size).unwrap_or(0));
     progress.tell(ProgressEvent::LayerStarted { layer: descriptor.digest.clone(), bytes_total });
     let mut stream = stream.stream;
-    let mut out = tokio::fs::File::create(file).await.map_err(|error| format!("writing {}: {error}", file.display()))?;
+    let mut out = tokio::fs::File::create(file).await.map_err(writing)?;
     let mut bytes = 0_u64;
     let mut told = 0_u64;
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| format!("downloading layer {}: {error}", descriptor.digest))?;
+        let chunk = chunk.map_err(|error| broken(causes(&error)))?;
         bytes += chunk.len() as u64;
         if bytes > LAYER_BYTES_MAX {
-            return Err(format!("layer {} is larger than {LAYER_BYTES_MAX} bytes", descriptor.digest));
+            return Err(broken(format!("it is larger than {LAYER_BYTES_MAX} bytes")));
         }
-        out.write_all(&chunk).await.map_err(|error| format!("writing {}: {error}", file.display()))?;
+        out.write_all(&chunk).await.map_err(writing)?;
         if bytes - told >= 1 << 20 {
             told = bytes;
             progress.tell(ProgressEvent::LayerBytes { layer: descriptor.digest.clone(), bytes });
         }
     }
-    out.flush().await.map_err(|error| format!("writing {}: {error}", file.display()))
+    out.flush().await.map_err(writing)
+}
+
+/// An error with its causes: a transport error's own text is only "error sending request".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// A registry's answer in one readable line.
@@ -134,18 +231,6 @@ fn say(error: &OciDistributionError) -> String {
             "not authorized (does the Pod have imagePullSecrets for this registry?)".to_owned()
         }
         OciDistributionError::ServerError { code, message, .. } => format!("the registry answered {code} {message}").trim_end().to_owned(),
-        other => {
-            // A transport error's own text is only "error sending request": the causes say which.
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text = format!("{text}: {cause_text}");
-                }
-                source = cause.source();
-            }
-            text
-        }
+        other => causes(other),
     }
 }
