@@ -33,6 +33,8 @@ pub struct Capacity {
     pub memory_bytes: i64,
     /// Pods at a time.
     pub pods: i64,
+    /// Prefixes of images that the node does not start (the queue-proxy): their requests count for nothing.
+    pub not_started: Vec<String>,
 }
 
 struct Binder {
@@ -67,7 +69,7 @@ impl Binder {
         let released = match change {
             Change::Applied { new, .. } if !pods::is_terminal(new) => {
                 if let Some(node) = pods::node_of(new) {
-                    self.ledger.take(&key_of(&**new), node, fit::request(new));
+                    self.ledger.take(&key_of(&**new), node, fit::request(new, &self.capacity.not_started));
                     self.waiting.lock().remove(&key_of(&**new));
                 }
                 false
@@ -98,6 +100,7 @@ async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Faul
         node: node.as_deref(),
         allocatable: fit::allocatable(node.as_deref(), &binder.capacity),
         taken: binder.ledger.taken(&binder.node_name),
+        not_started: &binder.capacity.not_started,
     };
     match fit::fit(&pod, &seen) {
         Ok(()) => bind(&kit, &binder, &pod, &key).await,
@@ -111,7 +114,7 @@ async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Faul
 async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, Fault> {
     let node = &binder.node_name;
     // Taken at once, so that the next Pod does not count on the same room; given back if the binding fails.
-    binder.ledger.take(key, node, fit::request(pod));
+    binder.ledger.take(key, node, fit::request(pod, &binder.capacity.not_started));
     let body = json!({
         "apiVersion": "v1",
         "kind": "Binding",

@@ -57,14 +57,19 @@ impl Resources {
 }
 
 /// What a Pod asks for: the sum of its containers, at least what any init container needs alone, plus its overhead.
-pub(super) fn request(pod: &Pod) -> Resources {
+/// Containers whose image begins with one of `not_started` take nothing: the node answers for them.
+pub(super) fn request(pod: &Pod, not_started: &[String]) -> Resources {
     let Some(spec) = &pod.spec else { return Resources { pods: 1, ..Resources::default() } };
     let of = |container: &Container| {
         let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         requests.map(Resources::of).unwrap_or_default()
     };
     let mut total = Resources::default();
-    for container in &spec.containers {
+    let answered = |container: &&Container| {
+        let image = container.image.as_deref().unwrap_or_default();
+        not_started.iter().any(|prefix| image.starts_with(prefix))
+    };
+    for container in spec.containers.iter().filter(|container| !answered(container)) {
         total.add(&of(container), 1);
     }
     let mut sidecars = Resources::default();
@@ -113,6 +118,7 @@ pub(super) struct NodeSeen<'a> {
     pub(super) node: Option<&'a Node>,
     pub(super) allocatable: Resources,
     pub(super) taken: Resources,
+    pub(super) not_started: &'a [String],
 }
 
 /// Why a Pod does not fit the node.
@@ -153,7 +159,7 @@ pub(super) fn fit(pod: &Pod, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
     if !selected(&spec, seen) {
         return alone("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
-    room(&request(pod), seen)
+    room(&request(pod, seen.not_started), seen)
 }
 
 fn room(request: &Resources, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
@@ -259,9 +265,9 @@ mod tests {
     }
 
     fn try_fit(pod: &Pod, node: Option<&Node>, taken_cpu: i64) -> Result<(), String> {
-        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 1 << 30, pods: 10 };
+        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 1 << 30, pods: 10, not_started: Vec::new() };
         let taken = Resources { cpu_millis: taken_cpu, pods: 1, ..Resources::default() };
-        let seen = NodeSeen { name: "n", node, allocatable: allocatable(node, &capacity), taken };
+        let seen = NodeSeen { name: "n", node, allocatable: allocatable(node, &capacity), taken, not_started: &capacity.not_started };
         fit(pod, &seen).map_err(|misfit| misfit.message())
     }
 
@@ -314,6 +320,16 @@ mod tests {
             ],
             "containers": [{"name": "a", "resources": requests("300m")}, {"name": "b", "resources": requests("300m")}]
         }));
-        assert_eq!(request(&pod).cpu_millis, 900);
+        assert_eq!(request(&pod, &[]).cpu_millis, 900);
+    }
+
+    #[test]
+    fn what_the_node_does_not_start_takes_nothing() {
+        let pod = pod(json!({"containers": [
+            {"name": "user-container", "image": "hello", "resources": {"requests": {"cpu": "100m"}}},
+            {"name": "queue-proxy", "image": "samples.kinglet/queue-proxy:latest", "resources": {"requests": {"cpu": "25m"}}}
+        ]}));
+        assert_eq!(request(&pod, &["samples.kinglet/queue-proxy".to_owned()]).cpu_millis, 100);
+        assert_eq!(request(&pod, &[]).cpu_millis, 125);
     }
 }

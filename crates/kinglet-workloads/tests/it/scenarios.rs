@@ -72,7 +72,7 @@ impl Run {
     fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
         let tasks = Tasks::new();
         let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
-        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 4 << 30, pods: 110 };
+        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 4 << 30, pods: 110, not_started: Vec::new() };
         let options = Options { node_name: "node1".into(), capacity, root_ca_pem: Some("PEM".into()), parts };
         kinglet_workloads::run(&kit, options);
         super::fake_node::start(&kit);
