@@ -1,0 +1,16 @@
+//! The store against a small registry on loopback, archives, samples, restarts.
+
+#[path = "it/archives.rs"]
+mod archives;
+#[path = "it/content.rs"]
+mod content;
+#[path = "it/pulls.rs"]
+mod pulls;
+#[path = "it/refusals.rs"]
+mod refusals;
+#[path = "it/registry.rs"]
+mod registry;
+#[path = "it/samples.rs"]
+mod samples;
+#[path = "it/store.rs"]
+mod store;
