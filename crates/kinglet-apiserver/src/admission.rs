@@ -49,6 +49,8 @@ pub struct Denied {
     pub code: u16,
     /// The whole sentence, including a prefix like `admission webhook "…" denied the request: `.
     pub message: String,
+    /// Warnings that go to the client with it.
+    pub warnings: Vec<String>,
 }
 
 /// Defaults and rules. Both calls may return warnings for the client.

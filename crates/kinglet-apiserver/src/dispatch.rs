@@ -10,10 +10,10 @@ use crate::accept::{self, Form};
 use crate::auth::rights;
 use crate::body::{Answer, Body, refusal, warn};
 use crate::identity::{Identity, Origin};
-use crate::kinds::Kind;
+use crate::kinds::{Builtin, Kind};
 use crate::path::{self, Place, Query, Target};
 use crate::server::Core;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 use crate::{discovery, read, remove, review, subresources, watch, write};
 
 /// One request for a resource.
@@ -28,6 +28,9 @@ pub(crate) struct Call<'a> {
     pub(crate) agent: String,
     pub(crate) body: Bytes,
     pub(crate) warnings: Vec<String>,
+    /// What strict decoding has found so far.
+    pub(crate) found: Vec<String>,
+    pub(crate) verb: &'static str,
 }
 
 impl Call<'_> {
@@ -108,13 +111,18 @@ async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, 
     if let Some(status) = refuse_subresource(&place) {
         return Err(status);
     }
-    if kind.namespaced && place.namespace.is_empty() && (!place.name.is_empty() || matches!(verb, "create")) {
-        return Err(Status::no_such_path());
-    }
-    for value in query.all("dryRun") {
-        if value != "All" {
-            return Err(Status::bad_request(format!("Invalid value: \"{value}\": supported values: \"All\"")));
+    if kind.namespaced && place.namespace.is_empty() && !kind.review {
+        if !place.name.is_empty() {
+            return Err(Status::no_such_path());
         }
+        if verb == "create" {
+            return Err(Status::method_not_allowed());
+        }
+    }
+    let dry: Vec<&str> = query.all("dryRun").collect();
+    if dry.iter().any(|value| *value != "All") {
+        let cause = Cause::unsupported("dryRun", &serde_json::json!(dry), &["All"]);
+        return Err(Status::invalid("meta.k8s.io", options_kind(verb), "", &[cause]));
     }
     let form = if matches!(verb, "get" | "list" | "watch") && place.subresource.is_empty() {
         accept::form(&parts.headers)?
@@ -125,12 +133,27 @@ async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, 
     let content_type = header_text(header::CONTENT_TYPE);
     let agent = header_text(header::USER_AGENT);
     let mut call =
-        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new() };
-    let mut response = handle(&mut call, verb).await?;
+        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new(), found: Vec::new(), verb };
+    // Warnings go with refusals, too.
+    let mut response = handle(&mut call, verb).await.unwrap_or_else(|status| refusal(&status));
+    if call.kind.is(Builtin::Endpoints) && !call.in_process() {
+        call.warnings.insert(0, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
+    }
     if !call.warnings.is_empty() {
         warn(&mut response, &call.warnings);
     }
     Ok(response)
+}
+
+/// The name of the options that a verb takes.
+pub(crate) fn options_kind(verb: &str) -> &'static str {
+    match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        "delete" | "deletecollection" => "DeleteOptions",
+        _ => "ListOptions",
+    }
 }
 
 async fn handle(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {

@@ -43,6 +43,10 @@ async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&pa
     prepare_create(call, &mut object);
     check_namespace(call, object::name(&object))?;
     rules::shape(call, &mut object)?;
+    // What admission adds belongs to nobody.
+    if !tracked {
+        ownership::track(call, None, &mut object);
+    }
     if call.kind.is(Builtin::Pod) {
         builtin::pods::await_account(call, &object).await;
     }
@@ -73,18 +77,14 @@ async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&pa
         }
         admit(call, Operation::Create, &mut object, None, false)?;
         builtin::claim(call, &mut object)?;
-        let mut owned = object.clone();
-        if !tracked {
-            ownership::track(call, None, &mut owned);
-        }
-        match store(call, &owned, None).await {
+        match store(call, &object, None).await {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
             Err(status) => {
                 builtin::unclaim(call, &object);
                 return Err(status);
             }
             Ok(stored) => {
-                after(call, None, Some(&owned));
+                after(call, None, Some(&object));
                 return Ok(stored);
             }
         }
@@ -193,7 +193,8 @@ pub(crate) fn admit(
             call.warnings.extend(warnings);
             Ok(())
         }
-        Err(Denied { code, message }) => {
+        Err(Denied { code, message, warnings }) => {
+            call.warnings.extend(warnings);
             let reason = match code {
                 400 => "BadRequest",
                 403 => "Forbidden",
@@ -228,7 +229,7 @@ pub(crate) async fn update(call: &mut Call<'_>) -> Result<Answer, Status> {
     };
     if blank(at(&object, &["metadata", "resourceVersion"])) && call.kind.builtin.is_none() {
         let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
-        return Err(Status::invalid(&call.kind.group, &call.kind.kind, &call.place.name, &[cause]));
+        return Err(Status::invalid(&call.kind.group, &call.kind.plural, &call.place.name, &[cause]));
     }
     let old = present::object(&call.kind, &entry.value);
     let stored = replace(call, &entry, &old, object, None).await?;
@@ -294,9 +295,12 @@ pub(crate) async fn replace(
     }
     prepare_update(call, &mut object, old);
     if call.place.subresource.is_empty() || call.kind.builtin.is_none() {
-        rules::shape(call, &mut object)?;
+        rules::shape(call, &mut object).map_err(|status| patch.map_or(status.clone(), |_| as_invalid(call, status)))?;
     }
     restrict(call, &mut object, old);
+    if patch.is_none_or(|patch| !patch.tracks()) {
+        ownership::track(call, Some(old), &mut object);
+    }
     builtin::on_update(call, &mut object, old)?;
     admit(call, Operation::Update, &mut object, Some(old), true)?;
     if call.kind.is(Builtin::CustomResourceDefinition) && call.place.subresource.is_empty() {
@@ -309,9 +313,6 @@ pub(crate) async fn replace(
         return Err(Status::invalid(&group, &call.kind.kind, &name, &causes));
     }
     admit(call, Operation::Update, &mut object, Some(old), false)?;
-    if patch.is_none_or(|patch| !patch.tracks()) {
-        ownership::track(call, Some(old), &mut object);
-    }
     object::set_revision(&mut object, entry.modified);
     if object == *old {
         return Ok(entry.value.clone());
@@ -322,6 +323,17 @@ pub(crate) async fn replace(
     let stored = store(call, &object, Some((entry, old))).await?;
     after(call, Some(old), Some(&object));
     Ok(stored)
+}
+
+/// A patch whose result has the wrong types is an invalid object, not a malformed request.
+fn as_invalid(call: &Call<'_>, status: Status) -> Status {
+    match status.message.split_once(": json: ") {
+        Some((_, why)) if status.code == 400 => {
+            let cause = Cause { field: "patch".to_owned(), reason: "FieldValueInvalid", message: format!("Invalid value: json: {why}") };
+            Status::invalid(&call.kind.group, &call.kind.kind, &call.place.name, &[cause])
+        }
+        _ => status,
+    }
 }
 
 /// What an update may not touch.

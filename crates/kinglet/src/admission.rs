@@ -52,5 +52,5 @@ impl Admission for Rules {
 }
 
 fn denied(rejection: Rejection) -> Denied {
-    Denied { code: rejection.code, message: rejection.message }
+    Denied { code: rejection.code, message: rejection.message, warnings: rejection.warnings }
 }

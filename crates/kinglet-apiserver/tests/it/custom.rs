@@ -113,7 +113,7 @@ impl Admission for Rules {
             request.object["metadata"]["annotations"]["creator"] = request.user.name.clone().into();
         }
         if request.name == "cuckoo" {
-            return Err(Denied { code: 400, message: "admission webhook \"rules\" denied the request: no cuckoos".to_owned() });
+            return Err(Denied { code: 400, message: "admission webhook \"rules\" denied the request: no cuckoos".to_owned(), warnings: vec!["cuckoos are loud".to_owned()] });
         }
         Ok(vec!["birds are fragile".to_owned()])
     }
