@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::dispatch::Call;
 use crate::kinds::Builtin;
-use crate::object::{self, child, default, fields, meta, text};
+use crate::object::{self, child, default, fields, text};
 use crate::quota;
 use crate::status::Status;
 
@@ -22,8 +22,6 @@ use crate::status::Status;
 pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), Status> {
     match call.kind.builtin {
         Some(Builtin::Namespace) => {
-            let name = object::name(object).to_owned();
-            label_namespace(object, &name);
             child(fields(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));
             child(fields(object), "status").insert("phase".to_owned(), "Active".into());
         }
@@ -40,6 +38,10 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
             let status = quota::status(call.core, object);
             fields(object).insert("status".to_owned(), status);
         }
+        Some(Builtin::PodDisruptionBudget) => {
+            let status = json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+            fields(object).insert("status".to_owned(), status);
+        }
         _ => {}
     }
     Ok(())
@@ -49,8 +51,6 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
 pub(crate) fn on_update(call: &mut Call<'_>, object: &mut Value, old: &Value) -> Result<(), Status> {
     match call.kind.builtin {
         Some(Builtin::Namespace) if call.place.subresource.is_empty() => {
-            let name = object::name(old).to_owned();
-            label_namespace(object, &name);
             // Only `/finalize` may change these.
             match object::at(old, &["spec", "finalizers"]) {
                 Some(list) => child(fields(object), "spec").insert("finalizers".to_owned(), list.clone()),
@@ -87,13 +87,6 @@ pub(crate) fn after(call: &Call<'_>, old: Option<&Value>, new: Option<&Value>) {
         (Some(Builtin::Pod), _, _) => quota::recount(call.core, &call.place.namespace),
         _ => {}
     }
-}
-
-fn label_namespace(object: &mut Value, name: &str) {
-    if name.is_empty() {
-        return;
-    }
-    child(meta(object), "labels").insert("kubernetes.io/metadata.name".to_owned(), name.into());
 }
 
 /// `stringData` is only a way of writing `data`.

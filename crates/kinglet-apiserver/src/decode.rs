@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::body;
-use crate::dispatch::Call;
+use crate::dispatch::{Call, options_kind};
 use crate::object::{self, text};
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
@@ -25,9 +25,10 @@ pub(crate) fn strictness(call: &Call<'_>) -> Result<Strictness, Status> {
         "" if call.in_process() => Ok(Strictness::Ignore),
         "" | "Warn" => Ok(Strictness::Warn),
         "Strict" => Ok(Strictness::Strict),
-        other => Err(Status::bad_request(format!(
-            "fieldValidation: Unsupported value: \"{other}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        other => {
+            let cause = Cause::unsupported("fieldValidation", &other.into(), &["", "Ignore", "Strict", "Warn"]);
+            Err(Status::invalid("meta.k8s.io", options_kind(call.verb), "", &[cause]))
+        }
     }
 }
 
@@ -37,8 +38,8 @@ pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
     match media.as_str() {
         "" | "application/json" | "application/yaml" | "application/x-yaml" => {
             let strictness = strictness(call)?;
-            let (value, duplicates) = parse(&call.body, strictness)?;
-            note(call, strictness, duplicates)?;
+            let (value, duplicates) = parse(&call.body, strictness).map_err(|why| unrecognized(call, &why))?;
+            call.found = duplicates;
             Ok(value)
         }
         "application/vnd.kubernetes.protobuf" => {
@@ -54,7 +55,7 @@ pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
 /// Reads JSON, or YAML if it is not; with the paths of keys that are there twice.
 pub(crate) fn parse(bytes: &Bytes, strictness: Strictness) -> Result<(Value, Vec<String>), Status> {
     if bytes.is_empty() {
-        return Err(Status::bad_request("the request body is empty: an object was expected"));
+        return Err(Status::bad_request("couldn't get version/kind; json parse error: unexpected end of JSON input"));
     }
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'{') {
@@ -84,8 +85,24 @@ fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
     }
 }
 
+fn unrecognized(call: &Call<'_>, why: &Status) -> Status {
+    const SHOWN_MAX: usize = 40;
+    let body = String::from_utf8_lossy(&call.body);
+    let shown: String = if body.is_empty() { "<empty>".to_owned() } else { body.chars().take(SHOWN_MAX).collect() };
+    let more = if body.chars().count() > SHOWN_MAX { " ..." } else { "" };
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {} ({shown}{more})", call.kind.kind, why.message))
+}
+
+/// Warns of, or refuses, what strict decoding has found by now.
+pub(crate) fn settle(call: &mut Call<'_>, unknown: Vec<String>) -> Result<(), Status> {
+    let mut found = std::mem::take(&mut call.found);
+    found.extend(unknown);
+    let strictness = strictness(call)?;
+    note(call, strictness, found)
+}
+
 /// Warns of, or refuses, what strict decoding found.
-pub(crate) fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<String>) -> Result<(), Status> {
+fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<String>) -> Result<(), Status> {
     match strictness {
         Strictness::Ignore => Ok(()),
         Strictness::Warn => {
@@ -96,11 +113,8 @@ pub(crate) fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<Strin
         Strictness::Strict => {
             let kind = &call.kind;
             let list = found.join(", ");
-            Err(Status::bad_request(if kind.builtin.is_some() {
-                format!("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {list}", kind.kind, kind.version, kind.kind)
-            } else {
-                format!("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {list}", kind.kind, kind.version, kind.kind)
-            }))
+            let (name, version) = (&kind.kind, &kind.version);
+            Err(Status::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: strict decoding error: {list}")))
         }
     }
 }
@@ -113,16 +127,30 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
     let kind = &call.kind;
     let expected = kind.api_version();
     let (version, name) = (text(object, &["apiVersion"]).to_owned(), text(object, &["kind"]).to_owned());
+    if kind.builtin.is_none() && !call.in_process() && (version.is_empty() || name.is_empty()) {
+        let missing = if name.is_empty() { "Kind" } else { "apiVersion" };
+        let why = Status::bad_request(format!("Object '{missing}' is missing in '{}'", String::from_utf8_lossy(&call.body)));
+        return Err(unrecognized(call, &why));
+    }
     if (!version.is_empty() && version != expected) || (!name.is_empty() && name != kind.kind) {
-        let (group_version, given) = (if version.is_empty() { expected.clone() } else { version }, name);
-        return Err(Status::bad_request(if given == kind.kind {
-            format!("the API version in the data ({group_version}) does not match the expected API version ({expected})")
-        } else if kind.builtin.is_some() {
-            let (_, short) = group_version.rsplit_once('/').unwrap_or(("", &group_version));
-            format!("{given} in version \"{short}\" cannot be handled as a {}: converting ({group_version}.{given}) to ({expected}.{}): unknown conversion", kind.kind, kind.kind)
-        } else {
-            format!("the kind in the data ({given}) does not match the expected kind ({expected}, Kind={})", kind.kind)
-        }));
+        let (version, given) = (if version.is_empty() { expected.clone() } else { version }, name);
+        let (_, short) = version.rsplit_once('/').unwrap_or(("", &version));
+        if kind.builtin.is_some() {
+            let home = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or("") };
+            let why = if version == expected {
+                format!("converting ({short}.{given}) to ({home}.{}): unknown conversion", kind.kind)
+            } else {
+                format!("no kind \"{given}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:110\"")
+            };
+            return Err(Status::bad_request(format!("{given} in version \"{short}\" cannot be handled as a {}: {why}", kind.kind)));
+        }
+        if version != expected {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({expected})"
+            )));
+        }
+        let cause = Cause::invalid("kind", &given.as_str().into(), &format!("must be {}", kind.kind));
+        return Err(Status::invalid(&kind.group, &given, object::name(object), &[cause]));
     }
     let fields = object::fields(object);
     fields.insert("apiVersion".to_owned(), expected.into());
@@ -136,30 +164,43 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
     let metadata = object::meta(object);
     // Typed clients of Go send their zero values.
     metadata.retain(|_, value| !value.is_null());
-    for (key, is_right) in [
-        ("name", Value::is_string as fn(&Value) -> bool),
-        ("generateName", Value::is_string),
-        ("namespace", Value::is_string),
-        ("uid", Value::is_string),
-        ("resourceVersion", Value::is_string),
-        ("labels", is_texts),
-        ("annotations", is_texts),
-        ("finalizers", Value::is_array),
-        ("ownerReferences", Value::is_array),
+    for (key, is_right, go) in [
+        ("name", Value::is_string as fn(&Value) -> bool, "string"),
+        ("generateName", Value::is_string, "string"),
+        ("namespace", Value::is_string, "string"),
+        ("uid", Value::is_string, "types.UID"),
+        ("resourceVersion", Value::is_string, "string"),
+        ("labels", Value::is_object, "map[string]string"),
+        ("annotations", Value::is_object, "map[string]string"),
+        ("finalizers", Value::is_array, "[]string"),
+        ("ownerReferences", Value::is_array, "[]v1.OwnerReference"),
     ] {
-        if metadata.get(key).is_some_and(|value| !is_right(value)) {
-            let what = if is_right(&Value::String(String::new())) { "a string" } else if key.ends_with('s') && (key == "labels" || key == "annotations") { "a map of strings" } else { "a list" };
+        let Some(value) = metadata.get(key) else { continue };
+        let wrong = match value {
+            value if !is_right(value) => Some((value, go)),
+            Value::Object(fields) => fields.values().find(|value| !value.is_string()).map(|value| (value, "string")),
+            _ => None,
+        };
+        if let Some((value, go)) = wrong {
+            let (name, version) = (&kind.kind, &kind.version);
             return Err(Status::bad_request(format!(
-                "{} in version \"{}\" cannot be handled as a {}: metadata.{key}: must be {what}",
-                kind.kind, kind.version, kind.kind
+                "{name} in version \"{version}\" cannot be handled as a {name}: json: cannot unmarshal {} into Go struct field ObjectMeta.metadata.{key} of type {go}",
+                json_type(value)
             )));
         }
     }
     Ok(())
 }
 
-fn is_texts(value: &Value) -> bool {
-    value.as_object().is_some_and(|fields| fields.values().all(Value::is_string))
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// Namespace and name of path and object must agree; fills in the namespace.

@@ -26,16 +26,21 @@ pub(crate) fn answer(core: &Arc<Core>, target: &Target, parts: &Parts) -> Result
     let registry = core.registry.load_full();
     match target {
         Target::Group(group) => {
-            let versions = registry.groups.get(group).filter(|_| !group.is_empty()).ok_or_else(Status::no_such_path)?;
+            let Some(versions) = registry.groups.get(group).filter(|_| !group.is_empty()) else { return Ok(nothing()) };
             Ok(plain(&group_value(group, versions, true)))
         }
         Target::GroupVersion(group, version) => {
-            let found = registry.version(group, version).ok_or_else(Status::no_such_path)?;
+            let Some(found) = registry.version(group, version) else { return Ok(nothing()) };
             Ok(plain(&resources(&api_version(group, version), found)))
         }
         Target::Other(path) => other(core, &registry, path, parts),
         Target::Resource(_) => Err(Status::no_such_path()),
     }
+}
+
+/// What Go's multiplexer says of a path that nobody registered.
+fn nothing() -> Answer {
+    text(404, "404 page not found\n")
 }
 
 fn plain(value: &Value) -> Answer {

@@ -17,9 +17,10 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
-use crate::auth::tokens;
+use crate::auth::{rights, tokens};
 use crate::body::refusal;
 use crate::identity::{Identity, Who};
+use crate::path::Place;
 use crate::server::{ApiServer, ApiService, Core};
 use crate::status::Status;
 
@@ -85,7 +86,7 @@ async fn connection(
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
     let from_certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(certificate_identity).map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
-        let who = identify(&core, from_certificate.as_ref(), &request);
+        let who = identify(&core, from_certificate.as_ref(), &request).and_then(|who| impersonate(&core, who, &request));
         let core = Arc::clone(&core);
         async move {
             match who {
@@ -126,6 +127,43 @@ fn identify(core: &Core, certificate: Option<&Who>, request: &Request<Incoming>)
         return Ok(Arc::new(Identity::anonymous()));
     }
     Err(Status::unauthorized())
+}
+
+/// `kubectl --as`: somebody who may, acts as somebody else.
+fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who, Status> {
+    let headers = request.headers();
+    let all = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let (users, groups) = (all("impersonate-user"), all("impersonate-group"));
+    if users.is_empty() && groups.is_empty() {
+        return Ok(who);
+    }
+    let Some(name) = users.into_iter().next() else {
+        return Err(Status::bad_request("requested impersonation of groups without impersonating a user"));
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let target = |resource: &str, namespace: &str, name: &str| Place {
+        version: "v1".to_owned(),
+        resource: resource.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        ..Place::default()
+    };
+    match account {
+        Some((namespace, account)) => rights::check(core, &who, "impersonate", &target("serviceaccounts", namespace, account))?,
+        None => rights::check(core, &who, "impersonate", &target("users", "", &name))?,
+    }
+    for group in &groups {
+        rights::check(core, &who, "impersonate", &target("groups", "", group))?;
+    }
+    let mut groups = groups;
+    if let Some((namespace, _)) = account
+        && groups.is_empty()
+    {
+        groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    }
+    Ok(Arc::new(Identity::remote(&name, groups)))
 }
 
 /// CN and O of a certificate that rustls has verified.

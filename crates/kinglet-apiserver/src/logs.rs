@@ -44,7 +44,7 @@ pub trait PodLogs: Send + Sync + 'static {
 /// Reads the parameters and picks the container as kubectl expects it.
 pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> {
     let name = text(pod, &["metadata", "name"]);
-    let names: Vec<&str> = ["containers", "initContainers"]
+    let names: Vec<&str> = ["initContainers", "containers"]
         .iter()
         .flat_map(|list| items(pod, &["spec", list]))
         .map(|container| text(container, &["name"]))
@@ -57,7 +57,7 @@ pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> 
             if !main.contains(&chosen) {
                 return Err(Status::bad_request(format!(
                     "a container name must be specified for pod {name}, choose one of: [{}]",
-                    main.join(" ")
+                    names.join(" ")
                 )));
             }
             chosen.to_owned()

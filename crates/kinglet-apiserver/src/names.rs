@@ -38,7 +38,11 @@ fn is_label(text: &str, letter_first: bool) -> bool {
 
 /// What is wrong with a DNS label.
 pub(crate) fn label(text: &str) -> Option<String> {
-    length(text, LABEL_MAX).or_else(|| (!is_label(text, false)).then(|| LABEL_TEXT.to_owned()))
+    length(text, LABEL_MAX).or_else(|| match () {
+        () if is_label(text, false) => None,
+        () if subdomain(text).is_none() => Some("must not contain dots".to_owned()),
+        () => Some(LABEL_TEXT.to_owned()),
+    })
 }
 
 /// What is wrong with a DNS-1035 label.

@@ -8,7 +8,8 @@ use crate::decode;
 use crate::dispatch::Call;
 use crate::ownership;
 use crate::patch::{self, PatchError};
-use crate::status::Status;
+use crate::object::text;
+use crate::status::{Cause, Status};
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 const ACCEPTED_BUILTIN: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -27,11 +28,8 @@ pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
     let media = call.content_type.split(';').next().unwrap_or("").trim().to_owned();
     let force = call.query.flag("force");
     if media != "application/apply-patch+yaml" && force {
-        return Err(Status::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-        ));
+        let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
     }
     match media.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(parse(&call.body)?)),
@@ -40,15 +38,12 @@ pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
         "application/apply-patch+yaml" | "application/apply-patch+json" => {
             let manager = call.query.get("fieldManager").to_owned();
             if manager.is_empty() {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                ));
+                let cause = Cause::required("fieldManager", "is required for apply patch");
+                return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
             }
             let strictness = decode::strictness(call)?;
             let (object, duplicates) = decode::parse(&call.body, strictness)?;
-            decode::note(call, strictness, duplicates)?;
+            call.found = duplicates;
             Ok(Patch::Apply { object, manager, force })
         }
         _ => Err(Status::unsupported_media_type(if call.kind.builtin.is_some() { ACCEPTED_BUILTIN } else { ACCEPTED })),
@@ -83,17 +78,22 @@ impl Patch {
         match (self, old) {
             (Self::Apply { object, manager, force }, old) => {
                 let mut applied = object.clone();
+                let (version, name) = (text(&applied, &["apiVersion"]), text(&applied, &["kind"]));
+                if version != call.kind.api_version() || name != call.kind.kind {
+                    let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+                    return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={name}")));
+                }
                 decode::check_kind(call, &mut applied)?;
                 decode::check_place(call, &mut applied)?;
                 if applied.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
                     return Err(Status::bad_request("metadata.managedFields must be nil"));
                 }
-                server_side(call, old, &applied, manager, *force)
+                server_side(call, old, object, manager, *force)
             }
             (_, None) => Err(call.not_found(&call.place.name)),
             (Self::Json(patch), Some(old)) => {
                 let mut object = old.clone();
-                patch::json(&mut object, patch).map_err(|error| refusal(call, &error))?;
+                patch::json(&mut object, patch).map_err(|error| refusal(&error))?;
                 Ok(object)
             }
             (Self::Merge(patch), Some(old)) => {
@@ -102,7 +102,7 @@ impl Patch {
                 Ok(object)
             }
             (Self::Strategic(patch), Some(old)) => {
-                patch::strategic(&kind.group, &kind.version, &kind.kind, old, patch).map_err(|error| refusal(call, &error))
+                patch::strategic(&kind.group, &kind.version, &kind.kind, old, patch).map_err(|error| refusal(&error))
             }
         }
     }
@@ -127,16 +127,10 @@ fn server_side(call: &Call<'_>, old: Option<&Value>, applied: &Value, manager: &
     })
 }
 
-fn refusal(call: &Call<'_>, error: &PatchError) -> Status {
+fn refusal(error: &PatchError) -> Status {
     match error {
         PatchError::Malformed(message) => Status::bad_request(message.clone()),
-        PatchError::DoesNotFit(message) => {
-            let mut status = Status::new(422, "Invalid", "the server rejected our request due to an error in our request");
-            status.details = Status::invalid(&call.kind.group, &call.kind.kind, &call.place.name, &[]).details;
-            status.details.insert("causes".to_owned(), json!([{"message": message}]));
-            status.message = format!("{}: {message}", status.message);
-            status
-        }
+        PatchError::DoesNotFit(message) => Status::new(422, "Invalid", message.clone()),
         PatchError::Unsupported => Status::unsupported_media_type(ACCEPTED),
     }
 }

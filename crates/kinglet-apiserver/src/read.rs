@@ -9,7 +9,7 @@ use crate::body::{Answer, json_bytes};
 use crate::dispatch::Call;
 use crate::present::Presenter;
 use crate::selector::Selector;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 /// Objects looked at in one go while a selector is applied.
 const CHUNK: usize = 1000;
@@ -29,13 +29,18 @@ fn fresh_enough(call: &Call<'_>) -> Result<u64, Status> {
     if asked > current { Err(Status::future_revision(asked, current)) } else { Ok(asked) }
 }
 
+/// Wrong list options.
+pub(crate) fn list_options(cause: &Cause) -> Status {
+    Status::invalid("meta.k8s.io", "ListOptions", "", std::slice::from_ref(cause))
+}
+
 /// Reads a `resourceVersion`; empty is 0.
 pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
     if text.is_empty() {
         return Ok(0);
     }
     text.parse().map_err(|_| {
-        Status::bad_request(format!("Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+        Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"))
     })
 }
 
@@ -57,7 +62,7 @@ impl Continue {
     }
 
     fn decode(text: &str, prefix: &str) -> Result<Self, Status> {
-        let wrong = || Status::bad_request("continue key is not valid");
+        let wrong = || Status::bad_request("invalid continue token: continue key is not valid");
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| wrong())?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         let after = token["start"].as_str().ok_or_else(wrong)?.to_owned();
@@ -75,24 +80,31 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
         "" => 0,
         text => match text.parse::<i64>() {
             Ok(number) => usize::try_from(number.max(0)).unwrap_or(usize::MAX),
-            Err(_) => return Err(Status::bad_request(format!("limit: Invalid value: \"{text}\": must be a number"))),
+            Err(_) => return Err(Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
         },
     };
     let asked = fresh_enough(call)?;
     let matching = call.query.get("resourceVersionMatch");
     let (at, after) = match call.query.get("continue") {
         "" => match matching {
+            "" => (None, None),
+            _ if call.query.get("resourceVersion").is_empty() => {
+                return Err(list_options(&Cause::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                )));
+            }
             "Exact" if asked == 0 => {
-                return Err(Status::bad_request(
-                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-                ));
+                return Err(list_options(&Cause::forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                )));
             }
             "Exact" => (Some(asked), None),
-            "" | "NotOlderThan" => (None, None),
+            "NotOlderThan" => (None, None),
             other => {
-                return Err(Status::bad_request(format!(
-                    "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-                )));
+                let cause = Cause::unsupported("resourceVersionMatch", &other.into(), &["Exact", "NotOlderThan", ""]);
+                return Err(list_options(&cause));
             }
         },
         _ if asked > 0 => {

@@ -12,7 +12,7 @@ use crate::kinds::Builtin;
 use crate::object::{self, Template, meta, number, text};
 use crate::present::{self, Presenter};
 use crate::read;
-use crate::status::{Status, deleted};
+use crate::status::{Cause, Status, deleted};
 use crate::{crd, write};
 
 const ORPHAN: &str = "orphan";
@@ -53,20 +53,13 @@ pub(crate) fn wish(call: &mut Call<'_>) -> Result<Wish, Status> {
         ("", Some(orphan)) => Some(if orphan { "Orphan" } else { "Background" }.to_owned()),
         ("Orphan" | "Background" | "Foreground", None) => Some(propagation.to_owned()),
         ("Orphan" | "Background" | "Foreground", Some(_)) => {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and propagationPolicy cannot be both set",
-            ));
+            let value = Value::from(propagation);
+            let cause = Cause::invalid("propagationPolicy", &value, "orphanDependents and deletionPropagation cannot be both set");
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
         }
         (other, _) => {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \"Orphan\""
-                ),
-            ));
+            let cause = Cause::unsupported("propagationPolicy", &other.into(), &["Foreground", "Background", "Orphan", "nil"]);
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
         }
     };
     let some = |path: &[&str]| Some(text(&options, path).to_owned()).filter(|value| !value.is_empty());
@@ -182,7 +175,11 @@ async fn attempt(call: &mut Call<'_>, name: &str, entry: &Entry, wish: &Wish) ->
         if wish.dry_run {
             return Ok(Outcome::Gone(entry.value.clone()));
         }
-        return erase(call, entry, &old).await.map(Outcome::Gone);
+        let mut last = old.clone();
+        if object::is_deleting(&old) && call.kind.is(Builtin::Pod) {
+            meta(&mut last).insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        }
+        return erase(call, entry, &last).await.map(Outcome::Gone);
     }
     if new == old || wish.dry_run {
         return Ok(Outcome::Waits(Bytes::from(new.to_string())));

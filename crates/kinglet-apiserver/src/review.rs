@@ -28,7 +28,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
         _ => access(call, call.who, &object),
     };
     object::fields(&mut object).insert("status".to_owned(), status);
-    object::meta(&mut object).insert("creationTimestamp".to_owned(), Value::Null);
+    object::meta(&mut object);
     Ok(answer(201, &object))
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::builtin::defaults;
 use crate::builtin::quantity::Quantity;
-use crate::decode::{self, Strictness};
+use crate::decode;
 use crate::dispatch::Call;
 use crate::kinds::Builtin;
 use crate::names;
@@ -28,16 +28,12 @@ pub(crate) fn shape(call: &mut Call<'_>, object: &mut Value) -> Result<(), Statu
                 Status::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {error}"))
             })?;
             let unknown = schema::prune_builtin(group, version, name, object);
-            let strictness = decode::strictness(call)?;
-            decode::note(call, strictness, unknown)?;
+            decode::settle(call, unknown)?;
         }
         defaults::fill(&kind, object);
     } else if let Some(schema) = &kind.schema {
         let unknown = schema.prune(object);
-        let strictness = decode::strictness(call)?;
-        if strictness != Strictness::Ignore {
-            decode::note(call, strictness, unknown)?;
-        }
+        decode::settle(call, unknown)?;
         schema.default_in_place(object);
     }
     Ok(())
@@ -155,9 +151,6 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let spec = &object["spec"];
     let kind = text(spec, &["type"]);
-    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        causes.push(Cause::unsupported("spec.type", &kind.into(), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]));
-    }
     if kind == "ExternalName" {
         let name = text(spec, &["externalName"]);
         if name.is_empty() {
@@ -203,6 +196,9 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         }
     }
     names::check_labels(spec.get("selector"), "spec.selector", causes);
+    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
+        causes.push(Cause::unsupported("spec.type", &kind.into(), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]));
+    }
     if let Some(old) = old {
         let (now, before) = (text(spec, &["clusterIP"]), text(&old["spec"], &["clusterIP"]));
         if !before.is_empty() && text(&old["spec"], &["type"]) != "ExternalName" && kind != "ExternalName" && now != before {
@@ -309,7 +305,11 @@ fn endpoints(object: &Value, causes: &mut Vec<Cause>) {
                 ip(&address["ip"], format!("{path}.{name}[{at}].ip"), causes);
             }
         }
-        for (at, port) in items(subset, &["ports"]).iter().enumerate() {
+        let ports = items(subset, &["ports"]);
+        for (at, port) in ports.iter().enumerate() {
+            if ports.len() > 1 && text(port, &["name"]).is_empty() {
+                causes.push(Cause::required(format!("{path}.ports[{at}].name"), ""));
+            }
             port_number(port.get("port"), &format!("{path}.ports[{at}].port"), causes);
         }
     }

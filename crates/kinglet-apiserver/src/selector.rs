@@ -62,16 +62,11 @@ impl Selector {
         let fields = parse_fields(fields).map_err(Status::bad_request)?;
         for term in &fields {
             if !is_selectable(kind, &term.field) {
-                let why = if kind.builtin.is_some() && !generic_message(kind) {
+                return Err(Status::bad_request(if kind.builtin.is_some() && !generic_message(kind) {
                     format!("\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", term.field)
                 } else {
                     format!("field label not supported: {}", term.field)
-                };
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{}/{}, Resource={}\" that match label selector \"\", field selector \"{}={}\": {why}",
-                    kind.group, kind.version, kind.plural, term.field, term.value
-                )
-                .replace("Unable to find \"/", "Unable to find \"/")));
+                }));
             }
         }
         Ok(Self { labels, fields })
@@ -266,6 +261,9 @@ fn parse_requirement(term: &str) -> Result<Requirement, String> {
     }
     for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some((key, value)) = term.split_once(operator) {
+            if value.contains('=') {
+                return Err("found '=', expected: identifier".to_owned());
+            }
             let values = vec![value.trim().to_owned()];
             return make(key, if equal { Test::In(values) } else { Test::NotIn(values) });
         }
@@ -279,8 +277,8 @@ fn parse_requirement(term: &str) -> Result<Requirement, String> {
             return make(key, if greater { Test::Greater(bound) } else { Test::Less(bound) });
         }
     }
-    if term.contains(char::is_whitespace) {
-        return Err(format!("found '{term}', expected: in, notin, =, ==, !=, gt, lt"));
+    if let Some(second) = term.split_whitespace().nth(1) {
+        return Err(format!("found '{second}', expected: in, notin, =, ==, !=, gt, lt"));
     }
     make(term, Test::Exists)
 }

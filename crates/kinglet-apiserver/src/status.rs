@@ -226,7 +226,8 @@ impl Status {
         if !self.reason.is_empty() {
             out["reason"] = self.reason.clone().into();
         }
-        if !self.details.is_empty() {
+        let bare = matches!(self.reason.as_str(), "MethodNotAllowed" | "NotAcceptable" | "UnsupportedMediaType") || self.reason == "NotFound";
+        if !self.details.is_empty() || bare {
             out["details"] = Value::Object(self.details.clone());
         }
         out

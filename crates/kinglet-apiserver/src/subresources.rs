@@ -170,8 +170,7 @@ async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
     let body = decode::value(call)?;
     let node = text(&body, &["target", "name"]).to_owned();
     if node.is_empty() {
-        let cause = Cause::required("target.name", "");
-        return Err(Status::invalid("", "Binding", &call.place.name, &[cause]));
+        return Err(Status::new(500, "", "target.name: Required value"));
     }
     let (entry, old) = current(call)?;
     let name = call.place.name.clone();
@@ -193,10 +192,7 @@ async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
     let status = child(fields(&mut new), "status");
     let mut conditions: Vec<Value> = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     conditions.retain(|condition| text(condition, &["type"]) != "PodScheduled");
-    let generation = number(&old, &["metadata", "generation"]).unwrap_or(1);
-    conditions.push(json!({
-        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now, "observedGeneration": generation,
-    }));
+    conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
     status.insert("conditions".to_owned(), conditions.into());
     write::put_raw(call, &entry, &old, &new).await?;
     Ok(answer_json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
@@ -204,7 +200,7 @@ async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
 
 async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
     let body = decode::value(call)?;
-    let (_, pod) = current(call)?;
+    let (entry, pod) = current(call)?;
     if let Some(budget) = blocking_budget(call, &pod) {
         let mut status = Status::too_many("Cannot evict pod as it would violate the pod's disruption budget.", 10);
         status.details.remove("retryAfterSeconds");
@@ -213,6 +209,18 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
             json!([{"reason": "DisruptionBudget", "message": format!("The disruption budget {budget} does not allow the pod to go now")}]),
         );
         return Err(status);
+    }
+    if !call.dry_run() && !object::is_deleting(&pod) {
+        let mut marked = pod.clone();
+        let status = child(fields(&mut marked), "status");
+        let mut conditions: Vec<Value> = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        conditions.retain(|condition| text(condition, &["type"]) != "DisruptionTarget");
+        conditions.push(json!({
+            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null, "lastTransitionTime": call.core.now(),
+            "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        }));
+        status.insert("conditions".to_owned(), conditions.into());
+        write::put_raw(call, &entry, &pod, &marked).await?;
     }
     let options = body.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     call.body = Bytes::from(options.to_string());
@@ -288,6 +296,7 @@ fn token(call: &mut Call<'_>) -> Result<Answer, Status> {
     let spec = child(root, "spec");
     spec.insert("audiences".to_owned(), audiences);
     spec.insert("expirationSeconds".to_owned(), seconds.into());
+    spec.entry("boundObjectRef").or_insert(Value::Null);
     root.insert(
         "status".to_owned(),
         json!({"token": signed, "expirationTimestamp": end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}),
@@ -295,6 +304,7 @@ fn token(call: &mut Call<'_>) -> Result<Answer, Status> {
     let metadata = child(root, "metadata");
     metadata.insert("name".to_owned(), name.into());
     metadata.insert("namespace".to_owned(), namespace.into());
+    metadata.insert("uid".to_owned(), call.core.uuid().into());
     metadata.insert("creationTimestamp".to_owned(), call.core.now().into());
     Ok(answer_json(201, &request))
 }

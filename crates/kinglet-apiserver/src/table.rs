@@ -126,10 +126,7 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
         ("number", Value::Number(number)) => Value::Number(number.clone()),
         ("boolean", Value::Bool(flag)) => Value::Bool(*flag),
         ("integer" | "number" | "boolean", _) => Value::Null,
-        _ => {
-            let texts: Vec<String> = found.iter().map(|value| shown(value)).collect();
-            texts.join(" ").into()
-        }
+        _ => shown(first).into(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::present::Presenter;
 use crate::read;
 use crate::selector::Selector;
 use crate::server::Core;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 /// As often as the Kubernetes API server tells idle watchers how far they are.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -49,14 +49,16 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
     match (initial, matching) {
         (None, "") | (Some(_), "NotOlderThan") => {}
         (None, _) => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ));
+            return Err(read::list_options(&Cause::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )));
         }
         (Some(_), _) => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
+            return Err(read::list_options(&Cause::forbidden(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )));
         }
     }
     let current = core.store.revision();

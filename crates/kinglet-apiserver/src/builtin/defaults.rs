@@ -10,6 +10,19 @@ type Fields = Map<String, Value>;
 /// Fills in an object of a built-in kind. Doing it twice changes nothing.
 pub(crate) fn fill(kind: &Kind, object: &mut Value) {
     match kind.builtin {
+        Some(Builtin::Namespace) => {
+            let name = crate::object::name(object).to_owned();
+            if !name.is_empty() {
+                child(crate::object::meta(object), "labels").insert("kubernetes.io/metadata.name".to_owned(), name.into());
+            }
+        }
+        Some(Builtin::Event) => {
+            let root = fields(object);
+            root.entry("eventTime").or_insert(Value::Null);
+            let reporter = if root.contains_key("regarding") { "reportingController" } else { "reportingComponent" };
+            default(root, reporter, "");
+            default(root, "reportingInstance", "");
+        }
         Some(Builtin::Pod) => {
             let spec = child(fields(object), "spec");
             default(spec, "enableServiceLinks", true);
@@ -31,16 +44,9 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             template(spec);
         }
         Some(Builtin::ReplicaSet) => {
-            let labels = object.pointer("/spec/template/metadata/labels").cloned();
             let spec = child(fields(object), "spec");
             default(spec, "replicas", 1);
             template(spec);
-            let metadata = crate::object::meta(object);
-            if blank(metadata.get("labels"))
-                && let Some(labels) = labels
-            {
-                metadata.insert("labels".to_owned(), labels);
-            }
         }
         Some(Builtin::Service) => service(child(fields(object), "spec")),
         Some(Builtin::Endpoints) => {
@@ -58,7 +64,13 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
         Some(Builtin::CustomResourceDefinition) => crate::crd::default(object),
         Some(Builtin::Secret) => default_text(fields(object), "type", "Opaque"),
         Some(Builtin::Node) => {
-            child(fields(object), "spec");
+            let root = fields(object);
+            child(root, "spec");
+            if let Some(status) = root.get_mut("status").and_then(Value::as_object_mut)
+                && let Some(capacity) = status.get("capacity").cloned()
+            {
+                default(status, "allocatable", capacity);
+            }
         }
         Some(Builtin::HorizontalPodAutoscaler) => default(child(fields(object), "spec"), "minReplicas", 1),
         Some(Builtin::PriorityClass) => default_text(fields(object), "preemptionPolicy", "PreemptLowerPriority"),

@@ -39,13 +39,14 @@ pub(crate) async fn await_account(call: &Call<'_>, pod: &Value) {
 pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> {
     let account = account_name(pod).to_owned();
     let namespace = call.place.namespace.clone();
+    let shown = match object::name(pod) {
+        "" => text(pod, &["metadata", "generateName"]),
+        name => name,
+    }
+    .to_owned();
     let Some(entry) = call.core.store.get(&format!("core/serviceaccounts/{namespace}/{account}")) else {
-        let shown = match object::name(pod) {
-            "" => text(pod, &["metadata", "generateName"]),
-            name => name,
-        };
         let why = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
-        return Err(Status::forbidden("", "pods", shown, &why));
+        return Err(Status::forbidden("", "pods", &shown, &why));
     };
     let account_object: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
     let mounts = at(pod, &["spec", "automountServiceAccountToken"])
@@ -65,7 +66,7 @@ pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> 
         mount_token(spec, &call.core.suffix());
     }
     tolerate(spec);
-    prioritize(call, spec)?;
+    prioritize(call, spec, &shown)?;
     let class = quality(pod);
     fields(pod).insert("status".to_owned(), json!({"phase": "Pending", "qosClass": class}));
     Ok(())
@@ -120,7 +121,7 @@ fn tolerate(spec: &mut Map<String, Value>) {
     }
 }
 
-fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>) -> Result<(), Status> {
+fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>, pod: &str) -> Result<(), Status> {
     let class = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or("").to_owned();
     let (mut value, mut policy) = (json!(0), json!("PreemptLowerPriority"));
     if !class.is_empty() {
@@ -133,7 +134,7 @@ fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>) -> Result<(), Stat
             }),
         };
         let Some((number, own)) = known else {
-            return Err(Status::forbidden("", "pods", "", &format!("no PriorityClass with name {class} was found")));
+            return Err(Status::forbidden("", "pods", pod, &format!("no PriorityClass with name {class} was found")));
         };
         value = number;
         policy = own.unwrap_or(policy);

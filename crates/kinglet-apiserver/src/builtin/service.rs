@@ -48,7 +48,7 @@ pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> 
             };
             let Some(ip) = address(service) else { return invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)") };
             if ip[..2] != network {
-                return invalid(&format!("failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}.{}.0.0/16", network[0], network[1]));
+                return invalid(&format!("failed to allocate IP {wanted}: the provided network does not match the current range"));
             }
             let free = call.dry_run() || call.core.addresses.lock().insert(ip);
             if !free {

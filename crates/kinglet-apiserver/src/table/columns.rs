@@ -15,7 +15,7 @@ pub(crate) fn of(builtin: Builtin) -> Set {
             ("IP", S, 1), ("Node", S, 1), ("Nominated Node", S, 1), ("Readiness Gates", S, 1),
         ],
         Builtin::Deployment => &[
-            ("Name", S, 0), ("Ready", S, 0), ("Up-to-date", I, 0), ("Available", I, 0), ("Age", S, 0),
+            ("Name", S, 0), ("Ready", S, 0), ("Up-to-date", S, 0), ("Available", S, 0), ("Age", S, 0),
             ("Containers", S, 1), ("Images", S, 1), ("Selector", S, 1),
         ],
         Builtin::ReplicaSet => &[

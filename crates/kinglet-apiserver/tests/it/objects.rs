@@ -218,7 +218,7 @@ async fn a_dry_run_leaves_nothing() {
     assert_eq!(kit.get(&format!("{MAPS}/a")).await.body["data"]["k"], "v");
     assert_eq!(kit.delete(&format!("{MAPS}/a?dryRun=All")).await.code, 200);
     assert_eq!(kit.get(&format!("{MAPS}/a")).await.code, 200);
-    assert_eq!(kit.post(&format!("{MAPS}?dryRun=Some"), config_map("b")).await.code, 400);
+    assert_eq!(kit.post(&format!("{MAPS}?dryRun=Some"), config_map("b")).await.code, 422);
 }
 
 #[tokio::test]

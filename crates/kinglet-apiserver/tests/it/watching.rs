@@ -122,5 +122,5 @@ async fn one_object_can_be_watched_by_name() {
     let mut lines = Lines::open(&kit, &format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db&timeoutSeconds=5"), PLAIN).await;
     lines.expect("ADDED", "b").await;
     let refused = kit.get(&format!("{MAPS}?watch=1&resourceVersionMatch=Exact&resourceVersion=1")).await;
-    assert_eq!(refused.code, 400);
+    assert_eq!(refused.code, 422);
 }
