@@ -67,6 +67,8 @@ pub(crate) struct Member {
     pub(crate) started: Option<bool>,
     /// Readiness probe: `None` without one.
     pub(crate) passed: Option<bool>,
+    /// What its probes complain about, while they do.
+    pub(crate) complaint: Option<String>,
 }
 
 impl Member {
@@ -85,6 +87,7 @@ impl Member {
             last: None,
             started: container.startup_probe.as_ref().map(|_| false),
             passed: container.readiness_probe.as_ref().map(|_| false),
+            complaint: None,
         }
     }
 

@@ -123,7 +123,12 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
     let readiness = match done {
         Some(reason) => (false, Some(reason), None),
         None if unready.is_empty() => (true, None, None),
-        None => (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]", names(unready)))),
+        None => {
+            // More than a kubelet says: what the probe heard, so that nobody has to look for Events.
+            let why = unready.iter().filter(|member| member.is_running()).find_map(|member| member.complaint.clone());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]{why}", names(unready))))
+        }
     };
     let incomplete: Vec<&Member> =
         seen.members.iter().filter(|member| matches!(member.role, Role::Init | Role::Sidecar) && !is_initialized(&[member])).collect();
@@ -351,6 +356,9 @@ mod tests {
         let waiting = of(&seen(&pod, &members));
         assert_eq!(waiting.phase.as_deref(), Some("Running"));
         assert_eq!(ready(&waiting), ("False".to_owned(), Some("containers with unready status: [queue-proxy]".to_owned())));
+        members[1].complaint = Some("Readiness probe failed: refused".to_owned());
+        let complaining = of(&seen(&pod, &members));
+        assert_eq!(ready(&complaining).1.as_deref(), Some("containers with unready status: [queue-proxy]: Readiness probe failed: refused"));
         members[1].passed = Some(true);
         let status = of(&seen(&pod, &members));
         assert_eq!(ready(&status).0, "True");

@@ -200,8 +200,10 @@ impl Worker {
                         self.take(message);
                     }
                 }
-                changed = self.signal.changed() => {
+                changed = self.signal.changed(), if !self.gone => {
+                    // Nobody is there to say more: another pod has this one's name.
                     if changed.is_err() {
+                        self.gone = true;
                         self.begin_stop(Duration::ZERO, true);
                     }
                 }
@@ -344,6 +346,7 @@ impl Worker {
         member.image_id.clone_from(&image.digest);
         member.container_id = container_id(uid(&self.pod), &member.name, attempt);
         member.failures = 0;
+        member.complaint = None;
         member.started = member.started.map(|_| false);
         member.passed = if member.role == Role::Proxy { member.passed } else { member.passed.map(|_| false) };
         let name = member.name.clone();
@@ -478,6 +481,10 @@ impl Worker {
             Finding::Complaint(purpose, message) => {
                 if self.stopping.is_none() {
                     let text = format!("{} probe failed: {message}", purpose.name());
+                    if self.members[index].complaint.as_ref() != Some(&text) {
+                        self.members[index].complaint = Some(text.clone());
+                        self.report_soon();
+                    }
                     self.shared.event(&self.pod, Some(&name), Severity::Warning, "Unhealthy", text);
                 }
             }
@@ -506,6 +513,9 @@ impl Worker {
         let member = &mut self.members[index];
         let attempt = member.attempt;
         tracing::debug!(pod = self.pod.metadata.name, container = member.name, ?purpose, ?verdict, message, "probe");
+        if verdict == Verdict::Passed {
+            member.complaint = None;
+        }
         match (purpose, verdict) {
             (Purpose::Readiness, verdict) => {
                 let draining = self.stopping.is_some() && member.role == Role::Proxy;
@@ -612,6 +622,7 @@ impl Worker {
                 probe.cancel();
                 for proxy in self.members.iter_mut().filter(|member| member.role == Role::Proxy) {
                     proxy.passed = Some(false);
+                    proxy.complaint = None;
                     proxy.attempt += 1;
                 }
                 self.watch_proxy();
