@@ -28,7 +28,8 @@ async fn work(query: &str) -> Result<String, String> {
         done.push_str(&format!("Allocated {megabytes} Mb of memory.\n"));
     }
     if let Some(limit) = number(query, "prime", PRIME_MAX)? {
-        match largest_prime(limit) {
+        // Beside the one thread that serves, so that others are answered meanwhile.
+        match tokio::task::spawn_blocking(move || largest_prime(limit)).await.map_err(|error| error.to_string())? {
             Some(prime) => done.push_str(&format!("The largest prime less than {limit} is {prime}.\n")),
             None => done.push_str(&format!("There are no primes smaller than {limit}.\n")),
         }

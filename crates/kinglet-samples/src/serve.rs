@@ -54,13 +54,14 @@ async fn accept(name: Rc<str>) -> Result<(), String> {
         Ok(text) => text.parse().map_err(|_| format!("PORT is {text:?}, which is no port number"))?,
         Err(_) => 8080,
     };
+    // Before anybody can know that we run: the kernel drops signals to process 1 that it has no handler for.
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let listener = match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind(("0.0.0.0", port)).await.map_err(|error| format!("listening on port {port}: {error}"))?,
     };
     eprintln!("{name}: listening on port {port}");
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     loop {
         let stream = tokio::select! {
