@@ -1,5 +1,7 @@
 //! Watching, reconciling and writing against a scripted API server: what a real one does only on bad days.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic, and its tables read best as they are")]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

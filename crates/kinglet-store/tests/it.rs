@@ -1,5 +1,7 @@
 //! The store from outside: against a model, over crashes, with a full disk.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic; helpers of tests are not seen as tests")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,7 @@
 //! Chores of the project: `cargo xtask NAME`.
 
+#![expect(clippy::print_stdout, reason = "chores report on standard output")]
+
 mod bench;
 mod compare;
 mod crash;
