@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 pub mod configs;
 mod metadata;
 mod outcome;
+mod unadmitted;
 
 pub mod configuration;
 pub mod gc;
@@ -65,10 +66,10 @@ pub fn start(kit: &Kit, options: Options) {
     autoscale::start(kit, live.clone(), autoscale::Options { activators }, reports);
     revision::start(kit, live.clone(), digests);
     route::start(kit, live.clone(), cluster_domain.into());
-    configuration::start(kit);
+    configuration::start(kit, live.clone());
     labeler::start(kit);
-    gc::start(kit, live);
-    service::start(kit);
+    gc::start(kit, live.clone());
+    service::start(kit, live);
 }
 
 /// A moment as Knative's annotations hold it: RFC 3339, UTC, whole seconds.

@@ -14,22 +14,26 @@ mod tests;
 use kinglet_api::serving::{Configuration, Revision, Route, Service};
 use kinglet_reconcile::{Controller, Kit, Next, is_deleting};
 
+use crate::configs::LiveConfigs;
+
 /// Keys worked on at a time: twenty Services at once must not queue behind two.
 const WORKERS: usize = 4;
 
 /// Starts the controller.
-pub fn start(kit: &Kit) {
+pub fn start(kit: &Kit, live: LiveConfigs) {
     Controller::<Service>::new("service-controller")
         .owns::<Configuration>()
         .owns::<Route>()
         .reads::<Revision>()
         .workers(WORKERS)
         .reports_errors()
-        .run(kit, |kit, key| async move {
-            let Some(service) = kit.cache::<Service>().find(&key).filter(|found| !is_deleting(&**found)) else {
-                return Ok(Next::Done);
-            };
-            let seen = observe::observe(&kit, service);
-            crate::outcome::apply(&kit, &*seen.service, decide::decide(&seen)).await
+        .run(kit, move |kit, key| {
+            let live = live.clone();
+            async move {
+                let found = kit.cache::<Service>().find(&key);
+                let Some(service) = found.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
+                let seen = observe::observe(&kit, crate::unadmitted::service(service, &live.get(), kit.now()));
+                crate::outcome::apply(&kit, &*seen.service, decide::decide(&seen)).await
+            }
         });
 }
