@@ -57,10 +57,6 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
             _ => {}
         }
     }
-    // Streams and texts are asked for by their own types; only the forms above can fail to be understood.
-    if accept.split(',').any(|range| range.trim().starts_with("text/") || range.contains("application/yaml")) {
-        return Ok(Form::Plain);
-    }
     Err(Status::not_acceptable(ACCEPTED))
 }
 

@@ -8,13 +8,11 @@ pub(crate) mod pods;
 pub(crate) mod quantity;
 pub(crate) mod service;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::dispatch::Call;
 use crate::kinds::Builtin;
-use crate::object::{self, child, default, fields, text};
+use crate::object::{self, child, fields};
 use crate::quota;
 use crate::status::Status;
 
@@ -27,9 +25,9 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
         }
         Some(Builtin::Pod) => pods::on_create(call, object)?,
         Some(Builtin::Service) => {
+            service::families(object);
             child(fields(object), "status").insert("loadBalancer".to_owned(), json!({}));
         }
-        Some(Builtin::Secret) => fold_string_data(object),
         Some(Builtin::Deployment | Builtin::ReplicaSet) => {
             let status = if call.kind.is(Builtin::ReplicaSet) { json!({"replicas": 0}) } else { json!({}) };
             fields(object).insert("status".to_owned(), status);
@@ -57,7 +55,6 @@ pub(crate) fn on_update(call: &mut Call<'_>, object: &mut Value, old: &Value) ->
                 None => child(fields(object), "spec").remove("finalizers"),
             };
         }
-        Some(Builtin::Secret) => fold_string_data(object),
         Some(Builtin::Service) if call.place.subresource.is_empty() => service::on_update(call, object, old),
         Some(Builtin::ResourceQuota) if call.place.subresource.is_empty() => {
             let status = quota::status(call.core, object);
@@ -89,17 +86,3 @@ pub(crate) fn after(call: &Call<'_>, old: Option<&Value>, new: Option<&Value>) {
     }
 }
 
-/// `stringData` is only a way of writing `data`.
-fn fold_string_data(object: &mut Value) {
-    let root = fields(object);
-    if let Some(Value::Object(texts)) = root.remove("stringData") {
-        let data = child(root, "data");
-        for (key, value) in texts {
-            data.insert(key, STANDARD.encode(value.as_str().unwrap_or("")).into());
-        }
-    }
-    default(root, "type", "Opaque");
-    if text(object, &["type"]).is_empty() {
-        fields(object).insert("type".to_owned(), "Opaque".into());
-    }
-}

@@ -31,6 +31,8 @@ pub(crate) struct Call<'a> {
     /// What strict decoding has found so far.
     pub(crate) found: Vec<String>,
     pub(crate) verb: &'static str,
+    /// The subresource whose owner writes, where the parent is what is written.
+    pub(crate) through: &'static str,
 }
 
 impl Call<'_> {
@@ -133,7 +135,7 @@ async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, 
     let content_type = header_text(header::CONTENT_TYPE);
     let agent = header_text(header::USER_AGENT);
     let mut call =
-        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new(), found: Vec::new(), verb };
+        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new(), found: Vec::new(), verb, through: "" };
     // Warnings go with refusals, too.
     let mut response = handle(&mut call, verb).await.unwrap_or_else(|status| refusal(&status));
     if call.kind.is(Builtin::Endpoints) && !call.in_process() {

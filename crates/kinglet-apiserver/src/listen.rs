@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::auth::{rights, tokens};
@@ -43,8 +44,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::ServerConfig>, tasks: Tasks) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = Arc::new(GracefulShutdown::new());
-    let stop = tasks.token();
+    let graceful = GracefulShutdown::new();
+    let (stop, kill) = (tasks.token(), CancellationToken::new());
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
         let stream = tokio::select! {
@@ -59,18 +60,24 @@ pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::Serv
                 }
             },
         };
-        let (acceptor, core, watcher) = (acceptor.clone(), Arc::clone(&server.core), graceful.watcher());
+        let (acceptor, core, watcher, kill) = (acceptor.clone(), Arc::clone(&server.core), graceful.watcher(), kill.clone());
         tasks.spawn("apiserver-connection", async move {
-            if let Err(error) = connection(acceptor, core, stream, watcher).await {
-                tracing::debug!(error = %error, "connection ended");
+            tokio::select! {
+                () = kill.cancelled() => {}
+                ended = connection(acceptor, core, stream, watcher) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                }
             }
             drop(place);
         });
     }
     drop(socket);
-    if let Ok(graceful) = Arc::try_unwrap(graceful).map_err(drop) {
-        // Watches never end by themselves; whoever still has one connects again elsewhere.
-        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    // Watches and followed logs never end by themselves.
+    server.core.closing.cancel();
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        kill.cancel();
     }
 }
 

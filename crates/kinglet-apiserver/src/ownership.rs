@@ -29,6 +29,7 @@ pub(crate) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         }
     }
     let now = call.core.now();
-    let writer = Writer { manager: call.manager(), subresource: &call.place.subresource, now: &now };
+    let subresource = if call.through.is_empty() { call.place.subresource.as_str() } else { call.through };
+    let writer = Writer { manager: call.manager(), subresource, now: &now };
     with_types(&call.kind, |types| apply::track_update(old, new, writer, types));
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http_body_util::BodyExt as _;
 use kinglet_process::clock::Clock;
 use kinglet_store::Store;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use serde_json::Value;
 
 use crate::admission::Admission;
@@ -28,6 +30,9 @@ use crate::dispatch;
 
 /// Largest request body, as the Kubernetes API server has it.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// Time for a request's body to arrive; at this limit 3 MiB need 50 kB/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Fills a buffer with random bytes.
 pub type Entropy = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
@@ -130,6 +135,8 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     /// Cluster IPs in use.
     pub(crate) addresses: Mutex<HashSet<[u8; 4]>>,
+    /// Cancelled when the listener stops: streams to outside end, so that their connections can.
+    pub(crate) closing: CancellationToken,
     /// Orders what must be decided and stored in one piece: quota, CRDs.
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// OpenAPI documents and discovery answers, made once per registry.
@@ -142,6 +149,7 @@ impl ApiServer {
         let core = Core {
             registry: ArcSwap::from_pointee(Registry::new(crd::stored(&store).iter())),
             addresses: Mutex::new(crate::builtin::service::used_addresses(&store)),
+            closing: CancellationToken::new(),
             turn: tokio::sync::Mutex::new(()),
             documents: Mutex::default(),
             store,
@@ -222,9 +230,10 @@ where
         let (core, who) = (Arc::clone(&self.core), Arc::clone(&self.who));
         async move {
             let (parts, body) = request.into_parts();
-            let bytes = match read(body).await {
-                Ok(bytes) => bytes,
-                Err(status) => return Ok(refusal(&status)),
+            let bytes = match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
+                Ok(Ok(bytes)) => bytes,
+                Ok(Err(status)) => return Ok(refusal(&status)),
+                Err(_) => return Ok(refusal(&Status::new(408, "Timeout", "the request body did not arrive in time"))),
             };
             // One request's panic is that request's failure.
             let answer = std::panic::AssertUnwindSafe(dispatch::answer(&core, &who, parts, bytes)).catch_unwind().await;

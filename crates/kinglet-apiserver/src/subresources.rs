@@ -133,6 +133,7 @@ async fn scale(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
         let explicit = !version.is_empty() && version != text(&now, &["metadata", "resourceVersion"]);
         // The parent is written as a whole object, so that its own rules and generation apply.
         let sub = std::mem::take(&mut call.place.subresource);
+        call.through = "scale";
         let result = write::replace(call, &entry, &old, new, None).await;
         call.place.subresource = sub;
         match result {
@@ -161,6 +162,7 @@ async fn log(call: &Call<'_>) -> Result<Answer, Status> {
     let stream = handler.logs(&call.place.namespace, &call.place.name, options).await?;
     // A log that breaks off ends; there is no place left to say why.
     let bytes = stream.take_while(|chunk| std::future::ready(chunk.is_ok())).map(Result::unwrap_or_default);
+    let bytes = bytes.take_until(call.core.closing.clone().cancelled_owned());
     let mut response = Response::new(Body::stream(bytes));
     streaming(&mut response, "text/plain");
     Ok(response)

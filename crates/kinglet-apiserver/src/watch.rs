@@ -9,6 +9,7 @@ use http::Response;
 use kinglet_store::{Change, Event, TooOld, Watch};
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::accept::Form;
 use crate::body::{Answer, Body};
@@ -38,6 +39,8 @@ struct Stream {
     next_bookmark: Instant,
     deadline: Instant,
     first: bool,
+    /// Ends the stream to a client outside when the listener stops.
+    closing: Option<CancellationToken>,
 }
 
 pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
@@ -87,6 +90,7 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
         next_bookmark: now + BOOKMARK_EVERY,
         deadline: now + timeout,
         first: true,
+        closing: (!call.in_process()).then(|| core.closing.clone()),
     };
     let from = if send_all {
         let page = core.store.list(&prefix, None, 0, None).map_err(|error| Status::internal(error))?;
@@ -162,7 +166,18 @@ impl Stream {
             }
             let watch = self.watch.as_mut()?;
             let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
-            match tokio::time::timeout_at(until, watch.next()).await {
+            let closing = self.closing.clone();
+            let closed = async {
+                match &closing {
+                    Some(token) => token.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let next = tokio::select! {
+                () = closed => return None,
+                next = tokio::time::timeout_at(until, watch.next()) => next,
+            };
+            match next {
                 Ok(Ok(events)) => self.take(events),
                 Ok(Err(too_old)) => {
                     self.watch = None;

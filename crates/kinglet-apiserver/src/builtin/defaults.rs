@@ -1,5 +1,7 @@
 //! Defaults of built-in kinds, as the Kubernetes API server fills them in.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Builtin, Kind};
@@ -62,7 +64,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             }
         }
         Some(Builtin::CustomResourceDefinition) => crate::crd::default(object),
-        Some(Builtin::Secret) => default_text(fields(object), "type", "Opaque"),
+        Some(Builtin::Secret) => secret(fields(object)),
         Some(Builtin::Node) => {
             let root = fields(object);
             child(root, "spec");
@@ -119,15 +121,22 @@ fn service(spec: &mut Fields) {
         return;
     }
     default_text(spec, "internalTrafficPolicy", "Cluster");
-    if blank(spec.get("ipFamilies")) {
-        spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
-    }
-    default_text(spec, "ipFamilyPolicy", "SingleStack");
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         default_text(spec, "externalTrafficPolicy", "Cluster");
     }
     if kind == "LoadBalancer" {
         default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+/// `stringData` is only a way of writing `data`.
+fn secret(root: &mut Fields) {
+    default_text(root, "type", "Opaque");
+    if let Some(Value::Object(texts)) = root.remove("stringData") {
+        let data = child(root, "data");
+        for (key, value) in texts {
+            data.insert(key, STANDARD.encode(value.as_str().unwrap_or("")).into());
+        }
     }
 }
 

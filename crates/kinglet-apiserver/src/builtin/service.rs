@@ -24,6 +24,18 @@ fn address(service: &Value) -> Option<[u8; 4]> {
     text(service, &["spec", "clusterIP"]).parse::<std::net::Ipv4Addr>().ok().map(|ip| ip.octets())
 }
 
+/// The address families of a Service that has addresses: IPv4 is what there is.
+pub(crate) fn families(service: &mut Value) {
+    if text(service, &["spec", "type"]) == "ExternalName" {
+        return;
+    }
+    let spec = child(fields(service), "spec");
+    if blank(spec.get("ipFamilies")) {
+        spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
+    }
+    object::default_text(spec, "ipFamilyPolicy", "SingleStack");
+}
+
 /// Gives a new (or changed) Service its address.
 pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> {
     let kind = text(service, &["spec", "type"]).to_owned();
@@ -120,6 +132,7 @@ pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
         return;
     }
     if before == "ExternalName" {
+        families(service);
         if blank(service["spec"].get("clusterIP")) {
             // A refusal (full network) shows as a Service without an address, which validation then names.
             let _ = claim(call, service);
