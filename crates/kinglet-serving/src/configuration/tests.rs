@@ -104,7 +104,8 @@ fn a_revision_is_made_as_knative_makes_it() {
 
 #[test]
 fn the_newest_that_works_is_the_latest_ready() {
-    let rows: [(&str, &[Arc<Revision>], &str, &[&str]); 7] = [
+    type Row<'r> = (&'r str, &'r [Arc<Revision>], &'r str, &'r [&'r str]);
+    let rows: [Row<'_>; 7] = [
         ("", &[revision("hello-1", 3, "Unknown", "")], "hello-1/- Unknown - -", &[]),
         ("", &[revision("hello-1", 3, "Unknown", "probe fails")], "hello-1/- Unknown - probe fails", &[]),
         (

@@ -1,4 +1,5 @@
 //! Rules of a KIngress, tables published, statuses.
+#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! What a Revision says, from its first second on, and in every kind of trouble.
+#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
 
 use std::sync::Arc;
 

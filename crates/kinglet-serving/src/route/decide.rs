@@ -113,7 +113,7 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
             told.ingress = Some(reach);
         }
     }
-    placeholder::sweep(seen, places.values(), plan);
+    placeholder::sweep(seen, &places, plan);
 }
 
 fn is_observed(ingress: &Ingress) -> bool {

@@ -1,5 +1,7 @@
 //! Placeholder Services: a name inside the cluster for a Route and each of its tags, leading to the local gateway.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -192,9 +194,9 @@ fn endpoints(service: &Service, ip: &str) -> Endpoints {
 }
 
 /// Deletes placeholders of tags that are no more.
-pub(super) fn sweep<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place> + Clone, plan: &mut Plan) {
+pub(super) fn sweep(seen: &Seen, places: &BTreeMap<String, Place>, plan: &mut Plan) {
     for (name, service) in &seen.services {
-        let kept = places.clone().any(|place| place.name == *name);
+        let kept = places.values().any(|place| place.name == *name);
         let ours = kinglet_reconcile::is_controlled_by(&**service, &*seen.route) && label(&**service, keys::ROUTE).is_some();
         if !kept && ours {
             plan.delete(&**service, Cascade::Background);

@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn the_first_step_sets_the_pace() {
         // duration, seconds until ready, percent; step size, step duration, shares of the new Revision
-        let rows: [(i64, i64, i64, i64, i64, &[i64]); 6] = [
+        type Row<'r> = (i64, i64, i64, i64, i64, &'r [i64]);
+        let rows: [Row<'_>; 6] = [
             (60, 3, 100, 5, 3 * SECOND_NS, &[1, 6, 11, 16]),
             (120, 1, 100, 1, 119 * SECOND_NS / 99, &[1, 2, 3, 4]),
             (100, 5, 100, 5, 5 * SECOND_NS, &[1, 6, 11, 16]),

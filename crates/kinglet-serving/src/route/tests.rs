@@ -1,4 +1,5 @@
 //! Plans for a Route, as recorded in 01 (ready), 03 (private), 05 (no digest), 13 (traffic errors), 14 (rollout).
+#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl World {
             "spec": {"traffic": traffic},
         }))
         .unwrap();
-        let world = Self(Seen {
+        Self(Seen {
             route: Arc::new(route),
             referenced: Referenced::default(),
             ingress: None,
@@ -48,8 +49,7 @@ impl World {
             configs: configs(&[]),
             cluster_domain: "cluster.local".into(),
             now: Timestamp::from_second(1_000).unwrap(),
-        });
-        world
+        })
     }
 
     fn latest() -> Self {

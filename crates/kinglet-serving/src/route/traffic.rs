@@ -108,10 +108,10 @@ fn without_revision(configuration: &Configuration) -> Reach {
     let (name, ready) = (configuration.name(), configuration.status.common.condition("Ready"));
     if ready.is_some_and(Condition::is_false) {
         let message = format!("Configuration {name:?} does not have any ready Revision");
-        Reach::broken(REVISION_MISSING, because(message, ready))
+        Reach::broken(REVISION_MISSING, because(&message, ready))
     } else {
         let message = format!("Configuration {name:?} is waiting for a Revision to become ready");
-        Reach::waiting(REVISION_MISSING, because(message, ready))
+        Reach::waiting(REVISION_MISSING, because(&message, ready))
     }
 }
 
@@ -121,14 +121,14 @@ fn ready(revision: &Revision) -> Result<(), Reach> {
         Some(condition) if condition.is_true() => Ok(()),
         Some(condition) if condition.is_false() => {
             let message = format!("Revision {name:?} failed to become ready");
-            Err(Reach::broken(REVISION_MISSING, because(message, ready)))
+            Err(Reach::broken(REVISION_MISSING, because(&message, ready)))
         }
-        _ => Err(Reach::waiting(REVISION_MISSING, because(format!("Revision {name:?} is not yet ready"), ready))),
+        _ => Err(Reach::waiting(REVISION_MISSING, because(&format!("Revision {name:?} is not yet ready"), ready))),
     }
 }
 
 /// Knative's sentence, and behind it what the object below says, which Knative leaves the user to look up.
-fn because(sentence: String, below: Option<&Condition>) -> String {
+fn because(sentence: &str, below: Option<&Condition>) -> String {
     match below.map(|condition| condition.message.trim()).filter(|message| !message.is_empty()) {
         Some(cause) => format!("{sentence}: {cause}"),
         None => format!("{sentence}."),

@@ -1,4 +1,5 @@
 //! Plans for a Service, as recorded in 01 (ready), 05 (no digest), 13 (traffic errors) and 15 (labels).
+#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
 
 use std::sync::Arc;
 
