@@ -4,6 +4,7 @@
 
 pub(crate) mod defaults;
 pub(crate) mod event;
+pub(crate) mod limits;
 pub(crate) mod pods;
 pub(crate) mod quantity;
 pub(crate) mod service;
@@ -16,8 +17,25 @@ use crate::object::{self, child, fields};
 use crate::quota;
 use crate::status::Status;
 
+/// What is stored although nothing acts on it yet is said to be so.
+fn caution(call: &mut Call<'_>, object: &Value) {
+    if call.in_process() {
+        return;
+    }
+    match (call.kind.builtin, object::text(object, &["spec", "type"])) {
+        (Some(Builtin::HorizontalPodAutoscaler), _) => {
+            call.warnings.push("HorizontalPodAutoscalers are stored, but Kinglet does not scale by them yet".to_owned());
+        }
+        (Some(Builtin::Service), kind @ ("NodePort" | "LoadBalancer")) => {
+            call.warnings.push(format!("spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"));
+        }
+        _ => {}
+    }
+}
+
 /// Completes a new object.
 pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), Status> {
+    caution(call, object);
     match call.kind.builtin {
         Some(Builtin::Namespace) => {
             child(fields(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));

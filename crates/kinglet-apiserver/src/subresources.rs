@@ -208,7 +208,7 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
         status.details.remove("retryAfterSeconds");
         status.details.insert(
             "causes".to_owned(),
-            json!([{"reason": "DisruptionBudget", "message": format!("The disruption budget {budget} does not allow the pod to go now")}]),
+            json!([{"reason": "DisruptionBudget", "message": format!("The disruption budget {budget}")}]),
         );
         return Err(status);
     }
@@ -236,14 +236,43 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
     Ok(answer_json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
 }
 
-/// A disruption budget that selects the pod and allows none to go.
+/// A disruption budget that selects the pod and allows none to go. It is counted here, when it matters: no controller keeps its status.
 fn blocking_budget(call: &Call<'_>, pod: &Value) -> Option<String> {
-    let page = call.core.store.list(&format!("policy/poddisruptionbudgets/{}/", call.place.namespace), None, 0, None).ok()?;
-    page.entries.iter().find_map(|(_, entry)| {
-        let budget: Value = serde_json::from_slice(&entry.value).ok()?;
-        let selects = object::matches_labels(&budget["spec"]["selector"], pod);
-        let allowed = number(&budget, &["status", "disruptionsAllowed"]).unwrap_or(0);
-        (selects && allowed == 0 && budget.get("status").is_some()).then(|| object::name(&budget).to_owned())
+    let parsed = |prefix: &str| -> Vec<Value> {
+        let page = call.core.store.list(&format!("{prefix}{}/", call.place.namespace), None, 0, None);
+        let entries = page.map(|page| page.entries).unwrap_or_default();
+        entries.iter().filter_map(|(_, entry)| serde_json::from_slice(&entry.value).ok()).collect()
+    };
+    let is_ready = |pod: &Value| {
+        !object::is_deleting(pod)
+            && object::items(pod, &["status", "conditions"]).iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+    };
+    let budgets = parsed("policy/poddisruptionbudgets/");
+    if budgets.is_empty() || !is_ready(pod) {
+        return None;
+    }
+    let pods = parsed("core/pods/");
+    budgets.iter().find_map(|budget| {
+        let spec = &budget["spec"];
+        if !object::matches_labels(&spec["selector"], pod) {
+            return None;
+        }
+        let selected: Vec<&Value> = pods.iter().filter(|pod| object::matches_labels(&spec["selector"], pod)).collect();
+        let expected = i64::try_from(selected.len()).unwrap_or(i64::MAX);
+        let healthy = i64::try_from(selected.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(i64::MAX);
+        // Percentages round up, in favour of staying.
+        let count = |value: &Value| match value {
+            Value::String(percent) => {
+                percent.trim_end_matches('%').parse::<i64>().ok().map(|percent| (expected * percent + 99) / 100)
+            }
+            value => value.as_i64(),
+        };
+        let desired = match (spec.get("minAvailable").and_then(count), spec.get("maxUnavailable").and_then(count)) {
+            (Some(least), _) => least,
+            (None, Some(most)) => expected - most,
+            (None, None) => 0,
+        };
+        (healthy <= desired).then(|| format!("{} needs {desired} healthy pods and has {healthy} currently", object::name(budget)))
     })
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             }
         }
         Some(Builtin::CustomResourceDefinition) => crate::crd::default(object),
+        Some(Builtin::LimitRange) => super::limits::complete(object),
         Some(Builtin::Secret) => secret(fields(object)),
         Some(Builtin::Node) => {
             let root = fields(object);

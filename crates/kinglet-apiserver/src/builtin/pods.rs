@@ -67,6 +67,7 @@ pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> 
     }
     tolerate(spec);
     prioritize(call, spec, &shown)?;
+    super::limits::apply(call, pod, &shown)?;
     let class = quality(pod);
     fields(pod).insert("status".to_owned(), json!({"phase": "Pending", "qosClass": class}));
     Ok(())

@@ -274,3 +274,38 @@ async fn events_have_two_faces() {
     let unknown: Value = kit.get("/api/v1/events?fieldSelector=color%3Dred").await.body;
     assert_eq!(unknown["code"], 400);
 }
+
+#[tokio::test]
+async fn limit_ranges_fill_in_and_bound() {
+    let kit = Kit::new().await;
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}}]}});
+    let made = kit.post("/api/v1/namespaces/default/limitranges", range).await;
+    assert_eq!((made.code, &made.body["spec"]["limits"][0]["defaultRequest"]["cpu"]), (201, &json!("1")), "{}", made.text);
+    let filled = kit.post(PODS, pod("a")).await;
+    assert_eq!(filled.body["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), "{}", filled.text);
+    let mut greedy = pod("b");
+    greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "3"}});
+    let refused = kit.post(PODS, greedy).await;
+    assert_eq!(refused.body["message"], "pods \"b\" is forbidden: maximum cpu usage per Container is 2, but limit is 3");
+}
+
+#[tokio::test]
+async fn a_disruption_budget_keeps_the_last_healthy_pod() {
+    let kit = Kit::new().await;
+    kit.post(PODS, pod("a")).await;
+    kit.patch(
+        &format!("{PODS}/a/status"),
+        "merge-patch+json",
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
+    )
+    .await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let made = kit.post(budgets, json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}})).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let refused = kit.post(&format!("{PODS}/a/eviction"), eviction.clone()).await;
+    assert_eq!((refused.code, &refused.body["reason"]), (429, &json!("TooManyRequests")), "{}", refused.text);
+    kit.patch(&format!("{budgets}/b"), "merge-patch+json", json!({"spec": {"minAvailable": 0}})).await;
+    assert_eq!(kit.post(&format!("{PODS}/a/eviction"), eviction).await.code, 201);
+    assert_eq!(kit.get(&format!("{PODS}/a")).await.code, 404);
+}
