@@ -96,8 +96,7 @@ pub(crate) fn normalize(spec: &Value, shape: &'static str) -> Result<Value, Stri
     Reader { path: vec!["spec"] }.structure(spec, shape, shape)
 }
 
-/// Names of the fields of a struct, embedded ones included.
-#[cfg(test)]
+/// Names of the fields of a struct, embedded ones included, in their order.
 pub(crate) fn field_names(shape: &str) -> Vec<&'static str> {
     STRUCTS[shape]
         .iter()

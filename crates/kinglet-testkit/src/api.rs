@@ -30,6 +30,17 @@ impl Api {
         self.client.request::<Value>(request).await
     }
 
+    /// One request, with all that a client may look at: status code, warnings, body.
+    pub async fn exchange(&self, method: http::Method, path: &str, body: &Value) -> anyhow::Result<(u16, Vec<String>, Value)> {
+        let request = http::Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, "application/json");
+        let response = self.client.send(request.body(kube::client::Body::from(serde_json::to_vec(body)?))?).await?;
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all(http::header::WARNING).iter();
+        let warnings = warnings.filter_map(|value| Some(warning_text(value.to_str().ok()?))).collect();
+        let body = serde_json::from_slice(&response.into_body().collect_bytes().await?)?;
+        Ok((code, warnings, body))
+    }
+
     /// GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         Ok(self.call(http::Method::GET, path, "application/json", &Value::Null).await?)
@@ -91,4 +102,10 @@ pub fn sample_service(name: &str, namespace: &str, sample: &str) -> Value {
         "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
         "spec": {"template": {"spec": {"containers": [{"image": format!("samples.kinglet/{sample}")}]}}}
     })
+}
+
+/// The text of a `Warning` header: `299 - "text"`.
+fn warning_text(header: &str) -> String {
+    let quoted = header.split_once('"').map_or(header, |(_, rest)| rest.trim_end().trim_end_matches('"'));
+    quoted.replace("\\\"", "\"").replace("\\\\", "\\")
 }

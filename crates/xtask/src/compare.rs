@@ -2,12 +2,14 @@
 //!
 //! Object chains: each scenario's `apply-*.yaml` in the order of its timeline; at each snapshot the objects of the
 //! namespace are compared field by field, with what differs by nature (times, uids, addresses, random suffixes) made
-//! equal, and known exceptions listed with their reason. Admission: each input created with `dryRun=All`.
+//! equal, and known exceptions listed with their reason; so are the tables of
+//! kubectl, the words of refusals and the Events. Admission: each input created with `dryRun=All`.
 
 mod admission;
 mod differ;
 mod exceptions;
 mod scenario;
+mod tables;
 
 use std::path::PathBuf;
 
@@ -39,6 +41,16 @@ pub(crate) struct Compare {
     /// Differences shown of each part
     #[arg(long, default_value_t = 200)]
     most: usize,
+    /// List the differences that are accepted, too, with their reasons
+    #[arg(long)]
+    exceptions: bool,
+}
+
+/// How much is printed.
+#[derive(Clone, Copy)]
+struct Show {
+    most: usize,
+    exceptions: bool,
 }
 
 pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
@@ -49,7 +61,7 @@ pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
     configure(&api).await?;
     let mut differences = 0;
     for name in SCENARIOS.into_iter().filter(|name| chosen(name)) {
-        differences += scenario::replay(&api, &instance, &args.folder.join(name), args.most).await.with_context(|| format!("replaying {name}"))?;
+        differences += scenario::replay(&api, &instance, &args.folder.join(name), Show { most: args.most, exceptions: args.exceptions }).await.with_context(|| format!("replaying {name}"))?;
     }
     let mut verdicts_ok = true;
     for (name, object) in [("admission", true), ("configmaps", false)] {
@@ -58,10 +70,10 @@ pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
             verdicts_ok &= admission::replay(&api, &file, object, args.most).await?;
         }
     }
-    println!("\n{differences} differences in the object chains");
+    println!("\n{differences} differences in objects, tables, refusals and Events");
     instance.stop().await?;
     ensure!(verdicts_ok, "fewer than nine in ten admission cases get the recorded verdict");
-    ensure!(differences == 0, "the object chains differ in {differences} places");
+    ensure!(differences == 0, "what happened differs in {differences} places");
     Ok(())
 }
 

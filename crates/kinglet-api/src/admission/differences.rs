@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::shape;
+
 /// Fields of a Revision's spec that are not part of the inlined PodSpec.
 const OWN: [&str; 4] = ["containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"];
 /// Most lines shown; the first ones tell enough.
@@ -24,6 +26,9 @@ fn walk(old: &Value, new: &Value, path: &str, in_spec: bool, changes: &mut Vec<S
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let mut keys: Vec<&String> = keys.into_iter().collect();
+            let order = order(path, in_spec);
+            keys.sort_by_key(|key| order.iter().position(|field| field == key).unwrap_or(usize::MAX));
             for key in keys {
                 let (left, right) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
                 let is_map = ["labels", "annotations"].iter().any(|map| path.to_lowercase().ends_with(map));
@@ -43,6 +48,18 @@ fn walk(old: &Value, new: &Value, path: &str, in_spec: bool, changes: &mut Vec<S
             }
         }
         _ => changes.push(format!("{path}:\n\t-: {}\n\t+: {}\n", shown(old, new), shown(new, old))),
+    }
+}
+
+/// Go compares structs field by field, in the order in which they are declared.
+fn order(path: &str, in_spec: bool) -> Vec<&'static str> {
+    let item = path.rsplit('.').next().unwrap_or_default();
+    if in_spec {
+        shape::field_names("RevisionSpec")
+    } else if item.starts_with("Containers[") || item.starts_with("InitContainers[") {
+        shape::field_names("Container")
+    } else {
+        Vec::new()
     }
 }
 
@@ -72,7 +89,7 @@ mod tests {
         let new = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"image": "y"}], "timeoutSeconds": 2}});
         assert_eq!(
             between(&old, &new, "{T}"),
-            "{T}.Spec.PodSpec.Containers[0].Image:\n\t-: \"x\"\n\t+: \"y\"\n{T}.Spec.PodSpec.Containers[0].Name:\n\t-: \"c\"\n\t+: \"\"\n{T}.Spec.TimeoutSeconds:\n\t-: \"1\"\n\t+: \"2\"\n"
+            "{T}.Spec.PodSpec.Containers[0].Name:\n\t-: \"c\"\n\t+: \"\"\n{T}.Spec.PodSpec.Containers[0].Image:\n\t-: \"x\"\n\t+: \"y\"\n{T}.Spec.TimeoutSeconds:\n\t-: \"1\"\n\t+: \"2\"\n"
         );
     }
 }

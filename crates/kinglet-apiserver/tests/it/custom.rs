@@ -129,4 +129,5 @@ async fn admission_changes_warns_and_denies() {
     let denied = kit.post(BIRDS, bird("cuckoo")).await;
     assert_eq!((denied.code, &denied.body["message"]), (400, &json!("admission webhook \"rules\" denied the request: no cuckoos")));
     assert_eq!(denied.body["reason"], "BadRequest");
+    assert_eq!(denied.warnings, ["299 - \"cuckoos are loud\""]);
 }

@@ -24,7 +24,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Appends every difference below `path`. Null and absence are the same, as everywhere in Kubernetes' API.
+/// Appends every difference below `path`. Null, absence and an empty list are the same, as everywhere in Kubernetes' API.
 pub(crate) fn diff(path: &str, expected: &Value, actual: &Value, found: &mut Vec<Difference>) {
     match (expected, actual) {
         (Value::Object(left), Value::Object(right)) => {
@@ -33,7 +33,8 @@ pub(crate) fn diff(path: &str, expected: &Value, actual: &Value, found: &mut Vec
             keys.dedup();
             for key in keys.into_iter().filter(|key| !IGNORED.contains(&key.as_str())) {
                 let path = format!("{path}.{key}");
-                match (left.get(key).filter(|value| !value.is_null()), right.get(key).filter(|value| !value.is_null())) {
+                let there = |value: &&Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+                match (left.get(key).filter(there), right.get(key).filter(there)) {
                     (None, None) => {}
                     (Some(left), Some(right)) => diff(&path, left, right, found),
                     (left, right) => found.push(Difference { path, expected: left.cloned(), actual: right.cloned() }),
@@ -84,8 +85,8 @@ mod tests {
 
     #[test]
     fn nature_is_equal_and_the_rest_is_named() {
-        let expected = json!({"metadata": {"uid": "1", "t": "TIME", "u": "1ecd41e2-2971-42f5-821a-6cd5a4ea4147"}, "list": [{"name": "a", "v": 1, "probed": null}], "ip": "10.0.0.1"});
-        let actual = json!({"metadata": {"uid": "2", "t": "2026", "u": "aecd41e2-2971-42f5-821a-6cd5a4ea4147"}, "list": [{"name": "a", "v": 2}, {"name": "b"}], "ip": "10.9.9.9"});
+        let expected = json!({"metadata": {"uid": "1", "t": "TIME", "u": "1ecd41e2-2971-42f5-821a-6cd5a4ea4147"}, "list": [{"name": "a", "v": 1, "probed": null}], "none": null, "ip": "10.0.0.1"});
+        let actual = json!({"metadata": {"uid": "2", "t": "2026", "u": "aecd41e2-2971-42f5-821a-6cd5a4ea4147"}, "list": [{"name": "a", "v": 2}, {"name": "b"}], "none": [], "ip": "10.9.9.9"});
         let mut found = Vec::new();
         diff("", &expected, &actual, &mut found);
         let paths: Vec<&str> = found.iter().map(|difference| difference.path.as_str()).collect();

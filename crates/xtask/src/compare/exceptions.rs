@@ -2,15 +2,23 @@
 
 use super::differ::Difference;
 
+const REWRITES: &str = "fewer (or more) rewrites on the way to the same spec";
+const BATCHES: &str = "a note about the last write, there or not as changes happened to be batched (in the recording, too)";
+
 /// Kind (or `*`), how the path begins (or `*` and how it ends), reason.
-const EXCEPTIONS: [(&str, &str, &str); 19] = [
+const EXCEPTIONS: [(&str, &str, &str); 24] = [
     ("Ingress", ".metadata.annotations.networking.knative.dev/ingress.class", "our own ingress class is the one in force"),
     ("Ingress", ".status.publicLoadBalancer", "our own gateway"),
     ("Ingress", ".status.privateLoadBalancer", "our own gateway"),
     ("Service", ".spec.externalName", "our own gateway"),
     ("ServerlessService", ".spec.numActivators", "one process is the only activator"),
-    ("*", "*.metadata.generation", "fewer rewrites on the way to the same spec"),
-    ("*", "*.status.observedGeneration", "fewer rewrites on the way to the same spec"),
+    ("PodAutoscaler", ".metadata.generation", REWRITES),
+    ("PodAutoscaler", ".status.observedGeneration", REWRITES),
+    ("ServerlessService", ".metadata.generation", REWRITES),
+    ("ServerlessService", ".status.observedGeneration", REWRITES),
+    ("Ingress", ".metadata.generation", REWRITES),
+    ("Ingress", ".status.observedGeneration", REWRITES),
+    ("EndpointSlice", ".metadata.generation", REWRITES),
     ("*", "*serving.knative.dev/deployment-hash", "any stable hash will do (spec 4.3.2)"),
     ("*", "*serving.knative.dev/creator", "the administrator has another name here"),
     ("*", "*serving.knative.dev/lastModifier", "the administrator has another name here"),
@@ -19,17 +27,17 @@ const EXCEPTIONS: [(&str, &str, &str); 19] = [
     ("EndpointSlice", "*.nodeName", "this machine"),
     ("Endpoints", "*.targetRef.name", "the activator is this process"),
     ("EndpointSlice", "*.targetRef.name", "the activator is this process"),
-    ("*", "*.image", "the queue-proxy image is our own, and images are named as pulled"),
+    ("*", "*[queue-proxy].image", "the queue-proxy image is our own"),
     ("Pod", ".status.containerStatuses[queue-proxy].imageID", "no image of queue-proxy is pulled: the node is the queue-proxy"),
     (
         "Endpoints",
         ".metadata.annotations.endpoints.kubernetes.io/last-change-trigger-time",
-        "a note about the last write, there or not as events happened to be batched (in the recording, too)",
+        BATCHES,
     ),
     (
         "EndpointSlice",
         ".metadata.annotations.endpoints.kubernetes.io/last-change-trigger-time",
-        "a note about the last write, there or not as events happened to be batched (in the recording, too)",
+        BATCHES,
     ),
 ];
 
@@ -41,10 +49,11 @@ const ACCEPTED: [(&str, &str, &str); 1] = [(
 )];
 
 /// Events that differ: what the line contains, reason.
-const EVENTS: [(&str, &str); 3] = [
+const EVENTS: [(&str, &str); 4] = [
     (": Successfully assigned ", "this machine has another name"),
+    ("Readiness probe failed: HTTP probe failed with statuscode: 503", "the queue-proxy of a pod that goes is not asked again"),
     ("not found", "upstream's reconcilers meet objects that are not there yet"),
-    ("Container image \"", "the queue-proxy image is our own, and images are named as pulled"),
+    ("Container image \"kn.local/queue:1\" already present", "the queue-proxy image is our own, and nothing is pulled"),
 ];
 
 /// The reason why a difference is accepted.

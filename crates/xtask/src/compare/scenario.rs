@@ -9,7 +9,7 @@ use kinglet_testkit::{Api, Instance, kubectl, web};
 use serde_json::{Value, json};
 
 use super::differ::{Difference, diff};
-use super::{documents, exceptions};
+use super::{Show, documents, exceptions, tables};
 
 /// How long a snapshot may take to come true.
 const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -39,7 +39,7 @@ const COLLECTIONS: [&str; 15] = [
 ];
 
 /// Answers how many differences are left over all snapshots, refusals and Events.
-pub(crate) async fn replay(api: &Api, instance: &Instance, folder: &Path, most: usize) -> anyhow::Result<usize> {
+pub(crate) async fn replay(api: &Api, instance: &Instance, folder: &Path, show: Show) -> anyhow::Result<usize> {
     let scenario = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let about = std::fs::read_to_string(folder.join("about.txt")).unwrap_or_default();
     println!("\n== {scenario}: {}", about.trim());
@@ -50,7 +50,8 @@ pub(crate) async fn replay(api: &Api, instance: &Instance, folder: &Path, most: 
         if let Some(file) = what.strip_prefix("kubectl apply -f ") {
             left += apply(instance, &namespace, &scenario, &folder.join(file), refusal.as_deref())?;
         } else if let Some(file) = what.strip_prefix("snapshot ") {
-            left += snapshot(api, &namespace, &folder.join(file), most).await?;
+            left += snapshot(api, &namespace, &folder.join(file), show).await?;
+            left += tables::compare(Path::new(&instance.ready.kubeconfig), &namespace, &folder.join(file.replace("objects-", "kubectl-get-").replace(".yaml", ".txt")))?;
         } else if what == "label removed" {
             api.merge(&format!("/apis/serving.knative.dev/v1/namespaces/{namespace}/services/hello"), &json!({"metadata": {"labels": {"networking.knative.dev/visibility": null}}})).await?;
         } else if what.starts_with("request through") {
@@ -60,7 +61,7 @@ pub(crate) async fn replay(api: &Api, instance: &Instance, folder: &Path, most: 
             left += usize::from(answer.status != 200);
         }
     }
-    left += events(api, &namespace, &folder.join("events.txt"), most).await?;
+    left += events(api, &namespace, &folder.join("events.txt"), show).await?;
     api.delete(&format!("/api/v1/namespaces/{namespace}")).await?;
     Ok(left)
 }
@@ -114,21 +115,24 @@ fn apply(instance: &Instance, namespace: &str, scenario: &str, file: &Path, refu
             return Ok(0);
         }
         (false, Some(recorded), None) if sentence(recorded) == sentence(&said) => return Ok(0),
-        (false, Some(recorded), None) => println!("   {name}: refused with other words\n     expected {}\n     got      {}", sentence(recorded), sentence(&said)),
-        (true, Some(recorded), None) => println!("   {name}: accepted, expected: {}", sentence(recorded)),
+        (false, Some(recorded), None) => println!("   {name}: refused with other words\n     expected {}\n     got      {}", sentence(recorded).join("\n              "), sentence(&said).join("\n              ")),
+        (true, Some(recorded), None) => println!("   {name}: accepted, expected: {}", sentence(recorded).join("\n")),
         (false, None, _) => println!("   {name}: refused: {}", said.trim()),
         (_, _, Some(_)) => println!("   {name}: no longer the exception that it is listed as: {}", said.trim()),
     }
     Ok(1)
 }
 
-/// What the server said, without what kubectl says around it.
-fn sentence(said: &str) -> &str {
-    said.find("admission webhook").map_or(said, |at| &said[at..]).trim_end()
+/// What the server said, without what kubectl says around it. Whole structs among the details are left out: upstream
+/// prints them in Go's notation, we as JSON.
+fn sentence(said: &str) -> Vec<&str> {
+    let begin = said.find("admission webhook").unwrap_or(0);
+    let whole = |line: &&str| ["\"&", "\"{"].into_iter().any(|start| line.trim_start_matches(['\t', '-', '+', ':', ' ']).starts_with(start));
+    said[begin..].trim_end().lines().filter(|line| !whole(line)).collect()
 }
 
 /// Compares the Events as a set.
-async fn events(api: &Api, namespace: &str, file: &Path, most: usize) -> anyhow::Result<usize> {
+async fn events(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::Result<usize> {
     let expected = event_lines(std::fs::read_to_string(file)?.lines().map(str::to_owned).collect());
     let began = Instant::now();
     loop {
@@ -148,7 +152,7 @@ async fn events(api: &Api, namespace: &str, file: &Path, most: usize) -> anyhow:
             .collect();
         if wrong.is_empty() || began.elapsed() > EVENTS_MAX {
             println!("   events: {} recorded, {} here, {} differences", expected.len(), actual.len(), wrong.len());
-            wrong.iter().take(most).for_each(|line| println!("     {line}"));
+            wrong.iter().take(show.most).for_each(|line| println!("     {line}"));
             return Ok(wrong.len());
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -186,28 +190,38 @@ fn first_namespace(folder: &Path) -> anyhow::Result<String> {
     Ok(objects[0]["metadata"]["namespace"].as_str().context("an object has a namespace")?.to_owned())
 }
 
-async fn snapshot(api: &Api, namespace: &str, file: &Path, most: usize) -> anyhow::Result<usize> {
+async fn snapshot(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::Result<usize> {
     let expected = by_name(documents(&std::fs::read_to_string(file)?)?);
     let began = Instant::now();
     // An object chain comes to rest; what is left when it does not get better any more is the difference.
     let limit = if file.to_string_lossy().contains("zero") { SETTLE_TO_ZERO_MAX } else { SETTLE_MAX };
     let mut best = compare(api, namespace, &expected).await?;
-    while !best.0.is_empty() && began.elapsed() < limit {
+    while !best.differences.is_empty() && began.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = compare(api, namespace, &expected).await?;
-        if now.0.len() < best.0.len() {
+        if now.differences.len() < best.differences.len() {
             best = now;
         }
     }
-    let (differences, excepted) = best;
-    println!("   {}: {} objects, {} differences, {excepted} exceptions, after {:.1} s", file.file_name().unwrap_or_default().to_string_lossy(), expected.len(), differences.len(), began.elapsed().as_secs_f64());
-    for (object, difference) in differences.iter().take(most) {
+    let Found { differences, excepted } = best;
+    println!("   {}: {} objects, {} differences, {} exceptions, after {:.1} s", file.file_name().unwrap_or_default().to_string_lossy(), expected.len(), differences.len(), excepted.len(), began.elapsed().as_secs_f64());
+    for (object, difference) in differences.iter().take(show.most) {
         println!("     {object} {difference}");
+    }
+    for (object, difference, reason) in excepted.iter().filter(|_| show.exceptions) {
+        println!("     excepted: {object} {difference} ({reason})");
     }
     Ok(differences.len())
 }
 
-async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>) -> anyhow::Result<(Vec<(String, Difference)>, usize)> {
+/// What a look at the objects found.
+#[derive(Default)]
+struct Found {
+    differences: Vec<(String, Difference)>,
+    excepted: Vec<(String, Difference, &'static str)>,
+}
+
+async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>) -> anyhow::Result<Found> {
     let mut objects = Vec::new();
     for collection in COLLECTIONS {
         let list = api.get(&collection.replace("NS", namespace)).await?;
@@ -219,26 +233,26 @@ async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>)
         }
     }
     let actual = by_name(objects);
-    let (mut found, mut excepted) = (Vec::new(), 0);
+    let Found { mut differences, mut excepted } = Found::default();
     let mut names: Vec<&String> = expected.keys().chain(actual.keys()).collect();
     names.sort();
     names.dedup();
     for name in names {
-        let mut differences = Vec::new();
+        let mut found = Vec::new();
         match (expected.get(name), actual.get(name)) {
-            (Some(left), Some(right)) => diff("", left, right, &mut differences),
-            (left, right) => differences.push(Difference { path: "the object".to_owned(), expected: left.map(|_| json!("there")), actual: right.map(|_| json!("there")) }),
+            (Some(left), Some(right)) => diff("", left, right, &mut found),
+            (left, right) => found.push(Difference { path: "the object".to_owned(), expected: left.map(|_| json!("there")), actual: right.map(|_| json!("there")) }),
         }
         let kind = name.split('/').next().unwrap_or_default();
-        for difference in differences {
-            if exceptions::reason(kind, &difference).is_some() {
-                excepted += 1;
+        for difference in found {
+            if let Some(reason) = exceptions::reason(kind, &difference) {
+                excepted.push((name.clone(), difference, reason));
             } else {
-                found.push((name.clone(), difference));
+                differences.push((name.clone(), difference));
             }
         }
     }
-    Ok((found, excepted))
+    Ok(Found { differences, excepted })
 }
 
 /// Objects by kind and name, with random suffixes replaced by words, so that both sides have the same names.
