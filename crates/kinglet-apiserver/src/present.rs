@@ -80,7 +80,7 @@ impl Presenter {
                 let object = object(&self.kind, bytes);
                 let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
                 let row = table::row(&self.kind, &object, self.rows, version, self.now);
-                Bytes::from(self.table(version, json!({"resourceVersion": revision}), vec![row], with_columns).to_string())
+                Bytes::from(self.table(version, &json!({"resourceVersion": revision}), &[row], with_columns).to_string())
             }
         }
     }
@@ -99,16 +99,16 @@ impl Presenter {
                 self.join(&head, objects.iter().map(|bytes| self.one(bytes, false)), 0)
             }
             Form::Table(version) => {
-                let rows = objects
+                let rows: Vec<Value> = objects
                     .iter()
                     .map(|bytes| table::row(&self.kind, &object(&self.kind, bytes), self.rows, version, self.now))
                     .collect();
-                Bytes::from(self.table(version, Value::Object(metadata.clone()), rows, true).to_string())
+                Bytes::from(self.table(version, &Value::Object(metadata.clone()), &rows, true).to_string())
             }
         }
     }
 
-    fn table(&self, version: &str, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
+    fn table(&self, version: &str, metadata: &Value, rows: &[Value], with_columns: bool) -> Value {
         let columns = if with_columns { table::definitions(&self.kind) } else { Value::Array(Vec::new()) };
         json!({
             "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,

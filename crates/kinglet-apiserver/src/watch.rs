@@ -93,7 +93,7 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
         closing: (!call.in_process()).then(|| core.closing.clone()),
     };
     let from = if send_all {
-        let page = core.store.list(&prefix, None, 0, None).map_err(|error| Status::internal(error))?;
+        let page = core.store.list(&prefix, None, 0, None).map_err(Status::internal)?;
         for (key, entry) in page.entries {
             if stream.selects(&key, &entry.value) {
                 let line = stream.line("ADDED", &entry.value);

@@ -389,7 +389,7 @@ fn count_generation(call: &Call<'_>, object: &mut Value, old: &Value) {
                 .as_object()
                 .into_iter()
                 .flatten()
-                .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "apiVersion" | "kind") && !(skip_status && *key == "status"))
+                .filter(|(key, _)| !(matches!(key.as_str(), "metadata" | "apiVersion" | "kind") || skip_status && *key == "status"))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()
         };
@@ -425,7 +425,7 @@ fn finished_deleting(call: &Call<'_>, object: &Value) -> bool {
     object::is_deleting(object)
         && object::finalizers(object).is_empty()
         && object::number(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
-        && !(call.kind.is(Builtin::Namespace) && !object::items(object, &["spec", "finalizers"]).is_empty())
+        && (!call.kind.is(Builtin::Namespace) || object::items(object, &["spec", "finalizers"]).is_empty())
 }
 
 /// How durable a write must be.

@@ -1,5 +1,7 @@
 //! The API server from outside, over the in-process service and over TLS.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
 mod custom;
 mod delete;
 mod kit;
