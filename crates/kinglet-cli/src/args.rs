@@ -52,6 +52,7 @@ pub enum Command {
     /// Print a shell completion script
     Completion {
         /// bash, zsh, fish, elvish or powershell
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
     /// Print the version
@@ -71,6 +72,7 @@ pub struct DataArgs {
 
 /// Flags of `up`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet up                                  in this terminal, until Ctrl-C\n  kinglet up --detach                         in the background, until `kinglet down`\n  kinglet up --data /tmp/k2 --api-port 0 --http-port 0 --kubeconfig k2.yaml\n                                              a second one beside the first")]
 pub struct UpArgs {
     /// Where the data lies.
     #[command(flatten)]
@@ -85,10 +87,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "N")]
     pub http_port: Option<u16>,
     /// Port for HTTPS to services; not served yet
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide = true)]
     pub https_port: Option<u16>,
     /// Port of the image registry; not served yet
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide = true)]
     pub registry_port: Option<u16>,
     /// Write a kubeconfig of its own here, instead of merging a context into ~/.kube/config
     #[arg(long, value_name = "FILE")]
@@ -159,8 +161,8 @@ pub struct StatusArgs {
     /// Where the data lies.
     #[command(flatten)]
     pub data: DataArgs,
-    /// `json` for machines
-    #[arg(long, short, value_parser = ["json"])]
+    /// json, for machines
+    #[arg(long, short, value_name = "FORMAT", value_parser = ["json"], hide_possible_values = true)]
     pub output: Option<String>,
     /// Show where the time of recent cold starts went
     #[arg(long)]
@@ -200,7 +202,7 @@ pub enum ImageCommand {
     },
     /// Remove an image
     Rm {
-        /// Reference
+        /// Reference, as `kinglet image ls` shows it
         image: String,
         /// Where the data lies.
         #[command(flatten)]
@@ -210,6 +212,8 @@ pub enum ImageCommand {
 
 /// Which API server, which namespace.
 #[derive(Clone, Debug, Default, Args)]
+// Last in each command: the heading holds for whatever follows.
+#[command(next_help_heading = "Which server")]
 pub struct Target {
     /// Kubeconfig file [default: the running Kinglet's, else $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]
@@ -227,10 +231,8 @@ pub struct Target {
 
 /// Flags of `apply`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet apply -f service.yaml\n  kinglet apply -f manifests/ --dry-run\n  generate | kinglet apply -f -")]
 pub struct ApplyArgs {
-    /// Which API server.
-    #[command(flatten)]
-    pub target: Target,
     /// File, folder, or - for standard input; may be repeated
     #[arg(long, short, value_name = "FILE", required = true)]
     pub filename: Vec<PathBuf>,
@@ -240,23 +242,26 @@ pub struct ApplyArgs {
     /// Ask the server what would happen, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Flags of `get`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet get ksvc\n  kinglet get pods,revisions -A\n  kinglet get ksvc/hello -o yaml")]
 pub struct GetArgs {
-    /// Which API server.
-    #[command(flatten)]
-    pub target: Target,
     /// TYPE, TYPE/NAME or TYPE1,TYPE2
+    #[arg(value_name = "TYPE")]
     pub types: String,
     /// Names
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// All namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
     /// wide, yaml, json or name
-    #[arg(long, short, value_parser = ["wide", "yaml", "json", "name"])]
+    #[arg(long, short, value_name = "FORMAT", value_parser = ["wide", "yaml", "json", "name"], hide_possible_values = true)]
     pub output: Option<String>,
     /// Only objects with these labels
     #[arg(long, short = 'l', value_name = "SELECTOR")]
@@ -264,35 +269,41 @@ pub struct GetArgs {
     /// Leave the column names out
     #[arg(long)]
     pub no_headers: bool,
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Flags of `describe`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet describe ksvc/hello       why it is not ready")]
 pub struct DescribeArgs {
+    /// TYPE or TYPE/NAME
+    #[arg(value_name = "TYPE")]
+    pub types: String,
+    /// Names
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
     /// Which API server.
     #[command(flatten)]
     pub target: Target,
-    /// TYPE or TYPE/NAME
-    pub types: String,
-    /// Name
-    pub name: Option<String>,
 }
 
 /// Flags of `delete`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet delete ksvc/hello\n  kinglet delete -f service.yaml")]
 pub struct DeleteArgs {
-    /// Which API server.
-    #[command(flatten)]
-    pub target: Target,
     /// Delete what these files name
     #[arg(long, short, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
     /// TYPE or TYPE/NAME
+    #[arg(value_name = "TYPE")]
     pub types: Option<String>,
     /// Names
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Everything of that type in the namespace
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     pub all: bool,
     /// Do not mind what does not exist
     #[arg(long)]
@@ -300,18 +311,19 @@ pub struct DeleteArgs {
     /// Return at once instead of waiting until it is gone
     #[arg(long)]
     pub no_wait: bool,
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Flags of `logs`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet logs ksvc/hello -f")]
 pub struct LogsArgs {
-    /// Which API server.
-    #[command(flatten)]
-    pub target: Target,
-    /// POD, pod/NAME or ksvc/NAME (its newest pod)
+    /// POD, pod/NAME, ksvc/NAME or revision/NAME (its newest pod)
     pub pod: String,
     /// Container [default: the one the Pod names, else the first]
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "NAME")]
     pub container: Option<String>,
     /// Keep printing
     #[arg(long, short)]
@@ -322,23 +334,27 @@ pub struct LogsArgs {
     /// The container's previous life
     #[arg(long, short)]
     pub previous: bool,
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Flags of `wait`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  kinglet wait ksvc/hello\n  kinglet wait pod/one pod/two --for=delete --timeout=2m")]
 pub struct WaitArgs {
-    /// Which API server.
-    #[command(flatten)]
-    pub target: Target,
     /// TYPE/NAME, or TYPE and names
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "OBJECT")]
     pub objects: Vec<String>,
     /// condition=NAME[=VALUE], delete or create
     #[arg(long = "for", value_name = "WHAT", default_value = "condition=Ready")]
     pub what: String,
     /// How long at most, for example 30s or 5m
-    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// Which API server.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// `90s`, `5m`, `1h30m`, or plain seconds.

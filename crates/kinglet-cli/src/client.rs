@@ -30,6 +30,7 @@ impl Connection {
         let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("using the kubeconfig")?;
         let namespace = target.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        segment(&namespace).context("--namespace")?;
         Ok(Self { client: kube::Client::try_from(config).context("setting up the connection")?, namespace })
     }
 
@@ -81,11 +82,56 @@ fn explain(error: kube::Error) -> anyhow::Error {
     }
 }
 
-/// Splits `TYPE/NAME` or `TYPE NAME…` into a type and names.
-pub fn type_and_names(types: &str, names: &[String]) -> anyhow::Result<(String, Vec<String>)> {
-    match types.split_once('/') {
-        Some((kind, name)) if names.is_empty() && !name.is_empty() => Ok((kind.to_owned(), vec![name.to_owned()])),
-        Some(_) => bail!("write either TYPE/NAME or TYPE NAME, not both: {types} {}", names.join(" ")),
-        None => Ok((types.to_owned(), names.to_vec())),
+/// Splits `TYPE/NAME…` or `TYPE NAME…` into types and names of each.
+pub fn types_and_names<'a>(words: impl IntoIterator<Item = &'a String>) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let words: Vec<&String> = words.into_iter().collect();
+    let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+    let grouped = if words.iter().all(|word| word.contains('/')) {
+        words.iter().filter_map(|word| word.split_once('/')).map(|(kind, name)| (kind.to_owned(), vec![name.to_owned()])).collect()
+    } else if words.iter().any(|word| word.contains('/')) {
+        let all = words.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
+        bail!("write either TYPE/NAME or TYPE NAME, not both: {all}");
+    } else {
+        vec![((*first).clone(), rest.iter().map(|name| (*name).clone()).collect())]
+    };
+    for (kind, names) in &grouped {
+        if kind.is_empty() {
+            bail!("a type is missing before the name {:?}", names.join(" "));
+        }
+        names.iter().try_for_each(|name| segment(name))?;
+    }
+    Ok(grouped)
+}
+
+/// A name becomes a part of a path: what cannot be one is refused before the server is asked something else.
+pub fn segment(name: &str) -> anyhow::Result<()> {
+    let fits = !name.is_empty() && name != "." && name != ".." && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+    if fits { Ok(()) } else { bail!("{name:?} is no name of an object: letters, digits, '-' and '.' make one") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grouped(line: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        types_and_names(&words)
+    }
+
+    #[test]
+    fn both_ways_to_name_objects() {
+        let of = |kind: &str, names: &[&str]| (kind.to_owned(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        for (line, wanted) in [
+            ("ksvc", vec![of("ksvc", &[])]),
+            ("ksvc a b", vec![of("ksvc", &["a", "b"])]),
+            ("ksvc/a pod/b", vec![of("ksvc", &["a"]), of("pod", &["b"])]),
+            ("ksvc,pods", vec![of("ksvc,pods", &[])]),
+        ] {
+            assert_eq!(grouped(line).expect(line), wanted);
+        }
+        for (line, wanted) in [("ksvc/a b", "not both"), ("a ksvc/b", "not both"), ("/a", "type is missing"), ("ksvc/", "no name"), ("ksvc a?x=1", "no name"), ("pod ..", "no name")] {
+            let error = grouped(line).expect_err(line).to_string();
+            assert!(error.contains(wanted), "{line}: {error}");
+        }
     }
 }

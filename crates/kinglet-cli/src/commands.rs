@@ -40,7 +40,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             Ok(std::io::stdout().write_all(&script)?)
         }
         Command::Version => {
-            anstream::println!("kinglet {}", env!("CARGO_PKG_VERSION"));
+            crate::screen::say!("kinglet {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     }

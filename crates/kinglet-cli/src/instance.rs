@@ -23,7 +23,7 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
     std::fs::create_dir_all(&data).with_context(|| format!("making the data directory {}", data.display()))?;
     if let Ok(status) = control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await {
-        anstream::println!("Kinglet is already running (pid {}).\n{}", status.addresses.pid, crate::commands::next_steps(&status.addresses));
+        crate::screen::say!("Kinglet is already running (pid {}).\n{}", status.addresses.pid, crate::commands::next_steps(&status.addresses));
         return Ok(());
     }
     let path = location::log_file(&data);
@@ -47,11 +47,10 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
             let mut tail = String::new();
             log.seek(SeekFrom::Start(began_at))?;
             log.read_to_string(&mut tail)?;
-            let why = tail.lines().rev().find_map(|line| line.strip_prefix("Error: ")).unwrap_or("it said nothing");
-            bail!("{why} (Kinglet ended with {status}; its log is {})", path.display());
+            bail!("{} (Kinglet ended with {status}; its log is {})", last_words(&tail), path.display());
         }
         if let Ok(status) = control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await {
-            anstream::println!("{}", crate::commands::next_steps(&status.addresses));
+            crate::screen::say!("{}", crate::commands::next_steps(&status.addresses));
             return Ok(());
         }
         if tokio::time::Instant::now() > deadline {
@@ -60,6 +59,14 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Why a Kinglet that ended early did so, from its log.
+pub(crate) fn last_words(log: &str) -> String {
+    let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let panic = || lines().find(|line| line.contains("panicked at"));
+    let why = lines().find_map(|line| line.strip_prefix("Error: ")).or_else(panic).or_else(|| lines().next());
+    why.unwrap_or("it said nothing").to_owned()
 }
 
 /// `down`: asks, then waits until the process is gone.
@@ -77,7 +84,7 @@ pub async fn down(args: &DataArgs) -> anyhow::Result<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    anstream::println!("Kinglet stopped. Its data stays in {}.", data.display());
+    crate::screen::say!("Kinglet stopped. Its data stays in {}.", data.display());
     Ok(())
 }
 
@@ -90,17 +97,13 @@ fn is_zombie(process: &Path) -> bool {
 pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
     if !data.exists() {
-        anstream::println!("There is no data in {}.", data.display());
+        crate::screen::say!("There is no data in {}.", data.display());
         return Ok(());
     }
     if control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await.is_ok() {
         bail!("Kinglet is running with data directory {}; stop it first with `kinglet down`", data.display());
     }
-    // Somebody may have pointed --data at their home: only what looks like ours is wiped.
-    let ours = ["kubeconfig", "pki", "store", "images"].iter().any(|name| data.join(name).exists());
-    if !ours && std::fs::read_dir(&data)?.next().is_some() {
-        bail!("{} does not look like a Kinglet data directory; nothing was removed", data.display());
-    }
+    wipeable(&data, &std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())?;
     if !args.yes {
         anstream::eprint!("Remove everything in {}: objects, images, credentials? [y/N] ", data.display());
         std::io::stderr().flush()?;
@@ -110,7 +113,112 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
             bail!("nothing was removed");
         }
     }
+    // It may have started while we asked.
+    let _lock = lock(&data)?;
     std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
-    anstream::println!("Removed {}.", data.display());
+    crate::screen::say!("Removed {}.", data.display());
     Ok(())
+}
+
+/// What Kinglet puts into its data directory.
+const OURS: [&str; 12] =
+    ["control.sock", "images", "kinglet.log", "kubeconfig", "lock", "node", "pki", "ready.json", "registries.conf", "run", "state.db", "store"];
+
+/// Refuses what is not ours (somebody may have pointed --data at their home), and what is still in use.
+fn wipeable(data: &Path, mountinfo: &str) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(data).with_context(|| format!("reading {}", data.display()))? {
+        let name = entry.with_context(|| format!("reading {}", data.display()))?.file_name();
+        if !OURS.iter().any(|ours| name == *ours) && !name.to_string_lossy().starts_with("kubeconfig.") {
+            bail!("{} holds {}, which is not Kinglet's; nothing was removed", data.display(), name.display());
+        }
+    }
+    // Removing files through a mount of a container's volume would remove the user's own.
+    let mounted = mounts_below(mountinfo, data);
+    if mounted > 0 {
+        bail!("a crashed Kinglet left {mounted} mounts below {}; `kinglet up` cleans them up, then `kinglet down` and `kinglet reset`", data.display());
+    }
+    lock(data).map(drop)
+}
+
+fn mounts_below(mountinfo: &str, data: &Path) -> usize {
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| point.replace("\\040", " "));
+    points.filter(|point| Path::new(point) != data && Path::new(point).starts_with(&data)).count()
+}
+
+/// Takes the lock that a running Kinglet holds; none is there before the first start.
+fn lock(data: &Path) -> anyhow::Result<Option<std::fs::File>> {
+    let Ok(file) = std::fs::File::options().read(true).write(true).open(data.join("store/lock")) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(_) => bail!("Kinglet is running with data directory {}; stop it first with `kinglet down`", data.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn folder(name: &str, entries: &[&str]) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("kinglet-reset-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        for entry in entries {
+            std::fs::create_dir_all(folder.join(entry)).expect("entry");
+        }
+        folder
+    }
+
+    #[tokio::test]
+    async fn only_what_is_ours_is_wiped() {
+        let reset_of = |data: &Path| ResetArgs { data: DataArgs { data: Some(data.to_owned()) }, yes: true };
+        let ours = folder("ours", &["store", "pki", "images/layers", "node"]);
+        reset(&reset_of(&ours)).await.expect("wiped");
+        assert!(!ours.exists());
+        reset(&reset_of(&ours)).await.expect("nothing there is fine");
+
+        let theirs = folder("theirs", &["images", "Documents"]);
+        let error = reset(&reset_of(&theirs)).await.expect_err("theirs").to_string();
+        assert!(error.contains("Documents") && error.contains("nothing was removed"), "{error}");
+        assert!(theirs.join("images").exists());
+        std::fs::remove_dir_all(theirs).expect("clean");
+    }
+
+    #[tokio::test]
+    async fn a_running_one_is_not_wiped_even_when_it_does_not_answer() {
+        let data = folder("running", &["store"]);
+        let held = std::fs::File::create(data.join("store/lock")).expect("lock file");
+        held.lock().expect("lock");
+        let error = reset(&ResetArgs { data: DataArgs { data: Some(data.clone()) }, yes: true }).await.expect_err("running").to_string();
+        assert!(error.contains("kinglet down"), "{error}");
+        drop(held);
+        std::fs::remove_dir_all(data).expect("clean");
+    }
+
+    #[test]
+    fn mounts_that_a_crash_left() {
+        let data = Path::new("/nonexistent/kinglet data");
+        let info = "36 35 98:0 / /nonexistent/kinglet\\040data/node/x rw - overlay o rw\n37 35 98:0 / /nonexistent/other rw - ext4 d rw\n";
+        assert_eq!(mounts_below(info, data), 1);
+    }
+
+    #[test]
+    fn last_words_of_a_log() {
+        for (log, words) in [
+            ("", "it said nothing"),
+            ("INFO up\nError: port 6443 is taken\n\n", "port 6443 is taken"),
+            ("thread 'main' panicked at src/x.rs:1:1:\nboom\nstack backtrace:\n", "thread 'main' panicked at src/x.rs:1:1:"),
+            ("Killed\n", "Killed"),
+        ] {
+            assert_eq!(last_words(log), words);
+        }
+    }
+
+    #[tokio::test]
+    async fn down_says_when_nothing_runs() {
+        let data = folder("down", &["store"]);
+        let error = down(&DataArgs { data: Some(data.clone()) }).await.expect_err("not running").to_string();
+        assert!(error.contains("Kinglet is not running") && error.contains("kinglet up"), "{error}");
+        std::fs::remove_dir_all(data).expect("clean");
+    }
 }

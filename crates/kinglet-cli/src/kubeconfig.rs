@@ -37,7 +37,8 @@ pub fn users_file() -> Option<PathBuf> {
     crate::location::home().map(|home| home.join(".kube/config"))
 }
 
-/// Puts our context into the user's file; true when it is the current one afterwards.
+/// Puts our context into the user's file; true when it is the current one afterwards. Comments in the file are lost,
+/// as they are when kubectl writes it; a file that is right already is not touched.
 pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<bool> {
     let existing = match std::fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => json!({"apiVersion": "v1", "kind": "Config"}),
@@ -45,8 +46,12 @@ pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow:
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({"apiVersion": "v1", "kind": "Config"}),
         Err(error) => return Err(error).with_context(|| format!("reading kubeconfig {}", path.display())),
     };
-    let merged = merged(existing, entry, make_current).with_context(|| format!("merging into kubeconfig {} (nothing was changed)", path.display()))?;
+    let merged = merged(existing.clone(), entry, make_current).with_context(|| format!("merging into kubeconfig {} (nothing was changed)", path.display()))?;
     let current = merged["current-context"] == CONTEXT;
+    // A start changes nothing that is right already: rewriting YAML costs its comments.
+    if merged == existing {
+        return Ok(current);
+    }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -133,5 +138,40 @@ mod tests {
         let text = whole(&ENTRY).expect("renders");
         let value: Value = serde_saphyr::from_str(&text).expect("parses");
         assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+    }
+
+    #[test]
+    fn the_users_file_on_disk() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = std::env::temp_dir().join(format!("kinglet-kubeconfig-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let path = folder.join("deep/config");
+        let text = |path: &Path| std::fs::read_to_string(path).expect("readable");
+
+        // None there: made, with folders, for its owner only, and ours is current.
+        assert!(merge_into(&path, &ENTRY, false).expect("made"));
+        assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        // Right already: not touched.
+        std::fs::write(&path, format!("# mine\n{}", text(&path))).expect("comment");
+        assert!(merge_into(&path, &ENTRY, false).expect("same"));
+        assert!(text(&path).starts_with("# mine"));
+        // Somebody else's, behind a link, readable by all before.
+        let theirs = folder.join("theirs");
+        std::fs::write(&theirs, "current-context: prod\nusers:\nclusters: []\ncontexts: null\npreferences: {colors: true}\n").expect("theirs");
+        let link = folder.join("link");
+        std::os::unix::fs::symlink(&theirs, &link).expect("link");
+        assert!(!merge_into(&link, &ENTRY, false).expect("merged"));
+        assert!(std::fs::symlink_metadata(&link).expect("link").is_symlink());
+        let merged: Value = serde_saphyr::from_str(&text(&theirs)).expect("parses");
+        assert_eq!((&merged["current-context"], &merged["preferences"]["colors"], &merged["users"][0]["name"]), (&json!("prod"), &json!(true), &json!("kinglet")));
+        assert_eq!(std::fs::metadata(&theirs).expect("file").permissions().mode() & 0o777, 0o600);
+        // Broken or foreign: refused by name, not touched.
+        for broken in ["a: [1", "users: {}\n", "- 1\n", "a: 1\n---\nb: 2\n", "\t{"] {
+            std::fs::write(&theirs, broken).expect("broken");
+            let error = format!("{:#}", merge_into(&theirs, &ENTRY, false).expect_err(broken));
+            assert!(error.contains("nothing was changed") && error.contains("theirs"), "{error}");
+            assert_eq!(text(&theirs), broken);
+        }
+        std::fs::remove_dir_all(folder).expect("clean");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Flow: `main` parses [`Arguments`] -> `up` goes to the root, everything else to [`run`], which talks to a running
 //! Kinglet through its Kubernetes API or, for what the API has no word for, through the [`control`] socket.
-//! Always: results on stdout, everything else on stderr; exit 0 or 1 (2 for a wrong flag); each failure is one sentence
+//! Always: results on stdout, everything else on stderr; exit 0 or 1; each failure is one sentence
 //! with a remedy where there is one.
 
 pub mod args;
@@ -13,7 +13,9 @@ mod discovery;
 pub mod instance;
 pub mod kubeconfig;
 pub mod location;
+mod screen;
 mod table;
+pub mod usage;
 
 pub use args::{Arguments, AttachArgs, Command, UpArgs};
 pub use commands::next_steps;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 pub async fn run(command: Command) -> ExitCode {
     match commands::run(command).await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if screen::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -41,5 +44,7 @@ pub fn report(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    anstream::eprintln!("Error: {text}");
+    // Servers and libraries like to say it too.
+    let said = text.trim_start_matches("error: ").trim_start_matches("Error: ");
+    anstream::eprintln!("Error: {said}");
 }

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use kinglet_cli::control::{Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status};
 use kinglet_dataplane::ColdStart;
-use kinglet_image::{Credentials, ImageError, Images, Progress, PullPolicy};
+use kinglet_image::{Credentials, ImageError, Images, Progress, ProgressEvent, PullPolicy};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Caches;
 use serde_json::{Value, json};
@@ -125,9 +125,12 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequ
     });
     let images = control.images.clone();
     let work = async move {
-        if let Err(error) = images.pull(&request.image, PullPolicy::Always, &Credentials::default(), &progress).await {
-            let _ = sender.send(PullLine::Failed { error: error.to_string() }).await;
-        }
+        // The last line must not be left out, however slow the reader is.
+        let last = match images.pull(&request.image, PullPolicy::Always, &Credentials::default(), &progress).await {
+            Ok(ready) => PullLine::Progress(ProgressEvent::Done { digest: ready.digest.clone() }),
+            Err(error) => PullLine::Failed { error: error.to_string() },
+        };
+        let _ = sender.send(last).await;
         None::<Result<bytes::Bytes, std::io::Error>>
     };
     // The work runs beside the lines, inside the answer's own stream: who stops reading stops the pull.

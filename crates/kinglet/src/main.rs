@@ -17,8 +17,7 @@ mod start;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use kinglet_cli::{Arguments, Command};
+use kinglet_cli::Command;
 
 fn main() -> ExitCode {
     // Containers are started by this same program, single-threaded: before a runtime or a thread exists.
@@ -27,7 +26,10 @@ fn main() -> ExitCode {
         return kinglet_node::helper(&words[2..]);
     }
     kinglet_process::tls::install_provider();
-    let arguments = Arguments::parse();
+    let arguments = match kinglet_cli::usage::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

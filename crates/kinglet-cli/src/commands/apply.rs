@@ -13,11 +13,15 @@ pub(crate) async fn run(args: &ApplyArgs) -> anyhow::Result<()> {
     let mut discovery = Discovery::load(&connection).await?;
     let mut failures = 0;
     for document in &documents {
-        if discovery.of_manifest(document).is_err() {
+        if discovery.of_manifest(&document.object).is_err() {
             // A CRD among the documents may have brought the kind.
             discovery = Discovery::load(&connection).await?;
         }
-        if let Err(error) = one(&connection, &discovery, document, args).await {
+        let outcome = one(&connection, &discovery, &document.object, args).await;
+        if let Err(error) = outcome.with_context(|| document.origin.clone()) {
+            if documents.len() == 1 || crate::screen::reader_left(&error) {
+                return Err(error);
+            }
             crate::report(&error);
             failures += 1;
         }
@@ -28,8 +32,7 @@ pub(crate) async fn run(args: &ApplyArgs) -> anyhow::Result<()> {
 
 async fn one(connection: &Connection, discovery: &Discovery, document: &Value, args: &ApplyArgs) -> anyhow::Result<()> {
     let resource = discovery.of_manifest(document)?;
-    let name = document["metadata"]["name"].as_str().with_context(|| format!("{} has no metadata.name", resource.kind))?;
-    let namespace = document["metadata"]["namespace"].as_str().unwrap_or(&connection.namespace);
+    let (namespace, name) = super::manifests::place(document, &resource.kind, &connection.namespace)?;
     let path = resource.path(Some(namespace), Some(name));
     let before = connection.find(&path).await?;
     let query = format!("{path}?fieldManager=kinglet&fieldValidation=Strict&force={}{}", args.force_conflicts, if args.dry_run { "&dryRun=All" } else { "" });
@@ -42,6 +45,6 @@ async fn one(connection: &Connection, discovery: &Discovery, document: &Value, a
         Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => "unchanged",
         Some(_) => "configured",
     };
-    anstream::println!("{}/{name} {verb}{}", resource.display(), if args.dry_run { " (dry run)" } else { "" });
+    crate::screen::say!("{}/{name} {verb}{}", resource.display(), if args.dry_run { " (dry run)" } else { "" });
     Ok(())
 }

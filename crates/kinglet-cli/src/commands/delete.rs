@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use crate::args::DeleteArgs;
-use crate::client::{Connection, type_and_names};
+use crate::client::{Connection, types_and_names};
 use crate::discovery::Discovery;
 
 /// Finalizers and the grace of pods fit well into it.
@@ -19,14 +19,12 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
     let mut objects: Vec<(String, String)> = Vec::new();
     if !args.filename.is_empty() {
         for document in super::manifests::read(&args.filename)? {
-            let resource = discovery.of_manifest(&document)?;
-            let name = document["metadata"]["name"].as_str().with_context(|| format!("{} has no metadata.name", resource.kind))?;
-            let namespace = document["metadata"]["namespace"].as_str().unwrap_or(&connection.namespace);
+            let resource = discovery.of_manifest(&document.object).with_context(|| document.origin.clone())?;
+            let (namespace, name) = super::manifests::place(&document.object, &resource.kind, &connection.namespace).with_context(|| document.origin.clone())?;
             objects.push((format!("{} \"{name}\"", resource.display()), resource.path(Some(namespace), Some(name))));
         }
     }
-    if let Some(types) = &args.types {
-        let (word, names) = type_and_names(types, &args.names)?;
+    for (word, names) in types_and_names(args.types.iter().chain(&args.names))? {
         if names.is_empty() && !args.all {
             bail!("say which {word} to delete, or --all");
         }
@@ -34,7 +32,7 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
             let namespace = Some(connection.namespace.as_str());
             let names = if args.all {
                 let list = connection.get(&resource.path(namespace, None)).await?;
-                list["items"].as_array().cloned().unwrap_or_default().iter().filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned())).collect()
+                list["items"].as_array().into_iter().flatten().filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned())).collect()
             } else {
                 names.clone()
             };
@@ -42,25 +40,48 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
         }
     }
     if objects.is_empty() {
+        if args.all {
+            anstream::eprintln!("No resources found in {} namespace.", connection.namespace);
+            return Ok(());
+        }
         bail!("say what to delete: a TYPE and a NAME, or -f FILE");
     }
+    let (mut leaving, mut failures) = (Vec::new(), 0);
     for (display, path) in &objects {
-        let Some(found) = connection.find(path).await? else {
-            if args.ignore_not_found {
-                continue;
+        match delete(&connection, display, path, args.ignore_not_found).await {
+            Ok(Some(uid)) => {
+                crate::screen::say!("{display} deleted");
+                leaving.push((display, path, uid));
             }
-            bail!("{display} does not exist");
-        };
-        connection
-            .call(http::Method::DELETE, path, "application/json", "application/json", br#"{"propagationPolicy":"Background"}"#.to_vec())
-            .await
-            .with_context(|| format!("deleting {display}"))?;
-        anstream::println!("{display} deleted");
-        if !args.no_wait {
-            gone(&connection, path, display, &found["metadata"]["uid"]).await?;
+            Ok(None) => {}
+            Err(error) if objects.len() == 1 => return Err(error),
+            Err(error) => {
+                crate::report(&error);
+                failures += 1;
+            }
         }
     }
+    // All of them go at the same time.
+    for (display, path, uid) in leaving.into_iter().filter(|_| !args.no_wait) {
+        gone(&connection, path, display, &uid).await?;
+    }
+    anyhow::ensure!(failures == 0, "{failures} of {} objects were not deleted", objects.len());
     Ok(())
+}
+
+/// The uid of what was deleted, `None` for nothing that need be there.
+async fn delete(connection: &Connection, display: &str, path: &str, ignore_not_found: bool) -> anyhow::Result<Option<serde_json::Value>> {
+    let Some(found) = connection.find(path).await? else {
+        if ignore_not_found {
+            return Ok(None);
+        }
+        bail!("{display} does not exist");
+    };
+    connection
+        .call(http::Method::DELETE, path, "application/json", "application/json", br#"{"propagationPolicy":"Background"}"#.to_vec())
+        .await
+        .with_context(|| format!("deleting {display}"))?;
+    Ok(Some(found["metadata"]["uid"].clone()))
 }
 
 async fn gone(connection: &Connection, path: &str, display: &str, uid: &serde_json::Value) -> anyhow::Result<()> {

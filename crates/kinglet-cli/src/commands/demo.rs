@@ -1,7 +1,8 @@
 //! `demo`: the whole story on a Kinglet of its own, with timings.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -22,20 +23,24 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("kinglet-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let began = Instant::now();
-    let addresses = start(&folder).await?;
+    let (addresses, mut child) = start(&folder).await?;
     say(began, &format!("kinglet is up: API {}, services {}", addresses.api_url, addresses.http_url.as_deref().unwrap_or_default()));
-    let outcome = story(&addresses).await;
+    let outcome = tokio::select! {
+        outcome = story(&addresses) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
     if args.keep && outcome.is_ok() {
         anstream::println!("\nStill running. Look around with\n  kubectl --kubeconfig {} get ksvc,pods\nand stop it with\n  kinglet down --data {}", addresses.kubeconfig, folder.display());
         return Ok(());
     }
     let stopped = Instant::now();
-    kill_and_wait(&folder).await?;
+    stop(&mut child, &folder).await.with_context(|| format!("its data is {}", folder.display()))?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     say(stopped, "kinglet stopped, nothing left behind");
     outcome
 }
 
-async fn start(folder: &Path) -> anyhow::Result<Addresses> {
+async fn start(folder: &Path) -> anyhow::Result<(Addresses, Child)> {
     let ready = folder.join("ready.json");
     let log = std::fs::File::create(folder.join("kinglet.log"))?;
     let mut child = std::process::Command::new(std::env::current_exe()?)
@@ -48,18 +53,19 @@ async fn start(folder: &Path) -> anyhow::Result<Addresses> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
+        // A Ctrl-C is ours: we stop it in order.
+        .process_group(0)
         .spawn()
         .context("starting kinglet")?;
     let deadline = Instant::now() + STEP_MAX;
     loop {
         if let Some(addresses) = std::fs::read(&ready).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            return Ok(addresses);
+            return Ok((addresses, child));
         }
         if let Some(status) = child.try_wait()? {
             let log = std::fs::read_to_string(folder.join("kinglet.log")).unwrap_or_default();
             let _ = std::fs::remove_dir_all(folder);
-            let why = log.lines().rev().find_map(|line| line.strip_prefix("Error: ")).unwrap_or("it said nothing").to_owned();
-            bail!("{why} (kinglet ended with {status})");
+            bail!("{} (kinglet ended with {status})", crate::instance::last_words(&log));
         }
         if Instant::now() > deadline {
             let _ = child.kill();
@@ -138,12 +144,13 @@ async fn request(gateway: &str, host: &str) -> anyhow::Result<String> {
     }
 }
 
-async fn kill_and_wait(folder: &Path) -> anyhow::Result<()> {
+/// Asks it to stop, and waits until the process is gone.
+async fn stop(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
     let _: Value = crate::control::call(&crate::location::control_socket(folder), http::Method::POST, "/shutdown", &json!({})).await?;
     let deadline = Instant::now() + STEP_MAX;
-    while crate::control::call::<Value>(&crate::location::control_socket(folder), http::Method::GET, "/status", &json!({})).await.is_ok() {
+    while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
-            bail!("kinglet is still stopping; its data is {}", folder.display());
+            bail!("kinglet (pid {}) is still stopping", child.id());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

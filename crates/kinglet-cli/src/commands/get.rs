@@ -2,35 +2,45 @@
 
 use std::fmt::Write as _;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::args::GetArgs;
-use crate::client::{Connection, type_and_names};
+use crate::client::{Connection, types_and_names};
 use crate::discovery::{Discovery, Resource};
 use crate::table;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
-    let (types, names) = type_and_names(&args.types, &args.names)?;
+    let wanted = types_and_names(std::iter::once(&args.types).chain(&args.names))?;
+    if args.all_namespaces && wanted.iter().any(|(_, names)| !names.is_empty()) {
+        bail!("a name is not enough to find an object in all namespaces; say which with --namespace");
+    }
     let connection = Connection::open(&args.target).await?;
     let discovery = Discovery::load(&connection).await?;
-    let mut resources = Vec::new();
-    for word in types.split(',') {
-        resources.extend(discovery.find(word)?);
+    let mut resources: Vec<(&Resource, &[String])> = Vec::new();
+    for (types, names) in &wanted {
+        for word in types.split(',').filter(|word| !word.is_empty()) {
+            for resource in discovery.find(word)? {
+                if !resources.contains(&(resource, names.as_slice())) {
+                    resources.push((resource, names));
+                }
+            }
+        }
     }
     let namespace = (!args.all_namespaces).then_some(connection.namespace.as_str());
     if matches!(args.output.as_deref(), Some("yaml" | "json" | "name")) {
-        return objects(&connection, &resources, namespace, &names, args).await;
+        return objects(&connection, &resources, namespace, args).await;
     }
     let mut text = String::new();
     let several = resources.len() > 1;
-    for resource in &resources {
+    for (resource, names) in &resources {
         let mut shown = Vec::new();
         if names.is_empty() {
             shown.push(connection.call(http::Method::GET, &with_selector(resource.path(namespace, None), args), "application/json", TABLE, Vec::new()).await?);
         }
-        for name in &names {
+        for name in *names {
             shown.push(connection.call(http::Method::GET, &resource.path(namespace, Some(name)), "application/json", TABLE, Vec::new()).await?);
         }
         let Some(table) = shown.into_iter().reduce(joined) else { continue };
@@ -45,12 +55,12 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
         text.push_str(&table::render(&table, args.output.as_deref() == Some("wide"), !args.no_headers, prefix.as_deref(), namespaces));
     }
     if text.is_empty() {
-        match namespace.filter(|_| resources.iter().all(|resource| resource.namespaced)) {
+        match namespace.filter(|_| resources.iter().all(|(resource, _)| resource.namespaced)) {
             Some(namespace) => anstream::eprintln!("No resources found in {namespace} namespace."),
             None => anstream::eprintln!("No resources found"),
         }
     }
-    anstream::print!("{text}");
+    crate::screen::show!("{text}");
     Ok(())
 }
 
@@ -69,9 +79,9 @@ fn joined(mut first: Value, second: Value) -> Value {
     first
 }
 
-async fn objects(connection: &Connection, resources: &[&Resource], namespace: Option<&str>, names: &[String], args: &GetArgs) -> anyhow::Result<()> {
+async fn objects(connection: &Connection, resources: &[(&Resource, &[String])], namespace: Option<&str>, args: &GetArgs) -> anyhow::Result<()> {
     let mut items = Vec::new();
-    for resource in resources {
+    for (resource, names) in resources {
         if names.is_empty() {
             let list = connection.get(&with_selector(resource.path(namespace, None), args)).await?;
             for mut item in list["items"].as_array().cloned().unwrap_or_default() {
@@ -81,7 +91,7 @@ async fn objects(connection: &Connection, resources: &[&Resource], namespace: Op
                 items.push((resource.display(), item));
             }
         }
-        for name in names {
+        for name in *names {
             items.push((resource.display(), connection.get(&resource.path(namespace, Some(name))).await?));
         }
     }
@@ -90,7 +100,7 @@ async fn objects(connection: &Connection, resources: &[&Resource], namespace: Op
             let _ = writeln!(text, "{display}/{}", item["metadata"]["name"].as_str().unwrap_or_default());
             text
         });
-        anstream::print!("{lines}");
+        crate::screen::show!("{lines}");
         return Ok(());
     }
     for (_, item) in &mut items {
@@ -98,15 +108,16 @@ async fn objects(connection: &Connection, resources: &[&Resource], namespace: Op
             metadata.remove("managedFields");
         }
     }
-    let shown = if names.len() == 1 && items.len() == 1 {
+    let one = matches!(resources, [(_, [_])]);
+    let shown = if one && items.len() == 1 {
         items.remove(0).1
     } else {
         json!({"apiVersion": "v1", "kind": "List", "items": items.into_iter().map(|(_, item)| item).collect::<Vec<_>>()})
     };
     if args.output.as_deref() == Some("json") {
-        anstream::println!("{}", serde_json::to_string_pretty(&shown)?);
+        crate::screen::say!("{}", serde_json::to_string_pretty(&shown)?);
     } else {
-        anstream::print!("{}", yaml(&shown)?);
+        crate::screen::show!("{}", yaml(&shown)?);
     }
     Ok(())
 }

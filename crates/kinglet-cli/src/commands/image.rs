@@ -17,7 +17,7 @@ pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<()> {
     match &command {
         ImageCommand::Ls(data) => {
             let images: ImageList = control::call(&socket(data), http::Method::GET, "/images", &json!({})).await?;
-            anstream::print!("{}", show(&images));
+            crate::screen::show!("{}", show(&images));
             Ok(())
         }
         ImageCommand::Pull { image, data } => pull(&socket(data), image).await,
@@ -26,13 +26,13 @@ pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<()> {
             let request = ImportRequest { path, name: name.clone() };
             let images: ImageList = control::call(&socket(data), http::Method::POST, "/images/import", &request).await?;
             for image in images {
-                anstream::println!("imported {} ({})", image.reference, image.digest);
+                crate::screen::say!("imported {} ({})", image.reference, image.digest);
             }
             Ok(())
         }
         ImageCommand::Rm { image, data } => {
             let _: serde_json::Value = control::call(&socket(data), http::Method::POST, "/images/remove", &ImageRequest { image: image.clone() }).await?;
-            anstream::println!("removed {image}");
+            crate::screen::say!("removed {image}");
             Ok(())
         }
     }
@@ -61,7 +61,7 @@ async fn pull(socket: &std::path::Path, image: &str) -> anyhow::Result<()> {
                 PullLine::Failed { error } => bail!("{error}"),
                 PullLine::Progress(ProgressEvent::Done { digest }) => {
                     bars.all.clear()?;
-                    anstream::println!("{image} is here ({digest})");
+                    crate::screen::say!("{image} is here ({digest})");
                     return Ok(());
                 }
                 PullLine::Progress(event) => bars.show(event),

@@ -12,9 +12,9 @@ pub(crate) async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
     let status: Status = control::call(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await?;
     if args.output.is_some() {
-        anstream::println!("{}", serde_json::to_string_pretty(&status)?);
+        crate::screen::say!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        anstream::print!("{}", show(&status, args.cold_starts));
+        crate::screen::show!("{}", show(&status, args.cold_starts));
     }
     anyhow::ensure!(status.health.iter().all(|part| part.healthy), "not everything is healthy");
     Ok(())

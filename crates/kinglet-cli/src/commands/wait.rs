@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde_json::Value;
 
 use crate::args::WaitArgs;
-use crate::client::{Connection, type_and_names};
+use crate::client::{Connection, types_and_names};
 use crate::discovery::Discovery;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -22,12 +22,7 @@ pub(crate) async fn run(args: &WaitArgs) -> anyhow::Result<()> {
     let connection = Connection::open(&args.target).await?;
     let discovery = Discovery::load(&connection).await?;
     let mut objects = Vec::new();
-    let grouped: Vec<(String, Vec<String>)> = if args.objects.iter().all(|word| word.contains('/')) {
-        args.objects.iter().map(|word| type_and_names(word, &[])).collect::<anyhow::Result<_>>()?
-    } else {
-        vec![type_and_names(&args.objects[0], &args.objects[1..])?]
-    };
-    for (word, names) in grouped {
+    for (word, names) in types_and_names(&args.objects)? {
         if names.is_empty() {
             bail!("say which {word} to wait for");
         }
@@ -42,13 +37,14 @@ pub(crate) async fn run(args: &WaitArgs) -> anyhow::Result<()> {
             if met(&until, found.as_ref()) {
                 let done = match &until {
                     Until::Gone => "deleted",
-                    Until::There | Until::Condition { .. } => "condition met",
+                    Until::There => "created",
+                    Until::Condition { .. } => "condition met",
                 };
-                anstream::println!("{display} {done}");
+                crate::screen::say!("{display} {done}");
                 break;
             }
             if found.is_none() && matches!(until, Until::Condition { .. }) {
-                bail!("{display} does not exist");
+                bail!("{display} does not exist (wait for it to appear with --for=create)");
             }
             if tokio::time::Instant::now() > deadline {
                 bail!("timed out after {} s waiting for {} of {display}{}", args.timeout.as_secs(), args.what, why(&until, found.as_ref()));
