@@ -25,9 +25,9 @@ async fn all(cluster: &Cluster, attached: &Setup) -> anyhow::Result<()> {
     let api = Api::open(&cluster.kubeconfig).await?;
     let instance = attached.start().await?;
     let place = Place { api: &api, instance: &instance };
-    tokio::try_join!(checks::story(place), async {
+    // Side by side: Kubernetes' garbage collector takes half a minute to notice new kinds.
+    tokio::try_join!(checks::story(place), checks::deletion(place), async {
         checks::private_names(place).await?;
-        checks::deletion(place).await?;
         checks::splits(place).await?;
         checks::rollout(place).await?;
         checks::failures(place).await
