@@ -17,6 +17,8 @@ const TOKEN: &str = "tests-only";
 pub struct Cluster {
     children: Vec<Child>,
     folder: PathBuf,
+    /// Port of the manager, should there be one.
+    manager: u16,
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
 }
@@ -36,21 +38,19 @@ fn etcd() -> Option<PathBuf> {
 impl Cluster {
     /// Starts everything on free ports and waits until Pods could be made.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::launch(true).await
+        let mut cluster = Self::without_manager().await?;
+        cluster.manage().await?;
+        Ok(cluster)
     }
 
     /// Only etcd and kube-apiserver: who tests our own controllers plays the manager.
     pub async fn without_manager() -> anyhow::Result<Self> {
-        Self::launch(false).await
-    }
-
-    async fn launch(manager_too: bool) -> anyhow::Result<Self> {
         let programs = programs().context("the real control plane is not built (cargo xtask peers) or etcd is not installed")?;
         let folder = scratch("cluster");
         std::fs::create_dir_all(&folder)?;
-        let mut cluster = Self { children: Vec::new(), kubeconfig: folder.join("kubeconfig"), folder };
-        let folder = cluster.folder.display().to_string();
         let [client, peer, api, manager] = free_ports()?;
+        let mut cluster = Self { children: Vec::new(), kubeconfig: folder.join("kubeconfig"), folder, manager };
+        let folder = cluster.folder.display().to_string();
         std::fs::write(cluster.folder.join("tokens.csv"), format!("{TOKEN},admin,admin-uid,\"system:masters\"\n"))?;
         let key = Command::new("openssl").args(["genrsa", "-out", &format!("{folder}/sa.key"), "2048"]).stderr(Stdio::null()).status().context("running openssl")?;
         if !key.success() {
@@ -92,18 +92,19 @@ impl Cluster {
                 format!("--service-account-signing-key-file={folder}/sa.key"),
             ],
         )?;
-        let access = until("the real API server", START_MAX, || async {
-            let api = Api::open(&cluster.kubeconfig).await?;
-            api.get("/api/v1/namespaces/default").await?;
-            Ok(Some(api))
+        until("the real API server", START_MAX, || async {
+            Api::open(&cluster.kubeconfig).await?.get("/api/v1/namespaces/default").await.map(Some)
         })
         .await
         .with_context(|| cluster.logs())?;
-        if !manager_too {
-            return Ok(cluster);
-        }
-        let kubeconfig = cluster.kubeconfig.display().to_string();
-        cluster.spawn(
+        Ok(cluster)
+    }
+
+    /// Adds kube-controller-manager. It notices kinds that are there already at once, later ones after half a minute.
+    pub async fn manage(&mut self) -> anyhow::Result<()> {
+        let programs = programs().context("the real control plane was there a moment ago")?;
+        let (folder, kubeconfig, manager) = (self.folder.display().to_string(), self.kubeconfig.display().to_string(), self.manager);
+        self.spawn(
             &programs.join("kube-controller-manager"),
             &[
                 format!("--kubeconfig={kubeconfig}"),
@@ -117,8 +118,9 @@ impl Cluster {
                 format!("--secure-port={manager}"),
             ],
         )?;
-        until("the default ServiceAccount", START_MAX, || async { access.find("/api/v1/namespaces/default/serviceaccounts/default").await }).await.with_context(|| cluster.logs())?;
-        Ok(cluster)
+        let access = Api::open(&self.kubeconfig).await?;
+        until("the default ServiceAccount", START_MAX, || async { access.find("/api/v1/namespaces/default/serviceaccounts/default").await }).await.with_context(|| self.logs())?;
+        Ok(())
     }
 
     fn spawn(&mut self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {

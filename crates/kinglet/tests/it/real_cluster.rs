@@ -12,20 +12,21 @@ fn controllers_work_over_a_real_control_plane() {
         if cluster::programs().is_none() {
             return not_run("KINGLET_PEERS does not name a folder with kube-apiserver (cargo xtask peers), or etcd is not installed");
         }
-        let cluster = Cluster::start().await?;
+        let mut cluster = Cluster::without_manager().await?;
         let data = instance::scratch("attached");
         let attached = Setup { attach: Some(cluster.kubeconfig.clone()), data: Some(data.clone()), ..setup() };
-        let outcome = all(&cluster, &attached).await;
+        let outcome = all(&mut cluster, &attached).await;
         let _ = std::fs::remove_dir_all(&data);
         outcome
     });
 }
 
-async fn all(cluster: &Cluster, attached: &Setup) -> anyhow::Result<()> {
+async fn all(cluster: &mut Cluster, attached: &Setup) -> anyhow::Result<()> {
     let api = Api::open(&cluster.kubeconfig).await?;
     let instance = attached.start().await?;
+    // Ours first, so that Kubernetes' garbage collector knows our kinds from its start.
+    cluster.manage().await?;
     let place = Place { api: &api, instance: &instance };
-    // Side by side: Kubernetes' garbage collector takes half a minute to notice new kinds.
     tokio::try_join!(checks::story(place), checks::deletion(place), async {
         checks::private_names(place).await?;
         checks::splits(place).await?;
