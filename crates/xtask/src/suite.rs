@@ -57,7 +57,7 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// What the tests use beside Rust and Go, by Debian package: program and package.
-const PACKAGES: [(&str, &str); 2] = [("etcd", "etcd-server"), ("iptables", "iptables")];
+const PACKAGES: [(&str, &str); 4] = [("etcd", "etcd-server"), ("iptables", "iptables"), ("busybox", "busybox-static"), ("openssl", "openssl")];
 
 fn debian_packages() -> anyhow::Result<()> {
     let missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
