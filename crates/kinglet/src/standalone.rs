@@ -46,7 +46,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let clock = Clock::system();
     let data = location::data_directory(&args.data);
     make_private(&data)?;
-    let store = Store::open(&data.join("store"), ApiServer::store_options()).map_err(|error| explain(&data, error))?;
+    let store = Store::open(&data.join("store"), ApiServer::store_options()).map_err(|error| explain(&data, &error))?;
 
     let api_listener = listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
     let http_listener = listeners::bind_http(args.listen, args.http_port).await?;
@@ -136,14 +136,14 @@ pub(crate) fn make_private(data: &Path) -> anyhow::Result<()> {
     std::fs::set_permissions(data, mode).with_context(|| format!("closing the data directory {} to others", data.display()))
 }
 
-fn explain(data: &Path, error: kinglet_store::OpenError) -> anyhow::Error {
-    let hint = match &error {
+fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
+    let hint = match error {
         kinglet_store::OpenError::Locked { .. } => " (stop that one with `kinglet down`, or use another directory with --data)".to_owned(),
         kinglet_store::OpenError::Damaged { .. } => format!(" (restore it from a copy, or start anew with `kinglet reset --data {}`)", data.display()),
         _ => String::new(),
     };
     let mut text = error.to_string();
-    if let Some(cause) = std::error::Error::source(&error) {
+    if let Some(cause) = std::error::Error::source(error) {
         text = format!("{text}: {cause}");
     }
     anyhow::anyhow!("{text}{hint}")
