@@ -314,7 +314,7 @@ pub(crate) async fn replace(
     }
     admit(call, Operation::Update, &mut object, Some(old), false)?;
     object::set_revision(&mut object, entry.modified);
-    if object == *old {
+    if ownership::only_times_differ(old, &object) {
         return Ok(entry.value.clone());
     }
     if finished_deleting(call, &object) {

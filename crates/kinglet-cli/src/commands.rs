@@ -58,17 +58,25 @@ pub fn next_steps(addresses: &Addresses) -> String {
     lines.push(format!("  Kubeconfig       {}", addresses.kubeconfig));
     lines.push(String::new());
     lines.push("Try it:".to_owned());
-    let flag = if crate::kubeconfig::users_file().is_some_and(|path| path.display().to_string() == addresses.kubeconfig) {
-        "--context kinglet".to_owned()
-    } else {
-        format!("--kubeconfig {}", addresses.kubeconfig)
-    };
-    lines.push(format!("  kubectl {flag} get ksvc -A"));
-    lines.push(format!("  kubectl {flag} apply -f - <<< '{{\"apiVersion\":\"serving.knative.dev/v1\",\"kind\":\"Service\",\"metadata\":{{\"name\":\"hello\",\"namespace\":\"default\"}},\"spec\":{{\"template\":{{\"spec\":{{\"containers\":[{{\"image\":\"samples.kinglet/helloworld\"}}]}}}}}}}}'"));
+    let (tool, flags) = tool(addresses, kubectl_is_here());
+    let service = r#"{"apiVersion":"serving.knative.dev/v1","kind":"Service","metadata":{"name":"hello","namespace":"default"},"spec":{"template":{"spec":{"containers":[{"image":"samples.kinglet/helloworld"}]}}}}"#;
+    lines.push(format!("  echo '{service}' | {tool} apply {flags} -f -"));
+    lines.push(format!("  {tool} get ksvc -A {flags}"));
     if let Some(url) = &addresses.http_url {
         lines.push(format!("  {}", curl_line(url, &format!("hello.default.{}", addresses.domain))));
     }
     lines.join("\n")
+}
+
+/// The program for commands to paste, and the flags that lead it here: kubectl where there is one, else our own.
+fn tool(addresses: &Addresses, kubectl: bool) -> (&'static str, String) {
+    let users = crate::kubeconfig::users_file().is_some_and(|path| path.display().to_string() == addresses.kubeconfig);
+    let program = if kubectl { "kubectl" } else { "kinglet" };
+    (program, if users { "--context kinglet".to_owned() } else { format!("--kubeconfig {}", addresses.kubeconfig) })
+}
+
+fn kubectl_is_here() -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()))
 }
 
 /// A curl command that works whether or not the host name resolves.
@@ -76,4 +84,26 @@ pub(crate) fn curl_line(http_url: &str, host: &str) -> String {
     let authority = http_url.trim_start_matches("http://").trim_end_matches('/');
     let (address, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     if port == "80" { format!("curl --resolve {host}:80:{address} http://{host}") } else { format!("curl --resolve {host}:{port}:{address} http://{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_steps_work_when_pasted() {
+        let addresses = Addresses {
+            api_url: "https://127.0.0.1:6443".to_owned(),
+            http_url: Some("http://127.0.0.1:8080".to_owned()),
+            https_url: None,
+            registry: None,
+            domain: "localhost".to_owned(),
+            kubeconfig: "/tmp/k".to_owned(),
+            pid: 7,
+        };
+        let text = next_steps(&addresses);
+        assert!(text.contains("apply --kubeconfig /tmp/k -f -") && text.contains("curl --resolve hello.default.localhost:8080:127.0.0.1 http://hello.default.localhost:8080"), "{text}");
+        assert_eq!(tool(&addresses, false).0, "kinglet");
+        assert_eq!(curl_line("http://127.0.0.1:80", "a.b.localhost"), "curl --resolve a.b.localhost:80:127.0.0.1 http://a.b.localhost");
+    }
 }

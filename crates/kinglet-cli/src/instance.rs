@@ -23,7 +23,7 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
     std::fs::create_dir_all(&data).with_context(|| format!("making the data directory {}", data.display()))?;
     if let Ok(status) = control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await {
-        crate::screen::say!("Kinglet is already running (pid {}).\n{}", status.addresses.pid, crate::commands::next_steps(&status.addresses));
+        crate::screen::say!("{}", crate::commands::next_steps(&status.addresses).replacen("Kinglet is up", "Kinglet is already running", 1));
         return Ok(());
     }
     let path = location::log_file(&data);

@@ -99,7 +99,9 @@ fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::R
 }
 
 fn render(config: &Value) -> anyhow::Result<String> {
-    serde_saphyr::to_string(config).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))
+    // Certificates on one line, as kubectl writes them and as scripts look for them.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(config, options).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))
 }
 
 #[cfg(test)]
@@ -138,6 +140,9 @@ mod tests {
         let text = whole(&ENTRY).expect("renders");
         let value: Value = serde_saphyr::from_str(&text).expect("parses");
         assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+        let long = "x".repeat(500);
+        let text = whole(&Entry { ca_pem: &long, ..ENTRY.clone() }).expect("renders");
+        assert!(text.lines().any(|line| line.trim_start().starts_with("certificate-authority-data: eHh4")), "{text}");
     }
 
     #[test]
