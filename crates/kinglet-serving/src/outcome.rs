@@ -20,6 +20,11 @@ pub(crate) async fn apply<K: Object>(kit: &Kit, about: &K, plan: Plan) -> Result
     outcome
 }
 
+/// Whether the API server does not want an object of this kind as we make it.
+pub(crate) fn is_refused(fault: &Fault, kind: &str) -> bool {
+    matches!(fault, Fault::Refused { attempt, .. } if attempt.starts_with(&format!("creating {kind} ")))
+}
+
 fn attempted(fault: &Fault) -> Option<&str> {
     match fault {
         Fault::Refused { attempt, .. }

@@ -67,7 +67,13 @@ pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
             let images = digests.of(&key, &revision).await;
             let mut seen = observe::observe(&kit, &live, revision, images);
             observe::ask_for_probe(&kit, &mut seen).await;
-            crate::outcome::apply(&kit, &*seen.revision, decide::decide(&seen)).await
+            let outcome = crate::outcome::apply(&kit, &*seen.revision, decide::decide(&seen)).await;
+            if let Err(fault) = &outcome
+                && crate::outcome::is_refused(fault, "Deployment")
+            {
+                kit.apply(decide::refused(&seen, &fault.message())).await?;
+            }
+            outcome
         }
     });
 }

@@ -28,7 +28,7 @@ location = "samples.kinglet/autoscale"
 "#;
 
 /// Scenarios whose chain is compared.
-const SCENARIOS: [&str; 7] = ["01-ready", "02-zero-and-wake", "03-private", "10-scale-bounds", "13-traffic-errors", "14-gradual-rollout", "15-pod-templates"];
+const SCENARIOS: [&str; 6] = ["01-ready", "02-zero-and-wake", "03-private", "10-scale-bounds", "13-traffic-errors", "15-pod-templates"];
 
 /// Which recording.
 #[derive(Args)]

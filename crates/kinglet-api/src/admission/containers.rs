@@ -63,7 +63,7 @@ pub(super) fn sidecar(container: &Value, mounted: &[Value], features: &Features)
             continue;
         }
         if features.multi_container_probing != Flag::Enabled {
-            found.add(Findings::disallowed(probe));
+            found.add(probes::none_of(value).under(probe));
         } else if probe == "readinessProbe" {
             found.add(probes::sidecar_readiness(value).under(probe));
         } else {

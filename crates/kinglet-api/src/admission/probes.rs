@@ -27,6 +27,15 @@ pub(super) fn sidecar_readiness(probe: &Value) -> Findings {
     found
 }
 
+/// A probe where none may be: its handler counts as the probe itself, each number is named.
+pub(super) fn none_of(probe: &Value) -> Findings {
+    let mut found = Findings::none();
+    for field in look::fields(probe).filter(|field| look::has(probe, field) && look::number(probe, field) != Some(0)) {
+        found.add(Findings::disallowed(if HANDLERS.contains(&field) { "" } else { field }));
+    }
+    found
+}
+
 /// Any probe of a sidecar: it must say which port.
 pub(super) fn sidecar(probe: &Value) -> Findings {
     let mut found = exactly_one(probe);

@@ -156,6 +156,13 @@ fn refusals_name_the_field() {
     let rows: Vec<(Value, String)> = vec![
         (with_pod(&json!({"containers": [{"name": "a"}]})), format!("missing field(s): {at}.image")),
         (with_container(&json!({"image": "A/b"})), format!("Failed to parse image reference: {at}.image\nimage: \"A/b\", error: could not parse reference: A/b")),
+        (
+            with_pod(&json!({"containers": [
+                {"image": "a", "ports": [{"containerPort": 80}]},
+                {"image": "b", "readinessProbe": {"tcpSocket": {"port": 9999}}},
+            ]})),
+            "must not set the field(s): spec.template.spec.containers[1].readinessProbe, spec.template.spec.containers[1].readinessProbe.successThreshold".to_owned(),
+        ),
         (with_container(&json!({"name": "queue-proxy"})), format!("\"queue-proxy\" is a reserved container name: {at}.name")),
         (with_container(&json!({"env": [{"name": "PORT", "value": "1"}]})), format!("\"PORT\" is a reserved environment variable: {at}.env[0].name")),
         (with_container(&json!({"env": [{"value": "1"}]})), format!("missing field(s): {at}.env[0].name")),

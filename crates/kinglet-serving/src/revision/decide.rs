@@ -44,6 +44,21 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     plan
 }
 
+/// The Deployment was refused: nothing will run until that changes.
+pub(super) fn refused(seen: &Seen, why: &str) -> Plan {
+    let mut plan = Plan::new();
+    let mut told = Told::new(&seen.revision.status.common.conditions);
+    let mut status = seen.revision.status.clone();
+    if let Known::Resolved(images) = &seen.images {
+        status.container_statuses.clone_from(&images.containers);
+        status.init_container_statuses.clone_from(&images.init_containers);
+    }
+    told.resources = Some(Reach::broken("FailedCreate", why));
+    told.container = Some(Reach::waiting(DEPLOYING, ""));
+    finish(seen, told, status, &mut plan);
+    plan
+}
+
 /// What was found out; what was not told stays as it was.
 struct Told<'a> {
     before: &'a [Condition],

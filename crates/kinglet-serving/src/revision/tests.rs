@@ -246,6 +246,20 @@ fn recovery() {
 }
 
 #[test]
+fn a_refused_deployment_is_told_until_it_is_there() {
+    let mut world = World::new();
+    let plan = super::decide::refused(&world.0, "exceeded quota");
+    let write = plan.writes().next().unwrap();
+    assert_eq!((write.kind.as_str(), plan.writes().count()), ("Revision", 1));
+    world.0.revision = Arc::new(serde_json::from_value(write.body.clone()).unwrap());
+    assert_eq!(world.ready(), "False FailedCreate exceeded quota");
+    assert_eq!(world.says(), ["ContainerHealthy=Unknown Deploying", "ResourcesAvailable=False FailedCreate exceeded quota"]);
+    assert!(super::decide::refused(&world.0, "exceeded quota").writes().all(|write| write.changes_nothing()));
+    world.step();
+    assert_eq!(world.ready(), "Unknown Deploying");
+}
+
+#[test]
 fn images_first() {
     let mut world = World::new();
     world.0.images = Known::Pending;

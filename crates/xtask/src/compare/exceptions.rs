@@ -3,10 +3,12 @@
 use super::differ::Difference;
 
 const REWRITES: &str = "fewer (or more) rewrites on the way to the same spec";
+const REFUSED: &str = "a Deployment that is refused is told in conditions at once; upstream leaves the Revision Deploying for good";
 const BATCHES: &str = "a note about the last write, there or not as changes happened to be batched (in the recording, too)";
 
-/// Kind (or `*`), how the path begins (or `*` and how it ends), reason.
-const EXCEPTIONS: [(&str, &str, &str); 24] = [
+/// Kind (or `*`, or `*/` and how the name begins), how the path begins (or `*` and how it ends), reason.
+const EXCEPTIONS: [(&str, &str, &str); 25] = [
+    ("*/probe-tcp", ".status.conditions", REFUSED),
     ("Ingress", ".metadata.annotations.networking.knative.dev/ingress.class", "our own ingress class is the one in force"),
     ("Ingress", ".status.publicLoadBalancer", "our own gateway"),
     ("Ingress", ".status.privateLoadBalancer", "our own gateway"),
@@ -49,7 +51,8 @@ const ACCEPTED: [(&str, &str, &str); 1] = [(
 )];
 
 /// Events that differ: what the line contains, reason.
-const EVENTS: [(&str, &str); 4] = [
+const EVENTS: [(&str, &str); 5] = [
+    ("/probe-tcp", REFUSED),
     (": Successfully assigned ", "this machine has another name"),
     ("Readiness probe failed: HTTP probe failed with statuscode: 503", "the queue-proxy of a pod that goes is not asked again"),
     ("not found", "upstream's reconcilers meet objects that are not there yet"),
@@ -57,17 +60,22 @@ const EVENTS: [(&str, &str); 4] = [
 ];
 
 /// The reason why a difference is accepted.
-pub(crate) fn reason(kind: &str, difference: &Difference) -> Option<&'static str> {
+pub(crate) fn reason(object: &str, difference: &Difference) -> Option<&'static str> {
     EXCEPTIONS
         .iter()
         .find(|(of, path, _)| {
-            (*of == "*" || *of == kind)
+            of_object(of, object)
                 && match path.strip_prefix('*') {
                     Some(end) => difference.path.ends_with(end),
                     None => difference.path.starts_with(path),
                 }
         })
         .map(|(_, _, reason)| *reason)
+}
+
+fn of_object(of: &str, object: &str) -> bool {
+    let (kind, name) = object.split_once('/').unwrap_or((object, ""));
+    of == "*" || of == kind || of.strip_prefix("*/").is_some_and(|begin| name.starts_with(begin))
 }
 
 /// The reason why a step is accepted that was refused in the recording.

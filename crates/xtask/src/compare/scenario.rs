@@ -243,9 +243,8 @@ async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>)
             (Some(left), Some(right)) => diff("", left, right, &mut found),
             (left, right) => found.push(Difference { path: "the object".to_owned(), expected: left.map(|_| json!("there")), actual: right.map(|_| json!("there")) }),
         }
-        let kind = name.split('/').next().unwrap_or_default();
         for difference in found {
-            if let Some(reason) = exceptions::reason(kind, &difference) {
+            if let Some(reason) = exceptions::reason(name, &difference) {
                 excepted.push((name.clone(), difference, reason));
             } else {
                 differences.push((name.clone(), difference));

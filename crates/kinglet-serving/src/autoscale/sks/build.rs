@@ -53,13 +53,12 @@ pub(super) fn private_service(
 ) -> Service {
     let protocol = owner.spec.protocol_type;
     let serving = serving_port(protocol);
-    let app_protocol = h2c(protocol);
     let ports = vec![
-        port(port_name(protocol), 80, IntOrString::Int(serving), app_protocol.clone()),
+        port(port_name(protocol), 80, IntOrString::Int(serving), h2c(protocol)),
         port("https", 443, IntOrString::Int(TLS_PORT), None),
         named(AUTOSCALING_METRICS),
         named(USER_METRICS),
-        port(istio_port_name(protocol), serving, IntOrString::Int(serving), app_protocol),
+        port(istio_port_name(protocol), serving, IntOrString::Int(serving), None),
     ];
     service(owner, seen, name, "Private", ports, Some(selector.clone()))
 }
