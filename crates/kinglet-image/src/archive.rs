@@ -64,7 +64,7 @@ struct OciManifest {
 /// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
 pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageError> {
     let fail = |why: String| ImageError::Archive { path: path.to_owned(), why };
-    let names = layer::names(path).map_err(|why| fail(format!("not a tar archive, or a damaged one: {why}")))?;
+    let names = layer::names(path).map_err(fail)?;
     if names.is_empty() {
         return Err(fail("it is empty".to_owned()));
     }

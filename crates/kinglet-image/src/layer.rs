@@ -96,7 +96,7 @@ fn each<R: Read>(reader: R, mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bou
         if count >= ENTRIES_MAX {
             return Err(format!("more than {ENTRIES_MAX} entries"));
         }
-        let mut entry = entry.map_err(|error| format!("reading the archive: {error}"))?;
+        let mut entry = entry.map_err(|error| broken(count, &error))?;
         let path = entry.path().map_err(|error| error.to_string())?.into_owned();
         if let Some(relative) = inside(&path)? {
             visit(&relative, &mut entry)?;
@@ -105,6 +105,15 @@ fn each<R: Read>(reader: R, mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bou
         io::copy(&mut entry, &mut io::sink()).map_err(|error| format!("reading entry {}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// The library quotes what it took for a header; of a file that is no archive that is noise.
+fn broken(entries_before: u64, error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.lines().next() {
+        Some(why) if entries_before > 0 || why.contains("larger than") => format!("reading the archive after {entries_before} entries: {why}"),
+        _ => "not a tar archive, or a damaged one".to_owned(),
+    }
 }
 
 /// The path below the root, `None` for the root itself, an error for one that climbs out.

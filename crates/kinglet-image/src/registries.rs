@@ -62,7 +62,11 @@ impl Registries {
 
     /// Parses the text of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let file: File = toml::from_str(text).map_err(|error| {
+            // One line; the library draws a picture of several.
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            format!("line {line}: {}", error.message().lines().collect::<Vec<_>>().join(", "))
+        })?;
         for (index, entry) in file.registry.iter().enumerate() {
             if entry.prefix.is_none() && entry.location.is_none() {
                 return Err(format!("[[registry]] number {} has neither prefix nor location", index + 1));
@@ -193,7 +197,8 @@ mod tests {
         let error = registries.sources(&ImageName::parse("bad.test/x").expect("image")).expect_err("blocked");
         assert!(error.to_string().contains("bad.test"));
         assert!(Registries::parse("[[registry]]\ninsecure=true").expect_err("neither").contains("neither prefix nor location"));
-        assert!(Registries::parse("[[registry]\n").is_err());
+        let error = Registries::parse("[[registry]]\nprefix = 7\n").expect_err("a number");
+        assert!(error.starts_with("line 2: ") && !error.contains('\n'), "{error}");
         for (text, wanted) in [
             ("[[registry]]\nprefix=\"a.test\"\nlocation=\"https://b.test\"", "must not have a scheme"),
             ("[[registry]]\nprefix=\"a.test\"\n[[registry.mirror]]\ninsecure=true", "has no location"),
