@@ -158,8 +158,8 @@ fn refusals_name_the_field() {
         (with_container(&json!({"image": "A/b"})), format!("Failed to parse image reference: {at}.image\nimage: \"A/b\", error: could not parse reference: A/b")),
         (
             with_pod(&json!({"containers": [
-                {"image": "a", "ports": [{"containerPort": 80}]},
-                {"image": "b", "readinessProbe": {"tcpSocket": {"port": 9999}}},
+                {"image": "ab", "ports": [{"containerPort": 80}]},
+                {"image": "cd", "readinessProbe": {"tcpSocket": {"port": 9999}}},
             ]})),
             "must not set the field(s): spec.template.spec.containers[1].readinessProbe, spec.template.spec.containers[1].readinessProbe.successThreshold".to_owned(),
         ),
