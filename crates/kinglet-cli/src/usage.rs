@@ -116,7 +116,7 @@ mod tests {
     fn help_reads_well() {
         fn each(command: &mut clap::Command, path: &str) {
             let help = command.render_help().to_string();
-            println!("$ {path} --help\n{help}\n");
+            eprintln!("$ {path} --help\n{help}\n");
             for argument in command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help") {
                 let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
                 assert!(!text.is_empty() && !text.ends_with('.'), "{path} {}: {text:?}", argument.get_id());

@@ -172,7 +172,7 @@ impl Images {
         let (mut attempts, mut answered) = (Vec::new(), false);
         for source in sources {
             progress.tell(ProgressEvent::Asking { source: source.name.to_string() });
-            match self.from_registry(name, &source, credentials, progress).await {
+            match self.pull_from(name, &source, credentials, progress).await {
                 Ok(ready) => return Ok(ready),
                 Err(Refusal { why, answered: this }) => {
                     answered |= this;
@@ -190,7 +190,7 @@ impl Images {
         Err(ImageError::Pull { reference: name.to_string(), attempts })
     }
 
-    async fn from_registry(&self, name: &ImageName, source: &Source, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, Refusal> {
+    async fn pull_from(&self, name: &ImageName, source: &Source, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, Refusal> {
         let (client, manifest) = registry::manifest(source, credentials, self.0.timeouts).await?;
         let config = ImageConfig::from_document(&manifest.config).map_err(|why| Refusal::answer(format!("the image configuration: {why}")))?;
         let mut directories: Vec<String> = manifest.layers.iter().map(|layer| directory_name(&layer.digest)).collect();
@@ -357,15 +357,15 @@ impl Images {
             }
         }
         let (images, path) = (self.clone(), path.to_owned());
-        run_blocking(move || images.import_blocking(&path, name)).await
+        run_blocking(move || images.import_blocking(&path, name.as_ref())).await
     }
 
-    fn import_blocking(&self, path: &Path, name: Option<ImageName>) -> Result<Vec<ImageSummary>, ImageError> {
+    fn import_blocking(&self, path: &Path, name: Option<&ImageName>) -> Result<Vec<ImageSummary>, ImageError> {
         let members = self.0.layers.scratch()?;
         let mut images = Vec::new();
         // All of the archive is understood before any of it is recorded.
         for (position, opened) in archive::open(path, members.path())?.into_iter().enumerate() {
-            let names: Vec<ImageName> = match &name {
+            let names: Vec<ImageName> = match name {
                 Some(name) if position == 0 => vec![name.clone()],
                 _ => opened.names.iter().map(|name| ImageName::parse(name)).collect::<Result<_, _>>()?,
             };

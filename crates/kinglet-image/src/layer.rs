@@ -52,14 +52,14 @@ fn plain(mut file: impl Read + Seek) -> Result<impl Read, String> {
     file.rewind().map_err(|error| error.to_string())?;
     let reader = BufReader::with_capacity(1 << 18, file);
     Ok(match &magic[..length] {
-        [0x1f, 0x8b, ..] => Plain::Gzip(flate2::read::MultiGzDecoder::new(reader)),
+        [0x1f, 0x8b, ..] => Plain::Gzip(Box::new(flate2::read::MultiGzDecoder::new(reader))),
         [0x28, 0xb5, 0x2f, 0xfd] => Plain::Zstd(zstd::Decoder::with_buffer(reader).map_err(|error| error.to_string())?),
         _ => Plain::Tar(reader),
     })
 }
 
 enum Plain<R: io::BufRead> {
-    Gzip(flate2::read::MultiGzDecoder<R>),
+    Gzip(Box<flate2::read::MultiGzDecoder<R>>),
     Zstd(zstd::Decoder<'static, R>),
     Tar(R),
 }

@@ -70,10 +70,11 @@ fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
         if let Some(fields) = value.as_object_mut() {
             fields.remove("conditions");
         }
-        if object["kind"] == "Secret" && part == "data" {
-            if let Some(fields) = value.as_object_mut() {
-                fields.values_mut().for_each(|secret| *secret = Value::from(format!("{} characters of base64", secret.as_str().map_or(0, str::len))));
-            }
+        if object["kind"] == "Secret"
+            && part == "data"
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.values_mut().for_each(|secret| *secret = Value::from(format!("{} characters of base64", secret.as_str().map_or(0, str::len))));
         }
         if value.as_object().is_some_and(|fields| !fields.is_empty()) {
             let title = part[..1].to_uppercase() + &part[1..];

@@ -72,9 +72,9 @@ fn with_selector(path: String, args: &GetArgs) -> String {
     }
 }
 
-fn joined(mut first: Value, second: Value) -> Value {
-    if let (Some(rows), Some(more)) = (first["rows"].as_array_mut(), second["rows"].as_array()) {
-        rows.extend(more.iter().cloned());
+fn joined(mut first: Value, mut second: Value) -> Value {
+    if let (Some(rows), Some(more)) = (first["rows"].as_array_mut(), second["rows"].as_array_mut()) {
+        rows.append(more);
     }
     first
 }

@@ -22,7 +22,7 @@ fn header(path: &str, kind: tar::EntryType, size: usize) -> tar::Header {
     header.set_entry_type(kind);
     header.set_size(size as u64);
     header.set_mode(0o644);
-    (header.set_uid(0), header.set_gid(0), header.set_mtime(1_700_000_000));
+    header.set_uid(0); header.set_gid(0); header.set_mtime(1_700_000_000);
     header
 }
 
@@ -33,7 +33,7 @@ fn tar_of(entries: &[E]) -> Vec<u8> {
             E::File(path, content) => (header(path, tar::EntryType::Regular, content.len()), content),
             E::Mode(path, mode, (uid, gid)) => {
                 let mut header = header(path, tar::EntryType::Regular, 0);
-                (header.set_mode(mode), header.set_uid(uid), header.set_gid(gid));
+                header.set_mode(mode); header.set_uid(uid); header.set_gid(gid);
                 (header, "")
             }
             E::Dir(path, mode) => {
@@ -227,7 +227,7 @@ fn modes_owners_times_and_deep_paths() {
     let deep = format!("{}/end", vec!["a-rather-long-directory-name"; 60].join("/"));
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
-    (header.set_size(1), header.set_mode(0o644), header.set_uid(0), header.set_gid(0));
+    header.set_size(1); header.set_mode(0o644); header.set_uid(0); header.set_gid(0);
     builder.append_data(&mut header, &deep, &b"x"[..]).expect("deep");
     let target = Target::new("deep");
     unpack_stream(Cursor::new(builder.into_inner().expect("tar")), &target.0).expect("deep");

@@ -11,7 +11,7 @@ fn archive(folder: &Folder, files: &[(&str, &[u8])]) -> PathBuf {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
-        (header.set_size(content.len() as u64), header.set_mode(0o644), header.set_uid(0), header.set_gid(0));
+        header.set_size(content.len() as u64); header.set_mode(0o644); header.set_uid(0); header.set_gid(0);
         builder.append_data(&mut header, path, *content).expect("append");
     }
     let path = folder.0.join("archive.tar");

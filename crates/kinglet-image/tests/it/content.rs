@@ -59,7 +59,7 @@ pub(crate) fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
-        (header.set_size(content.len() as u64), header.set_mode(0o644), header.set_uid(0), header.set_gid(0));
+        header.set_size(content.len() as u64); header.set_mode(0o644); header.set_uid(0); header.set_gid(0);
         builder.append_data(&mut header, path, content.as_bytes()).expect("append");
     }
     builder.into_inner().expect("tar")
