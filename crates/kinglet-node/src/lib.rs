@@ -7,6 +7,8 @@
 //! start, and nothing is left at the stop; unsafe code lives in `sys` alone.
 //! Absent: other crates' parts of the road. Binding is done by `workloads`, requests are the data plane's.
 
+#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "rows of a test table read best as values"))]
+
 mod cell;
 pub mod cgroup;
 mod dns;

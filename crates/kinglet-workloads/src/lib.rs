@@ -6,6 +6,8 @@
 //! Absent: Knative kinds, containers, and any idea of where the API server is. On a cluster, where
 //! kube-controller-manager does all this, only the binder is switched on.
 
+#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "rows of a test table read best as values"))]
+
 mod binder;
 mod deployment;
 mod endpoints;

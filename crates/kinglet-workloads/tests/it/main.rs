@@ -1,6 +1,8 @@
 //! The controllers against an API server: ours in this process, and a real kube-apiserver where `KINGLET_PEERS` names a
 //! folder with the programs built from `tests/peers`.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test may panic; helpers of tests are not seen as tests")]
+
 mod fake_node;
 mod scenarios;
 
