@@ -11,13 +11,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use kinglet_cli::control::{Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status};
-use kinglet_dataplane::ColdStart;
 use kinglet_image::{Credentials, ImageError, Images, Progress, ProgressEvent, PullPolicy};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Caches;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::waterfall::Waterfalls;
 
 /// Progress lines that may wait for a slow reader; more are left out.
 const PROGRESS_QUEUE: usize = 256;
@@ -30,6 +31,7 @@ pub(crate) struct Control {
     pub(crate) caches: Caches,
     pub(crate) gateway: kinglet_dataplane::Handle,
     pub(crate) store: kinglet_store::Store,
+    pub(crate) waterfalls: Waterfalls,
     pub(crate) started: tokio::time::Instant,
     pub(crate) stop: CancellationToken,
 }
@@ -81,25 +83,13 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         pods: pods.len() as u64,
         pods_ready: pods.iter().filter(|pod| pod_ready(pod)).count() as u64,
         in_flight: control.gateway.in_flight() as u64,
-        cold_starts: control.gateway.cold_starts().iter().map(waterfall).collect(),
+        cold_starts: control.gateway.cold_starts().iter().map(|start| control.waterfalls.of(start)).collect(),
     })
 }
 
 fn service_ready(service: &kinglet_api::serving::Service) -> bool {
     let value = serde_json::to_value(service).unwrap_or_default();
     value["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
-}
-
-/// Where the milliseconds of one cold start went.
-fn waterfall(start: &ColdStart) -> Value {
-    let ms = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-    json!({
-        "revision": start.revision.to_string(),
-        "pod": &*start.pod,
-        "woke": start.woke.to_string(),
-        "stages": [{"name": "wait", "ms": ms(start.wait)}, {"name": "connect", "ms": ms(start.connect)}, {"name": "answer", "ms": ms(start.first_byte)}],
-        "totalMs": ms(start.wait + start.connect + start.first_byte),
-    })
 }
 
 fn resident_bytes() -> u64 {

@@ -14,6 +14,7 @@ mod logs;
 mod samples;
 mod standalone;
 mod start;
+mod waterfall;
 
 use std::process::ExitCode;
 

@@ -89,7 +89,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
 
     let addresses = publish(args, &data, &pki, &format!("https://{api_address}"), &format!("http://{http_address}"))?;
     control::serve(
-        Control { addresses: addresses.clone(), data, images: machine.images.clone(), caches: machine.caches.clone(), gateway: machine.gateway.clone(), store: store.clone(), started, stop: stop.clone() },
+        Control { addresses: addresses.clone(), data, images: machine.images.clone(), caches: machine.caches.clone(), gateway: machine.gateway.clone(), store: store.clone(), waterfalls: machine.waterfalls.clone(), started, stop: stop.clone() },
         &tasks,
     )?;
     if let Some(file) = &args.ready_file {

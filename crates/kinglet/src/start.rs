@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::digests::Digests;
+use crate::waterfall::Waterfalls;
 
 /// Updates that may wait for the data plane: a burst of a thousand Services.
 const UPDATES_MAX: usize = 4096;
@@ -60,6 +61,7 @@ pub(crate) struct Machine {
     pub(crate) gateway: kinglet_dataplane::Handle,
     pub(crate) node: NodeHandle,
     pub(crate) images: Images,
+    pub(crate) waterfalls: Waterfalls,
     deciding: Tasks,
 }
 
@@ -69,6 +71,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
     let kit = Kit::new(&caches);
+    let waterfalls = Waterfalls::follow(&caches, &clock);
     let configs = LiveConfigs::follow(&kit, Configs::for_domain(&domain));
 
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
@@ -129,7 +132,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     }
     gateway.serve(inside, kinglet_dataplane::Listener::ClusterLocal);
     gateway.serve(http, kinglet_dataplane::Listener::External);
-    Ok(Machine { caches, configs, gateway, node, images, deciding })
+    Ok(Machine { caches, configs, gateway, node, images, waterfalls, deciding })
 }
 
 impl Machine {
