@@ -2,7 +2,11 @@
 //!
 //! DIR holds `admission.yaml` and `configmaps.yaml`: inputs with the verdict, stored form, message and warnings.
 
-#![allow(clippy::print_stdout, clippy::needless_pass_by_value, reason = "a report is what it is for")]
+#![allow(
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "a report is what it is for"
+)]
 
 use std::collections::BTreeMap;
 
@@ -15,8 +19,12 @@ use serde_json::{Map, Value, json};
 fn main() -> Result<()> {
     let dir = std::env::args().nth(1).context("usage: admission DIR")?;
     let read = |name: &str| -> Result<Vec<Value>> {
-        let text = std::fs::read_to_string(format!("{dir}/{name}")).with_context(|| format!("reading {dir}/{name}"))?;
-        Ok(yaml::document(&text)?.as_array().cloned().unwrap_or_default())
+        let text = std::fs::read_to_string(format!("{dir}/{name}"))
+            .with_context(|| format!("reading {dir}/{name}"))?;
+        Ok(yaml::document(&text)?
+            .as_array()
+            .cloned()
+            .unwrap_or_default())
     };
     let mut score = Score::default();
     let maps = BTreeMap::from([("allow-zero-initial-scale".to_owned(), "true".to_owned())]);
@@ -29,14 +37,18 @@ fn main() -> Result<()> {
     }
     let (objects, different) = typed_round_trips(&dir)?;
     score.print();
-    println!("\ntyped kinds: {objects} recorded objects read and written back, {different} different");
+    println!(
+        "\ntyped kinds: {objects} recorded objects read and written back, {different} different"
+    );
     Ok(())
 }
 
 /// Reads every recorded object of our kinds into its type and back.
 fn typed_round_trips(dir: &str) -> Result<(usize, usize)> {
     fn back<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) -> Result<Value> {
-        Ok(serde_json::to_value(serde_json::from_value::<T>(object.clone())?)?)
+        Ok(serde_json::to_value(serde_json::from_value::<T>(
+            object.clone(),
+        )?)?)
     }
     let (mut objects, mut different) = (0, 0);
     for folder in std::fs::read_dir(dir)? {
@@ -46,7 +58,11 @@ fn typed_round_trips(dir: &str) -> Result<(usize, usize)> {
         }
         for file in std::fs::read_dir(&folder)? {
             let file = file?.path();
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if !(name.starts_with("objects-") && name.ends_with(".yaml")) {
                 continue;
             }
@@ -54,14 +70,28 @@ fn typed_round_trips(dir: &str) -> Result<(usize, usize)> {
             for object in yaml::documents(&text)? {
                 let api = object["apiVersion"].as_str().unwrap_or_default();
                 let got = match (api, object["kind"].as_str().unwrap_or_default()) {
-                    ("serving.knative.dev/v1", "Service") => back::<kinglet_api::serving::Service>(&object)?,
-                    ("serving.knative.dev/v1", "Configuration") => back::<kinglet_api::serving::Configuration>(&object)?,
-                    ("serving.knative.dev/v1", "Revision") => back::<kinglet_api::serving::Revision>(&object)?,
-                    ("serving.knative.dev/v1", "Route") => back::<kinglet_api::serving::Route>(&object)?,
-                    (_, "PodAutoscaler") => back::<kinglet_api::autoscaling::PodAutoscaler>(&object)?,
+                    ("serving.knative.dev/v1", "Service") => {
+                        back::<kinglet_api::serving::Service>(&object)?
+                    }
+                    ("serving.knative.dev/v1", "Configuration") => {
+                        back::<kinglet_api::serving::Configuration>(&object)?
+                    }
+                    ("serving.knative.dev/v1", "Revision") => {
+                        back::<kinglet_api::serving::Revision>(&object)?
+                    }
+                    ("serving.knative.dev/v1", "Route") => {
+                        back::<kinglet_api::serving::Route>(&object)?
+                    }
+                    (_, "PodAutoscaler") => {
+                        back::<kinglet_api::autoscaling::PodAutoscaler>(&object)?
+                    }
                     (_, "Metric") => back::<kinglet_api::autoscaling::Metric>(&object)?,
-                    (_, "ServerlessService") => back::<kinglet_api::networking::ServerlessService>(&object)?,
-                    ("networking.internal.knative.dev/v1alpha1", "Ingress") => back::<kinglet_api::networking::Ingress>(&object)?,
+                    (_, "ServerlessService") => {
+                        back::<kinglet_api::networking::ServerlessService>(&object)?
+                    }
+                    ("networking.internal.knative.dev/v1alpha1", "Ingress") => {
+                        back::<kinglet_api::networking::Ingress>(&object)?
+                    }
                     (_, "Image") => back::<kinglet_api::caching::Image>(&object)?,
                     _ => continue,
                 };
@@ -69,14 +99,24 @@ fn typed_round_trips(dir: &str) -> Result<(usize, usize)> {
                 // k8s-openapi has no uid-less owner references; the recording leaves uids out.
                 let strip = |value: &Value| {
                     let mut value = value.clone();
-                    for owner in value.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
+                    for owner in value
+                        .pointer_mut("/metadata/ownerReferences")
+                        .and_then(Value::as_array_mut)
+                        .into_iter()
+                        .flatten()
+                    {
                         owner.as_object_mut().map(|owner| owner.remove("uid"));
                     }
                     value
                 };
                 if strip(&object) != strip(&got) {
                     different += 1;
-                    println!("{}: {} {}\n    want {object}\n    got  {got}", file.display(), object["kind"], object["metadata"]["name"]);
+                    println!(
+                        "{}: {} {}\n    want {object}\n    got  {got}",
+                        file.display(),
+                        object["kind"],
+                        object["metadata"]["name"]
+                    );
                 }
             }
         }
@@ -93,7 +133,11 @@ impl Score {
     fn add(&mut self, kind: &str, id: &str, differences: [Option<(String, String)>; 4]) {
         let row = self.rows.entry(kind.to_owned()).or_default();
         row[0] += 1;
-        for (i, (name, difference)) in ["verdict", "message", "stored", "warnings"].iter().zip(&differences).enumerate() {
+        for (i, (name, difference)) in ["verdict", "message", "stored", "warnings"]
+            .iter()
+            .zip(&differences)
+            .enumerate()
+        {
             match difference {
                 None => row[i + 1] += 1,
                 Some((want, got)) => println!("{id}: {name}\n    want {want}\n    got  {got}"),
@@ -102,7 +146,10 @@ impl Score {
     }
 
     fn print(&self) {
-        println!("\n{:<20}{:>7}{:>9}{:>9}{:>9}{:>9}", "kind", "cases", "verdict", "message", "stored", "warnings");
+        println!(
+            "\n{:<20}{:>7}{:>9}{:>9}{:>9}{:>9}",
+            "kind", "cases", "verdict", "message", "stored", "warnings"
+        );
         for (kind, [cases, verdict, message, stored, warnings]) in &self.rows {
             println!("{kind:<20}{cases:>7}{verdict:>9}{message:>9}{stored:>9}{warnings:>9}");
         }
@@ -145,7 +192,9 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
         None => admission::review(&review, &mut object, configs),
     };
     let accepted = case["accepted"].as_bool().unwrap_or_default();
-    let strings = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().map(text).collect() };
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().map(text).collect()
+    };
     let (message, warnings) = match &answer {
         Ok(warnings) => (String::new(), warnings.clone()),
         Err(refused) => (refused.message.clone(), refused.warnings.clone()),
@@ -153,7 +202,11 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
     let stored = if accepted && answer.is_ok() {
         let mut got = Map::new();
         for field in ["spec", "annotations", "labels"] {
-            let value = if field == "spec" { &object["spec"] } else { &object["metadata"][field] };
+            let value = if field == "spec" {
+                &object["spec"]
+            } else {
+                &object["metadata"][field]
+            };
             if !value.is_null() {
                 got.insert(field.to_owned(), value.clone());
             }
@@ -162,7 +215,10 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
         if want.get("labels").is_none() {
             got.remove("labels");
         }
-        if let Some(map) = want.as_object_mut().filter(|map| !map.contains_key("annotations")) {
+        if let Some(map) = want
+            .as_object_mut()
+            .filter(|map| !map.contains_key("annotations"))
+        {
             map.remove("annotations");
         }
         differ(want.to_string(), Value::Object(got).to_string())
@@ -174,7 +230,10 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
         case["id"].as_str().unwrap_or_default(),
         [
             differ(accepted, answer.is_ok()),
-            differ(text(&case["message"]).replace("\n\n", "\n"), message.replace("\n\n", "\n")),
+            differ(
+                text(&case["message"]).replace("\n\n", "\n"),
+                message.replace("\n\n", "\n"),
+            ),
             stored,
             differ(strings(&case["warnings"]), warnings),
         ],
@@ -202,12 +261,19 @@ fn config_map_case(case: &Value, score: &mut Score) {
         old: None,
     };
     let answer = admission::review(&review, &mut object, &Configs::default());
-    let message = answer.as_ref().err().map(|refused| refused.message.clone()).unwrap_or_default();
+    let message = answer
+        .as_ref()
+        .err()
+        .map(|refused| refused.message.clone())
+        .unwrap_or_default();
     score.add(
         "ConfigMap",
         case["id"].as_str().unwrap_or_default(),
         [
-            differ(case["accepted"].as_bool().unwrap_or_default(), answer.is_ok()),
+            differ(
+                case["accepted"].as_bool().unwrap_or_default(),
+                answer.is_ok(),
+            ),
             differ(text(&case["message"]), message),
             None,
             None,
@@ -218,7 +284,9 @@ fn config_map_case(case: &Value, score: &mut Score) {
 /// The first field that the CRD's schema does not know.
 fn unknown_field(kind: &str, object: &Value) -> Option<String> {
     let crds = manifests::parsed_crds();
-    let crd = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == kind)?;
+    let crd = crds
+        .iter()
+        .find(|crd| crd["spec"]["names"]["kind"] == kind)?;
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     walk(schema, object, String::new(), true)
 }
@@ -229,18 +297,26 @@ fn walk(schema: &Value, value: &Value, path: String, top: bool) -> Option<String
             if top && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) {
                 return None;
             }
-            let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let at = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
             if let Some(schema) = schema["properties"].get(key) {
                 return walk(schema, inner, at, false);
             }
-            if schema.get("additionalProperties").is_some_and(Value::is_object) {
+            if schema
+                .get("additionalProperties")
+                .is_some_and(Value::is_object)
+            {
                 return walk(&schema["additionalProperties"], inner, at, false);
             }
             (schema["x-kubernetes-preserve-unknown-fields"] != true).then_some(at)
         }),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(i, item)| walk(&schema["items"], item, format!("{path}[{i}]"), false))
-        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(i, item)| walk(&schema["items"], item, format!("{path}[{i}]"), false)),
         _ => None,
     }
 }

@@ -132,7 +132,11 @@ impl Judged {
 }
 
 /// Defaults and rules in one: changes `object`, answers warnings.
-pub fn review(review: &Review<'_>, object: &mut Value, configs: &Configs) -> Result<Vec<String>, Rejection> {
+pub fn review(
+    review: &Review<'_>,
+    object: &mut Value,
+    configs: &Configs,
+) -> Result<Vec<String>, Rejection> {
     mutate(review, object, configs)?;
     refuse_null_containers(review, object)?;
     validate(review, object, configs)
@@ -140,37 +144,69 @@ pub fn review(review: &Review<'_>, object: &mut Value, configs: &Configs) -> Res
 
 /// Brings `object` into its stored form: what Go's types would write, with defaults and who did it.
 pub fn mutate(review: &Review<'_>, object: &mut Value, configs: &Configs) -> Result<(), Rejection> {
-    let Some(kind) = Judged::of(review) else { return Ok(()) };
-    let spec = shape::normalize(object.get("spec").unwrap_or(&Value::Null), kind.shape()).map_err(|why| Rejection {
-        code: 400,
-        message: denied(MUTATING, &format!("mutation failed: cannot decode incoming new object: {why}")),
-        warnings: Vec::new(),
-    })?;
+    let Some(kind) = Judged::of(review) else {
+        return Ok(());
+    };
+    let spec = shape::normalize(object.get("spec").unwrap_or(&Value::Null), kind.shape()).map_err(
+        |why| Rejection {
+            code: 400,
+            message: denied(
+                MUTATING,
+                &format!("mutation failed: cannot decode incoming new object: {why}"),
+            ),
+            warnings: Vec::new(),
+        },
+    )?;
     let old = baseline(kind, review, configs);
     defaults::apply(kind, review, object, spec, old.as_ref(), configs);
     Ok(())
 }
 
 /// Judges an object in its stored form; answers warnings.
-pub fn validate(review: &Review<'_>, object: &Value, configs: &Configs) -> Result<Vec<String>, Rejection> {
+pub fn validate(
+    review: &Review<'_>,
+    object: &Value,
+    configs: &Configs,
+) -> Result<Vec<String>, Rejection> {
     if config_maps::applies(review) {
-        return config_maps::validate(review, object).map(|()| Vec::new()).map_err(|why| Rejection {
-            code: 400,
-            message: denied(CONFIG, &format!("validation failed: {why}")),
-            warnings: Vec::new(),
-        });
+        return config_maps::validate(review, object)
+            .map(|()| Vec::new())
+            .map_err(|why| Rejection {
+                code: 400,
+                message: denied(CONFIG, &format!("validation failed: {why}")),
+                warnings: Vec::new(),
+            });
     }
-    let Some(kind) = Judged::of(review) else { return Ok(Vec::new()) };
-    let facts = Facts { review, kind, object, old: baseline(kind, review, configs), configs };
+    let Some(kind) = Judged::of(review) else {
+        return Ok(Vec::new());
+    };
+    let facts = Facts {
+        review,
+        kind,
+        object,
+        old: baseline(kind, review, configs),
+        configs,
+    };
     let found = facts.findings();
     let warnings = found.warnings();
     if let Some(errors) = found.errors() {
         let message = denied(VALIDATING, &format!("validation failed: {errors}"));
-        return Err(Rejection { code: 400, message, warnings });
+        return Err(Rejection {
+            code: 400,
+            message,
+            warnings,
+        });
     }
     if let Some(why) = facts.dry_run() {
-        let message = denied(VALIDATING, &format!("validation callback failed: dry run failed with {why}: spec.template"));
-        return Err(Rejection { code: 400, message, warnings });
+        let message = denied(
+            VALIDATING,
+            &format!("validation callback failed: dry run failed with {why}: spec.template"),
+        );
+        return Err(Rejection {
+            code: 400,
+            message,
+            warnings,
+        });
     }
     Ok(warnings)
 }
@@ -182,23 +218,37 @@ fn denied(webhook: &str, why: &str) -> String {
 /// What the CRD's schema says about a template without containers, for callers without a schema check.
 fn refuse_null_containers(review: &Review<'_>, object: &Value) -> Result<(), Rejection> {
     let (pointer, path) = match Judged::of(review) {
-        Some(Judged::Service | Judged::Configuration) => ("/spec/template/spec/containers", "spec.template.spec.containers"),
+        Some(Judged::Service | Judged::Configuration) => (
+            "/spec/template/spec/containers",
+            "spec.template.spec.containers",
+        ),
         Some(Judged::Revision) => ("/spec/containers", "spec.containers"),
         _ => return Ok(()),
     };
-    if object.pointer(pointer).is_some_and(|containers| !containers.is_null()) {
+    if object
+        .pointer(pointer)
+        .is_some_and(|containers| !containers.is_null())
+    {
         return Ok(());
     }
-    let Review { kind, group, name, .. } = review;
+    let Review {
+        kind, group, name, ..
+    } = review;
     let message = format!(
         "{kind}.{group} \"{name}\" is invalid: {path}: Invalid value: \"null\": {path} in body must be of type array: \"null\""
     );
-    Err(Rejection { code: 422, message, warnings: Vec::new() })
+    Err(Rejection {
+        code: 422,
+        message,
+        warnings: Vec::new(),
+    })
 }
 
 /// The stored object as the current defaults would have it, for comparison.
 fn baseline(kind: Judged, review: &Review<'_>, configs: &Configs) -> Option<Value> {
-    let old = review.old.filter(|_| review.operation == Operation::Update)?;
+    let old = review
+        .old
+        .filter(|_| review.operation == Operation::Update)?;
     let mut old = old.clone();
     let spec = shape::normalize(old.get("spec").unwrap_or(&Value::Null), kind.shape()).ok()?;
     defaults::spec_in(kind, &mut old, spec, configs);
@@ -224,14 +274,25 @@ impl Facts<'_> {
         let mut found = metadata::validate(self);
         found.add(match self.kind {
             Judged::Service => {
-                let mut inner = revision::template(look::at(spec, "template"), Some(look::at(self.object, "metadata")), &rules);
+                let mut inner = revision::template(
+                    look::at(spec, "template"),
+                    Some(look::at(self.object, "metadata")),
+                    &rules,
+                );
                 inner.add(revision::name_change(spec, self.old_spec()));
                 let mut inner = inner.under("template");
-                inner.add(traffic::validate(look::list(spec, "traffic"), traffic::Place::Service));
+                inner.add(traffic::validate(
+                    look::list(spec, "traffic"),
+                    traffic::Place::Service,
+                ));
                 inner.under("spec")
             }
             Judged::Configuration => {
-                let mut inner = revision::template(look::at(spec, "template"), Some(look::at(self.object, "metadata")), &rules);
+                let mut inner = revision::template(
+                    look::at(spec, "template"),
+                    Some(look::at(self.object, "metadata")),
+                    &rules,
+                );
                 inner.add(revision::name_change(spec, self.old_spec()));
                 inner.under("template").under("spec")
             }
@@ -240,7 +301,9 @@ impl Facts<'_> {
                 inner.add(revision::immutable(spec, self.old_spec()));
                 inner
             }
-            Judged::Route => traffic::validate(look::list(spec, "traffic"), traffic::Place::Route).under("spec"),
+            Judged::Route => {
+                traffic::validate(look::list(spec, "traffic"), traffic::Place::Route).under("spec")
+            }
             Judged::PodAutoscaler => networking::pod_autoscaler(spec, &self.configs.defaults),
             Judged::Metric => networking::metric(spec),
             Judged::Ingress => networking::ingress(spec, self.review.namespace),
@@ -255,7 +318,8 @@ impl Facts<'_> {
 
     /// What Kubernetes would say to the Pod, if this request asks to know.
     fn dry_run(&self) -> Option<String> {
-        let owned_by_service = look::map(look::at(self.object, "metadata"), "labels").contains_key(crate::keys::SERVICE);
+        let owned_by_service = look::map(look::at(self.object, "metadata"), "labels")
+            .contains_key(crate::keys::SERVICE);
         let tried = match self.kind {
             Judged::Service => true,
             Judged::Configuration => !owned_by_service,
@@ -264,13 +328,17 @@ impl Facts<'_> {
         if !tried || !self.review.dry_run || self.review.user_is_controller {
             return None;
         }
-        let problems = pod_rules::check(&pod_rules::user_pod(self.object.pointer("/spec/template/spec")?));
+        let problems = pod_rules::check(&pod_rules::user_pod(
+            self.object.pointer("/spec/template/spec")?,
+        ));
         let text = match problems.as_slice() {
             [] => return None,
             [one] => one.clone(),
             several => format!("[{}]", several.join(", ")),
         };
-        Some(format!("Pod \"dry-run-validation*****\" is invalid: {text}"))
+        Some(format!(
+            "Pod \"dry-run-validation*****\" is invalid: {text}"
+        ))
     }
 }
 

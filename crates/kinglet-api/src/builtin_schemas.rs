@@ -14,24 +14,24 @@ pub fn schema(group: &str, version: &str, kind: &str) -> Option<(String, Map<Str
 type Source = fn() -> (String, Map<String, Value>);
 
 fn source(group: &str, version: &str, kind: &str) -> Option<Source> {
-    use k8s_openapi::api::core::v1 as core;
+    use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
     use k8s_openapi::api::apps::v1 as apps;
-    use k8s_openapi::api::batch::v1 as batch;
-    use k8s_openapi::api::discovery::v1 as discovery;
-    use k8s_openapi::api::events::v1 as events;
-    use k8s_openapi::api::coordination::v1 as coordination;
-    use k8s_openapi::api::scheduling::v1 as scheduling;
-    use k8s_openapi::api::policy::v1 as policy;
-    use k8s_openapi::api::autoscaling::v1 as autoscaling;
-    use k8s_openapi::api::autoscaling::v2 as autoscaling_v2;
-    use k8s_openapi::api::networking::v1 as networking;
-    use k8s_openapi::api::node::v1 as node;
-    use k8s_openapi::api::storage::v1 as storage;
-    use k8s_openapi::api::rbac::v1 as rbac;
     use k8s_openapi::api::authentication::v1 as authentication;
     use k8s_openapi::api::authorization::v1 as authorization;
+    use k8s_openapi::api::autoscaling::v1 as autoscaling;
+    use k8s_openapi::api::autoscaling::v2 as autoscaling_v2;
+    use k8s_openapi::api::batch::v1 as batch;
+    use k8s_openapi::api::coordination::v1 as coordination;
+    use k8s_openapi::api::core::v1 as core;
+    use k8s_openapi::api::discovery::v1 as discovery;
+    use k8s_openapi::api::events::v1 as events;
+    use k8s_openapi::api::networking::v1 as networking;
+    use k8s_openapi::api::node::v1 as node;
+    use k8s_openapi::api::policy::v1 as policy;
+    use k8s_openapi::api::rbac::v1 as rbac;
+    use k8s_openapi::api::scheduling::v1 as scheduling;
+    use k8s_openapi::api::storage::v1 as storage;
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-    use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 
     macro_rules! kinds {
         ($($group:literal $version:literal: $module:ident { $($kind:ident),* $(,)? })*) => {
@@ -73,7 +73,10 @@ fn source(group: &str, version: &str, kind: &str) -> Option<Source> {
 fn of<T: JsonSchema>() -> (String, Map<String, Value>) {
     let mut generator = SchemaGenerator::default();
     generator.subschema_for::<T>();
-    (T::schema_name().into_owned(), generator.take_definitions(true))
+    (
+        T::schema_name().into_owned(),
+        generator.take_definitions(true),
+    )
 }
 
 #[cfg(test)]
@@ -89,7 +92,13 @@ mod tests {
         assert!(container["properties"]["image"]["description"].is_string());
         let text = serde_json::to_string(&definitions).unwrap();
         for reference in text.split("\"$ref\":\"").skip(1) {
-            let name = reference.split('"').next().unwrap().rsplit('/').next().unwrap();
+            let name = reference
+                .split('"')
+                .next()
+                .unwrap()
+                .rsplit('/')
+                .next()
+                .unwrap();
             assert!(definitions.contains_key(name), "{name}");
         }
         assert!(schema("apps", "v1", "Nothing").is_none());

@@ -45,17 +45,26 @@ pub struct Why {
 impl Reach {
     /// It holds, with a remark.
     pub fn ready_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::ReadyBecause(Why { reason: reason.into(), message: message.into() })
+        Self::ReadyBecause(Why {
+            reason: reason.into(),
+            message: message.into(),
+        })
     }
 
     /// Not known yet.
     pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Waiting(Why { reason: reason.into(), message: message.into() })
+        Self::Waiting(Why {
+            reason: reason.into(),
+            message: message.into(),
+        })
     }
 
     /// It does not hold.
     pub fn broken(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Broken(Why { reason: reason.into(), message: message.into() })
+        Self::Broken(Why {
+            reason: reason.into(),
+            message: message.into(),
+        })
     }
 
     /// Nothing is known and there is nothing to say.
@@ -65,8 +74,13 @@ impl Reach {
 
     /// Carries another object's condition over; `None` is unknown.
     pub fn mirror(condition: Option<&Condition>) -> Self {
-        let Some(condition) = condition else { return Self::unknown() };
-        let why = Why { reason: condition.reason.clone(), message: condition.message.clone() };
+        let Some(condition) = condition else {
+            return Self::unknown();
+        };
+        let why = Why {
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        };
         match condition.status {
             Truth::True if why == Why::default() => Self::Ready,
             Truth::True => Self::ReadyBecause(why),
@@ -103,7 +117,10 @@ pub struct Conditions<K> {
 
 impl<K: ConditionSet> Default for Conditions<K> {
     fn default() -> Self {
-        Self { told: Vec::new(), without: Vec::new() }
+        Self {
+            told: Vec::new(),
+            without: Vec::new(),
+        }
     }
 }
 
@@ -146,28 +163,56 @@ impl<K: ConditionSet> Conditions<K> {
             .iter()
             .filter(|old| old.kind != K::TOP)
             .filter(|old| !self.told.iter().any(|(kind, _)| kind.name() == old.kind))
-            .filter(|old| decides(&old.kind) || !self.without.iter().any(|kind| kind.name() == old.kind))
+            .filter(|old| {
+                decides(&old.kind) || !self.without.iter().any(|kind| kind.name() == old.kind)
+            })
             .cloned()
             .collect();
         for kind in K::DEPENDENTS {
             let told = self.told.iter().any(|(told, _)| told == kind);
             if !told && !all.iter().any(|known| known.kind == kind.name()) {
-                all.push(Condition { kind: kind.name().to_owned(), ..Condition::default() });
+                all.push(Condition {
+                    kind: kind.name().to_owned(),
+                    ..Condition::default()
+                });
             }
         }
         for (kind, reach) in self.told {
             let (status, Why { reason, message }) = reach.into_parts();
-            let severity = if decides(kind.name()) || kind.name() == K::TOP { "" } else { "Info" };
+            let severity = if decides(kind.name()) || kind.name() == K::TOP {
+                ""
+            } else {
+                "Info"
+            };
             let kind = kind.name().to_owned();
-            all.push(Condition { kind, status, severity: severity.to_owned(), last_transition_time: None, reason, message });
+            all.push(Condition {
+                kind,
+                status,
+                severity: severity.to_owned(),
+                last_transition_time: None,
+                reason,
+                message,
+            });
         }
         // A kind without dependents tells its top condition itself.
         if !all.iter().any(|condition| condition.kind == K::TOP) {
             let top = match K::DEPENDENTS {
-                [] => previous.iter().find(|old| old.kind == K::TOP).cloned().unwrap_or_default(),
-                _ => derive(&all.iter().filter(|condition| decides(&condition.kind)).collect::<Vec<_>>()),
+                [] => previous
+                    .iter()
+                    .find(|old| old.kind == K::TOP)
+                    .cloned()
+                    .unwrap_or_default(),
+                _ => derive(
+                    &all.iter()
+                        .filter(|condition| decides(&condition.kind))
+                        .collect::<Vec<_>>(),
+                ),
             };
-            all.push(Condition { kind: K::TOP.to_owned(), severity: String::new(), ..top });
+            all.push(Condition {
+                kind: K::TOP.to_owned(),
+                severity: String::new(),
+                ..top
+            });
         }
         stamp(&mut all, previous, now);
         all
@@ -176,10 +221,21 @@ impl<K: ConditionSet> Conditions<K> {
 
 /// What the dependents say together.
 fn derive(dependents: &[&Condition]) -> Condition {
-    let last = |truth: Truth| dependents.iter().rev().find(|condition| condition.status == truth);
+    let last = |truth: Truth| {
+        dependents
+            .iter()
+            .rev()
+            .find(|condition| condition.status == truth)
+    };
     match last(Truth::False).or_else(|| last(Truth::Unknown)) {
-        Some(worst) => Condition { last_transition_time: None, ..(*worst).clone() },
-        None => Condition { status: Truth::True, ..Condition::default() },
+        Some(worst) => Condition {
+            last_transition_time: None,
+            ..(*worst).clone()
+        },
+        None => Condition {
+            status: Truth::True,
+            ..Condition::default()
+        },
     }
 }
 
@@ -188,8 +244,9 @@ fn stamp(conditions: &mut [Condition], previous: &[Condition], now: Timestamp) {
     conditions.sort_by(|a, b| a.kind.cmp(&b.kind));
     for condition in conditions {
         let same = previous.iter().find(|old| old.says_the_same(condition));
-        condition.last_transition_time =
-            same.and_then(|old| old.last_transition_time.clone()).or(Some(Time(whole_seconds(now))));
+        condition.last_transition_time = same
+            .and_then(|old| old.last_transition_time.clone())
+            .or(Some(Time(whole_seconds(now))));
     }
 }
 
@@ -308,7 +365,15 @@ mod tests {
     fn brief(conditions: &[Condition]) -> Vec<String> {
         conditions
             .iter()
-            .map(|c| format!("{}={}{}{}", c.kind, c.status.as_str(), if c.reason.is_empty() { "" } else { " " }, c.reason))
+            .map(|c| {
+                format!(
+                    "{}={}{}{}",
+                    c.kind,
+                    c.status.as_str(),
+                    if c.reason.is_empty() { "" } else { " " },
+                    c.reason
+                )
+            })
             .collect()
     }
 
@@ -317,61 +382,130 @@ mod tests {
         use RevisionCondition::{Active, ContainerHealthy, ResourcesAvailable};
         type Told = Vec<(RevisionCondition, Reach)>;
         let cases: [(Told, &[&str]); 6] = [
-            (vec![], &["ContainerHealthy=Unknown", "Ready=Unknown", "ResourcesAvailable=Unknown"]),
             (
-                vec![(ResourcesAvailable, Reach::Ready), (ContainerHealthy, Reach::Ready)],
-                &["ContainerHealthy=True", "Ready=True", "ResourcesAvailable=True"],
+                vec![],
+                &[
+                    "ContainerHealthy=Unknown",
+                    "Ready=Unknown",
+                    "ResourcesAvailable=Unknown",
+                ],
             ),
             (
-                vec![(ResourcesAvailable, Reach::waiting("Deploying", "")), (ContainerHealthy, Reach::Ready)],
-                &["ContainerHealthy=True", "Ready=Unknown Deploying", "ResourcesAvailable=Unknown Deploying"],
+                vec![
+                    (ResourcesAvailable, Reach::Ready),
+                    (ContainerHealthy, Reach::Ready),
+                ],
+                &[
+                    "ContainerHealthy=True",
+                    "Ready=True",
+                    "ResourcesAvailable=True",
+                ],
             ),
             (
-                vec![(ContainerHealthy, Reach::broken("ExitCode1", "")), (ResourcesAvailable, Reach::waiting("Deploying", ""))],
-                &["ContainerHealthy=False ExitCode1", "Ready=False ExitCode1", "ResourcesAvailable=Unknown Deploying"],
+                vec![
+                    (ResourcesAvailable, Reach::waiting("Deploying", "")),
+                    (ContainerHealthy, Reach::Ready),
+                ],
+                &[
+                    "ContainerHealthy=True",
+                    "Ready=Unknown Deploying",
+                    "ResourcesAvailable=Unknown Deploying",
+                ],
             ),
             (
-                vec![(Active, Reach::broken("NoTraffic", "")), (ResourcesAvailable, Reach::Ready), (ContainerHealthy, Reach::Ready)],
-                &["Active=False NoTraffic", "ContainerHealthy=True", "Ready=True", "ResourcesAvailable=True"],
+                vec![
+                    (ContainerHealthy, Reach::broken("ExitCode1", "")),
+                    (ResourcesAvailable, Reach::waiting("Deploying", "")),
+                ],
+                &[
+                    "ContainerHealthy=False ExitCode1",
+                    "Ready=False ExitCode1",
+                    "ResourcesAvailable=Unknown Deploying",
+                ],
             ),
             (
-                vec![(ContainerHealthy, Reach::broken("First", "")), (ResourcesAvailable, Reach::broken("Second", ""))],
-                &["ContainerHealthy=False First", "Ready=False Second", "ResourcesAvailable=False Second"],
+                vec![
+                    (Active, Reach::broken("NoTraffic", "")),
+                    (ResourcesAvailable, Reach::Ready),
+                    (ContainerHealthy, Reach::Ready),
+                ],
+                &[
+                    "Active=False NoTraffic",
+                    "ContainerHealthy=True",
+                    "Ready=True",
+                    "ResourcesAvailable=True",
+                ],
+            ),
+            (
+                vec![
+                    (ContainerHealthy, Reach::broken("First", "")),
+                    (ResourcesAvailable, Reach::broken("Second", "")),
+                ],
+                &[
+                    "ContainerHealthy=False First",
+                    "Ready=False Second",
+                    "ResourcesAvailable=False Second",
+                ],
             ),
         ];
         for (told, want) in cases {
-            let conditions = told.into_iter().fold(Conditions::new(), |all, (kind, reach)| all.with(kind, reach));
+            let conditions = told
+                .into_iter()
+                .fold(Conditions::new(), |all, (kind, reach)| {
+                    all.with(kind, reach)
+                });
             assert_eq!(brief(&conditions.finish(&[], at(1))), want);
         }
     }
 
     #[test]
     fn time_moves_only_with_the_answer() {
-        let first = Conditions::new().with(ServiceCondition::RoutesReady, Reach::Ready).finish(&[], at(1));
+        let first = Conditions::new()
+            .with(ServiceCondition::RoutesReady, Reach::Ready)
+            .finish(&[], at(1));
         let second = Conditions::new()
             .with(ServiceCondition::RoutesReady, Reach::Ready)
             .with(ServiceCondition::ConfigurationsReady, Reach::Ready)
             .finish(&first, at(9));
-        let times: Vec<_> =
-            second.iter().map(|c| (c.kind.as_str(), c.last_transition_time.as_ref().unwrap().0.as_second())).collect();
-        assert_eq!(times, [("ConfigurationsReady", 9), ("Ready", 9), ("RoutesReady", 1)]);
+        let times: Vec<_> = second
+            .iter()
+            .map(|c| {
+                (
+                    c.kind.as_str(),
+                    c.last_transition_time.as_ref().unwrap().0.as_second(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            times,
+            [("ConfigurationsReady", 9), ("Ready", 9), ("RoutesReady", 1)]
+        );
         let third = Conditions::<ServiceCondition>::new().finish(&second, at(20));
         assert_eq!(third, second, "what was not told stays");
     }
 
     #[test]
     fn extras_are_informative_and_can_go() {
-        let with = Conditions::new().with(RevisionCondition::Active, Reach::Ready).finish(&[], at(1));
+        let with = Conditions::new()
+            .with(RevisionCondition::Active, Reach::Ready)
+            .finish(&[], at(1));
         assert_eq!(with[0].severity, "Info");
-        let gone = Conditions::new().without(RevisionCondition::Active).finish(&with, at(2));
+        let gone = Conditions::new()
+            .without(RevisionCondition::Active)
+            .finish(&with, at(2));
         assert!(gone.iter().all(|c| c.kind != "Active"));
     }
 
     #[test]
     fn a_kind_without_dependents_tells_ready_itself() {
-        let told = Conditions::new().with(MetricCondition::Ready, Reach::Ready).finish(&[], at(1));
+        let told = Conditions::new()
+            .with(MetricCondition::Ready, Reach::Ready)
+            .finish(&[], at(1));
         assert_eq!(brief(&told), ["Ready=True"]);
         assert_eq!(told[0].severity, "");
-        assert_eq!(brief(&Conditions::<MetricCondition>::new().finish(&[], at(1))), ["Ready=Unknown"]);
+        assert_eq!(
+            brief(&Conditions::<MetricCondition>::new().finish(&[], at(1))),
+            ["Ready=Unknown"]
+        );
     }
 }

@@ -87,7 +87,10 @@ pub struct Configs {
 impl Configs {
     /// Everything at its default, Routes being published under `domain`.
     pub fn for_domain(domain: &str) -> Self {
-        Self { domain: Domain::fallback(domain), ..Self::default() }
+        Self {
+            domain: Domain::fallback(domain),
+            ..Self::default()
+        }
     }
 
     /// Reads all maps that `data` finds; those it does not find have their defaults.
@@ -118,12 +121,22 @@ impl Configs {
             defaults: parse!("config-defaults", defaults, Defaults::parse),
             deployment: parse!("config-deployment", deployment, |data: &Data| {
                 // An absent map is a fresh installation, an absent image in a present one a mistake.
-                if data.is_empty() { Ok(Deployment::default()) } else { Deployment::parse(data) }
+                if data.is_empty() {
+                    Ok(Deployment::default())
+                } else {
+                    Deployment::parse(data)
+                }
             }),
-            domain: parse!("config-domain", domain, |data: &Data| Domain::parse(data, &fallback)),
+            domain: parse!("config-domain", domain, |data: &Data| Domain::parse(
+                data, &fallback
+            )),
             features: parse!("config-features", features, Features::parse),
             gc: parse!("config-gc", gc, Gc::parse),
-            leader_election: parse!("config-leader-election", leader_election, LeaderElection::parse),
+            leader_election: parse!(
+                "config-leader-election",
+                leader_election,
+                LeaderElection::parse
+            ),
             logging: parse!("config-logging", logging, Logging::parse),
             network: parse!("config-network", network, Network::parse),
             observability: parse!("config-observability", observability, Observability::parse),
@@ -167,7 +180,13 @@ pub fn example_checksum(example: &str) -> String {
 /// CRC-32 (IEEE).
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
     })
 }
 
@@ -176,39 +195,130 @@ mod tests {
     use super::*;
 
     fn data(pairs: &[(&str, &str)]) -> Data {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn refusals_are_knatives() {
         let rows: &[(&str, &str, &str, &str)] = &[
-            ("config-autoscaler", "max-scale-up-rate", "0.9", "max-scale-up-rate = 0.9, must be greater than 1.0"),
-            ("config-autoscaler", "initial-scale", "x", "failed to parse data: failed to parse \"initial-scale\": strconv.ParseInt: parsing \"x\": invalid syntax"),
-            ("config-autoscaler", "stable-window", "5s", "stable-window = 5s, must be in [6s; 1h0m0s] range"),
-            ("config-autoscaler", "max-scale-limit", "9", "max-scale = 0, must be in [1, max-scale-limit(9)] range"),
-            ("config-defaults", "revision-timeout-seconds", "700", "revision-timeout-seconds (700) cannot be greater than max-revision-timeout-seconds (600)"),
-            ("config-defaults", "container-concurrency", "-2", "expected 0 <= -2 <= 1000: container-concurrency"),
-            ("config-defaults", "container-name-template", "{{", "template: container-template:1: unclosed action"),
-            ("config-deployment", "queue-sidecar-image", "", "queue-sidecar-image cannot be empty or unset"),
-            ("config-domain", "a.com", "x: [", "error converting YAML to JSON: yaml: line 1: did not find expected node content"),
-            ("config-gc", "retain-since-create-time", "-2h", "failed to parse retain-since-create-time: must be non-negative"),
-            ("config-gc", "max-non-active-revisions", "3", "min-non-active-revisions(20) must be <= max-non-active-revisions(3)"),
+            (
+                "config-autoscaler",
+                "max-scale-up-rate",
+                "0.9",
+                "max-scale-up-rate = 0.9, must be greater than 1.0",
+            ),
+            (
+                "config-autoscaler",
+                "initial-scale",
+                "x",
+                "failed to parse data: failed to parse \"initial-scale\": strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
+            (
+                "config-autoscaler",
+                "stable-window",
+                "5s",
+                "stable-window = 5s, must be in [6s; 1h0m0s] range",
+            ),
+            (
+                "config-autoscaler",
+                "max-scale-limit",
+                "9",
+                "max-scale = 0, must be in [1, max-scale-limit(9)] range",
+            ),
+            (
+                "config-defaults",
+                "revision-timeout-seconds",
+                "700",
+                "revision-timeout-seconds (700) cannot be greater than max-revision-timeout-seconds (600)",
+            ),
+            (
+                "config-defaults",
+                "container-concurrency",
+                "-2",
+                "expected 0 <= -2 <= 1000: container-concurrency",
+            ),
+            (
+                "config-defaults",
+                "container-name-template",
+                "{{",
+                "template: container-template:1: unclosed action",
+            ),
+            (
+                "config-deployment",
+                "queue-sidecar-image",
+                "",
+                "queue-sidecar-image cannot be empty or unset",
+            ),
+            (
+                "config-domain",
+                "a.com",
+                "x: [",
+                "error converting YAML to JSON: yaml: line 1: did not find expected node content",
+            ),
+            (
+                "config-gc",
+                "retain-since-create-time",
+                "-2h",
+                "failed to parse retain-since-create-time: must be non-negative",
+            ),
+            (
+                "config-gc",
+                "max-non-active-revisions",
+                "3",
+                "min-non-active-revisions(20) must be <= max-non-active-revisions(3)",
+            ),
             ("config-network", "domain-template", "", "empty hostname"),
-            ("config-network", "domain-template", "{{.Name}}/x", "domain template has url path: /x"),
-            ("config-network", "rollout-duration", "-4", "rollout-duration must be a positive integer, but was -4"),
-            ("config-leader-election", "buckets", "12", "buckets: value must be between 1 <= 12 <= 10"),
-            ("config-observability", "tracing-sampling-rate", "3", "sampling rate 3.000000 should be less than or equal to one"),
-            ("config-observability", "metrics-protocol", "grpc", "endpoint should be set when protocol is \"grpc\""),
+            (
+                "config-network",
+                "domain-template",
+                "{{.Name}}/x",
+                "domain template has url path: /x",
+            ),
+            (
+                "config-network",
+                "rollout-duration",
+                "-4",
+                "rollout-duration must be a positive integer, but was -4",
+            ),
+            (
+                "config-leader-election",
+                "buckets",
+                "12",
+                "buckets: value must be between 1 <= 12 <= 10",
+            ),
+            (
+                "config-observability",
+                "tracing-sampling-rate",
+                "3",
+                "sampling rate 3.000000 should be less than or equal to one",
+            ),
+            (
+                "config-observability",
+                "metrics-protocol",
+                "grpc",
+                "endpoint should be set when protocol is \"grpc\"",
+            ),
         ];
         for (map, key, value, want) in rows {
-            assert_eq!(check(map, &data(&[(key, value)])).unwrap_err(), *want, "{map} {key}={value}");
+            assert_eq!(
+                check(map, &data(&[(key, value)])).unwrap_err(),
+                *want,
+                "{map} {key}={value}"
+            );
         }
     }
 
     #[test]
     fn what_is_good_passes() {
         for (map, key, value) in [
-            ("config-autoscaler", "container-concurrency-target-percentage", "0.7"),
+            (
+                "config-autoscaler",
+                "container-concurrency-target-percentage",
+                "0.7",
+            ),
             ("config-autoscaler", "unknown", "x"),
             ("config-defaults", "enable-service-links", "default"),
             ("config-features", "multi-container", "maybe"),
@@ -216,14 +326,19 @@ mod tests {
             ("config-network", "namespace-wildcard-cert-selector", "{}"),
             ("config-other", "anything", "goes"),
         ] {
-            assert_eq!(check(map, &data(&[(key, value)])), Ok(()), "{map} {key}={value}");
+            assert_eq!(
+                check(map, &data(&[(key, value)])),
+                Ok(()),
+                "{map} {key}={value}"
+            );
         }
     }
 
     #[test]
     fn a_bad_map_keeps_the_last_good_value() {
         let good = data(&[("stable-window", "30s")]);
-        let (configs, problems) = Configs::from_maps(|map| (map == "config-autoscaler").then_some(&good));
+        let (configs, problems) =
+            Configs::from_maps(|map| (map == "config-autoscaler").then_some(&good));
         assert_eq!(problems, []);
         assert_eq!(configs.autoscaler.stable_window.as_secs(), 30);
         let bad = data(&[("stable-window", "never")]);
@@ -234,7 +349,10 @@ mod tests {
 
     #[test]
     fn the_checksum_ignores_kinds_and_runs_of_line_breaks() {
-        assert_eq!(example_checksum("a: b\n\nc: d\n"), example_checksum("  a: b\r\nc: d"));
+        assert_eq!(
+            example_checksum("a: b\n\nc: d\n"),
+            example_checksum("  a: b\r\nc: d")
+        );
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 }

@@ -25,17 +25,21 @@ pub struct Status {
 impl Status {
     /// The condition of a type, by name.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| condition.kind == kind)
+        self.conditions
+            .iter()
+            .find(|condition| condition.kind == kind)
     }
 
     /// Whether `Ready` is True, for exactly this generation of the spec.
     pub fn is_ready(&self, generation: i64) -> bool {
-        self.observed_generation == generation && self.condition("Ready").is_some_and(Condition::is_true)
+        self.observed_generation == generation
+            && self.condition("Ready").is_some_and(Condition::is_true)
     }
 
     /// Whether `Ready` is False, for exactly this generation of the spec.
     pub fn is_failed(&self, generation: i64) -> bool {
-        self.observed_generation == generation && self.condition("Ready").is_some_and(Condition::is_false)
+        self.observed_generation == generation
+            && self.condition("Ready").is_some_and(Condition::is_false)
     }
 }
 
@@ -103,7 +107,14 @@ impl Condition {
 
     /// Equal in everything but the transition time.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let Self { kind, status, severity, last_transition_time: _, reason, message } = self;
+        let Self {
+            kind,
+            status,
+            severity,
+            last_transition_time: _,
+            reason,
+            message,
+        } = self;
         *kind == other.kind
             && *status == other.status
             && *severity == other.severity
@@ -133,7 +144,10 @@ pub struct Addressable {
 impl Addressable {
     /// An address that is only a URL.
     pub fn url(url: impl Into<String>) -> Self {
-        Self { url: Some(url.into()), ..Self::default() }
+        Self {
+            url: Some(url.into()),
+            ..Self::default()
+        }
     }
 }
 

@@ -69,7 +69,11 @@ impl Findings {
 
     /// `expected exactly one, got neither`.
     pub fn missing_one_of(paths: &[&str]) -> Self {
-        Self::new(Level::Error, "expected exactly one, got neither".into(), paths)
+        Self::new(
+            Level::Error,
+            "expected exactly one, got neither".into(),
+            paths,
+        )
     }
 
     /// `expected exactly one, got both`.
@@ -83,13 +87,23 @@ impl Findings {
     }
 
     /// `expected lower <= value <= upper`.
-    pub fn out_of_bounds(value: impl Display, lower: impl Display, upper: impl Display, path: &str) -> Self {
+    pub fn out_of_bounds(
+        value: impl Display,
+        lower: impl Display,
+        upper: impl Display,
+        path: &str,
+    ) -> Self {
         Self::error(format!("expected {lower} <= {value} <= {upper}"), path)
     }
 
     fn new(level: Level, message: String, paths: &[&str]) -> Self {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        Self(vec![Finding { level, message, details: String::new(), paths }])
+        Self(vec![Finding {
+            level,
+            message,
+            details: String::new(),
+            paths,
+        }])
     }
 
     /// Adds details to each finding.
@@ -160,7 +174,11 @@ impl Findings {
         }
         let render = |((message, details), paths): ((&str, &str), BTreeSet<&str>)| {
             let paths = paths.into_iter().collect::<Vec<_>>().join(", ");
-            if details.is_empty() { format!("{message}: {paths}") } else { format!("{message}: {paths}\n{details}") }
+            if details.is_empty() {
+                format!("{message}: {paths}")
+            } else {
+                format!("{message}: {paths}\n{details}")
+            }
         };
         merged.into_iter().map(render).collect()
     }
@@ -169,7 +187,11 @@ impl Findings {
 /// Puts a prefix before a path: dots between segments, none before a bracketed one.
 fn join(prefix: &str, path: &str) -> String {
     let mut out = String::with_capacity(prefix.len() + path.len() + 1);
-    for segment in prefix.split('.').chain(path.split('.')).filter(|segment| !segment.is_empty()) {
+    for segment in prefix
+        .split('.')
+        .chain(path.split('.'))
+        .filter(|segment| !segment.is_empty())
+    {
         let bracketed = segment.starts_with('[') && segment.ends_with(']');
         if !out.is_empty() && !bracketed {
             out.push('.');
@@ -192,7 +214,11 @@ mod tests {
     #[test]
     fn equal_findings_share_a_line() {
         let mut found = Findings::missing("image").under_at("containers", 1);
-        found.add(Findings::missing("name").under_at("env", 0).under_at("containers", 0));
+        found.add(
+            Findings::missing("name")
+                .under_at("env", 0)
+                .under_at("containers", 0),
+        );
         found.add(Findings::invalid("x", "").under("mode"));
         assert_eq!(
             found.under("spec").errors().unwrap(),
@@ -204,14 +230,25 @@ mod tests {
     fn details_follow_on_a_line_of_their_own() {
         let found = Findings::error("bad", "a").details("because");
         assert_eq!(found.errors().unwrap(), "bad: a\nbecause");
-        assert_eq!(Findings::general("off").under("spec").errors().unwrap(), "off: ");
+        assert_eq!(
+            Findings::general("off").under("spec").errors().unwrap(),
+            "off: "
+        );
     }
 
     #[test]
     fn a_key_with_dots_is_not_glued() {
-        let found = Findings::missing("").key("queue.example.dev/x").under("metadata.annotations");
-        assert_eq!(found.errors().unwrap(), "missing field(s): metadata.annotations.[queue.example.dev/x]");
-        assert_eq!(Findings::missing("").key("x").under("m").errors().unwrap(), "missing field(s): m[x]");
+        let found = Findings::missing("")
+            .key("queue.example.dev/x")
+            .under("metadata.annotations");
+        assert_eq!(
+            found.errors().unwrap(),
+            "missing field(s): metadata.annotations.[queue.example.dev/x]"
+        );
+        assert_eq!(
+            Findings::missing("").key("x").under("m").errors().unwrap(),
+            "missing field(s): m[x]"
+        );
     }
 
     #[test]

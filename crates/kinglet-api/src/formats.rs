@@ -30,7 +30,11 @@ pub fn dns_1123_label(text: &str) -> Vec<String> {
     }
     if !is_label(text) {
         let only_dots = text.contains('.') && text.split('.').all(is_label);
-        wrong.push(if only_dots { "must not contain dots".to_owned() } else { LABEL_1123.to_owned() });
+        wrong.push(if only_dots {
+            "must not contain dots".to_owned()
+        } else {
+            LABEL_1123.to_owned()
+        });
     }
     wrong
 }
@@ -73,7 +77,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let (prefix, name) = match text.split_once('/') {
         None => (None, text),
         Some((_, rest)) if rest.contains('/') => {
-            return vec![format!("a qualified name {QUALIFIED_NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a qualified name {QUALIFIED_NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
         Some((prefix, name)) => (Some(prefix), name),
     };
@@ -81,7 +87,11 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         if prefix.is_empty() {
             wrong.push("prefix part must be non-empty".to_owned());
         } else {
-            wrong.extend(dns_1123_subdomain(prefix).into_iter().map(|why| format!("prefix part {why}")));
+            wrong.extend(
+                dns_1123_subdomain(prefix)
+                    .into_iter()
+                    .map(|why| format!("prefix part {why}")),
+            );
         }
     }
     if name.is_empty() {
@@ -98,7 +108,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 fn is_name_part(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// What is wrong with the name of a container port in a Pod.
@@ -107,8 +119,13 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         wrong.push(too_long(15));
     }
-    if text.bytes().any(|b| b != b'-' && !b.is_ascii_lowercase() && !b.is_ascii_digit()) {
-        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if text
+        .bytes()
+        .any(|b| b != b'-' && !b.is_ascii_lowercase() && !b.is_ascii_digit())
+    {
+        wrong.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     } else if !text.bytes().any(|b| b.is_ascii_lowercase()) {
         wrong.push("must contain at least one letter (a-z)".to_owned());
     }
@@ -128,15 +145,24 @@ mod tests {
     #[test]
     fn labels() {
         for good in ["a", "a-b", "abc-123"] {
-            assert!(dns_1035_label(good).is_empty() && dns_1123_label(good).is_empty(), "{good}");
+            assert!(
+                dns_1035_label(good).is_empty() && dns_1123_label(good).is_empty(),
+                "{good}"
+            );
         }
         for bad in ["", "A", "-a", "a-", "a_b"] {
-            assert!(!dns_1035_label(bad).is_empty() && !dns_1123_label(bad).is_empty(), "{bad}");
+            assert!(
+                !dns_1035_label(bad).is_empty() && !dns_1123_label(bad).is_empty(),
+                "{bad}"
+            );
         }
         assert!(!dns_1035_label("1a").is_empty());
         assert!(dns_1123_label("1a").is_empty());
         assert_eq!(dns_1123_label("a.b"), ["must not contain dots"]);
-        assert_eq!(dns_1123_label(&"x".repeat(64)), ["must be no more than 63 characters"]);
+        assert_eq!(
+            dns_1123_label(&"x".repeat(64)),
+            ["must be no more than 63 characters"]
+        );
         assert!(dns_1035_prefix("svc-").is_empty());
     }
 

@@ -43,7 +43,8 @@ impl GoDuration {
         }
         let mut total: i128 = 0;
         while !rest.is_empty() {
-            let digits = |s: &str| s.len() - s.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let digits =
+                |s: &str| s.len() - s.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             let whole = digits(rest);
             let (whole_text, after) = rest.split_at(whole);
             let (fraction_text, after) = match after.strip_prefix('.') {
@@ -53,16 +54,25 @@ impl GoDuration {
             if whole_text.is_empty() && fraction_text.is_empty() {
                 return Err(invalid());
             }
-            let unit_len = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+            let unit_len = after
+                .find(|c: char| c == '.' || c.is_ascii_digit())
+                .unwrap_or(after.len());
             let (unit, after) = after.split_at(unit_len);
             if unit.is_empty() {
                 return Err(format!("time: missing unit in duration {quoted}"));
             }
             let Some((_, nanos)) = NANOS.iter().find(|(name, _)| *name == unit) else {
-                return Err(format!("time: unknown unit {} in duration {quoted}", quote(unit)));
+                return Err(format!(
+                    "time: unknown unit {} in duration {quoted}",
+                    quote(unit)
+                ));
             };
             let number = |digits: &str| -> Result<i128, String> {
-                if digits.is_empty() { Ok(0) } else { digits.parse().map_err(|_| invalid()) }
+                if digits.is_empty() {
+                    Ok(0)
+                } else {
+                    digits.parse().map_err(|_| invalid())
+                }
             };
             let nanos = i128::from(*nanos);
             // Beyond 18 digits a fraction of an hour is below a nanosecond.
@@ -116,7 +126,11 @@ impl std::fmt::Display for GoDuration {
                     (0, minutes) => write!(f, "{minutes}m")?,
                     (hours, minutes) => write!(f, "{hours}h{minutes}m")?,
                 }
-                let seconds = if rest == 0 { "0".to_owned() } else { decimal(rest, 1_000_000_000) };
+                let seconds = if rest == 0 {
+                    "0".to_owned()
+                } else {
+                    decimal(rest, 1_000_000_000)
+                };
                 write!(f, "{seconds}s")
             }
         }
@@ -144,12 +158,20 @@ pub fn parse_uint(text: &str, bits: u32) -> Result<u64, String> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(error("invalid syntax"));
     }
-    text.parse::<u64>().ok().filter(|value| *value <= u64::MAX >> (64 - bits)).ok_or_else(|| error("value out of range"))
+    text.parse::<u64>()
+        .ok()
+        .filter(|value| *value <= u64::MAX >> (64 - bits))
+        .ok_or_else(|| error("value out of range"))
 }
 
 /// A floating point number.
 pub fn parse_float(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().map_err(|_| format!("strconv.ParseFloat: parsing {}: invalid syntax", quote(text)))
+    text.parse::<f64>().map_err(|_| {
+        format!(
+            "strconv.ParseFloat: parsing {}: invalid syntax",
+            quote(text)
+        )
+    })
 }
 
 /// One of Go's spellings of true and false.
@@ -157,7 +179,10 @@ pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quote(text))),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {}: invalid syntax",
+            quote(text)
+        )),
     }
 }
 
@@ -214,10 +239,22 @@ mod tests {
     #[test]
     fn numbers_have_go_errors() {
         assert_eq!(parse_int("-7", 32), Ok(-7));
-        assert_eq!(parse_int("a", 64).unwrap_err(), "strconv.ParseInt: parsing \"a\": invalid syntax");
-        assert_eq!(parse_int("2147483648", 32).unwrap_err(), "strconv.ParseInt: parsing \"2147483648\": value out of range");
-        assert_eq!(parse_uint("a", 32).unwrap_err(), "strconv.ParseUint: parsing \"a\": invalid syntax");
-        assert_eq!(parse_float("a").unwrap_err(), "strconv.ParseFloat: parsing \"a\": invalid syntax");
+        assert_eq!(
+            parse_int("a", 64).unwrap_err(),
+            "strconv.ParseInt: parsing \"a\": invalid syntax"
+        );
+        assert_eq!(
+            parse_int("2147483648", 32).unwrap_err(),
+            "strconv.ParseInt: parsing \"2147483648\": value out of range"
+        );
+        assert_eq!(
+            parse_uint("a", 32).unwrap_err(),
+            "strconv.ParseUint: parsing \"a\": invalid syntax"
+        );
+        assert_eq!(
+            parse_float("a").unwrap_err(),
+            "strconv.ParseFloat: parsing \"a\": invalid syntax"
+        );
         assert_eq!(parse_bool("T"), Ok(true));
         assert!(parse_bool("yes").is_err());
     }

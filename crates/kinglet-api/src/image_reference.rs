@@ -20,8 +20,12 @@ fn is_tag(text: &str) -> bool {
 }
 
 fn is_digest(text: &str) -> bool {
-    let Some((base, digest)) = text.split_once('@') else { return false };
-    let Some(hex) = digest.strip_prefix("sha256:") else { return false };
+    let Some((base, digest)) = text.split_once('@') else {
+        return false;
+    };
+    let Some(hex) = digest.strip_prefix("sha256:") else {
+        return false;
+    };
     let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let base = match base.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') && is_tag(base) => repository,
@@ -32,10 +36,13 @@ fn is_digest(text: &str) -> bool {
 
 fn is_repository(text: &str) -> bool {
     let (registry, repository) = match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            (Some(first), rest)
+        }
         _ => (None, text),
     };
-    let well_formed = (2..=255).contains(&repository.len()) && repository.chars().all(|c| REPOSITORY.contains(c));
+    let well_formed =
+        (2..=255).contains(&repository.len()) && repository.chars().all(|c| REPOSITORY.contains(c));
     well_formed && registry.is_none_or(is_authority)
 }
 
@@ -50,7 +57,9 @@ fn is_authority(text: &str) -> bool {
     };
     port.bytes().all(|b| b.is_ascii_digit())
         && !host.is_empty()
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b))
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%".contains(&b))
 }
 
 #[cfg(test)]
@@ -61,10 +70,27 @@ mod tests {
     fn verdicts() {
         let digest = format!("gcr.io/a/b@sha256:{}", "0a".repeat(32));
         let tagged = format!("gcr.io/a/b:v1@sha256:{}", "0a".repeat(32));
-        for good in ["ubuntu", "gcr.io/a/b:v1", "localhost:5000/ab:1", "https://gcr.io/a", &digest, &tagged, "a/b"] {
+        for good in [
+            "ubuntu",
+            "gcr.io/a/b:v1",
+            "localhost:5000/ab:1",
+            "https://gcr.io/a",
+            &digest,
+            &tagged,
+            "a/b",
+        ] {
             assert!(is_reference(good), "{good}");
         }
-        for bad in ["", "a b", "Foo/Bar", "localhost:5000/a:1", "a", "ubuntu:", "ubuntu@sha256:12", "ubuntu:a b"] {
+        for bad in [
+            "",
+            "a b",
+            "Foo/Bar",
+            "localhost:5000/a:1",
+            "a",
+            "ubuntu:",
+            "ubuntu@sha256:12",
+            "ubuntu:a b",
+        ] {
             assert!(!is_reference(bad), "{bad}");
         }
     }

@@ -103,7 +103,9 @@ impl Priority {
 
     /// The key that is present and its value.
     pub fn find(self, from: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
-        self.0.iter().find_map(|key| from.get(*key).map(|value| (*key, value.as_str())))
+        self.0
+            .iter()
+            .find_map(|key| from.get(*key).map(|value| (*key, value.as_str())))
     }
 
     /// Only the value.

@@ -5,29 +5,29 @@
 //! Always: no IO and no clock (time comes in as an argument); what is serialized equals what Knative's Go
 //! types would write (empty values left out, conditions sorted by type).
 
-pub mod go;
-pub mod quantity;
 pub mod formats;
+pub mod go;
 pub mod image_reference;
+pub mod quantity;
 pub mod template;
 pub mod yaml;
 
-pub mod names;
 pub mod keys;
+pub mod names;
 
-mod kind;
-pub mod duck;
-pub mod conditions;
-pub mod serving;
 pub mod autoscaling;
-pub mod networking;
 pub mod caching;
+pub mod conditions;
+pub mod duck;
+mod kind;
+pub mod networking;
+pub mod serving;
 
 pub mod config;
 
+pub mod admission;
 pub mod field;
 mod shape;
-pub mod admission;
 
 pub mod builtin_schemas;
 pub mod manifests;

@@ -37,16 +37,23 @@ pub fn parsed_crds() -> Vec<Value> {
 
 /// [`configmaps`] as JSON.
 pub fn parsed_configmaps() -> Vec<Value> {
-    CONFIGMAPS.iter().map(|(name, text)| parsed(name, text)).collect()
+    CONFIGMAPS
+        .iter()
+        .map(|(name, text)| parsed(name, text))
+        .collect()
 }
 
 /// One ConfigMap as JSON.
 pub fn configmap(name: &str) -> Option<Value> {
-    CONFIGMAPS.iter().find(|(known, _)| *known == name).map(|(name, text)| parsed(name, text))
+    CONFIGMAPS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(name, text)| parsed(name, text))
 }
 
 fn parsed(name: &str, text: &str) -> Value {
-    crate::yaml::document(text).unwrap_or_else(|error| panic!("the shipped {name}.yaml is valid YAML: {error}"))
+    crate::yaml::document(text)
+        .unwrap_or_else(|error| panic!("the shipped {name}.yaml is valid YAML: {error}"))
 }
 
 #[cfg(test)]
@@ -56,19 +63,32 @@ mod tests {
 
     #[test]
     fn shipped_config_maps_parse_and_so_do_their_examples() {
-        assert_eq!(CONFIGMAPS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), config::NAMES);
+        assert_eq!(
+            CONFIGMAPS.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            config::NAMES
+        );
         for map in parsed_configmaps() {
             let name = map["metadata"]["name"].as_str().unwrap();
             let data = |value: &Value| -> config::Data {
                 let pairs = value.as_object().into_iter().flatten();
-                pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+                pairs
+                    .map(|(key, value)| {
+                        (key.clone(), value.as_str().unwrap_or_default().to_owned())
+                    })
+                    .collect()
             };
             assert_eq!(config::check(name, &data(&map["data"])), Ok(()), "{name}");
             let example = map["data"]["_example"].as_str().unwrap();
-            let checksum = map["metadata"]["annotations"]["knative.dev/example-checksum"].as_str().unwrap();
+            let checksum = map["metadata"]["annotations"]["knative.dev/example-checksum"]
+                .as_str()
+                .unwrap();
             assert_eq!(config::example_checksum(example), checksum, "{name}");
             let shown = crate::yaml::document(example).unwrap();
-            assert_eq!(config::check(name, &data(&shown)), Ok(()), "example of {name}");
+            assert_eq!(
+                config::check(name, &data(&shown)),
+                Ok(()),
+                "example of {name}"
+            );
         }
     }
 
@@ -78,7 +98,9 @@ mod tests {
             .into_iter()
             .map(|map| {
                 let pairs = map["data"].as_object().unwrap().iter();
-                let data = pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
+                let data = pairs
+                    .map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()))
+                    .collect();
                 (map["metadata"]["name"].as_str().unwrap().to_owned(), data)
             })
             .collect();
@@ -100,26 +122,42 @@ mod tests {
             assert!(version["subresources"]["status"].is_object(), "{id}");
             let schema = &version["schema"]["openAPIV3Schema"];
             for part in ["spec", "status"] {
-                assert!(schema["properties"][part]["description"].is_string(), "{id}.{part}");
+                assert!(
+                    schema["properties"][part]["description"].is_string(),
+                    "{id}.{part}"
+                );
             }
         }
         let ksvc = &parsed_crds()[0]["spec"];
-        assert_eq!(ksvc["names"]["shortNames"], serde_json::json!(["kservice", "ksvc"]));
+        assert_eq!(
+            ksvc["names"]["shortNames"],
+            serde_json::json!(["kservice", "ksvc"])
+        );
     }
 
     /// Fields that the schema lets through must be known to the decoder, or they would vanish unseen.
     #[test]
     fn what_the_schema_knows_the_decoder_knows() {
         let crds = parsed_crds();
-        let revision = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == "Revision").unwrap();
-        let spec = &revision["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let revision = crds
+            .iter()
+            .find(|crd| crd["spec"]["names"]["kind"] == "Revision")
+            .unwrap();
+        let spec = &revision["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            ["properties"];
         let containers = &spec["containers"]["items"]["properties"];
         for (properties, shape) in [
             (spec, "RevisionSpec"),
             (containers, "Container"),
             (&containers["readinessProbe"]["properties"], "Probe"),
-            (&containers["securityContext"]["properties"], "SecurityContext"),
-            (&containers["volumeMounts"]["items"]["properties"], "VolumeMount"),
+            (
+                &containers["securityContext"]["properties"],
+                "SecurityContext",
+            ),
+            (
+                &containers["volumeMounts"]["items"]["properties"],
+                "VolumeMount",
+            ),
             (&spec["volumes"]["items"]["properties"], "Volume"),
         ] {
             let known = crate::shape::field_names(shape);

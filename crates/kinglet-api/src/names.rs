@@ -17,13 +17,18 @@ pub fn child(parent: &str, suffix: &str) -> String {
         return format!("{parent}{suffix}");
     }
     if suffix.len() < HEAD_LEN {
-        return format!("{}{}{suffix}", head(parent, HEAD_LEN - suffix.len()), md5::hex(parent.as_bytes()));
+        return format!(
+            "{}{}{suffix}",
+            head(parent, HEAD_LEN - suffix.len()),
+            md5::hex(parent.as_bytes())
+        );
     }
     let hash = md5::hex(format!("{parent}{suffix}").as_bytes());
     let mut name = format!("{}{hash}", head(parent, HEAD_LEN));
     let room = NAME_LEN_MAX - name.len();
     name.push_str(head(suffix, room));
-    name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+    name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .to_owned()
 }
 
 /// At most `bytes` bytes from the front, never cutting a character in two.
@@ -68,12 +73,25 @@ mod tests {
     fn long_names_are_hashed_as_knative_does() {
         let long = "a-really-long-service-name-that-goes-on-and-on-and-on-forever";
         let sixty_three = "a".repeat(63);
-        let domain = "this.is.a.very.long.domain.name.that.exceeds.sixtythree.characters.example.com";
+        let domain =
+            "this.is.a.very.long.domain.name.that.exceeds.sixtythree.characters.example.com";
         for (parent, suffix, want) in [
             ("hello", "-00001", "hello-00001"),
-            (long, "-00001", "a-really-long-service-named5d91c77e56f3c08c95f132b47668bd-00001"),
-            (&sixty_three, "-deployment", "aaaaaaaaaaaaaaaaaaaab06521f39153d618550606be297466d5-deployment"),
-            (domain, "", "this.is.a.very.long.domain.name7fd1623b6f09f6b5fbf7c5869be302c6"),
+            (
+                long,
+                "-00001",
+                "a-really-long-service-named5d91c77e56f3c08c95f132b47668bd-00001",
+            ),
+            (
+                &sixty_three,
+                "-deployment",
+                "aaaaaaaaaaaaaaaaaaaab06521f39153d618550606be297466d5-deployment",
+            ),
+            (
+                domain,
+                "",
+                "this.is.a.very.long.domain.name7fd1623b6f09f6b5fbf7c5869be302c6",
+            ),
         ] {
             assert_eq!(child(parent, suffix), want);
         }

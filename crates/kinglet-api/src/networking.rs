@@ -88,7 +88,9 @@ pub struct IngressTls {
 }
 
 /// Who may reach a rule's hosts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub enum Visibility {
     /// Everyone.
     #[default]

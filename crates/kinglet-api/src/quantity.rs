@@ -22,8 +22,25 @@ pub struct Quantity {
 }
 
 const NANO: i128 = 1_000_000_000;
-const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
-const DECIMAL: [(&str, i32); 9] = [("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const BINARY: [(&str, u32); 6] = [
+    ("Ki", 10),
+    ("Mi", 20),
+    ("Gi", 30),
+    ("Ti", 40),
+    ("Pi", 50),
+    ("Ei", 60),
+];
+const DECIMAL: [(&str, i32); 9] = [
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
 
 impl Quantity {
     /// Reads a quantity; the error is Kubernetes' own.
@@ -33,7 +50,9 @@ impl Quantity {
             Some(b'+') => (1, &text[1..]),
             _ => (1, text),
         };
-        let number_len = unsigned.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(unsigned.len());
+        let number_len = unsigned
+            .find(|c: char| c != '.' && !c.is_ascii_digit())
+            .unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(number_len);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
@@ -47,28 +66,43 @@ impl Quantity {
         if !well_formed {
             return Err(NOT_A_QUANTITY);
         }
-        let (shift2, shift10, style) = Self::suffix(suffix).ok_or("unable to parse quantity's suffix")?;
+        let (shift2, shift10, style) =
+            Self::suffix(suffix).ok_or("unable to parse quantity's suffix")?;
         let digits: String = [whole, fraction].concat();
         let digits = digits.trim_start_matches('0');
         // Larger than any machine: clamp, as Kubernetes does.
         if digits.len() > 24 {
-            return Ok(Self { nanos: sign * i128::from(i64::MAX) * NANO, style });
+            return Ok(Self {
+                nanos: sign * i128::from(i64::MAX) * NANO,
+                style,
+            });
         }
-        let value: i128 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| NOT_A_QUANTITY)? };
+        let value: i128 = if digits.is_empty() {
+            0
+        } else {
+            digits.parse().map_err(|_| NOT_A_QUANTITY)?
+        };
         let exponent = shift10 - i32::try_from(fraction.len()).map_err(|_| NOT_A_QUANTITY)? + 9;
-        let scaled = value.checked_shl(shift2).filter(|shifted| shifted >> shift2 == value);
+        let scaled = value
+            .checked_shl(shift2)
+            .filter(|shifted| shifted >> shift2 == value);
         let limit = i128::from(i64::MAX) * NANO;
         let nanos = match (scaled, exponent) {
             (None, _) => limit,
             (Some(_), 30..) if value != 0 => limit,
-            (Some(v), 0..) => v.checked_mul(10_i128.pow(exponent.unsigned_abs().min(30))).unwrap_or(limit),
+            (Some(v), 0..) => v
+                .checked_mul(10_i128.pow(exponent.unsigned_abs().min(30)))
+                .unwrap_or(limit),
             // Below a nano: rounded up, as Kubernetes does.
             (Some(v), _) => {
                 let divisor = 10_i128.pow(exponent.unsigned_abs().min(38));
                 v / divisor + i128::from(v % divisor != 0)
             }
         };
-        Ok(Self { nanos: sign * nanos.min(limit), style })
+        Ok(Self {
+            nanos: sign * nanos.min(limit),
+            style,
+        })
     }
 
     fn suffix(suffix: &str) -> Option<(u32, i32, Style)> {
@@ -82,7 +116,11 @@ impl Quantity {
             return Some((0, *shift, Style::Decimal));
         }
         let exponent = suffix.strip_prefix(['e', 'E'])?;
-        exponent.parse::<i32>().ok().filter(|e| e.abs() <= 30).map(|e| (0, e, Style::Exponent))
+        exponent
+            .parse::<i32>()
+            .ok()
+            .filter(|e| e.abs() <= 30)
+            .map(|e| (0, e, Style::Exponent))
     }
 
     /// Below zero?
@@ -109,21 +147,34 @@ impl Quantity {
             let units = nanos / NANO;
             // Under 1024 a binary quantity has no suffix; it is then written as a decimal one.
             if units < 1024 {
-                return Self { nanos: self.nanos, style }.written(Style::Decimal);
+                return Self {
+                    nanos: self.nanos,
+                    style,
+                }
+                .written(Style::Decimal);
             }
-            let best = BINARY.iter().rev().find(|(_, shift)| units % (1_i128 << shift) == 0);
+            let best = BINARY
+                .iter()
+                .rev()
+                .find(|(_, shift)| units % (1_i128 << shift) == 0);
             return match best {
                 Some((name, shift)) => format!("{sign}{}{name}", units >> shift),
                 None => format!("{sign}{units}"),
             };
         }
         let fits = |exponent: i32| nanos % 10_i128.pow((exponent + 9).unsigned_abs()) == 0;
-        let exponent = [18, 15, 12, 9, 6, 3, 0, -3, -6].into_iter().find(|e| fits(*e)).unwrap_or(-9);
+        let exponent = [18, 15, 12, 9, 6, 3, 0, -3, -6]
+            .into_iter()
+            .find(|e| fits(*e))
+            .unwrap_or(-9);
         let mantissa = nanos / 10_i128.pow((exponent + 9).unsigned_abs());
         let suffix = match (style, exponent) {
             (_, 0) => String::new(),
             (Style::Exponent, e) => format!("e{e}"),
-            (_, e) => DECIMAL.iter().find(|(_, shift)| *shift == e).map_or(String::new(), |(name, _)| (*name).to_owned()),
+            (_, e) => DECIMAL
+                .iter()
+                .find(|(_, shift)| *shift == e)
+                .map_or(String::new(), |(name, _)| (*name).to_owned()),
         };
         format!("{sign}{mantissa}{suffix}")
     }

@@ -125,19 +125,29 @@ impl RevisionSpec {
     pub fn serving_container(&self) -> Option<&Container> {
         match self.pod.containers.as_slice() {
             [only] => Some(only),
-            several => several.iter().find(|container| container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
+            several => several.iter().find(|container| {
+                container
+                    .ports
+                    .as_ref()
+                    .is_some_and(|ports| !ports.is_empty())
+            }),
         }
     }
 
     /// The other containers.
     pub fn sidecars(&self) -> impl Iterator<Item = &Container> {
         let serving = self.serving_container().map(std::ptr::from_ref);
-        self.pod.containers.iter().filter(move |container| Some(std::ptr::from_ref(*container)) != serving)
+        self.pod
+            .containers
+            .iter()
+            .filter(move |container| Some(std::ptr::from_ref(*container)) != serving)
     }
 
     /// Port that the serving container listens on.
     pub fn user_port(&self) -> u16 {
-        self.first_port().and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(DEFAULT_USER_PORT)
+        self.first_port()
+            .and_then(|port| u16::try_from(port.container_port).ok())
+            .unwrap_or(DEFAULT_USER_PORT)
     }
 
     /// Protocol of the serving container: `h2c` if its port is named so.

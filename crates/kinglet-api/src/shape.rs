@@ -50,8 +50,18 @@ static STRUCTS: LazyLock<HashMap<&'static str, Vec<Member>>> = LazyLock::new(|| 
         .lines()
         .filter(|line| !line.trim().is_empty())
         .map(|line| {
-            let (name, members) = line.split_once(':').expect("every line of the catalogue is `Name: members`");
-            (name.trim(), members.split(',').map(str::trim).filter(|member| !member.is_empty()).map(member).collect())
+            let (name, members) = line
+                .split_once(':')
+                .expect("every line of the catalogue is `Name: members`");
+            (
+                name.trim(),
+                members
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|member| !member.is_empty())
+                    .map(member)
+                    .collect(),
+            )
         })
         .collect()
 });
@@ -60,7 +70,9 @@ fn member(text: &'static str) -> Member {
     if let Some(embedded) = text.strip_prefix('+') {
         return Member::Embedded(embedded);
     }
-    let (name, kind) = text.split_once(' ').expect("every member of the catalogue is `name Type`");
+    let (name, kind) = text
+        .split_once(' ')
+        .expect("every member of the catalogue is `name Type`");
     let (name, always) = match name.strip_suffix('!') {
         Some(name) => (name, true),
         None => (name, false),
@@ -69,7 +81,12 @@ fn member(text: &'static str) -> Member {
         Some(kind) => (kind, true),
         None => (kind, false),
     };
-    Member::Field(Field { name, kind: parse_type(kind), pointer, always })
+    Member::Field(Field {
+        name,
+        kind: parse_type(kind),
+        pointer,
+        always,
+    })
 }
 
 fn parse_type(text: &'static str) -> Type {
@@ -114,7 +131,12 @@ struct Reader {
 
 impl Reader {
     /// Reads a JSON object as a struct. `holder` is the Go struct named in errors of this value itself.
-    fn structure(&mut self, value: &Value, shape: &'static str, holder: &'static str) -> Result<Value, String> {
+    fn structure(
+        &mut self,
+        value: &Value,
+        shape: &'static str,
+        holder: &'static str,
+    ) -> Result<Value, String> {
         let empty = Map::new();
         let from = match value {
             Value::Null => &empty,
@@ -126,8 +148,15 @@ impl Reader {
         Ok(Value::Object(into))
     }
 
-    fn members(&mut self, from: &Map<String, Value>, shape: &'static str, into: &mut Map<String, Value>) -> Result<(), String> {
-        let members = STRUCTS.get(shape).unwrap_or_else(|| panic!("the catalogue has no struct {shape}"));
+    fn members(
+        &mut self,
+        from: &Map<String, Value>,
+        shape: &'static str,
+        into: &mut Map<String, Value>,
+    ) -> Result<(), String> {
+        let members = STRUCTS
+            .get(shape)
+            .unwrap_or_else(|| panic!("the catalogue has no struct {shape}"));
         for member in members {
             match member {
                 Member::Embedded(inner) => {
@@ -147,13 +176,21 @@ impl Reader {
         Ok(())
     }
 
-    fn field(&mut self, value: Option<&Value>, field: &Field, holder: &'static str) -> Result<Option<Value>, String> {
+    fn field(
+        &mut self,
+        value: Option<&Value>,
+        field: &Field,
+        holder: &'static str,
+    ) -> Result<Option<Value>, String> {
         let value = value.unwrap_or(&Value::Null);
         if value.is_null() && field.pointer {
             return Ok(None);
         }
         let read = self.value(value, &field.kind, holder)?;
-        let keep = field.pointer || field.always || matches!(field.kind, Type::Struct(_)) || !is_empty(&read);
+        let keep = field.pointer
+            || field.always
+            || matches!(field.kind, Type::Struct(_))
+            || !is_empty(&read);
         Ok(keep.then_some(read))
     }
 
@@ -166,23 +203,29 @@ impl Reader {
             (Type::Int(_) | Type::IntOrString, Value::Null) => Ok(Value::from(0)),
             (Type::Quantity, Value::Null) => Ok(Value::String("0".to_owned())),
             (Type::List(_) | Type::Map(_), Value::Null) => Ok(Value::Null),
-            (Type::String, Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::IntOrString, Value::String(_)) => {
-                Ok(value.clone())
-            }
+            (Type::String, Value::String(_))
+            | (Type::Bool, Value::Bool(_))
+            | (Type::IntOrString, Value::String(_)) => Ok(value.clone()),
             (Type::Int(bits), Value::Number(number)) => match number.as_i64() {
                 Some(n) if *bits == 64 || i32::try_from(n).is_ok() => Ok(Value::from(n)),
                 _ => Err(self.mismatch(value, holder, &go_name(kind))),
             },
-            (Type::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from) {
-                Some(Ok(n)) => Ok(Value::from(n)),
-                _ => Err(format!("json: cannot unmarshal number {number} into Go value of type int32")),
-            },
+            (Type::IntOrString, Value::Number(number)) => {
+                match number.as_i64().map(i32::try_from) {
+                    Some(Ok(n)) => Ok(Value::from(n)),
+                    _ => Err(format!(
+                        "json: cannot unmarshal number {number} into Go value of type int32"
+                    )),
+                }
+            }
             (Type::Quantity, Value::String(text)) => canonical(text),
             (Type::Quantity, Value::Number(number)) => canonical(&number.to_string()),
             (Type::Quantity, _) => Err(crate::quantity::NOT_A_QUANTITY.to_owned()),
-            (Type::List(element), Value::Array(items)) => {
-                items.iter().map(|item| self.value(item, element, holder)).collect::<Result<_, _>>().map(Value::Array)
-            }
+            (Type::List(element), Value::Array(items)) => items
+                .iter()
+                .map(|item| self.value(item, element, holder))
+                .collect::<Result<_, _>>()
+                .map(Value::Array),
             (Type::Map(element), Value::Object(map)) => map
                 .iter()
                 .map(|(key, item)| Ok((key.clone(), self.value(item, element, holder)?)))
@@ -202,12 +245,17 @@ impl Reader {
             Value::Array(_) => "array".to_owned(),
             Value::Object(_) => "object".to_owned(),
         };
-        format!("json: cannot unmarshal {got} into Go struct field {holder}.{} of type {want}", self.path.join("."))
+        format!(
+            "json: cannot unmarshal {got} into Go struct field {holder}.{} of type {want}",
+            self.path.join(".")
+        )
     }
 }
 
 fn canonical(text: &str) -> Result<Value, String> {
-    Quantity::parse(text.trim()).map(|quantity| Value::String(quantity.to_string())).map_err(str::to_owned)
+    Quantity::parse(text.trim())
+        .map(|quantity| Value::String(quantity.to_string()))
+        .map_err(str::to_owned)
 }
 
 fn go_name(kind: &Type) -> String {
@@ -282,7 +330,8 @@ mod tests {
 
     #[test]
     fn wrong_types_are_refused_in_the_decoders_words() {
-        let container = |container: Value| json!({"template": {"spec": {"containers": [container]}}});
+        let container =
+            |container: Value| json!({"template": {"spec": {"containers": [container]}}});
         for (spec, want) in [
             (
                 container(json!({"env": [{"name": "A", "value": 1}]})),
@@ -296,7 +345,10 @@ mod tests {
                 json!({"template": {"spec": {"timeoutSeconds": "a"}}}),
                 "json: cannot unmarshal string into Go struct field RevisionSpec.spec.ConfigurationSpec.template.spec.timeoutSeconds of type int64",
             ),
-            (container(json!({"resources": {"requests": {"cpu": "abc"}}})), crate::quantity::NOT_A_QUANTITY),
+            (
+                container(json!({"resources": {"requests": {"cpu": "abc"}}})),
+                crate::quantity::NOT_A_QUANTITY,
+            ),
         ] {
             assert_eq!(normalize(&spec, "ServiceSpec").unwrap_err(), want);
         }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 /// Functions that Go's templates know without being told.
 const BUILTINS: [&str; 18] = [
-    "and", "call", "html", "index", "slice", "js", "len", "not", "or", "print", "printf", "println", "urlquery", "eq", "ne",
-    "lt", "le", "gt",
+    "and", "call", "html", "index", "slice", "js", "len", "not", "or", "print", "printf",
+    "println", "urlquery", "eq", "ne", "lt", "le", "gt",
 ];
 
 /// A parsed template.
@@ -40,10 +40,17 @@ enum Term {
 impl Template {
     /// Reads a template; `name` appears in errors.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let mut parser = Parser { name, rest: text, line: 1 };
+        let mut parser = Parser {
+            name,
+            rest: text,
+            line: 1,
+        };
         let (nodes, end) = parser.nodes()?;
         match end {
-            Stop::Text => Ok(Self { name: name.to_owned(), nodes }),
+            Stop::Text => Ok(Self {
+                name: name.to_owned(),
+                nodes,
+            }),
             Stop::Else(_) => Err(parser.error("unexpected {{else}}")),
             Stop::End => Err(parser.error("unexpected {{end}}")),
         }
@@ -80,13 +87,23 @@ impl Template {
     fn eval(&self, pipeline: &[Vec<Term>], data: &Value) -> Result<Value, String> {
         let mut last: Option<Value> = None;
         for command in pipeline {
-            let (first, rest) = command.split_first().ok_or_else(|| self.fault("missing value for command"))?;
-            let mut arguments = rest.iter().map(|term| self.term(term, data)).collect::<Result<Vec<_>, _>>()?;
+            let (first, rest) = command
+                .split_first()
+                .ok_or_else(|| self.fault("missing value for command"))?;
+            let mut arguments = rest
+                .iter()
+                .map(|term| self.term(term, data))
+                .collect::<Result<Vec<_>, _>>()?;
             arguments.extend(last.take());
             last = Some(match first {
                 Term::Function(function) => self.call(function, &arguments)?,
                 term if arguments.is_empty() => self.term(term, data)?,
-                term => return Err(self.fault(&format!("can't give argument to non-function {}", describe(term)))),
+                term => {
+                    return Err(self.fault(&format!(
+                        "can't give argument to non-function {}",
+                        describe(term)
+                    )));
+                }
             });
         }
         last.ok_or_else(|| self.fault("missing value for command"))
@@ -121,37 +138,66 @@ impl Template {
             "index" => {
                 let (from, keys) = arguments.split_first().ok_or_else(few)?;
                 keys.iter().fold(from.clone(), |at, key| match (&at, key) {
-                    (Value::Array(items), Value::Number(n)) => {
-                        n.as_u64().and_then(|n| items.get(n as usize)).cloned().unwrap_or_default()
+                    (Value::Array(items), Value::Number(n)) => n
+                        .as_u64()
+                        .and_then(|n| items.get(n as usize))
+                        .cloned()
+                        .unwrap_or_default(),
+                    (at, Value::String(key)) => {
+                        at.get(key).cloned().unwrap_or_else(|| Value::from(""))
                     }
-                    (at, Value::String(key)) => at.get(key).cloned().unwrap_or_else(|| Value::from("")),
                     _ => Value::Null,
                 })
             }
             "eq" | "ne" => {
-                let (first, rest) = arguments.split_first().filter(|(_, rest)| !rest.is_empty()).ok_or_else(few)?;
+                let (first, rest) = arguments
+                    .split_first()
+                    .filter(|(_, rest)| !rest.is_empty())
+                    .ok_or_else(few)?;
                 let equal = rest.iter().any(|other| print(other) == print(first));
                 Value::from(equal == (function == "eq"))
             }
             "not" => Value::from(!is_true(arguments.first().ok_or_else(few)?)),
-            "and" => arguments.iter().find(|value| !is_true(value)).or(arguments.last()).ok_or_else(few)?.clone(),
-            "or" => arguments.iter().find(|value| is_true(value)).or(arguments.last()).ok_or_else(few)?.clone(),
+            "and" => arguments
+                .iter()
+                .find(|value| !is_true(value))
+                .or(arguments.last())
+                .ok_or_else(few)?
+                .clone(),
+            "or" => arguments
+                .iter()
+                .find(|value| is_true(value))
+                .or(arguments.last())
+                .ok_or_else(few)?
+                .clone(),
             "len" => match arguments.first().ok_or_else(few)? {
                 Value::String(text) => Value::from(text.len()),
                 Value::Array(items) => Value::from(items.len()),
                 Value::Object(map) => Value::from(map.len()),
                 _ => Value::from(0),
             },
-            "print" | "html" | "js" | "urlquery" => Value::from(arguments.iter().map(print).collect::<String>()),
+            "print" | "html" | "js" | "urlquery" => {
+                Value::from(arguments.iter().map(print).collect::<String>())
+            }
             "slice" => match arguments {
                 [Value::String(text), bounds @ ..] => {
-                    let bound = |i: usize, or: usize| bounds.get(i).and_then(Value::as_u64).map_or(or, |n| n as usize);
+                    let bound = |i: usize, or: usize| {
+                        bounds
+                            .get(i)
+                            .and_then(Value::as_u64)
+                            .map_or(or, |n| n as usize)
+                    };
                     let slice = text.get(bound(0, 0)..bound(1, text.len()));
                     Value::from(slice.ok_or_else(|| self.fault("slice: index out of range"))?)
                 }
                 _ => return Err(few()),
             },
-            _ => return Err(self.fault(&format!("function {} is not supported", crate::go::quote(function)))),
+            _ => {
+                return Err(self.fault(&format!(
+                    "function {} is not supported",
+                    crate::go::quote(function)
+                )));
+            }
         })
     }
 
@@ -284,7 +330,10 @@ impl<'a> Parser<'a> {
     }
 
     fn pipeline(&self, text: &str) -> Result<Vec<Vec<Term>>, String> {
-        let mut words = Words { parser: self, rest: text.trim() };
+        let mut words = Words {
+            parser: self,
+            rest: text.trim(),
+        };
         let pipeline = words.pipeline(false)?;
         if pipeline.iter().any(Vec::is_empty) {
             return Err(self.error("missing value for command"));
@@ -322,7 +371,11 @@ impl Words<'_, '_> {
         loop {
             self.rest = self.rest.trim_start();
             let Some(c) = self.rest.chars().next() else {
-                return if in_group { Err(self.parser.error("unclosed left paren")) } else { Ok(commands) };
+                return if in_group {
+                    Err(self.parser.error("unclosed left paren"))
+                } else {
+                    Ok(commands)
+                };
             };
             let term = match c {
                 '|' => {
@@ -367,13 +420,25 @@ impl Words<'_, '_> {
     }
 
     fn word(&mut self) -> Result<Term, String> {
-        let end = self.rest.find(|c: char| c.is_whitespace() || "|()\"`".contains(c)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|c: char| c.is_whitespace() || "|()\"`".contains(c))
+            .unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         if let Some(path) = word.strip_prefix('.') {
-            let parts: Vec<String> = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-            let well_formed = parts.iter().all(|part| part.chars().all(|c| c.is_alphanumeric() || c == '_'));
-            let bad = || self.parser.error(&format!("unexpected {} in operand", crate::go::quote(word)));
+            let parts: Vec<String> = path
+                .split('.')
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect();
+            let well_formed = parts
+                .iter()
+                .all(|part| part.chars().all(|c| c.is_alphanumeric() || c == '_'));
+            let bad = || {
+                self.parser
+                    .error(&format!("unexpected {} in operand", crate::go::quote(word)))
+            };
             return well_formed.then_some(Term::Field(parts)).ok_or_else(bad);
         }
         match word {
@@ -408,15 +473,28 @@ mod tests {
             "Annotations": {"sub": "mysub"}, "Labels": {},
         });
         for (text, want) in [
-            ("{{.Name}}.{{.Namespace}}.{{.Domain}}", "hello.default.example.com"),
+            (
+                "{{.Name}}.{{.Namespace}}.{{.Domain}}",
+                "hello.default.example.com",
+            ),
             ("{{ .Name }}-x", "hello-x"),
-            ("{{.Name}}.{{ index .Annotations \"sub\"}}.{{.Domain}}", "hello.mysub.example.com"),
-            ("{{if index .Labels \"a\"}}a{{else if eq .Namespace \"default\"}}b{{else}}c{{end}}", "b"),
+            (
+                "{{.Name}}.{{ index .Annotations \"sub\"}}.{{.Domain}}",
+                "hello.mysub.example.com",
+            ),
+            (
+                "{{if index .Labels \"a\"}}a{{else if eq .Namespace \"default\"}}b{{else}}c{{end}}",
+                "b",
+            ),
             ("{{- if (and .Name (ne .Name \"x\")) -}} y {{- end}}", "y"),
             ("plain", "plain"),
             ("{{.Name | len}}", "5"),
         ] {
-            assert_eq!(Template::parse("t", text).unwrap().render(&data).unwrap(), want, "{text}");
+            assert_eq!(
+                Template::parse("t", text).unwrap().render(&data).unwrap(),
+                want,
+                "{text}"
+            );
         }
     }
 
@@ -425,14 +503,20 @@ mod tests {
         for (text, want) in [
             ("{{.Bad", "template: t:1: unclosed action"),
             ("a\n{{", "template: t:2: unclosed action"),
-            ("{{bogus .A}}", "template: t:1: function \"bogus\" not defined"),
+            (
+                "{{bogus .A}}",
+                "template: t:1: function \"bogus\" not defined",
+            ),
             ("{{}}", "template: t:1: missing value for command"),
             ("{{if .A}}", "template: t:1: unexpected EOF"),
             ("{{end}}", "template: t:1: unexpected {{end}}"),
         ] {
             assert_eq!(Template::parse("t", text).unwrap_err(), want, "{text}");
         }
-        let unknown = Template::parse("t", "{{.Nope}}").unwrap().render(&json!({})).unwrap_err();
+        let unknown = Template::parse("t", "{{.Nope}}")
+            .unwrap()
+            .render(&json!({}))
+            .unwrap_err();
         assert_eq!(unknown, "template: t: can't evaluate field Nope");
     }
 }

@@ -22,11 +22,16 @@ pub enum YamlError {
 /// The documents of a stream, empty ones left out.
 pub fn documents(stream: &str) -> Result<Vec<Value>, YamlError> {
     if stream.len() > STREAM_BYTES_MAX {
-        return Err(YamlError::TooLong { bytes: stream.len() });
+        return Err(YamlError::TooLong {
+            bytes: stream.len(),
+        });
     }
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(stream).map_err(|error| YamlError::Syntax(Box::new(error)))?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+    Ok(documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect())
 }
 
 /// The only document of a text; `null` if it has none.
@@ -41,8 +46,16 @@ mod tests {
 
     #[test]
     fn several_documents() {
-        let read = documents("a: 1\n---\n# nothing\n---\nb: 'x'\nc: \"1\"\nd: 5m\ne: 1.5\nf: null\n").unwrap();
-        assert_eq!(read, [json!({"a": 1}), json!({"b": "x", "c": "1", "d": "5m", "e": 1.5, "f": null})]);
+        let read =
+            documents("a: 1\n---\n# nothing\n---\nb: 'x'\nc: \"1\"\nd: 5m\ne: 1.5\nf: null\n")
+                .unwrap();
+        assert_eq!(
+            read,
+            [
+                json!({"a": 1}),
+                json!({"b": "x", "c": "1", "d": "5m", "e": 1.5, "f": null})
+            ]
+        );
         assert!(documents("a: [").is_err());
         assert_eq!(documents("").unwrap(), Vec::<Value>::new());
     }
@@ -51,7 +64,10 @@ mod tests {
     fn a_bomb_is_refused() {
         let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
         for (this, last) in ('b'..='i').zip('a'..) {
-            bomb.push_str(&format!("{this}: &{this} [{}]\n", vec![format!("*{last}"); 9].join(",")));
+            bomb.push_str(&format!(
+                "{this}: &{this} [{}]\n",
+                vec![format!("*{last}"); 9].join(",")
+            ));
         }
         assert!(documents(&bomb).is_err());
     }

@@ -23,7 +23,12 @@ const ACCEPTED: &str = "application/json";
 
 /// The first form in the client's order that we can give.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
-    let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else { return Ok(Form::Plain) };
+    let Some(accept) = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return Ok(Form::Plain);
+    };
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or("");
@@ -47,8 +52,12 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Status> {
         match (form, group) {
             ("", _) => return Ok(Form::Plain),
             ("Table", "meta.k8s.io") if !meta.is_empty() => return Ok(Form::Table(meta)),
-            ("PartialObjectMetadata", "meta.k8s.io") if !meta.is_empty() => return Ok(Form::Partial(meta)),
-            ("PartialObjectMetadataList", "meta.k8s.io") if !meta.is_empty() => return Ok(Form::PartialList(meta)),
+            ("PartialObjectMetadata", "meta.k8s.io") if !meta.is_empty() => {
+                return Ok(Form::Partial(meta));
+            }
+            ("PartialObjectMetadataList", "meta.k8s.io") if !meta.is_empty() => {
+                return Ok(Form::PartialList(meta));
+            }
             ("APIGroupDiscoveryList", "apidiscovery.k8s.io") => match version {
                 "v2" => return Ok(Form::Discovery("v2")),
                 "v2beta1" => return Ok(Form::Discovery("v2beta1")),
@@ -73,7 +82,10 @@ mod tests {
         };
         let get = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(form(get).unwrap(), Form::Table("v1"));
-        assert_eq!(form("application/vnd.kubernetes.protobuf,application/json").unwrap(), Form::Plain);
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf,application/json").unwrap(),
+            Form::Plain
+        );
         assert_eq!(form("*/*").unwrap(), Form::Plain);
         assert_eq!(
             form("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json").unwrap(),
@@ -83,6 +95,11 @@ mod tests {
             form("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json").unwrap(),
             Form::Discovery("v2")
         );
-        assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf")
+                .unwrap_err()
+                .code,
+            406
+        );
     }
 }

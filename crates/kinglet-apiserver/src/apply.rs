@@ -48,23 +48,35 @@ enum Kind<'a> {
 impl<'a> TypeInfo<'a> {
     /// A built-in kind; `None` if it is not one.
     pub fn builtin(group: &str, version: &str, kind: &str) -> Option<TypeInfo<'static>> {
-        table().kind(group, version, kind).map(|of| TypeInfo { of: Kind::Builtin(of), status_apart: false })
+        table().kind(group, version, kind).map(|of| TypeInfo {
+            of: Kind::Builtin(of),
+            status_apart: false,
+        })
     }
 
     /// A custom resource.
     pub fn custom(schema: &'a Schema) -> Self {
-        Self { of: Kind::Custom(schema), status_apart: false }
+        Self {
+            of: Kind::Custom(schema),
+            status_apart: false,
+        }
     }
 
     /// Anything else: objects merge by field, lists are atomic.
     pub fn untyped() -> Self {
-        Self { of: Kind::Untyped, status_apart: false }
+        Self {
+            of: Kind::Untyped,
+            status_apart: false,
+        }
     }
 
     /// Says that the kind has a `status` subresource: writes elsewhere do not own `status`, writes there own nothing of `spec`.
     #[must_use]
     pub fn with_status_subresource(self, has: bool) -> Self {
-        Self { status_apart: has, ..self }
+        Self {
+            status_apart: has,
+            ..self
+        }
     }
 
     fn shape(&self) -> Shape<'a> {
@@ -134,31 +146,52 @@ pub fn apply(
             api_version(live)
         )));
     }
-    if applied.get("metadata").and_then(|m| m.get("managedFields")).is_some_and(|listed| !listed.is_null()) {
-        return Err(ApplyError::Invalid("metadata.managedFields must be nil".to_owned()));
+    if applied
+        .get("metadata")
+        .and_then(|m| m.get("managedFields"))
+        .is_some_and(|listed| !listed.is_null())
+    {
+        return Err(ApplyError::Invalid(
+            "metadata.managedFields must be nil".to_owned(),
+        ));
     }
     check_shape(applied, types)?;
 
-    let mut entries = live.map_or_else(|| Some(Entries::new()), entries::read).unwrap_or_default();
+    let mut entries = live
+        .map_or_else(|| Some(Entries::new()), entries::read)
+        .unwrap_or_default();
     let mut base = live.cloned().unwrap_or_else(|| json!({}));
     entries::remove(&mut base);
     if entries.is_empty() && live.is_some() {
-        let before = Writer { manager: entries::BEFORE_FIRST_APPLY, ..writer };
+        let before = Writer {
+            manager: entries::BEFORE_FIRST_APPLY,
+            ..writer
+        };
         update(&types.blank(), &base, &mut entries, before, version, types);
     }
 
     let outcome = match merge_owned(&base, applied, &entries, writer, force, types) {
         // What kubectl applied from the client, and nobody changed since, is its own.
-        Err(conflicts) if writer.manager == "kubectl" => match last_applied_fields(&base, version, types) {
-            None => Err(conflicts),
-            Some(own) => {
-                let foreign: Vec<_> = conflicts.into_iter().filter(|(_, path)| !own.has(path)).collect();
-                if foreign.is_empty() { merge_owned(&base, applied, &entries, writer, true, types) } else { Err(foreign) }
+        Err(conflicts) if writer.manager == "kubectl" => {
+            match last_applied_fields(&base, version, types) {
+                None => Err(conflicts),
+                Some(own) => {
+                    let foreign: Vec<_> = conflicts
+                        .into_iter()
+                        .filter(|(_, path)| !own.has(path))
+                        .collect();
+                    if foreign.is_empty() {
+                        merge_owned(&base, applied, &entries, writer, true, types)
+                    } else {
+                        Err(foreign)
+                    }
+                }
             }
-        },
+        }
         other => other,
     };
-    let (mut result, mut entries) = outcome.map_err(|found| ApplyError::Conflicts(conflicts(&found)))?;
+    let (mut result, mut entries) =
+        outcome.map_err(|found| ApplyError::Conflicts(conflicts(&found)))?;
     entries::cap(&mut entries);
     if writer.manager == "kubectl" {
         refresh_last_applied(&mut result, applied);
@@ -176,7 +209,12 @@ pub fn apply(
 /// Puts `metadata.managedFields` of `new` right for an ordinary create (`live` is none), update or patch.
 ///
 /// A client may write the list itself (kubectl does when it moves from client-side to server-side apply); an empty one forgets all.
-pub fn track_update(live: Option<&Value>, new: &mut Value, writer: Writer<'_>, types: TypeInfo<'_>) {
+pub fn track_update(
+    live: Option<&Value>,
+    new: &mut Value,
+    writer: Writer<'_>,
+    types: TypeInfo<'_>,
+) {
     let before = live.and_then(entries::read).unwrap_or_default();
     let mut entries = if writer.subresource.is_empty() && entries::is_reset(new) {
         Entries::new()
@@ -206,14 +244,25 @@ pub fn track_update(live: Option<&Value>, new: &mut Value, writer: Writer<'_>, t
 }
 
 fn api_version(object: &Value) -> &str {
-    object.get("apiVersion").and_then(Value::as_str).unwrap_or("")
+    object
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or("")
 }
 
 /// Refuses an applied object that has fields its kind does not have, or list items without their keys.
 fn check_shape(applied: &Value, types: TypeInfo<'_>) -> Result<(), ApplyError> {
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+    let text = |value: &Value, name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
     let unknown = match types.of {
-        Kind::Builtin(of) => crate::schema::unknown_fields_of(of, applied).into_iter().next(),
+        Kind::Builtin(of) => crate::schema::unknown_fields_of(of, applied)
+            .into_iter()
+            .next(),
         Kind::Custom(schema) => schema.unknown_fields(applied).into_iter().next(),
         Kind::Untyped => None,
     };
@@ -250,10 +299,20 @@ fn merge_owned(
     let id = Id::new(writer.manager, true, version, writer.subresource);
     let set = types.owned(&walk::fields_of(applied, shape), writer.subresource);
     let former = entries.remove(&id);
-    let last = former.as_ref().map(|entry| entry.set.clone()).unwrap_or_default();
+    let last = former
+        .as_ref()
+        .map(|entry| entry.set.clone())
+        .unwrap_or_default();
 
     let mut result = walk::merged(base, applied, shape);
-    entries.insert(id.clone(), Entry { api_version: version.to_owned(), time: former.and_then(|e| e.time), set });
+    entries.insert(
+        id.clone(),
+        Entry {
+            api_version: version.to_owned(),
+            time: former.and_then(|e| e.time),
+            set,
+        },
+    );
     if !last.is_empty() {
         result = prune(&result, &entries, &last, shape);
     }
@@ -277,7 +336,9 @@ fn prune(merged: &Value, entries: &Entries, last: &Set, shape: Shape<'_>) -> Val
     let last = walk::with_declared(last, shape);
     let mut left = walk::without(merged, &last, shape);
 
-    let managed = entries.values().fold(Set::default(), |all, entry| all.union(&entry.set));
+    let managed = entries
+        .values()
+        .fold(Set::default(), |all, entry| all.union(&entry.set));
     let managed = walk::with_declared(&managed, shape);
     let all = declared(merged);
     let keep = declared(&left).union(&managed);
@@ -296,7 +357,10 @@ fn settle(
     types: TypeInfo<'_>,
 ) -> Found {
     let difference = walk::difference(old, new, types.shape());
-    let changed = types.owned(&difference.modified.union(&difference.added), writer.subresource);
+    let changed = types.owned(
+        &difference.modified.union(&difference.added),
+        writer.subresource,
+    );
     let removed = types.owned(&difference.removed, writer.subresource);
     let mut lost = Found::new();
     for (id, entry) in entries.iter_mut() {
@@ -317,17 +381,34 @@ fn settle(
 }
 
 /// One ordinary write: whoever writes owns what it added or changed.
-fn update(old: &Value, new: &Value, entries: &mut Entries, writer: Writer<'_>, version: &str, types: TypeInfo<'_>) {
+fn update(
+    old: &Value,
+    new: &Value,
+    entries: &mut Entries,
+    writer: Writer<'_>,
+    version: &str,
+    types: TypeInfo<'_>,
+) {
     settle(old, new, entries, None, writer, types);
     let difference = walk::difference(old, new, types.shape());
-    let mut taken = types.owned(&difference.modified.union(&difference.added), writer.subresource);
+    let mut taken = types.owned(
+        &difference.modified.union(&difference.added),
+        writer.subresource,
+    );
     let id = Id::new(writer.manager, false, version, writer.subresource);
     taken = taken.difference(&unowned());
     if taken.is_empty() {
         return;
     }
-    let former = entries.remove(&id).map(|entry| entry.set).unwrap_or_default();
-    let entry = Entry { api_version: version.to_owned(), time: Some(writer.now.to_owned()), set: former.union(&taken) };
+    let former = entries
+        .remove(&id)
+        .map(|entry| entry.set)
+        .unwrap_or_default();
+    let entry = Entry {
+        api_version: version.to_owned(),
+        time: Some(writer.now.to_owned()),
+        set: former.union(&taken),
+    };
     entries.insert(id, entry);
 }
 
@@ -365,28 +446,47 @@ fn strip(entries: &mut Entries, id: &Id) {
 
 /// Fields that kubectl's client-side apply set and that still are what it set.
 fn last_applied_fields(live: &Value, version: &str, types: TypeInfo<'_>) -> Option<Set> {
-    let text = live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?;
+    let text = live
+        .get("metadata")?
+        .get("annotations")?
+        .get(LAST_APPLIED)?
+        .as_str()?;
     let last: Value = serde_json::from_str(text).ok()?;
     if api_version(&last) != version {
         return None;
     }
     let changed = walk::difference(&last, live, types.shape());
     let fields = walk::fields_of(&last, types.shape());
-    Some(fields.difference(&changed.modified).difference(&changed.added).difference(&changed.removed))
+    Some(
+        fields
+            .difference(&changed.modified)
+            .difference(&changed.added)
+            .difference(&changed.removed),
+    )
 }
 
 /// Keeps kubectl's annotation true, where there is one, so that one may go back to client-side apply.
 fn refresh_last_applied(result: &mut Value, applied: &Value) {
-    let Some(annotations) =
-        result.get_mut("metadata").and_then(|m| m.get_mut("annotations")).and_then(Value::as_object_mut)
+    let Some(annotations) = result
+        .get_mut("metadata")
+        .and_then(|m| m.get_mut("annotations"))
+        .and_then(Value::as_object_mut)
     else {
         return;
     };
-    if annotations.get(LAST_APPLIED).and_then(Value::as_str).is_none_or(str::is_empty) {
+    if annotations
+        .get(LAST_APPLIED)
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
         return;
     }
     let mut bare = applied.clone();
-    if let Some(own) = bare.get_mut("metadata").and_then(|m| m.get_mut("annotations")).and_then(Value::as_object_mut) {
+    if let Some(own) = bare
+        .get_mut("metadata")
+        .and_then(|m| m.get_mut("annotations"))
+        .and_then(Value::as_object_mut)
+    {
         own.remove(LAST_APPLIED);
     }
     // kubectl and the server end the text with a line feed.
@@ -407,7 +507,8 @@ fn drop_nulls(value: &mut Value) {
 /// Drops the nulls that stand where something was before.
 fn drop_emptied(value: &mut Value, before: &Value) {
     if let (Value::Object(fields), Value::Object(before)) = (value, before) {
-        fields.retain(|name, value| !value.is_null() || before.get(name).is_none_or(Value::is_null));
+        fields
+            .retain(|name, value| !value.is_null() || before.get(name).is_none_or(Value::is_null));
         for (name, value) in fields {
             if let Some(before) = before.get(name) {
                 drop_emptied(value, before);
@@ -418,9 +519,16 @@ fn drop_emptied(value: &mut Value, before: &Value) {
 
 /// The refusal in the real server's words.
 fn conflicts(found: &Found) -> Conflicts {
-    let causes = found.iter().map(|(id, path)| (format!("conflict with {}", id.shown()), path::shown(path))).collect();
+    let causes = found
+        .iter()
+        .map(|(id, path)| (format!("conflict with {}", id.shown()), path::shown(path)))
+        .collect();
     let message = match found.as_slice() {
-        [(id, path)] => format!("Apply failed with 1 conflict: conflict with {}: {}", id.shown(), path::shown(path)),
+        [(id, path)] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            id.shown(),
+            path::shown(path)
+        ),
         many => {
             let mut lines = Vec::new();
             let mut last = None;
@@ -431,7 +539,11 @@ fn conflicts(found: &Found) -> Conflicts {
                 }
                 lines.push(format!("- {}", path::shown(path)));
             }
-            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
+            format!(
+                "Apply failed with {} conflicts: {}",
+                many.len(),
+                lines.join("\n")
+            )
         }
     };
     Conflicts { message, causes }

@@ -24,10 +24,15 @@ fn caution(call: &mut Call<'_>, object: &Value) {
     }
     match (call.kind.builtin, object::text(object, &["spec", "type"])) {
         (Some(Builtin::HorizontalPodAutoscaler), _) => {
-            call.warnings.push("HorizontalPodAutoscalers are stored, but Kinglet does not scale by them yet".to_owned());
+            call.warnings.push(
+                "HorizontalPodAutoscalers are stored, but Kinglet does not scale by them yet"
+                    .to_owned(),
+            );
         }
         (Some(Builtin::Service), kind @ ("NodePort" | "LoadBalancer")) => {
-            call.warnings.push(format!("spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"));
+            call.warnings.push(format!(
+                "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"
+            ));
         }
         _ => {}
     }
@@ -47,7 +52,11 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
             child(fields(object), "status").insert("loadBalancer".to_owned(), json!({}));
         }
         Some(Builtin::Deployment | Builtin::ReplicaSet) => {
-            let status = if call.kind.is(Builtin::ReplicaSet) { json!({"replicas": 0}) } else { json!({}) };
+            let status = if call.kind.is(Builtin::ReplicaSet) {
+                json!({"replicas": 0})
+            } else {
+                json!({})
+            };
             fields(object).insert("status".to_owned(), status);
         }
         Some(Builtin::ResourceQuota) => {
@@ -64,16 +73,24 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
 }
 
 /// Completes a changed object.
-pub(crate) fn on_update(call: &mut Call<'_>, object: &mut Value, old: &Value) -> Result<(), Status> {
+pub(crate) fn on_update(
+    call: &mut Call<'_>,
+    object: &mut Value,
+    old: &Value,
+) -> Result<(), Status> {
     match call.kind.builtin {
         Some(Builtin::Namespace) if call.place.subresource.is_empty() => {
             // Only `/finalize` may change these.
             match object::at(old, &["spec", "finalizers"]) {
-                Some(list) => child(fields(object), "spec").insert("finalizers".to_owned(), list.clone()),
+                Some(list) => {
+                    child(fields(object), "spec").insert("finalizers".to_owned(), list.clone())
+                }
                 None => child(fields(object), "spec").remove("finalizers"),
             };
         }
-        Some(Builtin::Service) if call.place.subresource.is_empty() => service::on_update(call, object, old),
+        Some(Builtin::Service) if call.place.subresource.is_empty() => {
+            service::on_update(call, object, old)
+        }
         Some(Builtin::ResourceQuota) if call.place.subresource.is_empty() => {
             let status = quota::status(call.core, object);
             fields(object).insert("status".to_owned(), status);
@@ -85,7 +102,11 @@ pub(crate) fn on_update(call: &mut Call<'_>, object: &mut Value, old: &Value) ->
 
 /// Takes what is scarce, just before the object is stored.
 pub(crate) fn claim(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
-    if call.kind.is(Builtin::Service) { service::claim(call, object) } else { Ok(()) }
+    if call.kind.is(Builtin::Service) {
+        service::claim(call, object)
+    } else {
+        Ok(())
+    }
 }
 
 /// Gives it back if storing did not work.
@@ -103,4 +124,3 @@ pub(crate) fn after(call: &Call<'_>, old: Option<&Value>, new: Option<&Value>) {
         _ => {}
     }
 }
-

@@ -26,27 +26,47 @@ pub(crate) fn strictness(call: &Call<'_>) -> Result<Strictness, Status> {
         "" | "Warn" => Ok(Strictness::Warn),
         "Strict" => Ok(Strictness::Strict),
         other => {
-            let cause = Cause::unsupported("fieldValidation", &other.into(), &["", "Ignore", "Strict", "Warn"]);
-            Err(Status::invalid("meta.k8s.io", options_kind(call.verb), "", &[cause]))
+            let cause = Cause::unsupported(
+                "fieldValidation",
+                &other.into(),
+                &["", "Ignore", "Strict", "Warn"],
+            );
+            Err(Status::invalid(
+                "meta.k8s.io",
+                options_kind(call.verb),
+                "",
+                &[cause],
+            ))
         }
     }
 }
 
 /// Reads the body as an object of any kind.
 pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
-    let media = call.content_type.split(';').next().unwrap_or("").trim().to_owned();
+    let media = call
+        .content_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_owned();
     match media.as_str() {
         "" | "application/json" | "application/yaml" | "application/x-yaml" => {
             let strictness = strictness(call)?;
-            let (value, duplicates) = parse(&call.body, strictness).map_err(|why| unrecognized(call, &why))?;
+            let (value, duplicates) =
+                parse(&call.body, strictness).map_err(|why| unrecognized(call, &why))?;
             call.found = duplicates;
             Ok(value)
         }
         "application/vnd.kubernetes.protobuf" => {
             if call.kind.builtin.is_none() {
-                return Err(Status::unsupported_media_type("application/json, application/yaml"));
+                return Err(Status::unsupported_media_type(
+                    "application/json, application/yaml",
+                ));
             }
-            crate::protobuf::decode(&call.body).map_err(|error| Status::bad_request(format!("decoding the protobuf body: {error}")))
+            crate::protobuf::decode(&call.body).map_err(|error| {
+                Status::bad_request(format!("decoding the protobuf body: {error}"))
+            })
         }
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
@@ -55,20 +75,27 @@ pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
 /// Reads JSON, or YAML if it is not; with the paths of keys that are there twice.
 pub(crate) fn parse(bytes: &Bytes, strictness: Strictness) -> Result<(Value, Vec<String>), Status> {
     if bytes.is_empty() {
-        return Err(Status::bad_request("couldn't get version/kind; json parse error: unexpected end of JSON input"));
+        return Err(Status::bad_request(
+            "couldn't get version/kind; json parse error: unexpected end of JSON input",
+        ));
     }
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'{') {
         match serde_json::from_slice::<Value>(bytes) {
             Ok(value) => {
-                let duplicates =
-                    if strictness == Strictness::Ignore { Vec::new() } else { crate::duplicates::find(bytes) };
+                let duplicates = if strictness == Strictness::Ignore {
+                    Vec::new()
+                } else {
+                    crate::duplicates::find(bytes)
+                };
                 return Ok((value, duplicates));
             }
             Err(error) => {
                 // Flow-style YAML may begin like JSON; if it is neither, the JSON error says more.
                 return yaml(bytes).map_err(|_| {
-                    Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+                    Status::bad_request(format!(
+                        "couldn't get version/kind; json parse error: {error}"
+                    ))
                 });
             }
         }
@@ -77,20 +104,36 @@ pub(crate) fn parse(bytes: &Bytes, strictness: Strictness) -> Result<(Value, Vec
 }
 
 fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Status::bad_request("the request body is not UTF-8"))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Status::bad_request("the request body is not UTF-8"))?;
     match serde_saphyr::from_str::<Value>(text) {
         Ok(value @ Value::Object(_)) => Ok((value, Vec::new())),
-        Ok(_) => Err(Status::bad_request("couldn't get version/kind; the body is not an object")),
-        Err(error) => Err(Status::bad_request(format!("error converting YAML to JSON: {error}"))),
+        Ok(_) => Err(Status::bad_request(
+            "couldn't get version/kind; the body is not an object",
+        )),
+        Err(error) => Err(Status::bad_request(format!(
+            "error converting YAML to JSON: {error}"
+        ))),
     }
 }
 
 fn unrecognized(call: &Call<'_>, why: &Status) -> Status {
     const SHOWN_MAX: usize = 40;
     let body = String::from_utf8_lossy(&call.body);
-    let shown: String = if body.is_empty() { "<empty>".to_owned() } else { body.chars().take(SHOWN_MAX).collect() };
-    let more = if body.chars().count() > SHOWN_MAX { " ..." } else { "" };
-    Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {} ({shown}{more})", call.kind.kind, why.message))
+    let shown: String = if body.is_empty() {
+        "<empty>".to_owned()
+    } else {
+        body.chars().take(SHOWN_MAX).collect()
+    };
+    let more = if body.chars().count() > SHOWN_MAX {
+        " ..."
+    } else {
+        ""
+    };
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {} ({shown}{more})",
+        call.kind.kind, why.message
+    ))
 }
 
 /// Warns of, or refuses, what strict decoding has found by now.
@@ -114,7 +157,9 @@ fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<String>) -> Resu
             let kind = &call.kind;
             let list = found.join(", ");
             let (name, version) = (&kind.kind, &kind.version);
-            Err(Status::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: strict decoding error: {list}")))
+            Err(Status::bad_request(format!(
+                "{name} in version \"{version}\" cannot be handled as a {name}: strict decoding error: {list}"
+            )))
         }
     }
 }
@@ -126,31 +171,69 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
     }
     let kind = &call.kind;
     let expected = kind.api_version();
-    let (version, name) = (text(object, &["apiVersion"]).to_owned(), text(object, &["kind"]).to_owned());
+    let (version, name) = (
+        text(object, &["apiVersion"]).to_owned(),
+        text(object, &["kind"]).to_owned(),
+    );
     if kind.builtin.is_none() && !call.in_process() && (version.is_empty() || name.is_empty()) {
-        let missing = if name.is_empty() { "Kind" } else { "apiVersion" };
-        let why = Status::bad_request(format!("Object '{missing}' is missing in '{}'", String::from_utf8_lossy(&call.body)));
+        let missing = if name.is_empty() {
+            "Kind"
+        } else {
+            "apiVersion"
+        };
+        let why = Status::bad_request(format!(
+            "Object '{missing}' is missing in '{}'",
+            String::from_utf8_lossy(&call.body)
+        ));
         return Err(unrecognized(call, &why));
     }
     if (!version.is_empty() && version != expected) || (!name.is_empty() && name != kind.kind) {
-        let (version, given) = (if version.is_empty() { expected.clone() } else { version }, name);
+        let (version, given) = (
+            if version.is_empty() {
+                expected.clone()
+            } else {
+                version
+            },
+            name,
+        );
         let (_, short) = version.rsplit_once('/').unwrap_or(("", &version));
         if kind.builtin.is_some() {
-            let home = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or("") };
-            let why = if version == expected {
-                format!("converting ({short}.{given}) to ({home}.{}): unknown conversion", kind.kind)
+            let home = if kind.group.is_empty() {
+                "core"
             } else {
-                format!("no kind \"{given}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:110\"")
+                kind.group.split('.').next().unwrap_or("")
             };
-            return Err(Status::bad_request(format!("{given} in version \"{short}\" cannot be handled as a {}: {why}", kind.kind)));
+            let why = if version == expected {
+                format!(
+                    "converting ({short}.{given}) to ({home}.{}): unknown conversion",
+                    kind.kind
+                )
+            } else {
+                format!(
+                    "no kind \"{given}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:110\""
+                )
+            };
+            return Err(Status::bad_request(format!(
+                "{given} in version \"{short}\" cannot be handled as a {}: {why}",
+                kind.kind
+            )));
         }
         if version != expected {
             return Err(Status::bad_request(format!(
                 "the API version in the data ({version}) does not match the expected API version ({expected})"
             )));
         }
-        let cause = Cause::invalid("kind", &given.as_str().into(), &format!("must be {}", kind.kind));
-        return Err(Status::invalid(&kind.group, &given, object::name(object), &[cause]));
+        let cause = Cause::invalid(
+            "kind",
+            &given.as_str().into(),
+            &format!("must be {}", kind.kind),
+        );
+        return Err(Status::invalid(
+            &kind.group,
+            &given,
+            object::name(object),
+            &[cause],
+        ));
     }
     let fields = object::fields(object);
     fields.insert("apiVersion".to_owned(), expected.into());
@@ -159,7 +242,9 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
         && !metadata.is_object()
         && !metadata.is_null()
     {
-        return Err(Status::bad_request("metadata: Invalid value: must be an object"));
+        return Err(Status::bad_request(
+            "metadata: Invalid value: must be an object",
+        ));
     }
     let metadata = object::meta(object);
     // Typed clients of Go send their zero values.
@@ -175,10 +260,15 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
         ("finalizers", Value::is_array, "[]string"),
         ("ownerReferences", Value::is_array, "[]v1.OwnerReference"),
     ] {
-        let Some(value) = metadata.get(key) else { continue };
+        let Some(value) = metadata.get(key) else {
+            continue;
+        };
         let wrong = match value {
             value if !is_right(value) => Some((value, go)),
-            Value::Object(fields) => fields.values().find(|value| !value.is_string()).map(|value| (value, "string")),
+            Value::Object(fields) => fields
+                .values()
+                .find(|value| !value.is_string())
+                .map(|value| (value, "string")),
             _ => None,
         };
         if let Some((value, go)) = wrong {
@@ -206,10 +296,15 @@ fn json_type(value: &Value) -> &'static str {
 /// Namespace and name of path and object must agree; fills in the namespace.
 pub(crate) fn check_place(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
     let metadata = object::meta(object);
-    let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or("");
+    let given = metadata
+        .get("namespace")
+        .and_then(Value::as_str)
+        .unwrap_or("");
     if call.kind.namespaced {
         if !given.is_empty() && given != call.place.namespace {
-            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         metadata.insert("namespace".to_owned(), call.place.namespace.clone().into());
     } else {

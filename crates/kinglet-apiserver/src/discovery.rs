@@ -19,18 +19,31 @@ use crate::status::Status;
 /// The Kubernetes whose API we speak.
 const KUBERNETES: &str = "v1.34.4";
 
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 pub(crate) fn answer(core: &Arc<Core>, target: &Target, parts: &Parts) -> Result<Answer, Status> {
     let registry = core.registry.load_full();
     match target {
         Target::Group(group) => {
-            let Some(versions) = registry.groups.get(group).filter(|_| !group.is_empty()) else { return Ok(nothing()) };
+            let Some(versions) = registry.groups.get(group).filter(|_| !group.is_empty()) else {
+                return Ok(nothing());
+            };
             Ok(plain(&group_value(group, versions, true)))
         }
         Target::GroupVersion(group, version) => {
-            let Some(found) = registry.version(group, version) else { return Ok(nothing()) };
+            let Some(found) = registry.version(group, version) else {
+                return Ok(nothing());
+            };
             Ok(plain(&resources(&api_version(group, version), found)))
         }
         Target::Other(path) => other(core, &registry, path, parts),
@@ -47,7 +60,12 @@ fn plain(value: &Value) -> Answer {
     crate::body::json(200, value)
 }
 
-fn other(core: &Arc<Core>, registry: &Registry, path: &str, parts: &Parts) -> Result<Answer, Status> {
+fn other(
+    core: &Arc<Core>,
+    registry: &Registry,
+    path: &str,
+    parts: &Parts,
+) -> Result<Answer, Status> {
     match path {
         "/" => Ok(plain(&json!({"paths": paths(registry)}))),
         "/api" | "/apis" => {
@@ -61,7 +79,9 @@ fn other(core: &Arc<Core>, registry: &Registry, path: &str, parts: &Parts) -> Re
                     "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
                 })
             } else {
-                let groups: Vec<Value> = ordered(registry).map(|(group, versions)| group_value(group, versions, false)).collect();
+                let groups: Vec<Value> = ordered(registry)
+                    .map(|(group, versions)| group_value(group, versions, false))
+                    .collect();
                 json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
             }))
         }
@@ -77,14 +97,24 @@ fn other(core: &Arc<Core>, registry: &Registry, path: &str, parts: &Parts) -> Re
         },
         "/openapi/v2" => {
             // Since 1.27 kubectl asks for version 3 first; older ones are told plainly.
-            Err(Status::new(404, "NotFound", "OpenAPI v2 is not served; use /openapi/v3"))
+            Err(Status::new(
+                404,
+                "NotFound",
+                "OpenAPI v2 is not served; use /openapi/v3",
+            ))
         }
-        "/openapi/v3" => Ok(json_bytes(200, document(core, "", || openapi_index(core, registry)))),
+        "/openapi/v3" => Ok(json_bytes(
+            200,
+            document(core, "", || openapi_index(core, registry)),
+        )),
         _ => {
             if let Some(place) = path.strip_prefix("/openapi/v3/") {
                 return openapi_document(core, registry, place, parts);
             }
-            if let Some(health) = ["/healthz", "/livez", "/readyz"].iter().find(|root| path.starts_with(**root)) {
+            if let Some(health) = ["/healthz", "/livez", "/readyz"]
+                .iter()
+                .find(|root| path.starts_with(**root))
+            {
                 return health_answer(core, health, path, parts);
             }
             Err(Status::no_such_path())
@@ -104,7 +134,11 @@ fn paths(registry: &Registry) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for (group, versions) in ordered(registry) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{}", version.name)));
+        paths.extend(
+            versions
+                .iter()
+                .map(|version| format!("/apis/{group}/{}", version.name)),
+        );
     }
     paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
@@ -113,7 +147,11 @@ fn paths(registry: &Registry) -> Vec<String> {
 /// Health, with the checks by name when asked `?verbose`.
 fn health_answer(core: &Core, root: &str, path: &str, parts: &Parts) -> Result<Answer, Status> {
     let query = Query::parse(parts.uri.query());
-    let mut failing = if root == "/readyz" { (core.options.ready)() } else { Vec::new() };
+    let mut failing = if root == "/readyz" {
+        (core.options.ready)()
+    } else {
+        Vec::new()
+    };
     if let Some(detail) = core.store.broken() {
         failing.push(format!("store: {detail}"));
     }
@@ -124,17 +162,37 @@ fn health_answer(core: &Core, root: &str, path: &str, parts: &Parts) -> Result<A
             return Err(Status::no_such_path());
         }
         let bad = failing.iter().any(|name| name.starts_with(check));
-        return Ok(text(if bad { 500 } else { 200 }, if bad { failing.join("\n") } else { "ok".to_owned() }));
+        return Ok(text(
+            if bad { 500 } else { 200 },
+            if bad {
+                failing.join("\n")
+            } else {
+                "ok".to_owned()
+            },
+        ));
     }
     if failing.is_empty() && !query.flag("verbose") {
         return Ok(text(200, "ok"));
     }
-    let mut lines: Vec<String> =
-        known.iter().filter(|name| !failing.iter().any(|bad| bad.starts_with(**name))).map(|name| format!("[+]{name} ok")).collect();
+    let mut lines: Vec<String> = known
+        .iter()
+        .filter(|name| !failing.iter().any(|bad| bad.starts_with(**name)))
+        .map(|name| format!("[+]{name} ok"))
+        .collect();
     lines.extend(failing.iter().map(|name| format!("[-]{name} failed")));
-    let verdict = if failing.is_empty() { "passed" } else { "failed" };
-    lines.push(format!("{} check {verdict}\n", root.trim_start_matches('/')));
-    Ok(text(if failing.is_empty() { 200 } else { 500 }, lines.join("\n")))
+    let verdict = if failing.is_empty() {
+        "passed"
+    } else {
+        "failed"
+    };
+    lines.push(format!(
+        "{} check {verdict}\n",
+        root.trim_start_matches('/')
+    ));
+    Ok(text(
+        if failing.is_empty() { 200 } else { 500 },
+        lines.join("\n"),
+    ))
 }
 
 // --- groups ----------------------------------------------------------------------------------------------------------
@@ -143,14 +201,28 @@ fn health_answer(core: &Core, root: &str, path: &str, parts: &Parts) -> Result<A
 fn ordered(registry: &Registry) -> impl Iterator<Item = (&String, &Vec<Version>)> {
     let rank = |group: &str| {
         [
-            "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch", "policy",
-            "rbac.authorization.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "discovery.k8s.io",
+            "apps",
+            "events.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+            "autoscaling",
+            "batch",
+            "policy",
+            "rbac.authorization.k8s.io",
+            "apiextensions.k8s.io",
+            "scheduling.k8s.io",
+            "coordination.k8s.io",
+            "discovery.k8s.io",
         ]
         .iter()
         .position(|known| *known == group)
         .unwrap_or(usize::MAX)
     };
-    let mut groups: Vec<_> = registry.groups.iter().filter(|(group, _)| !group.is_empty()).collect();
+    let mut groups: Vec<_> = registry
+        .groups
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
+        .collect();
     groups.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     groups.into_iter()
 }
@@ -219,15 +291,26 @@ fn subresources(kind: &Kind) -> Vec<Sub<'_>> {
         .map(|extra| Sub {
             name: extra.name,
             kind: extra.kind,
-            home: (extra.group != kind.group || extra.version != kind.version).then_some((extra.group, extra.version)),
+            home: (extra.group != kind.group || extra.version != kind.version)
+                .then_some((extra.group, extra.version)),
             verbs: extra.verbs,
         })
         .collect();
     if kind.scale.is_some() {
-        list.push(Sub { name: "scale", kind: "Scale", home: Some(("autoscaling", "v1")), verbs: STATUS_VERBS });
+        list.push(Sub {
+            name: "scale",
+            kind: "Scale",
+            home: Some(("autoscaling", "v1")),
+            verbs: STATUS_VERBS,
+        });
     }
     if kind.has_status {
-        list.push(Sub { name: "status", kind: &kind.kind, home: None, verbs: STATUS_VERBS });
+        list.push(Sub {
+            name: "status",
+            kind: &kind.kind,
+            home: None,
+            verbs: STATUS_VERBS,
+        });
     }
     list
 }
@@ -240,19 +323,39 @@ fn hash(text: &str) -> String {
 
 /// All groups with all resources in one answer.
 fn aggregated(core: &Core, registry: &Registry, core_group: bool, form: &str) -> Answer {
-    let bytes = document(core, if core_group { "agg:api" } else { "agg:apis" }, || {
-        let items: Vec<Value> = if core_group {
-            registry.groups.get("").map(|versions| aggregated_group("", versions)).into_iter().collect()
-        } else {
-            ordered(registry).map(|(group, versions)| aggregated_group(group, versions)).collect()
-        };
-        Bytes::from(json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/FORM", "metadata": {}, "items": items}).to_string())
-    });
-    let text = String::from_utf8_lossy(&bytes).replacen("apidiscovery.k8s.io/FORM", &format!("apidiscovery.k8s.io/{form}"), 1);
+    let bytes = document(
+        core,
+        if core_group { "agg:api" } else { "agg:apis" },
+        || {
+            let items: Vec<Value> = if core_group {
+                registry
+                    .groups
+                    .get("")
+                    .map(|versions| aggregated_group("", versions))
+                    .into_iter()
+                    .collect()
+            } else {
+                ordered(registry)
+                    .map(|(group, versions)| aggregated_group(group, versions))
+                    .collect()
+            };
+            Bytes::from(json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/FORM", "metadata": {}, "items": items}).to_string())
+        },
+    );
+    let text = String::from_utf8_lossy(&bytes).replacen(
+        "apidiscovery.k8s.io/FORM",
+        &format!("apidiscovery.k8s.io/{form}"),
+        1,
+    );
     let mut response = json_bytes(200, text);
     let media = format!("application/json;g=apidiscovery.k8s.io;v={form};as=APIGroupDiscoveryList");
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_str(&media).expect("plain ASCII"));
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_str(&media).expect("plain ASCII"),
+    );
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }
 
@@ -293,7 +396,11 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
         json!({"version": version.name, "resources": resources, "freshness": "Current"})
     };
     let list: Vec<Value> = versions.iter().map(version).collect();
-    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    let metadata = if group.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": group, "creationTimestamp": null})
+    };
     json!({"metadata": metadata, "versions": list})
 }
 
@@ -310,21 +417,33 @@ fn document(core: &Core, key: &str, make: impl FnOnce() -> Bytes) -> Bytes {
 }
 
 /// The schemas of CRDs lie in the store; they are read only when OpenAPI is asked for.
-fn with_served<R>(core: &Core, group: &str, version: &Version, run: impl FnOnce(&[Served<'_>]) -> R) -> R {
+fn with_served<R>(
+    core: &Core,
+    group: &str,
+    version: &Version,
+    run: impl FnOnce(&[Served<'_>]) -> R,
+) -> R {
     let definitions: std::collections::HashMap<&str, Value> = version
         .kinds
         .values()
         .filter_map(|kind| {
             let name = kind.definition.as_deref()?;
-            let entry = core.store.get(&format!("apiextensions.k8s.io/customresourcedefinitions/{name}"))?;
+            let entry = core.store.get(&format!(
+                "apiextensions.k8s.io/customresourcedefinitions/{name}"
+            ))?;
             let definition: Value = serde_json::from_slice(&entry.value).ok()?;
             let versions = definition["spec"]["versions"].as_array()?;
-            let found = versions.iter().find(|candidate| candidate["name"] == *version.name)?;
+            let found = versions
+                .iter()
+                .find(|candidate| candidate["name"] == *version.name)?;
             Some((name, found.pointer("/schema/openAPIV3Schema")?.clone()))
         })
         .collect();
-    let subs: Vec<Vec<&str>> =
-        version.kinds.values().map(|kind| subresources(kind).iter().map(|sub| sub.name).collect()).collect();
+    let subs: Vec<Vec<&str>> = version
+        .kinds
+        .values()
+        .map(|kind| subresources(kind).iter().map(|sub| sub.name).collect())
+        .collect();
     let served: Vec<Served<'_>> = version
         .kinds
         .values()
@@ -334,7 +453,10 @@ fn with_served<R>(core: &Core, group: &str, version: &Version, run: impl FnOnce(
             plural: &kind.plural,
             namespaced: kind.namespaced,
             subresources,
-            schema: kind.definition.as_deref().and_then(|name| definitions.get(name)),
+            schema: kind
+                .definition
+                .as_deref()
+                .and_then(|name| definitions.get(name)),
         })
         .collect();
     let _ = group;
@@ -342,7 +464,11 @@ fn with_served<R>(core: &Core, group: &str, version: &Version, run: impl FnOnce(
 }
 
 fn place_of(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 fn openapi_index(core: &Core, registry: &Registry) -> Bytes {
@@ -351,25 +477,36 @@ fn openapi_index(core: &Core, registry: &Registry) -> Bytes {
         .iter()
         .flat_map(|(group, versions)| versions.iter().map(move |version| (group, version)))
         .map(|(group, version)| {
-            let print = with_served(core, group, version, |served| openapi::fingerprint(group, &version.name, served));
+            let print = with_served(core, group, version, |served| {
+                openapi::fingerprint(group, &version.name, served)
+            });
             (place_of(group, &version.name), print)
         })
         .collect();
     Bytes::from(openapi::index(&documents).to_string())
 }
 
-fn openapi_document(core: &Core, registry: &Registry, place: &str, parts: &Parts) -> Result<Answer, Status> {
+fn openapi_document(
+    core: &Core,
+    registry: &Registry,
+    place: &str,
+    parts: &Parts,
+) -> Result<Answer, Status> {
     let (group, name) = match place.split('/').collect::<Vec<_>>().as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
         _ => return Err(Status::no_such_path()),
     };
-    let version = registry.version(group, name).ok_or_else(Status::no_such_path)?;
+    let version = registry
+        .version(group, name)
+        .ok_or_else(Status::no_such_path)?;
     let asked_protobuf = parts
         .headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|accept| accept.contains("protobuf") && !accept.contains("json") && !accept.contains("*/*"));
+        .is_some_and(|accept| {
+            accept.contains("protobuf") && !accept.contains("json") && !accept.contains("*/*")
+        });
     if asked_protobuf {
         return Err(Status::not_acceptable("application/json"));
     }

@@ -52,7 +52,12 @@ impl Call<'_> {
     /// Who is written down as the owner of fields.
     pub(crate) fn manager(&self) -> &str {
         match self.query.get("fieldManager") {
-            "" => self.agent.split('/').next().filter(|agent| !agent.is_empty()).unwrap_or("unknown"),
+            "" => self
+                .agent
+                .split('/')
+                .next()
+                .filter(|agent| !agent.is_empty())
+                .unwrap_or("unknown"),
             manager => manager,
         }
     }
@@ -71,7 +76,12 @@ pub(crate) async fn answer(core: &Arc<Core>, who: &Identity, parts: Parts, body:
     response
 }
 
-async fn route(core: &Arc<Core>, who: &Identity, parts: Parts, body: Bytes) -> Result<Answer, Status> {
+async fn route(
+    core: &Arc<Core>,
+    who: &Identity,
+    parts: Parts,
+    body: Bytes,
+) -> Result<Answer, Status> {
     match path::parse(parts.uri.path()) {
         Target::Resource(place) => resource(core, who, parts, place, body).await,
         target => {
@@ -91,20 +101,33 @@ fn refuse_subresource(place: &Place) -> Option<Status> {
         ("pods", "exec") => "kubectl exec",
         ("pods", "attach") => "kubectl attach",
         ("pods", "portforward") => "kubectl port-forward",
-        ("pods", "proxy") | ("services", "proxy") | ("nodes", "proxy") => "kubectl proxy to a pod, service or node",
+        ("pods", "proxy") | ("services", "proxy") | ("nodes", "proxy") => {
+            "kubectl proxy to a pod, service or node"
+        }
         ("pods", "ephemeralcontainers") => "kubectl debug",
         ("pods", "resize") => "resizing a running pod",
         _ => return None,
     };
-    Some(Status::not_implemented(format!("{what} is not supported yet by Kinglet")))
+    Some(Status::not_implemented(format!(
+        "{what} is not supported yet by Kinglet"
+    )))
 }
 
-async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, body: Bytes) -> Result<Answer, Status> {
+async fn resource(
+    core: &Arc<Core>,
+    who: &Identity,
+    parts: Parts,
+    place: Place,
+    body: Bytes,
+) -> Result<Answer, Status> {
     let query = Query::parse(parts.uri.query());
     let verb = path::verb(&parts.method, &place, &query).ok_or_else(Status::method_not_allowed)?;
     rights::check(core, who, verb, &place)?;
     let registry = core.registry.load_full();
-    let Some(kind) = registry.find(&place.group, &place.version, &place.resource).cloned() else {
+    let Some(kind) = registry
+        .find(&place.group, &place.version, &place.resource)
+        .cloned()
+    else {
         return Err(Status::no_such_path());
     };
     if !kind.namespaced && !place.namespace.is_empty() {
@@ -124,22 +147,53 @@ async fn resource(core: &Arc<Core>, who: &Identity, parts: Parts, place: Place, 
     let dry: Vec<&str> = query.all("dryRun").collect();
     if dry.iter().any(|value| *value != "All") {
         let cause = Cause::unsupported("dryRun", &serde_json::json!(dry), &["All"]);
-        return Err(Status::invalid("meta.k8s.io", options_kind(verb), "", &[cause]));
+        return Err(Status::invalid(
+            "meta.k8s.io",
+            options_kind(verb),
+            "",
+            &[cause],
+        ));
     }
     let form = if matches!(verb, "get" | "list" | "watch") && place.subresource.is_empty() {
         accept::form(&parts.headers)?
     } else {
         Form::Plain
     };
-    let header_text = |name| parts.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("").to_owned();
+    let header_text = |name| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|v: &HeaderValue| v.to_str().ok())
+            .unwrap_or("")
+            .to_owned()
+    };
     let content_type = header_text(header::CONTENT_TYPE);
     let agent = header_text(header::USER_AGENT);
-    let mut call =
-        Call { core, who, kind, place, query, form, content_type, agent, body, warnings: Vec::new(), found: Vec::new(), verb, through: "" };
+    let mut call = Call {
+        core,
+        who,
+        kind,
+        place,
+        query,
+        form,
+        content_type,
+        agent,
+        body,
+        warnings: Vec::new(),
+        found: Vec::new(),
+        verb,
+        through: "",
+    };
     // Warnings go with refusals, too.
-    let mut response = handle(&mut call, verb).await.unwrap_or_else(|status| refusal(&status));
+    let mut response = handle(&mut call, verb)
+        .await
+        .unwrap_or_else(|status| refusal(&status));
     if call.kind.is(Builtin::Endpoints) && !call.in_process() {
-        call.warnings.insert(0, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
+        call.warnings.insert(
+            0,
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+                .to_owned(),
+        );
     }
     if !call.warnings.is_empty() {
         warn(&mut response, &call.warnings);
@@ -194,7 +248,11 @@ async fn handle(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
 
 /// `/status` exists only where the kind has it.
 fn require_sub(call: &Call<'_>) -> Result<(), Status> {
-    if call.place.subresource == "status" && !call.kind.has_status { Err(Status::no_such_path()) } else { Ok(()) }
+    if call.place.subresource == "status" && !call.kind.has_status {
+        Err(Status::no_such_path())
+    } else {
+        Ok(())
+    }
 }
 
 /// Used where a stream begins at once.
@@ -202,5 +260,8 @@ pub(crate) fn streaming(response: &mut Answer, content_type: &'static str) {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
 }

@@ -13,7 +13,11 @@ pub(crate) fn find(bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     // Unreadable input was refused before.
-    let _ = Walk { path: String::new(), found: &mut found }.deserialize(&mut deserializer);
+    let _ = Walk {
+        path: String::new(),
+        found: &mut found,
+    }
+    .deserialize(&mut deserializer);
     found
 }
 
@@ -71,7 +75,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let mut at = 0;
-        while items.next_element_seed(Walk { path: format!("{}[{at}]", self.path), found: &mut *self.found })?.is_some() {
+        while items
+            .next_element_seed(Walk {
+                path: format!("{}[{at}]", self.path),
+                found: &mut *self.found,
+            })?
+            .is_some()
+        {
             at += 1;
         }
         Ok(())
@@ -80,11 +90,18 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = fields.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
             if !seen.insert(key) && self.found.len() < FOUND_MAX {
                 self.found.push(format!("duplicate field \"{path}\""));
             }
-            fields.next_value_seed(Walk { path, found: &mut *self.found })?;
+            fields.next_value_seed(Walk {
+                path,
+                found: &mut *self.found,
+            })?;
         }
         Ok(())
     }
@@ -95,6 +112,12 @@ mod tests {
     #[test]
     fn duplicates_are_named_by_path() {
         let found = super::find(br#"{"a":1,"a":2,"spec":{"list":[{"x":1,"x":2}],"y":null}}"#);
-        assert_eq!(found, ["duplicate field \"a\"", "duplicate field \"spec.list[0].x\""]);
+        assert_eq!(
+            found,
+            [
+                "duplicate field \"a\"",
+                "duplicate field \"spec.list[0].x\""
+            ]
+        );
     }
 }

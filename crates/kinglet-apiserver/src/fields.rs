@@ -102,7 +102,15 @@ pub(crate) struct Table {
 }
 
 /// Kinds of `meta.k8s.io` that are spoken under every group.
-const EVERYWHERE: &[&str] = &["DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "ListOptions", "GetOptions", "Status"];
+const EVERYWHERE: &[&str] = &[
+    "DeleteOptions",
+    "CreateOptions",
+    "UpdateOptions",
+    "PatchOptions",
+    "ListOptions",
+    "GetOptions",
+    "Status",
+];
 
 impl Table {
     fn parse(text: &'static str) -> Self {
@@ -130,7 +138,11 @@ impl Table {
                 }
                 Some(b'@') => {
                     let atomic = words.next() == Some("atomic");
-                    table.structs.push(Struct { id: &first[1..], atomic, fields: Vec::new() });
+                    table.structs.push(Struct {
+                        id: &first[1..],
+                        atomic,
+                        fields: Vec::new(),
+                    });
                 }
                 Some(_) => {
                     let field = table.field_of(first, words);
@@ -167,10 +179,14 @@ impl Table {
         for (prefix, list) in [("[]", true), ("{}", false)] {
             if let Some(rest) = word.strip_prefix(prefix) {
                 let element = self.kind_of(rest).0;
-                let at = self.elements.iter().position(|e| *e == element).unwrap_or_else(|| {
-                    self.elements.push(element);
-                    self.elements.len() - 1
-                });
+                let at = self
+                    .elements
+                    .iter()
+                    .position(|e| *e == element)
+                    .unwrap_or_else(|| {
+                        self.elements.push(element);
+                        self.elements.len() - 1
+                    });
                 let at = u16::try_from(at).expect("the table is far smaller");
                 return (if list { Type::List(at) } else { Type::Map(at) }, false);
             }
@@ -232,14 +248,28 @@ impl Table {
 
     /// The struct of a kind that clients may send.
     pub(crate) fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Struct> {
-        let own = self.packages.iter().filter(|p| p.group == group && p.version == version);
-        let meta = self.packages.iter().filter(|p| p.id == "meta/v1" && EVERYWHERE.contains(&kind));
-        own.chain(meta).find_map(|package| self.named_struct(&format!("{}.{kind}", package.id)).filter(|s| self.is_kind(s)))
+        let own = self
+            .packages
+            .iter()
+            .filter(|p| p.group == group && p.version == version);
+        let meta = self
+            .packages
+            .iter()
+            .filter(|p| p.id == "meta/v1" && EVERYWHERE.contains(&kind));
+        own.chain(meta).find_map(|package| {
+            self.named_struct(&format!("{}.{kind}", package.id))
+                .filter(|s| self.is_kind(s))
+        })
     }
 
     /// Does the struct carry apiVersion and kind?
     fn is_kind(&self, s: &Struct) -> bool {
-        s.fields.iter().any(|f| f.name.is_empty() && self.structure(f.kind).is_some_and(|s| s.id == "meta/v1.TypeMeta"))
+        s.fields.iter().any(|f| {
+            f.name.is_empty()
+                && self
+                    .structure(f.kind)
+                    .is_some_and(|s| s.id == "meta/v1.TypeMeta")
+        })
     }
 
     /// A struct by its name in the table.
@@ -257,7 +287,11 @@ impl Table {
     /// The name of a struct in OpenAPI.
     pub(crate) fn openapi_name(&self, of: &Struct) -> String {
         let (id, name) = of.id.rsplit_once('.').unwrap_or(("", of.id));
-        let prefix = self.packages.iter().find(|p| p.id == id).map_or(id, |p| p.openapi);
+        let prefix = self
+            .packages
+            .iter()
+            .find(|p| p.id == id)
+            .map_or(id, |p| p.openapi);
         format!("{prefix}.{name}")
     }
 
@@ -286,7 +320,8 @@ impl Table {
     pub(crate) fn field<'a>(&'a self, of: &'a Struct, name: &str) -> Option<&'a Field> {
         of.fields.iter().find_map(|field| {
             if field.name.is_empty() {
-                self.structure(field.kind).and_then(|inlined| self.field(inlined, name))
+                self.structure(field.kind)
+                    .and_then(|inlined| self.field(inlined, name))
             } else {
                 (field.name == name).then_some(field)
             }
@@ -343,7 +378,8 @@ impl Struct {
 impl Field {
     /// The default, if the Go type declares a plain one.
     pub(crate) fn default_value(&self) -> Option<Value> {
-        self.default.and_then(|text| serde_json::from_str(text).ok())
+        self.default
+            .and_then(|text| serde_json::from_str(text).ok())
     }
 }
 
@@ -355,16 +391,26 @@ mod tests {
     fn every_type_resolves_and_every_kind_is_found() {
         let table = table();
         let pod = table.kind("", "v1", "Pod").unwrap();
-        let spec = table.structure(table.field(pod, "spec").unwrap().kind).unwrap();
+        let spec = table
+            .structure(table.field(pod, "spec").unwrap().kind)
+            .unwrap();
         assert_eq!(spec.id, "core/v1.PodSpec");
         let containers = table.field(spec, "containers").unwrap();
         assert_eq!(table.go_name(containers.kind), "[]v1.Container");
-        assert!(containers.patch_merge && containers.merge_key == Some("name") && containers.list == ListKind::Map);
+        assert!(
+            containers.patch_merge
+                && containers.merge_key == Some("name")
+                && containers.list == ListKind::Map
+        );
         assert!(table.kind("apps", "v1", "Deployment").is_some());
         assert!(table.kind("apps", "v1", "DeleteOptions").is_some());
         assert!(table.kind("", "v1", "PodSpec").is_none());
         assert!(table.kind("serving.knative.dev", "v1", "Service").is_none());
-        assert!(table.openapi_struct("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").is_some());
+        assert!(
+            table
+                .openapi_struct("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+                .is_some()
+        );
     }
 
     #[test]

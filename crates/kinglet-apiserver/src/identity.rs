@@ -45,7 +45,12 @@ impl Identity {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self { name: name.to_owned(), uid: String::new(), groups, origin: Origin::Listener }
+        Self {
+            name: name.to_owned(),
+            uid: String::new(),
+            groups,
+            origin: Origin::Listener,
+        }
     }
 
     /// Nobody in particular.

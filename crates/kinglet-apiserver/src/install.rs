@@ -29,15 +29,26 @@ impl ApiServer {
             }
         }
         for key in ["labels", "annotations"] {
-            for (name, value) in object::at(&definition, &["metadata", key]).and_then(Value::as_object).into_iter().flatten() {
+            for (name, value) in object::at(&definition, &["metadata", key])
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
                 object::child(object::meta(&mut now), key).insert(name.clone(), value.clone());
             }
         }
         self.ask(Method::PUT, &place, Some(&now)).await.map(drop)
     }
 
-    async fn ask(&self, method: Method, place: &str, body: Option<&Value>) -> Result<Value, Status> {
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    async fn ask(
+        &self,
+        method: Method,
+        place: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let bytes = body
+            .map(|body| Bytes::from(body.to_string()))
+            .unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(place)
@@ -53,7 +64,11 @@ impl ApiServer {
         if code.is_success() || code == StatusCode::NOT_MODIFIED {
             return Ok(value);
         }
-        let mut status = Status::new(code.as_u16(), object::text(&value, &["reason"]), object::text(&value, &["message"]));
+        let mut status = Status::new(
+            code.as_u16(),
+            object::text(&value, &["reason"]),
+            object::text(&value, &["message"]),
+        );
         status.details = value["details"].as_object().cloned().unwrap_or_default();
         Err(status)
     }

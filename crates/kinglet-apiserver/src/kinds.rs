@@ -95,7 +95,11 @@ impl Kind {
 }
 
 pub(crate) fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// Everything that is served at a moment. Replaced whole when a CRD changes.
@@ -125,18 +129,31 @@ impl Registry {
             }
         }
         for versions in registry.groups.values_mut() {
-            versions.sort_by(|a, b| version_rank(&b.name).cmp(&version_rank(&a.name)).then(a.name.cmp(&b.name)));
+            versions.sort_by(|a, b| {
+                version_rank(&b.name)
+                    .cmp(&version_rank(&a.name))
+                    .then(a.name.cmp(&b.name))
+            });
         }
         registry
     }
 
     fn add(&mut self, kind: Kind) {
         let versions = self.groups.entry(kind.group.clone()).or_default();
-        let at = versions.iter().position(|version| version.name == kind.version).unwrap_or_else(|| {
-            versions.push(Version { name: kind.version.clone(), kinds: BTreeMap::new() });
-            versions.len() - 1
-        });
-        versions[at].kinds.entry(kind.plural.clone()).or_insert_with(|| Arc::new(kind));
+        let at = versions
+            .iter()
+            .position(|version| version.name == kind.version)
+            .unwrap_or_else(|| {
+                versions.push(Version {
+                    name: kind.version.clone(),
+                    kinds: BTreeMap::new(),
+                });
+                versions.len() - 1
+            });
+        versions[at]
+            .kinds
+            .entry(kind.plural.clone())
+            .or_insert_with(|| Arc::new(kind));
     }
 
     /// The kind served at a path.
@@ -145,12 +162,18 @@ impl Registry {
     }
 
     pub(crate) fn version(&self, group: &str, version: &str) -> Option<&Version> {
-        self.groups.get(group)?.iter().find(|candidate| candidate.name == version)
+        self.groups
+            .get(group)?
+            .iter()
+            .find(|candidate| candidate.name == version)
     }
 
     /// All kinds.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.groups.values().flatten().flat_map(|version| version.kinds.values())
+        self.groups
+            .values()
+            .flatten()
+            .flat_map(|version| version.kinds.values())
     }
 }
 
@@ -158,7 +181,9 @@ impl Registry {
 fn version_rank(version: &str) -> (u8, u64, u64) {
     let parse = || {
         let rest = version.strip_prefix('v')?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let major: u64 = rest[..digits].parse().ok()?;
         let (stage, minor) = match &rest[digits..] {
             "" => (3, 0),
@@ -179,6 +204,9 @@ mod tests {
     fn versions_sort_like_kubernetes() {
         let mut versions = ["foo1", "v1alpha1", "v1beta2", "v10", "v2", "v1", "v1beta10"];
         versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
-        assert_eq!(versions, ["v10", "v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo1"]);
+        assert_eq!(
+            versions,
+            ["v10", "v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo1"]
+        );
     }
 }

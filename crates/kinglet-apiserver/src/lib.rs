@@ -66,5 +66,7 @@ pub use auth::tokens::{KeyError, Signer, StaticToken};
 pub use body::Body;
 pub use identity::{Identity, Origin};
 pub use logs::{LogOptions, LogStream, PodLogs};
-pub use server::{ApiServer, ApiService, BODY_BYTES_MAX, Entropy, Options, SchemaSource, SyncedWrites, WriteFacts};
+pub use server::{
+    ApiServer, ApiService, BODY_BYTES_MAX, Entropy, Options, SchemaSource, SyncedWrites, WriteFacts,
+};
 pub use status::Status;

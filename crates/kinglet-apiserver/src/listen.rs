@@ -41,13 +41,20 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves the API on a socket until the tasks are cancelled. Client certificates (if the configuration asks for them) name the user by
 /// CN and the groups by O; else a bearer token does.
-pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::ServerConfig>, tasks: Tasks) {
+pub async fn serve(
+    server: ApiServer,
+    socket: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    tasks: Tasks,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let (stop, kill) = (tasks.token(), CancellationToken::new());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
         let stream = tokio::select! {
             () = stop.cancelled() => break,
             accepted = socket.accept() => match accepted {
@@ -60,7 +67,12 @@ pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::Serv
                 }
             },
         };
-        let (acceptor, core, watcher, kill) = (acceptor.clone(), Arc::clone(&server.core), graceful.watcher(), kill.clone());
+        let (acceptor, core, watcher, kill) = (
+            acceptor.clone(),
+            Arc::clone(&server.core),
+            graceful.watcher(),
+            kill.clone(),
+        );
         tasks.spawn("apiserver-connection", async move {
             tokio::select! {
                 () = kill.cancelled() => {}
@@ -76,7 +88,10 @@ pub async fn serve(server: ApiServer, socket: TcpListener, tls: Arc<rustls::Serv
     drop(socket);
     // Watches and followed logs never end by themselves.
     server.core.closing.cancel();
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
         kill.cancel();
     }
 }
@@ -90,10 +105,19 @@ async fn connection(
     stream.set_nodelay(true)?;
     let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
-    let from_certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(certificate_identity).map(Arc::new);
+        .map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")
+        })??;
+    let from_certificate = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(certificate_identity)
+        .map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
-        let who = identify(&core, from_certificate.as_ref(), &request).and_then(|who| impersonate(&core, who, &request));
+        let who = identify(&core, from_certificate.as_ref(), &request)
+            .and_then(|who| impersonate(&core, who, &request));
         let core = Arc::clone(&core);
         async move {
             match who {
@@ -103,7 +127,10 @@ async fn connection(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -115,12 +142,21 @@ async fn connection(
 }
 
 /// Who asks: the certificate's owner, the token's bearer, or nobody.
-fn identify(core: &Core, certificate: Option<&Who>, request: &Request<Incoming>) -> Result<Who, Status> {
+fn identify(
+    core: &Core,
+    certificate: Option<&Who>,
+    request: &Request<Incoming>,
+) -> Result<Who, Status> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         let text = value.to_str().unwrap_or("");
-        let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+        let token = text
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
         if let Some(token) = token {
-            return tokens::authenticate(core, token).or_else(|| certificate.cloned()).ok_or_else(Status::unauthorized);
+            return tokens::authenticate(core, token)
+                .or_else(|| certificate.cloned())
+                .ok_or_else(Status::unauthorized);
         }
         if certificate.is_none() {
             return Err(Status::unauthorized());
@@ -129,7 +165,13 @@ fn identify(core: &Core, certificate: Option<&Who>, request: &Request<Incoming>)
     if let Some(who) = certificate {
         return Ok(Arc::clone(who));
     }
-    let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or("");
+    let first = request
+        .uri()
+        .path()
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or("");
     if matches!(first, "healthz" | "livez" | "readyz" | "version") {
         return Ok(Arc::new(Identity::anonymous()));
     }
@@ -140,16 +182,25 @@ fn identify(core: &Core, certificate: Option<&Who>, request: &Request<Incoming>)
 fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who, Status> {
     let headers = request.headers();
     let all = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect()
     };
     let (users, groups) = (all("impersonate-user"), all("impersonate-group"));
     if users.is_empty() && groups.is_empty() {
         return Ok(who);
     }
     let Some(name) = users.into_iter().next() else {
-        return Err(Status::bad_request("requested impersonation of groups without impersonating a user"));
+        return Err(Status::bad_request(
+            "requested impersonation of groups without impersonating a user",
+        ));
     };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let account = name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
     let target = |resource: &str, namespace: &str, name: &str| Place {
         version: "v1".to_owned(),
         resource: resource.to_owned(),
@@ -158,7 +209,12 @@ fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who
         ..Place::default()
     };
     match account {
-        Some((namespace, account)) => rights::check(core, &who, "impersonate", &target("serviceaccounts", namespace, account))?,
+        Some((namespace, account)) => rights::check(
+            core,
+            &who,
+            "impersonate",
+            &target("serviceaccounts", namespace, account),
+        )?,
         None => rights::check(core, &who, "impersonate", &target("users", "", &name))?,
     }
     for group in &groups {
@@ -168,7 +224,10 @@ fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who
     if let Some((namespace, _)) = account
         && groups.is_empty()
     {
-        groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        groups = vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
     }
     Ok(Arc::new(Identity::remote(&name, groups)))
 }
@@ -209,7 +268,12 @@ mod subject {
                 return None;
             }
             let (digits, rest) = rest.split_at(count);
-            (digits.iter().fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit)), rest)
+            (
+                digits
+                    .iter()
+                    .fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit)),
+                rest,
+            )
         };
         if rest.len() < length {
             return None;
@@ -234,7 +298,9 @@ mod subject {
         while let Some((_, mut set, rest)) = element(names) {
             while let Some((_, pair, more)) = element(set) {
                 let (_, kind, value) = element(pair)?;
-                let text = || element(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned());
+                let text = || {
+                    element(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned())
+                };
                 match kind {
                     COMMON_NAME => found.push((Attribute::CommonName, text()?)),
                     ORGANIZATION => found.push((Attribute::Organization, text()?)),

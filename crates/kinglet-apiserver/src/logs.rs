@@ -38,7 +38,12 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + 
 /// Reads container logs. Injected by the root, since this crate knows no node.
 pub trait PodLogs: Send + Sync + 'static {
     /// Opens a log of a pod that exists. `pod` is the stored object.
-    fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> BoxFuture<'static, Result<LogStream, Status>>;
+    fn logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<LogStream, Status>>;
 }
 
 /// Reads the parameters and picks the container as kubectl expects it.
@@ -49,11 +54,21 @@ pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> 
         .flat_map(|list| items(pod, &["spec", list]))
         .map(|container| text(container, &["name"]))
         .collect();
-    let main: Vec<&str> = items(pod, &["spec", "containers"]).iter().map(|c| text(c, &["name"])).collect();
+    let main: Vec<&str> = items(pod, &["spec", "containers"])
+        .iter()
+        .map(|c| text(c, &["name"]))
+        .collect();
     let container = match query.get("container") {
         "" if main.len() == 1 => main[0].to_owned(),
         "" => {
-            let chosen = text(pod, &["metadata", "annotations", "kubectl.kubernetes.io/default-container"]);
+            let chosen = text(
+                pod,
+                &[
+                    "metadata",
+                    "annotations",
+                    "kubectl.kubernetes.io/default-container",
+                ],
+            );
             if !main.contains(&chosen) {
                 return Err(Status::bad_request(format!(
                     "a container name must be specified for pod {name}, choose one of: [{}]",
@@ -63,20 +78,28 @@ pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> 
             chosen.to_owned()
         }
         asked if names.contains(&asked) => asked.to_owned(),
-        asked => return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}"))),
+        asked => {
+            return Err(Status::bad_request(format!(
+                "container {asked} is not valid for pod {name}"
+            )));
+        }
     };
     let number = |key: &str, least: i64| match query.get(key) {
         "" => Ok(None),
         value => match value.parse::<i64>() {
             Ok(number) if number >= least => Ok(Some(number)),
-            _ => Err(Status::bad_request(format!("{key}: Invalid value: \"{value}\": must be greater than or equal to {least}"))),
+            _ => Err(Status::bad_request(format!(
+                "{key}: Invalid value: \"{value}\": must be greater than or equal to {least}"
+            ))),
         },
     };
     let since_time = Some(query.get("sinceTime").to_owned()).filter(|time| !time.is_empty());
     if let Some(time) = &since_time
         && time.parse::<jiff::Timestamp>().is_err()
     {
-        return Err(Status::bad_request(format!("sinceTime: Invalid value: \"{time}\": must be an RFC 3339 time")));
+        return Err(Status::bad_request(format!(
+            "sinceTime: Invalid value: \"{time}\": must be an RFC 3339 time"
+        )));
     }
     Ok(LogOptions {
         container,

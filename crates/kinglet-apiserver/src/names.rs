@@ -32,7 +32,13 @@ fn is_label(text: &str, letter_first: bool) -> bool {
     let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     !bytes.is_empty()
         && bytes.iter().all(|b| alnum(b) || *b == b'-')
-        && bytes.first().is_some_and(|b| if letter_first { b.is_ascii_lowercase() } else { alnum(b) })
+        && bytes.first().is_some_and(|b| {
+            if letter_first {
+                b.is_ascii_lowercase()
+            } else {
+                alnum(b)
+            }
+        })
         && bytes.last().is_some_and(alnum)
 }
 
@@ -52,8 +58,9 @@ pub(crate) fn label_1035(text: &str) -> Option<String> {
 
 /// What is wrong with a DNS subdomain.
 pub(crate) fn subdomain(text: &str) -> Option<String> {
-    length(text, SUBDOMAIN_MAX)
-        .or_else(|| (!text.split('.').all(|part| is_label(part, false))).then(|| SUBDOMAIN_TEXT.to_owned()))
+    length(text, SUBDOMAIN_MAX).or_else(|| {
+        (!text.split('.').all(|part| is_label(part, false))).then(|| SUBDOMAIN_TEXT.to_owned())
+    })
 }
 
 fn length(text: &str, max: usize) -> Option<String> {
@@ -96,14 +103,18 @@ pub(crate) fn qualified(key: &str) -> Option<String> {
         return Some("name part must be non-empty".to_owned());
     }
     if name.len() > LABEL_MAX {
-        return Some(format!("name part must be no more than {LABEL_MAX} characters"));
+        return Some(format!(
+            "name part must be no more than {LABEL_MAX} characters"
+        ));
     }
     (!is_word(name)).then(|| QUALIFIED_TEXT.to_owned())
 }
 
 fn is_word(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    bytes
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
 }
@@ -155,21 +166,43 @@ pub(crate) fn check_metadata(object: &Value, rule: NameRule, namespaced: bool) -
     let generate = text(object, &["metadata", "generateName"]);
     if !generate.is_empty() {
         // A generated name continues, so the prefix may end with a dash.
-        let probe = generate.strip_suffix('-').map(|stem| format!("{stem}a")).unwrap_or_else(|| generate.to_owned());
+        let probe = generate
+            .strip_suffix('-')
+            .map(|stem| format!("{stem}a"))
+            .unwrap_or_else(|| generate.to_owned());
         if let Some(wrong) = check(rule, &probe) {
-            causes.push(Cause::invalid("metadata.generateName", &generate.into(), &wrong));
+            causes.push(Cause::invalid(
+                "metadata.generateName",
+                &generate.into(),
+                &wrong,
+            ));
         }
     }
     if name.is_empty() {
-        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+        causes.push(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if let Some(wrong) = check(rule, name) {
         causes.push(Cause::invalid("metadata.name", &name.into(), &wrong));
     }
     if namespaced && let Some(wrong) = label(text(object, &["metadata", "namespace"])) {
-        causes.push(Cause::invalid("metadata.namespace", &text(object, &["metadata", "namespace"]).into(), &wrong));
+        causes.push(Cause::invalid(
+            "metadata.namespace",
+            &text(object, &["metadata", "namespace"]).into(),
+            &wrong,
+        ));
     }
-    check_labels(at(object, &["metadata", "labels"]), "metadata.labels", &mut causes);
-    check_annotations(at(object, &["metadata", "annotations"]), "metadata.annotations", &mut causes);
+    check_labels(
+        at(object, &["metadata", "labels"]),
+        "metadata.labels",
+        &mut causes,
+    );
+    check_annotations(
+        at(object, &["metadata", "annotations"]),
+        "metadata.annotations",
+        &mut causes,
+    );
     check_owners(items(object, &["metadata", "ownerReferences"]), &mut causes);
     for finalizer in items(object, &["metadata", "finalizers"]) {
         if let Some(wrong) = finalizer.as_str().and_then(qualified) {
@@ -184,10 +217,22 @@ fn check_owners(owners: &[Value], causes: &mut Vec<Cause>) {
     for (at, owner) in owners.iter().enumerate() {
         let path = format!("metadata.ownerReferences[{at}]");
         for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+            if owner
+                .get(field)
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+            {
                 let value = owner.get(field).cloned().unwrap_or_else(|| "".into());
-                let what = if field == "apiVersion" { "version" } else { field };
-                causes.push(Cause::invalid(format!("{path}.{field}"), &value, &format!("{what} must not be empty")));
+                let what = if field == "apiVersion" {
+                    "version"
+                } else {
+                    field
+                };
+                causes.push(Cause::invalid(
+                    format!("{path}.{field}"),
+                    &value,
+                    &format!("{what} must not be empty"),
+                ));
             }
         }
         if owner.get("controller").and_then(Value::as_bool) == Some(true) {
@@ -230,8 +275,14 @@ mod tests {
 
     #[test]
     fn keys_may_have_a_domain() {
-        for (key, good) in [("app", true), ("example.com/app", true), ("/app", false), ("a/b/c", false), ("Example.com/a", false), ("a b", false)]
-        {
+        for (key, good) in [
+            ("app", true),
+            ("example.com/app", true),
+            ("/app", false),
+            ("a/b/c", false),
+            ("Example.com/a", false),
+            ("a b", false),
+        ] {
             assert_eq!(qualified(key).is_none(), good, "{key}");
         }
         assert!(label_value("").is_none());

@@ -20,7 +20,9 @@ pub(crate) fn number(value: &Value, path: &[&str]) -> Option<i64> {
 
 /// The array at a path of keys; empty when absent.
 pub(crate) fn items<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// Is there neither anything nor an empty thing?
@@ -51,7 +53,11 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
 }
 
 pub(crate) fn finalizers(object: &Value) -> Vec<String> {
-    items(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    items(object, &["metadata", "finalizers"])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The metadata of an object, made if missing.
@@ -68,11 +74,17 @@ pub(crate) fn fields(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// The object under a key, made if missing.
-pub(crate) fn child<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn child<'a>(
+    fields: &'a mut Map<String, Value>,
+    key: &str,
+) -> &'a mut Map<String, Value> {
     if !fields.get(key).is_some_and(Value::is_object) {
         fields.insert(key.to_owned(), Value::Object(Map::new()));
     }
-    fields.get_mut(key).and_then(Value::as_object_mut).expect("made an object above")
+    fields
+        .get_mut(key)
+        .and_then(Value::as_object_mut)
+        .expect("made an object above")
 }
 
 /// Sets a field unless something is there.
@@ -110,7 +122,13 @@ pub(crate) fn matches_labels(selector: &Value, object: &Value) -> bool {
     let exact = selector.get("matchLabels").and_then(Value::as_object);
     let fits = |expression: &Value| {
         let value = label(text(expression, &["key"]));
-        let listed = || value.is_some_and(|value| items(expression, &["values"]).iter().any(|each| each.as_str() == Some(value)));
+        let listed = || {
+            value.is_some_and(|value| {
+                items(expression, &["values"])
+                    .iter()
+                    .any(|each| each.as_str() == Some(value))
+            })
+        };
         match text(expression, &["operator"]) {
             "In" => listed(),
             "NotIn" => !listed(),
@@ -119,7 +137,10 @@ pub(crate) fn matches_labels(selector: &Value, object: &Value) -> bool {
             _ => false,
         }
     };
-    exact.into_iter().flatten().all(|(key, value)| label(key) == value.as_str())
+    exact
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| label(key) == value.as_str())
         && items(selector, &["matchExpressions"]).iter().all(fits)
 }
 

@@ -31,13 +31,19 @@ pub struct Served<'a> {
 
 /// Schema of a built-in kind by group, version and kind: its name (`io.k8s.api.core.v1.Pod`) and all definitions it reaches by name,
 /// with references in the form `#/components/schemas/NAME`, `#/$defs/NAME` or `#/definitions/NAME`.
-pub type Builtin<'a> = &'a (dyn Fn(&str, &str, &str) -> Option<(String, Map<String, Value>)> + Send + Sync);
+pub type Builtin<'a> =
+    &'a (dyn Fn(&str, &str, &str) -> Option<(String, Map<String, Value>)> + Send + Sync);
 
 /// The answer to `/openapi/v3`: `(group-version path such as "api/v1" or "apis/apps/v1", fingerprint)` of each document.
 pub fn index(documents: &[(String, String)]) -> Value {
     let paths: Map<String, Value> = documents
         .iter()
-        .map(|(path, print)| (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={print}")})))
+        .map(|(path, print)| {
+            (
+                path.clone(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={print}")}),
+            )
+        })
         .collect();
     json!({"paths": paths})
 }
@@ -57,7 +63,11 @@ pub fn fingerprint(group: &str, version: &str, served: &[Served<'_>]) -> String 
             serde_json::to_writer(&mut hash, schema).expect("a hash takes everything");
         }
     }
-    hash.0.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+    hash.0
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 struct Hashing(Sha256);
@@ -81,8 +91,16 @@ impl std::io::Write for Hashing {
 }
 
 /// The document of one group and version, as JSON.
-pub fn document(group: &str, version: &str, served: &[Served<'_>], builtin: Builtin<'_>) -> Vec<u8> {
-    let mut out = Members::open(Vec::new(), r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"v1.34.4"},"paths":{"#);
+pub fn document(
+    group: &str,
+    version: &str,
+    served: &[Served<'_>],
+    builtin: Builtin<'_>,
+) -> Vec<u8> {
+    let mut out = Members::open(
+        Vec::new(),
+        r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"v1.34.4"},"paths":{"#,
+    );
     for kind in served {
         let name = schemas::name_of(group, version, kind);
         for (path, operations) in paths::of(group, version, kind, &name) {
@@ -122,8 +140,13 @@ impl Members {
     }
 
     fn member(&mut self, name: &str, value: &Value) {
-        let comma = if std::mem::take(&mut self.first) { "" } else { "," };
-        write!(self.bytes, "{comma}{}:{value}", Value::from(name)).expect("memory takes everything");
+        let comma = if std::mem::take(&mut self.first) {
+            ""
+        } else {
+            ","
+        };
+        write!(self.bytes, "{comma}{}:{value}", Value::from(name))
+            .expect("memory takes everything");
     }
 
     fn next(self, text: &str) -> Self {

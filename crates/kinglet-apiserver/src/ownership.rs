@@ -12,7 +12,9 @@ pub(crate) fn with_types<R>(kind: &Kind, run: impl FnOnce(TypeInfo<'_>) -> R) ->
     let types = if kind.builtin.is_some() {
         TypeInfo::builtin(&kind.group, &kind.version, &kind.kind).unwrap_or_else(TypeInfo::untyped)
     } else {
-        kind.schema.as_ref().map_or_else(TypeInfo::untyped, |schema| TypeInfo::custom(schema))
+        kind.schema
+            .as_ref()
+            .map_or_else(TypeInfo::untyped, |schema| TypeInfo::custom(schema))
     };
     run(types.with_status_subresource(kind.has_status))
 }
@@ -29,26 +31,59 @@ pub(crate) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
         }
     }
     let now = call.core.now();
-    let subresource = if call.through.is_empty() { call.place.subresource.as_str() } else { call.through };
-    let writer = Writer { manager: call.manager(), subresource, now: &now };
-    with_types(&call.kind, |types| apply::track_update(old, new, writer, types));
+    let subresource = if call.through.is_empty() {
+        call.place.subresource.as_str()
+    } else {
+        call.through
+    };
+    let writer = Writer {
+        manager: call.manager(),
+        subresource,
+        now: &now,
+    };
+    with_types(&call.kind, |types| {
+        apply::track_update(old, new, writer, types)
+    });
 }
 
 /// A write that changed only the times in the books changed nothing: an apply whose list comes without its defaults meets them
 /// again in admission, and must not wake everybody who watches.
 pub(crate) fn only_times_differ(old: &Value, new: &Value) -> bool {
     equal_but(old, new, "metadata", |old, new| {
-        equal_but(old, new, "managedFields", |old, new| match (old.as_array(), new.as_array()) {
-            (Some(old), Some(new)) => old.len() == new.len() && old.iter().zip(new).all(|(old, new)| equal_but(old, new, "time", |_, _| true)),
-            _ => old == new,
+        equal_but(old, new, "managedFields", |old, new| {
+            match (old.as_array(), new.as_array()) {
+                (Some(old), Some(new)) => {
+                    old.len() == new.len()
+                        && old
+                            .iter()
+                            .zip(new)
+                            .all(|(old, new)| equal_but(old, new, "time", |_, _| true))
+                }
+                _ => old == new,
+            }
         })
     })
 }
 
 /// Equal maps, save that `compare` judges one field.
-fn equal_but(old: &Value, new: &Value, field: &str, compare: impl Fn(&Value, &Value) -> bool) -> bool {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
-    let fits = |(key, value): (&String, &Value)| new.get(key).is_some_and(|other| if key == field { compare(value, other) } else { value == other });
+fn equal_but(
+    old: &Value,
+    new: &Value,
+    field: &str,
+    compare: impl Fn(&Value, &Value) -> bool,
+) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return old == new;
+    };
+    let fits = |(key, value): (&String, &Value)| {
+        new.get(key).is_some_and(|other| {
+            if key == field {
+                compare(value, other)
+            } else {
+                value == other
+            }
+        })
+    };
     old.len() == new.len() && old.iter().all(fits)
 }
 
@@ -65,6 +100,9 @@ mod tests {
         assert!(only_times_differ(&old, &object("2", "kinglet", 1)));
         assert!(!only_times_differ(&old, &object("2", "kubectl", 1)));
         assert!(!only_times_differ(&old, &object("2", "kinglet", 2)));
-        assert!(!only_times_differ(&old, &json!({"metadata": {"name": "x"}, "data": 1})));
+        assert!(!only_times_differ(
+            &old,
+            &json!({"metadata": {"name": "x"}, "data": 1})
+        ));
     }
 }

@@ -38,8 +38,11 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let parsed: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
     let mut changed = target.clone();
-    json_patch::patch(&mut changed, &parsed)
-        .map_err(|error| PatchError::DoesNotFit(format!("the server rejected our request due to an error in our request: {error}")))?;
+    json_patch::patch(&mut changed, &parsed).map_err(|error| {
+        PatchError::DoesNotFit(format!(
+            "the server rejected our request due to an error in our request: {error}"
+        ))
+    })?;
     *target = changed;
     Ok(())
 }
@@ -53,7 +56,9 @@ pub fn merge(target: &mut Value, patch: &Value) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(fields) = target else { return };
+    let Value::Object(fields) = target else {
+        return;
+    };
     for (name, change) in changes {
         if change.is_null() {
             fields.remove(name);
@@ -64,10 +69,20 @@ pub fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// Strategic merge patch of a built-in kind.
-pub fn strategic(group: &str, version: &str, kind: &str, current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let of = crate::fields::table().kind(group, version, kind).ok_or(PatchError::Unsupported)?;
+pub fn strategic(
+    group: &str,
+    version: &str,
+    kind: &str,
+    current: &Value,
+    patch: &Value,
+) -> Result<Value, PatchError> {
+    let of = crate::fields::table()
+        .kind(group, version, kind)
+        .ok_or(PatchError::Unsupported)?;
     let (Value::Object(current), Value::Object(patch)) = (current, patch) else {
-        return Err(PatchError::Malformed("a strategic merge patch is an object".to_owned()));
+        return Err(PatchError::Malformed(
+            "a strategic merge patch is an object".to_owned(),
+        ));
     };
     strategic::object(current, patch, strategic::Shape::Struct(of)).map(Value::Object)
 }

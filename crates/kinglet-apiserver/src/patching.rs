@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use crate::apply::{self, ApplyError, TypeInfo, Writer};
 use crate::decode;
 use crate::dispatch::Call;
+use crate::object::text;
 use crate::ownership;
 use crate::patch::{self, PatchError};
-use crate::object::text;
 use crate::status::{Cause, Status};
 
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const ACCEPTED: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 const ACCEPTED_BUILTIN: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// A patch that has been read.
@@ -20,12 +21,22 @@ pub(crate) enum Patch {
     Json(Value),
     Merge(Value),
     Strategic(Value),
-    Apply { object: Value, manager: String, force: bool },
+    Apply {
+        object: Value,
+        manager: String,
+        force: bool,
+    },
 }
 
 /// Reads the body by its media type.
 pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
-    let media = call.content_type.split(';').next().unwrap_or("").trim().to_owned();
+    let media = call
+        .content_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_owned();
     let force = call.query.flag("force");
     if media != "application/apply-patch+yaml" && force {
         let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
@@ -34,7 +45,9 @@ pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
     match media.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(parse(&call.body)?)),
         "application/merge-patch+json" => Ok(Patch::Merge(fields(&call.body)?)),
-        "application/strategic-merge-patch+json" if call.kind.builtin.is_some() => Ok(Patch::Strategic(fields(&call.body)?)),
+        "application/strategic-merge-patch+json" if call.kind.builtin.is_some() => {
+            Ok(Patch::Strategic(fields(&call.body)?))
+        }
         "application/apply-patch+yaml" | "application/apply-patch+json" => {
             let manager = call.query.get("fieldManager").to_owned();
             if manager.is_empty() {
@@ -44,20 +57,33 @@ pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
             let strictness = decode::strictness(call)?;
             let (object, duplicates) = decode::parse(&call.body, strictness)?;
             call.found = duplicates;
-            Ok(Patch::Apply { object, manager, force })
+            Ok(Patch::Apply {
+                object,
+                manager,
+                force,
+            })
         }
-        _ => Err(Status::unsupported_media_type(if call.kind.builtin.is_some() { ACCEPTED_BUILTIN } else { ACCEPTED })),
+        _ => Err(Status::unsupported_media_type(
+            if call.kind.builtin.is_some() {
+                ACCEPTED_BUILTIN
+            } else {
+                ACCEPTED
+            },
+        )),
     }
 }
 
 fn parse(bytes: &Bytes) -> Result<Value, Status> {
-    serde_json::from_slice(bytes).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
 fn fields(bytes: &Bytes) -> Result<Value, Status> {
     match parse(bytes)? {
         value @ Value::Object(_) => Ok(value),
-        _ => Err(Status::bad_request("error decoding patch: the patch is not an object")),
+        _ => Err(Status::bad_request(
+            "error decoding patch: the patch is not an object",
+        )),
     }
 }
 
@@ -76,16 +102,28 @@ impl Patch {
     pub(crate) fn apply(&self, call: &mut Call<'_>, old: Option<&Value>) -> Result<Value, Status> {
         let kind = &call.kind;
         match (self, old) {
-            (Self::Apply { object, manager, force }, old) => {
+            (
+                Self::Apply {
+                    object,
+                    manager,
+                    force,
+                },
+                old,
+            ) => {
                 let mut applied = object.clone();
                 let (version, name) = (text(&applied, &["apiVersion"]), text(&applied, &["kind"]));
                 if version != call.kind.api_version() || name != call.kind.kind {
                     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
-                    return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={name}")));
+                    return Err(Status::bad_request(format!(
+                        "invalid object type: {group}/{version}, Kind={name}"
+                    )));
                 }
                 decode::check_kind(call, &mut applied)?;
                 decode::check_place(call, &mut applied)?;
-                if applied.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
+                if applied
+                    .pointer("/metadata/managedFields")
+                    .is_some_and(|fields| !fields.is_null())
+                {
                     return Err(Status::bad_request("metadata.managedFields must be nil"));
                 }
                 server_side(call, old, object, manager, *force)
@@ -102,15 +140,26 @@ impl Patch {
                 Ok(object)
             }
             (Self::Strategic(patch), Some(old)) => {
-                patch::strategic(&kind.group, &kind.version, &kind.kind, old, patch).map_err(|error| refusal(&error))
+                patch::strategic(&kind.group, &kind.version, &kind.kind, old, patch)
+                    .map_err(|error| refusal(&error))
             }
         }
     }
 }
 
-fn server_side(call: &Call<'_>, old: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, Status> {
+fn server_side(
+    call: &Call<'_>,
+    old: Option<&Value>,
+    applied: &Value,
+    manager: &str,
+    force: bool,
+) -> Result<Value, Status> {
     let now = call.core.now();
-    let writer = Writer { manager, subresource: &call.place.subresource, now: &now };
+    let writer = Writer {
+        manager,
+        subresource: &call.place.subresource,
+        now: &now,
+    };
     ownership::with_types(&call.kind, |types: TypeInfo<'_>| apply::apply(old, applied, writer, force, types)).map_err(|error| match error {
         ApplyError::Invalid(message) => Status::bad_request(message),
         ApplyError::Untyped(message) => Status::new(500, "", message),

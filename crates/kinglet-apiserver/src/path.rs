@@ -42,7 +42,9 @@ pub(crate) fn parse(path: &str) -> Target {
     let (group, version, rest) = match parts.as_slice() {
         ["api", version] => return Target::GroupVersion(String::new(), (*version).to_owned()),
         ["apis", group] => return Target::Group((*group).to_owned()),
-        ["apis", group, version] => return Target::GroupVersion((*group).to_owned(), (*version).to_owned()),
+        ["apis", group, version] => {
+            return Target::GroupVersion((*group).to_owned(), (*version).to_owned());
+        }
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return Target::Other(format!("/{trimmed}")),
@@ -53,12 +55,17 @@ pub(crate) fn parse(path: &str) -> Target {
     };
     let (namespace, resource, rest) = match rest {
         // `/namespaces/NAME/finalize` and `/status` belong to the namespace itself.
-        ["namespaces", name, sub @ ("status" | "finalize")] => ("", "namespaces", vec![*name, *sub]),
+        ["namespaces", name, sub @ ("status" | "finalize")] => {
+            ("", "namespaces", vec![*name, *sub])
+        }
         ["namespaces", namespace, resource, rest @ ..] => (*namespace, *resource, rest.to_vec()),
         [resource, rest @ ..] => ("", *resource, rest.to_vec()),
         [] => return Target::Other(format!("/{trimmed}")),
     };
-    let piece = |at: usize| rest.get(at).map_or_else(String::new, |part| (*part).to_owned());
+    let piece = |at: usize| {
+        rest.get(at)
+            .map_or_else(String::new, |part| (*part).to_owned())
+    };
     Target::Resource(Place {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -80,7 +87,11 @@ pub(crate) fn decode(text: &str) -> Cow<'_, str> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = |offset: usize| bytes.get(at + offset).and_then(|b| char::from(*b).to_digit(16));
+        let hex = |offset: usize| {
+            bytes
+                .get(at + offset)
+                .and_then(|b| char::from(*b).to_digit(16))
+        };
         if bytes[at] == b'%'
             && let (Some(high), Some(low)) = (hex(1), hex(2))
         {
@@ -100,17 +111,24 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: Option<&str>) -> Self {
-        let pairs = query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let plain = |text: &str| decode(&text.replace('+', " ")).into_owned();
-            (plain(key), plain(value))
-        });
+        let pairs = query
+            .unwrap_or("")
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                let plain = |text: &str| decode(&text.replace('+', " ")).into_owned();
+                (plain(key), plain(value))
+            });
         Self(pairs.collect())
     }
 
     /// A parameter's value; empty when absent.
     pub(crate) fn get(&self, key: &str) -> &str {
-        self.0.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or("", |(_, value)| value)
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -119,7 +137,9 @@ impl Query {
 
     /// Go's reading of a boolean parameter: present and neither `false` nor `0`.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.0.iter().any(|(name, value)| name == key && !matches!(value.as_str(), "false" | "0"))
+        self.0
+            .iter()
+            .any(|(name, value)| name == key && !matches!(value.as_str(), "false" | "0"))
     }
 
     pub(crate) fn number(&self, key: &str) -> Option<i64> {
@@ -128,7 +148,10 @@ impl Query {
 
     /// All values of a repeated parameter.
     pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -157,19 +180,40 @@ mod tests {
     #[test]
     fn paths_say_what_is_meant() {
         let place = |path| match parse(path) {
-            Target::Resource(p) => [p.group, p.version, p.namespace, p.resource, p.name, p.subresource, p.rest].join("|"),
+            Target::Resource(p) => [
+                p.group,
+                p.version,
+                p.namespace,
+                p.resource,
+                p.name,
+                p.subresource,
+                p.rest,
+            ]
+            .join("|"),
             other => format!("{other:?}"),
         };
         for (path, expected) in [
             ("/api/v1/pods", "|v1||pods|||"),
             ("/api/v1/namespaces/a/pods/b/log", "|v1|a|pods|b|log|"),
             ("/api/v1/namespaces/a", "|v1||namespaces|a||"),
-            ("/api/v1/namespaces/a/finalize", "|v1||namespaces|a|finalize|"),
-            ("/api/v1/namespaces/a/services/s/proxy/x/y", "|v1|a|services|s|proxy|x/y"),
-            ("/apis/apps/v1/namespaces/a/deployments/d/scale", "apps|v1|a|deployments|d|scale|"),
+            (
+                "/api/v1/namespaces/a/finalize",
+                "|v1||namespaces|a|finalize|",
+            ),
+            (
+                "/api/v1/namespaces/a/services/s/proxy/x/y",
+                "|v1|a|services|s|proxy|x/y",
+            ),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "apps|v1|a|deployments|d|scale|",
+            ),
             ("/apis/apps/v1/deployments", "apps|v1||deployments|||"),
             ("/api/v1/watch/namespaces/a/pods", "|v1|a|pods|||"),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "rbac.authorization.k8s.io|v1||clusterroles|system:node||"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "rbac.authorization.k8s.io|v1||clusterroles|system:node||",
+            ),
             ("/apis/apps/v1", "GroupVersion(\"apps\", \"v1\")"),
             ("/api", "Other(\"/api\")"),
             ("/readyz/", "Other(\"/readyz\")"),
@@ -180,7 +224,9 @@ mod tests {
 
     #[test]
     fn queries_decode() {
-        let query = Query::parse(Some("labelSelector=a%3Db%2Cc+in+%28d%29&watch=1&limit=500&dryRun=All&x"));
+        let query = Query::parse(Some(
+            "labelSelector=a%3Db%2Cc+in+%28d%29&watch=1&limit=500&dryRun=All&x",
+        ));
         assert_eq!(query.get("labelSelector"), "a=b,c in (d)");
         assert!(query.flag("watch") && query.flag("x") && !query.flag("y"));
         assert_eq!(query.number("limit"), Some(500));

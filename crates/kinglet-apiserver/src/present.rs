@@ -53,16 +53,28 @@ pub(crate) struct Presenter {
 }
 
 impl Presenter {
-    pub(crate) fn new(kind: &Arc<Kind>, form: Form, query: &Query, now: jiff::Timestamp) -> Result<Self, Status> {
+    pub(crate) fn new(
+        kind: &Arc<Kind>,
+        form: Form,
+        query: &Query,
+        now: jiff::Timestamp,
+    ) -> Result<Self, Status> {
         let rows = match query.get("includeObject") {
             "None" => table::Rows::Bare,
             "" | "Metadata" => table::Rows::Metadata,
             "Object" => table::Rows::Object,
             other => {
-                return Err(Status::bad_request(format!("unrecognized includeObject value: \"{other}\"")));
+                return Err(Status::bad_request(format!(
+                    "unrecognized includeObject value: \"{other}\""
+                )));
             }
         };
-        Ok(Self { kind: Arc::clone(kind), form, rows, now })
+        Ok(Self {
+            kind: Arc::clone(kind),
+            form,
+            rows,
+            now,
+        })
     }
 
     pub(crate) fn at(&mut self, now: jiff::Timestamp) {
@@ -78,9 +90,20 @@ impl Presenter {
             }
             Form::Table(version) => {
                 let object = object(&self.kind, bytes);
-                let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+                let revision = object
+                    .pointer("/metadata/resourceVersion")
+                    .cloned()
+                    .unwrap_or_default();
                 let row = table::row(&self.kind, &object, self.rows, version, self.now);
-                Bytes::from(self.table(version, &json!({"resourceVersion": revision}), &[row], with_columns).to_string())
+                Bytes::from(
+                    self.table(
+                        version,
+                        &json!({"resourceVersion": revision}),
+                        &[row],
+                        with_columns,
+                    )
+                    .to_string(),
+                )
             }
         }
     }
@@ -90,7 +113,11 @@ impl Presenter {
         match self.form {
             Form::Plain | Form::Discovery(_) => {
                 let head = json!({"apiVersion": self.kind.api_version(), "kind": self.kind.list_kind, "metadata": metadata});
-                self.join(&head, objects.iter().map(|bytes| convert(&self.kind, bytes)), objects.iter().map(Bytes::len).sum())
+                self.join(
+                    &head,
+                    objects.iter().map(|bytes| convert(&self.kind, bytes)),
+                    objects.iter().map(Bytes::len).sum(),
+                )
             }
             Form::Partial(version) | Form::PartialList(version) => {
                 let head = json!({
@@ -101,15 +128,30 @@ impl Presenter {
             Form::Table(version) => {
                 let rows: Vec<Value> = objects
                     .iter()
-                    .map(|bytes| table::row(&self.kind, &object(&self.kind, bytes), self.rows, version, self.now))
+                    .map(|bytes| {
+                        table::row(
+                            &self.kind,
+                            &object(&self.kind, bytes),
+                            self.rows,
+                            version,
+                            self.now,
+                        )
+                    })
                     .collect();
-                Bytes::from(self.table(version, &Value::Object(metadata.clone()), &rows, true).to_string())
+                Bytes::from(
+                    self.table(version, &Value::Object(metadata.clone()), &rows, true)
+                        .to_string(),
+                )
             }
         }
     }
 
     fn table(&self, version: &str, metadata: &Value, rows: &[Value], with_columns: bool) -> Value {
-        let columns = if with_columns { table::definitions(&self.kind) } else { Value::Array(Vec::new()) };
+        let columns = if with_columns {
+            table::definitions(&self.kind)
+        } else {
+            Value::Array(Vec::new())
+        };
         json!({
             "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
             "columnDefinitions": columns, "rows": rows,

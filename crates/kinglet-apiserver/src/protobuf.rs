@@ -17,7 +17,9 @@ use wire::{Payload, Reader};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {
     /// Does not start with `k8s\0`.
-    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
+    #[error(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+    )]
     Prefix,
     /// Not a kind of ours.
     #[error("no kind \"{kind}\" is registered for version \"{api_version}\"")]
@@ -51,11 +53,18 @@ fn decode_at(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let body = bytes.strip_prefix(PREFIX).ok_or(ProtobufError::Prefix)?;
     let envelope = Envelope::read(body)?;
     if envelope.content_type.contains("json") {
-        return serde_json::from_slice(envelope.raw).map_err(|_| broken("invalid JSON", "runtime.Unknown.raw"));
+        return serde_json::from_slice(envelope.raw)
+            .map_err(|_| broken("invalid JSON", "runtime.Unknown.raw"));
     }
-    let (group, version) = envelope.api_version.rsplit_once('/').unwrap_or(("", &envelope.api_version));
+    let (group, version) = envelope
+        .api_version
+        .rsplit_once('/')
+        .unwrap_or(("", &envelope.api_version));
     let Some(kind) = table().kind(group, version, &envelope.kind) else {
-        return Err(ProtobufError::Kind { api_version: envelope.api_version, kind: envelope.kind });
+        return Err(ProtobufError::Kind {
+            api_version: envelope.api_version,
+            kind: envelope.kind,
+        });
     };
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), envelope.api_version.clone().into());
@@ -84,7 +93,9 @@ impl<'a> Envelope<'a> {
                     let mut inner = Reader::new(payload.bytes(PLACE)?, "runtime.TypeMeta");
                     while let Some((number, payload)) = inner.next()? {
                         match number {
-                            1 => envelope.api_version = payload.text("runtime.TypeMeta")?.to_owned(),
+                            1 => {
+                                envelope.api_version = payload.text("runtime.TypeMeta")?.to_owned()
+                            }
                             2 => envelope.kind = payload.text("runtime.TypeMeta")?.to_owned(),
                             _ => {}
                         }
@@ -100,11 +111,19 @@ impl<'a> Envelope<'a> {
 }
 
 fn broken(message: &'static str, path: &str) -> ProtobufError {
-    ProtobufError::Wire { message, path: path.to_owned() }
+    ProtobufError::Wire {
+        message,
+        path: path.to_owned(),
+    }
 }
 
 /// Reads one message into the JSON object that stands for it. Unknown numbers are passed over, as everywhere in protobuf.
-fn message(of: &Struct, bytes: &[u8], into: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+fn message(
+    of: &Struct,
+    bytes: &[u8],
+    into: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     if depth > DEPTH_MAX {
         return Err(broken("messages nested too deep", of.id));
     }
@@ -120,9 +139,10 @@ fn message(of: &Struct, bytes: &[u8], into: &mut Map<String, Value>, depth: usiz
 /// Says in which field of which message bytes are broken, once.
 fn named(error: ProtobufError, of: &Struct, field: &Field) -> ProtobufError {
     match error {
-        ProtobufError::Wire { message, path } if path.is_empty() => {
-            ProtobufError::Wire { message, path: format!("{}.{}", of.id, field.name) }
-        }
+        ProtobufError::Wire { message, path } if path.is_empty() => ProtobufError::Wire {
+            message,
+            path: format!("{}.{}", of.id, field.name),
+        },
         other => other,
     }
 }
@@ -135,7 +155,9 @@ fn read_field(
     depth: usize,
 ) -> Result<(), ProtobufError> {
     if field.name.is_empty() {
-        let inlined = table().structure(field.kind).ok_or_else(|| broken("inlined field without a type", of.id))?;
+        let inlined = table()
+            .structure(field.kind)
+            .ok_or_else(|| broken("inlined field without a type", of.id))?;
         return message(inlined, payload.bytes("")?, into, depth + 1);
     }
     // A named map is a map on the wire too, a named list is a message around the list.
@@ -146,12 +168,18 @@ fn read_field(
     match kind {
         Type::List(at) => {
             let element = table().element(at);
-            let slot = into.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
-            let Value::Array(items) = slot else { return Ok(()) };
+            let slot = into
+                .entry(field.name)
+                .or_insert_with(|| Value::Array(Vec::new()));
+            let Value::Array(items) = slot else {
+                return Ok(());
+            };
             if let (Payload::Bytes(packed), true) = (payload, is_varint(element)) {
                 let mut reader = Reader::new(packed, "");
                 while let Some(number) = reader.varint_or_end()? {
-                    items.push(value(element, Payload::Varint(number), depth)?.unwrap_or(Value::Null));
+                    items.push(
+                        value(element, Payload::Varint(number), depth)?.unwrap_or(Value::Null),
+                    );
                 }
             } else {
                 items.push(value(element, payload, depth)?.unwrap_or(Value::Null));
@@ -159,7 +187,9 @@ fn read_field(
         }
         Type::Map(at) => {
             let (key, entry) = map_entry(table().element(at), payload.bytes("")?, depth)?;
-            let slot = into.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+            let slot = into
+                .entry(field.name)
+                .or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(entries) = slot {
                 entries.insert(key, entry);
             }
@@ -207,7 +237,9 @@ fn value(kind: Type, payload: Payload<'_>, depth: usize) -> Result<Option<Value>
         // Negative numbers travel as ten bytes; the low half is the number.
         Type::Int32 => wire::signed32(payload.varint("")?).into(),
         Type::Int64 => payload.varint("")?.cast_signed().into(),
-        Type::Float => serde_json::Number::from_f64(payload.float("")?).map_or(Value::Null, Value::Number),
+        Type::Float => {
+            serde_json::Number::from_f64(payload.float("")?).map_or(Value::Null, Value::Number)
+        }
         Type::Bytes => forms::base64(payload.bytes("")?),
         Type::Quantity => forms::quantity(payload.bytes("")?)?,
         Type::IntOrString => forms::int_or_string(payload.bytes("")?)?,
@@ -216,7 +248,9 @@ fn value(kind: Type, payload: Payload<'_>, depth: usize) -> Result<Option<Value>
         Type::Duration => forms::duration(payload.bytes("")?)?,
         Type::Raw | Type::FieldsV1 | Type::Any => return forms::raw(payload.bytes("")?, depth),
         Type::Struct(_) => {
-            let Some(of) = table().structure(kind) else { return Ok(None) };
+            let Some(of) = table().structure(kind) else {
+                return Ok(None);
+            };
             let mut object = Map::new();
             message(of, payload.bytes("")?, &mut object, depth + 1)?;
             Value::Object(object)
@@ -227,7 +261,9 @@ fn value(kind: Type, payload: Payload<'_>, depth: usize) -> Result<Option<Value>
                 let mut reader = Reader::new(payload.bytes("")?, "");
                 while let Some((number, payload)) = reader.next()? {
                     if number == 1 {
-                        items.push(value(table().element(at), payload, depth)?.unwrap_or(Value::Null));
+                        items.push(
+                            value(table().element(at), payload, depth)?.unwrap_or(Value::Null),
+                        );
                     }
                 }
                 Value::Array(items)

@@ -9,14 +9,21 @@ use crate::server::Core;
 use crate::status::Status;
 
 fn quotas(core: &Core, namespace: &str) -> Vec<Value> {
-    let page = core.store.list(&format!("core/resourcequotas/{namespace}/"), None, 0, None);
+    let page = core
+        .store
+        .list(&format!("core/resourcequotas/{namespace}/"), None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries.iter().filter_map(|(_, entry)| serde_json::from_slice(&entry.value).ok()).collect()
+    entries
+        .iter()
+        .filter_map(|(_, entry)| serde_json::from_slice(&entry.value).ok())
+        .collect()
 }
 
 /// Has the namespace any quota?
 pub(crate) fn applies(core: &Core, namespace: &str) -> bool {
-    core.store.count(&format!("core/resourcequotas/{namespace}/")) > 0
+    core.store
+        .count(&format!("core/resourcequotas/{namespace}/"))
+        > 0
 }
 
 /// What a pod takes: `pods`, `requests.cpu` and so on.
@@ -26,14 +33,22 @@ fn usage(pod: &Value) -> Vec<(String, Quantity)> {
     total.insert("count/pods".to_owned(), Quantity::from_whole(1));
     for container in items(pod, &["spec", "containers"]) {
         for side in ["requests", "limits"] {
-            for (name, value) in at(container, &["resources", side]).and_then(Value::as_object).into_iter().flatten() {
-                let Some(quantity) = Quantity::of(value) else { continue };
+            for (name, value) in at(container, &["resources", side])
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
+                let Some(quantity) = Quantity::of(value) else {
+                    continue;
+                };
                 let mut add = |key: String| {
                     let sum = total.get(&key).map_or(quantity, |old| old.plus(quantity));
                     total.insert(key, sum);
                 };
                 add(format!("{side}.{name}"));
-                if side == "requests" && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+                if side == "requests"
+                    && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
+                {
                     add(name.clone());
                 }
             }
@@ -44,7 +59,9 @@ fn usage(pod: &Value) -> Vec<(String, Quantity)> {
 
 /// Pods that still count.
 fn living(core: &Core, namespace: &str) -> Vec<Value> {
-    let page = core.store.list(&format!("core/pods/{namespace}/"), None, 0, None);
+    let page = core
+        .store
+        .list(&format!("core/pods/{namespace}/"), None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
     entries
         .iter()
@@ -57,7 +74,9 @@ fn sum(all: &[Value], key: &str) -> Quantity {
     all.iter()
         .flat_map(usage)
         .filter(|(name, _)| name == key)
-        .fold(Quantity::from_whole(0), |total, (_, quantity)| total.plus(quantity))
+        .fold(Quantity::from_whole(0), |total, (_, quantity)| {
+            total.plus(quantity)
+        })
 }
 
 /// Refuses a pod that no quota of its namespace has room for.
@@ -74,11 +93,17 @@ pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
     };
     for quota in quotas {
         let hard = at(&quota, &["spec", "hard"]).and_then(Value::as_object);
-        let (mut requested, mut used, mut limited, mut missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut requested, mut used, mut limited, mut missing) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (key, limit) in hard.into_iter().flatten() {
-            let Some(bound) = Quantity::of(limit) else { continue };
+            let Some(bound) = Quantity::of(limit) else {
+                continue;
+            };
             let Some((_, more)) = wanted.iter().find(|(name, _)| name == key) else {
-                if key.starts_with("requests.") || key.starts_with("limits.") || matches!(key.as_str(), "cpu" | "memory") {
+                if key.starts_with("requests.")
+                    || key.starts_with("limits.")
+                    || matches!(key.as_str(), "cpu" | "memory")
+                {
                     missing.push(key.clone());
                 }
                 continue;
@@ -92,9 +117,18 @@ pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
         }
         let quota_name = object::name(&quota);
         let why = if !missing.is_empty() {
-            let names: Vec<&str> = items(pod, &["spec", "containers"]).iter().map(|c| text(c, &["name"])).collect();
-            let each: Vec<String> = missing.iter().map(|key| format!("{key} for: {}", names.join(","))).collect();
-            format!("failed quota: {quota_name}: must specify {}", each.join("; "))
+            let names: Vec<&str> = items(pod, &["spec", "containers"])
+                .iter()
+                .map(|c| text(c, &["name"]))
+                .collect();
+            let each: Vec<String> = missing
+                .iter()
+                .map(|key| format!("{key} for: {}", names.join(",")))
+                .collect();
+            format!(
+                "failed quota: {quota_name}: must specify {}",
+                each.join("; ")
+            )
         } else if !requested.is_empty() {
             format!(
                 "exceeded quota: {quota_name}, requested: {}, used: {}, limited: {}",
@@ -113,9 +147,15 @@ pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
 /// The status of a quota as it stands, for a quota that is created or changed.
 pub(crate) fn status(core: &Core, quota: &Value) -> Value {
     let all = living(core, object::namespace(quota));
-    let hard = at(quota, &["spec", "hard"]).cloned().unwrap_or_else(|| json!({}));
-    let used: Map<String, Value> =
-        hard.as_object().into_iter().flatten().map(|(key, _)| (key.clone(), sum(&all, key).shown().into())).collect();
+    let hard = at(quota, &["spec", "hard"])
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    let used: Map<String, Value> = hard
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| (key.clone(), sum(&all, key).shown().into()))
+        .collect();
     json!({"hard": hard, "used": used})
 }
 
@@ -130,13 +170,18 @@ pub(crate) fn recount(core: &Core, namespace: &str) {
             continue;
         }
         let key = format!("core/resourcequotas/{namespace}/{}", object::name(&quota));
-        let revision = text(&quota, &["metadata", "resourceVersion"]).parse().unwrap_or(0);
+        let revision = text(&quota, &["metadata", "resourceVersion"])
+            .parse()
+            .unwrap_or(0);
         let mut quota = quota;
         object::fields(&mut quota).insert("status".to_owned(), fresh);
         let template = object::Template::new(&quota);
         // Another write in between counts by itself; the figure is only shown, the limit is checked against the pods.
-        let _ = core.store.put(&key, kinglet_store::Expect::Revision(revision), kinglet_store::Durability::Trailing, |revision| {
-            template.stamp(revision)
-        });
+        let _ = core.store.put(
+            &key,
+            kinglet_store::Expect::Revision(revision),
+            kinglet_store::Durability::Trailing,
+            |revision| template.stamp(revision),
+        );
     }
 }

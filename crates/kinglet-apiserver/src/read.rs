@@ -17,8 +17,17 @@ const CHUNK: usize = 1000;
 pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Status> {
     let name = &call.place.name;
     fresh_enough(call)?;
-    let entry = call.core.store.get(&call.kind.key(&call.place.namespace, name)).ok_or_else(|| call.not_found(name))?;
-    let presenter = Presenter::new(&call.kind, call.form, &call.query, call.core.options.clock.now())?;
+    let entry = call
+        .core
+        .store
+        .get(&call.kind.key(&call.place.namespace, name))
+        .ok_or_else(|| call.not_found(name))?;
+    let presenter = Presenter::new(
+        &call.kind,
+        call.form,
+        &call.query,
+        call.core.options.clock.now(),
+    )?;
     Ok(json_bytes(200, presenter.one(&entry.value, true)))
 }
 
@@ -26,12 +35,21 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Status> {
 fn fresh_enough(call: &Call<'_>) -> Result<u64, Status> {
     let asked = parse_revision(call.query.get("resourceVersion"))?;
     let current = call.core.store.revision();
-    if asked > current { Err(Status::future_revision(asked, current)) } else { Ok(asked) }
+    if asked > current {
+        Err(Status::future_revision(asked, current))
+    } else {
+        Ok(asked)
+    }
 }
 
 /// Wrong list options.
 pub(crate) fn list_options(cause: &Cause) -> Status {
-    Status::invalid("meta.k8s.io", "ListOptions", "", std::slice::from_ref(cause))
+    Status::invalid(
+        "meta.k8s.io",
+        "ListOptions",
+        "",
+        std::slice::from_ref(cause),
+    )
 }
 
 /// Reads a `resourceVersion`; empty is 0.
@@ -45,8 +63,16 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
 }
 
 pub(crate) fn selector(call: &Call<'_>) -> Result<Selector, Status> {
-    let selector = Selector::parse(&call.kind, call.query.get("labelSelector"), call.query.get("fieldSelector"))?;
-    Ok(if call.place.name.is_empty() { selector } else { selector.with_name(&call.place.name) })
+    let selector = Selector::parse(
+        &call.kind,
+        call.query.get("labelSelector"),
+        call.query.get("fieldSelector"),
+    )?;
+    Ok(if call.place.name.is_empty() {
+        selector
+    } else {
+        selector.with_name(&call.place.name)
+    })
 }
 
 /// Where a list goes on.
@@ -63,13 +89,18 @@ impl Continue {
 
     fn decode(text: &str, prefix: &str) -> Result<Self, Status> {
         let wrong = || Status::bad_request("invalid continue token: continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| wrong())?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|_| wrong())?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         let after = token["start"].as_str().ok_or_else(wrong)?.to_owned();
         if !after.starts_with(prefix) {
             return Err(wrong());
         }
-        Ok(Self { revision: token["rv"].as_u64().ok_or_else(wrong)?, after })
+        Ok(Self {
+            revision: token["rv"].as_u64().ok_or_else(wrong)?,
+            after,
+        })
     }
 }
 
@@ -80,7 +111,11 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
         "" => 0,
         text => match text.parse::<i64>() {
             Ok(number) => usize::try_from(number.max(0)).unwrap_or(usize::MAX),
-            Err(_) => return Err(Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
+            Err(_) => {
+                return Err(Status::bad_request(format!(
+                    "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+                )));
+            }
         },
     };
     let asked = fresh_enough(call)?;
@@ -103,23 +138,40 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
             "Exact" => (Some(asked), None),
             "NotOlderThan" => (None, None),
             other => {
-                let cause = Cause::unsupported("resourceVersionMatch", &other.into(), &["Exact", "NotOlderThan", ""]);
+                let cause = Cause::unsupported(
+                    "resourceVersionMatch",
+                    &other.into(),
+                    &["Exact", "NotOlderThan", ""],
+                );
                 return Err(list_options(&cause));
             }
         },
         _ if asked > 0 => {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         token => {
             let token = Continue::decode(token, &prefix)?;
             // Revision 0: go on at whatever is current, as the answer to an expired token offers.
-            (Some(token.revision).filter(|revision| *revision > 0), Some(token.after))
+            (
+                Some(token.revision).filter(|revision| *revision > 0),
+                Some(token.after),
+            )
         }
     };
     let page = collect(call, &selector, &prefix, limit, at, after)?;
-    let presenter = Presenter::new(&call.kind, call.form, &call.query, call.core.options.clock.now())?;
+    let presenter = Presenter::new(
+        &call.kind,
+        call.form,
+        &call.query,
+        call.core.options.clock.now(),
+    )?;
     let mut metadata = Map::new();
-    metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+    metadata.insert(
+        "resourceVersion".to_owned(),
+        page.revision.to_string().into(),
+    );
     if let Some(next) = page.next {
         metadata.insert("continue".to_owned(), next.into());
         if selector.is_empty() {
@@ -145,13 +197,29 @@ fn collect(
     after: Option<String>,
 ) -> Result<Listed, Status> {
     let store = &call.core.store;
-    if let (Some(name), None, true) = (selector.name(), &at, !call.kind.namespaced || !call.place.namespace.is_empty()) {
+    if let (Some(name), None, true) = (
+        selector.name(),
+        &at,
+        !call.kind.namespaced || !call.place.namespace.is_empty(),
+    ) {
         let revision = store.revision();
         let key = call.kind.key(&call.place.namespace, name);
-        let found = store.get(&key).filter(|entry| selector.matches(&key[call.kind.prefix.len()..], &entry.value));
-        return Ok(Listed { objects: found.map(|e| e.value).into_iter().collect(), revision, remaining: 0, next: None });
+        let found = store
+            .get(&key)
+            .filter(|entry| selector.matches(&key[call.kind.prefix.len()..], &entry.value));
+        return Ok(Listed {
+            objects: found.map(|e| e.value).into_iter().collect(),
+            revision,
+            remaining: 0,
+            next: None,
+        });
     }
-    let mut listed = Listed { objects: Vec::new(), revision: 0, remaining: 0, next: None };
+    let mut listed = Listed {
+        objects: Vec::new(),
+        revision: 0,
+        remaining: 0,
+        next: None,
+    };
     let (mut at, mut after) = (at, after);
     loop {
         let ask = match limit {
@@ -159,13 +227,16 @@ fn collect(
             limit if selector.is_empty() => limit,
             _ => CHUNK,
         };
-        let page = store.list(prefix, after.as_deref(), ask, at).map_err(|_| expired(after.as_deref()))?;
+        let page = store
+            .list(prefix, after.as_deref(), ask, at)
+            .map_err(|_| expired(after.as_deref()))?;
         listed.revision = page.revision;
         at = Some(page.revision);
         let (count, mut last) = (page.entries.len(), 0);
         for (index, (key, entry)) in page.entries.iter().enumerate() {
             last = index;
-            if selector.is_empty() || selector.matches(&key[call.kind.prefix.len()..], &entry.value) {
+            if selector.is_empty() || selector.matches(&key[call.kind.prefix.len()..], &entry.value)
+            {
                 listed.objects.push(entry.value.clone());
                 if limit > 0 && listed.objects.len() == limit {
                     break;
@@ -180,7 +251,13 @@ fn collect(
         let key = page.entries[last].0.to_string();
         if full {
             listed.remaining = left;
-            listed.next = Some(Continue { revision: page.revision, after: key }.encode());
+            listed.next = Some(
+                Continue {
+                    revision: page.revision,
+                    after: key,
+                }
+                .encode(),
+            );
             return Ok(listed);
         }
         after = Some(key);
@@ -198,7 +275,13 @@ fn expired(after: Option<&str>) -> Status {
                  the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the \
                  first chunk was returned and now may show up in the list.",
             );
-            status.next = Some(Continue { revision: 0, after: after.to_owned() }.encode());
+            status.next = Some(
+                Continue {
+                    revision: 0,
+                    after: after.to_owned(),
+                }
+                .encode(),
+            );
             status
         }
     }

@@ -33,9 +33,13 @@ pub(crate) struct Wish {
 pub(crate) fn wish(call: &mut Call<'_>) -> Result<Wish, Status> {
     let mut options = Value::Null;
     if !call.body.is_empty() {
-        let protobuf = call.content_type.starts_with("application/vnd.kubernetes.protobuf");
+        let protobuf = call
+            .content_type
+            .starts_with("application/vnd.kubernetes.protobuf");
         options = if protobuf {
-            crate::protobuf::decode(&call.body).map_err(|error| Status::bad_request(format!("decoding the delete options: {error}")))?
+            crate::protobuf::decode(&call.body).map_err(|error| {
+                Status::bad_request(format!("decoding the delete options: {error}"))
+            })?
         } else {
             decode::parse(&call.body, decode::Strictness::Ignore)?.0
         };
@@ -45,26 +49,51 @@ pub(crate) fn wish(call: &mut Call<'_>) -> Result<Wish, Status> {
         "" => query.get("propagationPolicy"),
         policy => policy,
     };
-    let orphan = options.get("orphanDependents").and_then(Value::as_bool).or_else(|| {
-        query.has("orphanDependents").then(|| query.flag("orphanDependents"))
-    });
+    let orphan = options
+        .get("orphanDependents")
+        .and_then(Value::as_bool)
+        .or_else(|| {
+            query
+                .has("orphanDependents")
+                .then(|| query.flag("orphanDependents"))
+        });
     let propagation = match (propagation, orphan) {
         ("", None) => None,
         ("", Some(orphan)) => Some(if orphan { "Orphan" } else { "Background" }.to_owned()),
         ("Orphan" | "Background" | "Foreground", None) => Some(propagation.to_owned()),
         ("Orphan" | "Background" | "Foreground", Some(_)) => {
             let value = Value::from(propagation);
-            let cause = Cause::invalid("propagationPolicy", &value, "orphanDependents and deletionPropagation cannot be both set");
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
+            let cause = Cause::invalid(
+                "propagationPolicy",
+                &value,
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
+            return Err(Status::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
         }
         (other, _) => {
-            let cause = Cause::unsupported("propagationPolicy", &other.into(), &["Foreground", "Background", "Orphan", "nil"]);
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
+            let cause = Cause::unsupported(
+                "propagationPolicy",
+                &other.into(),
+                &["Foreground", "Background", "Orphan", "nil"],
+            );
+            return Err(Status::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
         }
     };
-    let some = |path: &[&str]| Some(text(&options, path).to_owned()).filter(|value| !value.is_empty());
+    let some =
+        |path: &[&str]| Some(text(&options, path).to_owned()).filter(|value| !value.is_empty());
     Ok(Wish {
-        grace_seconds: number(&options, &["gracePeriodSeconds"]).or_else(|| query.number("gracePeriodSeconds")),
+        grace_seconds: number(&options, &["gracePeriodSeconds"])
+            .or_else(|| query.number("gracePeriodSeconds")),
         propagation,
         uid: some(&["preconditions", "uid"]),
         revision: some(&["preconditions", "resourceVersion"]),
@@ -81,7 +110,15 @@ pub(crate) async fn delete(call: &mut Call<'_>) -> Result<Answer, Status> {
             if call.kind.builtin.is_some_and(Builtin::returns_deleted) {
                 return Ok(json(200, &object));
             }
-            Ok(json(200, &deleted(&call.kind.group, &call.kind.plural, &name, object::uid(&object))))
+            Ok(json(
+                200,
+                &deleted(
+                    &call.kind.group,
+                    &call.kind.plural,
+                    &name,
+                    object::uid(&object),
+                ),
+            ))
         }
         Outcome::Waits(now) => Ok(json_bytes(200, present::convert(&call.kind, &now))),
     }
@@ -94,7 +131,11 @@ pub(crate) async fn delete_collection(call: &mut Call<'_>) -> Result<Answer, Sta
     let wish = wish(call)?;
     let selector = read::selector(call)?;
     let prefix = call.kind.range(&call.place.namespace);
-    let page = call.core.store.list(&prefix, None, 0, None).map_err(Status::internal)?;
+    let page = call
+        .core
+        .store
+        .list(&prefix, None, 0, None)
+        .map_err(Status::internal)?;
     let mut removed = Vec::new();
     let place = call.place.clone();
     for (key, entry) in page.entries {
@@ -115,8 +156,18 @@ pub(crate) async fn delete_collection(call: &mut Call<'_>) -> Result<Answer, Sta
         }
     }
     call.place = place;
-    let presenter = Presenter::new(&call.kind, crate::accept::Form::Plain, &call.query, call.core.options.clock.now())?;
-    let metadata = [("resourceVersion".to_owned(), call.core.store.revision().to_string().into())].into_iter().collect();
+    let presenter = Presenter::new(
+        &call.kind,
+        crate::accept::Form::Plain,
+        &call.query,
+        call.core.options.clock.now(),
+    )?;
+    let metadata = [(
+        "resourceVersion".to_owned(),
+        call.core.store.revision().to_string().into(),
+    )]
+    .into_iter()
+    .collect();
     Ok(json_bytes(200, presenter.list(&removed, &metadata)))
 }
 
@@ -128,15 +179,29 @@ pub(crate) enum Outcome {
 }
 
 /// Deletes one object, again if another write comes in between.
-pub(crate) async fn delete_one(call: &mut Call<'_>, name: &str, wish: &Wish) -> Result<Outcome, Status> {
+pub(crate) async fn delete_one(
+    call: &mut Call<'_>,
+    name: &str,
+    wish: &Wish,
+) -> Result<Outcome, Status> {
     let key = call.kind.key(&call.place.namespace, name);
     let mut tries = 0;
     loop {
         tries += 1;
-        let entry = call.core.store.get(&key).ok_or_else(|| call.not_found(name))?;
+        let entry = call
+            .core
+            .store
+            .get(&key)
+            .ok_or_else(|| call.not_found(name))?;
         match attempt(call, name, &entry, wish).await {
-            Err(status) if status.reason == "Conflict" && wish.revision.is_none() && tries < TRIES => {
-                let raced = call.core.store.get(&key).is_none_or(|now| now.modified != entry.modified);
+            Err(status)
+                if status.reason == "Conflict" && wish.revision.is_none() && tries < TRIES =>
+            {
+                let raced = call
+                    .core
+                    .store
+                    .get(&key)
+                    .is_none_or(|now| now.modified != entry.modified);
                 if !raced {
                     return Err(status);
                 }
@@ -146,13 +211,21 @@ pub(crate) async fn delete_one(call: &mut Call<'_>, name: &str, wish: &Wish) -> 
     }
 }
 
-async fn attempt(call: &mut Call<'_>, name: &str, entry: &Entry, wish: &Wish) -> Result<Outcome, Status> {
+async fn attempt(
+    call: &mut Call<'_>,
+    name: &str,
+    entry: &Entry,
+    wish: &Wish,
+) -> Result<Outcome, Status> {
     let old = present::object(&call.kind, &entry.value);
     let (group, plural) = (call.kind.group.clone(), call.kind.plural.clone());
     if let Some(uid) = &wish.uid
         && uid != object::uid(&old)
     {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(&old));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object::uid(&old)
+        );
         return Err(Status::conflict(&group, &plural, name, &why));
     }
     if let Some(revision) = &wish.revision
@@ -164,8 +237,14 @@ async fn attempt(call: &mut Call<'_>, name: &str, entry: &Entry, wish: &Wish) ->
         );
         return Err(Status::conflict(&group, &plural, name, &why));
     }
-    if call.kind.is(Builtin::Namespace) && matches!(name, "default" | "kube-system" | "kube-public") {
-        return Err(Status::forbidden(&group, &plural, name, "this namespace may not be deleted"));
+    if call.kind.is(Builtin::Namespace) && matches!(name, "default" | "kube-system" | "kube-public")
+    {
+        return Err(Status::forbidden(
+            &group,
+            &plural,
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     write::admit(call, Operation::Delete, &mut Value::Null, Some(&old), true)?;
     write::admit(call, Operation::Delete, &mut Value::Null, Some(&old), false)?;
@@ -187,12 +266,23 @@ async fn attempt(call: &mut Call<'_>, name: &str, entry: &Entry, wish: &Wish) ->
     let durability = write::durability(call, &new, Some(&old));
     present::to_stored(&call.kind, &mut new);
     let template = Template::new(&new);
-    let put = call.core.store.put(&call.kind.key(&call.place.namespace, name), Expect::Revision(entry.modified), durability, |revision| {
-        template.stamp(revision)
-    });
+    let put = call.core.store.put(
+        &call.kind.key(&call.place.namespace, name),
+        Expect::Revision(entry.modified),
+        durability,
+        |revision| template.stamp(revision),
+    );
     let stored = match put {
-        Ok(write) => write.settled().await.map_err(|error| write::refused(call, name, &error))?.1,
-        Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => return Err(Status::modified(&group, &plural, name)),
+        Ok(write) => {
+            write
+                .settled()
+                .await
+                .map_err(|error| write::refused(call, name, &error))?
+                .1
+        }
+        Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => {
+            return Err(Status::modified(&group, &plural, name));
+        }
         Err(error) => return Err(write::refused(call, name, &error)),
     };
     write::after(call, Some(&old), Some(&new));
@@ -213,7 +303,8 @@ fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
     } else {
         metadata.insert("finalizers".to_owned(), json!(finalizers));
     }
-    let holds = call.kind.is(Builtin::Namespace) && !object::items(old, &["spec", "finalizers"]).is_empty();
+    let holds =
+        call.kind.is(Builtin::Namespace) && !object::items(old, &["spec", "finalizers"]).is_empty();
     if finalizers.is_empty() && grace == 0 && !holds {
         return false;
     }
@@ -222,17 +313,26 @@ fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
         return true;
     }
     let metadata = meta(new);
-    if !deleting && let Some(generation) = number(old, &["metadata", "generation"]).filter(|generation| *generation > 0) {
+    if !deleting
+        && let Some(generation) =
+            number(old, &["metadata", "generation"]).filter(|generation| *generation > 0)
+    {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
     let now = call.core.options.clock.now();
-    let end = now.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(now);
-    metadata.insert("deletionTimestamp".to_owned(), end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
+    let end = now
+        .checked_add(jiff::SignedDuration::from_secs(grace))
+        .unwrap_or(now);
+    metadata.insert(
+        "deletionTimestamp".to_owned(),
+        end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
+    );
     if !call.kind.is(Builtin::Namespace) {
         metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
     }
     if call.kind.is(Builtin::Namespace) {
-        object::child(object::fields(new), "status").insert("phase".to_owned(), "Terminating".into());
+        object::child(object::fields(new), "status")
+            .insert("phase".to_owned(), "Terminating".into());
     }
     if call.kind.is(Builtin::CustomResourceDefinition) {
         crd::mark_terminating(new, &call.core.now());
@@ -245,10 +345,15 @@ fn grace(call: &Call<'_>, old: &Value, wish: &Wish) -> i64 {
     if !call.kind.is(Builtin::Pod) {
         return 0;
     }
-    if text(old, &["spec", "nodeName"]).is_empty() || matches!(text(old, &["status", "phase"]), "Succeeded" | "Failed") {
+    if text(old, &["spec", "nodeName"]).is_empty()
+        || matches!(text(old, &["status", "phase"]), "Succeeded" | "Failed")
+    {
         return 0;
     }
-    let grace = wish.grace_seconds.or_else(|| number(old, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(30);
+    let grace = wish
+        .grace_seconds
+        .or_else(|| number(old, &["spec", "terminationGracePeriodSeconds"]))
+        .unwrap_or(30);
     // A negative period of old means "at once, but in good order".
     if grace < 0 { 1 } else { grace }
 }
@@ -256,13 +361,16 @@ fn grace(call: &Call<'_>, old: &Value, wish: &Wish) -> i64 {
 /// The finalizers after a wish for propagation.
 fn finalizers(old: &Value, wish: &Wish) -> Vec<String> {
     let mut finalizers = object::finalizers(old);
-    let Some(policy) = wish.propagation.as_deref() else { return finalizers };
+    let Some(policy) = wish.propagation.as_deref() else {
+        return finalizers;
+    };
     let wanted = match policy {
         "Orphan" => Some(ORPHAN),
         "Foreground" => Some(FOREGROUND),
         _ => None,
     };
-    finalizers.retain(|name| (name != ORPHAN && name != FOREGROUND) || Some(name.as_str()) == wanted);
+    finalizers
+        .retain(|name| (name != ORPHAN && name != FOREGROUND) || Some(name.as_str()) == wanted);
     if let Some(wanted) = wanted
         && !finalizers.iter().any(|name| name == wanted)
     {
@@ -282,9 +390,20 @@ pub(crate) async fn erase(call: &Call<'_>, entry: &Entry, last: &Value) -> Resul
     present::to_stored(&call.kind, &mut stored);
     let template = Template::new(&stored);
     let key = call.kind.key(&call.place.namespace, name);
-    let removed = call.core.store.delete(&key, Expect::Revision(entry.modified), durability, |revision| template.stamp(revision));
+    let removed = call.core.store.delete(
+        &key,
+        Expect::Revision(entry.modified),
+        durability,
+        |revision| template.stamp(revision),
+    );
     let bytes = match removed {
-        Ok(write) => write.settled().await.map_err(|error| write::refused(call, name, &error))?.1,
+        Ok(write) => {
+            write
+                .settled()
+                .await
+                .map_err(|error| write::refused(call, name, &error))?
+                .1
+        }
         Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => {
             return Err(Status::modified(&call.kind.group, &call.kind.plural, name));
         }

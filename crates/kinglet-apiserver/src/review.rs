@@ -18,9 +18,15 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
     let status = match call.kind.builtin {
         Some(Builtin::TokenReview) => token(call, text(&object, &["spec", "token"])),
         Some(Builtin::SelfSubjectReview) => json!({"userInfo": user(call.who)}),
-        Some(Builtin::SelfSubjectRulesReview) => rights::rules(call.core, call.who, text(&object, &["spec", "namespace"])),
+        Some(Builtin::SelfSubjectRulesReview) => {
+            rights::rules(call.core, call.who, text(&object, &["spec", "namespace"]))
+        }
         Some(Builtin::SubjectAccessReview) => {
-            let groups = object::items(&object, &["spec", "groups"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let groups = object::items(&object, &["spec", "groups"])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             let mut subject = Identity::remote(text(&object, &["spec", "user"]), Vec::new());
             subject.groups = groups;
             access(call, &subject, &object)
@@ -42,7 +48,9 @@ fn user(who: &Identity) -> Value {
 
 fn token(call: &Call<'_>, token: &str) -> Value {
     match tokens::authenticate(call.core, token) {
-        Some(who) => json!({"authenticated": true, "user": user(&who), "audiences": [tokens::AUDIENCE]}),
+        Some(who) => {
+            json!({"authenticated": true, "user": user(&who), "audiences": [tokens::AUDIENCE]})
+        }
         None => json!({"user": {}, "error": "invalid bearer token"}),
     }
 }
@@ -63,7 +71,12 @@ fn access(call: &Call<'_>, subject: &Identity, object: &Value) -> Value {
         rights::allows(call.core, subject, text(attributes, &["verb"]), &place)
     } else {
         let path = &object["spec"]["nonResourceAttributes"];
-        rights::allows_path(call.core, subject, text(path, &["path"]), text(path, &["verb"]))
+        rights::allows_path(
+            call.core,
+            subject,
+            text(path, &["path"]),
+            text(path, &["verb"]),
+        )
     };
     json!({"allowed": allowed})
 }

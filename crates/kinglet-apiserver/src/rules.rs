@@ -25,7 +25,9 @@ pub(crate) fn shape(call: &mut Call<'_>, object: &mut Value) -> Result<(), Statu
         if !call.in_process() {
             let (group, version, name) = (&kind.group, &kind.version, &kind.kind);
             schema::check_types_builtin(group, version, name, object).map_err(|error| {
-                Status::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {error}"))
+                Status::bad_request(format!(
+                    "{name} in version \"{version}\" cannot be handled as a {name}: {error}"
+                ))
             })?;
             let unknown = schema::prune_builtin(group, version, name, object);
             decode::settle(call, unknown)?;
@@ -40,7 +42,12 @@ pub(crate) fn shape(call: &mut Call<'_>, object: &mut Value) -> Result<(), Statu
 }
 
 /// What is wrong with an object's own fields.
-pub(crate) fn validate(call: &Call<'_>, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+pub(crate) fn validate(
+    call: &Call<'_>,
+    object: &Value,
+    old: Option<&Value>,
+    causes: &mut Vec<Cause>,
+) {
     let Some(builtin) = call.kind.builtin else {
         if let Some(schema) = &call.kind.schema {
             causes.extend(schema.validate(object, old));
@@ -61,14 +68,21 @@ pub(crate) fn validate(call: &Call<'_>, object: &Value, old: Option<&Value>, cau
         Builtin::Event => event(object, causes),
         Builtin::CustomResourceDefinition => crate::crd::validate(object, old, causes),
         Builtin::ResourceQuota => {
-            for (key, value) in at(object, &["spec", "hard"]).and_then(Value::as_object).into_iter().flatten() {
+            for (key, value) in at(object, &["spec", "hard"])
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
                 quantity(value, &format!("spec.hard[{key}]"), causes);
             }
         }
         Builtin::Role | Builtin::ClusterRole => {
             for (index, rule) in items(object, &["rules"]).iter().enumerate() {
                 if items(rule, &["verbs"]).is_empty() {
-                    causes.push(Cause::required(format!("rules[{index}].verbs"), "verbs must contain at least one value"));
+                    causes.push(Cause::required(
+                        format!("rules[{index}].verbs"),
+                        "verbs must contain at least one value",
+                    ));
                 }
             }
         }
@@ -79,7 +93,11 @@ pub(crate) fn validate(call: &Call<'_>, object: &Value, old: Option<&Value>, cau
             if let Some(old) = old
                 && object["roleRef"] != old["roleRef"]
             {
-                causes.push(Cause::invalid("roleRef", &object["roleRef"], "cannot change roleRef"));
+                causes.push(Cause::invalid(
+                    "roleRef",
+                    &object["roleRef"],
+                    "cannot change roleRef",
+                ));
             }
         }
         _ => {}
@@ -104,7 +122,11 @@ pub(crate) fn quantity(value: &Value, path: &str, causes: &mut Vec<Cause>) {
 fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let spec = &object["spec"];
     if let Some(replicas) = number(spec, &["replicas"]).filter(|replicas| *replicas < 0) {
-        causes.push(Cause::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0"));
+        causes.push(Cause::invalid(
+            "spec.replicas",
+            &replicas.into(),
+            "must be greater than or equal to 0",
+        ));
     }
     let selector = &spec["selector"];
     if blank(Some(selector)) {
@@ -115,11 +137,18 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
             "`selector` does not match template `labels`",
         ));
     } else {
-        names::check_labels(selector.get("matchLabels"), "spec.selector.matchLabels", causes);
+        names::check_labels(
+            selector.get("matchLabels"),
+            "spec.selector.matchLabels",
+            causes,
+        );
         if !object::matches_labels(selector, &spec["template"]) {
             causes.push(Cause::invalid(
                 "spec.template.metadata.labels",
-                &spec["template"]["metadata"].get("labels").cloned().unwrap_or(Value::Null),
+                &spec["template"]["metadata"]
+                    .get("labels")
+                    .cloned()
+                    .unwrap_or(Value::Null),
                 "`selector` does not match template `labels`",
             ));
         }
@@ -127,18 +156,38 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if let Some(old) = old
         && old["spec"]["selector"] != *selector
     {
-        causes.push(Cause::invalid("spec.selector", selector, "field is immutable"));
+        causes.push(Cause::invalid(
+            "spec.selector",
+            selector,
+            "field is immutable",
+        ));
     }
-    names::check_labels(spec["template"]["metadata"].get("labels"), "spec.template.metadata.labels", causes);
-    names::check_annotations(spec["template"]["metadata"].get("annotations"), "spec.template.metadata.annotations", causes);
+    names::check_labels(
+        spec["template"]["metadata"].get("labels"),
+        "spec.template.metadata.labels",
+        causes,
+    );
+    names::check_annotations(
+        spec["template"]["metadata"].get("annotations"),
+        "spec.template.metadata.annotations",
+        causes,
+    );
     pod::spec(&spec["template"]["spec"], "spec.template.spec", causes);
     let policy = text(spec, &["template", "spec", "restartPolicy"]);
     if policy != "Always" {
-        causes.push(Cause::unsupported("spec.template.spec.restartPolicy", &policy.into(), &["Always"]));
+        causes.push(Cause::unsupported(
+            "spec.template.spec.restartPolicy",
+            &policy.into(),
+            &["Always"],
+        ));
     }
     let strategy = text(spec, &["strategy", "type"]);
     if !matches!(strategy, "" | "RollingUpdate" | "Recreate") {
-        causes.push(Cause::unsupported("spec.strategy.type", &strategy.into(), &["Recreate", "RollingUpdate"]));
+        causes.push(Cause::unsupported(
+            "spec.strategy.type",
+            &strategy.into(),
+            &["Recreate", "RollingUpdate"],
+        ));
     }
     if strategy == "Recreate" && !blank(at(spec, &["strategy", "rollingUpdate"])) {
         causes.push(Cause::forbidden(
@@ -180,12 +229,20 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         port_number(port.get("port"), &format!("{path}.port"), causes);
         let protocol = text(port, &["protocol"]);
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            causes.push(Cause::unsupported(format!("{path}.protocol"), &protocol.into(), &["SCTP", "TCP", "UDP"]));
+            causes.push(Cause::unsupported(
+                format!("{path}.protocol"),
+                &protocol.into(),
+                &["SCTP", "TCP", "UDP"],
+            ));
         }
         match port.get("targetPort") {
             Some(Value::String(name)) => {
                 if let Some(wrong) = pod::port_name(name) {
-                    causes.push(Cause::invalid(format!("{path}.targetPort"), &name.as_str().into(), &wrong));
+                    causes.push(Cause::invalid(
+                        format!("{path}.targetPort"),
+                        &name.as_str().into(),
+                        &wrong,
+                    ));
                 }
             }
             target => port_number(target, &format!("{path}.targetPort"), causes),
@@ -196,13 +253,31 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         }
     }
     names::check_labels(spec.get("selector"), "spec.selector", causes);
-    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        causes.push(Cause::unsupported("spec.type", &kind.into(), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]));
+    if !matches!(
+        kind,
+        "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName"
+    ) {
+        causes.push(Cause::unsupported(
+            "spec.type",
+            &kind.into(),
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        ));
     }
     if let Some(old) = old {
-        let (now, before) = (text(spec, &["clusterIP"]), text(&old["spec"], &["clusterIP"]));
-        if !before.is_empty() && text(&old["spec"], &["type"]) != "ExternalName" && kind != "ExternalName" && now != before {
-            causes.push(Cause::invalid("spec.clusterIPs[0]", &at(spec, &["clusterIPs"]).cloned().unwrap_or_default(), "may not change once set"));
+        let (now, before) = (
+            text(spec, &["clusterIP"]),
+            text(&old["spec"], &["clusterIP"]),
+        );
+        if !before.is_empty()
+            && text(&old["spec"], &["type"]) != "ExternalName"
+            && kind != "ExternalName"
+            && now != before
+        {
+            causes.push(Cause::invalid(
+                "spec.clusterIPs[0]",
+                &at(spec, &["clusterIPs"]).cloned().unwrap_or_default(),
+                "may not change once set",
+            ));
         }
     }
 }
@@ -210,25 +285,41 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 pub(crate) fn port_number(value: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
     let number = value.and_then(Value::as_i64).unwrap_or(0);
     if !(1..=65_535).contains(&number) {
-        causes.push(Cause::invalid(path, &number.into(), "must be between 1 and 65535, inclusive"));
+        causes.push(Cause::invalid(
+            path,
+            &number.into(),
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
 fn config_key(key: &str) -> Option<&'static str> {
-    let good = !key.is_empty() && key.len() <= 253 && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let good = !key.is_empty()
+        && key.len() <= 253
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     (!good || key == "." || key == ".." || key.starts_with("..")).then_some(
         "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
     )
 }
 
 fn immutable(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-    let Some(old) = old.filter(|old| old["immutable"] == true) else { return };
+    let Some(old) = old.filter(|old| old["immutable"] == true) else {
+        return;
+    };
     if object["immutable"] != true {
-        causes.push(Cause::forbidden("immutable", "field is immutable when `immutable` is set"));
+        causes.push(Cause::forbidden(
+            "immutable",
+            "field is immutable when `immutable` is set",
+        ));
     }
     for field in ["data", "binaryData"] {
         if object.get(field) != old.get(field) {
-            causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+            causes.push(Cause::forbidden(
+                field,
+                "field is immutable when `immutable` is set",
+            ));
         }
     }
 }
@@ -236,9 +327,18 @@ fn immutable(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 fn config_map(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let mut total = 0;
     for field in ["data", "binaryData"] {
-        for (key, value) in object.get(field).and_then(Value::as_object).into_iter().flatten() {
+        for (key, value) in object
+            .get(field)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             if let Some(wrong) = config_key(key) {
-                causes.push(Cause::invalid(format!("{field}[{key}]"), &key.as_str().into(), wrong));
+                causes.push(Cause::invalid(
+                    format!("{field}[{key}]"),
+                    &key.as_str().into(),
+                    wrong,
+                ));
             }
             total += value.as_str().map_or(0, str::len);
         }
@@ -249,21 +349,38 @@ fn config_map(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 
 fn too_long(total: usize, causes: &mut Vec<Cause>) {
     if total > DATA_BYTES_MAX {
-        causes.push(Cause { field: String::new(), reason: "FieldValueTooLong", message: format!("Too long: may not be more than {DATA_BYTES_MAX} bytes") });
+        causes.push(Cause {
+            field: String::new(),
+            reason: "FieldValueTooLong",
+            message: format!("Too long: may not be more than {DATA_BYTES_MAX} bytes"),
+        });
     }
 }
 
 fn secret(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     use base64::Engine as _;
     let mut total = 0;
-    for (key, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in object
+        .get("data")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         if let Some(wrong) = config_key(key) {
-            causes.push(Cause::invalid(format!("data[{key}]"), &key.as_str().into(), wrong));
+            causes.push(Cause::invalid(
+                format!("data[{key}]"),
+                &key.as_str().into(),
+                wrong,
+            ));
         }
         let text = value.as_str().unwrap_or("");
         match base64::engine::general_purpose::STANDARD.decode(text) {
             Ok(bytes) => total += bytes.len(),
-            Err(_) => causes.push(Cause::invalid(format!("data[{key}]"), &"<secret contents redacted>".into(), "illegal base64 data")),
+            Err(_) => causes.push(Cause::invalid(
+                format!("data[{key}]"),
+                &"<secret contents redacted>".into(),
+                "illegal base64 data",
+            )),
         }
     }
     too_long(total, causes);
@@ -282,23 +399,40 @@ fn secret(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if let Some(old) = old
         && object["type"] != old["type"]
     {
-        causes.push(Cause::invalid("type", &object["type"], "field is immutable"));
+        causes.push(Cause::invalid(
+            "type",
+            &object["type"],
+            "field is immutable",
+        ));
     }
     immutable(object, old, causes);
 }
 
 fn ip(value: &Value, path: String, causes: &mut Vec<Cause>) {
-    if value.as_str().is_none_or(|text| text.parse::<std::net::IpAddr>().is_err()) {
-        causes.push(Cause::invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+    if value
+        .as_str()
+        .is_none_or(|text| text.parse::<std::net::IpAddr>().is_err())
+    {
+        causes.push(Cause::invalid(
+            path,
+            value,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
 }
 
 fn endpoints(object: &Value, causes: &mut Vec<Cause>) {
     for (index, subset) in items(object, &["subsets"]).iter().enumerate() {
         let path = format!("subsets[{index}]");
-        let (ready, not_ready) = (items(subset, &["addresses"]), items(subset, &["notReadyAddresses"]));
+        let (ready, not_ready) = (
+            items(subset, &["addresses"]),
+            items(subset, &["notReadyAddresses"]),
+        );
         if ready.is_empty() && not_ready.is_empty() {
-            causes.push(Cause::required(path.clone(), "must specify `addresses` or `notReadyAddresses`"));
+            causes.push(Cause::required(
+                path.clone(),
+                "must specify `addresses` or `notReadyAddresses`",
+            ));
         }
         for (list, name) in [(ready, "addresses"), (not_ready, "notReadyAddresses")] {
             for (at, address) in list.iter().enumerate() {
@@ -310,7 +444,11 @@ fn endpoints(object: &Value, causes: &mut Vec<Cause>) {
             if ports.len() > 1 && text(port, &["name"]).is_empty() {
                 causes.push(Cause::required(format!("{path}.ports[{at}].name"), ""));
             }
-            port_number(port.get("port"), &format!("{path}.ports[{at}].port"), causes);
+            port_number(
+                port.get("port"),
+                &format!("{path}.ports[{at}].port"),
+                causes,
+            );
         }
     }
 }
@@ -320,31 +458,57 @@ fn endpoint_slice(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) 
     match family {
         "" => causes.push(Cause::required("addressType", "")),
         "IPv4" | "IPv6" | "FQDN" => {}
-        other => causes.push(Cause::unsupported("addressType", &other.into(), &["FQDN", "IPv4", "IPv6"])),
+        other => causes.push(Cause::unsupported(
+            "addressType",
+            &other.into(),
+            &["FQDN", "IPv4", "IPv6"],
+        )),
     }
     for (index, endpoint) in items(object, &["endpoints"]).iter().enumerate() {
         let addresses = items(endpoint, &["addresses"]);
         if addresses.is_empty() {
-            causes.push(Cause::required(format!("endpoints[{index}].addresses"), "must contain at least 1 address"));
+            causes.push(Cause::required(
+                format!("endpoints[{index}].addresses"),
+                "must contain at least 1 address",
+            ));
         }
         if family != "FQDN" {
             for (at, address) in addresses.iter().enumerate() {
-                ip(address, format!("endpoints[{index}].addresses[{at}]"), causes);
+                ip(
+                    address,
+                    format!("endpoints[{index}].addresses[{at}]"),
+                    causes,
+                );
             }
         }
     }
     if let Some(old) = old
         && object["addressType"] != old["addressType"]
     {
-        causes.push(Cause::invalid("addressType", &object["addressType"], "field is immutable"));
+        causes.push(Cause::invalid(
+            "addressType",
+            &object["addressType"],
+            "field is immutable",
+        ));
     }
 }
 
 fn event(object: &Value, causes: &mut Vec<Cause>) {
-    let (own, about) = (object::namespace(object), text(object, &["involvedObject", "namespace"]));
-    let about = if object.get("involvedObject").is_some() { about } else { text(object, &["regarding", "namespace"]) };
+    let (own, about) = (
+        object::namespace(object),
+        text(object, &["involvedObject", "namespace"]),
+    );
+    let about = if object.get("involvedObject").is_some() {
+        about
+    } else {
+        text(object, &["regarding", "namespace"])
+    };
     // Events about cluster-wide objects lie in `default`.
     if about != own && !(about.is_empty() && matches!(own, "default" | "kube-system")) {
-        causes.push(Cause::invalid("involvedObject.namespace", &about.into(), "does not match event.namespace"));
+        causes.push(Cause::invalid(
+            "involvedObject.namespace",
+            &about.into(),
+            "does not match event.namespace",
+        ));
     }
 }

@@ -16,8 +16,8 @@ mod validate;
 use serde_json::Value;
 
 pub use crate::status::Cause as FieldError;
-pub use builtin::{check_metadata, check_types_builtin, prune_builtin, unknown_fields_builtin};
 pub(crate) use builtin::unknown_fields_of;
+pub use builtin::{check_metadata, check_types_builtin, prune_builtin, unknown_fields_builtin};
 pub(crate) use node::Node;
 pub use rules::rules_not_enforced;
 
@@ -32,7 +32,10 @@ impl Schema {
     /// Compiles an `openAPIV3Schema`; the error names what is wrong with it.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         let root = Node::compile(schema, "openAPIV3Schema", 0)?;
-        Ok(Self { root, rules: rules::Rules::compile(schema) })
+        Ok(Self {
+            root,
+            rules: rules::Rules::compile(schema),
+        })
     }
 
     pub(crate) fn root(&self) -> &Node {
@@ -47,14 +50,31 @@ impl Schema {
     /// Removes what the schema does not know; answers `unknown field "spec.foo"` for each.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut found = Vec::new();
-        prune::walk(&self.root, object, true, true, &mut String::new(), &mut found);
-        found.into_iter().map(|path| format!("unknown field \"{path}\"")).collect()
+        prune::walk(
+            &self.root,
+            object,
+            true,
+            true,
+            &mut String::new(),
+            &mut found,
+        );
+        found
+            .into_iter()
+            .map(|path| format!("unknown field \"{path}\""))
+            .collect()
     }
 
     /// Paths of what the schema does not know.
     pub(crate) fn unknown_fields(&self, object: &Value) -> Vec<String> {
         let mut found = Vec::new();
-        prune::walk(&self.root, &mut object.clone(), true, true, &mut String::new(), &mut found);
+        prune::walk(
+            &self.root,
+            &mut object.clone(),
+            true,
+            true,
+            &mut String::new(),
+            &mut found,
+        );
         found
     }
 

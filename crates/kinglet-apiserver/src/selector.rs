@@ -62,11 +62,16 @@ impl Selector {
         let fields = parse_fields(fields).map_err(Status::bad_request)?;
         for term in &fields {
             if !is_selectable(kind, &term.field) {
-                return Err(Status::bad_request(if kind.builtin.is_some() && !generic_message(kind) {
-                    format!("\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", term.field)
-                } else {
-                    format!("field label not supported: {}", term.field)
-                }));
+                return Err(Status::bad_request(
+                    if kind.builtin.is_some() && !generic_message(kind) {
+                        format!(
+                            "\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                            term.field
+                        )
+                    } else {
+                        format!("field label not supported: {}", term.field)
+                    },
+                ));
             }
         }
         Ok(Self { labels, fields })
@@ -79,12 +84,19 @@ impl Selector {
 
     /// The one name it can match, if it names one.
     pub(crate) fn name(&self) -> Option<&str> {
-        self.fields.iter().find(|term| term.field == "metadata.name" && term.equal).map(|term| term.value.as_str())
+        self.fields
+            .iter()
+            .find(|term| term.field == "metadata.name" && term.equal)
+            .map(|term| term.value.as_str())
     }
 
     /// Restricts to one name.
     pub(crate) fn with_name(mut self, name: &str) -> Self {
-        self.fields.push(FieldTerm { field: "metadata.name".to_owned(), value: name.to_owned(), equal: true });
+        self.fields.push(FieldTerm {
+            field: "metadata.name".to_owned(),
+            value: name.to_owned(),
+            equal: true,
+        });
         self
     }
 
@@ -100,18 +112,29 @@ impl Selector {
             return false;
         }
         if !self.labels.is_empty() {
-            let Ok(object) = serde_json::from_slice::<Labelled<'_>>(bytes) else { return false };
+            let Ok(object) = serde_json::from_slice::<Labelled<'_>>(bytes) else {
+                return false;
+            };
             let labels = object.metadata.labels.unwrap_or_default();
-            if !self.labels.iter().all(|requirement| requirement.test.holds(labels.get(requirement.key.as_str()).map(|v| &**v))) {
+            if !self.labels.iter().all(|requirement| {
+                requirement
+                    .test
+                    .holds(labels.get(requirement.key.as_str()).map(|v| &**v))
+            }) {
                 return false;
             }
         }
-        let mut deep =
-            self.fields.iter().filter(|term| !matches!(term.field.as_str(), "metadata.name" | "metadata.namespace")).peekable();
+        let mut deep = self
+            .fields
+            .iter()
+            .filter(|term| !matches!(term.field.as_str(), "metadata.name" | "metadata.namespace"))
+            .peekable();
         if deep.peek().is_none() {
             return true;
         }
-        let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return false };
+        let Ok(object) = serde_json::from_slice::<Value>(bytes) else {
+            return false;
+        };
         deep.all(|term| (field(&object, &term.field) == term.value) == term.equal)
     }
 }
@@ -119,12 +142,20 @@ impl Selector {
 impl Test {
     fn holds(&self, value: Option<&str>) -> bool {
         match self {
-            Self::In(values) => value.is_some_and(|value| values.iter().any(|candidate| candidate == value)),
-            Self::NotIn(values) => value.is_none_or(|value| values.iter().all(|candidate| candidate != value)),
+            Self::In(values) => {
+                value.is_some_and(|value| values.iter().any(|candidate| candidate == value))
+            }
+            Self::NotIn(values) => {
+                value.is_none_or(|value| values.iter().all(|candidate| candidate != value))
+            }
             Self::Exists => value.is_some(),
             Self::Absent => value.is_none(),
-            Self::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
-            Self::Less(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
+            Self::Greater(bound) => value
+                .and_then(|v| v.parse::<i64>().ok())
+                .is_some_and(|v| v > *bound),
+            Self::Less(bound) => value
+                .and_then(|v| v.parse::<i64>().ok())
+                .is_some_and(|v| v < *bound),
         }
     }
 }
@@ -133,7 +164,15 @@ impl Test {
 fn generic_message(kind: &Kind) -> bool {
     matches!(
         kind.builtin,
-        Some(Builtin::Pod | Builtin::Event | Builtin::Node | Builtin::Namespace | Builtin::Secret | Builtin::Service | Builtin::ReplicaSet)
+        Some(
+            Builtin::Pod
+                | Builtin::Event
+                | Builtin::Node
+                | Builtin::Namespace
+                | Builtin::Secret
+                | Builtin::Service
+                | Builtin::ReplicaSet
+        )
     )
 }
 
@@ -143,14 +182,36 @@ fn is_selectable(kind: &Kind, field: &str) -> bool {
     }
     let fields: &[&str] = match kind.builtin {
         Some(Builtin::Pod) => &[
-            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
         ],
         Some(Builtin::Event) => &[
-            "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-            "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-            "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "regarding.apiVersion",
-            "regarding.resourceVersion", "regarding.fieldPath", "reason", "reportingComponent", "reportingController", "source", "type",
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingComponent",
+            "reportingController",
+            "source",
+            "type",
         ],
         Some(Builtin::Node) => &["spec.unschedulable"],
         Some(Builtin::Namespace) => &["status.phase"],
@@ -167,18 +228,26 @@ fn field(object: &Value, path: &str) -> String {
     match path {
         "source" => {
             let component = text(object, &["source", "component"]);
-            return if component.is_empty() { text(object, &["reportingComponent"]).to_owned() } else { component.to_owned() };
+            return if component.is_empty() {
+                text(object, &["reportingComponent"]).to_owned()
+            } else {
+                component.to_owned()
+            };
         }
         "reportingController" => return text(object, &["reportingComponent"]).to_owned(),
         _ => {}
     }
     let path = path.replacen("regarding.", "involvedObject.", 1);
-    let value = path.split('.').try_fold(object, |value, key| value.get(key));
+    let value = path
+        .split('.')
+        .try_fold(object, |value, key| value.get(key));
     match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(flag)) => flag.to_string(),
         Some(Value::Number(number)) => number.to_string(),
-        None if matches!(path.as_str(), "spec.hostNetwork" | "spec.unschedulable") => "false".to_owned(),
+        None if matches!(path.as_str(), "spec.hostNetwork" | "spec.unschedulable") => {
+            "false".to_owned()
+        }
         None | Some(Value::Null | Value::Array(_) | Value::Object(_)) => String::new(),
     }
 }
@@ -193,9 +262,15 @@ fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
         } else if let Some((field, value)) = term.split_once('=') {
             (field, value, true)
         } else {
-            return Err(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            return Err(format!(
+                "invalid selector: '{text}'; can't understand '{term}'"
+            ));
         };
-        terms.push(FieldTerm { field: field.trim().to_owned(), value: value.to_owned(), equal });
+        terms.push(FieldTerm {
+            field: field.trim().to_owned(),
+            value: value.to_owned(),
+            equal,
+        });
     }
     Ok(terms)
 }
@@ -212,12 +287,18 @@ fn parse_labels(text: &str) -> Result<Vec<Requirement>, String> {
         }
         let requirement = parse_requirement(term)?;
         if let Some(wrong) = names::qualified(&requirement.key) {
-            return Err(format!("key: Invalid value: \"{}\": {wrong}", requirement.key));
+            return Err(format!(
+                "key: Invalid value: \"{}\": {wrong}",
+                requirement.key
+            ));
         }
         if let Test::In(values) | Test::NotIn(values) = &requirement.test {
             for value in values {
                 if let Some(wrong) = names::label_value(value) {
-                    return Err(format!("values[0][{}]: Invalid value: \"{value}\": {wrong}", requirement.key));
+                    return Err(format!(
+                        "values[0][{}]: Invalid value: \"{value}\": {wrong}",
+                        requirement.key
+                    ));
                 }
             }
         }
@@ -245,18 +326,32 @@ fn split_top(text: &str) -> Vec<&str> {
 }
 
 fn parse_requirement(term: &str) -> Result<Requirement, String> {
-    let make = |key: &str, test| Ok(Requirement { key: key.trim().to_owned(), test });
+    let make = |key: &str, test| {
+        Ok(Requirement {
+            key: key.trim().to_owned(),
+            test,
+        })
+    };
     if let Some(key) = term.strip_prefix('!') {
         return make(key, Test::Absent);
     }
     if let Some((head, list)) = term.split_once('(') {
-        let list = list.trim_end().strip_suffix(')').ok_or_else(|| format!("found '{term}', expected: ',' or ')'"))?;
-        let values = list.split(',').map(|value| value.trim().to_owned()).collect();
+        let list = list
+            .trim_end()
+            .strip_suffix(')')
+            .ok_or_else(|| format!("found '{term}', expected: ',' or ')'"))?;
+        let values = list
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => make(key, Test::In(values)),
             (Some(key), Some("notin"), None) => make(key, Test::NotIn(values)),
-            _ => Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", head.trim())),
+            _ => Err(format!(
+                "found '{}', expected: in, notin, =, ==, !=, gt, lt",
+                head.trim()
+            )),
         };
     }
     for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
@@ -265,7 +360,14 @@ fn parse_requirement(term: &str) -> Result<Requirement, String> {
                 return Err("found '=', expected: identifier".to_owned());
             }
             let values = vec![value.trim().to_owned()];
-            return make(key, if equal { Test::In(values) } else { Test::NotIn(values) });
+            return make(
+                key,
+                if equal {
+                    Test::In(values)
+                } else {
+                    Test::NotIn(values)
+                },
+            );
         }
     }
     for (operator, greater) in [('>', true), ('<', false)] {
@@ -274,11 +376,20 @@ fn parse_requirement(term: &str) -> Result<Requirement, String> {
                 .trim()
                 .parse()
                 .map_err(|_| format!("values[0]: Invalid value: \"{}\": for 'Gt', 'Lt' operators, the value must be an integer", value.trim()))?;
-            return make(key, if greater { Test::Greater(bound) } else { Test::Less(bound) });
+            return make(
+                key,
+                if greater {
+                    Test::Greater(bound)
+                } else {
+                    Test::Less(bound)
+                },
+            );
         }
     }
     if let Some(second) = term.split_whitespace().nth(1) {
-        return Err(format!("found '{second}', expected: in, notin, =, ==, !=, gt, lt"));
+        return Err(format!(
+            "found '{second}', expected: in, notin, =, ==, !=, gt, lt"
+        ));
     }
     make(term, Test::Exists)
 }
@@ -288,8 +399,14 @@ mod tests {
     use super::*;
 
     fn selects(selector: &str, labels: &str) -> bool {
-        let selector = Selector { labels: parse_labels(selector).unwrap(), fields: Vec::new() };
-        selector.matches("ns/name", format!("{{\"metadata\":{{\"labels\":{labels}}}}}").as_bytes())
+        let selector = Selector {
+            labels: parse_labels(selector).unwrap(),
+            fields: Vec::new(),
+        };
+        selector.matches(
+            "ns/name",
+            format!("{{\"metadata\":{{\"labels\":{labels}}}}}").as_bytes(),
+        )
     }
 
     #[test]

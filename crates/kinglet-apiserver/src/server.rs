@@ -15,18 +15,18 @@ use http_body_util::BodyExt as _;
 use kinglet_process::clock::Clock;
 use kinglet_store::Store;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::auth::tokens::{Signer, StaticToken};
 use crate::body::{Answer, Body, refusal};
 use crate::crd;
+use crate::dispatch;
 use crate::identity::{Identity, Who};
 use crate::kinds::Registry;
 use crate::logs::PodLogs;
 use crate::status::Status;
-use crate::dispatch;
 
 /// Largest request body, as the Kubernetes API server has it.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
@@ -58,7 +58,8 @@ pub struct WriteFacts<'a> {
 pub type SyncedWrites = Arc<dyn Fn(&WriteFacts<'_>) -> bool + Send + Sync>;
 
 /// The OpenAPI v3 schema of a built-in kind by group, version and kind: its name and all definitions it reaches (see [`crate::openapi::Builtin`]).
-pub type SchemaSource = Arc<dyn Fn(&str, &str, &str) -> Option<(String, serde_json::Map<String, Value>)> + Send + Sync>;
+pub type SchemaSource =
+    Arc<dyn Fn(&str, &str, &str) -> Option<(String, serde_json::Map<String, Value>)> + Send + Sync>;
 
 /// What the root hands in.
 #[derive(Clone)]
@@ -118,7 +119,9 @@ impl Default for Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,17 +158,25 @@ impl ApiServer {
             store,
             options,
         };
-        Self { core: Arc::new(core) }
+        Self {
+            core: Arc::new(core),
+        }
     }
 
     /// Store options that fit this server: how a revision is put into an object.
     pub fn store_options() -> kinglet_store::Options {
-        kinglet_store::Options { restamp: crate::object::restamp, ..Default::default() }
+        kinglet_store::Options {
+            restamp: crate::object::restamp,
+            ..Default::default()
+        }
     }
 
     /// A tower service acting as `identity`; what [`Identity::in_process`] needs no socket.
     pub fn service(&self, identity: Identity) -> ApiService {
-        ApiService { core: Arc::clone(&self.core), who: Arc::new(identity) }
+        ApiService {
+            core: Arc::clone(&self.core),
+            who: Arc::new(identity),
+        }
     }
 
     /// The store behind it.
@@ -177,7 +188,11 @@ impl ApiServer {
 impl Core {
     /// The time as Kubernetes writes it, to the second.
     pub(crate) fn now(&self) -> String {
-        self.options.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        self.options
+            .clock
+            .now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string()
     }
 
     /// A random (version 4) UUID.
@@ -187,7 +202,14 @@ impl Core {
         b[6] = (b[6] & 0x0f) | 0x40;
         b[8] = (b[8] & 0x3f) | 0x80;
         let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        format!(
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 
     /// Five letters as `generateName` appends them.
@@ -195,12 +217,16 @@ impl Core {
         const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
         let mut random = [0u8; 5];
         (self.options.entropy)(&mut random);
-        random.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+        random
+            .iter()
+            .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+            .collect()
     }
 
     /// Serves with the CRDs now in the store.
     pub(crate) fn reload(&self) {
-        self.registry.store(Arc::new(Registry::new(crd::stored(&self.store).iter())));
+        self.registry
+            .store(Arc::new(Registry::new(crd::stored(&self.store).iter())));
         self.documents.lock().clear();
     }
 }
@@ -233,10 +259,18 @@ where
             let bytes = match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
                 Ok(Ok(bytes)) => bytes,
                 Ok(Err(status)) => return Ok(refusal(&status)),
-                Err(_) => return Ok(refusal(&Status::new(408, "Timeout", "the request body did not arrive in time"))),
+                Err(_) => {
+                    return Ok(refusal(&Status::new(
+                        408,
+                        "Timeout",
+                        "the request body did not arrive in time",
+                    )));
+                }
             };
             // One request's panic is that request's failure.
-            let answer = std::panic::AssertUnwindSafe(dispatch::answer(&core, &who, parts, bytes)).catch_unwind().await;
+            let answer = std::panic::AssertUnwindSafe(dispatch::answer(&core, &who, parts, bytes))
+                .catch_unwind()
+                .await;
             Ok(answer.unwrap_or_else(|_| -> Answer {
                 tracing::error!("a request handler panicked");
                 refusal(&Status::internal("the request handler panicked"))
@@ -258,10 +292,17 @@ where
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(Status::too_large(BODY_BYTES_MAX));
     }
-    match http_body_util::Limited::new(SizedBody(Box::pin(body)), BODY_BYTES_MAX).collect().await {
+    match http_body_util::Limited::new(SizedBody(Box::pin(body)), BODY_BYTES_MAX)
+        .collect()
+        .await
+    {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
-        Err(error) => Err(Status::bad_request(format!("reading the request body: {error}"))),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(BODY_BYTES_MAX))
+        }
+        Err(error) => Err(Status::bad_request(format!(
+            "reading the request body: {error}"
+        ))),
     }
 }
 
@@ -280,7 +321,10 @@ where
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        self.0.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|error| error.to_string().into())))
+        self.0
+            .as_mut()
+            .poll_frame(cx)
+            .map(|frame| frame.map(|frame| frame.map_err(|error| error.to_string().into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -74,19 +74,26 @@ const NAME: &str = "Name must be unique within a namespace. Is required when cre
 
 /// `columnDefinitions`.
 pub(crate) fn definitions(kind: &Kind) -> Value {
-    let one = |name: &str, kind: &str, format: &str, description: &str, priority: i64| {
-        json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority})
-    };
+    let one = |name: &str, kind: &str, format: &str, description: &str, priority: i64| json!({"name": name, "type": kind, "format": format, "description": description, "priority": priority});
     match &kind.columns {
         Columns::Builtin(builtin) => columns::of(*builtin)
             .iter()
             .map(|(name, kind, priority)| {
                 let format = if *name == "Name" { "name" } else { "" };
-                one(name, kind, format, if *name == "Name" { NAME } else { "" }, *priority)
+                one(
+                    name,
+                    kind,
+                    format,
+                    if *name == "Name" { NAME } else { "" },
+                    *priority,
+                )
             })
             .collect(),
         Columns::Custom(list) => std::iter::once(one("Name", "string", "name", NAME, 0))
-            .chain(list.iter().map(|c| one(&c.name, &c.kind, &c.format, &c.description, c.priority)))
+            .chain(
+                list.iter()
+                    .map(|c| one(&c.name, &c.kind, &c.format, &c.description, c.priority)),
+            )
             .collect(),
     }
 }
@@ -118,11 +125,15 @@ pub(crate) fn row(kind: &Kind, object: &Value, with: Rows, version: &str, now: T
 /// The value a printer column points at, in the column's type.
 fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
     let found = column.path.find(object);
-    let Some(first) = found.first() else { return Value::Null };
+    let Some(first) = found.first() else {
+        return Value::Null;
+    };
     match (column.kind.as_str(), first) {
         (_, Value::Null) => Value::Null,
         ("date", value) => age::since(value.as_str(), now).into(),
-        ("integer", Value::Number(number)) => number.as_i64().map_or_else(|| Value::Number(number.clone()), Value::from),
+        ("integer", Value::Number(number)) => number
+            .as_i64()
+            .map_or_else(|| Value::Number(number.clone()), Value::from),
         ("number", Value::Number(number)) => Value::Number(number.clone()),
         ("boolean", Value::Bool(flag)) => Value::Bool(*flag),
         ("integer" | "number" | "boolean", _) => Value::Null,

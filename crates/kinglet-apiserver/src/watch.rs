@@ -48,7 +48,10 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
     let core = call.core;
     let asked = read::parse_revision(call.query.get("resourceVersion"))?;
     let matching = call.query.get("resourceVersionMatch");
-    let initial = call.query.has("sendInitialEvents").then(|| call.query.flag("sendInitialEvents"));
+    let initial = call
+        .query
+        .has("sendInitialEvents")
+        .then(|| call.query.flag("sendInitialEvents"));
     match (initial, matching) {
         (None, "") | (Some(_), "NotOlderThan") => {}
         (None, _) => {
@@ -71,11 +74,16 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
     let prefix = call.kind.range(&call.place.namespace);
     let send_all = initial.unwrap_or(asked == 0);
     let now = Instant::now();
-    let timeout = match call.query.number("timeoutSeconds").and_then(|seconds| u64::try_from(seconds).ok()) {
+    let timeout = match call
+        .query
+        .number("timeoutSeconds")
+        .and_then(|seconds| u64::try_from(seconds).ok())
+    {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => DEFAULT_TIMEOUT,
     };
-    let mut presenter = Presenter::new(&call.kind, call.form, &call.query, core.options.clock.now())?;
+    let mut presenter =
+        Presenter::new(&call.kind, call.form, &call.query, core.options.clock.now())?;
     if let Form::PartialList(version) = presenter.form {
         presenter.form = Form::Partial(version);
     }
@@ -93,7 +101,10 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
         closing: (!call.in_process()).then(|| core.closing.clone()),
     };
     let from = if send_all {
-        let page = core.store.list(&prefix, None, 0, None).map_err(Status::internal)?;
+        let page = core
+            .store
+            .list(&prefix, None, 0, None)
+            .map_err(Status::internal)?;
         for (key, entry) in page.entries {
             if stream.selects(&key, &entry.value) {
                 let line = stream.line("ADDED", &entry.value);
@@ -101,7 +112,9 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
             }
         }
         if initial == Some(true) && stream.bookmarks {
-            stream.pending.push_back(stream.bookmark(page.revision, true));
+            stream
+                .pending
+                .push_back(stream.bookmark(page.revision, true));
         }
         page.revision
     } else if asked == 0 {
@@ -116,10 +129,13 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
             stream.pending.push_back(line);
         }
     }
-    let mut response = Response::new(Body::stream(futures_util::stream::unfold(stream, |mut stream| async move {
-        let chunk = stream.next().await?;
-        Some((chunk, stream))
-    })));
+    let mut response = Response::new(Body::stream(futures_util::stream::unfold(
+        stream,
+        |mut stream| async move {
+            let chunk = stream.next().await?;
+            Some((chunk, stream))
+        },
+    )));
     streaming(&mut response, "application/json");
     Ok(response)
 }
@@ -138,7 +154,8 @@ impl Stream {
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -165,7 +182,11 @@ impl Stream {
                 return Some(chunk);
             }
             let watch = self.watch.as_mut()?;
-            let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            let until = if self.bookmarks {
+                self.deadline.min(self.next_bookmark)
+            } else {
+                self.deadline
+            };
             let closing = self.closing.clone();
             let closed = async {
                 match &closing {
@@ -231,9 +252,13 @@ impl Stream {
 
     /// A change as this watcher sees it: what stops matching is gone, what begins to match is new.
     fn translate(&mut self, event: &Event) -> Option<Bytes> {
-        let matched = event.before.as_ref().map(|entry| self.selects(&event.key, &entry.value));
+        let matched = event
+            .before
+            .as_ref()
+            .map(|entry| self.selects(&event.key, &entry.value));
         match &event.change {
-            Change::Put(value) => match (matched.unwrap_or(false), self.selects(&event.key, value)) {
+            Change::Put(value) => match (matched.unwrap_or(false), self.selects(&event.key, value))
+            {
                 (true, true) => Some(self.line("MODIFIED", value)),
                 (false, true) => Some(self.line("ADDED", value)),
                 (true, false) => {
@@ -242,7 +267,9 @@ impl Stream {
                 }
                 (false, false) => None,
             },
-            Change::Delete(value) => (matched.unwrap_or(false)).then(|| self.line("DELETED", value)),
+            Change::Delete(value) => {
+                (matched.unwrap_or(false)).then(|| self.line("DELETED", value))
+            }
         }
     }
 }
@@ -258,6 +285,9 @@ fn frame(kind: &str, object: &[u8]) -> Bytes {
 }
 
 fn expired(too_old: &TooOld) -> Bytes {
-    let status = Status::expired(format!("too old resource version: {} ({})", too_old.asked, too_old.oldest));
+    let status = Status::expired(format!(
+        "too old resource version: {} ({})",
+        too_old.asked, too_old.oldest
+    ));
     frame("ERROR", status.to_value().to_string().as_bytes())
 }

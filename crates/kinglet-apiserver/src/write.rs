@@ -30,9 +30,17 @@ pub(crate) async fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
 }
 
 /// Creates an object that has been read and placed, perhaps by a patch.
-async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&patching::Patch>) -> Result<Bytes, Status> {
+async fn create_object(
+    call: &mut Call<'_>,
+    mut object: Value,
+    patch: Option<&patching::Patch>,
+) -> Result<Bytes, Status> {
     if !blank(at(&object, &["metadata", "resourceVersion"])) {
-        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+        return Err(Status::new(
+            500,
+            "",
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let generate = text(&object, &["metadata", "generateName"]).to_owned();
     let generated = object::name(&object).is_empty() && !generate.is_empty();
@@ -59,7 +67,9 @@ async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&pa
     let core = call.core;
     let _turn = match call.kind.builtin {
         Some(Builtin::CustomResourceDefinition) => Some(core.turn.lock().await),
-        Some(Builtin::Pod) if quota::applies(core, &call.place.namespace) => Some(core.turn.lock().await),
+        Some(Builtin::Pod) if quota::applies(core, &call.place.namespace) => {
+            Some(core.turn.lock().await)
+        }
         _ => None,
     };
     if call.kind.is(Builtin::Pod) {
@@ -73,7 +83,12 @@ async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&pa
         }
         let causes = validate(call, &object, None);
         if !causes.is_empty() {
-            return Err(Status::invalid(&call.kind.group, &call.kind.kind, shown_name(&object, &generate), &causes));
+            return Err(Status::invalid(
+                &call.kind.group,
+                &call.kind.kind,
+                shown_name(&object, &generate),
+                &causes,
+            ));
         }
         admit(call, Operation::Create, &mut object, None, false)?;
         builtin::claim(call, &mut object)?;
@@ -89,7 +104,11 @@ async fn create_object(call: &mut Call<'_>, mut object: Value, patch: Option<&pa
             }
         }
     }
-    Err(Status::already_exists(&call.kind.group, &call.kind.plural, object::name(&object)))
+    Err(Status::already_exists(
+        &call.kind.group,
+        &call.kind.plural,
+        object::name(&object),
+    ))
 }
 
 fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
@@ -103,7 +122,13 @@ fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
 fn prepare_create(call: &Call<'_>, object: &mut Value) {
     let (core, kind) = (call.core, &call.kind);
     let metadata = meta(object);
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for key in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ] {
         metadata.remove(key);
     }
     metadata.insert("uid".to_owned(), core.uuid().into());
@@ -116,7 +141,10 @@ fn prepare_create(call: &Call<'_>, object: &mut Value) {
             metadata.remove(key);
         }
     }
-    if metadata.get("generateName").is_some_and(|value| blank(Some(value))) {
+    if metadata
+        .get("generateName")
+        .is_some_and(|value| blank(Some(value)))
+    {
         metadata.remove("generateName");
     }
     // A node comes with what it is; everything else begins without a past.
@@ -139,7 +167,9 @@ fn check_namespace(call: &Call<'_>, name: &str) -> Result<(), Status> {
     };
     let living: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
     if object::is_deleting(&living) {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
         let mut status = Status::forbidden(&call.kind.group, &call.kind.plural, name, &why);
         status.details.insert(
             "causes".to_owned(),
@@ -160,7 +190,9 @@ pub(crate) fn admit(
     old: Option<&Value>,
     changing: bool,
 ) -> Result<(), Status> {
-    let Some(admission) = call.core.options.admission.clone() else { return Ok(()) };
+    let Some(admission) = call.core.options.admission.clone() else {
+        return Ok(());
+    };
     if !call.place.subresource.is_empty() {
         return Ok(());
     }
@@ -172,7 +204,12 @@ pub(crate) fn admit(
         copy = object.clone();
         &mut copy
     };
-    let name = object::name(if object.is_null() { old.unwrap_or(object) } else { object }).to_owned();
+    let name = object::name(if object.is_null() {
+        old.unwrap_or(object)
+    } else {
+        object
+    })
+    .to_owned();
     let kind = std::sync::Arc::clone(&call.kind);
     let mut request = AdmissionRequest {
         operation,
@@ -187,13 +224,21 @@ pub(crate) fn admit(
         object,
         old,
     };
-    let verdict = if changing { admission.admit(&mut request) } else { admission.check(&mut request) };
+    let verdict = if changing {
+        admission.admit(&mut request)
+    } else {
+        admission.check(&mut request)
+    };
     match verdict {
         Ok(warnings) => {
             call.warnings.extend(warnings);
             Ok(())
         }
-        Err(Denied { code, message, warnings }) => {
+        Err(Denied {
+            code,
+            message,
+            warnings,
+        }) => {
             call.warnings.extend(warnings);
             let reason = match code {
                 400 => "BadRequest",
@@ -220,7 +265,9 @@ pub(crate) async fn update(call: &mut Call<'_>) -> Result<Answer, Status> {
     decode::check_place(call, &mut object)?;
     let key = call.kind.key(&call.place.namespace, &call.place.name);
     let Some(entry) = call.core.store.get(&key) else {
-        if call.kind.builtin.is_some_and(Builtin::creates_on_update) && call.place.subresource.is_empty() {
+        if call.kind.builtin.is_some_and(Builtin::creates_on_update)
+            && call.place.subresource.is_empty()
+        {
             meta(&mut object).remove("resourceVersion");
             let stored = create_object(call, object, None).await?;
             return Ok(decode::answer(call, 201, &stored));
@@ -228,8 +275,17 @@ pub(crate) async fn update(call: &mut Call<'_>) -> Result<Answer, Status> {
         return Err(call.not_found(&call.place.name));
     };
     if blank(at(&object, &["metadata", "resourceVersion"])) && call.kind.builtin.is_none() {
-        let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
-        return Err(Status::invalid(&call.kind.group, &call.kind.plural, &call.place.name, &[cause]));
+        let cause = Cause::invalid(
+            "metadata.resourceVersion",
+            &0.into(),
+            "must be specified for an update",
+        );
+        return Err(Status::invalid(
+            &call.kind.group,
+            &call.kind.plural,
+            &call.place.name,
+            &[cause],
+        ));
     }
     let old = present::object(&call.kind, &entry.value);
     let stored = replace(call, &entry, &old, object, None).await?;
@@ -248,7 +304,9 @@ pub(crate) async fn patch(call: &mut Call<'_>) -> Result<Answer, Status> {
                 decode::check_kind(call, &mut object)?;
                 decode::check_place(call, &mut object)?;
                 match create_object(call, object, Some(&patch)).await {
-                    Err(status) if status.reason == "AlreadyExists" && tries < PATCH_TRIES => continue,
+                    Err(status) if status.reason == "AlreadyExists" && tries < PATCH_TRIES => {
+                        continue;
+                    }
                     Err(status) => return Err(status),
                     Ok(stored) => return Ok(decode::answer(call, 201, &stored)),
                 }
@@ -261,10 +319,13 @@ pub(crate) async fn patch(call: &mut Call<'_>) -> Result<Answer, Status> {
         decode::check_kind(call, &mut object)?;
         decode::check_place(call, &mut object)?;
         // A patch that names a version wants exactly that one; any other takes what is there.
-        let own = text(&object, &["metadata", "resourceVersion"]) != text(&old, &["metadata", "resourceVersion"]);
+        let own = text(&object, &["metadata", "resourceVersion"])
+            != text(&old, &["metadata", "resourceVersion"]);
         call.warnings = warned;
         match replace(call, &entry, &old, object, Some(&patch)).await {
-            Err(status) if status.reason == "Conflict" && !own && tries < PATCH_TRIES => call.warnings.truncate(kept),
+            Err(status) if status.reason == "Conflict" && !own && tries < PATCH_TRIES => {
+                call.warnings.truncate(kept)
+            }
             Err(status) => return Err(status),
             Ok(stored) => return Ok(decode::answer(call, 200, &stored)),
         }
@@ -279,7 +340,11 @@ pub(crate) async fn replace(
     mut object: Value,
     patch: Option<&patching::Patch>,
 ) -> Result<Bytes, Status> {
-    let (group, plural, name) = (call.kind.group.clone(), call.kind.plural.clone(), object::name(old).to_owned());
+    let (group, plural, name) = (
+        call.kind.group.clone(),
+        call.kind.plural.clone(),
+        object::name(old).to_owned(),
+    );
     let asked = text(&object, &["metadata", "resourceVersion"]).to_owned();
     if !asked.is_empty() && asked != entry.modified.to_string() {
         return Err(Status::modified(&group, &plural, &name));
@@ -290,12 +355,15 @@ pub(crate) async fn replace(
             &group,
             &plural,
             &name,
-            &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"),
+            &format!(
+                "Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"
+            ),
         ));
     }
     prepare_update(call, &mut object, old);
     if call.place.subresource.is_empty() || call.kind.builtin.is_none() {
-        rules::shape(call, &mut object).map_err(|status| patch.map_or(status.clone(), |_| as_invalid(call, status)))?;
+        rules::shape(call, &mut object)
+            .map_err(|status| patch.map_or(status.clone(), |_| as_invalid(call, status)))?;
     }
     restrict(call, &mut object, old);
     if patch.is_none_or(|patch| !patch.tracks()) {
@@ -329,8 +397,17 @@ pub(crate) async fn replace(
 fn as_invalid(call: &Call<'_>, status: Status) -> Status {
     match status.message.split_once(": json: ") {
         Some((_, why)) if status.code == 400 => {
-            let cause = Cause { field: "patch".to_owned(), reason: "FieldValueInvalid", message: format!("Invalid value: json: {why}") };
-            Status::invalid(&call.kind.group, &call.kind.kind, &call.place.name, &[cause])
+            let cause = Cause {
+                field: "patch".to_owned(),
+                reason: "FieldValueInvalid",
+                message: format!("Invalid value: json: {why}"),
+            };
+            Status::invalid(
+                &call.kind.group,
+                &call.kind.kind,
+                &call.place.name,
+                &[cause],
+            )
         }
         _ => status,
     }
@@ -340,7 +417,13 @@ fn as_invalid(call: &Call<'_>, status: Status) -> Status {
 fn prepare_update(call: &Call<'_>, object: &mut Value, old: &Value) {
     let old_meta = old.get("metadata").cloned().unwrap_or_default();
     let metadata = meta(object);
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         carry(&old_meta, metadata, key);
     }
     metadata.remove("selfLink");
@@ -352,7 +435,11 @@ fn prepare_update(call: &Call<'_>, object: &mut Value, old: &Value) {
             metadata.remove(key);
         }
     }
-    if call.kind.is(Builtin::Pod) || metadata.get("generateName").is_some_and(|value| blank(Some(value))) {
+    if call.kind.is(Builtin::Pod)
+        || metadata
+            .get("generateName")
+            .is_some_and(|value| blank(Some(value)))
+    {
         carry(&old_meta, metadata, "generateName");
     }
 }
@@ -389,12 +476,16 @@ fn count_generation(call: &Call<'_>, object: &mut Value, old: &Value) {
                 .as_object()
                 .into_iter()
                 .flatten()
-                .filter(|(key, _)| !(matches!(key.as_str(), "metadata" | "apiVersion" | "kind") || skip_status && *key == "status"))
+                .filter(|(key, _)| {
+                    !(matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
+                        || skip_status && *key == "status")
+                })
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()
         };
         let labels = |value: &Value| at(value, &["metadata", "labels"]).cloned();
-        rest(object) != rest(old) || (call.kind.is(Builtin::EndpointSlice) && labels(object) != labels(old))
+        rest(object) != rest(old)
+            || (call.kind.is(Builtin::EndpointSlice) && labels(object) != labels(old))
     };
     if changed {
         let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0) + 1;
@@ -407,8 +498,11 @@ fn check_finalizers(object: &Value, old: &Value, causes: &mut Vec<Cause>) {
         return;
     }
     let before = object::finalizers(old);
-    let fresh: Vec<String> =
-        object::finalizers(object).into_iter().filter(|finalizer| !before.contains(finalizer)).map(|f| format!("\"{f}\"")).collect();
+    let fresh: Vec<String> = object::finalizers(object)
+        .into_iter()
+        .filter(|finalizer| !before.contains(finalizer))
+        .map(|f| format!("\"{f}\""))
+        .collect();
     if !fresh.is_empty() {
         causes.push(Cause::forbidden(
             "metadata.finalizers",
@@ -425,14 +519,18 @@ fn finished_deleting(call: &Call<'_>, object: &Value) -> bool {
     object::is_deleting(object)
         && object::finalizers(object).is_empty()
         && object::number(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
-        && (!call.kind.is(Builtin::Namespace) || object::items(object, &["spec", "finalizers"]).is_empty())
+        && (!call.kind.is(Builtin::Namespace)
+            || object::items(object, &["spec", "finalizers"]).is_empty())
 }
 
 /// How durable a write must be.
 pub(crate) fn durability(call: &Call<'_>, object: &Value, old: Option<&Value>) -> Durability {
     let options = &call.core.options;
     let fleeting = call.kind.builtin.is_some_and(Builtin::is_fleeting)
-        || options.fleeting.iter().any(|(group, plural)| *group == call.kind.group && *plural == call.kind.plural);
+        || options
+            .fleeting
+            .iter()
+            .any(|(group, plural)| *group == call.kind.group && *plural == call.kind.plural);
     if fleeting {
         return Durability::Memory;
     }
@@ -445,20 +543,33 @@ pub(crate) fn durability(call: &Call<'_>, object: &Value, old: Option<&Value>) -
             object,
             old,
         };
-        return if (options.synced)(&facts) { Durability::Synced } else { Durability::Trailing };
+        return if (options.synced)(&facts) {
+            Durability::Synced
+        } else {
+            Durability::Trailing
+        };
     }
     Durability::Synced
 }
 
 /// Writes a change that the server itself made, past defaults and rules.
-pub(crate) async fn put_raw(call: &Call<'_>, entry: &Entry, old: &Value, new: &Value) -> Result<Bytes, Status> {
+pub(crate) async fn put_raw(
+    call: &Call<'_>,
+    entry: &Entry,
+    old: &Value,
+    new: &Value,
+) -> Result<Bytes, Status> {
     let stored = store(call, new, Some((entry, old))).await?;
     after(call, Some(old), Some(new));
     Ok(stored)
 }
 
 /// Writes the object where it belongs, if nothing came in between.
-async fn store(call: &Call<'_>, object: &Value, old: Option<(&Entry, &Value)>) -> Result<Bytes, Status> {
+async fn store(
+    call: &Call<'_>,
+    object: &Value,
+    old: Option<(&Entry, &Value)>,
+) -> Result<Bytes, Status> {
     let kind = &call.kind;
     let name = object::name(object);
     let key = kind.key(&call.place.namespace, name);
@@ -472,11 +583,15 @@ async fn store(call: &Call<'_>, object: &Value, old: Option<(&Entry, &Value)>) -
         object
     };
     let template = Template::new(form);
-    let expect = old.map_or(Expect::Absent, |(entry, _)| Expect::Revision(entry.modified));
+    let expect = old.map_or(Expect::Absent, |(entry, _)| {
+        Expect::Revision(entry.modified)
+    });
     if call.dry_run() {
         let current = call.core.store.get(&key);
         return match (expect, current) {
-            (Expect::Absent, Some(_)) => Err(Status::already_exists(&kind.group, &kind.plural, name)),
+            (Expect::Absent, Some(_)) => {
+                Err(Status::already_exists(&kind.group, &kind.plural, name))
+            }
             (_, Some(entry)) => Ok(template.stamp(entry.modified)),
             (_, None) => {
                 let mut plain = form.clone();
@@ -486,7 +601,9 @@ async fn store(call: &Call<'_>, object: &Value, old: Option<(&Entry, &Value)>) -
         };
     }
     let durability = durability(call, object, old.map(|(_, old)| old));
-    let written = call.core.store.put(&key, expect, durability, |revision| template.stamp(revision));
+    let written = call.core.store.put(&key, expect, durability, |revision| {
+        template.stamp(revision)
+    });
     match written {
         Ok(write) => match write.settled().await {
             Ok((_, bytes)) => Ok(bytes),
@@ -503,20 +620,28 @@ pub(crate) fn refused(call: &Call<'_>, name: &str, error: &WriteError) -> Status
         WriteError::Conflict { current: Some(_) } if call.place.name.is_empty() => {
             Status::already_exists(&kind.group, &kind.plural, name)
         }
-        WriteError::Conflict { current: Some(_) } => Status::modified(&kind.group, &kind.plural, name),
+        WriteError::Conflict { current: Some(_) } => {
+            Status::modified(&kind.group, &kind.plural, name)
+        }
         WriteError::Conflict { current: None } => call.not_found(name),
         WriteError::Refused { detail } => {
             let mut status = Status::new(
                 507,
                 "InsufficientStorage",
-                format!("{} \"{name}\" was not stored: the data directory cannot be written: {detail}", kind.plural),
+                format!(
+                    "{} \"{name}\" was not stored: the data directory cannot be written: {detail}",
+                    kind.plural
+                ),
             );
-            status.details.insert("retryAfterSeconds".to_owned(), 1.into());
+            status
+                .details
+                .insert("retryAfterSeconds".to_owned(), 1.into());
             status
         }
-        WriteError::Backlog { bytes } => {
-            Status::too_many(format!("the disk does not keep up: {bytes} bytes wait to be written"), 1)
-        }
+        WriteError::Backlog { bytes } => Status::too_many(
+            format!("the disk does not keep up: {bytes} bytes wait to be written"),
+            1,
+        ),
         WriteError::Closed => Status::new(503, "ServiceUnavailable", "the server is shutting down"),
     }
 }

@@ -72,7 +72,9 @@ pub struct DataArgs {
 
 /// Flags of `up`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:\n  kinglet up                                  in this terminal, until Ctrl-C\n  kinglet up --detach                         in the background, until `kinglet down`\n  kinglet up --data /tmp/k2 --api-port 0 --http-port 0 --kubeconfig k2.yaml\n                                              a second one beside the first")]
+#[command(
+    after_help = "Examples:\n  kinglet up                                  in this terminal, until Ctrl-C\n  kinglet up --detach                         in the background, until `kinglet down`\n  kinglet up --data /tmp/k2 --api-port 0 --http-port 0 --kubeconfig k2.yaml\n                                              a second one beside the first"
+)]
 pub struct UpArgs {
     /// Where the data lies.
     #[command(flatten)]
@@ -111,7 +113,12 @@ pub struct UpArgs {
     #[arg(long)]
     pub detach: bool,
     /// What to log, as tracing directives
-    #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", default_value = "warn,kinglet=info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "KINGLET_LOG",
+        default_value = "warn,kinglet=info"
+    )]
     pub log: String,
 }
 
@@ -140,7 +147,12 @@ pub struct AttachArgs {
     #[arg(long, value_name = "FILE")]
     pub registries: Option<PathBuf>,
     /// What to log, as tracing directives
-    #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", default_value = "warn,kinglet=info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "KINGLET_LOG",
+        default_value = "warn,kinglet=info"
+    )]
     pub log: String,
 }
 
@@ -231,7 +243,9 @@ pub struct Target {
 
 /// Flags of `apply`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kinglet apply -f service.yaml\n  kinglet apply -f manifests/ --dry-run\n  generate | kinglet apply -f -")]
+#[command(
+    after_help = "Examples:\n  kinglet apply -f service.yaml\n  kinglet apply -f manifests/ --dry-run\n  generate | kinglet apply -f -"
+)]
 pub struct ApplyArgs {
     /// File, folder, or - for standard input; may be repeated
     #[arg(long, short, value_name = "FILE", required = true)]
@@ -249,7 +263,9 @@ pub struct ApplyArgs {
 
 /// Flags of `get`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kinglet get ksvc\n  kinglet get pods,revisions -A\n  kinglet get ksvc/hello -o yaml")]
+#[command(
+    after_help = "Examples:\n  kinglet get ksvc\n  kinglet get pods,revisions -A\n  kinglet get ksvc/hello -o yaml"
+)]
 pub struct GetArgs {
     /// TYPE, TYPE/NAME or TYPE1,TYPE2
     #[arg(value_name = "TYPE")]
@@ -341,7 +357,9 @@ pub struct LogsArgs {
 
 /// Flags of `wait`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kinglet wait ksvc/hello\n  kinglet wait pod/one pod/two --for=delete --timeout=2m")]
+#[command(
+    after_help = "Examples:\n  kinglet wait ksvc/hello\n  kinglet wait pod/one pod/two --for=delete --timeout=2m"
+)]
 pub struct WaitArgs {
     /// TYPE/NAME, or TYPE and names
     #[arg(required = true, value_name = "OBJECT")]
@@ -362,7 +380,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text:?} is no duration; write for example 30s or 5m"))?;
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no duration; write for example 30s or 5m"))?;
     Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
 }
 

@@ -21,21 +21,41 @@ impl Connection {
     pub async fn open(target: &Target) -> anyhow::Result<Self> {
         let own = location::own_kubeconfig(&location::data_directory(&target.data));
         let kubeconfig = if let Some(path) = &target.kubeconfig {
-            Kubeconfig::read_from(path).with_context(|| format!("reading kubeconfig {}", path.display()))?
+            Kubeconfig::read_from(path)
+                .with_context(|| format!("reading kubeconfig {}", path.display()))?
         } else if target.context.is_none() && readable(&own) {
-            Kubeconfig::read_from(&own).with_context(|| format!("reading kubeconfig {}", own.display()))?
+            Kubeconfig::read_from(&own)
+                .with_context(|| format!("reading kubeconfig {}", own.display()))?
         } else {
             Kubeconfig::read().context("no running Kinglet was found, and no kubeconfig (start one with `kinglet up`, or name a file with --kubeconfig)")?
         };
-        let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("using the kubeconfig")?;
-        let namespace = target.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let options = KubeConfigOptions {
+            context: target.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .context("using the kubeconfig")?;
+        let namespace = target
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         segment(&namespace).context("--namespace")?;
-        Ok(Self { client: kube::Client::try_from(config).context("setting up the connection")?, namespace })
+        Ok(Self {
+            client: kube::Client::try_from(config).context("setting up the connection")?,
+            namespace,
+        })
     }
 
     /// One request, one JSON answer; a `Status` failure becomes an error.
-    pub async fn call(&self, method: http::Method, path: &str, content_type: &str, accept: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+    pub async fn call(
+        &self,
+        method: http::Method,
+        path: &str,
+        content_type: &str,
+        accept: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Value> {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
@@ -47,7 +67,14 @@ impl Connection {
 
     /// Reads JSON.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.call(http::Method::GET, path, "application/json", "application/json", Vec::new()).await
+        self.call(
+            http::Method::GET,
+            path,
+            "application/json",
+            "application/json",
+            Vec::new(),
+        )
+        .await
     }
 
     /// Reads JSON, `None` for 404.
@@ -61,7 +88,10 @@ impl Connection {
     }
 
     /// An answer that comes in lines.
-    pub async fn lines(&self, path: &str) -> anyhow::Result<impl futures_util::AsyncBufRead + use<>> {
+    pub async fn lines(
+        &self,
+        path: &str,
+    ) -> anyhow::Result<impl futures_util::AsyncBufRead + use<>> {
         let request = http::Request::get(path).body(Vec::new())?;
         self.client.request_stream(request).await.map_err(explain)
     }
@@ -75,24 +105,44 @@ fn readable(path: &Path) -> bool {
 fn explain(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => {
-            let reason = if status.reason.is_empty() { status.code.to_string() } else { status.reason.clone() };
+            let reason = if status.reason.is_empty() {
+                status.code.to_string()
+            } else {
+                status.reason.clone()
+            };
             anyhow::anyhow!("the server refused ({reason}): {}", status.message)
         }
-        other => anyhow::Error::new(other).context("talking to the API server (is it running? `kinglet status` tells)"),
+        other => anyhow::Error::new(other)
+            .context("talking to the API server (is it running? `kinglet status` tells)"),
     }
 }
 
 /// Splits `TYPE/NAME…` or `TYPE NAME…` into types and names of each.
-pub fn types_and_names<'a>(words: impl IntoIterator<Item = &'a String>) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+pub fn types_and_names<'a>(
+    words: impl IntoIterator<Item = &'a String>,
+) -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let words: Vec<&String> = words.into_iter().collect();
-    let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+    let Some((first, rest)) = words.split_first() else {
+        return Ok(Vec::new());
+    };
     let grouped = if words.iter().all(|word| word.contains('/')) {
-        words.iter().filter_map(|word| word.split_once('/')).map(|(kind, name)| (kind.to_owned(), vec![name.to_owned()])).collect()
+        words
+            .iter()
+            .filter_map(|word| word.split_once('/'))
+            .map(|(kind, name)| (kind.to_owned(), vec![name.to_owned()]))
+            .collect()
     } else if words.iter().any(|word| word.contains('/')) {
-        let all = words.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ");
+        let all = words
+            .iter()
+            .map(|word| word.as_str())
+            .collect::<Vec<_>>()
+            .join(" ");
         bail!("write either TYPE/NAME or TYPE NAME, not both: {all}");
     } else {
-        vec![((*first).clone(), rest.iter().map(|name| (*name).clone()).collect())]
+        vec![(
+            (*first).clone(),
+            rest.iter().map(|name| (*name).clone()).collect(),
+        )]
     };
     for (kind, names) in &grouped {
         if kind.is_empty() {
@@ -105,8 +155,17 @@ pub fn types_and_names<'a>(words: impl IntoIterator<Item = &'a String>) -> anyho
 
 /// A name becomes a part of a path: what cannot be one is refused before the server is asked something else.
 pub fn segment(name: &str) -> anyhow::Result<()> {
-    let fits = !name.is_empty() && name != "." && name != ".." && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
-    if fits { Ok(()) } else { bail!("{name:?} is no name of an object: letters, digits, '-' and '.' make one") }
+    let fits = !name.is_empty()
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+    if fits {
+        Ok(())
+    } else {
+        bail!("{name:?} is no name of an object: letters, digits, '-' and '.' make one")
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +179,15 @@ mod tests {
 
     #[test]
     fn both_ways_to_name_objects() {
-        let of = |kind: &str, names: &[&str]| (kind.to_owned(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let of = |kind: &str, names: &[&str]| {
+            (
+                kind.to_owned(),
+                names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
         for (line, wanted) in [
             ("ksvc", vec![of("ksvc", &[])]),
             ("ksvc a b", vec![of("ksvc", &["a", "b"])]),
@@ -129,7 +196,14 @@ mod tests {
         ] {
             assert_eq!(grouped(line).expect(line), wanted);
         }
-        for (line, wanted) in [("ksvc/a b", "not both"), ("a ksvc/b", "not both"), ("/a", "type is missing"), ("ksvc/", "no name"), ("ksvc a?x=1", "no name"), ("pod ..", "no name")] {
+        for (line, wanted) in [
+            ("ksvc/a b", "not both"),
+            ("a ksvc/b", "not both"),
+            ("/a", "type is missing"),
+            ("ksvc/", "no name"),
+            ("ksvc a?x=1", "no name"),
+            ("pod ..", "no name"),
+        ] {
             let error = grouped(line).expect_err(line).to_string();
             assert!(error.contains(wanted), "{line}: {error}");
         }

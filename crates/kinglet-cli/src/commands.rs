@@ -53,7 +53,10 @@ pub fn next_steps(addresses: &Addresses) -> String {
         format!("  Kubernetes API   {}", addresses.api_url),
     ];
     if let Some(url) = &addresses.http_url {
-        lines.push(format!("  Services         {url} by Host header, domain {}", addresses.domain));
+        lines.push(format!(
+            "  Services         {url} by Host header, domain {}",
+            addresses.domain
+        ));
     }
     lines.push(format!("  Kubeconfig       {}", addresses.kubeconfig));
     lines.push(String::new());
@@ -63,27 +66,44 @@ pub fn next_steps(addresses: &Addresses) -> String {
     lines.push(format!("  echo '{service}' | {tool} apply {flags} -f -"));
     lines.push(format!("  {tool} get ksvc -A {flags}"));
     if let Some(url) = &addresses.http_url {
-        lines.push(format!("  {}", curl_line(url, &format!("hello.default.{}", addresses.domain))));
+        lines.push(format!(
+            "  {}",
+            curl_line(url, &format!("hello.default.{}", addresses.domain))
+        ));
     }
     lines.join("\n")
 }
 
 /// The program for commands to paste, and the flags that lead it here: kubectl where there is one, else our own.
 fn tool(addresses: &Addresses, kubectl: bool) -> (&'static str, String) {
-    let users = crate::kubeconfig::users_file().is_some_and(|path| path.display().to_string() == addresses.kubeconfig);
+    let users = crate::kubeconfig::users_file()
+        .is_some_and(|path| path.display().to_string() == addresses.kubeconfig);
     let program = if kubectl { "kubectl" } else { "kinglet" };
-    (program, if users { "--context kinglet".to_owned() } else { format!("--kubeconfig {}", addresses.kubeconfig) })
+    (
+        program,
+        if users {
+            "--context kinglet".to_owned()
+        } else {
+            format!("--kubeconfig {}", addresses.kubeconfig)
+        },
+    )
 }
 
 fn kubectl_is_here() -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()))
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file())
+    })
 }
 
 /// A curl command that works whether or not the host name resolves.
 pub(crate) fn curl_line(http_url: &str, host: &str) -> String {
     let authority = http_url.trim_start_matches("http://").trim_end_matches('/');
     let (address, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
-    if port == "80" { format!("curl --resolve {host}:80:{address} http://{host}") } else { format!("curl --resolve {host}:{port}:{address} http://{host}:{port}") }
+    if port == "80" {
+        format!("curl --resolve {host}:80:{address} http://{host}")
+    } else {
+        format!("curl --resolve {host}:{port}:{address} http://{host}:{port}")
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +124,9 @@ mod tests {
         let text = next_steps(&addresses);
         assert!(text.contains("apply --kubeconfig /tmp/k -f -") && text.contains("curl --resolve hello.default.localhost:8080:127.0.0.1 http://hello.default.localhost:8080"), "{text}");
         assert_eq!(tool(&addresses, false).0, "kinglet");
-        assert_eq!(curl_line("http://127.0.0.1:80", "a.b.localhost"), "curl --resolve a.b.localhost:80:127.0.0.1 http://a.b.localhost");
+        assert_eq!(
+            curl_line("http://127.0.0.1:80", "a.b.localhost"),
+            "curl --resolve a.b.localhost:80:127.0.0.1 http://a.b.localhost"
+        );
     }
 }

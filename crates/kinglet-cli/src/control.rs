@@ -114,22 +114,44 @@ pub struct Refusal {
 }
 
 /// Sends one request and reads the whole JSON answer.
-pub async fn call<T: serde::de::DeserializeOwned>(socket: &Path, method: http::Method, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+pub async fn call<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    method: http::Method,
+    path: &str,
+    body: &impl Serialize,
+) -> anyhow::Result<T> {
     let answer = send(socket, method, path, body).await?;
-    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
+    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?
+        .to_bytes();
     serde_json::from_slice(&bytes).context("reading the answer of the running Kinglet")
 }
 
 /// Sends one request; a refusal becomes an error.
-pub async fn send(socket: &Path, method: http::Method, path: &str, body: &impl Serialize) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+pub async fn send(
+    socket: &Path,
+    method: http::Method,
+    path: &str,
+    body: &impl Serialize,
+) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
     let stream = match tokio::net::UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            bail!("not allowed to open {}: run this as the user that started Kinglet", socket.display())
+            bail!(
+                "not allowed to open {}: run this as the user that started Kinglet",
+                socket.display()
+            )
         }
-        Err(_) => bail!("Kinglet is not running with data directory {} (start it with `kinglet up`)", socket.parent().unwrap_or(socket).display()),
+        Err(_) => bail!(
+            "Kinglet is not running with data directory {} (start it with `kinglet up`)",
+            socket.parent().unwrap_or(socket).display()
+        ),
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("talking to the running Kinglet")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("talking to the running Kinglet")?;
     let driver = async move {
         let _ = connection.await;
     };
@@ -141,14 +163,24 @@ pub async fn send(socket: &Path, method: http::Method, path: &str, body: &impl S
         .header(http::header::HOST, "kinglet")
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
-    let answer = sender.send_request(request).await.context("talking to the running Kinglet")?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .context("talking to the running Kinglet")?;
     if answer.status().is_success() {
         return Ok(answer);
     }
     let status = answer.status();
-    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?
+        .to_bytes();
     match serde_json::from_slice::<Refusal>(&bytes) {
         Ok(refusal) => bail!("{}", refusal.error),
-        Err(_) => bail!("the running Kinglet answered {status}: {}", String::from_utf8_lossy(&bytes).trim()),
+        Err(_) => bail!(
+            "the running Kinglet answered {status}: {}",
+            String::from_utf8_lossy(&bytes).trim()
+        ),
     }
 }

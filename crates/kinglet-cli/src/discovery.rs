@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::client::Connection;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// One kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,11 @@ pub(crate) struct Resource {
 impl Resource {
     /// The collection's path, or an object's.
     pub(crate) fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let mut path = if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
             path.push_str(&format!("/namespaces/{namespace}"));
         }
@@ -36,19 +41,35 @@ impl Resource {
 
     /// `apiVersion`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `service.serving.knative.dev`, as kubectl prints it.
     pub(crate) fn display(&self) -> String {
-        if self.group.is_empty() { self.singular.clone() } else { format!("{}.{}", self.singular, self.group) }
+        if self.group.is_empty() {
+            self.singular.clone()
+        } else {
+            format!("{}.{}", self.singular, self.group)
+        }
     }
 
     fn called(&self, word: &str) -> bool {
-        let (name, group) = word.split_once('.').map_or((word, None), |(name, group)| (name, Some(group)));
+        let (name, group) = word
+            .split_once('.')
+            .map_or((word, None), |(name, group)| (name, Some(group)));
         let lower = name.to_lowercase();
-        let named = self.plural == lower || self.singular == lower || self.kind.to_lowercase() == lower || self.short_names.contains(&lower);
-        named && group.is_none_or(|group| group == self.group || group == format!("{}.{}", self.version, self.group))
+        let named = self.plural == lower
+            || self.singular == lower
+            || self.kind.to_lowercase() == lower
+            || self.short_names.contains(&lower);
+        named
+            && group.is_none_or(|group| {
+                group == self.group || group == format!("{}.{}", self.version, self.group)
+            })
     }
 }
 
@@ -62,7 +83,15 @@ impl Discovery {
     pub(crate) async fn load(connection: &Connection) -> anyhow::Result<Self> {
         let mut resources = Vec::new();
         for root in ["/api", "/apis"] {
-            let answer = connection.call(http::Method::GET, root, "application/json", AGGREGATED, Vec::new()).await?;
+            let answer = connection
+                .call(
+                    http::Method::GET,
+                    root,
+                    "application/json",
+                    AGGREGATED,
+                    Vec::new(),
+                )
+                .await?;
             parse(&answer, &mut resources);
         }
         Ok(Self { resources })
@@ -74,7 +103,11 @@ impl Discovery {
         if let Some(found) = self.resources.iter().find(|resource| resource.called(word)) {
             return Ok(vec![found]);
         }
-        let category: Vec<&Resource> = self.resources.iter().filter(|resource| resource.categories.iter().any(|name| name == word)).collect();
+        let category: Vec<&Resource> = self
+            .resources
+            .iter()
+            .filter(|resource| resource.categories.iter().any(|name| name == word))
+            .collect();
         if category.is_empty() {
             bail!("the server has no resource type {word:?}");
         }
@@ -83,10 +116,16 @@ impl Discovery {
 
     /// The kind of a manifest.
     pub(crate) fn of_manifest(&self, manifest: &Value) -> anyhow::Result<&Resource> {
-        let (Some(api_version), Some(kind)) = (manifest["apiVersion"].as_str(), manifest["kind"].as_str()) else {
+        let (Some(api_version), Some(kind)) =
+            (manifest["apiVersion"].as_str(), manifest["kind"].as_str())
+        else {
             bail!("a document has no apiVersion or no kind");
         };
-        match self.resources.iter().find(|resource| resource.api_version() == api_version && resource.kind == kind) {
+        match self
+            .resources
+            .iter()
+            .find(|resource| resource.api_version() == api_version && resource.kind == kind)
+        {
             Some(found) => Ok(found),
             None => bail!("the server does not know {kind} in {api_version}"),
         }
@@ -95,7 +134,12 @@ impl Discovery {
 
 fn parse(answer: &Value, resources: &mut Vec<Resource>) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |value: &Value| value.as_array().map(|list| list.iter().map(text).collect()).unwrap_or_default();
+    let texts = |value: &Value| {
+        value
+            .as_array()
+            .map(|list| list.iter().map(text).collect())
+            .unwrap_or_default()
+    };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for group in list(&answer["items"]) {
         for version in list(&group["versions"]) {
@@ -106,7 +150,11 @@ fn parse(answer: &Value, resources: &mut Vec<Resource>) {
                     group: text(&group["metadata"]["name"]),
                     version: text(&version["version"]),
                     kind: text(&resource["responseKind"]["kind"]),
-                    singular: if singular.is_empty() { plural.clone() } else { singular },
+                    singular: if singular.is_empty() {
+                        plural.clone()
+                    } else {
+                        singular
+                    },
                     plural,
                     short_names: texts(&resource["shortNames"]),
                     categories: texts(&resource["categories"]),
@@ -131,8 +179,17 @@ mod tests {
         }]}]}]});
         parse(&answer, &mut resources);
         let discovery = Discovery { resources };
-        for word in ["ksvc", "services", "Service", "service.serving.knative.dev", "knative"] {
-            assert_eq!(discovery.find(word).expect(word)[0].path(Some("ns"), Some("x")), "/apis/serving.knative.dev/v1/namespaces/ns/services/x");
+        for word in [
+            "ksvc",
+            "services",
+            "Service",
+            "service.serving.knative.dev",
+            "knative",
+        ] {
+            assert_eq!(
+                discovery.find(word).expect(word)[0].path(Some("ns"), Some("x")),
+                "/apis/serving.knative.dev/v1/namespaces/ns/services/x"
+            );
         }
         assert!(discovery.find("service.other").is_err());
     }

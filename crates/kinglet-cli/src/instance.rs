@@ -21,15 +21,38 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// `up --detach`: starts the same command without the flag, and returns when it serves.
 pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
-    std::fs::create_dir_all(&data).with_context(|| format!("making the data directory {}", data.display()))?;
-    if let Ok(status) = control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await {
-        crate::screen::say!("{}", crate::commands::next_steps(&status.addresses).replacen("Kinglet is up", "Kinglet is already running", 1));
+    std::fs::create_dir_all(&data)
+        .with_context(|| format!("making the data directory {}", data.display()))?;
+    if let Ok(status) = control::call::<Status>(
+        &location::control_socket(&data),
+        http::Method::GET,
+        "/status",
+        &json!({}),
+    )
+    .await
+    {
+        crate::screen::say!(
+            "{}",
+            crate::commands::next_steps(&status.addresses).replacen(
+                "Kinglet is up",
+                "Kinglet is already running",
+                1
+            )
+        );
         return Ok(());
     }
     let path = location::log_file(&data);
-    let mut log = std::fs::OpenOptions::new().create(true).append(true).read(true).open(&path).with_context(|| format!("opening the log {}", path.display()))?;
+    let mut log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(&path)
+        .with_context(|| format!("opening the log {}", path.display()))?;
     let began_at = log.seek(SeekFrom::End(0))?;
-    let own: Vec<_> = std::env::args_os().skip(1).filter(|word| word != "--detach").collect();
+    let own: Vec<_> = std::env::args_os()
+        .skip(1)
+        .filter(|word| word != "--detach")
+        .collect();
     let mut child = {
         use std::os::unix::process::CommandExt as _;
         Command::new(std::env::current_exe().context("finding the own program")?)
@@ -47,15 +70,30 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
             let mut tail = String::new();
             log.seek(SeekFrom::Start(began_at))?;
             log.read_to_string(&mut tail)?;
-            bail!("{} (Kinglet ended with {status}; its log is {})", last_words(&tail), path.display());
+            bail!(
+                "{} (Kinglet ended with {status}; its log is {})",
+                last_words(&tail),
+                path.display()
+            );
         }
-        if let Ok(status) = control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await {
+        if let Ok(status) = control::call::<Status>(
+            &location::control_socket(&data),
+            http::Method::GET,
+            "/status",
+            &json!({}),
+        )
+        .await
+        {
             crate::screen::say!("{}", crate::commands::next_steps(&status.addresses));
             return Ok(());
         }
         if tokio::time::Instant::now() > deadline {
             let _ = child.kill();
-            bail!("Kinglet did not serve within {} s; its log is {}", START_MAX.as_secs(), path.display());
+            bail!(
+                "Kinglet did not serve within {} s; its log is {}",
+                START_MAX.as_secs(),
+                path.display()
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -63,9 +101,17 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
 
 /// Why a Kinglet that ended early did so, from its log.
 pub(crate) fn last_words(log: &str) -> String {
-    let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let lines = || {
+        log.lines()
+            .rev()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+    };
     let panic = || lines().find(|line| line.contains("panicked at"));
-    let why = lines().find_map(|line| line.strip_prefix("Error: ")).or_else(panic).or_else(|| lines().next());
+    let why = lines()
+        .find_map(|line| line.strip_prefix("Error: "))
+        .or_else(panic)
+        .or_else(|| lines().next());
     why.unwrap_or("it said nothing").to_owned()
 }
 
@@ -75,12 +121,17 @@ pub async fn down(args: &DataArgs) -> anyhow::Result<()> {
     let socket = location::control_socket(&data);
     let status: Status = control::call(&socket, http::Method::GET, "/status", &json!({})).await?;
     let pid = status.addresses.pid;
-    let _: serde_json::Value = control::call(&socket, http::Method::POST, "/shutdown", &json!({})).await?;
+    let _: serde_json::Value =
+        control::call(&socket, http::Method::POST, "/shutdown", &json!({})).await?;
     let deadline = tokio::time::Instant::now() + STOP_MAX;
     let process = Path::new("/proc").join(pid.to_string());
     while process.exists() && !is_zombie(&process) {
         if tokio::time::Instant::now() > deadline {
-            bail!("Kinglet (pid {pid}) is still stopping after {} s; see {}", STOP_MAX.as_secs(), location::log_file(&data).display());
+            bail!(
+                "Kinglet (pid {pid}) is still stopping after {} s; see {}",
+                STOP_MAX.as_secs(),
+                location::log_file(&data).display()
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -90,7 +141,10 @@ pub async fn down(args: &DataArgs) -> anyhow::Result<()> {
 
 /// A finished process whose parent has not asked yet is gone for our purposes.
 fn is_zombie(process: &Path) -> bool {
-    std::fs::read_to_string(process.join("stat")).is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+    std::fs::read_to_string(process.join("stat")).is_ok_and(|stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+    })
 }
 
 /// `reset`: removes the data directory of a Kinglet that is not running.
@@ -100,12 +154,29 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
         crate::screen::say!("There is no data in {}.", data.display());
         return Ok(());
     }
-    if control::call::<Status>(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await.is_ok() {
-        bail!("Kinglet is running with data directory {}; stop it first with `kinglet down`", data.display());
+    if control::call::<Status>(
+        &location::control_socket(&data),
+        http::Method::GET,
+        "/status",
+        &json!({}),
+    )
+    .await
+    .is_ok()
+    {
+        bail!(
+            "Kinglet is running with data directory {}; stop it first with `kinglet down`",
+            data.display()
+        );
     }
-    wipeable(&data, &std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())?;
+    wipeable(
+        &data,
+        &std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+    )?;
     if !args.yes {
-        anstream::eprint!("Remove everything in {}: objects, images, credentials? [y/N] ", data.display());
+        anstream::eprint!(
+            "Remove everything in {}: objects, images, credentials? [y/N] ",
+            data.display()
+        );
         std::io::stderr().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
@@ -121,37 +192,74 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
 }
 
 /// What Kinglet puts into its data directory.
-const OURS: [&str; 12] =
-    ["control.sock", "images", "kinglet.log", "kubeconfig", "lock", "node", "pki", "ready.json", "registries.conf", "run", "state.db", "store"];
+const OURS: [&str; 12] = [
+    "control.sock",
+    "images",
+    "kinglet.log",
+    "kubeconfig",
+    "lock",
+    "node",
+    "pki",
+    "ready.json",
+    "registries.conf",
+    "run",
+    "state.db",
+    "store",
+];
 
 /// Refuses what is not ours (somebody may have pointed --data at their home), and what is still in use.
 fn wipeable(data: &Path, mountinfo: &str) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(data).with_context(|| format!("reading {}", data.display()))? {
-        let name = entry.with_context(|| format!("reading {}", data.display()))?.file_name();
-        if !OURS.iter().any(|ours| name == *ours) && !name.to_string_lossy().starts_with("kubeconfig.") {
-            bail!("{} holds {}, which is not Kinglet's; nothing was removed", data.display(), name.display());
+        let name = entry
+            .with_context(|| format!("reading {}", data.display()))?
+            .file_name();
+        if !OURS.iter().any(|ours| name == *ours)
+            && !name.to_string_lossy().starts_with("kubeconfig.")
+        {
+            bail!(
+                "{} holds {}, which is not Kinglet's; nothing was removed",
+                data.display(),
+                name.display()
+            );
         }
     }
     // Removing files through a mount of a container's volume would remove the user's own.
     let mounted = mounts_below(mountinfo, data);
     if mounted > 0 {
-        bail!("a crashed Kinglet left {mounted} mounts below {}; `kinglet up` cleans them up, then `kinglet down` and `kinglet reset`", data.display());
+        bail!(
+            "a crashed Kinglet left {mounted} mounts below {}; `kinglet up` cleans them up, then `kinglet down` and `kinglet reset`",
+            data.display()
+        );
     }
     lock(data).map(drop)
 }
 
 fn mounts_below(mountinfo: &str, data: &Path) -> usize {
     let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| point.replace("\\040", " "));
-    points.filter(|point| Path::new(point) != data && Path::new(point).starts_with(&data)).count()
+    let points = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| point.replace("\\040", " "));
+    points
+        .filter(|point| Path::new(point) != data && Path::new(point).starts_with(&data))
+        .count()
 }
 
 /// Takes the lock that a running Kinglet holds; none is there before the first start.
 fn lock(data: &Path) -> anyhow::Result<Option<std::fs::File>> {
-    let Ok(file) = std::fs::File::options().read(true).write(true).open(data.join("store/lock")) else { return Ok(None) };
+    let Ok(file) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(data.join("store/lock"))
+    else {
+        return Ok(None);
+    };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(_) => bail!("Kinglet is running with data directory {}; stop it first with `kinglet down`", data.display()),
+        Err(_) => bail!(
+            "Kinglet is running with data directory {}; stop it first with `kinglet down`",
+            data.display()
+        ),
     }
 }
 
@@ -161,7 +269,8 @@ mod tests {
     use std::path::PathBuf;
 
     fn folder(name: &str, entries: &[&str]) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("kinglet-reset-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("kinglet-reset-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         for entry in entries {
             std::fs::create_dir_all(folder.join(entry)).expect("entry");
@@ -171,15 +280,28 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_is_ours_is_wiped() {
-        let reset_of = |data: &Path| ResetArgs { data: DataArgs { data: Some(data.to_owned()) }, yes: true };
+        let reset_of = |data: &Path| ResetArgs {
+            data: DataArgs {
+                data: Some(data.to_owned()),
+            },
+            yes: true,
+        };
         let ours = folder("ours", &["store", "pki", "images/layers", "node"]);
         reset(&reset_of(&ours)).await.expect("wiped");
         assert!(!ours.exists());
-        reset(&reset_of(&ours)).await.expect("nothing there is fine");
+        reset(&reset_of(&ours))
+            .await
+            .expect("nothing there is fine");
 
         let theirs = folder("theirs", &["images", "Documents"]);
-        let error = reset(&reset_of(&theirs)).await.expect_err("theirs").to_string();
-        assert!(error.contains("Documents") && error.contains("nothing was removed"), "{error}");
+        let error = reset(&reset_of(&theirs))
+            .await
+            .expect_err("theirs")
+            .to_string();
+        assert!(
+            error.contains("Documents") && error.contains("nothing was removed"),
+            "{error}"
+        );
         assert!(theirs.join("images").exists());
         std::fs::remove_dir_all(theirs).expect("clean");
     }
@@ -189,7 +311,15 @@ mod tests {
         let data = folder("running", &["store"]);
         let held = std::fs::File::create(data.join("store/lock")).expect("lock file");
         held.lock().expect("lock");
-        let error = reset(&ResetArgs { data: DataArgs { data: Some(data.clone()) }, yes: true }).await.expect_err("running").to_string();
+        let error = reset(&ResetArgs {
+            data: DataArgs {
+                data: Some(data.clone()),
+            },
+            yes: true,
+        })
+        .await
+        .expect_err("running")
+        .to_string();
         assert!(error.contains("kinglet down"), "{error}");
         drop(held);
         std::fs::remove_dir_all(data).expect("clean");
@@ -206,8 +336,14 @@ mod tests {
     fn last_words_of_a_log() {
         for (log, words) in [
             ("", "it said nothing"),
-            ("INFO up\nError: port 6443 is taken\n\n", "port 6443 is taken"),
-            ("thread 'main' panicked at src/x.rs:1:1:\nboom\nstack backtrace:\n", "thread 'main' panicked at src/x.rs:1:1:"),
+            (
+                "INFO up\nError: port 6443 is taken\n\n",
+                "port 6443 is taken",
+            ),
+            (
+                "thread 'main' panicked at src/x.rs:1:1:\nboom\nstack backtrace:\n",
+                "thread 'main' panicked at src/x.rs:1:1:",
+            ),
             ("Killed\n", "Killed"),
         ] {
             assert_eq!(last_words(log), words);
@@ -217,8 +353,16 @@ mod tests {
     #[tokio::test]
     async fn down_says_when_nothing_runs() {
         let data = folder("down", &["store"]);
-        let error = down(&DataArgs { data: Some(data.clone()) }).await.expect_err("not running").to_string();
-        assert!(error.contains("Kinglet is not running") && error.contains("kinglet up"), "{error}");
+        let error = down(&DataArgs {
+            data: Some(data.clone()),
+        })
+        .await
+        .expect_err("not running")
+        .to_string();
+        assert!(
+            error.contains("Kinglet is not running") && error.contains("kinglet up"),
+            "{error}"
+        );
         std::fs::remove_dir_all(data).expect("clean");
     }
 }

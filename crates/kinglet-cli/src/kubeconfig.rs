@@ -24,7 +24,11 @@ pub const CONTEXT: &str = "kinglet";
 
 /// A kubeconfig with nothing but us.
 pub fn whole(entry: &Entry<'_>) -> anyhow::Result<String> {
-    render(&merged(json!({"apiVersion": "v1", "kind": "Config"}), entry, true)?)
+    render(&merged(
+        json!({"apiVersion": "v1", "kind": "Config"}),
+        entry,
+        true,
+    )?)
 }
 
 /// The file that kubectl would write to.
@@ -42,11 +46,27 @@ pub fn users_file() -> Option<PathBuf> {
 pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<bool> {
     let existing = match std::fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => json!({"apiVersion": "v1", "kind": "Config"}),
-        Ok(text) => serde_saphyr::from_str::<Value>(&text).map_err(|error| anyhow::anyhow!("{error}")).with_context(|| format!("reading kubeconfig {} (nothing was changed)", path.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({"apiVersion": "v1", "kind": "Config"}),
-        Err(error) => return Err(error).with_context(|| format!("reading kubeconfig {}", path.display())),
+        Ok(text) => serde_saphyr::from_str::<Value>(&text)
+            .map_err(|error| anyhow::anyhow!("{error}"))
+            .with_context(|| {
+                format!(
+                    "reading kubeconfig {} (nothing was changed)",
+                    path.display()
+                )
+            })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            json!({"apiVersion": "v1", "kind": "Config"})
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("reading kubeconfig {}", path.display()));
+        }
     };
-    let merged = merged(existing.clone(), entry, make_current).with_context(|| format!("merging into kubeconfig {} (nothing was changed)", path.display()))?;
+    let merged = merged(existing.clone(), entry, make_current).with_context(|| {
+        format!(
+            "merging into kubeconfig {} (nothing was changed)",
+            path.display()
+        )
+    })?;
     let current = merged["current-context"] == CONTEXT;
     // A start changes nothing that is right already: rewriting YAML costs its comments.
     if merged == existing {
@@ -65,21 +85,37 @@ fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::R
     if config.is_null() {
         config = json!({});
     }
-    let Some(fields) = config.as_object_mut() else { bail!("it is not a mapping") };
+    let Some(fields) = config.as_object_mut() else {
+        bail!("it is not a mapping")
+    };
     fields.entry("apiVersion").or_insert_with(|| json!("v1"));
     fields.entry("kind").or_insert_with(|| json!("Config"));
     let items = [
-        ("clusters", json!({"name": CONTEXT, "cluster": {"server": entry.server, "certificate-authority-data": encode(entry.ca_pem)}})),
-        ("users", json!({"name": CONTEXT, "user": {"client-certificate-data": encode(entry.certificate_pem), "client-key-data": encode(entry.key_pem)}})),
-        ("contexts", json!({"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}})),
+        (
+            "clusters",
+            json!({"name": CONTEXT, "cluster": {"server": entry.server, "certificate-authority-data": encode(entry.ca_pem)}}),
+        ),
+        (
+            "users",
+            json!({"name": CONTEXT, "user": {"client-certificate-data": encode(entry.certificate_pem), "client-key-data": encode(entry.key_pem)}}),
+        ),
+        (
+            "contexts",
+            json!({"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}),
+        ),
     ];
     for (list, item) in items {
         let slot = fields.entry(list).or_insert_with(|| json!([]));
         if slot.is_null() {
             *slot = json!([]);
         }
-        let Some(entries) = slot.as_array_mut() else { bail!("{list} is not a list") };
-        match entries.iter_mut().find(|present| present["name"] == CONTEXT) {
+        let Some(entries) = slot.as_array_mut() else {
+            bail!("{list} is not a list")
+        };
+        match entries
+            .iter_mut()
+            .find(|present| present["name"] == CONTEXT)
+        {
             Some(present) => {
                 // A namespace chosen with `kubectl config set-context` stays.
                 let namespace = present.pointer("/context/namespace").cloned();
@@ -91,7 +127,10 @@ fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::R
             None => entries.push(item),
         }
     }
-    let unset = fields.get("current-context").and_then(Value::as_str).is_none_or(str::is_empty);
+    let unset = fields
+        .get("current-context")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty);
     if unset || make_current {
         fields.insert("current-context".to_owned(), json!(CONTEXT));
     }
@@ -101,14 +140,20 @@ fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::R
 fn render(config: &Value) -> anyhow::Result<String> {
     // Certificates on one line, as kubectl writes them and as scripts look for them.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(config, options).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))
+    serde_saphyr::to_string_with_options(config, options)
+        .map_err(|error| anyhow::anyhow!("writing YAML: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ENTRY: Entry<'static> = Entry { server: "https://127.0.0.1:1", ca_pem: "ca", certificate_pem: "crt", key_pem: "key" };
+    const ENTRY: Entry<'static> = Entry {
+        server: "https://127.0.0.1:1",
+        ca_pem: "ca",
+        certificate_pem: "crt",
+        key_pem: "key",
+    };
 
     #[test]
     fn another_current_context_stays_unless_asked() {
@@ -116,7 +161,10 @@ mod tests {
         let merged_quietly = merged(theirs.clone(), &ENTRY, false).expect("merges");
         assert_eq!(merged_quietly["current-context"], "prod");
         assert_eq!(merged_quietly["contexts"].as_array().map(Vec::len), Some(2));
-        assert_eq!(merged(theirs, &ENTRY, true).expect("merges")["current-context"], "kinglet");
+        assert_eq!(
+            merged(theirs, &ENTRY, true).expect("merges")["current-context"],
+            "kinglet"
+        );
     }
 
     #[test]
@@ -139,23 +187,39 @@ mod tests {
     fn what_is_written_reads_back() {
         let text = whole(&ENTRY).expect("renders");
         let value: Value = serde_saphyr::from_str(&text).expect("parses");
-        assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+        assert_eq!(
+            value["clusters"][0]["cluster"]["server"],
+            "https://127.0.0.1:1"
+        );
         let long = "x".repeat(500);
-        let text = whole(&Entry { ca_pem: &long, ..ENTRY.clone() }).expect("renders");
-        assert!(text.lines().any(|line| line.trim_start().starts_with("certificate-authority-data: eHh4")), "{text}");
+        let text = whole(&Entry {
+            ca_pem: &long,
+            ..ENTRY.clone()
+        })
+        .expect("renders");
+        assert!(
+            text.lines().any(|line| line
+                .trim_start()
+                .starts_with("certificate-authority-data: eHh4")),
+            "{text}"
+        );
     }
 
     #[test]
     fn the_users_file_on_disk() {
         use std::os::unix::fs::PermissionsExt as _;
-        let folder = std::env::temp_dir().join(format!("kinglet-kubeconfig-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("kinglet-kubeconfig-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         let path = folder.join("deep/config");
         let text = |path: &Path| std::fs::read_to_string(path).expect("readable");
 
         // None there: made, with folders, for its owner only, and ours is current.
         assert!(merge_into(&path, &ENTRY, false).expect("made"));
-        assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).expect("file").permissions().mode() & 0o777,
+            0o600
+        );
         // Right already: not touched.
         std::fs::write(&path, format!("# mine\n{}", text(&path))).expect("comment");
         assert!(merge_into(&path, &ENTRY, false).expect("same"));
@@ -168,13 +232,33 @@ mod tests {
         assert!(!merge_into(&link, &ENTRY, false).expect("merged"));
         assert!(std::fs::symlink_metadata(&link).expect("link").is_symlink());
         let merged: Value = serde_saphyr::from_str(&text(&theirs)).expect("parses");
-        assert_eq!((&merged["current-context"], &merged["preferences"]["colors"], &merged["users"][0]["name"]), (&json!("prod"), &json!(true), &json!("kinglet")));
-        assert_eq!(std::fs::metadata(&theirs).expect("file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            (
+                &merged["current-context"],
+                &merged["preferences"]["colors"],
+                &merged["users"][0]["name"]
+            ),
+            (&json!("prod"), &json!(true), &json!("kinglet"))
+        );
+        assert_eq!(
+            std::fs::metadata(&theirs)
+                .expect("file")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         // Broken or foreign: refused by name, not touched.
         for broken in ["a: [1", "users: {}\n", "- 1\n", "a: 1\n---\nb: 2\n", "\t{"] {
             std::fs::write(&theirs, broken).expect("broken");
-            let error = format!("{:#}", merge_into(&theirs, &ENTRY, false).expect_err(broken));
-            assert!(error.contains("nothing was changed") && error.contains("theirs"), "{error}");
+            let error = format!(
+                "{:#}",
+                merge_into(&theirs, &ENTRY, false).expect_err(broken)
+            );
+            assert!(
+                error.contains("nothing was changed") && error.contains("theirs"),
+                "{error}"
+            );
             assert_eq!(text(&theirs), broken);
         }
         std::fs::remove_dir_all(folder).expect("clean");

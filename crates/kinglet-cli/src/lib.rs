@@ -45,6 +45,8 @@ pub fn report(error: &anyhow::Error) {
         }
     }
     // Servers and libraries like to say it too.
-    let said = text.trim_start_matches("error: ").trim_start_matches("Error: ");
+    let said = text
+        .trim_start_matches("error: ")
+        .trim_start_matches("Error: ");
     anstream::eprintln!("Error: {said}");
 }

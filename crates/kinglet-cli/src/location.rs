@@ -12,8 +12,11 @@ pub fn data_directory(args: &DataArgs) -> PathBuf {
     if is_root() {
         return PathBuf::from("/var/lib/kinglet");
     }
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| home().map(|home| home.join(".local/share")));
-    base.unwrap_or_else(|| PathBuf::from("/tmp")).join("kinglet")
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home().map(|home| home.join(".local/share")));
+    base.unwrap_or_else(|| PathBuf::from("/tmp"))
+        .join("kinglet")
 }
 
 /// Whether we may do everything.
@@ -24,7 +27,9 @@ pub fn is_root() -> bool {
 
 /// The user's home.
 pub fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+    std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
 }
 
 /// The socket that only the owner may open.

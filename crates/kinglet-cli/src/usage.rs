@@ -30,36 +30,56 @@ enum Refusal {
     Error(String),
 }
 
-fn understand(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Arguments, Refusal> {
+fn understand(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Arguments, Refusal> {
     let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
     if words.len() <= 1 {
-        return Err(Refusal::Text(Arguments::command().render_help().ansi().to_string()));
+        return Err(Refusal::Text(
+            Arguments::command().render_help().ansi().to_string(),
+        ));
     }
     Arguments::try_parse_from(&words).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Text(error.render().ansi().to_string()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Refusal::Text(error.render().ansi().to_string())
+        }
         _ => Refusal::Error(explain(&error, &words)),
     })
 }
 
 fn explain(error: &clap::Error, words: &[OsString]) -> String {
     let (path, group) = command_path(words);
-    if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand | ErrorKind::InvalidSubcommand)
-        && let Some(known) = group
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::MissingSubcommand
+            | ErrorKind::InvalidSubcommand
+    ) && let Some(known) = group
     {
         let said = match error.get(ContextKind::InvalidSubcommand) {
             Some(ContextValue::String(word)) => format!("unknown sub-command '{word}'"),
             _ => "no sub-command given".to_owned(),
         };
         let near = match error.get(ContextKind::SuggestedSubcommand) {
-            Some(ContextValue::Strings(near)) if !near.is_empty() => format!(" Did you mean '{}'?", near.join("' or '")),
+            Some(ContextValue::Strings(near)) if !near.is_empty() => {
+                format!(" Did you mean '{}'?", near.join("' or '"))
+            }
             _ => String::new(),
         };
-        return format!("{said} for '{path}'. Available sub-commands: {}.{near}\nRun '{path} --help' for usage", known.join(", "));
+        return format!(
+            "{said} for '{path}'. Available sub-commands: {}.{near}\nRun '{path} --help' for usage",
+            known.join(", ")
+        );
     }
     let text = error.render().to_string();
     // The paragraphs before the usage: what is wrong, and a tip where there is one.
-    let paragraphs = text.split("\n\n").take_while(|paragraph| !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information"));
-    let said = paragraphs.map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("; ");
+    let paragraphs = text.split("\n\n").take_while(|paragraph| {
+        !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information")
+    });
+    let said = paragraphs
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("; ");
     let said = said.trim_start_matches("error: ").trim_end_matches(';');
     format!("{said} for '{path}'\nRun '{path} --help' for usage")
 }
@@ -69,11 +89,21 @@ fn command_path(words: &[OsString]) -> (String, Option<Vec<String>>) {
     let mut command = Arguments::command();
     let mut path = command.get_name().to_owned();
     for word in words.iter().skip(1) {
-        let Some(next) = word.to_str().and_then(|word| command.find_subcommand(word)).cloned() else { break };
+        let Some(next) = word
+            .to_str()
+            .and_then(|word| command.find_subcommand(word))
+            .cloned()
+        else {
+            break;
+        };
         path = format!("{path} {}", next.get_name());
         command = next;
     }
-    let known: Vec<String> = command.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| command.get_name().to_owned()).collect();
+    let known: Vec<String> = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(|command| command.get_name().to_owned())
+        .collect();
     (path, (!known.is_empty()).then_some(known))
 }
 
@@ -91,23 +121,54 @@ mod tests {
     #[test]
     fn refusals_are_one_sentence_and_a_hint() {
         for (line, wanted) in [
-            ("kinglet image", "no sub-command given for 'kinglet image'. Available sub-commands: ls, pull, import, rm.\nRun 'kinglet image --help' for usage"),
-            ("kinglet image lss", "unknown sub-command 'lss' for 'kinglet image'. Available sub-commands: ls, pull, import, rm. Did you mean 'ls'?\nRun 'kinglet image --help' for usage"),
-            ("kinglet up --api-port x", "invalid value 'x' for '--api-port <N>': invalid digit found in string for 'kinglet up'\nRun 'kinglet up --help' for usage"),
-            ("kinglet apply", "the following required arguments were not provided: --filename <FILE> for 'kinglet apply'\nRun 'kinglet apply --help' for usage"),
-            ("kinglet wait ksvc/a --timeout soon", "invalid value 'soon' for '--timeout <TIME>': \"soon\" is no duration; write for example 30s or 5m for 'kinglet wait'\nRun 'kinglet wait --help' for usage"),
+            (
+                "kinglet image",
+                "no sub-command given for 'kinglet image'. Available sub-commands: ls, pull, import, rm.\nRun 'kinglet image --help' for usage",
+            ),
+            (
+                "kinglet image lss",
+                "unknown sub-command 'lss' for 'kinglet image'. Available sub-commands: ls, pull, import, rm. Did you mean 'ls'?\nRun 'kinglet image --help' for usage",
+            ),
+            (
+                "kinglet up --api-port x",
+                "invalid value 'x' for '--api-port <N>': invalid digit found in string for 'kinglet up'\nRun 'kinglet up --help' for usage",
+            ),
+            (
+                "kinglet apply",
+                "the following required arguments were not provided: --filename <FILE> for 'kinglet apply'\nRun 'kinglet apply --help' for usage",
+            ),
+            (
+                "kinglet wait ksvc/a --timeout soon",
+                "invalid value 'soon' for '--timeout <TIME>': \"soon\" is no duration; write for example 30s or 5m for 'kinglet wait'\nRun 'kinglet wait --help' for usage",
+            ),
         ] {
             assert_eq!(error(line), wanted);
         }
         let unknown = error("kinglet get ksvc --wat");
-        assert!(unknown.starts_with("unexpected argument '--wat' found") && unknown.contains("Run 'kinglet get --help' for usage"), "{unknown}");
+        assert!(
+            unknown.starts_with("unexpected argument '--wat' found")
+                && unknown.contains("Run 'kinglet get --help' for usage"),
+            "{unknown}"
+        );
         assert!(error("kinglet stauts").contains("Did you mean 'status'"));
     }
 
     #[test]
     fn help_is_not_an_error() {
-        for line in ["kinglet", "kinglet --help", "kinglet up --help", "kinglet image pull -h", "kinglet --version"] {
-            assert!(matches!(understand(line.split(' ').map(str::to_owned)), Err(Refusal::Text(_))), "{line}");
+        for line in [
+            "kinglet",
+            "kinglet --help",
+            "kinglet up --help",
+            "kinglet image pull -h",
+            "kinglet --version",
+        ] {
+            assert!(
+                matches!(
+                    understand(line.split(' ').map(str::to_owned)),
+                    Err(Refusal::Text(_))
+                ),
+                "{line}"
+            );
         }
     }
 
@@ -117,13 +178,32 @@ mod tests {
         fn each(command: &mut clap::Command, path: &str) {
             let help = command.render_help().to_string();
             eprintln!("$ {path} --help\n{help}\n");
-            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help") {
-                let text = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                assert!(!text.is_empty() && !text.ends_with('.'), "{path} {}: {text:?}", argument.get_id());
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_hide_set() && argument.get_id() != "help")
+            {
+                let text = argument
+                    .get_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    !text.is_empty() && !text.ends_with('.'),
+                    "{path} {}: {text:?}",
+                    argument.get_id()
+                );
             }
-            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            assert!(!about.is_empty() && !about.ends_with('.'), "{path}: {about:?}");
-            for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set()) {
+            let about = command
+                .get_about()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                !about.is_empty() && !about.ends_with('.'),
+                "{path}: {about:?}"
+            );
+            for sub in command
+                .get_subcommands_mut()
+                .filter(|sub| !sub.is_hide_set())
+            {
                 let path = format!("{path} {}", sub.get_name());
                 each(sub, &path);
             }

@@ -63,7 +63,10 @@ struct OciManifest {
 
 /// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
 pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageError> {
-    let fail = |why: String| ImageError::Archive { path: path.to_owned(), why };
+    let fail = |why: String| ImageError::Archive {
+        path: path.to_owned(),
+        why,
+    };
     let names = layer::names(path).map_err(fail)?;
     if names.is_empty() {
         return Err(fail("it is empty".to_owned()));
@@ -74,7 +77,12 @@ pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageErro
         return root(path).map(|opened| vec![opened]).map_err(fail);
     }
     layer::unpack(path, scratch).map_err(fail)?;
-    if docker_save { docker(scratch) } else { oci(scratch) }.map_err(fail)
+    if docker_save {
+        docker(scratch)
+    } else {
+        oci(scratch)
+    }
+    .map_err(fail)
 }
 
 fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
@@ -84,7 +92,11 @@ fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
         .map(|manifest| {
             let config = bytes(scratch, &manifest.config)?;
             bounded(manifest.layers.len())?;
-            let layers = manifest.layers.iter().map(|name| named_layer(scratch, name)).collect::<Result<_, _>>()?;
+            let layers = manifest
+                .layers
+                .iter()
+                .map(|name| named_layer(scratch, name))
+                .collect::<Result<_, _>>()?;
             Ok(Opened {
                 names: manifest.repo_tags.unwrap_or_default(),
                 digest: format!("sha256:{}", hex(&Sha256::digest(&config))),
@@ -98,27 +110,48 @@ fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
 fn oci(scratch: &Path) -> Result<Vec<Opened>, String> {
     let index: OciIndex = document(scratch, "index.json")?;
     // Attestations lie beside the images they are about, for a platform called unknown.
-    let images: Vec<Opened> = index.manifests.iter().filter(|descriptor| fits(descriptor)).map(|descriptor| oci_image(scratch, descriptor, 0)).collect::<Result<_, _>>()?;
-    if images.is_empty() { Err(format!("no image for linux/{} in the archive", machine())) } else { Ok(images) }
+    let images: Vec<Opened> = index
+        .manifests
+        .iter()
+        .filter(|descriptor| fits(descriptor))
+        .map(|descriptor| oci_image(scratch, descriptor, 0))
+        .collect::<Result<_, _>>()?;
+    if images.is_empty() {
+        Err(format!("no image for linux/{} in the archive", machine()))
+    } else {
+        Ok(images)
+    }
 }
 
 fn machine() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+    if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    }
 }
 
 fn fits(entry: &Descriptor) -> bool {
-    entry.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == machine())
+    entry
+        .platform
+        .as_ref()
+        .is_none_or(|platform| platform.os == "linux" && platform.architecture == machine())
 }
 
 fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opened, String> {
     let text = verified(scratch, &descriptor.digest)?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     if value.get("manifests").is_some() {
         if depth > 2 {
             return Err("image indexes nested too deep".to_owned());
         }
         let index: OciIndex = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        let chosen = index.manifests.iter().find(|entry| fits(entry)).ok_or_else(|| format!("no image for linux/{} in the archive", machine()))?;
+        let chosen = index
+            .manifests
+            .iter()
+            .find(|entry| fits(entry))
+            .ok_or_else(|| format!("no image for linux/{} in the archive", machine()))?;
         let mut opened = oci_image(scratch, chosen, depth + 1)?;
         opened.names.extend(names(descriptor));
         opened.digest.clone_from(&descriptor.digest);
@@ -136,7 +169,12 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opene
             Ok((digest, file))
         })
         .collect::<Result<_, String>>()?;
-    Ok(Opened { names: names(descriptor), digest: descriptor.digest.clone(), config: ImageConfig::from_document(&config)?, layers })
+    Ok(Opened {
+        names: names(descriptor),
+        digest: descriptor.digest.clone(),
+        config: ImageConfig::from_document(&config)?,
+        layers,
+    })
 }
 
 /// The whole archive as the only layer of an image without configuration.
@@ -145,8 +183,16 @@ fn root(path: &Path) -> Result<Opened, String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| error.to_string())?;
     let digest = format!("sha256:{}", hex(&hash.finalize()));
-    let config = ImageConfig { env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()], ..ImageConfig::default() };
-    Ok(Opened { names: Vec::new(), digest: digest.clone(), config, layers: vec![(digest, path.to_owned())] })
+    let config = ImageConfig {
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+        ..ImageConfig::default()
+    };
+    Ok(Opened {
+        names: Vec::new(),
+        digest: digest.clone(),
+        config,
+        layers: vec![(digest, path.to_owned())],
+    })
 }
 
 struct HashWriter<'a>(&'a mut Sha256);
@@ -163,22 +209,38 @@ impl std::io::Write for HashWriter<'_> {
 }
 
 fn names(descriptor: &Descriptor) -> Vec<String> {
-    ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
-        .iter()
-        .filter_map(|key| descriptor.annotations.get(*key))
-        .filter(|name| name.contains('/') || name.contains(':'))
-        .take(1)
-        .cloned()
-        .collect()
+    [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ]
+    .iter()
+    .filter_map(|key| descriptor.annotations.get(*key))
+    .filter(|name| name.contains('/') || name.contains(':'))
+    .take(1)
+    .cloned()
+    .collect()
 }
 
 fn bounded(layers: usize) -> Result<(), String> {
-    if layers > LAYERS_MAX { Err(format!("the image has {layers} layers, more than {LAYERS_MAX}")) } else { Ok(()) }
+    if layers > LAYERS_MAX {
+        Err(format!(
+            "the image has {layers} layers, more than {LAYERS_MAX}"
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 fn blob(digest: &str) -> Result<String, String> {
     match digest.split_once(':') {
-        Some((algorithm, hex)) if algorithm.bytes().chain(hex.bytes()).all(|byte| byte.is_ascii_alphanumeric()) => Ok(format!("blobs/{algorithm}/{hex}")),
+        Some((algorithm, hex))
+            if algorithm
+                .bytes()
+                .chain(hex.bytes())
+                .all(|byte| byte.is_ascii_alphanumeric()) =>
+        {
+            Ok(format!("blobs/{algorithm}/{hex}"))
+        }
         _ => Err(format!("{digest:?} is not a digest")),
     }
 }
@@ -186,12 +248,19 @@ fn blob(digest: &str) -> Result<String, String> {
 /// A document, which must be what its digest says: what is stored under a digest is trusted from then on.
 fn verified(scratch: &Path, digest: &str) -> Result<Vec<u8>, String> {
     let content = bytes(scratch, &blob(digest)?)?;
-    same(digest, &format!("sha256:{}", hex(&Sha256::digest(&content))))?;
+    same(
+        digest,
+        &format!("sha256:{}", hex(&Sha256::digest(&content))),
+    )?;
     Ok(content)
 }
 
 fn same(said: &str, found: &str) -> Result<(), String> {
-    if said == found { Ok(()) } else { Err(format!("the content called {said} has the digest {found}")) }
+    if said == found {
+        Ok(())
+    } else {
+        Err(format!("the content called {said} has the digest {found}"))
+    }
 }
 
 /// Docker names layers by folder or blob; the content's own digest is what identifies them.
@@ -199,22 +268,36 @@ fn named_layer(scratch: &Path, name: &str) -> Result<(String, PathBuf), String> 
     let path = member(scratch, name)?;
     let mut hash = Sha256::new();
     let mut file = File::open(&path).map_err(|error| format!("{name}: {error}"))?;
-    std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| format!("{name}: {error}"))?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hash))
+        .map_err(|error| format!("{name}: {error}"))?;
     Ok((format!("sha256:{}", hex(&hash.finalize())), path))
 }
 
 /// A member's path, with links resolved and still inside the scratch folder.
 fn member(scratch: &Path, name: &str) -> Result<PathBuf, String> {
     let root = scratch.canonicalize().map_err(|error| error.to_string())?;
-    let path = scratch.join(name).canonicalize().map_err(|_| format!("the archive has no {name}"))?;
-    if path.starts_with(&root) { Ok(path) } else { Err(format!("{name} leads outside of the archive")) }
+    let path = scratch
+        .join(name)
+        .canonicalize()
+        .map_err(|_| format!("the archive has no {name}"))?;
+    if path.starts_with(&root) {
+        Ok(path)
+    } else {
+        Err(format!("{name} leads outside of the archive"))
+    }
 }
 
 fn bytes(scratch: &Path, name: &str) -> Result<Vec<u8>, String> {
     let file = File::open(member(scratch, name)?).map_err(|error| format!("{name}: {error}"))?;
     let mut content = Vec::new();
-    file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| format!("{name}: {error}"))?;
-    if content.len() as u64 > DOCUMENT_BYTES_MAX { Err(format!("{name} is larger than {DOCUMENT_BYTES_MAX} bytes")) } else { Ok(content) }
+    file.take(DOCUMENT_BYTES_MAX + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| format!("{name}: {error}"))?;
+    if content.len() as u64 > DOCUMENT_BYTES_MAX {
+        Err(format!("{name} is larger than {DOCUMENT_BYTES_MAX} bytes"))
+    } else {
+        Ok(content)
+    }
 }
 
 fn document<T: serde::de::DeserializeOwned>(scratch: &Path, name: &str) -> Result<T, String> {

@@ -53,7 +53,11 @@ impl BuiltinImage {
 
     pub(crate) fn record(&self, layer: String) -> Record {
         let bytes = self.files.iter().map(|file| file.bytes.len() as u64).sum();
-        Record { layers: vec![layer], config: self.config.clone(), bytes }
+        Record {
+            layers: vec![layer],
+            config: self.config.clone(),
+            bytes,
+        }
     }
 
     pub(crate) fn write(&self, target: &Path) -> std::io::Result<()> {
@@ -76,8 +80,10 @@ impl BuiltinImage {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -29,7 +29,8 @@ struct Auth {
 impl Credentials {
     /// Adds the entries of a `.dockerconfigjson` (or the older `.dockercfg`) document.
     pub fn add_docker_config(&mut self, document: &[u8]) -> Result<(), String> {
-        let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let value: serde_json::Value =
+            serde_json::from_slice(document).map_err(|error| error.to_string())?;
         let config: DockerConfig = if value.get("auths").is_some() {
             serde_json::from_value(value)
         } else {
@@ -48,7 +49,11 @@ impl Credentials {
     pub fn find(&self, repository: &str) -> Option<(&str, &str)> {
         let wanted = place(repository);
         let fits = |place: &&String| covers(place, &wanted);
-        let (_, (user, password)) = self.by_place.iter().filter(|(place, _)| fits(place)).max_by_key(|(place, _)| (place.matches('/').count(), place.len()))?;
+        let (_, (user, password)) = self
+            .by_place
+            .iter()
+            .filter(|(place, _)| fits(place))
+            .max_by_key(|(place, _)| (place.matches('/').count(), place.len()))?;
         Some((user, password))
     }
 }
@@ -56,7 +61,9 @@ impl Credentials {
 impl Auth {
     fn pair(self) -> Option<(String, String)> {
         if let Some(encoded) = self.auth.filter(|text| !text.is_empty()) {
-            let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+            let decoded = base64::engine::general_purpose::STANDARD
+                .decode(encoded.trim())
+                .ok()?;
             let text = String::from_utf8(decoded).ok()?;
             let (user, password) = text.split_once(':')?;
             return Some((user.to_owned(), password.trim_end_matches('\0').to_owned()));
@@ -67,7 +74,9 @@ impl Auth {
 
 /// `https://index.docker.io/v1/` and its kind, down to one spelling of host and path.
 fn place(registry: &str) -> String {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
+    let bare = registry
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
     let path = path.trim_end_matches('/');
     let host = match host {
@@ -75,7 +84,11 @@ fn place(registry: &str) -> String {
         other => other,
     };
     // API versions, as docker writes them; not part of any repository.
-    if matches!(path, "" | "v1" | "v2") { host.to_owned() } else { format!("{host}/{path}") }
+    if matches!(path, "" | "v1" | "v2") {
+        host.to_owned()
+    } else {
+        format!("{host}/{path}")
+    }
 }
 
 /// Same host (`*` stands for one label) and a leading part of the path.
@@ -83,8 +96,15 @@ fn covers(place: &str, wanted: &str) -> bool {
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
     let (wanted_host, wanted_path) = wanted.split_once('/').unwrap_or((wanted, ""));
     let labels = host.split('.').count() == wanted_host.split('.').count();
-    let hosts = labels && host.split('.').zip(wanted_host.split('.')).all(|(label, wanted)| label == "*" || label == wanted);
-    hosts && wanted_path.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+    let hosts = labels
+        && host
+            .split('.')
+            .zip(wanted_host.split('.'))
+            .all(|(label, wanted)| label == "*" || label == wanted);
+    hosts
+        && wanted_path
+            .strip_prefix(path)
+            .is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
 }
 
 impl fmt::Debug for Credentials {
@@ -100,9 +120,18 @@ mod tests {
     #[test]
     fn both_forms_and_no_secret_in_debug() {
         let mut credentials = Credentials::default();
-        credentials.add_docker_config(br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dXNlcjpzZWNyZXQ="}}}"#).expect("config");
-        credentials.add_docker_config(br#"{"ghcr.io":{"username":"u","password":"p"}}"#).expect("cfg");
-        assert_eq!(credentials.find("docker.io/library/nginx"), Some(("user", "secret")));
+        credentials
+            .add_docker_config(
+                br#"{"auths":{"https://index.docker.io/v1/":{"auth":"dXNlcjpzZWNyZXQ="}}}"#,
+            )
+            .expect("config");
+        credentials
+            .add_docker_config(br#"{"ghcr.io":{"username":"u","password":"p"}}"#)
+            .expect("cfg");
+        assert_eq!(
+            credentials.find("docker.io/library/nginx"),
+            Some(("user", "secret"))
+        );
         assert_eq!(credentials.find("ghcr.io/a/b"), Some(("u", "p")));
         assert_eq!(credentials.find("quay.io/a"), None);
         assert!(!format!("{credentials:?}").contains("secret"));
@@ -121,7 +150,11 @@ mod tests {
             ("x.corp.test:5000/a", Some("corp")),
             ("x.y.corp.test:5000/a", None),
         ] {
-            assert_eq!(credentials.find(repository).map(|pair| pair.0), user, "{repository}");
+            assert_eq!(
+                credentials.find(repository).map(|pair| pair.0),
+                user,
+                "{repository}"
+            );
         }
     }
 }

@@ -14,7 +14,9 @@ pub enum ImageError {
         why: String,
     },
     /// Pull policy `Never`, and the image is not here.
-    #[error("image {reference:?} is not present on this machine and its pull policy is Never; import it with `kinglet image import`")]
+    #[error(
+        "image {reference:?} is not present on this machine and its pull policy is Never; import it with `kinglet image import`"
+    )]
     NeverPulled {
         /// As written.
         reference: String,
@@ -64,7 +66,9 @@ pub enum ImageError {
         reference: String,
     },
     /// A sample cannot be removed.
-    #[error("image {reference} lies inside the kinglet binary and takes no room; it cannot be removed")]
+    #[error(
+        "image {reference} lies inside the kinglet binary and takes no room; it cannot be removed"
+    )]
     BuiltIn {
         /// As written.
         reference: String,
@@ -130,8 +134,15 @@ impl ImageError {
         }
     }
 
-    pub(crate) fn store(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn store(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |cause| Self::Store { action, path, cause }
+        move |cause| Self::Store {
+            action,
+            path,
+            cause,
+        }
     }
 }

@@ -35,7 +35,12 @@ impl Flights {
     pub(crate) fn seat(&self, key: &str) -> Seat<'_> {
         let flight = Arc::clone(self.0.lock().entry(key.to_owned()).or_default());
         let failures_before = flight.failures.lock().count;
-        Seat { flights: self, key: key.to_owned(), flight, failures_before }
+        Seat {
+            flights: self,
+            key: key.to_owned(),
+            flight,
+            failures_before,
+        }
     }
 
     #[cfg(test)]
@@ -100,6 +105,10 @@ mod tests {
         let waiting = flights.seat("a");
         first.failed(&anonymous, "gone".to_owned());
         assert_eq!(waiting.shared_failure(&anonymous).as_deref(), Some("gone"));
-        assert_eq!(flights.seat("a").shared_failure(&anonymous), None, "who comes later tries again");
+        assert_eq!(
+            flights.seat("a").shared_failure(&anonymous),
+            None,
+            "who comes later tries again"
+        );
     }
 }

@@ -81,21 +81,36 @@ struct Inner {
 
 impl std::fmt::Debug for Images {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Images").field("root", &self.0.root).finish_non_exhaustive()
+        f.debug_struct("Images")
+            .field("root", &self.0.root)
+            .finish_non_exhaustive()
     }
 }
 
 impl Images {
     /// Opens (or makes) the store below `root` and throws away what an interrupted pull left.
-    pub fn open(root: &Path, registries: Registries, builtin: Vec<BuiltinImage>) -> Result<Self, ImageError> {
+    pub fn open(
+        root: &Path,
+        registries: Registries,
+        builtin: Vec<BuiltinImage>,
+    ) -> Result<Self, ImageError> {
         Self::open_with(root, registries, builtin, Timeouts::default())
     }
 
     /// [`Images::open`] with another patience for registries.
-    pub fn open_with(root: &Path, registries: Registries, builtin: Vec<BuiltinImage>, timeouts: Timeouts) -> Result<Self, ImageError> {
+    pub fn open_with(
+        root: &Path,
+        registries: Registries,
+        builtin: Vec<BuiltinImage>,
+        timeouts: Timeouts,
+    ) -> Result<Self, ImageError> {
         std::fs::create_dir_all(root).map_err(ImageError::store("making", root))?;
         let index = Index::load(&root.join("index.json"))?;
-        let known: BTreeSet<&String> = index.images.values().flat_map(|record| &record.layers).collect();
+        let known: BTreeSet<&String> = index
+            .images
+            .values()
+            .flat_map(|record| &record.layers)
+            .collect();
         let layers = Layers::open(root, &known)?;
         Ok(Self(Arc::new(Inner {
             root: root.to_owned(),
@@ -113,21 +128,41 @@ impl Images {
     }
 
     /// Makes sure that `reference` is unpacked here.
-    pub async fn ensure(&self, reference: &str, policy: PullPolicy, credentials: &Credentials) -> Result<Arc<ReadyImage>, ImageError> {
-        self.pull(reference, policy, credentials, &Progress::none()).await
+    pub async fn ensure(
+        &self,
+        reference: &str,
+        policy: PullPolicy,
+        credentials: &Credentials,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
+        self.pull(reference, policy, credentials, &Progress::none())
+            .await
     }
 
     /// [`Images::ensure`], telling how far it is.
-    pub async fn pull(&self, reference: &str, policy: PullPolicy, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, ImageError> {
+    pub async fn pull(
+        &self,
+        reference: &str,
+        policy: PullPolicy,
+        credentials: &Credentials,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         let name = ImageName::parse(reference)?;
         let outcome = Box::pin(self.have(&name, policy, credentials, progress)).await;
         if let Ok(ready) = &outcome {
-            progress.tell(ProgressEvent::Done { digest: ready.digest.clone() });
+            progress.tell(ProgressEvent::Done {
+                digest: ready.digest.clone(),
+            });
         }
         outcome
     }
 
-    async fn have(&self, name: &ImageName, policy: PullPolicy, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, ImageError> {
+    async fn have(
+        &self,
+        name: &ImageName,
+        policy: PullPolicy,
+        credentials: &Credentials,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         // A digest names its content; nothing newer can be behind it.
         if name.digest.is_some()
             && let Some(ready) = self.here(name)
@@ -139,7 +174,9 @@ impl Images {
             return self.sample(name, &sample).await;
         }
         match policy {
-            PullPolicy::Never => self.here(name).ok_or_else(|| ImageError::NeverPulled { reference: name.to_string() }),
+            PullPolicy::Never => self.here(name).ok_or_else(|| ImageError::NeverPulled {
+                reference: name.to_string(),
+            }),
             PullPolicy::IfNotPresent => match self.here(name) {
                 Some(ready) => Ok(ready),
                 None => self.pull_once(name, policy, credentials, progress).await,
@@ -149,7 +186,13 @@ impl Images {
     }
 
     /// Waits for the same pull of somebody else, or pulls.
-    async fn pull_once(&self, name: &ImageName, policy: PullPolicy, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, ImageError> {
+    async fn pull_once(
+        &self,
+        name: &ImageName,
+        policy: PullPolicy,
+        credentials: &Credentials,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         let seat = self.0.images_under_way.seat(&name.to_string());
         let _turn = seat.turn().await;
         if policy != PullPolicy::Always
@@ -167,16 +210,29 @@ impl Images {
         outcome
     }
 
-    async fn pull_from_anywhere(&self, name: &ImageName, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, ImageError> {
+    async fn pull_from_anywhere(
+        &self,
+        name: &ImageName,
+        credentials: &Credentials,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         let sources = self.0.registries.sources(name)?;
         let (mut attempts, mut answered) = (Vec::new(), false);
         for source in sources {
-            progress.tell(ProgressEvent::Asking { source: source.name.to_string() });
+            progress.tell(ProgressEvent::Asking {
+                source: source.name.to_string(),
+            });
             match self.pull_from(name, &source, credentials, progress).await {
                 Ok(ready) => return Ok(ready),
-                Err(Refusal { why, answered: this }) => {
+                Err(Refusal {
+                    why,
+                    answered: this,
+                }) => {
                     answered |= this;
-                    progress.tell(ProgressEvent::SourceFailed { source: source.name.to_string(), why: why.clone() });
+                    progress.tell(ProgressEvent::SourceFailed {
+                        source: source.name.to_string(),
+                        why: why.clone(),
+                    });
                     attempts.push(format!("{}: {why}", source.name));
                 }
             }
@@ -187,16 +243,35 @@ impl Images {
             tracing::warn!(image = %name, why = attempts.join("; "), "no registry serves the image, using the one that is here");
             return Ok(ready);
         }
-        Err(ImageError::Pull { reference: name.to_string(), attempts })
+        Err(ImageError::Pull {
+            reference: name.to_string(),
+            attempts,
+        })
     }
 
-    async fn pull_from(&self, name: &ImageName, source: &Source, credentials: &Credentials, progress: &Progress) -> Result<Arc<ReadyImage>, Refusal> {
+    async fn pull_from(
+        &self,
+        name: &ImageName,
+        source: &Source,
+        credentials: &Credentials,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, Refusal> {
         let (client, manifest) = registry::manifest(source, credentials, self.0.timeouts).await?;
-        let config = ImageConfig::from_document(&manifest.config).map_err(|why| Refusal::answer(format!("the image configuration: {why}")))?;
-        let mut directories: Vec<String> = manifest.layers.iter().map(|layer| directory_name(&layer.digest)).collect();
+        let config = ImageConfig::from_document(&manifest.config)
+            .map_err(|why| Refusal::answer(format!("the image configuration: {why}")))?;
+        let mut directories: Vec<String> = manifest
+            .layers
+            .iter()
+            .map(|layer| directory_name(&layer.digest))
+            .collect();
         let pins = self.0.layers.pin(directories.clone());
         // Only now: a registry that hangs must not keep others from their images.
-        let _permit = self.0.pulls.acquire().await.expect("the semaphore is never closed");
+        let _permit = self
+            .0
+            .pulls
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let mut bytes = 0;
         for (descriptor, directory) in manifest.layers.iter().zip(&directories) {
             bytes += u64::try_from(descriptor.size).unwrap_or(0);
@@ -208,47 +283,94 @@ impl Images {
                 let file = scratch.path().join("layer");
                 registry::layer(&client, &source.name, descriptor, &file, progress).await?;
                 let (layers, directory) = (self.0.layers.clone(), directory.clone());
-                run_blocking(move || layers.unpack(&directory, &file, &scratch)).await.map_err(Refusal::ours)?;
+                run_blocking(move || layers.unpack(&directory, &file, &scratch))
+                    .await
+                    .map_err(Refusal::ours)?;
             }
-            progress.tell(ProgressEvent::LayerDone { layer: descriptor.digest.clone() });
+            progress.tell(ProgressEvent::LayerDone {
+                layer: descriptor.digest.clone(),
+            });
         }
         directories.reverse();
-        let record = Record { layers: directories, config, bytes };
+        let record = Record {
+            layers: directories,
+            config,
+            bytes,
+        };
         let layers = self.0.layers.clone();
-        run_blocking(move || layers.sync()).await.map_err(Refusal::ours)?;
-        self.record(vec![name.to_string()], manifest.digest, record, false).await.map_err(Refusal::ours)?;
+        run_blocking(move || layers.sync())
+            .await
+            .map_err(Refusal::ours)?;
+        self.record(vec![name.to_string()], manifest.digest, record, false)
+            .await
+            .map_err(Refusal::ours)?;
         drop(pins);
-        self.here(name).ok_or_else(|| Refusal::answer("the image vanished while it was unpacked".to_owned()))
+        self.here(name)
+            .ok_or_else(|| Refusal::answer("the image vanished while it was unpacked".to_owned()))
     }
 
     /// The sample that a reference leads to, directly or by a rewrite.
     fn sample_name(&self, name: &ImageName) -> Option<ImageName> {
         let sources = self.0.registries.sources(name).ok()?;
-        sources.into_iter().map(|source| source.name).find(|name| name.registry == SAMPLES_HOST)
+        sources
+            .into_iter()
+            .map(|source| source.name)
+            .find(|name| name.registry == SAMPLES_HOST)
     }
 
-    async fn sample(&self, name: &ImageName, sample: &ImageName) -> Result<Arc<ReadyImage>, ImageError> {
+    async fn sample(
+        &self,
+        name: &ImageName,
+        sample: &ImageName,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         let Some((image, identity)) = self.0.samples.find(&sample.repository) else {
-            let known = self.0.samples.all().map(|(image, _)| format!("{SAMPLES_HOST}/{}", image.name)).collect();
-            return Err(ImageError::NoSample { reference: sample.to_string(), known });
+            let known = self
+                .0
+                .samples
+                .all()
+                .map(|(image, _)| format!("{SAMPLES_HOST}/{}", image.name))
+                .collect();
+            return Err(ImageError::NoSample {
+                reference: sample.to_string(),
+                known,
+            });
         };
         let pins = self.0.layers.pin(vec![identity.layer.clone()]);
         if !self.0.layers.has(&identity.layer) {
-            let (layers, image, layer) = (self.0.layers.clone(), image.clone(), identity.layer.clone());
+            let (layers, image, layer) =
+                (self.0.layers.clone(), image.clone(), identity.layer.clone());
             run_blocking(move || {
                 let scratch = layers.scratch()?;
-                layers.fill(&layer, &scratch, |unpacked| image.write(unpacked).map_err(ImageError::store("writing sample", unpacked)))
+                layers.fill(&layer, &scratch, |unpacked| {
+                    image
+                        .write(unpacked)
+                        .map_err(ImageError::store("writing sample", unpacked))
+                })
             })
             .await?;
         }
         let names = vec![name.to_string(), sample.to_string()];
-        self.record(names, identity.digest.clone(), image.record(identity.layer.clone()), false).await?;
+        self.record(
+            names,
+            identity.digest.clone(),
+            image.record(identity.layer.clone()),
+            false,
+        )
+        .await?;
         drop(pins);
-        self.here(name).ok_or_else(|| ImageError::NotHere { reference: name.to_string() })
+        self.here(name).ok_or_else(|| ImageError::NotHere {
+            reference: name.to_string(),
+        })
     }
 
     /// Writes down what `names` mean, unless that is known.
-    async fn record(&self, names: Vec<String>, digest: String, record: Record, imported: bool) -> Result<(), ImageError> {
+    async fn record(
+        &self,
+        names: Vec<String>,
+        digest: String,
+        record: Record,
+        imported: bool,
+    ) -> Result<(), ImageError> {
         if self.0.index.lock().says(&names, &digest, &record, imported) {
             return Ok(());
         }
@@ -256,7 +378,13 @@ impl Images {
         run_blocking(move || images.record_blocking(&names, &digest, &record, imported)).await
     }
 
-    fn record_blocking(&self, names: &[String], digest: &str, record: &Record, imported: bool) -> Result<(), ImageError> {
+    fn record_blocking(
+        &self,
+        names: &[String],
+        digest: &str,
+        record: &Record,
+        imported: bool,
+    ) -> Result<(), ImageError> {
         let _writer = self.0.writer.lock();
         let mut next = self.0.index.lock().clone();
         next.add(names, digest, record, imported);
@@ -278,11 +406,20 @@ impl Images {
         if let Some(image) = ready.get(&key).and_then(Weak::upgrade) {
             return Some(image);
         }
-        let layers: Vec<PathBuf> = record.layers.iter().map(|layer| self.0.layers.path(layer)).collect();
+        let layers: Vec<PathBuf> = record
+            .layers
+            .iter()
+            .map(|layer| self.0.layers.path(layer))
+            .collect();
         if !layers.iter().all(|layer| layer.is_dir()) {
             return None;
         }
-        let image = Arc::new(ReadyImage { reference: name.to_string(), digest: digest.to_owned(), layers, config: record.config.clone() });
+        let image = Arc::new(ReadyImage {
+            reference: name.to_string(),
+            digest: digest.to_owned(),
+            layers,
+            config: record.config.clone(),
+        });
         ready.retain(|_, held| held.strong_count() > 0);
         ready.insert(key, Arc::downgrade(&image));
         Some(image)
@@ -290,7 +427,11 @@ impl Images {
 
     /// What a tag means now, as `repository@digest`. An imported image is meant by its tag; for others the registry
     /// is asked, and what is here has to do when it does not answer.
-    pub async fn resolve_digest(&self, reference: &str, credentials: &Credentials) -> Result<String, ImageError> {
+    pub async fn resolve_digest(
+        &self,
+        reference: &str,
+        credentials: &Credentials,
+    ) -> Result<String, ImageError> {
         let name = ImageName::parse(reference)?;
         if name.digest.is_some() {
             return Ok(reference.to_owned());
@@ -301,15 +442,21 @@ impl Images {
         let here = self.here(&name).map(|ready| name.resolved(&ready.digest));
         match here {
             Some(here) if self.imported(&name) => Ok(here),
-            Some(here) => match tokio::time::timeout(ASK_MAX, self.ask_digest(&name, credentials)).await {
-                Ok(Ok(digest)) => Ok(name.resolved(&digest)),
-                Ok(Err(_)) | Err(_) => Ok(here),
-            },
+            Some(here) => {
+                match tokio::time::timeout(ASK_MAX, self.ask_digest(&name, credentials)).await {
+                    Ok(Ok(digest)) => Ok(name.resolved(&digest)),
+                    Ok(Err(_)) | Err(_) => Ok(here),
+                }
+            }
             None => Ok(name.resolved(&self.ask_digest(&name, credentials).await?)),
         }
     }
 
-    async fn ask_digest(&self, name: &ImageName, credentials: &Credentials) -> Result<String, ImageError> {
+    async fn ask_digest(
+        &self,
+        name: &ImageName,
+        credentials: &Credentials,
+    ) -> Result<String, ImageError> {
         let mut attempts = Vec::new();
         for source in self.0.registries.sources(name)? {
             match Box::pin(registry::digest(&source, credentials, self.0.timeouts)).await {
@@ -317,7 +464,10 @@ impl Images {
                 Err(refusal) => attempts.push(format!("{}: {}", source.name, refusal.why)),
             }
         }
-        Err(ImageError::Resolve { reference: name.to_string(), attempts })
+        Err(ImageError::Resolve {
+            reference: name.to_string(),
+            attempts,
+        })
     }
 
     /// Everything that can be started without a network.
@@ -329,8 +479,16 @@ impl Images {
             .filter(|(name, _)| !of_samples(name))
             .filter_map(|(name, digest)| {
                 let record = index.images.get(digest)?;
-                let built_in = record.layers.iter().any(|layer| layer.starts_with("sample-"));
-                Some(ImageSummary { reference: name.clone(), digest: digest.clone(), bytes: record.bytes, built_in })
+                let built_in = record
+                    .layers
+                    .iter()
+                    .any(|layer| layer.starts_with("sample-"));
+                Some(ImageSummary {
+                    reference: name.clone(),
+                    digest: digest.clone(),
+                    bytes: record.bytes,
+                    built_in,
+                })
             })
             .collect();
         drop(index);
@@ -344,54 +502,96 @@ impl Images {
     }
 
     /// Imports every image of an archive; `name` is given to the first (and is needed where the archive names none).
-    pub async fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<ImageSummary>, ImageError> {
+    pub async fn import(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+    ) -> Result<Vec<ImageSummary>, ImageError> {
         let name = name.map(ImageName::parse).transpose()?;
         if let Some(name) = &name {
             let why = match name {
-                _ if name.digest.is_some() => Some("an imported image is named by a tag; its digest follows from its content"),
-                _ if name.registry == SAMPLES_HOST => Some("the samples lie inside the binary and cannot be replaced"),
+                _ if name.digest.is_some() => {
+                    Some("an imported image is named by a tag; its digest follows from its content")
+                }
+                _ if name.registry == SAMPLES_HOST => {
+                    Some("the samples lie inside the binary and cannot be replaced")
+                }
                 _ => None,
             };
             if let Some(why) = why {
-                return Err(ImageError::InvalidName { reference: name.to_string(), why: why.to_owned() });
+                return Err(ImageError::InvalidName {
+                    reference: name.to_string(),
+                    why: why.to_owned(),
+                });
             }
         }
         let (images, path) = (self.clone(), path.to_owned());
         run_blocking(move || images.import_blocking(&path, name.as_ref())).await
     }
 
-    fn import_blocking(&self, path: &Path, name: Option<&ImageName>) -> Result<Vec<ImageSummary>, ImageError> {
+    fn import_blocking(
+        &self,
+        path: &Path,
+        name: Option<&ImageName>,
+    ) -> Result<Vec<ImageSummary>, ImageError> {
         let members = self.0.layers.scratch()?;
         let mut images = Vec::new();
         // All of the archive is understood before any of it is recorded.
         for (position, opened) in archive::open(path, members.path())?.into_iter().enumerate() {
             let names: Vec<ImageName> = match name {
                 Some(name) if position == 0 => vec![name.clone()],
-                _ => opened.names.iter().map(|name| ImageName::parse(name)).collect::<Result<_, _>>()?,
+                _ => opened
+                    .names
+                    .iter()
+                    .map(|name| ImageName::parse(name))
+                    .collect::<Result<_, _>>()?,
             };
             if names.is_empty() {
                 let why = "it names no image; say which name it shall have: kinglet image import FILE NAME".to_owned();
-                return Err(ImageError::Archive { path: path.to_owned(), why });
+                return Err(ImageError::Archive {
+                    path: path.to_owned(),
+                    why,
+                });
             }
             images.push((names, opened));
         }
         let mut rows = Vec::new();
         for (names, opened) in images {
-            let mut directories: Vec<String> = opened.layers.iter().map(|(digest, _)| directory_name(digest)).collect();
+            let mut directories: Vec<String> = opened
+                .layers
+                .iter()
+                .map(|(digest, _)| directory_name(digest))
+                .collect();
             let pins = self.0.layers.pin(directories.clone());
             let mut bytes = 0;
             for ((_, file), directory) in opened.layers.iter().zip(&directories) {
                 bytes += std::fs::metadata(file).map(|meta| meta.len()).unwrap_or(0);
                 if !self.0.layers.has(directory) {
-                    self.0.layers.unpack(directory, file, &self.0.layers.scratch()?)?;
+                    self.0
+                        .layers
+                        .unpack(directory, file, &self.0.layers.scratch()?)?;
                 }
             }
             self.0.layers.sync()?;
             directories.reverse();
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            self.record_blocking(&names, &opened.digest, &Record { layers: directories, config: opened.config, bytes }, true)?;
+            self.record_blocking(
+                &names,
+                &opened.digest,
+                &Record {
+                    layers: directories,
+                    config: opened.config,
+                    bytes,
+                },
+                true,
+            )?;
             drop(pins);
-            rows.extend(names.into_iter().map(|reference| ImageSummary { reference, digest: opened.digest.clone(), bytes, built_in: false }));
+            rows.extend(names.into_iter().map(|reference| ImageSummary {
+                reference,
+                digest: opened.digest.clone(),
+                bytes,
+                built_in: false,
+            }));
         }
         Ok(rows)
     }
@@ -400,7 +600,9 @@ impl Images {
     pub async fn remove(&self, reference: &str) -> Result<(), ImageError> {
         let name = ImageName::parse(reference)?;
         if name.registry == SAMPLES_HOST {
-            return Err(ImageError::BuiltIn { reference: name.to_string() });
+            return Err(ImageError::BuiltIn {
+                reference: name.to_string(),
+            });
         }
         let images = self.clone();
         run_blocking(move || images.remove_blocking(&name)).await
@@ -411,10 +613,21 @@ impl Images {
         let mut index = self.0.index.lock();
         let before = index.clone();
         let mut next = before.clone();
-        let forgotten = next.remove(name).ok_or_else(|| ImageError::NotHere { reference: name.to_string() })?;
-        let used = |digest: &String| self.0.ready.lock().values().filter_map(Weak::upgrade).any(|image| image.digest == *digest);
+        let forgotten = next.remove(name).ok_or_else(|| ImageError::NotHere {
+            reference: name.to_string(),
+        })?;
+        let used = |digest: &String| {
+            self.0
+                .ready
+                .lock()
+                .values()
+                .filter_map(Weak::upgrade)
+                .any(|image| image.digest == *digest)
+        };
         if forgotten.as_ref().is_some_and(used) {
-            return Err(ImageError::InUse { reference: name.to_string() });
+            return Err(ImageError::InUse {
+                reference: name.to_string(),
+            });
         }
         // From here nobody is given the image any more.
         *index = next.clone();
@@ -423,8 +636,17 @@ impl Images {
             *self.0.index.lock() = before;
             return Err(error);
         }
-        let needed: BTreeSet<&String> = next.images.values().flat_map(|record| &record.layers).collect();
-        for layer in before.images.values().flat_map(|record| &record.layers).filter(|layer| !needed.contains(layer)) {
+        let needed: BTreeSet<&String> = next
+            .images
+            .values()
+            .flat_map(|record| &record.layers)
+            .collect();
+        for layer in before
+            .images
+            .values()
+            .flat_map(|record| &record.layers)
+            .filter(|layer| !needed.contains(layer))
+        {
             self.0.layers.retire(layer)?;
         }
         Ok(())
@@ -432,10 +654,13 @@ impl Images {
 }
 
 fn of_samples(name: &str) -> bool {
-    name.strip_prefix(SAMPLES_HOST).is_some_and(|rest| rest.starts_with('/'))
+    name.strip_prefix(SAMPLES_HOST)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
         Err(error) => Err(ImageError::Shared(format!("image work stopped: {error}"))),

@@ -23,13 +23,16 @@ const HEADER_BYTES_MAX: u64 = 4 << 20;
 
 /// Unpacks `archive` (tar, or tar in gzip or zstd) below `target`, which must be an empty directory.
 pub fn unpack(archive: &Path, target: &Path) -> Result<(), String> {
-    let file = File::open(archive).map_err(|error| format!("opening {}: {error}", archive.display()))?;
+    let file =
+        File::open(archive).map_err(|error| format!("opening {}: {error}", archive.display()))?;
     unpack_stream(file, target)
 }
 
 /// [`unpack`] for an open file.
 pub fn unpack_stream(file: impl Read + Seek, target: &Path) -> Result<(), String> {
-    let target = target.canonicalize().map_err(|error| format!("{}: {error}", target.display()))?;
+    let target = target
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", target.display()))?;
     let mut tree = Tree::new(target);
     each(plain(file)?, |relative, entry| tree.place(relative, entry))
 }
@@ -53,7 +56,9 @@ fn plain(mut file: impl Read + Seek) -> Result<impl Read, String> {
     let reader = BufReader::with_capacity(1 << 18, file);
     Ok(match &magic[..length] {
         [0x1f, 0x8b, ..] => Plain::Gzip(Box::new(flate2::read::MultiGzDecoder::new(reader))),
-        [0x28, 0xb5, 0x2f, 0xfd] => Plain::Zstd(zstd::Decoder::with_buffer(reader).map_err(|error| error.to_string())?),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Plain::Zstd(zstd::Decoder::with_buffer(reader).map_err(|error| error.to_string())?)
+        }
         _ => Plain::Tar(reader),
     })
 }
@@ -85,9 +90,16 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn each<R: Read>(reader: R, mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bounded<R>>) -> Result<(), String>) -> Result<(), String> {
+fn each<R: Read>(
+    reader: R,
+    mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bounded<R>>) -> Result<(), String>,
+) -> Result<(), String> {
     let header_left = Rc::new(Cell::new(Some(HEADER_BYTES_MAX)));
-    let mut archive = tar::Archive::new(Bounded { reader, left: BYTES_MAX, header_left: Rc::clone(&header_left) });
+    let mut archive = tar::Archive::new(Bounded {
+        reader,
+        left: BYTES_MAX,
+        header_left: Rc::clone(&header_left),
+    });
     let mut entries = archive.entries().map_err(|error| error.to_string())?;
     for count in 0_u64.. {
         header_left.set(Some(HEADER_BYTES_MAX));
@@ -97,12 +109,16 @@ fn each<R: Read>(reader: R, mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bou
             return Err(format!("more than {ENTRIES_MAX} entries"));
         }
         let mut entry = entry.map_err(|error| broken(count, &error))?;
-        let path = entry.path().map_err(|error| error.to_string())?.into_owned();
+        let path = entry
+            .path()
+            .map_err(|error| error.to_string())?
+            .into_owned();
         if let Some(relative) = inside(&path)? {
             visit(&relative, &mut entry)?;
         }
         // What was not wanted is read here, so that only headers lie before the next entry.
-        io::copy(&mut entry, &mut io::sink()).map_err(|error| format!("reading entry {}: {error}", path.display()))?;
+        io::copy(&mut entry, &mut io::sink())
+            .map_err(|error| format!("reading entry {}: {error}", path.display()))?;
     }
     Ok(())
 }
@@ -111,7 +127,9 @@ fn each<R: Read>(reader: R, mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bou
 fn broken(entries_before: u64, error: &io::Error) -> String {
     let text = error.to_string();
     match text.lines().next() {
-        Some(why) if entries_before > 0 || why.contains("larger than") => format!("reading the archive after {entries_before} entries: {why}"),
+        Some(why) if entries_before > 0 || why.contains("larger than") => {
+            format!("reading the archive after {entries_before} entries: {why}")
+        }
         _ => "not a tar archive, or a damaged one".to_owned(),
     }
 }
@@ -123,7 +141,12 @@ fn inside(path: &Path) -> Result<Option<PathBuf>, String> {
         match component {
             Component::Normal(part) => relative.push(part),
             Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => return Err(format!("entry {} leads outside of the layer", path.display())),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(format!(
+                    "entry {} leads outside of the layer",
+                    path.display()
+                ));
+            }
         }
     }
     Ok((!relative.as_os_str().is_empty()).then_some(relative))
@@ -141,9 +164,15 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         let read = count as u64;
-        self.left = self.left.checked_sub(read).ok_or_else(|| io::Error::other(format!("it is larger than {BYTES_MAX} bytes unpacked")))?;
+        self.left = self.left.checked_sub(read).ok_or_else(|| {
+            io::Error::other(format!("it is larger than {BYTES_MAX} bytes unpacked"))
+        })?;
         if let Some(left) = self.header_left.get() {
-            let left = left.checked_sub(read).ok_or_else(|| io::Error::other(format!("an entry's headers are larger than {HEADER_BYTES_MAX} bytes")))?;
+            let left = left.checked_sub(read).ok_or_else(|| {
+                io::Error::other(format!(
+                    "an entry's headers are larger than {HEADER_BYTES_MAX} bytes"
+                ))
+            })?;
             self.header_left.set(Some(left));
         }
         Ok(count)

@@ -30,7 +30,11 @@ impl Layers {
     /// Opens (or makes) the directories below `root`; throws away what an interrupted pull left, that is whatever
     /// `known` does not name.
     pub(crate) fn open(root: &Path, known: &BTreeSet<&String>) -> Result<Self, ImageError> {
-        let layers = Self(Arc::new(Inner { root: root.to_owned(), pins: Mutex::default(), scratch_next: AtomicU64::new(0) }));
+        let layers = Self(Arc::new(Inner {
+            root: root.to_owned(),
+            pins: Mutex::default(),
+            scratch_next: AtomicU64::new(0),
+        }));
         let (placed, scratch) = (root.join("layers"), root.join("scratch"));
         std::fs::create_dir_all(&placed).map_err(ImageError::store("making", &placed))?;
         if scratch.exists() {
@@ -38,7 +42,11 @@ impl Layers {
         }
         std::fs::create_dir_all(&scratch).map_err(ImageError::store("making", &scratch))?;
         for entry in std::fs::read_dir(&placed).map_err(ImageError::store("listing", &placed))? {
-            let name = entry.map_err(ImageError::store("listing", &placed))?.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .map_err(ImageError::store("listing", &placed))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
             if !known.contains(&name) {
                 layers.retire(&name)?;
             }
@@ -61,7 +69,10 @@ impl Layers {
             *pins.entry(name.clone()).or_default() += 1;
         }
         drop(pins);
-        Pins { layers: self.clone(), names }
+        Pins {
+            layers: self.clone(),
+            names,
+        }
     }
 
     pub(crate) fn scratch(&self) -> Result<Scratch, ImageError> {
@@ -72,18 +83,34 @@ impl Layers {
     }
 
     /// Unpacks an archive as `layer`. Blocks.
-    pub(crate) fn unpack(&self, layer: &str, file: &Path, scratch: &Scratch) -> Result<(), ImageError> {
-        self.fill(layer, scratch, |unpacked| layer::unpack(file, unpacked).map_err(|why| ImageError::Layer { layer: layer.to_owned(), why }))
+    pub(crate) fn unpack(
+        &self,
+        layer: &str,
+        file: &Path,
+        scratch: &Scratch,
+    ) -> Result<(), ImageError> {
+        self.fill(layer, scratch, |unpacked| {
+            layer::unpack(file, unpacked).map_err(|why| ImageError::Layer {
+                layer: layer.to_owned(),
+                why,
+            })
+        })
     }
 
     /// Has `write` fill a directory that becomes `layer`; losing a race against the same layer is fine. Blocks.
-    pub(crate) fn fill(&self, layer: &str, scratch: &Scratch, write: impl FnOnce(&Path) -> Result<(), ImageError>) -> Result<(), ImageError> {
+    pub(crate) fn fill(
+        &self,
+        layer: &str,
+        scratch: &Scratch,
+        write: impl FnOnce(&Path) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
         let unpacked = scratch.path().join("root");
         std::fs::create_dir(&unpacked).map_err(ImageError::store("making", &unpacked))?;
         write(&unpacked)?;
         // The root of a container must be readable for its user.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&unpacked, mode).map_err(ImageError::store("setting the mode of", &unpacked))?;
+        std::fs::set_permissions(&unpacked, mode)
+            .map_err(ImageError::store("setting the mode of", &unpacked))?;
         let target = self.path(layer);
         match std::fs::rename(&unpacked, &target) {
             Ok(()) => Ok(()),
@@ -95,7 +122,8 @@ impl Layers {
     /// Brings placed layers to the disk, so that a record never outlives its content when the power fails. Blocks.
     pub(crate) fn sync(&self) -> Result<(), ImageError> {
         let directory = self.0.root.join("layers");
-        let synced = std::fs::File::open(&directory).and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
+        let synced = std::fs::File::open(&directory)
+            .and_then(|directory| Ok(rustix::fs::syncfs(directory)?));
         synced.map_err(ImageError::store("syncing", directory))
     }
 
@@ -107,7 +135,8 @@ impl Layers {
         if pins.contains_key(layer) || !path.exists() {
             return Ok(());
         }
-        std::fs::rename(&path, scratch.path().join("gone")).map_err(ImageError::store("removing", &path))
+        std::fs::rename(&path, scratch.path().join("gone"))
+            .map_err(ImageError::store("removing", &path))
     }
 }
 
@@ -144,5 +173,14 @@ impl Drop for Scratch {
 
 /// `sha256:abc` as a directory name without a colon, which overlayfs takes for a separator.
 pub(crate) fn directory_name(digest: &str) -> String {
-    digest.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
+    digest
+        .chars()
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '-'
+            }
+        })
+        .collect()
 }

@@ -22,11 +22,19 @@ pub struct ImageName {
 impl ImageName {
     /// Parses a reference as written in a Pod.
     pub fn parse(reference: &str) -> Result<Self, ImageError> {
-        let parsed: Reference = reference
-            .parse()
-            .map_err(|why| ImageError::InvalidName { reference: reference.to_owned(), why: format!("{why}") })?;
-        if parsed.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(ImageError::InvalidName { reference: reference.to_owned(), why: "repository name must be lowercase".to_owned() });
+        let parsed: Reference = reference.parse().map_err(|why| ImageError::InvalidName {
+            reference: reference.to_owned(),
+            why: format!("{why}"),
+        })?;
+        if parsed
+            .repository()
+            .bytes()
+            .any(|byte| byte.is_ascii_uppercase())
+        {
+            return Err(ImageError::InvalidName {
+                reference: reference.to_owned(),
+                why: "repository name must be lowercase".to_owned(),
+            });
         }
         let registry = match parsed.registry() {
             "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
@@ -36,7 +44,12 @@ impl ImageName {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { registry, repository: parsed.repository().to_owned(), tag, digest: parsed.digest().map(str::to_owned) })
+        Ok(Self {
+            registry,
+            repository: parsed.repository().to_owned(),
+            tag,
+            digest: parsed.digest().map(str::to_owned),
+        })
     }
 
     /// Registry and repository, without tag and digest.
@@ -46,7 +59,11 @@ impl ImageName {
 
     /// The repository as Knative writes it in a resolved image (Docker Hub is `index.docker.io` there).
     pub fn resolved(&self, digest: &str) -> String {
-        let registry = if self.registry == "docker.io" { "index.docker.io" } else { &self.registry };
+        let registry = if self.registry == "docker.io" {
+            "index.docker.io"
+        } else {
+            &self.registry
+        };
         format!("{registry}/{}@{digest}", self.repository)
     }
 
@@ -62,7 +79,11 @@ impl ImageName {
 
     pub(crate) fn wire(&self) -> Reference {
         match (&self.digest, &self.tag) {
-            (Some(digest), _) => Reference::with_digest(self.registry.clone(), self.repository.clone(), digest.clone()),
+            (Some(digest), _) => Reference::with_digest(
+                self.registry.clone(),
+                self.repository.clone(),
+                digest.clone(),
+            ),
             (None, tag) => Reference::with_tag(
                 self.registry.clone(),
                 self.repository.clone(),
@@ -91,12 +112,18 @@ mod tests {
     fn one_spelling_per_image() {
         for (written, stored) in [
             ("nginx", "docker.io/library/nginx:latest"),
-            ("index.docker.io/library/nginx:1", "docker.io/library/nginx:1"),
+            (
+                "index.docker.io/library/nginx:1",
+                "docker.io/library/nginx:1",
+            ),
             ("kn.local/hello:1", "kn.local/hello:1"),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
             ("zqb/event-display:v1", "docker.io/zqb/event-display:v1"),
         ] {
-            assert_eq!(ImageName::parse(written).expect(written).to_string(), stored);
+            assert_eq!(
+                ImageName::parse(written).expect(written).to_string(),
+                stored
+            );
         }
     }
 
@@ -105,7 +132,10 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         let name = ImageName::parse(&format!("gcr.io/x/y:v1@{digest}")).expect("parses");
         assert_eq!(name.to_string(), format!("gcr.io/x/y@{digest}"));
-        assert_eq!(ImageName::parse("nginx").expect("parses").resolved(&digest), format!("index.docker.io/library/nginx@{digest}"));
+        assert_eq!(
+            ImageName::parse("nginx").expect("parses").resolved(&digest),
+            format!("index.docker.io/library/nginx@{digest}")
+        );
     }
 
     #[test]

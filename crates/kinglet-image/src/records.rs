@@ -47,8 +47,11 @@ struct Section {
 impl ImageConfig {
     /// Takes what we use from an OCI or docker image configuration document.
     pub fn from_document(document: &[u8]) -> Result<Self, String> {
-        let parsed: Document = serde_json::from_slice(document).map_err(|error| error.to_string())?;
-        let Some(config) = parsed.config else { return Ok(Self::default()) };
+        let parsed: Document =
+            serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let Some(config) = parsed.config else {
+            return Ok(Self::default());
+        };
         Ok(Self {
             entrypoint: config.entrypoint.unwrap_or_default(),
             cmd: config.cmd.unwrap_or_default(),
@@ -106,7 +109,8 @@ impl Index {
             file.write_all(&bytes)?;
             file.sync_all()?;
             std::fs::rename(&temporary, path)?;
-            path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+            path.parent()
+                .map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
         };
         write().map_err(ImageError::store("writing", path))
     }
@@ -114,14 +118,23 @@ impl Index {
     /// The image that a name leads to. A digest names its image whatever repository it came from; only a sample's may
     /// lead to another one (that of a newer binary).
     pub fn find(&self, name: &ImageName) -> Option<(&str, &Record)> {
-        let direct = name.digest.as_ref().and_then(|digest| self.images.get_key_value(digest));
-        let (digest, record) = direct.or_else(|| self.images.get_key_value(self.names.get(&name.to_string())?))?;
+        let direct = name
+            .digest
+            .as_ref()
+            .and_then(|digest| self.images.get_key_value(digest));
+        let (digest, record) = direct.or_else(|| {
+            self.images
+                .get_key_value(self.names.get(&name.to_string())?)
+        })?;
         Some((digest, record))
     }
 
     /// Whether adding would change nothing.
     pub fn says(&self, names: &[String], digest: &str, record: &Record, imported: bool) -> bool {
-        let named = names.iter().all(|name| self.names.get(name).is_some_and(|held| held == digest) && self.imported.contains(name) == imported);
+        let named = names.iter().all(|name| {
+            self.names.get(name).is_some_and(|held| held == digest)
+                && self.imported.contains(name) == imported
+        });
         named && self.images.get(digest) == Some(record)
     }
 
@@ -134,11 +147,18 @@ impl Index {
             } else {
                 self.imported.remove(name);
             }
-            let Some(before) = self.names.insert(name.clone(), digest.to_owned()).filter(|before| before != digest) else { continue };
+            let Some(before) = self
+                .names
+                .insert(name.clone(), digest.to_owned())
+                .filter(|before| before != digest)
+            else {
+                continue;
+            };
             if let Ok(parsed) = ImageName::parse(name)
                 && !self.names.values().any(|held| *held == before)
             {
-                self.names.insert(format!("{}@{before}", parsed.repository_path()), before);
+                self.names
+                    .insert(format!("{}@{before}", parsed.repository_path()), before);
             }
         }
     }
@@ -178,9 +198,30 @@ mod tests {
     fn a_moved_tag_leaves_its_former_image_reachable() {
         let mut index = Index::default();
         let (a, b) = (digest('a'), digest('b'));
-        index.add(&["x.test/y:1".to_owned()], &a, &Record { layers: vec!["a".to_owned()], config: ImageConfig::default(), bytes: 1 }, true);
-        index.add(&["x.test/y:1".to_owned()], &b, &Record { layers: vec!["b".to_owned()], config: ImageConfig::default(), bytes: 1 }, false);
-        assert_eq!(index.find(&name("x.test/y:1")).map(|found| found.0), Some(b.as_str()));
+        index.add(
+            &["x.test/y:1".to_owned()],
+            &a,
+            &Record {
+                layers: vec!["a".to_owned()],
+                config: ImageConfig::default(),
+                bytes: 1,
+            },
+            true,
+        );
+        index.add(
+            &["x.test/y:1".to_owned()],
+            &b,
+            &Record {
+                layers: vec!["b".to_owned()],
+                config: ImageConfig::default(),
+                bytes: 1,
+            },
+            false,
+        );
+        assert_eq!(
+            index.find(&name("x.test/y:1")).map(|found| found.0),
+            Some(b.as_str())
+        );
         assert_eq!(index.names[&format!("x.test/y@{a}")], a);
         assert!(index.imported.is_empty());
         assert_eq!(index.remove(&name("x.test/y:1")), Some(Some(b)));
@@ -191,8 +232,17 @@ mod tests {
     #[test]
     fn an_image_goes_with_its_last_name() {
         let mut index = Index::default();
-        let record = Record { layers: Vec::new(), config: ImageConfig::default(), bytes: 0 };
-        index.add(&["x.test/y:1".to_owned(), "x.test/y:2".to_owned()], &digest('a'), &record, false);
+        let record = Record {
+            layers: Vec::new(),
+            config: ImageConfig::default(),
+            bytes: 0,
+        };
+        index.add(
+            &["x.test/y:1".to_owned(), "x.test/y:2".to_owned()],
+            &digest('a'),
+            &record,
+            false,
+        );
         assert!(index.says(&["x.test/y:1".to_owned()], &digest('a'), &record, false));
         assert_eq!(index.remove(&name("x.test/y:1")), Some(None));
         assert_eq!(index.remove(&name("x.test/y:1")), None);
@@ -202,8 +252,17 @@ mod tests {
     #[test]
     fn configurations_of_odd_builders() {
         let config = ImageConfig::from_document(br#"{"config":{"Entrypoint":null,"Cmd":["a"],"ExposedPorts":null,"StopSignal":""},"rootfs":null}"#).expect("config");
-        assert_eq!(config, ImageConfig { cmd: vec!["a".to_owned()], ..ImageConfig::default() });
-        assert_eq!(ImageConfig::from_document(b"{}"), Ok(ImageConfig::default()));
+        assert_eq!(
+            config,
+            ImageConfig {
+                cmd: vec!["a".to_owned()],
+                ..ImageConfig::default()
+            }
+        );
+        assert_eq!(
+            ImageConfig::from_document(b"{}"),
+            Ok(ImageConfig::default())
+        );
         assert!(ImageConfig::from_document(b"not json").is_err());
     }
 }

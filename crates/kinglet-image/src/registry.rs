@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
+use oci_client::Client;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
-use oci_client::Client;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::progress::{Progress, ProgressEvent};
@@ -34,7 +34,10 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), read: Duration::from_secs(30) }
+        Self {
+            connect: Duration::from_secs(10),
+            read: Duration::from_secs(30),
+        }
     }
 }
 
@@ -48,16 +51,25 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn answer(why: String) -> Self {
-        Self { why, answered: true }
+        Self {
+            why,
+            answered: true,
+        }
     }
 
     /// The registry is not to blame.
     pub(crate) fn ours(error: impl std::fmt::Display) -> Self {
-        Self { why: error.to_string(), answered: true }
+        Self {
+            why: error.to_string(),
+            answered: true,
+        }
     }
 
     fn silence(why: String) -> Self {
-        Self { why, answered: false }
+        Self {
+            why,
+            answered: false,
+        }
     }
 }
 
@@ -80,7 +92,11 @@ enum Scheme {
 fn client(scheme: Scheme, insecure: bool, timeouts: Timeouts) -> Client {
     kinglet_process::tls::install_provider();
     Client::new(ClientConfig {
-        protocol: if scheme == Scheme::Http { ClientProtocol::Http } else { ClientProtocol::Https },
+        protocol: if scheme == Scheme::Http {
+            ClientProtocol::Http
+        } else {
+            ClientProtocol::Https
+        },
         accept_invalid_certificates: insecure,
         read_timeout: Some(timeouts.read),
         connect_timeout: Some(timeouts.connect),
@@ -93,8 +109,16 @@ fn client(scheme: Scheme, insecure: bool, timeouts: Timeouts) -> Client {
 type Asked<T> = BoxFuture<'static, Result<T, OciDistributionError>>;
 
 /// Asks over TLS; an insecure source over plain HTTP first, and over TLS when that is not what it speaks.
-async fn ask<T>(source: &Source, timeouts: Timeouts, question: impl Fn(Client) -> Asked<T>) -> Result<(Client, T), Refusal> {
-    let schemes: &[Scheme] = if source.insecure { &[Scheme::Http, Scheme::Https] } else { &[Scheme::Https] };
+async fn ask<T>(
+    source: &Source,
+    timeouts: Timeouts,
+    question: impl Fn(Client) -> Asked<T>,
+) -> Result<(Client, T), Refusal> {
+    let schemes: &[Scheme] = if source.insecure {
+        &[Scheme::Http, Scheme::Https]
+    } else {
+        &[Scheme::Https]
+    };
     // The library asks for a token, for a list and for a manifest, each with the read timeout.
     let patience = timeouts.connect + timeouts.read;
     let mut refusal = None;
@@ -103,16 +127,32 @@ async fn ask<T>(source: &Source, timeouts: Timeouts, question: impl Fn(Client) -
         let error = match tokio::time::timeout(patience, question(client.clone())).await {
             Ok(Ok(answer)) => return Ok((client, answer)),
             Ok(Err(error)) => error,
-            Err(_) => return Err(Refusal::silence(format!("the registry did not answer within {} s", patience.as_secs_f32()))),
+            Err(_) => {
+                return Err(Refusal::silence(format!(
+                    "the registry did not answer within {} s",
+                    patience.as_secs_f32()
+                )));
+            }
         };
         if let OciDistributionError::RequestError(request) = &error
             && request.is_timeout()
         {
-            return Err(Refusal::silence(format!("the registry did not answer in time: {}", say(&error))));
+            return Err(Refusal::silence(format!(
+                "the registry did not answer in time: {}",
+                say(&error)
+            )));
         }
-        let speaks_tls = scheme == Scheme::Http && matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::ServerError { code: 400, .. });
+        let speaks_tls = scheme == Scheme::Http
+            && matches!(
+                error,
+                OciDistributionError::RequestError(_)
+                    | OciDistributionError::ServerError { code: 400, .. }
+            );
         let answered = !matches!(error, OciDistributionError::RequestError(_));
-        let this = Refusal { why: say(&error), answered };
+        let this = Refusal {
+            why: say(&error),
+            answered,
+        };
         if !speaks_tls {
             // TLS was only a second guess: what plain HTTP met says more, unless TLS got an answer.
             return Err(refusal.filter(|_| !this.answered).unwrap_or(this));
@@ -125,11 +165,17 @@ async fn ask<T>(source: &Source, timeouts: Timeouts, question: impl Fn(Client) -
 fn auth(name: &ImageName, credentials: &Credentials) -> RegistryAuth {
     credentials
         .find(&name.repository_path())
-        .map_or(RegistryAuth::Anonymous, |(user, password)| RegistryAuth::Basic(user.to_owned(), password.to_owned()))
+        .map_or(RegistryAuth::Anonymous, |(user, password)| {
+            RegistryAuth::Basic(user.to_owned(), password.to_owned())
+        })
 }
 
 /// The digest a reference leads to.
-pub(crate) async fn digest(source: &Source, credentials: &Credentials, timeouts: Timeouts) -> Result<String, Refusal> {
+pub(crate) async fn digest(
+    source: &Source,
+    credentials: &Credentials,
+    timeouts: Timeouts,
+) -> Result<String, Refusal> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
     let question = move |client: Client| -> Asked<String> {
         let (wire, auth) = (wire.clone(), auth.clone());
@@ -140,30 +186,68 @@ pub(crate) async fn digest(source: &Source, credentials: &Credentials, timeouts:
 }
 
 /// Reads manifest and configuration, and answers with the client that could.
-pub(crate) async fn manifest(source: &Source, credentials: &Credentials, timeouts: Timeouts) -> Result<(Client, Manifest), Refusal> {
+pub(crate) async fn manifest(
+    source: &Source,
+    credentials: &Credentials,
+    timeouts: Timeouts,
+) -> Result<(Client, Manifest), Refusal> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
     let question = move |client: Client| -> Asked<(OciImageManifest, String, Option<String>)> {
         let (wire, auth) = (wire.clone(), auth.clone());
-        async move { client.pull_image_manifest_and_list_digest(&wire, &auth).await }.boxed()
+        async move {
+            client
+                .pull_image_manifest_and_list_digest(&wire, &auth)
+                .await
+        }
+        .boxed()
     };
     let (client, (manifest, digest, list_digest)) = ask(source, timeouts, question).await?;
     if manifest.layers.len() > LAYERS_MAX {
-        return Err(Refusal::answer(format!("the image has {} layers, more than {LAYERS_MAX}", manifest.layers.len())));
+        return Err(Refusal::answer(format!(
+            "the image has {} layers, more than {LAYERS_MAX}",
+            manifest.layers.len()
+        )));
     }
-    if let Some(odd) = manifest.layers.iter().find(|layer| !layer.media_type.contains(".tar") || layer.media_type.contains("encrypted")) {
-        return Err(Refusal::answer(format!("layer {} has the type {:?}: this is not a container image, or one we cannot read", odd.digest, odd.media_type)));
+    if let Some(odd) = manifest
+        .layers
+        .iter()
+        .find(|layer| !layer.media_type.contains(".tar") || layer.media_type.contains("encrypted"))
+    {
+        return Err(Refusal::answer(format!(
+            "layer {} has the type {:?}: this is not a container image, or one we cannot read",
+            odd.digest, odd.media_type
+        )));
     }
     let config = config(&client, &source.name, &manifest.config).await?;
-    Ok((client, Manifest { digest: list_digest.unwrap_or(digest), config, layers: manifest.layers }))
+    Ok((
+        client,
+        Manifest {
+            digest: list_digest.unwrap_or(digest),
+            config,
+            layers: manifest.layers,
+        },
+    ))
 }
 
-async fn config(client: &Client, name: &ImageName, descriptor: &OciDescriptor) -> Result<Vec<u8>, Refusal> {
-    let mut stream = client.pull_blob_stream(&name.wire(), descriptor).await.map_err(|error| Refusal::answer(format!("the image configuration: {}", say(&error))))?.stream;
+async fn config(
+    client: &Client,
+    name: &ImageName,
+    descriptor: &OciDescriptor,
+) -> Result<Vec<u8>, Refusal> {
+    let mut stream = client
+        .pull_blob_stream(&name.wire(), descriptor)
+        .await
+        .map_err(|error| Refusal::answer(format!("the image configuration: {}", say(&error))))?
+        .stream;
     let mut document = Vec::new();
     while let Some(chunk) = stream.next().await {
-        document.extend_from_slice(&chunk.map_err(|error| Refusal::answer(format!("the image configuration: {}", causes(&error))))?);
+        document.extend_from_slice(&chunk.map_err(|error| {
+            Refusal::answer(format!("the image configuration: {}", causes(&error)))
+        })?);
         if document.len() > CONFIG_BYTES_MAX {
-            return Err(Refusal::answer(format!("the image configuration is larger than {CONFIG_BYTES_MAX} bytes")));
+            return Err(Refusal::answer(format!(
+                "the image configuration is larger than {CONFIG_BYTES_MAX} bytes"
+            )));
         }
     }
     Ok(document)
@@ -177,11 +261,21 @@ pub(crate) async fn layer(
     file: &Path,
     progress: &Progress,
 ) -> Result<(), Refusal> {
-    let broken = |why: String| Refusal::silence(format!("downloading layer {}: {why}", descriptor.digest));
-    let writing = |error: std::io::Error| Refusal::ours(format!("writing {}: {error}", file.display()));
-    let stream = client.pull_blob_stream(&name.wire(), descriptor).await.map_err(|error| broken(say(&error)))?;
-    let bytes_total = stream.content_length.unwrap_or(u64::try_from(descriptor.size).unwrap_or(0));
-    progress.tell(ProgressEvent::LayerStarted { layer: descriptor.digest.clone(), bytes_total });
+    let broken =
+        |why: String| Refusal::silence(format!("downloading layer {}: {why}", descriptor.digest));
+    let writing =
+        |error: std::io::Error| Refusal::ours(format!("writing {}: {error}", file.display()));
+    let stream = client
+        .pull_blob_stream(&name.wire(), descriptor)
+        .await
+        .map_err(|error| broken(say(&error)))?;
+    let bytes_total = stream
+        .content_length
+        .unwrap_or(u64::try_from(descriptor.size).unwrap_or(0));
+    progress.tell(ProgressEvent::LayerStarted {
+        layer: descriptor.digest.clone(),
+        bytes_total,
+    });
     let mut stream = stream.stream;
     let mut out = tokio::fs::File::create(file).await.map_err(writing)?;
     let mut bytes = 0_u64;
@@ -195,7 +289,10 @@ pub(crate) async fn layer(
         out.write_all(&chunk).await.map_err(writing)?;
         if bytes - told >= 1 << 20 {
             told = bytes;
-            progress.tell(ProgressEvent::LayerBytes { layer: descriptor.digest.clone(), bytes });
+            progress.tell(ProgressEvent::LayerBytes {
+                layer: descriptor.digest.clone(),
+                bytes,
+            });
         }
     }
     out.flush().await.map_err(writing)
@@ -222,15 +319,30 @@ fn say(error: &OciDistributionError) -> String {
             let lines: Vec<String> = envelope
                 .errors
                 .iter()
-                .map(|error| if error.message.is_empty() { format!("{:?}", error.code) } else { error.message.clone() })
+                .map(|error| {
+                    if error.message.is_empty() {
+                        format!("{:?}", error.code)
+                    } else {
+                        error.message.clone()
+                    }
+                })
                 .collect();
-            if lines.is_empty() { "the registry refused without saying why".to_owned() } else { lines.join(", ") }
+            if lines.is_empty() {
+                "the registry refused without saying why".to_owned()
+            } else {
+                lines.join(", ")
+            }
         }
         OciDistributionError::ImageManifestNotFoundError(_) => "manifest unknown".to_owned(),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+        OciDistributionError::UnauthorizedError { .. }
+        | OciDistributionError::AuthenticationFailure(_) => {
             "not authorized (does the Pod have imagePullSecrets for this registry?)".to_owned()
         }
-        OciDistributionError::ServerError { code, message, .. } => format!("the registry answered {code} {message}").trim_end().to_owned(),
+        OciDistributionError::ServerError { code, message, .. } => {
+            format!("the registry answered {code} {message}")
+                .trim_end()
+                .to_owned()
+        }
         other => causes(other),
     }
 }

@@ -27,16 +27,30 @@ pub(crate) struct Identity {
 
 impl Samples {
     pub(crate) fn new(images: Vec<BuiltinImage>) -> Self {
-        let images = images.into_iter().map(|image| Sample { image, identity: OnceLock::new() }).collect();
-        Self { images, layers: Mutex::default() }
+        let images = images
+            .into_iter()
+            .map(|image| Sample {
+                image,
+                identity: OnceLock::new(),
+            })
+            .collect();
+        Self {
+            images,
+            layers: Mutex::default(),
+        }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<(&BuiltinImage, &Identity)> {
-        self.images.iter().find(|sample| sample.image.name == name).map(|sample| (&sample.image, self.identity(sample)))
+        self.images
+            .iter()
+            .find(|sample| sample.image.name == name)
+            .map(|sample| (&sample.image, self.identity(sample)))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&BuiltinImage, &Identity)> {
-        self.images.iter().map(|sample| (&sample.image, self.identity(sample)))
+        self.images
+            .iter()
+            .map(|sample| (&sample.image, self.identity(sample)))
     }
 
     fn identity<'a>(&self, sample: &'a Sample) -> &'a Identity {
@@ -51,7 +65,10 @@ impl Samples {
                     layer
                 }
             };
-            Identity { digest: sample.image.digest(&layer), layer }
+            Identity {
+                digest: sample.image.digest(&layer),
+                layer,
+            }
         })
     }
 }

@@ -97,7 +97,12 @@ struct Child {
 impl Cells {
     pub(crate) fn new(helper: PathBuf, hierarchy: Hierarchy) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        Ok(Self { helper: Arc::new(helper), hierarchy: Arc::new(hierarchy), next: Arc::default(), cleaning: TaskTracker::new() })
+        Ok(Self {
+            helper: Arc::new(helper),
+            hierarchy: Arc::new(hierarchy),
+            next: Arc::default(),
+            cleaning: TaskTracker::new(),
+        })
     }
 
     /// Parks one more process.
@@ -105,11 +110,17 @@ impl Cells {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let this = self.clone();
         tokio::time::timeout(PARK_TIMEOUT, async move {
-            let spawned = tokio::task::spawn_blocking(move || this.spawn(number)).await.map_err(io::Error::other)??;
+            let spawned = tokio::task::spawn_blocking(move || this.spawn(number))
+                .await
+                .map_err(io::Error::other)??;
             spawned.parked().await
         })
         .await
-        .unwrap_or_else(|_| Err(StartError::Setup("a parked process did not get ready in time".to_owned())))
+        .unwrap_or_else(|_| {
+            Err(StartError::Setup(
+                "a parked process did not get ready in time".to_owned(),
+            ))
+        })
     }
 
     fn spawn(&self, number: u64) -> io::Result<Spawned> {
@@ -133,7 +144,13 @@ impl Cells {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         socket.set_nonblocking(true)?;
-        Ok(Spawned { socket, stdout, stderr, cgroup, cleaning: self.cleaning.clone() })
+        Ok(Spawned {
+            socket,
+            stdout,
+            stderr,
+            cgroup,
+            cleaning: self.cleaning.clone(),
+        })
     }
 
     /// Waits until all that was dropped is dead and its cgroups are gone.
@@ -148,7 +165,12 @@ impl Cells {
     }
 
     /// Runs one program inside a container. Dropping the future kills it.
-    pub(crate) async fn exec(&self, container: &Container, process: Process, output_bytes_max: usize) -> Result<Output, StartError> {
+    pub(crate) async fn exec(
+        &self,
+        container: &Container,
+        process: Process,
+        output_bytes_max: usize,
+    ) -> Result<Output, StartError> {
         let (socket, theirs) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(socket)?;
@@ -163,10 +185,16 @@ impl Cells {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take())
+        else {
             return Err(StartError::Setup("a helper has no output".to_owned()));
         };
-        socket.write_all(&wire::encode(&Exec { pid: container.0.pid, process })?).await?;
+        socket
+            .write_all(&wire::encode(&Exec {
+                pid: container.0.pid,
+                process,
+            })?)
+            .await?;
         let bound = output_bytes_max as u64;
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let (failure, first, second, status) = tokio::join!(
@@ -176,7 +204,10 @@ impl Cells {
                 tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await
             },
             async {
-                (&mut stderr).take(bound).read_to_end(&mut complained).await?;
+                (&mut stderr)
+                    .take(bound)
+                    .read_to_end(&mut complained)
+                    .await?;
                 tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
             },
             child.wait()
@@ -188,7 +219,10 @@ impl Cells {
         }
         said.append(&mut complained);
         said.truncate(output_bytes_max);
-        Ok(Output { code: status?.code().unwrap_or(-1), text: String::from_utf8_lossy(&said).into_owned() })
+        Ok(Output {
+            code: status?.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&said).into_owned(),
+        })
     }
 }
 
@@ -220,7 +254,9 @@ impl Spawned {
             }
             None => {
                 self.cgroup.remove();
-                return Err(StartError::Setup("the helper process ended without a word".to_owned()));
+                return Err(StartError::Setup(
+                    "the helper process ended without a word".to_owned(),
+                ));
             }
         };
         // Nobody else reaps it, so the id cannot have been reused.
@@ -231,7 +267,12 @@ impl Spawned {
             exit: Mutex::new(None),
             cleaning: self.cleaning,
         };
-        Ok(Cell { child, socket, stdout: pipe::Receiver::from_owned_fd(self.stdout)?, stderr: pipe::Receiver::from_owned_fd(self.stderr)? })
+        Ok(Cell {
+            child,
+            socket,
+            stdout: pipe::Receiver::from_owned_fd(self.stdout)?,
+            stderr: pipe::Receiver::from_owned_fd(self.stderr)?,
+        })
     }
 }
 
@@ -242,7 +283,11 @@ impl Cell {
     }
 
     /// Becomes the container; when this returns, the program runs.
-    pub(crate) async fn start(mut self, start: &Start, limits: &Limits) -> Result<Running, StartError> {
+    pub(crate) async fn start(
+        mut self,
+        start: &Start,
+        limits: &Limits,
+    ) -> Result<Running, StartError> {
         self.child.cgroup.limit(limits)?;
         let frame = wire::encode(start)?;
         let told = async {
@@ -255,9 +300,17 @@ impl Cell {
                     return Err(failure);
                 }
             }
-            Err(_) => return Err(StartError::Setup("the container did not start in time".to_owned())),
+            Err(_) => {
+                return Err(StartError::Setup(
+                    "the container did not start in time".to_owned(),
+                ));
+            }
         }
-        Ok(Running { process: Arc::new(Container(self.child)), stdout: self.stdout, stderr: self.stderr })
+        Ok(Running {
+            process: Arc::new(Container(self.child)),
+            stdout: self.stdout,
+            stderr: self.stderr,
+        })
     }
 }
 
@@ -330,8 +383,12 @@ impl Drop for Child {
             let _ = process::signal(self.fd.get_ref(), Signal::KILL);
         }
         let cgroup = self.cgroup.clone();
-        let Ok(fd) = self.fd.get_ref().try_clone() else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(fd) = self.fd.get_ref().try_clone() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         self.cleaning.spawn_on(
             async move {
                 if !known && let Ok(fd) = process::watch(fd) {
@@ -354,7 +411,9 @@ impl Drop for Child {
 
 /// Whether the process has a handler for the signal, blocks it (to fetch it by hand) or ignores it on purpose.
 fn hears(pid: i32, signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
     let mask: u64 = ["SigBlk:", "SigIgn:", "SigCgt:"]
         .iter()
         .filter_map(|field| status.lines().find_map(|line| line.strip_prefix(field)))
@@ -365,10 +424,21 @@ fn hears(pid: i32, signal: i32) -> bool {
 
 fn failure(answer: Answer) -> StartError {
     match answer {
-        Answer::Failed { kind: FailureKind::Config, message } => StartError::Config(message),
-        Answer::Failed { kind: FailureKind::Program, message } => StartError::Program(message),
-        Answer::Failed { kind: FailureKind::Setup, message } => StartError::Setup(message),
-        Answer::Parked { .. } => StartError::Setup("the helper process spoke out of turn".to_owned()),
+        Answer::Failed {
+            kind: FailureKind::Config,
+            message,
+        } => StartError::Config(message),
+        Answer::Failed {
+            kind: FailureKind::Program,
+            message,
+        } => StartError::Program(message),
+        Answer::Failed {
+            kind: FailureKind::Setup,
+            message,
+        } => StartError::Setup(message),
+        Answer::Parked { .. } => {
+            StartError::Setup("the helper process spoke out of turn".to_owned())
+        }
     }
 }
 
@@ -381,7 +451,14 @@ async fn receive_answer(socket: &mut UnixStream) -> io::Result<Option<Answer>> {
     let mut length = [0; 4];
     match socket.read_exact(&mut length).await {
         Ok(_) => {}
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     }
     let mut body = vec![0; wire::length_of(length)?];

@@ -42,10 +42,26 @@ impl zone::Records for Cached {
     }
 
     fn endpoints(&self, namespace: &str, name: &str) -> Vec<IpAddr> {
-        let slices = self.0.cache::<EndpointSlice>().select(namespace, [("kubernetes.io/service-name", name)]);
+        let slices = self
+            .0
+            .cache::<EndpointSlice>()
+            .select(namespace, [("kubernetes.io/service-name", name)]);
         let ready = slices.iter().flat_map(|slice| slice.endpoints.iter());
-        let ready = ready.filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false));
-        let mut all: Vec<IpAddr> = ready.flat_map(|endpoint| endpoint.addresses.iter().filter_map(|address| address.parse().ok())).collect();
+        let ready = ready.filter(|endpoint| {
+            endpoint
+                .conditions
+                .as_ref()
+                .and_then(|conditions| conditions.ready)
+                != Some(false)
+        });
+        let mut all: Vec<IpAddr> = ready
+            .flat_map(|endpoint| {
+                endpoint
+                    .addresses
+                    .iter()
+                    .filter_map(|address| address.parse().ok())
+            })
+            .collect();
         all.sort();
         all.dedup();
         all
@@ -55,7 +71,8 @@ impl zone::Records for Cached {
         let pods = self.0.cache::<Pod>().list(namespace);
         let found = pods.iter().find(|pod| {
             let spec = pod.spec.as_ref();
-            spec.and_then(|spec| spec.subdomain.as_deref()) == Some(service) && spec.and_then(|spec| spec.hostname.as_deref()) == Some(hostname)
+            spec.and_then(|spec| spec.subdomain.as_deref()) == Some(service)
+                && spec.and_then(|spec| spec.hostname.as_deref()) == Some(hostname)
         })?;
         found.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
     }

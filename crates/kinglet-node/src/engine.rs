@@ -29,7 +29,9 @@ const CGROUPS_RECORD: &str = "cgroups";
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Not root.
-    #[error("running containers needs root: start Kinglet with sudo (a shape without root comes later)")]
+    #[error(
+        "running containers needs root: start Kinglet with sudo (a shape without root comes later)"
+    )]
     NotRoot,
     /// Control groups.
     #[error("setting up control groups: {0}")]
@@ -51,7 +53,11 @@ pub enum EngineError {
 
 /// Says in one sentence why this process cannot be a node, if it cannot.
 pub fn preflight() -> Result<(), EngineError> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(EngineError::NotRoot) }
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(EngineError::NotRoot)
+    }
 }
 
 /// Cheap to clone.
@@ -93,7 +99,13 @@ impl Engine {
     ///
     /// `state` is a directory that outlives the process: it remembers where control groups were, because the next life may
     /// be started from another session and so find its own place elsewhere.
-    pub async fn open(names: &HostNames, state: &Path, helper: PathBuf, parked: usize, tasks: &Tasks) -> Result<Self, EngineError> {
+    pub async fn open(
+        names: &HostNames,
+        state: &Path,
+        helper: PathBuf,
+        parked: usize,
+        tasks: &Tasks,
+    ) -> Result<Self, EngineError> {
         preflight()?;
         let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
         let record = state.join(CGROUPS_RECORD);
@@ -101,7 +113,11 @@ impl Engine {
         former.retain(|root| !hierarchy.roots().contains(root));
         end_leftovers(&[hierarchy.roots(), former.clone()].concat()).await;
         Hierarchy::remove(&former);
-        write_record(&record, &hierarchy.roots()).map_err(|source| EngineError::Directory { attempt: "writing", path: record, source })?;
+        write_record(&record, &hierarchy.roots()).map_err(|source| EngineError::Directory {
+            attempt: "writing",
+            path: record,
+            source,
+        })?;
         let network = Network::open(names).await?;
         let cells = Cells::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
         let maker = cells.clone();
@@ -114,7 +130,12 @@ impl Engine {
             let maker = maker.clone();
             async move { maker.connect().await }
         });
-        Ok(Self(Arc::new(Inner { network, cells, parked: cell_pool, connections })))
+        Ok(Self(Arc::new(Inner {
+            network,
+            cells,
+            parked: cell_pool,
+            connections,
+        })))
     }
 
     /// The host's address on the pod network.
@@ -133,9 +154,21 @@ impl Engine {
     }
 
     /// Starts a container; when this returns, its program runs.
-    pub async fn start(&self, sandbox: &Sandbox, container: ContainerStart) -> Result<Running, StartError> {
+    pub async fn start(
+        &self,
+        sandbox: &Sandbox,
+        container: ContainerStart,
+    ) -> Result<Running, StartError> {
         let cell = self.0.parked.take().await?;
-        let ContainerStart { hostname, directory, layers, mounts, read_only_root, process, limits } = container;
+        let ContainerStart {
+            hostname,
+            directory,
+            layers,
+            mounts,
+            read_only_root,
+            process,
+            limits,
+        } = container;
         make_directories(&directory)?;
         let start = Start {
             network_namespace: openable(&sandbox.0.namespaces.network),
@@ -151,8 +184,16 @@ impl Engine {
     }
 
     /// Runs one program inside a running container. Dropping the future kills it.
-    pub async fn exec(&self, container: &Container, process: Process, output_bytes_max: usize) -> Result<Output, StartError> {
-        self.0.cells.exec(container, process, output_bytes_max).await
+    pub async fn exec(
+        &self,
+        container: &Container,
+        process: Process,
+        output_bytes_max: usize,
+    ) -> Result<Output, StartError> {
+        self.0
+            .cells
+            .exec(container, process, output_bytes_max)
+            .await
     }
 
     /// Lets everything go. Containers must have been dropped before.
@@ -181,7 +222,11 @@ impl Sandbox {
 
 /// A path under which helpers, who share neither descriptors nor process ids with us, can open our descriptor.
 fn openable(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
+    PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        fd.as_raw_fd()
+    ))
 }
 
 fn make_directories(directory: &Path) -> io::Result<()> {
@@ -194,11 +239,17 @@ fn make_directories(directory: &Path) -> io::Result<()> {
 /// Groups of an earlier life; only paths that end in our own name are believed.
 fn read_record(record: &Path, name: &str) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(record).unwrap_or_default();
-    text.lines().map(PathBuf::from).filter(|path| path.is_absolute() && path.file_name().is_some_and(|last| last == name)).collect()
+    text.lines()
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute() && path.file_name().is_some_and(|last| last == name))
+        .collect()
 }
 
 fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
-    let lines: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+    let lines: Vec<String> = roots
+        .iter()
+        .map(|root| root.display().to_string())
+        .collect();
     std::fs::write(record, lines.join("\n"))
 }
 
@@ -224,7 +275,10 @@ async fn end_leftovers(roots: &[PathBuf]) {
             remove_group(&leftover.directory);
         }
         if tokio::time::Instant::now() > give_up {
-            tracing::warn!(groups = left.len(), "control groups of an earlier life cannot be removed");
+            tracing::warn!(
+                groups = left.len(),
+                "control groups of an earlier life cannot be removed"
+            );
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,7 +7,13 @@
 //! start, and nothing is left at the stop; unsafe code lives in `sys` alone.
 //! Absent: other crates' parts of the road. Binding is done by `workloads`, requests are the data plane's.
 
-#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "rows of a test table read best as values"))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "rows of a test table read best as values"
+    )
+)]
 
 mod cell;
 pub mod cgroup;
@@ -40,14 +46,21 @@ pub const HELPER_VERB: &str = "node-helper";
 /// Where [`NodeHandle::gateway_ip`] will be, for certificates that are made before the node starts. `None` when no network is free.
 pub fn gateway_ip(data_dir: &std::path::Path) -> Option<std::net::IpAddr> {
     let names = names::HostNames::new(&canonical(data_dir));
-    network::free_subnet(&names).ok().map(|subnet| network::gateway_of(subnet).into())
+    network::free_subnet(&names)
+        .ok()
+        .map(|subnet| network::gateway_of(subnet).into())
 }
 
 /// The one way to write a directory that names derive from.
 fn canonical(data_dir: &std::path::Path) -> std::path::PathBuf {
     let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     // The directory itself may not exist yet; the one above mostly does.
-    match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
+    match (
+        absolute
+            .parent()
+            .and_then(|parent| parent.canonicalize().ok()),
+        absolute.file_name(),
+    ) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => absolute,
     }

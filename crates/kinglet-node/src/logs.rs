@@ -54,7 +54,14 @@ impl Log {
             std::fs::create_dir_all(parent)?;
         }
         let current = fresh(&path)?;
-        Ok(Self { path, state: watch::Sender::new(State::default()), files: Mutex::new(Files { current, older: None }) })
+        Ok(Self {
+            path,
+            state: watch::Sender::new(State::default()),
+            files: Mutex::new(Files {
+                current,
+                older: None,
+            }),
+        })
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<State> {
@@ -72,15 +79,22 @@ impl Log {
         std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
         let next = fresh(&self.path)?;
         let length = files.current.metadata()?.len();
-        files.older = Some((std::mem::replace(&mut files.current, next.try_clone()?), length));
-        self.state.send_modify(|state| state.rotated = state.written);
+        files.older = Some((
+            std::mem::replace(&mut files.current, next.try_clone()?),
+            length,
+        ));
+        self.state
+            .send_modify(|state| state.rotated = state.written);
         Ok(next)
     }
 
     /// Where the oldest byte that is kept stands in the whole log.
     fn oldest(&self) -> u64 {
         let files = self.files.lock();
-        self.state.borrow().rotated.saturating_sub(files.older.as_ref().map_or(0, |(_, length)| *length))
+        self.state
+            .borrow()
+            .rotated
+            .saturating_sub(files.older.as_ref().map_or(0, |(_, length)| *length))
     }
 
     /// Bytes from a position of the whole log on: fewer where a file ends, and from what is kept where that is gone.
@@ -103,8 +117,14 @@ impl Log {
     pub(crate) fn tail(&self, lines_max: usize, bytes_max: usize) -> String {
         // Stamps come on top, and the first line read may be cut.
         let read_bytes = bytes_max + lines_max * STAMP_BYTES + line::LINE_BYTES_MAX;
-        let from = self.state.borrow().written.saturating_sub(read_bytes as u64);
-        let Ok((_, text)) = self.read_at(from, read_bytes) else { return String::new() };
+        let from = self
+            .state
+            .borrow()
+            .written
+            .saturating_sub(read_bytes as u64);
+        let Ok((_, text)) = self.read_at(from, read_bytes) else {
+            return String::new();
+        };
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter_map(line::message).collect();
         let joined = lines[lines.len().saturating_sub(lines_max)..].join("\n");
@@ -117,5 +137,10 @@ impl Log {
 }
 
 fn fresh(path: &Path) -> std::io::Result<File> {
-    File::options().create(true).truncate(false).append(true).read(true).open(path)
+    File::options()
+        .create(true)
+        .truncate(false)
+        .append(true)
+        .read(true)
+        .open(path)
 }

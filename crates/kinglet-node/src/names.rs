@@ -22,7 +22,11 @@ impl HostNames {
     pub fn new(data_dir: &Path) -> Self {
         use std::os::unix::ffi::OsStrExt as _;
         let digest = Sha256::digest(data_dir.as_os_str().as_bytes());
-        let hash = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let hash = digest
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let first_subnet = u32::from_be_bytes([digest[4], digest[5], digest[6], digest[7]]);
         Self { hash, first_subnet }
     }
@@ -66,7 +70,11 @@ impl HostNames {
 /// Whether two networks share an address.
 pub(crate) fn overlap(left: (Ipv4Addr, u8), right: (Ipv4Addr, u8)) -> bool {
     let bits = left.1.min(right.1);
-    let mask = if bits == 0 { 0 } else { u32::MAX << (32 - bits) };
+    let mask = if bits == 0 {
+        0
+    } else {
+        u32::MAX << (32 - bits)
+    };
     u32::from(left.0) & mask == u32::from(right.0) & mask
 }
 
@@ -76,13 +84,20 @@ mod tests {
 
     #[test]
     fn names_differ_by_directory_and_fit() {
-        let (one, other) = (HostNames::new(Path::new("/var/lib/kinglet")), HostNames::new(Path::new("/tmp/other")));
+        let (one, other) = (
+            HostNames::new(Path::new("/var/lib/kinglet")),
+            HostNames::new(Path::new("/tmp/other")),
+        );
         assert_ne!(one, other);
         assert!(one.link(u16::MAX).len() <= 15 && one.bridge().len() <= 15);
         assert!(one.link(3).starts_with(&one.link_prefix()));
         let subnets: std::collections::HashSet<_> = one.subnets().collect();
         assert_eq!(subnets.len(), 1 << 14);
-        assert!(subnets.iter().all(|subnet| subnet.octets()[0] == 10 && subnet.octets()[3] == 0));
+        assert!(
+            subnets
+                .iter()
+                .all(|subnet| subnet.octets()[0] == 10 && subnet.octets()[3] == 0)
+        );
     }
 
     #[test]

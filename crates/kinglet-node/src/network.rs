@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 pub(crate) use addresses::{Addresses, Lease};
 
@@ -42,7 +44,9 @@ pub enum NetworkError {
         source: io::Error,
     },
     /// Every network of 10.0.0.0/8 is taken.
-    #[error("no free /22 network in 10.0.0.0/8 for pods: every one overlaps a route or address of this machine")]
+    #[error(
+        "no free /22 network in 10.0.0.0/8 for pods: every one overlaps a route or address of this machine"
+    )]
     NoSubnet,
     /// All addresses are in use.
     #[error("all {0} pod addresses of this machine are in use")]
@@ -81,7 +85,8 @@ pub(crate) struct Connection {
 impl Network {
     /// Clears what an earlier life left, then makes bridge and address translation. Must run inside tokio.
     pub(crate) async fn open(names: &HostNames) -> Result<Self, NetworkError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
         tokio::spawn(connection);
         remove_links(&handle, names).await?;
         let subnet = free_subnet(names)?;
@@ -91,9 +96,16 @@ impl Network {
             .add(LinkBridge::new(&names.bridge()).up().build())
             .execute()
             .await
-            .map_err(netlink("making the pod bridge (is this process root, with CAP_NET_ADMIN?)"))?;
+            .map_err(netlink(
+                "making the pod bridge (is this process root, with CAP_NET_ADMIN?)",
+            ))?;
         let bridge = link_index(&handle, &names.bridge()).await?;
-        handle.address().add(bridge, gateway.into(), SUBNET_BITS).execute().await.map_err(netlink("giving the pod bridge its address"))?;
+        handle
+            .address()
+            .add(bridge, gateway.into(), SUBNET_BITS)
+            .execute()
+            .await
+            .map_err(netlink("giving the pod bridge its address"))?;
         forward_packets();
         nat::open(names, subnet).await;
         let host = netns::current().map_err(system("opening the host's network namespace"))?;
@@ -121,16 +133,25 @@ impl Network {
     /// Makes namespaces with an address. Takes tens of milliseconds, so it is done ahead of need.
     pub(crate) async fn connect(&self) -> Result<Connection, NetworkError> {
         let inner = &self.0;
-        let lease = inner.addresses.lease().ok_or(NetworkError::NoAddress(inner.addresses.capacity()))?;
-        let link = inner.names.link(inner.next_link.fetch_add(1, Ordering::Relaxed));
+        let lease = inner
+            .addresses
+            .lease()
+            .ok_or(NetworkError::NoAddress(inner.addresses.capacity()))?;
+        let link = inner
+            .names
+            .link(inner.next_link.fetch_add(1, Ordering::Relaxed));
         let (address, gateway) = (lease.address(), self.gateway());
         let this = self.clone();
         let name = link.clone();
         let made = tokio::task::spawn_blocking(move || {
             netns::create(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_io()
+                    .build()?;
                 let host = this.0.host.as_raw_fd();
-                runtime.block_on(configure(host, &name, address, gateway)).map_err(io::Error::other)
+                runtime
+                    .block_on(configure(host, &name, address, gateway))
+                    .map_err(io::Error::other)
             })
         })
         .await
@@ -141,7 +162,12 @@ impl Network {
         inner
             .handle
             .link()
-            .change(LinkUnspec::new_with_index(index).controller(inner.bridge).up().build())
+            .change(
+                LinkUnspec::new_with_index(index)
+                    .controller(inner.bridge)
+                    .up()
+                    .build(),
+            )
             .execute()
             .await
             .map_err(netlink("hanging a pod on the bridge"))?;
@@ -163,21 +189,50 @@ pub(crate) fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
 }
 
 /// Runs inside the new namespace.
-async fn configure(host: i32, link: &str, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), rtnetlink::Error> {
+async fn configure(
+    host: i32,
+    link: &str,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+) -> Result<(), rtnetlink::Error> {
     // Quiet: no duplicate address detection on a link that has one address by construction.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     // As other runtimes have it: low ports and ping without privileges, since the whole port space is the pod's own.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
     tokio::spawn(connection);
-    let peer = LinkUnspec::new_with_name(link).append_extra_attribute(LinkAttribute::NetNsFd(host)).build();
-    let veth = LinkMessageBuilder::<LinkVeth>::new("eth0", link).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).up().build();
+    let peer = LinkUnspec::new_with_name(link)
+        .append_extra_attribute(LinkAttribute::NetNsFd(host))
+        .build();
+    let veth = LinkMessageBuilder::<LinkVeth>::new("eth0", link)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .up()
+        .build();
     handle.link().add(veth).execute().await?;
-    handle.link().change(LinkUnspec::new_with_name("lo").up().build()).execute().await?;
-    let eth0 = index_by_name(&handle, "eth0").await?.ok_or(rtnetlink::Error::RequestFailed)?;
-    handle.address().add(eth0, address.into(), SUBNET_BITS).execute().await?;
-    handle.route().add(RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build()).execute().await
+    handle
+        .link()
+        .change(LinkUnspec::new_with_name("lo").up().build())
+        .execute()
+        .await?;
+    let eth0 = index_by_name(&handle, "eth0")
+        .await?
+        .ok_or(rtnetlink::Error::RequestFailed)?;
+    handle
+        .address()
+        .add(eth0, address.into(), SUBNET_BITS)
+        .execute()
+        .await?;
+    handle
+        .route()
+        .add(
+            RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(gateway)
+                .build(),
+        )
+        .execute()
+        .await
 }
 
 async fn index_by_name(handle: &Handle, name: &str) -> Result<Option<u32>, rtnetlink::Error> {
@@ -194,9 +249,21 @@ async fn link_index(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
 
 async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(), NetworkError> {
     let attempt = "listing network links";
-    let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(netlink(attempt))?;
+    let links: Vec<_> = handle
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink(attempt))?;
     for link in links {
-        let name = link.attributes.iter().find_map(|one| if let LinkAttribute::IfName(name) = one { Some(name.as_str()) } else { None });
+        let name = link.attributes.iter().find_map(|one| {
+            if let LinkAttribute::IfName(name) = one {
+                Some(name.as_str())
+            } else {
+                None
+            }
+        });
         let Some(name) = name else { continue };
         if name == names.bridge() || name.starts_with(&names.link_prefix()) {
             // A link whose namespace is being torn down at this moment may already be gone.
@@ -211,9 +278,17 @@ async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(), NetworkE
 /// The pod network of a data directory: its first choice that overlaps no route of this machine. The bridge of an earlier
 /// life does not count.
 pub(crate) fn free_subnet(names: &HostNames) -> Result<Ipv4Addr, NetworkError> {
-    let routes = std::fs::read_to_string("/proc/net/route").map_err(system("reading the routes of this machine"))?;
+    let routes = std::fs::read_to_string("/proc/net/route")
+        .map_err(system("reading the routes of this machine"))?;
     let taken = routes_in(&routes, &names.bridge());
-    names.subnets().find(|subnet| taken.iter().all(|other| !overlap((*subnet, SUBNET_BITS), *other))).ok_or(NetworkError::NoSubnet)
+    names
+        .subnets()
+        .find(|subnet| {
+            taken
+                .iter()
+                .all(|other| !overlap((*subnet, SUBNET_BITS), *other))
+        })
+        .ok_or(NetworkError::NoSubnet)
 }
 
 /// Networks in the text of `/proc/net/route` but the default route.
@@ -249,8 +324,14 @@ eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
 eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
 kb12345678\t00588C0A\t00000000\t0001\t0\t0\t0\t00FCFFFF\t0\t0\t0\n";
         if cfg!(target_endian = "little") {
-            assert_eq!(routes_in(text, "kb12345678"), vec![(Ipv4Addr::new(10, 0, 2, 0), 24)]);
-            assert_eq!(routes_in(text, "other")[1], (Ipv4Addr::new(10, 140, 88, 0), 22));
+            assert_eq!(
+                routes_in(text, "kb12345678"),
+                vec![(Ipv4Addr::new(10, 0, 2, 0), 24)]
+            );
+            assert_eq!(
+                routes_in(text, "other")[1],
+                (Ipv4Addr::new(10, 140, 88, 0), 22)
+            );
         }
     }
 }

@@ -92,11 +92,25 @@ impl Node {
             let data = data.clone();
             move || prepare(&data)
         });
-        prepared.await.map_err(std::io::Error::other).and_then(|done| done).map_err(|source| NodeError::Data { path: data.clone(), source })?;
+        prepared
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|done| done)
+            .map_err(|source| NodeError::Data {
+                path: data.clone(),
+                source,
+            })?;
         let loops = options.kit.tasks().child();
         // Pods are not children of anybody's tasks: they end by themselves when the node is stopped.
         let pods = Tasks::new();
-        let engine = Engine::open(&HostNames::new(&data), &data, options.helper.clone(), options.parked, &loops).await?;
+        let engine = Engine::open(
+            &HostNames::new(&data),
+            &data,
+            options.helper.clone(),
+            options.parked,
+            &loops,
+        )
+        .await?;
         let (node_cpu_milli, node_memory_bytes) = registration::capacity();
         let shared = Arc::new(Shared {
             engine,
@@ -108,7 +122,12 @@ impl Node {
         warm_caches(&shared);
         dns::start(&shared, &loops).await;
         registration::start(&shared, &loops);
-        let node = NodeHandle(Arc::new(Inner { shared, loops: loops.clone(), pods, workers: Mutex::default() }));
+        let node = NodeHandle(Arc::new(Inner {
+            shared,
+            loops: loops.clone(),
+            pods,
+            workers: Mutex::default(),
+        }));
         let this = node.clone();
         loops.spawn_cancellable("pods", async move { this.follow_pods().await });
         let this = node.clone();
@@ -155,11 +174,18 @@ impl NodeHandle {
     }
 
     /// The log of a container, as `kubectl logs` shows it.
-    pub fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> Result<BoxStream<'static, std::io::Result<Bytes>>, LogError> {
+    pub fn logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, LogError> {
         let object = self.0.shared.kit().cache::<Pod>().get(namespace, pod);
         let logs = {
             let workers = self.0.workers.lock();
-            let entry = workers.get(&(namespace.to_owned(), pod.to_owned())).ok_or_else(|| LogError::NoPod(pod.to_owned()))?;
+            let entry = workers
+                .get(&(namespace.to_owned(), pod.to_owned()))
+                .ok_or_else(|| LogError::NoPod(pod.to_owned()))?;
             Arc::clone(&entry.logs)
         };
         let (name, found) = {
@@ -167,32 +193,67 @@ impl NodeHandle {
             let name = match options.container.as_deref().filter(|name| !name.is_empty()) {
                 Some(name) => name.to_owned(),
                 None => {
-                    let annotated = object.as_ref().and_then(|object| object.metadata.annotations.as_ref()?.get("kubectl.kubernetes.io/default-container").cloned());
-                    let own: Vec<&str> = logs.containers.iter().filter(|(_, logs)| !logs.init).map(|(name, _)| name.as_str()).collect();
+                    let annotated = object.as_ref().and_then(|object| {
+                        object
+                            .metadata
+                            .annotations
+                            .as_ref()?
+                            .get("kubectl.kubernetes.io/default-container")
+                            .cloned()
+                    });
+                    let own: Vec<&str> = logs
+                        .containers
+                        .iter()
+                        .filter(|(_, logs)| !logs.init)
+                        .map(|(name, _)| name.as_str())
+                        .collect();
                     match (annotated, own.as_slice()) {
                         (Some(name), _) => name,
                         (None, [only]) => (*only).to_owned(),
                         (None, all) => {
                             let choices = all.join(" ");
-                            return Err(LogError::Ambiguous { pod: pod.to_owned(), choices });
+                            return Err(LogError::Ambiguous {
+                                pod: pod.to_owned(),
+                                choices,
+                            });
                         }
                     }
                 }
             };
-            let found = logs.containers.iter().find(|(known, _)| *known == name).map(|(_, logs)| logs.clone());
+            let found = logs
+                .containers
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, logs)| logs.clone());
             (name, found)
         };
-        let found = found.ok_or_else(|| LogError::NoContainer { pod: pod.to_owned(), container: name.clone() })?;
+        let found = found.ok_or_else(|| LogError::NoContainer {
+            pod: pod.to_owned(),
+            container: name.clone(),
+        })?;
         if found.proxy {
-            return Ok(futures_util::stream::once(async { Ok(Bytes::from_static(PROXY_LOG.as_bytes())) }).boxed());
+            return Ok(futures_util::stream::once(async {
+                Ok(Bytes::from_static(PROXY_LOG.as_bytes()))
+            })
+            .boxed());
         }
         let log = if options.previous {
-            found.previous.ok_or_else(|| LogError::NoPrevious { pod: pod.to_owned(), container: name.clone() })?
+            found.previous.ok_or_else(|| LogError::NoPrevious {
+                pod: pod.to_owned(),
+                container: name.clone(),
+            })?
         } else {
             let reason = found.waiting.clone();
-            found.current.ok_or_else(|| LogError::NotStarted { pod: pod.to_owned(), container: name.clone(), reason })?
+            found.current.ok_or_else(|| LogError::NotStarted {
+                pod: pod.to_owned(),
+                container: name.clone(),
+                reason,
+            })?
         };
-        let stream = stream(log, options).map_err(|error| LogError::Unreadable { container: name, why: error.to_string() })?;
+        let stream = stream(log, options).map_err(|error| LogError::Unreadable {
+            container: name,
+            why: error.to_string(),
+        })?;
         Ok(stream.boxed())
     }
 
@@ -200,7 +261,9 @@ impl NodeHandle {
     pub async fn stop(&self) {
         self.0.loops.shutdown(Duration::from_secs(2)).await;
         for entry in self.0.workers.lock().values() {
-            entry.signal.send_modify(|signal| signal.stop = Some(STOP_GRACE));
+            entry
+                .signal
+                .send_modify(|signal| signal.stop = Some(STOP_GRACE));
         }
         if !self.0.pods.shutdown(STOP_GRACE + STOP_TIMEOUT).await {
             tracing::warn!("some pods did not end in time; the next start ends them");
@@ -223,8 +286,16 @@ impl NodeHandle {
                     let all = cache.all();
                     let gone: Vec<_> = {
                         let workers = self.0.workers.lock();
-                        let alive = |key: &(String, String), entry: &Entry| cache.get(&key.0, &key.1).is_some_and(|pod| uid(&pod) == entry.uid);
-                        workers.iter().filter(|(key, entry)| !alive(key, entry)).map(|(_, entry)| entry.signal.clone()).collect()
+                        let alive = |key: &(String, String), entry: &Entry| {
+                            cache
+                                .get(&key.0, &key.1)
+                                .is_some_and(|pod| uid(&pod) == entry.uid)
+                        };
+                        workers
+                            .iter()
+                            .filter(|(key, entry)| !alive(key, entry))
+                            .map(|(_, entry)| entry.signal.clone())
+                            .collect()
                     };
                     for signal in gone {
                         signal.send_modify(|signal| signal.pod = None);
@@ -239,7 +310,8 @@ impl NodeHandle {
 
     /// Takes in a Pod as the API has it now.
     async fn offer(&self, pod: &Arc<Pod>) {
-        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(&self.0.shared.options.node_name);
+        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
+            == Some(&self.0.shared.options.node_name);
         if !ours {
             return;
         }
@@ -249,7 +321,9 @@ impl NodeHandle {
             let workers = self.0.workers.lock();
             if let Some(entry) = workers.get(&key) {
                 if entry.uid == uid(pod) {
-                    entry.signal.send_modify(|signal| signal.pod = Some(Arc::clone(pod)));
+                    entry
+                        .signal
+                        .send_modify(|signal| signal.pod = Some(Arc::clone(pod)));
                     return;
                 }
                 // Its successor came before we heard that it is gone.
@@ -261,7 +335,10 @@ impl NodeHandle {
             self.delete(pod).await;
             return;
         }
-        if status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed") {
+        if status
+            .and_then(|status| status.phase.as_deref())
+            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+        {
             return;
         }
         let from_earlier_life = status.is_some_and(|status| status.start_time.is_some());
@@ -273,11 +350,28 @@ impl NodeHandle {
     }
 
     fn adopt(&self, key: (String, String), pod: &Arc<Pod>) {
-        let (signal, receiver) = watch::channel(Signal { pod: Some(Arc::clone(pod)), refresh: 0, stop: None });
+        let (signal, receiver) = watch::channel(Signal {
+            pod: Some(Arc::clone(pod)),
+            refresh: 0,
+            stop: None,
+        });
         let logs = Arc::<Mutex<PodLogs>>::default();
-        let worker = Worker::new(Arc::clone(&self.0.shared), Arc::clone(pod), receiver, Arc::clone(&logs), Tasks::new());
+        let worker = Worker::new(
+            Arc::clone(&self.0.shared),
+            Arc::clone(pod),
+            receiver,
+            Arc::clone(&logs),
+            Tasks::new(),
+        );
         let own = uid(pod).to_owned();
-        self.0.workers.lock().insert(key.clone(), Entry { uid: own.clone(), signal, logs });
+        self.0.workers.lock().insert(
+            key.clone(),
+            Entry {
+                uid: own.clone(),
+                signal,
+                logs,
+            },
+        );
         let this = self.clone();
         self.0.pods.spawn("pod", async move {
             Box::pin(worker.run()).await;
@@ -303,7 +397,13 @@ impl NodeHandle {
         let key = key_of(pod);
         let path = format!("/api/v1/namespaces/{}/pods/{}", key.namespace, key.name);
         let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid(pod)}});
-        if let Err(error) = self.0.shared.kit().call(Method::DELETE, &path, Some(&body)).await {
+        if let Err(error) = self
+            .0
+            .shared
+            .kit()
+            .call(Method::DELETE, &path, Some(&body))
+            .await
+        {
             tracing::debug!(pod = %key, %error, "a pod of an earlier life could not be deleted");
         }
     }
@@ -320,7 +420,13 @@ impl NodeHandle {
                 else => return,
             };
             let Some(namespace) = namespace else { continue };
-            for (_, entry) in self.0.workers.lock().iter().filter(|((of, _), _)| *of == namespace) {
+            for (_, entry) in self
+                .0
+                .workers
+                .lock()
+                .iter()
+                .filter(|((of, _), _)| *of == namespace)
+            {
                 entry.signal.send_modify(|signal| signal.refresh += 1);
             }
         }

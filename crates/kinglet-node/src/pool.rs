@@ -27,7 +27,12 @@ pub(crate) struct Pool<T, E> {
 
 impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
     /// Keeps `size` ready until `tasks` are cancelled.
-    pub(crate) fn start<F>(tasks: &Tasks, name: &'static str, size: usize, make: impl Fn() -> F + Send + Sync + 'static) -> Self
+    pub(crate) fn start<F>(
+        tasks: &Tasks,
+        name: &'static str,
+        size: usize,
+        make: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
@@ -40,7 +45,9 @@ impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
                 if filling && sender.capacity() == 0 {
                     filling = false;
                 }
-                let Ok(place) = sender.reserve().await else { return };
+                let Ok(place) = sender.reserve().await else {
+                    return;
+                };
                 if !filling {
                     filling = true;
                     tokio::time::sleep(REFILL_DELAY).await;
@@ -55,7 +62,11 @@ impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
                 }
             }
         });
-        Self { ready: Mutex::new(ready), make, slots: Semaphore::new(MADE_AT_ONCE_MAX) }
+        Self {
+            ready: Mutex::new(ready),
+            make,
+            slots: Semaphore::new(MADE_AT_ONCE_MAX),
+        }
     }
 
     /// A ready one, or one made now.

@@ -20,9 +20,12 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Thousandths of cores, and bytes of memory.
 pub(crate) fn capacity() -> (i64, i64) {
-    let cores = std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
+    let cores = std::thread::available_parallelism()
+        .map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
     let info = rustix::system::sysinfo();
-    let bytes = i64::try_from(info.totalram).unwrap_or(i64::MAX).saturating_mul(i64::from(info.mem_unit.max(1)));
+    let bytes = i64::try_from(info.totalram)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(i64::from(info.mem_unit.max(1)));
     (cores * 1000, bytes)
 }
 
@@ -52,13 +55,19 @@ async fn register(shared: &Shared) -> Result<(), Fault> {
         "kubernetes.io/arch": architecture(),
     });
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}});
-    match shared.kit().call(Method::POST, "/api/v1/nodes", Some(&node)).await {
+    match shared
+        .kit()
+        .call(Method::POST, "/api/v1/nodes", Some(&node))
+        .await
+    {
         Ok(_) | Err(Fault::AlreadyExists { .. }) => {}
         Err(error) => return Err(error),
     }
     let path = format!("/api/v1/nodes/{name}");
     let current = shared.kit().call(Method::GET, &path, None).await?;
-    let Ok(mut current) = serde_json::from_slice::<Value>(&current) else { return Ok(()) };
+    let Ok(mut current) = serde_json::from_slice::<Value>(&current) else {
+        return Ok(());
+    };
     let status = status(shared);
     if current.get("status") == Some(&status) {
         return Ok(());
@@ -66,7 +75,11 @@ async fn register(shared: &Shared) -> Result<(), Fault> {
     if let Some(object) = current.as_object_mut() {
         object.insert("status".to_owned(), status);
     }
-    shared.kit().call(Method::PUT, &format!("{path}/status"), Some(&current)).await.map(|_| ())
+    shared
+        .kit()
+        .call(Method::PUT, &format!("{path}/status"), Some(&current))
+        .await
+        .map(|_| ())
 }
 
 fn architecture() -> &'static str {
@@ -79,15 +92,15 @@ fn architecture() -> &'static str {
 
 fn status(shared: &Shared) -> Value {
     let now = shared.kit().now();
-    let now = jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
+    let now = jiff::Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string();
     let amounts = json!({
         "cpu": (shared.node_cpu_milli / 1000).to_string(),
         "memory": format!("{}Ki", shared.node_memory_bytes / 1024),
         "pods": PODS_MAX.to_string(),
     });
-    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": now})
-    };
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": now});
     let uname = rustix::system::uname();
     json!({
         "capacity": amounts,
@@ -119,8 +132,13 @@ fn status(shared: &Shared) -> Value {
 
 fn os_image() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(
+        || "Linux".to_owned(),
+        |name| name.trim_matches('"').to_owned(),
+    )
 }
 
 async fn renew(shared: &Shared) -> Result<(), Fault> {
@@ -128,17 +146,32 @@ async fn renew(shared: &Shared) -> Result<(), Fault> {
     let base = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     // MicroTime carries six digits.
     let now = format!("{:.6}", shared.kit().now());
-    let spec = json!({"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now});
+    let spec =
+        json!({"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now});
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});
-    match shared.kit().call(Method::GET, &format!("{base}/{name}"), None).await {
+    match shared
+        .kit()
+        .call(Method::GET, &format!("{base}/{name}"), None)
+        .await
+    {
         Ok(current) => {
-            let Ok(mut current) = serde_json::from_slice::<Value>(&current) else { return Ok(()) };
+            let Ok(mut current) = serde_json::from_slice::<Value>(&current) else {
+                return Ok(());
+            };
             if let Some(object) = current.as_object_mut() {
                 object.insert("spec".to_owned(), lease["spec"].clone());
             }
-            shared.kit().call(Method::PUT, &format!("{base}/{name}"), Some(&current)).await.map(|_| ())
+            shared
+                .kit()
+                .call(Method::PUT, &format!("{base}/{name}"), Some(&current))
+                .await
+                .map(|_| ())
         }
-        Err(Fault::NotFound { .. }) => shared.kit().call(Method::POST, base, Some(&lease)).await.map(|_| ()),
+        Err(Fault::NotFound { .. }) => shared
+            .kit()
+            .call(Method::POST, base, Some(&lease))
+            .await
+            .map(|_| ()),
         Err(error) => Err(error),
     }
 }

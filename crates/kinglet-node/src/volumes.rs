@@ -22,7 +22,10 @@ pub(crate) struct PodDirectories {
 
 impl PodDirectories {
     pub(crate) fn new(data: &Path, uid: &str) -> Self {
-        Self { disk: data.join("pods").join(uid), memory: memory_root(data).join(uid) }
+        Self {
+            disk: data.join("pods").join(uid),
+            memory: memory_root(data).join(uid),
+        }
     }
 
     pub(crate) fn volume(&self, name: &str, in_memory: bool) -> PathBuf {
@@ -32,11 +35,16 @@ impl PodDirectories {
 
     /// For one life of a container.
     pub(crate) fn container(&self, name: &str, attempt: u32) -> PathBuf {
-        self.disk.join("containers").join(name).join(attempt.to_string())
+        self.disk
+            .join("containers")
+            .join(name)
+            .join(attempt.to_string())
     }
 
     pub(crate) fn termination_log(&self, name: &str, attempt: u32) -> PathBuf {
-        self.memory.join("termination").join(format!("{name}-{attempt}"))
+        self.memory
+            .join("termination")
+            .join(format!("{name}-{attempt}"))
     }
 
     pub(crate) fn etc(&self, file: &str) -> PathBuf {

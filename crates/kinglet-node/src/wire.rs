@@ -60,9 +60,17 @@ pub struct Root {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
     /// A file or directory of the host, or `sub_path` inside it.
-    Bind { source: PathBuf, sub_path: Option<PathBuf>, target: PathBuf, read_only: bool },
+    Bind {
+        source: PathBuf,
+        sub_path: Option<PathBuf>,
+        target: PathBuf,
+        read_only: bool,
+    },
     /// Memory with an optional bound.
-    Memory { target: PathBuf, bytes_max: Option<u64> },
+    Memory {
+        target: PathBuf,
+        bytes_max: Option<u64>,
+    },
 }
 
 impl Mount {
@@ -112,10 +120,17 @@ pub struct User {
 pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(message)?;
     if body.len() > FRAME_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the container's description is larger than 4 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the container's description is larger than 4 MiB",
+        ));
     }
     let mut frame = Vec::with_capacity(body.len() + 4);
-    frame.extend_from_slice(&u32::try_from(body.len()).expect("bounded above").to_le_bytes());
+    frame.extend_from_slice(
+        &u32::try_from(body.len())
+            .expect("bounded above")
+            .to_le_bytes(),
+    );
     frame.extend_from_slice(&body);
     Ok(frame)
 }
@@ -129,7 +144,11 @@ pub(crate) fn write<T: Serialize>(to: &mut impl Write, message: &T) -> io::Resul
 pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     if let Err(error) = from.read_exact(&mut length) {
-        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            Ok(None)
+        } else {
+            Err(error)
+        };
     }
     let mut body = vec![0; length_of(length)?];
     from.read_exact(&mut body)?;
@@ -153,10 +172,23 @@ mod tests {
     fn frames_survive_the_wire_and_are_bounded() {
         let mut bytes = Vec::new();
         write(&mut bytes, &Answer::Parked { pid: 7 }).expect("small");
-        write(&mut bytes, &Answer::Failed { kind: FailureKind::Program, message: "x".into() }).expect("small");
+        write(
+            &mut bytes,
+            &Answer::Failed {
+                kind: FailureKind::Program,
+                message: "x".into(),
+            },
+        )
+        .expect("small");
         let mut from = bytes.as_slice();
-        assert_eq!(read::<Answer>(&mut from).expect("frame"), Some(Answer::Parked { pid: 7 }));
-        assert!(matches!(read::<Answer>(&mut from).expect("frame"), Some(Answer::Failed { .. })));
+        assert_eq!(
+            read::<Answer>(&mut from).expect("frame"),
+            Some(Answer::Parked { pid: 7 })
+        );
+        assert!(matches!(
+            read::<Answer>(&mut from).expect("frame"),
+            Some(Answer::Failed { .. })
+        ));
         assert_eq!(read::<Answer>(&mut from).expect("end"), None);
         assert!(length_of(u32::MAX.to_le_bytes()).is_err());
         assert!(encode(&"x".repeat(FRAME_BYTES_MAX)).is_err());

@@ -20,7 +20,8 @@ impl Clock {
     pub fn simulated(start: Timestamp) -> Self {
         let began = tokio::time::Instant::now();
         Self(Arc::new(move || {
-            let passed = jiff::SignedDuration::try_from(began.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+            let passed = jiff::SignedDuration::try_from(began.elapsed())
+                .unwrap_or(jiff::SignedDuration::MAX);
             start.checked_add(passed).unwrap_or(Timestamp::MAX)
         }))
     }

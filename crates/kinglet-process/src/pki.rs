@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// Years that the authority and client certificates hold.
@@ -71,7 +71,11 @@ pub struct Pki {
 impl Pki {
     /// Opens or makes everything below `folder`.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, PkiError> {
-        std::fs::create_dir_all(folder).map_err(|source| PkiError::File { action: "making", path: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| PkiError::File {
+            action: "making",
+            path: folder.to_owned(),
+            source,
+        })?;
         let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
         let ca_key = key(&folder.join("ca.key"))?;
         let ca_params = ca_params(year);
@@ -79,7 +83,10 @@ impl Pki {
         let ca_pem = match read(&ca_path)? {
             Some(pem) => pem,
             None => {
-                let pem = ca_params.self_signed(&ca_key).map_err(failed("signing the certificate authority"))?.pem();
+                let pem = ca_params
+                    .self_signed(&ca_key)
+                    .map_err(failed("signing the certificate authority"))?
+                    .pem();
                 write(&ca_path, &pem)?;
                 pem
             }
@@ -90,8 +97,16 @@ impl Pki {
         let admin_pem = match read(&admin_path)? {
             Some(pem) => pem,
             None => {
-                let params = leaf(year, "kinglet-admin", Some("system:masters"), ExtendedKeyUsagePurpose::ClientAuth);
-                let pem = params.signed_by(&admin_key, &issuer).map_err(failed("signing the administrator's certificate"))?.pem();
+                let params = leaf(
+                    year,
+                    "kinglet-admin",
+                    Some("system:masters"),
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                );
+                let pem = params
+                    .signed_by(&admin_key, &issuer)
+                    .map_err(failed("signing the administrator's certificate"))?
+                    .pem();
                 write(&admin_path, &pem)?;
                 pem
             }
@@ -99,7 +114,10 @@ impl Pki {
         let service_account_key_pem = key(&folder.join("service-account.key"))?.serialize_pem();
         Ok(Self {
             ca_pem,
-            admin: Credential { certificate_pem: admin_pem, key_pem: admin_key.serialize_pem() },
+            admin: Credential {
+                certificate_pem: admin_pem,
+                key_pem: admin_key.serialize_pem(),
+            },
             folder: folder.to_owned(),
             year,
             service_account_key_pem,
@@ -112,14 +130,30 @@ impl Pki {
         let ca_params = ca_params(self.year);
         let issuer = Issuer::from_params(&ca_params, &ca_key);
         let server_key = key(&self.folder.join("server.key"))?;
-        let mut params = leaf(self.year, "kinglet", None, ExtendedKeyUsagePurpose::ServerAuth);
+        let mut params = leaf(
+            self.year,
+            "kinglet",
+            None,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
         for host in hosts {
-            let name = host.as_str().try_into().map_err(failed("naming the server"))?;
+            let name = host
+                .as_str()
+                .try_into()
+                .map_err(failed("naming the server"))?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        let server_pem = params.signed_by(&server_key, &issuer).map_err(failed("signing the server's certificate"))?.pem();
-        Ok(Credential { certificate_pem: server_pem, key_pem: server_key.serialize_pem() })
+        params
+            .subject_alt_names
+            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        let server_pem = params
+            .signed_by(&server_key, &issuer)
+            .map_err(failed("signing the server's certificate"))?
+            .pem();
+        Ok(Credential {
+            certificate_pem: server_pem,
+            key_pem: server_key.serialize_pem(),
+        })
     }
 }
 
@@ -127,15 +161,27 @@ fn ca_params(year: i16) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name("kinglet-ca", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     validity(&mut params, year);
     params
 }
 
-fn leaf(year: i16, common_name: &str, organization: Option<&str>, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
+fn leaf(
+    year: i16,
+    common_name: &str,
+    organization: Option<&str>,
+    usage: ExtendedKeyUsagePurpose,
+) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(common_name, organization);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     validity(&mut params, year);
@@ -158,12 +204,18 @@ fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
 }
 
 fn failed(what: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
-    move |source| PkiError::Certificate { what: what.to_owned(), source }
+    move |source| PkiError::Certificate {
+        what: what.to_owned(),
+        source,
+    }
 }
 
 fn key(path: &Path) -> Result<KeyPair, PkiError> {
     if let Some(pem) = read(path)? {
-        return KeyPair::from_pem(&pem).map_err(|source| PkiError::Certificate { what: format!("parsing {}", path.display()), source });
+        return KeyPair::from_pem(&pem).map_err(|source| PkiError::Certificate {
+            what: format!("parsing {}", path.display()),
+            source,
+        });
     }
     let made = KeyPair::generate().map_err(failed("generating a key"))?;
     write(path, &made.serialize_pem())?;
@@ -174,7 +226,11 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::File { action: "reading", path: path.to_owned(), source }),
+        Err(source) => Err(PkiError::File {
+            action: "reading",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -182,12 +238,21 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
 pub fn write(path: &Path, text: &str) -> Result<(), PkiError> {
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let attempt = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    attempt().map_err(|source| PkiError::File { action: "writing", path: path.to_owned(), source })
+    attempt().map_err(|source| PkiError::File {
+        action: "writing",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -202,11 +267,19 @@ mod tests {
         let second = Pki::open(&folder, now).expect("second");
         assert_eq!(first.ca_pem, second.ca_pem);
         assert_eq!(first.admin.certificate_pem, second.admin.certificate_pem);
-        let one = first.server(&["localhost".to_owned()], &[]).expect("server");
-        let other = second.server(&["other".to_owned()], &["127.0.0.1".parse().expect("ip")]).expect("server");
+        let one = first
+            .server(&["localhost".to_owned()], &[])
+            .expect("server");
+        let other = second
+            .server(&["other".to_owned()], &["127.0.0.1".parse().expect("ip")])
+            .expect("server");
         assert_ne!(one.certificate_pem, other.certificate_pem);
         assert_eq!(one.key_pem, other.key_pem);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.join("ca.key")).expect("meta").permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(folder.join("ca.key"))
+                .expect("meta")
+                .permissions(),
+        );
         assert_eq!(mode & 0o077, 0);
         std::fs::remove_dir_all(folder).expect("clean");
     }

@@ -22,7 +22,10 @@ impl Tasks {
 
     /// A group of its own that is also cancelled when this one is.
     pub fn child(&self) -> Self {
-        Self { tracker: TaskTracker::new(), token: self.token.child_token() }
+        Self {
+            tracker: TaskTracker::new(),
+            token: self.token.child_token(),
+        }
     }
 
     /// Cancelled when the group must stop; long loops select on it.
@@ -67,6 +70,8 @@ impl Tasks {
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.token.cancel();
         self.tracker.close();
-        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(grace, self.tracker.wait())
+            .await
+            .is_ok()
     }
 }

@@ -25,12 +25,23 @@ pub fn server_config(pki: &Pki, server: &Credential) -> Result<Arc<ServerConfig>
     let fail = |error: &dyn std::fmt::Display| TlsError(error.to_string());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pki.ca_pem.as_bytes()) {
-        roots.add(certificate.map_err(|error| fail(&error))?).map_err(|error| fail(&error))?;
+        roots
+            .add(certificate.map_err(|error| fail(&error))?)
+            .map_err(|error| fail(&error))?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().map_err(|error| fail(&error))?;
-    let chain = CertificateDer::pem_slice_iter(server.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(|error| fail(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(server.key_pem.as_bytes()).map_err(|error| fail(&error))?;
-    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).map_err(|error| fail(&error))?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| fail(&error))?;
+    let chain = CertificateDer::pem_slice_iter(server.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| fail(&error))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(server.key_pem.as_bytes()).map_err(|error| fail(&error))?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| fail(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -41,7 +41,10 @@ pub enum Change<K> {
 impl<K> Clone for Change<K> {
     fn clone(&self) -> Self {
         match self {
-            Self::Applied { old, new } => Self::Applied { old: old.clone(), new: new.clone() },
+            Self::Applied { old, new } => Self::Applied {
+                old: old.clone(),
+                new: new.clone(),
+            },
             Self::Deleted(last) => Self::Deleted(last.clone()),
             Self::Resync => Self::Resync,
         }
@@ -76,7 +79,9 @@ pub struct Cache<K: Object> {
 
 impl<K: Object> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store) }
+        Self {
+            store: Arc::clone(&self.store),
+        }
     }
 }
 
@@ -155,16 +160,22 @@ impl<K: Object> Cache<K> {
         let wake = Arc::new(tokio::sync::Notify::new());
         wake.notify_one();
         let (lag, bell) = (Arc::clone(&lagged), Arc::clone(&wake));
-        self.store.observe_from_now(Box::new(move |change| match sender.try_send(change.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                lag.store(true, Ordering::Release);
-                bell.notify_one();
-                true
+        self.store.observe_from_now(Box::new(move |change| {
+            match sender.try_send(change.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    lag.store(true, Ordering::Release);
+                    bell.notify_one();
+                    true
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
         }));
-        Changes { receiver, lagged, wake }
+        Changes {
+            receiver,
+            lagged,
+            wake,
+        }
     }
 }
 

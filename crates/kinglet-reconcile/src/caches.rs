@@ -48,8 +48,19 @@ impl Caches {
     }
 
     /// The same, with labels by which [`Cache::select`] finds objects without searching.
-    pub fn with_indexed_labels(client: kube::Client, tasks: Tasks, clock: Clock, labels: &[&'static str]) -> Self {
-        Self(Arc::new(Inner { client, tasks, clock, indexed: labels.into(), slots: Mutex::default() }))
+    pub fn with_indexed_labels(
+        client: kube::Client,
+        tasks: Tasks,
+        clock: Clock,
+        labels: &[&'static str],
+    ) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            tasks,
+            clock,
+            indexed: labels.into(),
+            slots: Mutex::default(),
+        }))
     }
 
     /// The cache of a kind; the first call starts its watch.
@@ -62,7 +73,11 @@ impl Caches {
         let inner = &self.0;
         let mut slots = inner.slots.lock();
         let of_kind = slots.entry(TypeId::of::<K>()).or_default();
-        if let Some(store) = of_kind.iter().find(|(known, _)| *known == scope).and_then(|(_, slot)| typed::<K>(slot)) {
+        if let Some(store) = of_kind
+            .iter()
+            .find(|(known, _)| *known == scope)
+            .and_then(|(_, slot)| typed::<K>(slot))
+        {
             return Cache::new(store);
         }
         let store = Arc::new(Store::<K>::new(Arc::clone(&inner.indexed)));
@@ -74,16 +89,28 @@ impl Caches {
             metadata_only: false,
         };
         let sink: Arc<dyn Sink> = store.clone();
-        inner.tasks.spawn_cancellable("cache", feed.run(inner.client.clone(), sink));
-        let slot = Slot { store: store.clone(), synced: store.synced(), narrow: scope != Scope::default() };
+        inner
+            .tasks
+            .spawn_cancellable("cache", feed.run(inner.client.clone(), sink));
+        let slot = Slot {
+            store: store.clone(),
+            synced: store.synced(),
+            narrow: scope != Scope::default(),
+        };
         of_kind.push((scope, slot));
         Cache::new(store)
     }
 
     /// Waits until every cache that was asked for so far is complete.
     pub async fn wait_synced(&self) {
-        let waiting: Vec<Synced> =
-            self.0.slots.lock().values().flatten().map(|(_, slot)| slot.synced.clone()).collect();
+        let waiting: Vec<Synced> = self
+            .0
+            .slots
+            .lock()
+            .values()
+            .flatten()
+            .map(|(_, slot)| slot.synced.clone())
+            .collect();
         for mut synced in waiting {
             // The store that sends lives as long as the slot.
             let _ = synced.wait_for(|synced| *synced).await;
@@ -128,7 +155,9 @@ impl Caches {
     fn stores<K: Object>(&self) -> Vec<(Arc<Store<K>>, bool)> {
         let slots = self.0.slots.lock();
         let of_kind = slots.get(&TypeId::of::<K>()).into_iter().flatten();
-        of_kind.filter_map(|(_, slot)| Some((typed::<K>(slot)?, slot.narrow))).collect()
+        of_kind
+            .filter_map(|(_, slot)| Some((typed::<K>(slot)?, slot.narrow)))
+            .collect()
     }
 }
 

@@ -170,11 +170,19 @@ type SubjectOf = fn(&Caches, &Key) -> Option<ObjectReference>;
 type KeysOf = Box<dyn Fn(&Caches) -> Vec<Key> + Send>;
 
 fn subject_of<P: Object>(caches: &Caches, key: &Key) -> Option<ObjectReference> {
-    caches.cache::<P>().find(key).map(|object| reference_to(&*object))
+    caches
+        .cache::<P>()
+        .find(key)
+        .map(|object| reference_to(&*object))
 }
 
 fn keys_of<P: Object>(caches: &Caches) -> Vec<Key> {
-    caches.cache::<P>().all().iter().map(|object| key_of(&**object)).collect()
+    caches
+        .cache::<P>()
+        .all()
+        .iter()
+        .map(|object| key_of(&**object))
+        .collect()
 }
 
 /// A controller at work, its types erased.
@@ -223,7 +231,8 @@ impl Running {
     }
 
     async fn attempt(&self, key: &Key) -> Result<Next, Fault> {
-        let run = AssertUnwindSafe(async { (self.reconcile)(self.kit.clone(), key.clone()).await }).catch_unwind();
+        let run = AssertUnwindSafe(async { (self.reconcile)(self.kit.clone(), key.clone()).await })
+            .catch_unwind();
         match tokio::time::timeout(self.deadline, run).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(Fault::Panicked(words(&*panic))),
@@ -252,9 +261,17 @@ impl Running {
             } else {
                 tracing::debug!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed again");
             }
-            if let Some(about) = self.subject.and_then(|subject| subject(self.kit.caches(), key)) {
+            if let Some(about) = self
+                .subject
+                .and_then(|subject| subject(self.kit.caches(), key))
+            {
                 let reason = "InternalError".to_owned();
-                self.kit.note(Note { about, severity: Severity::Warning, reason, message: fault.message() });
+                self.kit.note(Note {
+                    about,
+                    severity: Severity::Warning,
+                    reason,
+                    message: fault.message(),
+                });
             }
         }
         if fault.retry_helps() {
@@ -267,5 +284,6 @@ impl Running {
 
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned())
 }

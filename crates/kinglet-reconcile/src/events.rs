@@ -40,13 +40,26 @@ impl Recorder {
     /// Starts the task that writes.
     pub(crate) fn start(caches: &Caches) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        caches.tasks().spawn_cancellable("events", write_all(caches.client().clone(), receiver));
-        Self { sender, clock: caches.clock().clone() }
+        caches
+            .tasks()
+            .spawn_cancellable("events", write_all(caches.client().clone(), receiver));
+        Self {
+            sender,
+            clock: caches.clock().clone(),
+        }
     }
 
     /// Records a note; never waits.
     pub(crate) fn record(&self, component: &'static str, note: Note) {
-        if self.sender.try_send(Heard { component, note, at: self.clock.now() }).is_err() {
+        if self
+            .sender
+            .try_send(Heard {
+                component,
+                note,
+                at: self.clock.now(),
+            })
+            .is_err()
+        {
             tracing::debug!(component, "an event was dropped, too many are waiting");
         }
     }
@@ -76,7 +89,10 @@ struct Memory<K, V> {
 
 impl<K: Clone + Eq + std::hash::Hash, V> Memory<K, V> {
     fn new() -> Self {
-        Self { known: HashMap::new(), order: VecDeque::new() }
+        Self {
+            known: HashMap::new(),
+            order: VecDeque::new(),
+        }
     }
 
     fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
@@ -115,13 +131,22 @@ async fn write_all(client: kube::Client, mut notes: mpsc::Receiver<Heard>) {
     let mut allowances: Memory<(&'static str, String), Allowance> = Memory::new();
     while let Some(heard) = notes.recv().await {
         let about = &heard.note.about;
-        let subject = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
-        let allowance = allowances
-            .entry(&(heard.component, subject), || Allowance { tokens: BURST, at: heard.at });
+        let subject = about
+            .uid
+            .clone()
+            .or_else(|| about.name.clone())
+            .unwrap_or_default();
+        let allowance = allowances.entry(&(heard.component, subject), || Allowance {
+            tokens: BURST,
+            at: heard.at,
+        });
         if !allowance.take(heard.at) {
             continue;
         }
-        let told = told.entry(&sameness(&heard), || Told { name: String::new(), count: 0 });
+        let told = told.entry(&sameness(&heard), || Told {
+            name: String::new(),
+            count: 0,
+        });
         if let Err(fault) = write(&client, &heard, told).await {
             tracing::debug!(error = %fault, reason = heard.note.reason, "an event could not be written");
         }
@@ -149,14 +174,29 @@ async fn write(client: &kube::Client, heard: &Heard, told: &mut Told) -> Result<
         }
     }
     let body = event(heard);
-    told.name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    wire::call(client, "recording an event", Method::POST, &path, body.to_string().into_bytes()).await?;
+    told.name = body
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    wire::call(
+        client,
+        "recording an event",
+        Method::POST,
+        &path,
+        body.to_string().into_bytes(),
+    )
+    .await?;
     told.count = 1;
     Ok(())
 }
 
 fn namespace_for(about: &ObjectReference) -> &str {
-    about.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
+    about
+        .namespace
+        .as_deref()
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or("default")
 }
 
 fn sameness(heard: &Heard) -> Sameness {
@@ -175,8 +215,13 @@ fn event(heard: &Heard) -> Value {
     let note = &heard.note;
     let at = heard.at.to_string();
     // Events carry whole seconds.
-    let second = jiff::Timestamp::from_second(heard.at.as_second()).map_or(at, |second| second.to_string());
-    let name = format!("{}.{:x}", note.about.name.as_deref().unwrap_or("unknown"), heard.at.as_nanosecond());
+    let second =
+        jiff::Timestamp::from_second(heard.at.as_second()).map_or(at, |second| second.to_string());
+    let name = format!(
+        "{}.{:x}",
+        note.about.name.as_deref().unwrap_or("unknown"),
+        heard.at.as_nanosecond()
+    );
     json!({
         "apiVersion": "v1",
         "kind": "Event",
@@ -202,16 +247,31 @@ mod tests {
     #[test]
     fn a_chatty_source_is_held_to_its_allowance() {
         let start = Timestamp::from_second(1000).unwrap();
-        let mut allowance = Allowance { tokens: BURST, at: start };
+        let mut allowance = Allowance {
+            tokens: BURST,
+            at: start,
+        };
         assert_eq!((0..40).filter(|_| allowance.take(start)).count(), 25);
         assert!(allowance.take(Timestamp::from_second(1301).unwrap()));
     }
 
     #[test]
     fn an_event_about_a_cluster_scoped_object_lands_in_default() {
-        let about = ObjectReference { name: Some("node".into()), ..ObjectReference::default() };
-        let note = Note { about, severity: Severity::Normal, reason: "Started".into(), message: "m".into() };
-        let event = event(&Heard { component: "c", note, at: Timestamp::from_second(1000).unwrap() });
+        let about = ObjectReference {
+            name: Some("node".into()),
+            ..ObjectReference::default()
+        };
+        let note = Note {
+            about,
+            severity: Severity::Normal,
+            reason: "Started".into(),
+            message: "m".into(),
+        };
+        let event = event(&Heard {
+            component: "c",
+            note,
+            at: Timestamp::from_second(1000).unwrap(),
+        });
         assert_eq!(event["metadata"]["namespace"], "default");
         assert_eq!(event["firstTimestamp"], "1970-01-01T00:16:40Z");
     }

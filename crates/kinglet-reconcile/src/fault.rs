@@ -111,7 +111,9 @@ impl Fault {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Conflict { .. } | Self::NotFound { .. } | Self::AlreadyExists { .. } => Blame::Nobody,
+            Self::Conflict { .. } | Self::NotFound { .. } | Self::AlreadyExists { .. } => {
+                Blame::Nobody
+            }
             Self::Refused { .. } | Self::Permanent(_) => Blame::Caller,
             Self::Busy { .. } | Self::Unreachable { .. } | Self::Transient(_) => Blame::Upstream,
             Self::Garbled { .. } | Self::Timeout(_) | Self::Panicked(_) => Blame::Us,
@@ -127,7 +129,10 @@ impl Fault {
 
     /// Whether the reason is only that the cache was behind; such a reconcile is repeated silently.
     pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::NotFound { .. } | Self::AlreadyExists { .. })
+        matches!(
+            self,
+            Self::Conflict { .. } | Self::NotFound { .. } | Self::AlreadyExists { .. }
+        )
     }
 
     /// Whether the object was not there.

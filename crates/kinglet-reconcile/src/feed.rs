@@ -128,17 +128,29 @@ impl Feed {
                 Ok(Ended::Resume) => {}
                 Ok(Ended::Expired) => {
                     tracing::debug!(path = %self.path, "watch version is too old, listing again");
-                    position = Position { paged: position.paged, ..Position::default() };
+                    position = Position {
+                        paged: position.paged,
+                        ..Position::default()
+                    };
                 }
                 Ok(Ended::NoStreaming) => {
-                    position = Position { paged: true, ..Position::default() };
+                    position = Position {
+                        paged: true,
+                        ..Position::default()
+                    };
                     continue;
                 }
-                Err(fault) => tracing::debug!(path = %self.path, error = %fault, "watch broke, trying again"),
+                Err(fault) => {
+                    tracing::debug!(path = %self.path, error = %fault, "watch broke, trying again")
+                }
             }
             // A connection that worked for a while earns a prompt new one; a listing cut short starts over.
             if position.listing {
-                position = Position { paged: position.paged, heard: position.heard, ..Position::default() };
+                position = Position {
+                    paged: position.paged,
+                    heard: position.heard,
+                    ..Position::default()
+                };
             }
             if position.heard || began.elapsed() > PAUSE_MAX {
                 pause = PAUSE_MIN;
@@ -151,11 +163,17 @@ impl Feed {
         }
     }
 
-    async fn once(&self, client: &kube::Client, sink: &dyn Sink, position: &mut Position) -> Result<Ended, Fault> {
+    async fn once(
+        &self,
+        client: &kube::Client,
+        sink: &dyn Sink,
+        position: &mut Position,
+    ) -> Result<Ended, Fault> {
         if position.version.is_none() && position.paged {
             self.list(client, sink, position).await?;
         }
-        let mut query = format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
+        let mut query =
+            format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
         match &position.version {
             Some(version) => query.push_str(&format!("&resourceVersion={}", wire::encode(version))),
             None => {
@@ -167,7 +185,9 @@ impl Feed {
         let mut body = match wire::open(client, "watching", self.request(&query, false)).await {
             Ok(body) => body,
             Err(Fault::Refused { code: 410, .. }) => return Ok(Ended::Expired),
-            Err(Fault::Refused { code: 400 | 422, .. }) if position.listing => return Ok(Ended::NoStreaming),
+            Err(Fault::Refused {
+                code: 400 | 422, ..
+            }) if position.listing => return Ok(Ended::NoStreaming),
             Err(fault) => return Err(fault),
         };
         let mut rest: Vec<u8> = Vec::new();
@@ -176,8 +196,12 @@ impl Feed {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(_)) | None) | Err(_) => return Ok(Ended::Resume),
             };
-            let Ok(data) = frame.into_data() else { continue };
-            if let Some(ended) = take_lines(&mut rest, &data, |line| self.line(line, sink, position))? {
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if let Some(ended) =
+                take_lines(&mut rest, &data, |line| self.line(line, sink, position))?
+            {
                 return Ok(ended);
             }
             if sink.abandoned() {
@@ -187,8 +211,16 @@ impl Feed {
     }
 
     /// Reads one line; `Some` ends the connection.
-    fn line(&self, line: &str, sink: &dyn Sink, position: &mut Position) -> Result<Option<Ended>, Fault> {
-        let garbled = |source| Fault::Garbled { attempt: format!("watching {}", self.path), source };
+    fn line(
+        &self,
+        line: &str,
+        sink: &dyn Sink,
+        position: &mut Position,
+    ) -> Result<Option<Ended>, Fault> {
+        let garbled = |source| Fault::Garbled {
+            attempt: format!("watching {}", self.path),
+            source,
+        };
         let event: Line<'_> = serde_json::from_str(line).map_err(garbled)?;
         let object = event.object.get();
         if event.kind == "ERROR" {
@@ -200,7 +232,11 @@ impl Feed {
                 // A server whose storage cannot stream listings says so here (seen with Kubernetes 1.34 on etcd 3.4).
                 return Ok(Some(Ended::NoStreaming));
             }
-            return Err(Fault::Busy { attempt: format!("watching {}", self.path), code: status.code, message: status.message });
+            return Err(Fault::Busy {
+                attempt: format!("watching {}", self.path),
+                code: status.code,
+                message: status.message,
+            });
         }
         position.heard = true;
         let outcome = match event.kind {
@@ -214,7 +250,10 @@ impl Feed {
         }
         let Versioned { metadata } = serde_json::from_str(object).map_err(garbled)?;
         let bookmark_ends = event.kind == "BOOKMARK"
-            && metadata.annotations.as_ref().is_some_and(|all| all.get("k8s.io/initial-events-end").is_some_and(|v| v == "true"));
+            && metadata.annotations.as_ref().is_some_and(|all| {
+                all.get("k8s.io/initial-events-end")
+                    .is_some_and(|v| v == "true")
+            });
         if bookmark_ends && position.listing {
             position.listing = false;
             sink.end(metadata.version.parse().unwrap_or(u64::MAX));
@@ -225,7 +264,12 @@ impl Feed {
         Ok(None)
     }
 
-    async fn list(&self, client: &kube::Client, sink: &dyn Sink, position: &mut Position) -> Result<(), Fault> {
+    async fn list(
+        &self,
+        client: &kube::Client,
+        sink: &dyn Sink,
+        position: &mut Position,
+    ) -> Result<(), Fault> {
         sink.begin();
         let mut next: Option<String> = None;
         loop {
@@ -239,10 +283,16 @@ impl Feed {
             let bytes = body
                 .collect()
                 .await
-                .map_err(|source| Fault::Unreachable { attempt: attempt.clone(), source: source.into() })?
+                .map_err(|source| Fault::Unreachable {
+                    attempt: attempt.clone(),
+                    source: source.into(),
+                })?
                 .to_bytes();
             let page: Page<'_> =
-                serde_json::from_slice(&bytes).map_err(|source| Fault::Garbled { attempt: attempt.clone(), source })?;
+                serde_json::from_slice(&bytes).map_err(|source| Fault::Garbled {
+                    attempt: attempt.clone(),
+                    source,
+                })?;
             for item in page.items.iter().flatten() {
                 if let Err(source) = sink.applied(item.get()) {
                     tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
@@ -259,20 +309,32 @@ impl Feed {
 
     fn request(&self, query: &str, whole_list: bool) -> Request<Vec<u8>> {
         let mut uri = format!("{}?{query}", self.path);
-        for (name, selector) in [("labelSelector", &self.labels), ("fieldSelector", &self.fields)] {
+        for (name, selector) in [
+            ("labelSelector", &self.labels),
+            ("fieldSelector", &self.fields),
+        ] {
             if !selector.is_empty() {
                 uri.push_str(&format!("&{name}={}", wire::encode(selector)));
             }
         }
         let accept = match (self.metadata_only, whole_list) {
             (false, _) => "application/json",
-            (true, false) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-            (true, true) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+            (true, false) => {
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+            }
+            (true, true) => {
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+            }
         };
         let mut request = Request::new(Vec::new());
         *request.uri_mut() = uri.parse().unwrap_or_default();
-        request.headers_mut().insert("accept", http::HeaderValue::from_static(accept));
-        request.headers_mut().insert("accept-encoding", http::HeaderValue::from_static("identity"));
+        request
+            .headers_mut()
+            .insert("accept", http::HeaderValue::from_static(accept));
+        request.headers_mut().insert(
+            "accept-encoding",
+            http::HeaderValue::from_static("identity"),
+        );
         request
     }
 }
@@ -299,17 +361,26 @@ fn take_lines<T>(
         }
     }
     if rest.len() + data.len() > LINE_BYTES_MAX {
-        return Err(Fault::Permanent("a watched object is larger than 32 MiB".to_owned()));
+        return Err(Fault::Permanent(
+            "a watched object is larger than 32 MiB".to_owned(),
+        ));
     }
     rest.extend_from_slice(data);
     Ok(None)
 }
 
-fn line_text<T>(line: &[u8], each: &mut impl FnMut(&str) -> Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+fn line_text<T>(
+    line: &[u8],
+    each: &mut impl FnMut(&str) -> Result<Option<T>, Fault>,
+) -> Result<Option<T>, Fault> {
     let text = std::str::from_utf8(line)
         .map_err(|source| Fault::Transient(format!("a watch line is not UTF-8: {source}")))?
         .trim();
-    if text.is_empty() { Ok(None) } else { each(text) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        each(text)
+    }
 }
 
 #[cfg(test)]

@@ -55,18 +55,29 @@ struct AnswerMeta {
 impl Kit {
     /// The kit of a process; components take theirs with [`Kit::named`].
     pub fn new(caches: &Caches) -> Self {
-        Self { caches: caches.clone(), recorder: Recorder::start(caches), component: "kinglet", leadership: Leadership::always() }
+        Self {
+            caches: caches.clone(),
+            recorder: Recorder::start(caches),
+            component: "kinglet",
+            leadership: Leadership::always(),
+        }
     }
 
     /// The same kit with another name as field manager and source of events.
     pub fn named(&self, component: &'static str) -> Self {
-        Self { component, ..self.clone() }
+        Self {
+            component,
+            ..self.clone()
+        }
     }
 
     /// The same kit for controllers that work only while this process leads.
     #[must_use]
     pub fn led_by(&self, leadership: Leadership) -> Self {
-        Self { leadership, ..self.clone() }
+        Self {
+            leadership,
+            ..self.clone()
+        }
     }
 
     /// Whether this process may work.
@@ -114,7 +125,11 @@ impl Kit {
     /// Writes that would change nothing are left out. Each answer is in the cache before the next step, so whoever
     /// reads it sees this plan done. Events are recorded in the background.
     pub async fn apply(&self, plan: Plan) -> Result<Next, Fault> {
-        let Plan { steps, next, trouble } = plan;
+        let Plan {
+            steps,
+            next,
+            trouble,
+        } = plan;
         // What this plan itself has written, so that its second write to an object does not lose against its first.
         let mut written: HashMap<(String, Key), (String, bytes::Bytes)> = HashMap::new();
         for step in steps {
@@ -130,7 +145,8 @@ impl Kit {
             if let Some((before, answer)) = written.get(&id)
                 && *before == seen
             {
-                let answer = serde_json::from_slice(answer).map_err(|source| garbled(&write, source))?;
+                let answer =
+                    serde_json::from_slice(answer).map_err(|source| garbled(&write, source))?;
                 rebase(&mut write, answer);
             }
             if let Landed::Object(answer) = self.land(&write).await? {
@@ -163,7 +179,11 @@ impl Kit {
     }
 
     /// Makes the status of `seen` equal `status`.
-    pub async fn update_status<K: Object>(&self, seen: &K, status: &impl serde::Serialize) -> Result<Arc<K>, Fault> {
+    pub async fn update_status<K: Object>(
+        &self,
+        seen: &K,
+        status: &impl serde::Serialize,
+    ) -> Result<Arc<K>, Fault> {
         let write = Write::status(seen, status);
         match self.land(&write).await? {
             Landed::Object(answer) => self.take(&write, &answer),
@@ -179,7 +199,9 @@ impl Kit {
     /// Carries out one write.
     pub async fn perform(&self, write: &Write) -> Result<(), Fault> {
         match self.land(write).await? {
-            Landed::Object(answer) => (write.absorb)(&self.caches, &answer).map_err(|source| garbled(write, source)),
+            Landed::Object(answer) => {
+                (write.absorb)(&self.caches, &answer).map_err(|source| garbled(write, source))
+            }
             Landed::Unchanged | Landed::Gone => Ok(()),
         }
     }
@@ -190,24 +212,49 @@ impl Kit {
         let attempt = format!("reading {} {key}", K::kind(&()));
         let path = format!("{}/{}", K::url_path(&(), namespace), key.name);
         let answer = wire::call(self.client(), &attempt, Method::GET, &path, Vec::new()).await?;
-        let object = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
+        let object =
+            serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
         Ok(self.caches.absorb::<K>(object))
     }
 
     /// Posts to a subresource such as `binding`.
-    pub async fn post_subresource<K: Object>(&self, object: &K, name: &str, body: &Value) -> Result<(), Fault> {
+    pub async fn post_subresource<K: Object>(
+        &self,
+        object: &K,
+        name: &str,
+        body: &Value,
+    ) -> Result<(), Fault> {
         let key = key_of(object);
         let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
         let attempt = format!("posting {name} of {} {key}", K::kind(&()));
-        let path =
-            format!("{}/{}/{name}?fieldManager={}", K::url_path(&(), namespace), key.name, wire::encode(self.component));
-        wire::call(self.client(), &attempt, Method::POST, &path, body.to_string().into_bytes()).await.map(|_| ())
+        let path = format!(
+            "{}/{}/{name}?fieldManager={}",
+            K::url_path(&(), namespace),
+            key.name,
+            wire::encode(self.component)
+        );
+        wire::call(
+            self.client(),
+            &attempt,
+            Method::POST,
+            &path,
+            body.to_string().into_bytes(),
+        )
+        .await
+        .map(|_| ())
     }
 
     /// One untyped call, for kinds found by discovery: `path` may carry a query.
-    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<bytes::Bytes, Fault> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<bytes::Bytes, Fault> {
         let attempt = format!("{method} {path}");
-        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let body = body
+            .map(|body| body.to_string().into_bytes())
+            .unwrap_or_default();
         wire::call(self.client(), &attempt, method, path, body).await
     }
 
@@ -240,16 +287,30 @@ impl Kit {
         let attempt = write.attempt();
         let manager = wire::encode(self.component);
         let (method, path, body) = match &write.verb {
-            Verb::Create => (Method::POST, format!("{}?fieldManager={manager}", write.path), write.body.to_string()),
-            Verb::Update => {
-                (Method::PUT, format!("{}/{}?fieldManager={manager}", write.path, write.key.name), write.body.to_string())
-            }
-            Verb::Status => (
-                Method::PUT,
-                format!("{}/{}/status?fieldManager={manager}", write.path, write.key.name),
+            Verb::Create => (
+                Method::POST,
+                format!("{}?fieldManager={manager}", write.path),
                 write.body.to_string(),
             ),
-            Verb::Delete { cascade, uid, version, grace_seconds } => {
+            Verb::Update => (
+                Method::PUT,
+                format!("{}/{}?fieldManager={manager}", write.path, write.key.name),
+                write.body.to_string(),
+            ),
+            Verb::Status => (
+                Method::PUT,
+                format!(
+                    "{}/{}/status?fieldManager={manager}",
+                    write.path, write.key.name
+                ),
+                write.body.to_string(),
+            ),
+            Verb::Delete {
+                cascade,
+                uid,
+                version,
+                grace_seconds,
+            } => {
                 let options = json!({
                     "apiVersion": "v1",
                     "kind": "DeleteOptions",
@@ -257,15 +318,22 @@ impl Kit {
                     "preconditions": {"uid": uid, "resourceVersion": version},
                     "gracePeriodSeconds": grace_seconds,
                 });
-                (Method::DELETE, format!("{}/{}", write.path, write.key.name), options.to_string())
+                (
+                    Method::DELETE,
+                    format!("{}/{}", write.path, write.key.name),
+                    options.to_string(),
+                )
             }
         };
         tracing::debug!(component = self.component, verb = ?method, kind = %write.kind, key = %write.key, "write");
         let answer = wire::call(self.client(), &attempt, method, &path, body.into_bytes()).await;
-        let Verb::Delete { uid, .. } = &write.verb else { return answer.map(Landed::Object) };
+        let Verb::Delete { uid, .. } = &write.verb else {
+            return answer.map(Landed::Object);
+        };
         match answer {
             Ok(answer) => {
-                let head: AnswerHead = serde_json::from_slice(&answer).map_err(|source| garbled(write, source))?;
+                let head: AnswerHead =
+                    serde_json::from_slice(&answer).map_err(|source| garbled(write, source))?;
                 // An object in the answer is either waiting for its finalizers or the last state of one that is gone.
                 if head.kind == "Status" || head.metadata.deletion_timestamp.is_none() {
                     self.forget(write, uid.as_deref());
@@ -290,7 +358,9 @@ impl Kit {
 }
 
 fn version_in(body: &Value) -> &str {
-    body.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("")
+    body.pointer("/metadata/resourceVersion")
+        .and_then(Value::as_str)
+        .unwrap_or("")
 }
 
 /// Puts a write on top of what the same plan has just written to the same object.
@@ -300,7 +370,11 @@ fn rebase(write: &mut Write, answer: Value) {
     let version = version_in(&answer).to_owned();
     match write.verb {
         Verb::Status => {
-            let status = write.body.get_mut("status").map(Value::take).unwrap_or_default();
+            let status = write
+                .body
+                .get_mut("status")
+                .map(Value::take)
+                .unwrap_or_default();
             write.seen = Some(answer.clone());
             write.body = answer;
             write.body["status"] = status;
@@ -315,5 +389,8 @@ fn rebase(write: &mut Write, answer: Value) {
 }
 
 fn garbled(write: &Write, source: serde_json::Error) -> Fault {
-    Fault::Garbled { attempt: write.attempt(), source }
+    Fault::Garbled {
+        attempt: write.attempt(),
+        source,
+    }
 }

@@ -60,7 +60,11 @@ impl Leadership {
         let leadership = Self(sender.subscribe());
         let (kit, stop) = (kit.clone(), kit.tasks().token());
         kit.tasks().clone().spawn("leader election", async move {
-            let mut standing = Standing { seen: None, seen_at: Instant::now(), renewed_at: None };
+            let mut standing = Standing {
+                seen: None,
+                seen_at: Instant::now(),
+                renewed_at: None,
+            };
             loop {
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -98,21 +102,39 @@ struct Standing {
 #[derive(Debug, PartialEq, Eq)]
 enum Move {
     /// Nobody holds it, or it is ours: write it.
-    Hold { transitions: i32, acquired: Option<MicroTime> },
+    Hold {
+        transitions: i32,
+        acquired: Option<MicroTime>,
+    },
     /// Somebody holds it.
     Wait,
 }
 
 fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged_for: Duration) -> Move {
-    let Some(spec) = spec else { return Move::Hold { transitions: 0, acquired: None } };
+    let Some(spec) = spec else {
+        return Move::Hold {
+            transitions: 0,
+            acquired: None,
+        };
+    };
     let holder = spec.holder_identity.as_deref().unwrap_or("");
     let transitions = spec.lease_transitions.unwrap_or(0);
     if holder == identity {
-        return Move::Hold { transitions, acquired: spec.acquire_time.clone() };
+        return Move::Hold {
+            transitions,
+            acquired: spec.acquire_time.clone(),
+        };
     }
-    let respected = Duration::from_secs(spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0));
+    let respected = Duration::from_secs(
+        spec.lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or(0),
+    );
     if holder.is_empty() || unchanged_for >= respected {
-        return Move::Hold { transitions: transitions.saturating_add(1), acquired: None };
+        return Move::Hold {
+            transitions: transitions.saturating_add(1),
+            acquired: None,
+        };
     }
     Move::Wait
 }
@@ -129,7 +151,9 @@ impl Standing {
             Ok(false) => self.step_down(campaign, sender),
             Err(fault) => {
                 tracing::debug!(lease = %campaign.lease, error = %fault, "leader election failed, trying again");
-                let late = self.renewed_at.is_none_or(|at| at.elapsed() >= campaign.renew_deadline);
+                let late = self
+                    .renewed_at
+                    .is_none_or(|at| at.elapsed() >= campaign.renew_deadline);
                 if late {
                     self.step_down(campaign, sender);
                 }
@@ -151,14 +175,25 @@ impl Standing {
             Err(fault) if fault.is_not_found() => None,
             Err(fault) => return Err(fault),
         };
-        let version = found.as_ref().and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
+        let version = found
+            .as_ref()
+            .and_then(|lease| lease.metadata.resource_version.clone())
+            .unwrap_or_default();
         let spec = found.as_ref().and_then(|lease| lease.spec.as_ref());
-        let seen = (version, spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default());
+        let seen = (
+            version,
+            spec.and_then(|spec| spec.holder_identity.clone())
+                .unwrap_or_default(),
+        );
         if self.seen.as_ref() != Some(&seen) {
             self.seen = Some(seen);
             self.seen_at = Instant::now();
         }
-        let Move::Hold { transitions, acquired } = decide(spec, &campaign.identity, self.seen_at.elapsed()) else {
+        let Move::Hold {
+            transitions,
+            acquired,
+        } = decide(spec, &campaign.identity, self.seen_at.elapsed())
+        else {
             return Ok(false);
         };
         let desired = held(campaign, transitions, acquired, kit.now());
@@ -175,7 +210,9 @@ impl Standing {
     }
 
     async fn resign(&self, kit: &Kit, campaign: &Campaign) {
-        let Ok(lease) = kit.read::<Lease>(&campaign.lease).await else { return };
+        let Ok(lease) = kit.read::<Lease>(&campaign.lease).await else {
+            return;
+        };
         let mut desired = (*lease).clone();
         let spec = desired.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&campaign.identity) {
@@ -189,7 +226,12 @@ impl Standing {
     }
 }
 
-fn held(campaign: &Campaign, transitions: i32, acquired: Option<MicroTime>, now: Timestamp) -> Lease {
+fn held(
+    campaign: &Campaign,
+    transitions: i32,
+    acquired: Option<MicroTime>,
+    now: Timestamp,
+) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(campaign.lease.name.to_string()),
@@ -198,7 +240,9 @@ fn held(campaign: &Campaign, transitions: i32, acquired: Option<MicroTime>, now:
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(campaign.identity.clone()),
-            lease_duration_seconds: Some(i32::try_from(campaign.lease_duration.as_secs()).unwrap_or(i32::MAX)),
+            lease_duration_seconds: Some(
+                i32::try_from(campaign.lease_duration.as_secs()).unwrap_or(i32::MAX),
+            ),
             acquire_time: Some(acquired.unwrap_or(MicroTime(now))),
             renew_time: Some(MicroTime(now)),
             lease_transitions: Some(transitions),
@@ -222,7 +266,10 @@ mod tests {
 
     #[test]
     fn a_lease_changes_hands_only_when_it_is_free_or_stale() {
-        let hold = |transitions| Move::Hold { transitions, acquired: None };
+        let hold = |transitions| Move::Hold {
+            transitions,
+            acquired: None,
+        };
         let cases = [
             ("there is none", None, 0, hold(0)),
             ("it is ours", Some(spec("me")), 0, hold(3)),
@@ -231,7 +278,11 @@ mod tests {
             ("another has stopped", Some(spec("you")), 60, hold(4)),
         ];
         for (name, spec, seconds, expected) in cases {
-            assert_eq!(decide(spec.as_ref(), "me", Duration::from_secs(seconds)), expected, "{name}");
+            assert_eq!(
+                decide(spec.as_ref(), "me", Duration::from_secs(seconds)),
+                expected,
+                "{name}"
+            );
         }
     }
 }

@@ -58,8 +58,8 @@ pub use fault::{Blame, Fault};
 pub use kit::Kit;
 pub use leader::{Campaign, Leadership};
 pub use object::{
-    Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of, namespace_of,
-    owner_reference, refers_to, uid_of, version_of,
+    Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of,
+    namespace_of, owner_reference, refers_to, uid_of, version_of,
 };
 pub use plan::{Cascade, Next, Note, Plan, Severity, Step, Verb, Write, reference_to};
 pub use queue::Queue;

@@ -10,14 +10,23 @@ use serde::de::DeserializeOwned;
 pub use kinglet_decide::feed::Key;
 
 /// A typed Kubernetes object as controllers handle it: k8s-openapi's types and our own custom resources.
-pub trait Object: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
+pub trait Object:
+    Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<T> Object for T where T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
+impl<T> Object for T where
+    T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// The key of an object; the namespace is empty for cluster-scoped kinds.
 pub fn key_of<K: Object>(object: &K) -> Key {
     let meta = object.meta();
-    Key::new(Arc::from(meta.namespace.as_deref().unwrap_or("")), Arc::from(meta.name.as_deref().unwrap_or("")))
+    Key::new(
+        Arc::from(meta.namespace.as_deref().unwrap_or("")),
+        Arc::from(meta.name.as_deref().unwrap_or("")),
+    )
 }
 
 /// The name, or nothing for an object that has none yet.
@@ -37,12 +46,22 @@ pub fn uid_of<K: Object>(object: &K) -> &str {
 
 /// A label's value.
 pub fn label<'a, K: Object>(object: &'a K, name: &str) -> Option<&'a str> {
-    object.meta().labels.as_ref().and_then(|all| all.get(name)).map(String::as_str)
+    object
+        .meta()
+        .labels
+        .as_ref()
+        .and_then(|all| all.get(name))
+        .map(String::as_str)
 }
 
 /// An annotation's value.
 pub fn annotation<'a, K: Object>(object: &'a K, name: &str) -> Option<&'a str> {
-    object.meta().annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str)
+    object
+        .meta()
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(name))
+        .map(String::as_str)
 }
 
 /// Whether deletion was asked for.
@@ -52,12 +71,20 @@ pub fn is_deleting<K: Object>(object: &K) -> bool {
 
 /// The resourceVersion as a number; versions of one kind are compared with it. Zero when it is missing or no number.
 pub fn version_of(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    meta.resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The owner reference that is marked as controller.
 pub fn controller_of<K: Object>(object: &K) -> Option<&OwnerReference> {
-    object.meta().owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    object
+        .meta()
+        .owner_references
+        .as_ref()?
+        .iter()
+        .find(|owner| owner.controller == Some(true))
 }
 
 /// Whether `owner` is the controller of `object`, by uid.
@@ -80,6 +107,9 @@ pub fn owner_reference<O: Object>(owner: &O) -> OwnerReference {
 
 /// Whether an owner reference points to the kind `O`, whatever the version.
 pub fn refers_to<O: Object>(reference: &OwnerReference) -> bool {
-    let group = reference.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let group = reference
+        .api_version
+        .rsplit_once('/')
+        .map_or("", |(group, _)| group);
     reference.kind == O::kind(&()) && group == O::group(&())
 }

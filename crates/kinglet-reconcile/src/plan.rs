@@ -78,8 +78,18 @@ pub struct Note {
 
 impl Note {
     /// A note about `object`.
-    pub fn new<K: Object>(object: &K, severity: Severity, reason: &str, message: impl Into<String>) -> Self {
-        Self { about: reference_to(object), severity, reason: reason.to_owned(), message: message.into() }
+    pub fn new<K: Object>(
+        object: &K,
+        severity: Severity,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            about: reference_to(object),
+            severity,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -140,13 +150,20 @@ pub struct Write {
 
 impl fmt::Debug for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} {} {}", self.verb, self.kind, self.key, self.body)
+        write!(
+            f,
+            "{:?} {} {} {}",
+            self.verb, self.kind, self.key, self.body
+        )
     }
 }
 
 impl PartialEq for Write {
     fn eq(&self, other: &Self) -> bool {
-        self.verb == other.verb && self.kind == other.kind && self.key == other.key && self.body == other.body
+        self.verb == other.verb
+            && self.kind == other.kind
+            && self.key == other.key
+            && self.body == other.body
     }
 }
 
@@ -165,7 +182,10 @@ impl Write {
         let wanted = body.get_mut("metadata").map(Value::take);
         let mut metadata = before.get("metadata").cloned().unwrap_or_default();
         for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
-            let value = wanted.as_ref().and_then(|meta| meta.get(field)).filter(|value| !is_blank(value));
+            let value = wanted
+                .as_ref()
+                .and_then(|meta| meta.get(field))
+                .filter(|value| !is_blank(value));
             if let Value::Object(metadata) = &mut metadata {
                 match value {
                     Some(value) => metadata.insert(field.to_owned(), value.clone()),
@@ -188,14 +208,22 @@ impl Write {
         let before = to_value(seen);
         let mut body = before.clone();
         if let Value::Object(body) = &mut body {
-            body.insert("status".to_owned(), serde_json::to_value(status).expect("a status has string keys only"));
+            body.insert(
+                "status".to_owned(),
+                serde_json::to_value(status).expect("a status has string keys only"),
+            );
         }
         Self::new::<K>(Verb::Status, key_of(seen), body, Some(before))
     }
 
     /// Deletes exactly the object seen (by its uid).
     pub fn delete<K: Object>(seen: &K, cascade: Cascade) -> Self {
-        let verb = Verb::Delete { cascade, uid: seen.meta().uid.clone(), version: None, grace_seconds: None };
+        let verb = Verb::Delete {
+            cascade,
+            uid: seen.meta().uid.clone(),
+            version: None,
+            grace_seconds: None,
+        };
         Self::new::<K>(verb, key_of(seen), Value::Null, None)
     }
 
@@ -228,7 +256,16 @@ impl Write {
         let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
         let path = K::url_path(&(), namespace);
         let kind = K::kind(&()).into_owned();
-        Self { verb, kind, key, body, seen, path, absorb: absorb::<K>, forget: Caches::forget::<K> }
+        Self {
+            verb,
+            kind,
+            key,
+            body,
+            seen,
+            path,
+            absorb: absorb::<K>,
+            forget: Caches::forget::<K>,
+        }
     }
 
     /// Words for what is attempted, such as `updating Deployment default/hello`.
@@ -279,7 +316,11 @@ pub struct Trouble {
 
 impl From<Trouble> for Fault {
     fn from(trouble: Trouble) -> Self {
-        if trouble.retry { Self::Transient(trouble.message) } else { Self::Permanent(trouble.message) }
+        if trouble.retry {
+            Self::Transient(trouble.message)
+        } else {
+            Self::Permanent(trouble.message)
+        }
     }
 }
 
@@ -351,12 +392,22 @@ impl Plan {
     }
 
     /// Records a Normal Event.
-    pub fn normal<K: Object>(&mut self, about: &K, reason: &str, message: impl Into<String>) -> &mut Self {
+    pub fn normal<K: Object>(
+        &mut self,
+        about: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> &mut Self {
         self.note(Note::new(about, Severity::Normal, reason, message))
     }
 
     /// Records a Warning Event.
-    pub fn warning<K: Object>(&mut self, about: &K, reason: &str, message: impl Into<String>) -> &mut Self {
+    pub fn warning<K: Object>(
+        &mut self,
+        about: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> &mut Self {
         self.note(Note::new(about, Severity::Warning, reason, message))
     }
 
@@ -378,13 +429,20 @@ impl Plan {
 
     /// Reports an error once everything is written.
     pub fn fail(&mut self, retry: bool, message: impl Into<String>) -> &mut Self {
-        self.trouble = Some(Trouble { retry, message: message.into() });
+        self.trouble = Some(Trouble {
+            retry,
+            message: message.into(),
+        });
         self
     }
 
     /// Everything of `other`, behind what is here.
     pub fn append(&mut self, other: Self) -> &mut Self {
-        let Self { steps, next, trouble } = other;
+        let Self {
+            steps,
+            next,
+            trouble,
+        } = other;
         self.steps.extend(steps);
         match next {
             Next::Done => {}
@@ -415,7 +473,9 @@ impl Plan {
 
     /// The namespace of an object that a plan is about, for a child.
     pub fn namespace_for<K: Object>(owner: &K) -> Option<String> {
-        Some(namespace_of(owner)).filter(|namespace| !namespace.is_empty()).map(str::to_owned)
+        Some(namespace_of(owner))
+            .filter(|namespace| !namespace.is_empty())
+            .map(str::to_owned)
     }
 }
 
@@ -438,17 +498,21 @@ fn same(a: &Value, b: &Value) -> bool {
         (Value::Object(a), Value::Object(b)) => same_maps(a, b, ""),
         (Value::Object(a), Value::Null) => a.values().all(Value::is_null),
         (Value::Null, Value::Object(b)) => b.values().all(Value::is_null),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         _ => a == b,
     }
 }
 
 fn same_maps(a: &Map<String, Value>, b: &Map<String, Value>, but: &str) -> bool {
     let covered = |a: &Map<String, Value>, b: &Map<String, Value>| {
-        a.iter().filter(|(key, _)| *key != but).all(|(key, value)| match b.get(key) {
-            Some(other) => same(value, other),
-            None => value.is_null(),
-        })
+        a.iter()
+            .filter(|(key, _)| *key != but)
+            .all(|(key, value)| match b.get(key) {
+                Some(other) => same(value, other),
+                None => value.is_null(),
+            })
     };
     covered(a, b) && covered(b, a)
 }
@@ -472,8 +536,12 @@ mod tests {
 
     #[test]
     fn an_update_takes_from_the_metadata_only_what_controllers_own() {
-        let seen = map(json!({"metadata": {"name": "x", "namespace": "a", "uid": "1", "resourceVersion": "5", "labels": {"a": "1"}}, "data": {"k": "v"}}));
-        let desired = map(json!({"metadata": {"name": "x", "namespace": "a", "annotations": {"b": "2"}, "labels": {}}, "data": {"k": "v"}}));
+        let seen = map(
+            json!({"metadata": {"name": "x", "namespace": "a", "uid": "1", "resourceVersion": "5", "labels": {"a": "1"}}, "data": {"k": "v"}}),
+        );
+        let desired = map(
+            json!({"metadata": {"name": "x", "namespace": "a", "annotations": {"b": "2"}, "labels": {}}, "data": {"k": "v"}}),
+        );
         let write = Write::update(&seen, &desired);
         assert_eq!(
             write.body["metadata"],
@@ -485,16 +553,22 @@ mod tests {
 
     #[test]
     fn a_status_is_written_only_when_it_differs() {
-        let pod: k8s_openapi::api::core::v1::Pod =
-            serde_json::from_value(json!({"metadata": {"name": "x", "namespace": "a"}, "status": {"phase": "Running"}})).unwrap();
-        assert!(Write::status(&pod, &json!({"phase": "Running", "reason": null})).changes_nothing());
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(
+            json!({"metadata": {"name": "x", "namespace": "a"}, "status": {"phase": "Running"}}),
+        )
+        .unwrap();
+        assert!(
+            Write::status(&pod, &json!({"phase": "Running", "reason": null})).changes_nothing()
+        );
         assert!(!Write::status(&pod, &json!({"phase": "Failed"})).changes_nothing());
     }
 
     #[test]
     fn the_shortest_wait_counts() {
         let mut plan = Plan::new();
-        plan.after(Duration::from_secs(5)).after(Duration::from_secs(2)).after(Duration::from_secs(9));
+        plan.after(Duration::from_secs(5))
+            .after(Duration::from_secs(2))
+            .after(Duration::from_secs(9));
         assert_eq!(plan.next, Next::After(Duration::from_secs(2)));
     }
 }

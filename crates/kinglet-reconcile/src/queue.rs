@@ -193,12 +193,18 @@ impl Queue {
 
 impl State {
     fn line_up(&mut self, key: Key, slow: bool) {
-        if slow { self.slow.push_back(key) } else { self.fast.push_back(key) }
+        if slow {
+            self.slow.push_back(key)
+        } else {
+            self.fast.push_back(key)
+        }
     }
 }
 
 fn pause_after(failures: u32) -> Duration {
-    RETRY_MIN.saturating_mul(2u32.saturating_pow(failures)).min(RETRY_MAX)
+    RETRY_MIN
+        .saturating_mul(2u32.saturating_pow(failures))
+        .min(RETRY_MAX)
 }
 
 #[cfg(test)]
@@ -254,7 +260,11 @@ mod tests {
         let x = queue.next().await;
         assert_eq!(began.elapsed().as_secs(), 5);
         queue.done(&x);
-        assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(100), queue.next())
+                .await
+                .is_err()
+        );
         task.abort();
     }
 }

@@ -23,16 +23,25 @@ pub(crate) struct StatusAnswer {
 }
 
 /// Starts a call and gives the body of a successful answer as a stream.
-pub(crate) async fn open(client: &kube::Client, attempt: &str, request: Request<Vec<u8>>) -> Result<Body, Fault> {
+pub(crate) async fn open(
+    client: &kube::Client,
+    attempt: &str,
+    request: Request<Vec<u8>>,
+) -> Result<Body, Fault> {
     let response = client
         .send(request.map(Body::from))
         .await
-        .map_err(|source| Fault::Unreachable { attempt: attempt.to_owned(), source: source.into() })?;
+        .map_err(|source| Fault::Unreachable {
+            attempt: attempt.to_owned(),
+            source: source.into(),
+        })?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());
     }
-    let body = collect(attempt, response.into_body()).await.unwrap_or_default();
+    let body = collect(attempt, response.into_body())
+        .await
+        .unwrap_or_default();
     Err(refusal(attempt, status, &body))
 }
 
@@ -44,13 +53,16 @@ pub(crate) async fn call(
     path: &str,
     body: Vec<u8>,
 ) -> Result<Bytes, Fault> {
-    let mut builder = Request::builder().method(method).uri(path).header("accept", "application/json");
+    let mut builder = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("accept", "application/json");
     if !body.is_empty() {
         builder = builder.header("content-type", "application/json");
     }
-    let request = builder
-        .body(body)
-        .map_err(|source| Fault::Permanent(format!("{attempt}: {path} is no valid address: {source}")))?;
+    let request = builder.body(body).map_err(|source| {
+        Fault::Permanent(format!("{attempt}: {path} is no valid address: {source}"))
+    })?;
     let body = open(client, attempt, request).await?;
     collect(attempt, body).await
 }
@@ -60,7 +72,10 @@ pub(crate) async fn collect(attempt: &str, body: Body) -> Result<Bytes, Fault> {
     let collected = Limited::new(body, ANSWER_BYTES_MAX)
         .collect()
         .await
-        .map_err(|source| Fault::Unreachable { attempt: attempt.to_owned(), source })?;
+        .map_err(|source| Fault::Unreachable {
+            attempt: attempt.to_owned(),
+            source,
+        })?;
     Ok(collected.to_bytes())
 }
 
@@ -71,13 +86,26 @@ pub(crate) fn refusal(attempt: &str, status: StatusCode, body: &[u8]) -> Fault {
         ..StatusAnswer::default()
     });
     let attempt = attempt.to_owned();
-    let message = if answer.message.is_empty() { format!("the API server answered {status}") } else { answer.message };
+    let message = if answer.message.is_empty() {
+        format!("the API server answered {status}")
+    } else {
+        answer.message
+    };
     match (status.as_u16(), answer.reason.as_str()) {
         (409, "AlreadyExists") => Fault::AlreadyExists { attempt, message },
         (409, _) => Fault::Conflict { attempt, message },
         (404, _) => Fault::NotFound { attempt, message },
-        (code @ (408 | 429 | 500..=599), _) => Fault::Busy { attempt, code, message },
-        (code, _) => Fault::Refused { attempt, code, reason: answer.reason, message },
+        (code @ (408 | 429 | 500..=599), _) => Fault::Busy {
+            attempt,
+            code,
+            message,
+        },
+        (code, _) => Fault::Refused {
+            attempt,
+            code,
+            reason: answer.reason,
+            message,
+        },
     }
 }
 

@@ -1,6 +1,11 @@
 //! Watching, reconciling and writing against a scripted API server: what a real one does only on bad days.
 
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic, and its tables read best as they are")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic, and its tables read best as they are"
+)]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,13 +38,23 @@ struct Script {
 
 impl Script {
     fn then(self, asked: &'static str, status: u16, body: impl ToString) -> Self {
-        self.acts.lock().push_back(Act { asked, status, body: body.to_string(), stays_open: false });
+        self.acts.lock().push_back(Act {
+            asked,
+            status,
+            body: body.to_string(),
+            stays_open: false,
+        });
         self
     }
 
     fn then_stay(self, asked: &'static str, lines: &[Value]) -> Self {
         let body = lines.iter().map(|line| format!("{line}\n")).collect();
-        self.acts.lock().push_back(Act { asked, status: 200, body, stays_open: true });
+        self.acts.lock().push_back(Act {
+            asked,
+            status: 200,
+            body,
+            stays_open: true,
+        });
         self
     }
 
@@ -56,16 +71,33 @@ impl Script {
     fn answer(&self, asked: String) -> Response<Answer> {
         let act = {
             let mut acts = self.acts.lock();
-            let index = acts.iter().position(|act| act.asked.split(" .. ").all(|part| asked.contains(part)));
+            let index = acts
+                .iter()
+                .position(|act| act.asked.split(" .. ").all(|part| asked.contains(part)));
             index.and_then(|index| acts.remove(index))
         };
         let is_read = asked.starts_with("GET");
         self.log.lock().push(asked);
         match act {
-            Some(act) => Response::builder().status(act.status).body(Answer { data: Some(act.body.into()), open: act.stays_open }).unwrap(),
+            Some(act) => Response::builder()
+                .status(act.status)
+                .body(Answer {
+                    data: Some(act.body.into()),
+                    open: act.stays_open,
+                })
+                .unwrap(),
             // Off script: a watch hears nothing, a write is refused.
-            None if is_read => Response::new(Answer { data: None, open: true }),
-            None => Response::builder().status(500).body(Answer { data: Some("{}".into()), open: false }).unwrap(),
+            None if is_read => Response::new(Answer {
+                data: None,
+                open: true,
+            }),
+            None => Response::builder()
+                .status(500)
+                .body(Answer {
+                    data: Some("{}".into()),
+                    open: false,
+                })
+                .unwrap(),
         }
     }
 }
@@ -79,7 +111,10 @@ impl http_body::Body for Answer {
     type Data = bytes::Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
         match self.data.take() {
             Some(data) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(data)))),
             None if self.open => std::task::Poll::Pending,
@@ -105,7 +140,9 @@ fn caches(script: &Script) -> Caches {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens within its time")
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .expect("it happens within its time")
 }
 
 async fn await_value(caches: &Caches, name: &str, wanted: Option<&str>) {
@@ -113,7 +150,11 @@ async fn await_value(caches: &Caches, name: &str, wanted: Option<&str>) {
     within(async {
         loop {
             let seen = caches.cache::<ConfigMap>().get("a", name);
-            if seen.and_then(|map| map.data.clone()?.remove("k")).as_deref() == wanted {
+            if seen
+                .and_then(|map| map.data.clone()?.remove("k"))
+                .as_deref()
+                == wanted
+            {
                 return;
             }
             changes.recv().await;
@@ -126,8 +167,22 @@ async fn await_value(caches: &Caches, name: &str, wanted: Option<&str>) {
 async fn a_version_too_old_leads_to_a_listing_that_finds_what_changed() {
     let gone = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}});
     let script = Script::default()
-        .then("sendInitialEvents", 200, [event("ADDED", map("x", 1, "one")), event("ADDED", map("y", 2, "one")), listed(3), gone].map(|line| format!("{line}\n")).concat())
-        .then_stay("sendInitialEvents", &[event("ADDED", map("x", 7, "two")), listed(9)]);
+        .then(
+            "sendInitialEvents",
+            200,
+            [
+                event("ADDED", map("x", 1, "one")),
+                event("ADDED", map("y", 2, "one")),
+                listed(3),
+                gone,
+            ]
+            .map(|line| format!("{line}\n"))
+            .concat(),
+        )
+        .then_stay(
+            "sendInitialEvents",
+            &[event("ADDED", map("x", 7, "two")), listed(9)],
+        );
     let caches = caches(&script);
     await_value(&caches, "x", Some("two")).await;
     await_value(&caches, "y", None).await;
@@ -136,22 +191,46 @@ async fn a_version_too_old_leads_to_a_listing_that_finds_what_changed() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_goes_on_where_it_broke() {
     let script = Script::default()
-        .then("sendInitialEvents", 200, [event("ADDED", map("x", 1, "one")), listed(3)].map(|line| format!("{line}\n")).concat())
+        .then(
+            "sendInitialEvents",
+            200,
+            [event("ADDED", map("x", 1, "one")), listed(3)]
+                .map(|line| format!("{line}\n"))
+                .concat(),
+        )
         .then("resourceVersion=3", 503, "{}")
-        .then_stay("resourceVersion=3", &[event("MODIFIED", map("x", 5, "two"))]);
+        .then_stay(
+            "resourceVersion=3",
+            &[event("MODIFIED", map("x", 5, "two"))],
+        );
     let caches = caches(&script);
     await_value(&caches, "x", Some("two")).await;
-    assert_eq!(script.log.lock().iter().filter(|asked| asked.contains("sendInitialEvents")).count(), 1);
+    assert_eq!(
+        script
+            .log
+            .lock()
+            .iter()
+            .filter(|asked| asked.contains("sendInitialEvents"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_cannot_stream_listings_is_asked_for_pages() {
     let page = |items: Value, next: &str| json!({"metadata": {"resourceVersion": "4", "continue": next}, "items": items});
     let script = Script::default()
-        .then("sendInitialEvents", 422, json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": "no"}))
+        .then(
+            "sendInitialEvents",
+            422,
+            json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": "no"}),
+        )
         .then("limit=500", 200, page(json!([map("x", 1, "one")]), "more"))
         .then("continue=more", 200, page(json!([map("y", 2, "one")]), ""))
-        .then_stay("watch=true .. resourceVersion=4", &[event("DELETED", map("x", 6, "one"))]);
+        .then_stay(
+            "watch=true .. resourceVersion=4",
+            &[event("DELETED", map("x", 6, "one"))],
+        );
     let caches = caches(&script);
     await_value(&caches, "y", Some("one")).await;
     await_value(&caches, "x", None).await;
@@ -160,7 +239,14 @@ async fn a_server_that_cannot_stream_listings_is_asked_for_pages() {
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_does_not_hide_the_others() {
     let broken = json!({"metadata": {"name": 5}});
-    let script = Script::default().then_stay("sendInitialEvents", &[event("ADDED", broken), event("ADDED", map("x", 1, "one")), listed(3)]);
+    let script = Script::default().then_stay(
+        "sendInitialEvents",
+        &[
+            event("ADDED", broken),
+            event("ADDED", map("x", 1, "one")),
+            listed(3),
+        ],
+    );
     let caches = caches(&script);
     within(caches.cache::<ConfigMap>().wait_synced()).await;
     assert_eq!(caches.cache::<ConfigMap>().len(), 1);
@@ -172,14 +258,25 @@ async fn a_reader_that_falls_behind_is_told_to_look_again() {
     let caches = caches(&script);
     let mut changes = caches.cache::<ConfigMap>().subscribe();
     assert!(matches!(changes.recv().await, Some(Change::Resync)));
-    let many: Vec<Value> = (1..2000).map(|number| event("ADDED", map(&format!("m{number}"), number, "v"))).chain([listed(2001)]).collect();
-    script.acts.lock().push_back(Act { asked: "sendInitialEvents", status: 200, body: many.iter().map(|line| format!("{line}\n")).collect(), stays_open: true });
+    let many: Vec<Value> = (1..2000)
+        .map(|number| event("ADDED", map(&format!("m{number}"), number, "v")))
+        .chain([listed(2001)])
+        .collect();
+    script.acts.lock().push_back(Act {
+        asked: "sendInitialEvents",
+        status: 200,
+        body: many.iter().map(|line| format!("{line}\n")).collect(),
+        stays_open: true,
+    });
     within(caches.cache::<ConfigMap>().wait_synced()).await;
     assert!(matches!(changes.recv().await, Some(Change::Resync)));
     assert_eq!(caches.cache::<ConfigMap>().len(), 1999);
 }
 
-fn controller(kit: &Kit, reconcile: impl Fn(u32, Kit) -> Result<Next, Fault> + Send + Sync + 'static) -> (Queue, Arc<AtomicU32>) {
+fn controller(
+    kit: &Kit,
+    reconcile: impl Fn(u32, Kit) -> Result<Next, Fault> + Send + Sync + 'static,
+) -> (Queue, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&count);
     let reconcile = Arc::new(reconcile);
@@ -201,7 +298,10 @@ async fn settle(count: &AtomicU32, wanted: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn failures_and_panics_are_retried_and_permanent_faults_are_not() {
-    let script = Script::default().then_stay("sendInitialEvents", &[event("ADDED", map("x", 1, "one")), listed(3)]);
+    let script = Script::default().then_stay(
+        "sendInitialEvents",
+        &[event("ADDED", map("x", 1, "one")), listed(3)],
+    );
     let kit = Kit::new(&caches(&script));
     let (queue, count) = controller(&kit, |attempt, _| match attempt {
         0 => panic!("on purpose"),
@@ -218,8 +318,15 @@ async fn failures_and_panics_are_retried_and_permanent_faults_are_not() {
 #[tokio::test(start_paused = true)]
 async fn a_plan_is_in_the_cache_when_apply_returns_and_an_older_event_does_not_undo_it() {
     let script = Script::default()
-        .then_stay("sendInitialEvents", &[event("ADDED", map("x", 1, "one")), listed(3)])
-        .then("PUT /api/v1/namespaces/a/configmaps/x", 200, map("x", 8, "two"));
+        .then_stay(
+            "sendInitialEvents",
+            &[event("ADDED", map("x", 1, "one")), listed(3)],
+        )
+        .then(
+            "PUT /api/v1/namespaces/a/configmaps/x",
+            200,
+            map("x", 8, "two"),
+        );
     let kit = Kit::new(&caches(&script));
     within(kit.cache::<ConfigMap>().wait_synced()).await;
     let seen = kit.cache::<ConfigMap>().get("a", "x").unwrap();
@@ -245,8 +352,12 @@ async fn refusals_say_whose_fault_they_are() {
         (409, "Conflict", Fault::is_conflict),
         (409, "AlreadyExists", Fault::is_already_exists),
         (404, "NotFound", Fault::is_not_found),
-        (403, "Forbidden", |fault| matches!(fault, Fault::Refused { code: 403, .. })),
-        (429, "TooManyRequests", |fault| matches!(fault, Fault::Busy { .. })),
+        (403, "Forbidden", |fault| {
+            matches!(fault, Fault::Refused { code: 403, .. })
+        }),
+        (429, "TooManyRequests", |fault| {
+            matches!(fault, Fault::Busy { .. })
+        }),
     ];
     for (code, reason, expected) in cases {
         let script = Script::default().then("POST", code, status(code, reason));

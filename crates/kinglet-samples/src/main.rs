@@ -16,7 +16,14 @@ use std::process::ExitCode;
 use serve::{Answer, Request};
 
 /// All samples by name.
-const NAMES: [&str; 6] = ["helloworld", "autoscale", "grpc-ping", "websocket", "event-display", "event-display-with-reply"];
+const NAMES: [&str; 6] = [
+    "helloworld",
+    "autoscale",
+    "grpc-ping",
+    "websocket",
+    "event-display",
+    "event-display-with-reply",
+];
 
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -24,7 +31,10 @@ fn main() -> ExitCode {
         eprintln!("usage: sample NAME, one of: {}", NAMES.join(", "));
         return ExitCode::from(2);
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("starting the runtime: {error}");

@@ -25,7 +25,10 @@ pub(crate) type Answer = Response<Body>;
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()).boxed_unsync());
     *answer.status_mut() = status;
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer
 }
 
@@ -46,12 +49,16 @@ where
 
 /// Serves the sample until SIGTERM or SIGINT; requests under way are finished.
 pub(crate) async fn run(name: String) -> Result<(), String> {
-    tokio::task::LocalSet::new().run_until(accept(name.into())).await
+    tokio::task::LocalSet::new()
+        .run_until(accept(name.into()))
+        .await
 }
 
 async fn accept(name: Rc<str>) -> Result<(), String> {
     let port: u16 = match std::env::var("PORT") {
-        Ok(text) => text.parse().map_err(|_| format!("PORT is {text:?}, which is no port number"))?,
+        Ok(text) => text
+            .parse()
+            .map_err(|_| format!("PORT is {text:?}, which is no port number"))?,
         Err(_) => 8080,
     };
     // Before anybody can know that we run: the kernel drops signals to process 1 that it has no handler for.
@@ -59,7 +66,9 @@ async fn accept(name: Rc<str>) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let listener = match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Ok(listener) => listener,
-        Err(_) => TcpListener::bind(("0.0.0.0", port)).await.map_err(|error| format!("listening on port {port}: {error}"))?,
+        Err(_) => TcpListener::bind(("0.0.0.0", port))
+            .await
+            .map_err(|error| format!("listening on port {port}: {error}"))?,
     };
     eprintln!("{name}: listening on port {port}");
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
@@ -80,7 +89,9 @@ async fn accept(name: Rc<str>) -> Result<(), String> {
             async move { Ok::<_, Infallible>(crate::answer(&name, request).await) }
         });
         let builder = hyper_util::server::conn::auto::Builder::new(Local);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
         let connection = graceful.watch(connection);
         tokio::task::spawn_local(async move {
             let _ = connection.await;

@@ -27,10 +27,14 @@ pub fn start(kit: &Kit, live: LiveConfigs) {
             let live = live.clone();
             async move {
                 let found = kit.cache::<Configuration>().find(&key);
-                let Some(configuration) = found.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
-                let configuration = crate::unadmitted::configuration(configuration, &live.get(), kit.now());
+                let Some(configuration) = found.filter(|found| !is_deleting(&**found)) else {
+                    return Ok(Next::Done);
+                };
+                let configuration =
+                    crate::unadmitted::configuration(configuration, &live.get(), kit.now());
                 let seen = observe::observe(&kit, configuration);
-                let outcome = crate::outcome::apply(&kit, &*seen.configuration, decide::decide(&seen)).await;
+                let outcome =
+                    crate::outcome::apply(&kit, &*seen.configuration, decide::decide(&seen)).await;
                 // A refused Revision is what the user must hear about, so it is in the status, too.
                 if let Err(fault @ (Fault::Refused { .. } | Fault::Busy { .. })) = &outcome
                     && seen.is_to_create()

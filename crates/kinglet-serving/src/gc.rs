@@ -11,7 +11,9 @@ mod tests;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision};
-use kinglet_reconcile::{Cascade, Controller, Key, Kit, Next, controller_of, is_deleting, key_of, name_of};
+use kinglet_reconcile::{
+    Cascade, Controller, Key, Kit, Next, controller_of, is_deleting, key_of, name_of,
+};
 
 use crate::configs::{self, LiveConfigs};
 

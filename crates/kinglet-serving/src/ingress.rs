@@ -46,13 +46,25 @@ impl GatewayNames {
 
 /// Starts the controller. `applied` is the version of the table that the gateway has in force; from 1 on, that has
 /// the routes of all Ingresses there were at the start.
-pub fn start(kit: &Kit, names: GatewayNames, updates: mpsc::Sender<Update>, applied: watch::Receiver<u64>) {
+pub fn start(
+    kit: &Kit,
+    names: GatewayNames,
+    updates: mpsc::Sender<Update>,
+    applied: watch::Receiver<u64>,
+) {
     let names = Arc::new(names);
-    let controller = Controller::<Ingress>::new("ingress-controller").reads::<Service>().workers(WORKERS).reports_errors();
+    let controller = Controller::<Ingress>::new("ingress-controller")
+        .reads::<Service>()
+        .workers(WORKERS)
+        .reports_errors();
     let ingresses = kit.cache::<Ingress>();
     let before = async move {
         ingresses.wait_synced().await;
-        ingresses.all().iter().map(|ingress| key_of(&**ingress)).collect()
+        ingresses
+            .all()
+            .iter()
+            .map(|ingress| key_of(&**ingress))
+            .collect()
     };
     let publisher = Publisher::start(kit, updates, applied, controller.queue(), before);
     controller.run(kit, move |kit, key| {
@@ -72,11 +84,13 @@ pub fn start(kit: &Kit, names: GatewayNames, updates: mpsc::Sender<Update>, appl
                 Err(words) => Err(words),
             };
             publisher.pass(&key);
-            kit.apply(decide::decide(&ingress, &outcome, &names, kit.now())).await
+            kit.apply(decide::decide(&ingress, &outcome, &names, kit.now()))
+                .await
         }
     });
 }
 
 fn is_ours(ingress: &Ingress) -> bool {
-    keys::INGRESS_CLASS.get(ingress.metadata.annotations.as_ref()) == Some(keys::INGRESS_CLASS_KINGLET)
+    keys::INGRESS_CLASS.get(ingress.metadata.annotations.as_ref())
+        == Some(keys::INGRESS_CLASS_KINGLET)
 }

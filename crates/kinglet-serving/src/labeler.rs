@@ -12,7 +12,7 @@ mod tests;
 
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route};
-use kinglet_reconcile::{Controller, Kit, Plan, Next, is_deleting};
+use kinglet_reconcile::{Controller, Kit, Next, Plan, is_deleting};
 
 use decide::Seen;
 use index::RouteIndex;
@@ -21,18 +21,30 @@ use index::RouteIndex;
 pub fn start(kit: &Kit) {
     let revisions = RouteIndex::<Revision>::follow(kit);
     let configurations = RouteIndex::<Configuration>::follow(kit);
-    Controller::<Route>::new("labeler-controller").reads::<Revision>().reads::<Configuration>().reports_errors().run(
-        kit,
-        move |kit, key| {
+    Controller::<Route>::new("labeler-controller")
+        .reads::<Revision>()
+        .reads::<Configuration>()
+        .reports_errors()
+        .run(kit, move |kit, key| {
             let (revisions, configurations) = (revisions.clone(), configurations.clone());
             async move {
-                let Some(route) = kit.cache::<Route>().find(&key) else { return Ok(Next::Done) };
+                let Some(route) = kit.cache::<Route>().find(&key) else {
+                    return Ok(Next::Done);
+                };
                 // The Route's own controller adds the finalizer; before that there is nothing that must be undone.
-                let ours = route.metadata.finalizers.iter().flatten().any(|name| name == keys::ROUTE_FINALIZER);
+                let ours = route
+                    .metadata
+                    .finalizers
+                    .iter()
+                    .flatten()
+                    .any(|name| name == keys::ROUTE_FINALIZER);
                 if !ours {
                     return Ok(Next::Done);
                 }
-                let noted = decide::Noted { revisions: revisions.of(&key), configurations: configurations.of(&key) };
+                let noted = decide::Noted {
+                    revisions: revisions.of(&key),
+                    configurations: configurations.of(&key),
+                };
                 let deleting = is_deleting(&*route);
                 let seen = Seen::new(&kit, route, &noted);
                 let mut plan = decide::decide(&seen);
@@ -43,6 +55,5 @@ pub fn start(kit: &Kit) {
                 }
                 kit.apply(plan).await
             }
-        },
-    );
+        });
 }

@@ -34,7 +34,11 @@ pub use revision::digests::ResolveDigest;
 
 /// Labels by which these controllers look objects up; the process's caches should index them
 /// (`Caches::with_indexed_labels`), or every look becomes a search.
-pub const INDEXED_LABELS: [&str; 3] = [keys::REVISION, keys::CONFIGURATION, keys::SERVERLESS_SERVICE];
+pub const INDEXED_LABELS: [&str; 3] = [
+    keys::REVISION,
+    keys::CONFIGURATION,
+    keys::SERVERLESS_SERVICE,
+];
 
 /// What Knative Serving is started with.
 pub struct Options {
@@ -58,12 +62,26 @@ pub struct Options {
 
 /// Starts all of Knative Serving as tasks of the kit.
 pub fn start(kit: &Kit, options: Options) {
-    let Options { configs, cluster_domain, gateway, activators, digests, updates, reports, applied } = options;
+    let Options {
+        configs,
+        cluster_domain,
+        gateway,
+        activators,
+        digests,
+        updates,
+        reports,
+        applied,
+    } = options;
     // First, so that a controller woken by a ConfigMap finds it read.
     let live = configs::LiveConfigs::follow(kit, configs);
     autoscale::backends::start(kit, updates.clone());
     ingress::start(kit, gateway, updates, applied);
-    autoscale::start(kit, live.clone(), autoscale::Options { activators }, reports);
+    autoscale::start(
+        kit,
+        live.clone(),
+        autoscale::Options { activators },
+        reports,
+    );
     revision::start(kit, live.clone(), digests);
     route::start(kit, live.clone(), cluster_domain.into());
     configuration::start(kit, live.clone());
@@ -74,5 +92,7 @@ pub fn start(kit: &Kit, options: Options) {
 
 /// A moment as Knative's annotations hold it: RFC 3339, UTC, whole seconds.
 fn stamp(now: jiff::Timestamp) -> String {
-    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    jiff::Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
 }

@@ -11,7 +11,9 @@ pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-config
 /// What `from` holds, without the keys that `unwanted` names.
 pub(crate) fn without(from: Option<&Pairs>, unwanted: impl Fn(&str) -> bool) -> Pairs {
     let all = from.into_iter().flatten();
-    all.filter(|(key, _)| !unwanted(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    all.filter(|(key, _)| !unwanted(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Adds one pair.
@@ -26,10 +28,18 @@ pub(crate) fn some(pairs: Pairs) -> Option<Pairs> {
 
 /// The names in a comma-joined list (`serving.knative.dev/routes`), sorted.
 pub(crate) fn names(list: Option<&str>) -> std::collections::BTreeSet<String> {
-    list.into_iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    list.into_iter()
+        .flat_map(|list| list.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The reverse of [`names`].
 pub(crate) fn joined(names: &std::collections::BTreeSet<String>) -> String {
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+    names
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(",")
 }

@@ -7,15 +7,28 @@ pub(crate) async fn apply<K: Object>(kit: &Kit, about: &K, plan: Plan) -> Result
     let creations: Vec<(String, String, String)> = plan
         .writes()
         .filter(|write| write.verb == Verb::Create)
-        .map(|write| (format!("creating {} {}", write.kind, write.key), write.kind.clone(), write.key.name.to_string()))
+        .map(|write| {
+            (
+                format!("creating {} {}", write.kind, write.key),
+                write.kind.clone(),
+                write.key.name.to_string(),
+            )
+        })
         .collect();
     let outcome = kit.apply(plan).await;
     if let Err(fault) = &outcome
         && !fault.is_stale()
-        && let Some((_, kind, name)) = creations.iter().find(|(attempt, ..)| attempted(fault) == Some(attempt))
+        && let Some((_, kind, name)) = creations
+            .iter()
+            .find(|(attempt, ..)| attempted(fault) == Some(attempt))
     {
         let message = format!("Failed to create {kind} {name:?}: {}", fault.message());
-        kit.note(Note::new(about, Severity::Warning, "CreationFailed", message));
+        kit.note(Note::new(
+            about,
+            Severity::Warning,
+            "CreationFailed",
+            message,
+        ));
     }
     outcome
 }

@@ -60,7 +60,11 @@ pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
     controller.run(kit, move |kit, key| {
         let (live, digests) = (live.clone(), digests.clone());
         async move {
-            let Some(revision) = kit.cache::<Revision>().find(&key).filter(|found| !is_deleting(&**found)) else {
+            let Some(revision) = kit
+                .cache::<Revision>()
+                .find(&key)
+                .filter(|found| !is_deleting(&**found))
+            else {
                 digests.forget(&key);
                 return Ok(Next::Done);
             };

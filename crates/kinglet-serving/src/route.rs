@@ -40,8 +40,12 @@ pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
         .owns::<Service>()
         .owns::<Ingress>()
         .reads::<Endpoints>()
-        .watches::<Configuration, _>(move |object| of_configuration.routes_to(&Reference::Configuration(key_of(object))))
-        .watches::<Revision, _>(move |object| of_revision.routes_to(&Reference::Revision(key_of(object))))
+        .watches::<Configuration, _>(move |object| {
+            of_configuration.routes_to(&Reference::Configuration(key_of(object)))
+        })
+        .watches::<Revision, _>(move |object| {
+            of_revision.routes_to(&Reference::Revision(key_of(object)))
+        })
         .watches::<ConfigMap, _>(move |map| {
             let concerned = configs::is_ours(map) && CONCERNING.contains(&name_of(map));
             let all = if concerned { all.all() } else { Vec::new() };
@@ -50,9 +54,14 @@ pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
         .workers(WORKERS)
         .reports_errors()
         .run(kit, move |kit, key| {
-            let (live, tracker, cluster_domain) = (live.clone(), tracker.clone(), Arc::clone(&cluster_domain));
+            let (live, tracker, cluster_domain) =
+                (live.clone(), tracker.clone(), Arc::clone(&cluster_domain));
             async move {
-                let Some(route) = kit.cache::<Route>().find(&key).filter(|found| !is_deleting(&**found)) else {
+                let Some(route) = kit
+                    .cache::<Route>()
+                    .find(&key)
+                    .filter(|found| !is_deleting(&**found))
+                else {
                     tracker.forget(&key);
                     return Ok(Next::Done);
                 };

@@ -31,8 +31,13 @@ pub fn start(kit: &Kit, live: LiveConfigs) {
             let live = live.clone();
             async move {
                 let found = kit.cache::<Service>().find(&key);
-                let Some(service) = found.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
-                let seen = observe::observe(&kit, crate::unadmitted::service(service, &live.get(), kit.now()));
+                let Some(service) = found.filter(|found| !is_deleting(&**found)) else {
+                    return Ok(Next::Done);
+                };
+                let seen = observe::observe(
+                    &kit,
+                    crate::unadmitted::service(service, &live.get(), kit.now()),
+                );
                 crate::outcome::apply(&kit, &*seen.service, decide::decide(&seen)).await
             }
         });

@@ -15,18 +15,42 @@ use kinglet_reconcile::{Object, name_of, namespace_of};
 pub(crate) fn service(service: Arc<Service>, configs: &Configs, now: Timestamp) -> Arc<Service> {
     let complete = is_complete(&service.spec.template.spec)
         && !service.spec.traffic.is_empty()
-        && service.spec.traffic.iter().all(|target| target.latest_revision.is_some());
-    if complete { service } else { defaulted(&*service, configs, now).map_or(service, Arc::new) }
+        && service
+            .spec
+            .traffic
+            .iter()
+            .all(|target| target.latest_revision.is_some());
+    if complete {
+        service
+    } else {
+        defaulted(&*service, configs, now).map_or(service, Arc::new)
+    }
 }
 
 /// A Configuration as admission would have stored it.
-pub(crate) fn configuration(found: Arc<Configuration>, configs: &Configs, now: Timestamp) -> Arc<Configuration> {
-    if is_complete(&found.spec.template.spec) { found } else { defaulted(&*found, configs, now).map_or(found, Arc::new) }
+pub(crate) fn configuration(
+    found: Arc<Configuration>,
+    configs: &Configs,
+    now: Timestamp,
+) -> Arc<Configuration> {
+    if is_complete(&found.spec.template.spec) {
+        found
+    } else {
+        defaulted(&*found, configs, now).map_or(found, Arc::new)
+    }
 }
 
 fn is_complete(spec: &RevisionSpec) -> bool {
-    let probed = spec.serving_container().is_some_and(|container| container.readiness_probe.is_some());
-    probed && spec.timeout_seconds.is_some() && spec.pod.containers.iter().all(|container| !container.name.is_empty())
+    let probed = spec
+        .serving_container()
+        .is_some_and(|container| container.readiness_probe.is_some());
+    probed
+        && spec.timeout_seconds.is_some()
+        && spec
+            .pod
+            .containers
+            .iter()
+            .all(|container| !container.name.is_empty())
 }
 
 /// The object with its defaults; `None` when admission would refuse it, which is then for the API server to say.
@@ -70,11 +94,23 @@ mod tests {
         let now = Timestamp::from_second(0).unwrap();
         let full = service(Arc::clone(&raw), &configs, now);
         let spec = serde_json::to_value(&full.spec).unwrap();
-        assert_eq!(spec["traffic"], json!([{"latestRevision": true, "percent": 100}]));
+        assert_eq!(
+            spec["traffic"],
+            json!([{"latestRevision": true, "percent": 100}])
+        );
         assert_eq!(spec["template"]["spec"]["timeoutSeconds"], 300);
         let container = &spec["template"]["spec"]["containers"][0];
-        assert_eq!((&container["name"], &container["readinessProbe"]["tcpSocket"]["port"]), (&json!("user-container"), &json!(0)));
+        assert_eq!(
+            (
+                &container["name"],
+                &container["readinessProbe"]["tcpSocket"]["port"]
+            ),
+            (&json!("user-container"), &json!(0))
+        );
         assert_eq!(full.metadata, raw.metadata);
-        assert!(Arc::ptr_eq(&service(Arc::clone(&full), &configs, now), &full), "once is enough");
+        assert!(
+            Arc::ptr_eq(&service(Arc::clone(&full), &configs, now), &full),
+            "once is enough"
+        );
     }
 }

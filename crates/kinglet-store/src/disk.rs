@@ -19,8 +19,15 @@ pub(crate) struct Row {
 
 /// One change for the disk.
 pub(crate) enum Line<'a> {
-    Put { key: &'a str, value: &'a [u8], created: u64, modified: u64 },
-    Delete { key: &'a str },
+    Put {
+        key: &'a str,
+        value: &'a [u8],
+        created: u64,
+        modified: u64,
+    },
+    Delete {
+        key: &'a str,
+    },
 }
 
 pub(crate) struct Disk {
@@ -30,18 +37,34 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Opens or makes the database, checks it, and reads everything.
-    pub(crate) fn open(dir: &Path, bytes_max: Option<u64>) -> Result<(Self, Vec<Row>, u64), OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        bytes_max: Option<u64>,
+    ) -> Result<(Self, Vec<Row>, u64), OpenError> {
         let file = dir.join("state.db");
         let explain = |error: rusqlite::Error| explain(&file, &error);
         let connection = Connection::open(&file).map_err(explain)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(explain)?;
-        connection.pragma_update(None, "cache_size", -2048).map_err(explain)?;
-        connection.pragma_update(None, "journal_size_limit", 8 << 20).map_err(explain)?;
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(explain)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(explain)?;
+        connection
+            .pragma_update(None, "cache_size", -2048)
+            .map_err(explain)?;
+        connection
+            .pragma_update(None, "journal_size_limit", 8 << 20)
+            .map_err(explain)?;
+        let verdict: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(explain)?;
         if verdict != "ok" {
-            return Err(OpenError::Damaged { file, detail: verdict });
+            return Err(OpenError::Damaged {
+                file,
+                detail: verdict,
+            });
         }
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(explain)?;
+        let found: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(explain)?;
         match found {
             0 => connection
                 .execute_batch(
@@ -56,14 +79,20 @@ impl Disk {
             found => return Err(OpenError::Format { file, found, known: FORMAT }),
         }
         if let Some(bytes) = bytes_max {
-            connection.pragma_update(None, "max_page_count", signed((bytes / 4096).max(1))).map_err(explain)?;
+            connection
+                .pragma_update(None, "max_page_count", signed((bytes / 4096).max(1)))
+                .map_err(explain)?;
         }
         let ceiling: Option<i64> = connection
-            .query_row("SELECT value FROM meta WHERE name = 'ceiling'", [], |row| row.get(0))
+            .query_row("SELECT value FROM meta WHERE name = 'ceiling'", [], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(explain)?;
         let rows = {
-            let mut statement = connection.prepare("SELECT key, value, created, modified FROM kv").map_err(explain)?;
+            let mut statement = connection
+                .prepare("SELECT key, value, created, modified FROM kv")
+                .map_err(explain)?;
             let rows = statement
                 .query_map([], |row| {
                     Ok(Row {
@@ -76,7 +105,14 @@ impl Disk {
                 .map_err(explain)?;
             rows.collect::<Result<Vec<_>, _>>().map_err(explain)?
         };
-        Ok((Self { connection, synced: None }, rows, ceiling.unwrap_or(0).unsigned_abs()))
+        Ok((
+            Self {
+                connection,
+                synced: None,
+            },
+            rows,
+            ceiling.unwrap_or(0).unsigned_abs(),
+        ))
     }
 
     /// Writes all lines in one transaction; with `synced` it is on stable storage when this returns.
@@ -88,7 +124,11 @@ impl Disk {
     ) -> Result<(), rusqlite::Error> {
         if self.synced != Some(synced) {
             // WAL: FULL syncs the log at each commit, NORMAL keeps order and leaves the moment to the next sync.
-            self.connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
+            self.connection.pragma_update(
+                None,
+                "synchronous",
+                if synced { "FULL" } else { "NORMAL" },
+            )?;
             self.synced = Some(synced);
         }
         let transaction = self.connection.transaction()?;
@@ -100,7 +140,12 @@ impl Disk {
             let mut delete = transaction.prepare_cached("DELETE FROM kv WHERE key = ?1")?;
             for line in lines {
                 match line {
-                    Line::Put { key, value, created, modified } => {
+                    Line::Put {
+                        key,
+                        value,
+                        created,
+                        modified,
+                    } => {
                         put.execute(params![key, value, signed(created), signed(modified)])?;
                     }
                     Line::Delete { key } => {
@@ -126,8 +171,14 @@ fn signed(revision: u64) -> i64 {
 fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let (file, detail) = (PathBuf::from(file), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged { file, detail },
-        _ if matches!(error, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::Utf8Error(..)) => {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            OpenError::Damaged { file, detail }
+        }
+        _ if matches!(
+            error,
+            rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::Utf8Error(..)
+        ) =>
+        {
             OpenError::Damaged { file, detail }
         }
         _ => OpenError::Engine { file, detail },

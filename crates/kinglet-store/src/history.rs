@@ -22,14 +22,24 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(floor: u64, events_max: usize, bytes_max: usize) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, events_max, bytes_max, floor }
+        Self {
+            events: VecDeque::new(),
+            bytes: 0,
+            events_max,
+            bytes_max,
+            floor,
+        }
     }
 
     pub(crate) fn push(&mut self, event: Event) {
         self.bytes += size(&event);
         self.events.push_back(event);
-        while self.events.len() > self.events_max || (self.bytes > self.bytes_max && self.events.len() > 1) {
-            let Some(gone) = self.events.pop_front() else { break };
+        while self.events.len() > self.events_max
+            || (self.bytes > self.bytes_max && self.events.len() > 1)
+        {
+            let Some(gone) = self.events.pop_front() else {
+                break;
+            };
             self.bytes -= size(&gone);
             self.floor = gone.revision;
         }
@@ -37,7 +47,11 @@ impl History {
 
     /// Forgets everything up to and including `revision`.
     pub(crate) fn compact(&mut self, revision: u64) {
-        while self.events.front().is_some_and(|event| event.revision <= revision) {
+        while self
+            .events
+            .front()
+            .is_some_and(|event| event.revision <= revision)
+        {
             if let Some(gone) = self.events.pop_front() {
                 self.bytes -= size(&gone);
                 self.floor = gone.revision;
@@ -47,19 +61,31 @@ impl History {
 
     /// Is everything after `revision` still here?
     pub(crate) fn covers(&self, revision: u64) -> Result<(), TooOld> {
-        if revision < self.floor { Err(TooOld { asked: revision, oldest: self.floor }) } else { Ok(()) }
+        if revision < self.floor {
+            Err(TooOld {
+                asked: revision,
+                oldest: self.floor,
+            })
+        } else {
+            Ok(())
+        }
     }
 
     /// The changes after `revision`, oldest first.
     pub(crate) fn after(&self, revision: u64) -> impl Iterator<Item = &Event> {
-        let start = self.events.partition_point(|event| event.revision <= revision);
+        let start = self
+            .events
+            .partition_point(|event| event.revision <= revision);
         self.events.range(start..)
     }
 
     /// What the keys under `prefix` that changed after `revision` held at it.
     pub(crate) fn undo(&self, prefix: &str, revision: u64) -> BTreeMap<Arc<str>, Option<Entry>> {
         let mut before = BTreeMap::new();
-        for event in self.after(revision).filter(|event| event.key.starts_with(prefix)) {
+        for event in self
+            .after(revision)
+            .filter(|event| event.key.starts_with(prefix))
+        {
             if !before.contains_key(&event.key) {
                 before.insert(Arc::clone(&event.key), event.before.clone());
             }
@@ -74,5 +100,8 @@ fn size(event: &Event) -> usize {
         Change::Put(_) => 0,
         Change::Delete(value) => value.len(),
     };
-    EVENT_OVERHEAD_BYTES + event.key.len() + own + event.before.as_ref().map_or(0, |entry| entry.value.len())
+    EVENT_OVERHEAD_BYTES
+        + event.key.len()
+        + own
+        + event.before.as_ref().map_or(0, |entry| entry.value.len())
 }

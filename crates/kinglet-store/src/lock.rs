@@ -9,15 +9,27 @@ use crate::error::OpenError;
 /// Takes the directory's lock and notes our pid in it. The lock ends with the file handle, so also with a killed process.
 pub(crate) fn take(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // Best effort: the pid only makes the message better.
             let _ = file.read_to_string(&mut text);
-            return Err(OpenError::Locked { dir: dir.to_owned(), pid: text.trim().parse().ok() });
+            return Err(OpenError::Locked {
+                dir: dir.to_owned(),
+                pid: text.trim().parse().ok(),
+            });
         }
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }

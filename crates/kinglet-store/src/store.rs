@@ -171,21 +171,30 @@ impl Write {
 impl Store {
     /// Opens the data directory, which is made if missing and locked while this lives.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| OpenError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
         let held = lock::take(dir)?;
         let (mut disk, rows, ceiling) = Disk::open(dir, options.disk_bytes_max)?;
         let newest = rows.iter().map(|row| row.modified).max().unwrap_or(0);
         // Never below anything ever handed out: the ceiling is written ahead of use.
         let revision = ceiling.max(newest).max(1);
         let reserved = revision + options.revision_block;
-        disk.commit(std::iter::empty(), reserved, true).map_err(|error| OpenError::Engine {
-            file: dir.join("state.db"),
-            detail: error.to_string(),
-        })?;
+        disk.commit(std::iter::empty(), reserved, true)
+            .map_err(|error| OpenError::Engine {
+                file: dir.join("state.db"),
+                detail: error.to_string(),
+            })?;
         let map = rows
             .into_iter()
             .map(|row| {
-                let entry = Entry { value: row.value, created: row.created, modified: row.modified, on_disk: true };
+                let entry = Entry {
+                    value: row.value,
+                    created: row.created,
+                    modified: row.modified,
+                    on_disk: true,
+                };
                 (Arc::from(row.key), entry)
             })
             .collect();
@@ -196,20 +205,52 @@ impl Store {
                 let inner = Arc::clone(&inner);
                 move || writer::run(&inner, disk, held)
             })
-            .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
-        Ok(Self { closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(Some(thread)) }), inner })
+            .map_err(|source| OpenError::Io {
+                path: dir.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            closer: Arc::new(Closer {
+                inner: Arc::clone(&inner),
+                thread: Mutex::new(Some(thread)),
+            }),
+            inner,
+        })
     }
 
     /// A store without a disk: every write is as if [`Durability::Memory`].
     pub fn in_memory(options: Options) -> Self {
         let inner = Self::inner(BTreeMap::new(), 1, u64::MAX, false, options);
-        Self { closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: Mutex::new(None) }), inner }
+        Self {
+            closer: Arc::new(Closer {
+                inner: Arc::clone(&inner),
+                thread: Mutex::new(None),
+            }),
+            inner,
+        }
     }
 
-    fn inner(map: BTreeMap<Arc<str>, Entry>, revision: u64, ceiling: u64, persistent: bool, options: Options) -> Arc<Inner> {
-        let history = History::new(revision, options.history_events_max, options.history_bytes_max);
+    fn inner(
+        map: BTreeMap<Arc<str>, Entry>,
+        revision: u64,
+        ceiling: u64,
+        persistent: bool,
+        options: Options,
+    ) -> Arc<Inner> {
+        let history = History::new(
+            revision,
+            options.history_events_max,
+            options.history_bytes_max,
+        );
         Arc::new(Inner {
-            state: RwLock::new(State { map, history, revision, ceiling, broken: None, persistent }),
+            state: RwLock::new(State {
+                map,
+                history,
+                revision,
+                ceiling,
+                broken: None,
+                persistent,
+            }),
             watchers: RwLock::new(Vec::new()),
             queue: Queue::default(),
             options,
@@ -237,13 +278,28 @@ impl Store {
     }
 
     /// The keys under `prefix`, from the first one *after* `after`, at most `limit` (0 is all), as of revision `at` (none is now).
-    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<u64>) -> Result<Page, TooOld> {
+    pub fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<u64>,
+    ) -> Result<Page, TooOld> {
         let state = self.inner.state.read();
         let Some(at) = at.filter(|at| *at != state.revision) else {
-            return Ok(take(state.under(prefix, after).map(|(k, e)| (Arc::clone(k), e.clone())), limit, state.revision));
+            return Ok(take(
+                state
+                    .under(prefix, after)
+                    .map(|(k, e)| (Arc::clone(k), e.clone())),
+                limit,
+                state.revision,
+            ));
         };
         if at > state.revision {
-            return Err(TooOld { asked: at, oldest: state.revision });
+            return Err(TooOld {
+                asked: at,
+                oldest: state.revision,
+            });
         }
         state.history.covers(at)?;
         let undone = state.history.undo(prefix, at);
@@ -253,7 +309,10 @@ impl Store {
             .map(|(key, entry)| (Arc::clone(key), entry.clone()))
             .collect();
         then.extend(
-            undone.into_iter().filter(|(key, _)| after.is_none_or(|after| &**key > after)).filter_map(|(k, e)| Some((k, e?))),
+            undone
+                .into_iter()
+                .filter(|(key, _)| after.is_none_or(|after| &**key > after))
+                .filter_map(|(k, e)| Some((k, e?))),
         );
         Ok(take(then.into_iter(), limit, at))
     }
@@ -264,8 +323,16 @@ impl Store {
         let signal = Arc::new(Notify::new());
         let state = self.inner.state.read();
         state.history.covers(from)?;
-        self.inner.watchers.write().push(Watcher { prefix: Arc::clone(&prefix), signal: Arc::clone(&signal) });
-        Ok(Watch { inner: Arc::clone(&self.inner), prefix, position: from, signal })
+        self.inner.watchers.write().push(Watcher {
+            prefix: Arc::clone(&prefix),
+            signal: Arc::clone(&signal),
+        });
+        Ok(Watch {
+            inner: Arc::clone(&self.inner),
+            prefix,
+            position: from,
+            signal,
+        })
     }
 
     /// Stores what `value` makes of the assigned revision, if the key is as expected.
@@ -276,7 +343,9 @@ impl Store {
         durability: Durability,
         value: impl FnOnce(u64) -> Bytes,
     ) -> Result<Write, WriteError> {
-        self.write(key, expect, durability, |revision| Change::Put(value(revision)))
+        self.write(key, expect, durability, |revision| {
+            Change::Put(value(revision))
+        })
     }
 
     /// Removes the key, if it is as expected; `last` makes the last form that watchers see.
@@ -287,7 +356,9 @@ impl Store {
         durability: Durability,
         last: impl FnOnce(u64) -> Bytes,
     ) -> Result<Write, WriteError> {
-        self.write(key, expect, durability, |revision| Change::Delete(last(revision)))
+        self.write(key, expect, durability, |revision| {
+            Change::Delete(last(revision))
+        })
     }
 
     fn write(
@@ -307,18 +378,26 @@ impl Store {
         if !met {
             return Err(WriteError::Conflict { current: before });
         }
-        let to_disk = state.persistent && (durability != Durability::Memory || before.as_ref().is_some_and(|e| e.on_disk));
+        let to_disk = state.persistent
+            && (durability != Durability::Memory || before.as_ref().is_some_and(|e| e.on_disk));
         let synced = to_disk && durability == Durability::Synced;
         if synced && let Some(detail) = &state.broken {
-            return Err(WriteError::Refused { detail: detail.clone() });
+            return Err(WriteError::Refused {
+                detail: detail.clone(),
+            });
         }
         if state.revision + 1 >= state.ceiling {
             return Err(WriteError::Refused {
-                detail: state.broken.clone().unwrap_or_else(|| "no revision is reserved on disk".to_owned()),
+                detail: state
+                    .broken
+                    .clone()
+                    .unwrap_or_else(|| "no revision is reserved on disk".to_owned()),
             });
         }
         if to_disk {
-            self.inner.queue.admit(self.inner.options.backlog_bytes_max)?;
+            self.inner
+                .queue
+                .admit(self.inner.options.backlog_bytes_max)?;
         }
         let key: Arc<str> = match state.map.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
@@ -334,13 +413,24 @@ impl Store {
             });
             let line = state.map.get(&key).cloned();
             // Inside the lock, so that the queue has the order of the history.
-            self.inner.queue.push(Op { key: Arc::clone(&key), line, before, reply });
-        } else if state.persistent && revision + self.inner.options.revision_block / 2 > state.ceiling {
+            self.inner.queue.push(Op {
+                key: Arc::clone(&key),
+                line,
+                before,
+                reply,
+            });
+        } else if state.persistent
+            && revision + self.inner.options.revision_block / 2 > state.ceiling
+        {
             self.inner.queue.nudge();
         }
         drop(state);
         wake(&self.inner, &key);
-        Ok(Write { revision, value, settled })
+        Ok(Write {
+            revision,
+            value,
+            settled,
+        })
     }
 
     /// Forgets history up to and including `revision`; slower watchers get [`TooOld`].
@@ -373,21 +463,35 @@ impl Store {
 }
 
 impl State {
-    fn under<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> {
+    fn under<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        self.map.range::<str, _>((start, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+        self.map
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
     }
 }
 
 fn take(mut entries: impl Iterator<Item = (Arc<str>, Entry)>, limit: usize, revision: u64) -> Page {
     if limit == 0 {
-        return Page { entries: entries.collect(), revision, remaining: 0 };
+        return Page {
+            entries: entries.collect(),
+            revision,
+            remaining: 0,
+        };
     }
     let page = entries.by_ref().take(limit).collect();
-    Page { entries: page, revision, remaining: entries.count() }
+    Page {
+        entries: page,
+        revision,
+        remaining: entries.count(),
+    }
 }
 
 /// Gives the change its revision and makes it so in memory.
@@ -404,7 +508,12 @@ pub(crate) fn apply(
     let value = match &change {
         Change::Put(value) => {
             let created = before.as_ref().map_or(revision, |entry| entry.created);
-            let entry = Entry { value: value.clone(), created, modified: revision, on_disk };
+            let entry = Entry {
+                value: value.clone(),
+                created,
+                modified: revision,
+                on_disk,
+            };
             state.map.insert(Arc::clone(key), entry);
             value.clone()
         }
@@ -413,7 +522,12 @@ pub(crate) fn apply(
             value.clone()
         }
     };
-    state.history.push(Event { revision, key: Arc::clone(key), change, before });
+    state.history.push(Event {
+        revision,
+        key: Arc::clone(key),
+        change,
+        before,
+    });
     (revision, value)
 }
 

@@ -86,7 +86,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.inner.watchers.write().retain(|watcher| !Arc::ptr_eq(&watcher.signal, &self.signal));
+        self.inner
+            .watchers
+            .write()
+            .retain(|watcher| !Arc::ptr_eq(&watcher.signal, &self.signal));
     }
 }
 

@@ -64,7 +64,9 @@ impl Queue {
             return Err(WriteError::Closed);
         }
         if waiting.bytes > bytes_max {
-            return Err(WriteError::Backlog { bytes: waiting.bytes });
+            return Err(WriteError::Backlog {
+                bytes: waiting.bytes,
+            });
         }
         Ok(())
     }
@@ -138,7 +140,10 @@ pub(crate) fn run(inner: &Inner, mut disk: Disk, held: File) {
         } else {
             ceiling
         };
-        let synced = closed || reserve != ceiling || !barriers.is_empty() || backlog.iter().any(|op| op.reply.is_some());
+        let synced = closed
+            || reserve != ceiling
+            || !barriers.is_empty()
+            || backlog.iter().any(|op| op.reply.is_some());
         let result = disk.commit(lines(&backlog), reserve, synced);
         let taken: usize = match result {
             Ok(()) => {
@@ -151,8 +156,13 @@ pub(crate) fn run(inner: &Inner, mut disk: Disk, held: File) {
                 state.ceiling = if closed { ceiling } else { reserve };
                 drop(state);
                 let taken = backlog.iter().map(Op::bytes).sum();
-                backlog.drain(..).filter_map(|op| op.reply).for_each(|reply| drop(reply.send(Ok(()))));
-                barriers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+                backlog
+                    .drain(..)
+                    .filter_map(|op| op.reply)
+                    .for_each(|reply| drop(reply.send(Ok(()))));
+                barriers
+                    .into_iter()
+                    .for_each(|reply| drop(reply.send(Ok(()))));
                 taken
             }
             Err(error) => {
@@ -199,18 +209,33 @@ fn gather(queue: &Queue, backlog: &mut VecDeque<Op>, failing: bool) -> (Vec<Repl
     }
     waiting.urgent = false;
     backlog.extend(waiting.ops.drain(..));
-    (std::mem::take(&mut waiting.barriers), waiting.closed, waiting.abandoned)
+    (
+        std::mem::take(&mut waiting.barriers),
+        waiting.closed,
+        waiting.abandoned,
+    )
 }
 
 /// The last change of each key in the backlog; earlier ones need not be written, since all become visible together.
 fn lines(backlog: &VecDeque<Op>) -> impl Iterator<Item = Line<'_>> {
-    let last: HashMap<&str, usize> = backlog.iter().enumerate().map(|(at, op)| (&*op.key, at)).collect();
-    backlog.iter().enumerate().filter(move |(at, op)| last.get(&*op.key) == Some(at)).map(|(_, op)| match &op.line {
-        Some(entry) => {
-            Line::Put { key: &op.key, value: &entry.value, created: entry.created, modified: entry.modified }
-        }
-        None => Line::Delete { key: &op.key },
-    })
+    let last: HashMap<&str, usize> = backlog
+        .iter()
+        .enumerate()
+        .map(|(at, op)| (&*op.key, at))
+        .collect();
+    backlog
+        .iter()
+        .enumerate()
+        .filter(move |(at, op)| last.get(&*op.key) == Some(at))
+        .map(|(_, op)| match &op.line {
+            Some(entry) => Line::Put {
+                key: &op.key,
+                value: &entry.value,
+                created: entry.created,
+                modified: entry.modified,
+            },
+            None => Line::Delete { key: &op.key },
+        })
 }
 
 /// Takes back, newest first, what its callers are told did not happen; what nobody waits for stays and is tried again.
@@ -228,17 +253,23 @@ fn refuse(inner: &Inner, backlog: &mut VecDeque<Op>, barriers: Vec<Reply>, detai
     }
     let mut restores = Vec::new();
     for op in backlog.iter_mut().rev() {
-        let Some(reply) = op.reply.take() else { continue };
+        let Some(reply) = op.reply.take() else {
+            continue;
+        };
         let now = state.map.get(&op.key).cloned();
         let change: Option<Box<dyn FnOnce(u64) -> Change>> = match (op.before.clone(), &now) {
             (None, None) => None,
             (None, Some(now)) => {
                 let (value, restamp) = (now.value.clone(), inner.options.restamp);
-                Some(Box::new(move |revision| Change::Delete(restamp(&value, revision))))
+                Some(Box::new(move |revision| {
+                    Change::Delete(restamp(&value, revision))
+                }))
             }
             (Some(before), _) => {
                 let restamp = inner.options.restamp;
-                Some(Box::new(move |revision| Change::Put(restamp(&before.value, revision))))
+                Some(Box::new(move |revision| {
+                    Change::Put(restamp(&before.value, revision))
+                }))
             }
         };
         if let Some(change) = change {
@@ -246,7 +277,12 @@ fn refuse(inner: &Inner, backlog: &mut VecDeque<Op>, barriers: Vec<Reply>, detai
             if let (Some(before), Some(entry)) = (&op.before, state.map.get_mut(&op.key)) {
                 entry.created = before.created;
             }
-            restores.push(Op { key: Arc::clone(&op.key), line: state.map.get(&op.key).cloned(), before: now, reply: None });
+            restores.push(Op {
+                key: Arc::clone(&op.key),
+                line: state.map.get(&op.key).cloned(),
+                before: now,
+                reply: None,
+            });
             woken.push(Arc::clone(&op.key));
         }
         replies.push(reply);
@@ -255,13 +291,18 @@ fn refuse(inner: &Inner, backlog: &mut VecDeque<Op>, barriers: Vec<Reply>, detai
     backlog.extend(restores);
     drop(state);
     woken.iter().for_each(|key| wake(inner, key));
-    replies.into_iter().for_each(|reply| drop(reply.send(Err(detail.to_owned()))));
+    replies
+        .into_iter()
+        .for_each(|reply| drop(reply.send(Err(detail.to_owned()))));
 }
 
 /// Keeps only the last change of each key, so that a disk that stays full does not cost memory. Returns the bytes freed.
 fn squeeze(backlog: &mut VecDeque<Op>) -> usize {
-    let last: HashMap<Arc<str>, usize> =
-        backlog.iter().enumerate().map(|(at, op)| (Arc::clone(&op.key), at)).collect();
+    let last: HashMap<Arc<str>, usize> = backlog
+        .iter()
+        .enumerate()
+        .map(|(at, op)| (Arc::clone(&op.key), at))
+        .collect();
     let mut freed = 0;
     let mut at = 0;
     backlog.retain(|op| {

@@ -1,6 +1,9 @@
 //! The store from outside: against a model, over crashes, with a full disk.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic; helpers of tests are not seen as tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic; helpers of tests are not seen as tests"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +19,11 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("kinglet-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "kinglet-store-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -36,15 +43,27 @@ fn stamped(text: &str) -> impl FnOnce(u64) -> Bytes {
 
 fn contents(store: &Store) -> BTreeMap<String, Bytes> {
     let page = store.list("", None, 0, None).unwrap();
-    page.entries.into_iter().map(|(key, entry)| (key.to_string(), entry.value)).collect()
+    page.entries
+        .into_iter()
+        .map(|(key, entry)| (key.to_string(), entry.value))
+        .collect()
 }
 
 fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 fn put(store: &Store, key: &str, value: &str, durability: Durability) -> u64 {
-    run(store.put(key, Expect::Any, durability, stamped(value)).unwrap().settled()).unwrap().0
+    run(store
+        .put(key, Expect::Any, durability, stamped(value))
+        .unwrap()
+        .settled())
+    .unwrap()
+    .0
 }
 
 #[test]
@@ -59,7 +78,10 @@ fn what_was_synced_is_there_after_a_crash_and_revisions_go_on() {
     assert_eq!(store.get("a").unwrap().value, format!("1@{first}"));
     assert_eq!(store.get("b").unwrap().modified, second);
     assert!(store.revision() > second);
-    assert!(store.watch("", second).is_err(), "a revision of another life is too old");
+    assert!(
+        store.watch("", second).is_err(),
+        "a revision of another life is too old"
+    );
     let third = put(&store, "c", "3", Durability::Synced);
     assert!(third > second);
 }
@@ -83,7 +105,12 @@ fn a_second_process_is_told_who_holds_the_directory() {
     let folder = Folder::new();
     let _store = Store::open(&folder.0, Options::default()).unwrap();
     let error = Store::open(&folder.0, Options::default()).unwrap_err();
-    assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("pid {}", std::process::id())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -98,13 +125,22 @@ fn a_damaged_database_is_named() {
 #[test]
 fn a_full_disk_refuses_and_leaves_nothing_half_done() {
     let folder = Folder::new();
-    let options = Options { disk_bytes_max: Some(256 << 10), ..Options::default() };
+    let options = Options {
+        disk_bytes_max: Some(256 << 10),
+        ..Options::default()
+    };
     let store = Store::open(&folder.0, options.clone()).unwrap();
     put(&store, "small", "1", Durability::Synced);
     let mut watch = store.watch("", store.revision()).unwrap();
     let big = "x".repeat(1 << 20);
-    let refused = run(store.put("big", Expect::Absent, Durability::Synced, stamped(&big)).unwrap().settled());
-    assert!(matches!(refused, Err(WriteError::Refused { .. })), "{refused:?}");
+    let refused = run(store
+        .put("big", Expect::Absent, Durability::Synced, stamped(&big))
+        .unwrap()
+        .settled());
+    assert!(
+        matches!(refused, Err(WriteError::Refused { .. })),
+        "{refused:?}"
+    );
     assert!(store.get("big").is_none());
     let refused = run(async {
         match store.put("small", Expect::Any, Durability::Synced, stamped(&big)) {
@@ -116,7 +152,11 @@ fn a_full_disk_refuses_and_leaves_nothing_half_done() {
     assert!(store.get("small").unwrap().value.starts_with(b"1@"));
     // Watchers saw it come and go, in order.
     let events = watch.ready().unwrap();
-    assert!(events.windows(2).all(|pair| pair[0].revision < pair[1].revision));
+    assert!(
+        events
+            .windows(2)
+            .all(|pair| pair[0].revision < pair[1].revision)
+    );
     let last = events.iter().rfind(|event| &*event.key == "big").unwrap();
     assert!(matches!(last.change, Change::Delete(_)));
     // Room again: it goes on by itself.
@@ -131,12 +171,18 @@ fn a_full_disk_refuses_and_leaves_nothing_half_done() {
     let before = contents(&store);
     store.crash();
     let store = Store::open(&folder.0, options).unwrap();
-    assert_eq!(contents(&store).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert_eq!(
+        contents(&store).keys().collect::<Vec<_>>(),
+        before.keys().collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn pages_show_one_moment() {
-    let store = Store::in_memory(Options { history_events_max: 100, ..Options::default() });
+    let store = Store::in_memory(Options {
+        history_events_max: 100,
+        ..Options::default()
+    });
     for n in 0..30 {
         put(&store, &format!("p/{n:02}"), "old", Durability::Memory);
     }
@@ -144,17 +190,34 @@ fn pages_show_one_moment() {
     assert_eq!((first.entries.len(), first.remaining), (10, 20));
     put(&store, "p/15", "new", Durability::Memory);
     put(&store, "p/99", "new", Durability::Memory);
-    run(store.delete("p/20", Expect::Any, Durability::Memory, stamped("gone")).unwrap().settled()).unwrap();
-    let rest = store.list("p/", Some("p/09"), 0, Some(first.revision)).unwrap();
+    run(store
+        .delete("p/20", Expect::Any, Durability::Memory, stamped("gone"))
+        .unwrap()
+        .settled())
+    .unwrap();
+    let rest = store
+        .list("p/", Some("p/09"), 0, Some(first.revision))
+        .unwrap();
     assert_eq!(rest.entries.len(), 20);
-    assert!(rest.entries.iter().all(|(_, entry)| entry.value.starts_with(b"old@")));
+    assert!(
+        rest.entries
+            .iter()
+            .all(|(_, entry)| entry.value.starts_with(b"old@"))
+    );
     store.compact(store.revision());
-    assert!(store.list("p/", Some("p/09"), 10, Some(first.revision)).is_err());
+    assert!(
+        store
+            .list("p/", Some("p/09"), 10, Some(first.revision))
+            .is_err()
+    );
 }
 
 #[test]
 fn a_slow_watcher_is_told() {
-    let store = Store::in_memory(Options { history_events_max: 10, ..Options::default() });
+    let store = Store::in_memory(Options {
+        history_events_max: 10,
+        ..Options::default()
+    });
     let mut slow = store.watch("", store.revision()).unwrap();
     for n in 0..20 {
         put(&store, "k", &n.to_string(), Durability::Memory);
@@ -166,13 +229,35 @@ fn a_slow_watcher_is_told() {
 fn expectations_are_kept() {
     let store = Store::in_memory(Options::default());
     let made = put(&store, "k", "1", Durability::Memory);
-    let absent = store.put("k", Expect::Absent, Durability::Memory, stamped("2")).map(drop);
-    assert!(matches!(absent, Err(WriteError::Conflict { current: Some(_) })));
-    let stale = store.put("k", Expect::Revision(made - 1), Durability::Memory, stamped("2")).map(drop);
+    let absent = store
+        .put("k", Expect::Absent, Durability::Memory, stamped("2"))
+        .map(drop);
+    assert!(matches!(
+        absent,
+        Err(WriteError::Conflict { current: Some(_) })
+    ));
+    let stale = store
+        .put(
+            "k",
+            Expect::Revision(made - 1),
+            Durability::Memory,
+            stamped("2"),
+        )
+        .map(drop);
     assert!(matches!(stale, Err(WriteError::Conflict { .. })));
-    let gone = store.delete("none", Expect::Revision(1), Durability::Memory, stamped("")).map(drop);
+    let gone = store
+        .delete("none", Expect::Revision(1), Durability::Memory, stamped(""))
+        .map(drop);
     assert!(matches!(gone, Err(WriteError::Conflict { current: None })));
-    store.put("k", Expect::Revision(made), Durability::Memory, stamped("2")).map(drop).unwrap();
+    store
+        .put(
+            "k",
+            Expect::Revision(made),
+            Durability::Memory,
+            stamped("2"),
+        )
+        .map(drop)
+        .unwrap();
     assert_eq!(store.get("k").unwrap().created, made);
 }
 
@@ -184,7 +269,11 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let durability = prop_oneof![Just(Durability::Trailing), Just(Durability::Synced), Just(Durability::Trailing)];
+    let durability = prop_oneof![
+        Just(Durability::Trailing),
+        Just(Durability::Synced),
+        Just(Durability::Trailing)
+    ];
     let step = prop_oneof![
         4 => (0u8..6, durability.clone()).prop_map(|(key, durability)| Step::Put(key, durability)),
         2 => (0u8..6, durability).prop_map(|(key, durability)| Step::Delete(key, durability)),

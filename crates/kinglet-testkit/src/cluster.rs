@@ -26,13 +26,17 @@ pub struct Cluster {
 /// The folder with the real programs, when they were built and etcd is installed.
 pub fn programs() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("KINGLET_PEERS")?);
-    let built = folder.join("kube-apiserver").is_file() && folder.join("kube-controller-manager").is_file();
+    let built =
+        folder.join("kube-apiserver").is_file() && folder.join("kube-controller-manager").is_file();
     (built && etcd().is_some()).then_some(folder)
 }
 
 fn etcd() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain(["/usr/bin".into()]).map(|folder| folder.join("etcd")).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(["/usr/bin".into()])
+        .map(|folder| folder.join("etcd"))
+        .find(|file| file.is_file())
 }
 
 impl Cluster {
@@ -45,14 +49,28 @@ impl Cluster {
 
     /// Only etcd and kube-apiserver: who tests our own controllers plays the manager.
     pub async fn without_manager() -> anyhow::Result<Self> {
-        let programs = programs().context("the real control plane is not built (cargo xtask peers) or etcd is not installed")?;
+        let programs = programs().context(
+            "the real control plane is not built (cargo xtask peers) or etcd is not installed",
+        )?;
         let folder = scratch("cluster");
         std::fs::create_dir_all(&folder)?;
         let [client, peer, api, manager] = free_ports()?;
-        let mut cluster = Self { children: Vec::new(), kubeconfig: folder.join("kubeconfig"), folder, manager };
+        let mut cluster = Self {
+            children: Vec::new(),
+            kubeconfig: folder.join("kubeconfig"),
+            folder,
+            manager,
+        };
         let folder = cluster.folder.display().to_string();
-        std::fs::write(cluster.folder.join("tokens.csv"), format!("{TOKEN},admin,admin-uid,\"system:masters\"\n"))?;
-        let key = Command::new("openssl").args(["genrsa", "-out", &format!("{folder}/sa.key"), "2048"]).stderr(Stdio::null()).status().context("running openssl")?;
+        std::fs::write(
+            cluster.folder.join("tokens.csv"),
+            format!("{TOKEN},admin,admin-uid,\"system:masters\"\n"),
+        )?;
+        let key = Command::new("openssl")
+            .args(["genrsa", "-out", &format!("{folder}/sa.key"), "2048"])
+            .stderr(Stdio::null())
+            .status()
+            .context("running openssl")?;
         if !key.success() {
             bail!("openssl genrsa failed: {key}");
         }
@@ -93,7 +111,11 @@ impl Cluster {
             ],
         )?;
         until("the real API server", START_MAX, || async {
-            Api::open(&cluster.kubeconfig).await?.get("/api/v1/namespaces/default").await.map(Some)
+            Api::open(&cluster.kubeconfig)
+                .await?
+                .get("/api/v1/namespaces/default")
+                .await
+                .map(Some)
         })
         .await
         .with_context(|| cluster.logs())?;
@@ -103,7 +125,11 @@ impl Cluster {
     /// Adds kube-controller-manager. It notices kinds that are there already at once, later ones after half a minute.
     pub async fn manage(&mut self) -> anyhow::Result<()> {
         let programs = programs().context("the real control plane was there a moment ago")?;
-        let (folder, kubeconfig, manager) = (self.folder.display().to_string(), self.kubeconfig.display().to_string(), self.manager);
+        let (folder, kubeconfig, manager) = (
+            self.folder.display().to_string(),
+            self.kubeconfig.display().to_string(),
+            self.manager,
+        );
         self.spawn(
             &programs.join("kube-controller-manager"),
             &[
@@ -119,14 +145,30 @@ impl Cluster {
             ],
         )?;
         let access = Api::open(&self.kubeconfig).await?;
-        until("the default ServiceAccount", START_MAX, || async { access.find("/api/v1/namespaces/default/serviceaccounts/default").await }).await.with_context(|| self.logs())?;
+        until("the default ServiceAccount", START_MAX, || async {
+            access
+                .find("/api/v1/namespaces/default/serviceaccounts/default")
+                .await
+        })
+        .await
+        .with_context(|| self.logs())?;
         Ok(())
     }
 
     fn spawn(&mut self, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let log = std::fs::File::create(self.folder.join(format!("{name}.log")))?;
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().with_context(|| format!("starting {name}"))?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
         self.children.push(child);
         Ok(())
     }
@@ -134,9 +176,13 @@ impl Cluster {
     fn logs(&self) -> String {
         let mut text = String::new();
         for name in ["etcd", "kube-apiserver", "kube-controller-manager"] {
-            let log = std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+            let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")))
+                .unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            text.push_str(&format!("{name}: {}\n", lines[lines.len().saturating_sub(5)..].join("\n")));
+            text.push_str(&format!(
+                "{name}: {}\n",
+                lines[lines.len().saturating_sub(5)..].join("\n")
+            ));
         }
         text
     }
@@ -160,7 +206,14 @@ impl Drop for Cluster {
 
 fn free_ports() -> anyhow::Result<[u16; 4]> {
     // All held at once, so that they differ.
-    let held = (0..4).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    let ports = held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<anyhow::Result<Vec<_>>>()?;
-    ports.try_into().map_err(|_| anyhow::anyhow!("four ports were asked for"))
+    let held = (0..4)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ports = held
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    ports
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("four ports were asked for"))
 }

@@ -66,20 +66,28 @@ pub fn scratch(name: &str) -> PathBuf {
 impl Setup {
     /// The program that tests use: `KINGLET_BIN` where set, else `built`.
     pub fn of(built: &str) -> Self {
-        let binary = std::env::var_os("KINGLET_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from);
-        Self { binary, ..Self::default() }
+        let binary =
+            std::env::var_os("KINGLET_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from);
+        Self {
+            binary,
+            ..Self::default()
+        }
     }
 
     /// The command line, for starts that are expected to fail.
     pub fn command(&self, data: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         match &self.attach {
-            None => command.args(["up", "--api-port", "0", "--kubeconfig"]).arg(data.join("user.kubeconfig")),
+            None => command
+                .args(["up", "--api-port", "0", "--kubeconfig"])
+                .arg(data.join("user.kubeconfig")),
             Some(kubeconfig) => command.args(["attach", "--kubeconfig"]).arg(kubeconfig),
         };
         command.args(["--http-port", "0", "--data"]).arg(data);
         if self.registries.is_some() {
-            command.arg("--registries").arg(data.join("test-registries.conf"));
+            command
+                .arg("--registries")
+                .arg(data.join("test-registries.conf"));
         }
         command.args(&self.flags).stdin(Stdio::null());
         command
@@ -87,14 +95,20 @@ impl Setup {
 
     /// Starts it and waits until it serves.
     pub async fn start(&self) -> anyhow::Result<Instance> {
-        let (data, owned) = self.data.clone().map_or_else(|| (scratch("data"), true), |data| (data, false));
+        let (data, owned) = self
+            .data
+            .clone()
+            .map_or_else(|| (scratch("data"), true), |data| (data, false));
         std::fs::create_dir_all(&data)?;
         if let Some(text) = &self.registries {
             std::fs::write(data.join("test-registries.conf"), text)?;
         }
         let ready_file = data.join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(data.join("test.log"))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(data.join("test.log"))?;
         let mut child = self
             .command(&data)
             .arg("--ready-file")
@@ -105,17 +119,30 @@ impl Setup {
             .with_context(|| format!("starting {}", self.binary.display()))?;
         let started = until("kinglet to serve", START_MAX, || {
             let ended = child.try_wait().ok().flatten();
-            let found = std::fs::read(&ready_file).ok().and_then(|bytes| serde_json::from_slice::<Ready>(&bytes).ok());
+            let found = std::fs::read(&ready_file)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Ready>(&bytes).ok());
             async move { Ok(found.map(Ok).or(ended.map(Err))) }
         })
         .await;
         match started {
-            Ok(Ok(ready)) => Ok(Instance { child, ready, data, owned }),
-            Ok(Err(status)) => bail!("kinglet ended with {status}: {}", std::fs::read_to_string(data.join("test.log")).unwrap_or_default()),
+            Ok(Ok(ready)) => Ok(Instance {
+                child,
+                ready,
+                data,
+                owned,
+            }),
+            Ok(Err(status)) => bail!(
+                "kinglet ended with {status}: {}",
+                std::fs::read_to_string(data.join("test.log")).unwrap_or_default()
+            ),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                bail!("{error:#}: {}", std::fs::read_to_string(data.join("test.log")).unwrap_or_default())
+                bail!(
+                    "{error:#}: {}",
+                    std::fs::read_to_string(data.join("test.log")).unwrap_or_default()
+                )
             }
         }
     }
@@ -124,7 +151,12 @@ impl Setup {
 impl Instance {
     /// `host:port` of the gateway.
     pub fn gateway(&self) -> &str {
-        self.ready.http_url.as_deref().unwrap_or_default().trim_start_matches("http://").trim_end_matches('/')
+        self.ready
+            .http_url
+            .as_deref()
+            .unwrap_or_default()
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
     }
 
     /// Its log so far.
@@ -146,10 +178,14 @@ impl Instance {
     /// Ends it in good order; an error when it takes longer than it promises or does not end with 0.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         terminate(self.child.id());
-        let status = until("kinglet to end after SIGTERM", Duration::from_secs(30), || {
-            let ended = self.child.try_wait();
-            async move { Ok(ended?) }
-        })
+        let status = until(
+            "kinglet to end after SIGTERM",
+            Duration::from_secs(30),
+            || {
+                let ended = self.child.try_wait();
+                async move { Ok(ended?) }
+            },
+        )
         .await?;
         if !status.success() {
             bail!("kinglet ended with {status}: {}", self.log());
@@ -164,14 +200,19 @@ impl Drop for Instance {
             // In good order, so that nothing is left on the host; by force when that takes too long.
             terminate(self.child.id());
             let patience = std::time::Instant::now() + Duration::from_secs(15);
-            while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience {
+            while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience
+            {
                 #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
                 std::thread::sleep(Duration::from_millis(10));
             }
             self.kill();
         }
         if std::thread::panicking() {
-            eprintln!("kinglet's log ({}):\n{}", self.data.display(), tail(&self.log(), 60));
+            eprintln!(
+                "kinglet's log ({}):\n{}",
+                self.data.display(),
+                tail(&self.log(), 60)
+            );
         }
         if self.owned {
             let _ = std::fs::remove_dir_all(&self.data);
@@ -181,13 +222,18 @@ impl Drop for Instance {
 
 /// SIGTERM by id.
 pub fn terminate(pid: u32) {
-    let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
+    let _ = Command::new("kill")
+        .args(["-TERM", &pid.to_string()])
+        .status();
 }
 
 /// `VmRSS` of a process.
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
 

@@ -14,7 +14,9 @@ pub fn program() -> Option<PathBuf> {
         }
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .find(|file| file.is_file())
 }
 
 /// Runs it with a kubeconfig, a cache folder of its own and no other environment of the user's.
@@ -35,7 +37,12 @@ pub fn run(kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
 pub fn expect(kubeconfig: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = run(kubeconfig, arguments)?;
     if !output.status.success() {
-        bail!("kubectl {}: {}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        bail!(
+            "kubectl {}: {}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -33,8 +33,12 @@ impl Tally {
     pub fn percentile_ms(&self, percent: f64) -> f64 {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_unstable();
-        let index = ((sorted.len() as f64 * percent / 100.0).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-        sorted.get(index).map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
+        let index = ((sorted.len() as f64 * percent / 100.0).ceil() as usize)
+            .clamp(1, sorted.len().max(1))
+            - 1;
+        sorted
+            .get(index)
+            .map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
     }
 
     fn add(&mut self, other: Self) {
@@ -58,7 +62,10 @@ pub struct Load {
 
 /// Starts `connections` clients asking `host` at `path`, each pausing `pause` after an answer.
 pub fn start(gateway: &str, host: &str, path: &str, connections: usize, pause: Duration) -> Load {
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, done) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let mut tasks = JoinSet::new();
     for _ in 0..connections {
         let (gateway, host, path) = (gateway.to_owned(), host.to_owned(), path.to_owned());
@@ -66,7 +73,9 @@ pub fn start(gateway: &str, host: &str, path: &str, connections: usize, pause: D
         tasks.spawn(async move {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
-                if let Err(why) = connection(&gateway, &host, &path, pause, &stop, &done, &mut tally).await {
+                if let Err(why) =
+                    connection(&gateway, &host, &path, pause, &stop, &done, &mut tally).await
+                {
                     *tally.bad.entry(why).or_default() += 1;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -95,10 +104,23 @@ impl Load {
 }
 
 /// Asks on one connection until it is told to stop or the server closes in good order between two requests.
-async fn connection(gateway: &str, host: &str, path: &str, pause: Duration, stop: &AtomicBool, done: &AtomicU64, tally: &mut Tally) -> Result<(), String> {
-    let stream = tokio::net::TcpStream::connect(gateway).await.map_err(|error| format!("connect: {error}"))?;
+async fn connection(
+    gateway: &str,
+    host: &str,
+    path: &str,
+    pause: Duration,
+    stop: &AtomicBool,
+    done: &AtomicU64,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let stream = tokio::net::TcpStream::connect(gateway)
+        .await
+        .map_err(|error| format!("connect: {error}"))?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|error| format!("handshake: {error}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(|error| format!("handshake: {error}"))?;
     let driver = tokio::task::spawn(connection);
     let outcome = async {
         while !stop.load(Ordering::Relaxed) {
@@ -106,16 +128,29 @@ async fn connection(gateway: &str, host: &str, path: &str, pause: Duration, stop
                 // Closed between two requests: allowed at any time, and a new connection is opened.
                 return Ok(());
             }
-            let request = http::Request::get(path).header(http::header::HOST, host).body(Empty::new()).map_err(|error| error.to_string())?;
+            let request = http::Request::get(path)
+                .header(http::header::HOST, host)
+                .body(Empty::new())
+                .map_err(|error| error.to_string())?;
             let began = Instant::now();
-            let answer = sender.send_request(request).await.map_err(|error| format!("request: {error}"))?;
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(|error| format!("request: {error}"))?;
             let status = answer.status();
-            let body = answer.into_body().collect().await.map_err(|error| format!("body: {error}"))?.to_bytes();
+            let body = answer
+                .into_body()
+                .collect()
+                .await
+                .map_err(|error| format!("body: {error}"))?
+                .to_bytes();
             done.fetch_add(1, Ordering::Relaxed);
             let text = String::from_utf8_lossy(&body).trim().to_owned();
             if status.is_success() {
                 tally.good += 1;
-                tally.latencies_us.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                tally
+                    .latencies_us
+                    .push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
                 if tally.bodies.len() < 64 || tally.bodies.contains_key(&text) {
                     *tally.bodies.entry(text).or_default() += 1;
                 }

@@ -8,7 +8,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Calls `look` until it answers `Ok(Some(_))`. On timeout the last thing seen is in the error: `look` may return
 /// `Err` for "not yet, because …".
-pub async fn until<T, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn until<T, F>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
@@ -21,7 +25,10 @@ where
             Err(why) => last = format!("{why:#}"),
         }
         if tokio::time::Instant::now() > deadline {
-            bail!("waited {:.0} s for {what}; last: {last}", limit.as_secs_f64());
+            bail!(
+                "waited {:.0} s for {what}; last: {last}",
+                limit.as_secs_f64()
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -20,23 +20,38 @@ pub struct Answer {
 
 /// Asks once on a fresh connection.
 pub async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<Answer> {
-    send(gateway, http::Request::get(path).header(http::header::HOST, host).body(Full::new(Bytes::new()))?).await
+    send(
+        gateway,
+        http::Request::get(path)
+            .header(http::header::HOST, host)
+            .body(Full::new(Bytes::new()))?,
+    )
+    .await
 }
 
 /// Sends any request on a fresh HTTP/1.1 connection.
 pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow::Result<Answer> {
     let exchange = async {
-        let stream = tokio::net::TcpStream::connect(gateway).await.with_context(|| format!("connecting to {gateway}"))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stream = tokio::net::TcpStream::connect(gateway)
+            .await
+            .with_context(|| format!("connecting to {gateway}"))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let answer = async {
             let (parts, body) = sender.send_request(request).await?.into_parts();
             let body = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
-            anyhow::Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+            anyhow::Ok(Answer {
+                status: parts.status.as_u16(),
+                headers: parts.headers,
+                body,
+            })
         };
         tokio::select! {
             answer = answer => answer,
             ended = connection => { ended?; anyhow::bail!("the connection was closed") }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), exchange).await.context("no answer within 60 s")?
+    tokio::time::timeout(Duration::from_secs(60), exchange)
+        .await
+        .context("no answer within 60 s")?
 }

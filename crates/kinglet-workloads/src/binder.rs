@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kinglet_reconcile::{Change, Controller, Fault, Key, Kit, Next, Note, Plan, Queue, Severity, key_of, name_of};
+use kinglet_reconcile::{
+    Change, Controller, Fault, Key, Kit, Next, Note, Plan, Queue, Severity, key_of, name_of,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -47,20 +49,35 @@ struct Binder {
 
 /// Starts the binder.
 pub(crate) fn start(kit: &Kit, node_name: String, capacity: Capacity) {
-    let binder = Arc::new(Binder { node_name, capacity, ledger: Ledger::default(), waiting: Mutex::default() });
-    let controller = Controller::<Pod>::only(NAME, wants_a_node).reads::<Node>().workers(1);
+    let binder = Arc::new(Binder {
+        node_name,
+        capacity,
+        ledger: Ledger::default(),
+        waiting: Mutex::default(),
+    });
+    let controller = Controller::<Pod>::only(NAME, wants_a_node)
+        .reads::<Node>()
+        .workers(1);
     let queue = controller.queue();
     let (observer, wake) = (Arc::clone(&binder), queue.clone());
-    kit.cache::<Pod>().observe(move |change| observer.follow(change, &wake));
+    kit.cache::<Pod>()
+        .observe(move |change| observer.follow(change, &wake));
     let (observer, wake) = (Arc::clone(&binder), queue);
-    kit.cache::<Node>().observe(move |_| observer.wake_waiting(&wake));
-    controller.run(kit, move |kit, key| reconcile(kit, Arc::clone(&binder), key));
+    kit.cache::<Node>()
+        .observe(move |_| observer.wake_waiting(&wake));
+    controller.run(kit, move |kit, key| {
+        reconcile(kit, Arc::clone(&binder), key)
+    });
 }
 
 fn wants_a_node(pod: &Pod) -> bool {
     let spec = pod.spec.as_ref();
-    let ours = spec.and_then(|spec| spec.scheduler_name.as_deref()).is_none_or(|name| name == NAME || name.is_empty());
-    let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+    let ours = spec
+        .and_then(|spec| spec.scheduler_name.as_deref())
+        .is_none_or(|name| name == NAME || name.is_empty());
+    let gated = spec
+        .and_then(|spec| spec.scheduling_gates.as_ref())
+        .is_some_and(|gates| !gates.is_empty());
     ours && !gated && pods::node_of(pod).is_none() && pods::is_active(pod)
 }
 
@@ -69,7 +86,11 @@ impl Binder {
         let released = match change {
             Change::Applied { new, .. } if !pods::is_terminal(new) => {
                 if let Some(node) = pods::node_of(new) {
-                    self.ledger.take(&key_of(&**new), node, fit::request(new, &self.capacity.not_started));
+                    self.ledger.take(
+                        &key_of(&**new),
+                        node,
+                        fit::request(new, &self.capacity.not_started),
+                    );
                     self.waiting.lock().remove(&key_of(&**new));
                 }
                 false
@@ -93,7 +114,13 @@ impl Binder {
 }
 
 async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Fault> {
-    let Some(pod) = kit.cache::<Pod>().find(&key).filter(|pod| wants_a_node(pod)) else { return Ok(Next::Done) };
+    let Some(pod) = kit
+        .cache::<Pod>()
+        .find(&key)
+        .filter(|pod| wants_a_node(pod))
+    else {
+        return Ok(Next::Done);
+    };
     let node = kit.cache::<Node>().get("", &binder.node_name);
     let seen = fit::NodeSeen {
         name: &binder.node_name,
@@ -114,7 +141,9 @@ async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Faul
 async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, Fault> {
     let node = &binder.node_name;
     // Taken at once, so that the next Pod does not count on the same room; given back if the binding fails.
-    binder.ledger.take(key, node, fit::request(pod, &binder.capacity.not_started));
+    binder
+        .ledger
+        .take(key, node, fit::request(pod, &binder.capacity.not_started));
     let body = json!({
         "apiVersion": "v1",
         "kind": "Binding",
@@ -123,7 +152,11 @@ async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, 
     });
     if let Err(fault) = kit.post_subresource(pod, "binding", &body).await {
         binder.ledger.release(key);
-        return if fault.is_not_found() || fault.is_conflict() { Ok(Next::Done) } else { Err(fault) };
+        return if fault.is_not_found() || fault.is_conflict() {
+            Ok(Next::Done)
+        } else {
+            Err(fault)
+        };
     }
     binder.waiting.lock().remove(key);
     let words = format!("Successfully assigned {key} to {node}");
@@ -135,13 +168,17 @@ fn refuse(pod: &Pod, message: &str, kit: &Kit) -> Plan {
     let mut status = pod.status.clone().unwrap_or_default();
     let known = pods::condition(pod, "PodScheduled");
     let unchanged = known.is_some_and(|known| {
-        known.status == "False" && known.reason.as_deref() == Some("Unschedulable") && known.message.as_deref() == Some(message)
+        known.status == "False"
+            && known.reason.as_deref() == Some("Unschedulable")
+            && known.message.as_deref() == Some(message)
     });
     let mut plan = Plan::new();
     if unchanged {
         return plan;
     }
-    let since = known.filter(|known| known.status == "False").and_then(|known| known.last_transition_time.clone());
+    let since = known
+        .filter(|known| known.status == "False")
+        .and_then(|known| known.last_transition_time.clone());
     let condition = PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
@@ -173,7 +210,11 @@ fn default_labels(name: &str) -> BTreeMap<String, String> {
         "aarch64" => "arm64",
         other => other,
     };
-    [("kubernetes.io/hostname", name), ("kubernetes.io/os", "linux"), ("kubernetes.io/arch", arch)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }

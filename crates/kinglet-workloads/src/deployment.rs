@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kinglet_reconcile::{Cache, Controller, Fault, Key, Kit, Next, Object, controller_of, is_controlled_by, refers_to};
+use kinglet_reconcile::{
+    Cache, Controller, Fault, Key, Kit, Next, Object, controller_of, is_controlled_by, refers_to,
+};
 
 use crate::pods;
 
@@ -31,25 +33,43 @@ pub(crate) fn start(kit: &Kit) {
 }
 
 /// A Deployment of strategy Recreate goes on when the last old Pod has really ended.
-fn waits_for_end(pod: &Pod, sets: &Cache<ReplicaSet>, deployments: &Cache<Deployment>) -> Option<Key> {
+fn waits_for_end(
+    pod: &Pod,
+    sets: &Cache<ReplicaSet>,
+    deployments: &Cache<Deployment>,
+) -> Option<Key> {
     if pods::is_active(pod) {
         return None;
     }
     let namespace = pod.metadata.namespace.as_deref()?;
-    let set = sets.get(namespace, &controller_of(pod).filter(|owner| refers_to::<ReplicaSet>(owner))?.name)?;
+    let set = sets.get(
+        namespace,
+        &controller_of(pod)
+            .filter(|owner| refers_to::<ReplicaSet>(owner))?
+            .name,
+    )?;
     let owner = controller_of(&*set).filter(|owner| refers_to::<Deployment>(owner))?;
     let deployment = deployments.get(namespace, &owner.name)?;
     decide::is_recreate(&deployment).then(|| Key::new(namespace, owner.name.as_str()))
 }
 
 async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
-    let Some(deployment) = kit.cache::<Deployment>().find(&key) else { return Ok(Next::Done) };
+    let Some(deployment) = kit.cache::<Deployment>().find(&key) else {
+        return Ok(Next::Done);
+    };
     let seen = observe(&kit, &deployment);
     let mut plan = decide::decide(&seen, kit.now());
-    let Some(new) = plan.create.take() else { return kit.apply(plan.plan).await };
+    let Some(new) = plan.create.take() else {
+        return kit.apply(plan.plan).await;
+    };
     match kit.create(&new).await {
         Ok(created) => {
-            plan.plan.note(decide::scaled(&deployment, &created, 0, decide::replicas_of(&created)));
+            plan.plan.note(decide::scaled(
+                &deployment,
+                &created,
+                0,
+                decide::replicas_of(&created),
+            ));
             if decide::replicas_of(&created) == 0 {
                 plan.plan.steps.pop();
             }
@@ -57,7 +77,13 @@ async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
         }
         Err(fault) if fault.is_already_exists() => collided(&kit, &deployment, &new, fault).await,
         Err(fault) => {
-            kit.apply(decide::creation_failed(&seen, &new, &fault.message(), kit.now())).await?;
+            kit.apply(decide::creation_failed(
+                &seen,
+                &new,
+                &fault.message(),
+                kit.now(),
+            ))
+            .await?;
             Err(fault)
         }
     }
@@ -66,9 +92,20 @@ async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
 fn observe(kit: &Kit, deployment: &Arc<Deployment>) -> decide::Seen {
     let sets = kit.cache::<ReplicaSet>();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
-    let selected = sets.select(namespace, &deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default());
+    let selected = sets.select(
+        namespace,
+        &deployment
+            .spec
+            .as_ref()
+            .map(|spec| spec.selector.clone())
+            .unwrap_or_default(),
+    );
     let mine = |set: &Arc<ReplicaSet>| is_controlled_by(&**set, &**deployment);
-    let owned: Vec<_> = sets.by_owner(deployment.meta_uid()).into_iter().filter(mine).collect();
+    let owned: Vec<_> = sets
+        .by_owner(deployment.meta_uid())
+        .into_iter()
+        .filter(mine)
+        .collect();
     let orphans = selected
         .into_iter()
         .filter(|set| controller_of(&**set).is_none() && set.metadata.deletion_timestamp.is_none())
@@ -79,15 +116,28 @@ fn observe(kit: &Kit, deployment: &Arc<Deployment>) -> decide::Seen {
         of_set.iter().filter(|pod| !pods::is_terminal(pod)).count()
     };
     let pods_left = if decide::is_recreate(deployment) {
-        owned.iter().map(|set| (set.meta_uid().to_owned(), lingering(set))).collect()
+        owned
+            .iter()
+            .map(|set| (set.meta_uid().to_owned(), lingering(set)))
+            .collect()
     } else {
         std::collections::BTreeMap::new()
     };
-    decide::Seen { deployment: Arc::clone(deployment), owned, orphans, pods_left }
+    decide::Seen {
+        deployment: Arc::clone(deployment),
+        owned,
+        orphans,
+        pods_left,
+    }
 }
 
 /// The name is taken: by ourselves moments ago (then the cache will show it), or by another object with the same hash.
-async fn collided(kit: &Kit, deployment: &Deployment, new: &ReplicaSet, fault: Fault) -> Result<Next, Fault> {
+async fn collided(
+    kit: &Kit,
+    deployment: &Deployment,
+    new: &ReplicaSet,
+    fault: Fault,
+) -> Result<Next, Fault> {
     let key = kinglet_reconcile::key_of(new);
     let present = kit.read::<ReplicaSet>(&key).await?;
     if is_controlled_by(&*present, deployment) && template::same(&present, deployment) {

@@ -36,9 +36,14 @@ pub(crate) fn start(kit: &Kit) {
     let index = SelectorIndex::default();
     let feed = index.clone();
     kit.cache::<Service>().observe(move |change| {
-        feed.follow(change, |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone()));
+        feed.follow(change, |service: &Service| {
+            service.spec.as_ref().and_then(|spec| spec.selector.clone())
+        });
     });
-    for (name, reconcile) in [("endpoint-slice-controller", Which::Slices), ("endpoint-controller", Which::Legacy)] {
+    for (name, reconcile) in [
+        ("endpoint-slice-controller", Which::Slices),
+        ("endpoint-controller", Which::Legacy),
+    ] {
         let index = index.clone();
         Controller::<Service>::new(name)
             .watches::<Pod, _>(move |pod| index.matching(pod))
@@ -61,17 +66,24 @@ enum Which {
 }
 
 fn written_by(slice: &EndpointSlice, controller: &str) -> Option<Key> {
-    let service = label(slice, SERVICE_NAME).filter(|_| label(slice, MANAGED_BY) == Some(controller))?;
-    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or(""), service))
+    let service =
+        label(slice, SERVICE_NAME).filter(|_| label(slice, MANAGED_BY) == Some(controller))?;
+    Some(Key::new(
+        slice.metadata.namespace.as_deref().unwrap_or(""),
+        service,
+    ))
 }
 
 async fn reconcile_selected(kit: Kit, key: Key, which: Which) -> Result<Next, Fault> {
     let service = kit.cache::<Service>().find(&key);
-    let selector = service.as_ref().and_then(|service| selector_of(service).cloned());
+    let selector = service
+        .as_ref()
+        .and_then(|service| selector_of(service).cloned());
     let gathered = match (&service, &selector) {
-        (Some(service), Some(selector)) => {
-            Some(gather::gather(service, &kit.cache::<Pod>().select(&key.namespace, selector)))
-        }
+        (Some(service), Some(selector)) => Some(gather::gather(
+            service,
+            &kit.cache::<Pod>().select(&key.namespace, selector),
+        )),
         _ => None,
     };
     let plan = match which {
@@ -96,19 +108,36 @@ async fn mirrored(kit: Kit, key: Key) -> Result<Next, Fault> {
 }
 
 fn slices_of(kit: &Kit, key: &Key, controller: &str) -> Vec<Arc<EndpointSlice>> {
-    kit.cache::<EndpointSlice>().select(&key.namespace, [(SERVICE_NAME, &*key.name), (MANAGED_BY, controller)])
+    kit.cache::<EndpointSlice>().select(
+        &key.namespace,
+        [(SERVICE_NAME, &*key.name), (MANAGED_BY, controller)],
+    )
 }
 
 fn selector_of(service: &Service) -> Option<&BTreeMap<String, String>> {
-    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+    service
+        .spec
+        .as_ref()?
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
 }
 
 fn is_headless(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        == Some("None")
 }
 
 /// The Service's own labels, without those that are ours to set.
 fn own_labels(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     let ours = [SERVICE_NAME, MANAGED_BY, HEADLESS, legacy::MANAGED_BY];
-    labels.into_iter().flatten().filter(|(key, _)| !ours.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    labels
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !ours.contains(&key.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }

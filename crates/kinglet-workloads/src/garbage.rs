@@ -45,8 +45,12 @@ pub(crate) struct Shared {
 pub(crate) fn start(kit: &Kit, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync + 'static) {
     let controller = Controller::<Namespace>::unwatched(NAME).workers(4);
     let queue = controller.queue();
-    let shared =
-        Arc::new(Shared { graph: Mutex::default(), kinds: kinds.clone(), queue, gone: Box::new(gone) });
+    let shared = Arc::new(Shared {
+        graph: Mutex::default(),
+        kinds: kinds.clone(),
+        queue,
+        gone: Box::new(gone),
+    });
     let (kit, feeder) = (kit.named(NAME), Arc::clone(&shared));
     let tasks = kit.tasks().clone();
     tasks.spawn_cancellable("garbage collector", async move {
@@ -59,7 +63,9 @@ pub(crate) fn start(kit: &Kit, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync 
             if let Some(controller) = controller.take_if(|_| !present.is_empty()) {
                 first_listings(&sinks).await;
                 let collector = Arc::clone(&feeder);
-                controller.run(&kit, move |kit, key| collect::reconcile(kit, Arc::clone(&collector), key));
+                controller.run(&kit, move |kit, key| {
+                    collect::reconcile(kit, Arc::clone(&collector), key)
+                });
             }
             if known.changed().await.is_err() {
                 return;
@@ -73,7 +79,8 @@ pub(crate) fn discover(kit: &Kit) -> Kinds {
     let kinds = Kinds::default();
     let changed = Arc::new(Notify::new());
     let bell = Arc::clone(&changed);
-    kit.cache::<CustomResourceDefinition>().observe(move |_: &Change<_>| bell.notify_one());
+    kit.cache::<CustomResourceDefinition>()
+        .observe(move |_: &Change<_>| bell.notify_one());
     let (found, client) = (kinds.clone(), kit.client().clone());
     kit.tasks().spawn_cancellable("discovery", async move {
         loop {
@@ -117,7 +124,8 @@ fn follow(kit: &Kit, shared: &Arc<Shared>, present: &[Arc<Kind>], sinks: &mut Ve
             fields: String::new(),
             metadata_only: true,
         };
-        kit.tasks().spawn_cancellable("garbage feed", feed.run(kit.client().clone(), sink));
+        kit.tasks()
+            .spawn_cancellable("garbage feed", feed.run(kit.client().clone(), sink));
     }
 }
 

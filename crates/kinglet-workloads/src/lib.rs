@@ -6,7 +6,13 @@
 //! Absent: Knative kinds, containers, and any idea of where the API server is. On a cluster, where
 //! kube-controller-manager does all this, only the binder is switched on.
 
-#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "rows of a test table read best as values"))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "rows of a test table read best as values"
+    )
+)]
 
 mod binder;
 mod deployment;
@@ -41,9 +47,21 @@ pub struct Parts {
 
 impl Parts {
     /// Everything: the standalone shape.
-    pub const ALL: Self = Self { deployments: true, endpoints: true, garbage: true, namespaces: true, binder: true };
+    pub const ALL: Self = Self {
+        deployments: true,
+        endpoints: true,
+        garbage: true,
+        namespaces: true,
+        binder: true,
+    };
     /// Only the binder: kube-controller-manager does the rest.
-    pub const BINDER: Self = Self { deployments: false, endpoints: false, garbage: false, namespaces: false, binder: true };
+    pub const BINDER: Self = Self {
+        deployments: false,
+        endpoints: false,
+        garbage: false,
+        namespaces: false,
+        binder: true,
+    };
 }
 
 /// What the controllers need to know.
@@ -61,7 +79,12 @@ pub struct Options {
 
 /// Starts the controllers as tasks of the kit.
 pub fn run(kit: &Kit, options: Options) {
-    let Options { node_name, capacity, root_ca_pem, parts } = options;
+    let Options {
+        node_name,
+        capacity,
+        root_ca_pem,
+        parts,
+    } = options;
     if parts.deployments {
         deployment::start(kit);
         replicaset::start(kit);
@@ -82,7 +105,9 @@ pub fn run(kit: &Kit, options: Options) {
         let controller = namespace::lifecycle();
         gone = Arc::new(namespace::wake(kit, controller.queue()));
         let kinds = kinds.clone();
-        controller.run(kit, move |kit, key| namespace::empty(kit, kinds.clone(), key));
+        controller.run(kit, move |kit, key| {
+            namespace::empty(kit, kinds.clone(), key)
+        });
     }
     if parts.garbage {
         garbage::start(kit, &kinds, move |namespace| gone(namespace));

@@ -21,26 +21,39 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts what gives each namespace its ServiceAccount and, if there is one, the CA.
 pub(crate) fn start_defaults(kit: &Kit, root_ca_pem: Option<String>) {
-    let in_namespace = |namespace: Option<&String>| namespace.map(|namespace| Key::new("", namespace.as_str()));
+    let in_namespace =
+        |namespace: Option<&String>| namespace.map(|namespace| Key::new("", namespace.as_str()));
     Controller::<Namespace>::new("serviceaccount-controller")
-        .watches::<ServiceAccount, _>(move |account| in_namespace(account.metadata.namespace.as_ref()))
+        .watches::<ServiceAccount, _>(move |account| {
+            in_namespace(account.metadata.namespace.as_ref())
+        })
         .watches::<ConfigMap, _>(move |map| {
-            in_namespace(map.metadata.namespace.as_ref()).filter(|_| map.metadata.name.as_deref() == Some(ROOT_CA))
+            in_namespace(map.metadata.namespace.as_ref())
+                .filter(|_| map.metadata.name.as_deref() == Some(ROOT_CA))
         })
         .run(kit, move |kit, key| defaults(kit, key, root_ca_pem.clone()));
 }
 
 async fn defaults(kit: Kit, key: Key, root_ca_pem: Option<String>) -> Result<Next, Fault> {
-    let Some(namespace) = kit.cache::<Namespace>().find(&key) else { return Ok(Next::Done) };
+    let Some(namespace) = kit.cache::<Namespace>().find(&key) else {
+        return Ok(Next::Done);
+    };
     if namespace.metadata.deletion_timestamp.is_some() {
         return Ok(Next::Done);
     }
     let account = kit.cache::<ServiceAccount>().get(&key.name, "default");
     let map = kit.cache::<ConfigMap>().get(&key.name, ROOT_CA);
-    let plan = decide_defaults(&key.name, account.as_deref(), map.as_deref(), root_ca_pem.as_deref());
+    let plan = decide_defaults(
+        &key.name,
+        account.as_deref(),
+        map.as_deref(),
+        root_ca_pem.as_deref(),
+    );
     match kit.apply(plan).await {
         // The namespace is going away at this moment.
-        Err(Fault::Refused { message, .. }) if message.contains("being terminated") => Ok(Next::Done),
+        Err(Fault::Refused { message, .. }) if message.contains("being terminated") => {
+            Ok(Next::Done)
+        }
         other => other,
     }
 }
@@ -58,13 +71,26 @@ fn decide_defaults(
     };
     let mut plan = Plan::new();
     if account.is_none() {
-        plan.create(&ServiceAccount { metadata: metadata("default"), ..ServiceAccount::default() });
+        plan.create(&ServiceAccount {
+            metadata: metadata("default"),
+            ..ServiceAccount::default()
+        });
     }
     if let Some(pem) = root_ca_pem {
-        let mut desired = map.cloned().unwrap_or_else(|| ConfigMap { metadata: metadata(ROOT_CA), ..ConfigMap::default() });
+        let mut desired = map.cloned().unwrap_or_else(|| ConfigMap {
+            metadata: metadata(ROOT_CA),
+            ..ConfigMap::default()
+        });
         desired.data = Some([("ca.crt".to_owned(), pem.to_owned())].into());
-        let note = [("kubernetes.io/description".to_owned(), ROOT_CA_NOTE.to_owned())];
-        desired.metadata.annotations.get_or_insert_default().extend(note);
+        let note = [(
+            "kubernetes.io/description".to_owned(),
+            ROOT_CA_NOTE.to_owned(),
+        )];
+        desired
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(note);
         plan.ensure(map, &desired);
     }
     plan
@@ -72,14 +98,19 @@ fn decide_defaults(
 
 /// Makes the controller that empties namespaces under deletion; its queue is woken when something in one disappears.
 pub(crate) fn lifecycle() -> Controller<Namespace> {
-    Controller::only("namespace-controller", |namespace: &Namespace| namespace.metadata.deletion_timestamp.is_some())
+    Controller::only("namespace-controller", |namespace: &Namespace| {
+        namespace.metadata.deletion_timestamp.is_some()
+    })
 }
 
 /// Wakes a namespace under deletion when an object in it is gone.
 pub(crate) fn wake(kit: &Kit, queue: Queue) -> impl Fn(&str) + Send + Sync + 'static {
     let namespaces = kit.cache::<Namespace>();
     move |name| {
-        if namespaces.get("", name).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        if namespaces
+            .get("", name)
+            .is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        {
             queue.add(Key::new("", name));
         }
     }
@@ -87,8 +118,14 @@ pub(crate) fn wake(kit: &Kit, queue: Queue) -> impl Fn(&str) + Send + Sync + 'st
 
 /// Deletes everything in a namespace under deletion, then lets it go.
 pub(crate) async fn empty(kit: Kit, kinds: Kinds, key: Key) -> Result<Next, Fault> {
-    let Some(namespace) = kit.cache::<Namespace>().find(&key) else { return Ok(Next::Done) };
-    let held = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|all| all.iter().any(|f| f == "kubernetes"));
+    let Some(namespace) = kit.cache::<Namespace>().find(&key) else {
+        return Ok(Next::Done);
+    };
+    let held = namespace
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.finalizers.as_ref())
+        .is_some_and(|all| all.iter().any(|f| f == "kubernetes"));
     if namespace.metadata.deletion_timestamp.is_none() || !held {
         return Ok(Next::Done);
     }
@@ -115,14 +152,32 @@ pub(crate) async fn empty(kit: Kit, kinds: Kinds, key: Key) -> Result<Next, Faul
 }
 
 fn resource_name(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("{}.", kind.plural) } else { format!("{}.{}", kind.plural, kind.group) }
+    if kind.group.is_empty() {
+        format!("{}.", kind.plural)
+    } else {
+        format!("{}.{}", kind.plural, kind.group)
+    }
 }
 
-fn remaining(namespace: &Namespace, left: &BTreeMap<String, usize>, now: jiff::Timestamp) -> NamespaceCondition {
-    let listed: Vec<String> = left.iter().map(|(name, count)| format!("{name} has {count} resource instances")).collect();
+fn remaining(
+    namespace: &Namespace,
+    left: &BTreeMap<String, usize>,
+    now: jiff::Timestamp,
+) -> NamespaceCondition {
+    let listed: Vec<String> = left
+        .iter()
+        .map(|(name, count)| format!("{name} has {count} resource instances"))
+        .collect();
     let message = format!("Some resources are remaining: {}", listed.join(", "));
-    let known = namespace.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let since = known.filter(|known| known.type_ == "NamespaceContentRemaining").find_map(|known| known.last_transition_time.clone());
+    let known = namespace
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    let since = known
+        .filter(|known| known.type_ == "NamespaceContentRemaining")
+        .find_map(|known| known.last_transition_time.clone());
     NamespaceCondition {
         type_: "NamespaceContentRemaining".to_owned(),
         status: "True".to_owned(),
@@ -168,8 +223,11 @@ impl Listed {
 /// Asks for the deletion of all objects of a kind; gives how many are still there.
 async fn remove_all(kit: &Kit, kind: &Kind, namespace: &str) -> Result<usize, Fault> {
     let path = kind.path(Some(namespace));
-    let Some(listed) = list(kit, &path).await?.filter(|listed| listed.count() > 0) else { return Ok(0) };
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+    let Some(listed) = list(kit, &path).await?.filter(|listed| listed.count() > 0) else {
+        return Ok(0);
+    };
+    let options =
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
     let all_at_once = kind.delete_collection
         && match kit.call(Method::DELETE, &path, Some(&options)).await {
             // Some kinds are offered that way and yet refused.
@@ -177,9 +235,20 @@ async fn remove_all(kit: &Kit, kind: &Kind, namespace: &str) -> Result<usize, Fa
             answer => gone_is_fine(answer).map(|()| true)?,
         };
     if !all_at_once {
-        let alive = listed.items.iter().flatten().filter(|item| item.metadata.deletion_timestamp.is_none());
+        let alive = listed
+            .items
+            .iter()
+            .flatten()
+            .filter(|item| item.metadata.deletion_timestamp.is_none());
         for item in alive {
-            gone_is_fine(kit.call(Method::DELETE, &format!("{path}/{}", item.metadata.name), Some(&options)).await)?;
+            gone_is_fine(
+                kit.call(
+                    Method::DELETE,
+                    &format!("{path}/{}", item.metadata.name),
+                    Some(&options),
+                )
+                .await,
+            )?;
         }
     }
     Ok(list(kit, &path).await?.map_or(0, |listed| listed.count()))
@@ -191,7 +260,9 @@ async fn list(kit: &Kit, path: &str) -> Result<Option<Listed>, Fault> {
     match kit.call(Method::GET, &listing, None).await {
         Ok(answer) => {
             let attempt = format!("listing {listing}");
-            serde_json::from_slice(&answer).map(Some).map_err(|source| Fault::Garbled { attempt, source })
+            serde_json::from_slice(&answer)
+                .map(Some)
+                .map_err(|source| Fault::Garbled { attempt, source })
         }
         Err(fault) if fault.is_not_found() => Ok(None),
         Err(fault) => Err(fault),
@@ -208,9 +279,23 @@ fn gone_is_fine(answer: Result<bytes::Bytes, Fault>) -> Result<(), Fault> {
 async fn finalize(kit: &Kit, namespace: &Namespace, key: &Key) -> Result<Next, Fault> {
     let mut body = namespace.clone();
     let spec = body.spec.get_or_insert_default();
-    spec.finalizers = spec.finalizers.take().map(|all| all.into_iter().filter(|known| known != "kubernetes").collect());
-    let body = serde_json::to_value(&body).map_err(|source| Fault::Garbled { attempt: "writing a namespace".to_owned(), source })?;
-    gone_is_fine(kit.call(Method::PUT, &format!("/api/v1/namespaces/{}/finalize", key.name), Some(&body)).await)?;
+    spec.finalizers = spec.finalizers.take().map(|all| {
+        all.into_iter()
+            .filter(|known| known != "kubernetes")
+            .collect()
+    });
+    let body = serde_json::to_value(&body).map_err(|source| Fault::Garbled {
+        attempt: "writing a namespace".to_owned(),
+        source,
+    })?;
+    gone_is_fine(
+        kit.call(
+            Method::PUT,
+            &format!("/api/v1/namespaces/{}/finalize", key.name),
+            Some(&body),
+        )
+        .await,
+    )?;
     Ok(Next::Done)
 }
 
@@ -223,10 +308,22 @@ mod tests {
         let first = decide_defaults("a", None, None, Some("PEM"));
         let kinds: Vec<_> = first.writes().map(|write| write.kind.as_str()).collect();
         assert_eq!(kinds, ["ServiceAccount", "ConfigMap"]);
-        let account: ServiceAccount = serde_json::from_value(first.writes().next().unwrap().body.clone()).unwrap();
-        let map: ConfigMap = serde_json::from_value(first.writes().nth(1).unwrap().body.clone()).unwrap();
+        let account: ServiceAccount =
+            serde_json::from_value(first.writes().next().unwrap().body.clone()).unwrap();
+        let map: ConfigMap =
+            serde_json::from_value(first.writes().nth(1).unwrap().body.clone()).unwrap();
         let second = decide_defaults("a", Some(&account), Some(&map), Some("PEM"));
-        assert!(second.writes().all(kinglet_reconcile::Write::changes_nothing));
-        assert!(!decide_defaults("a", Some(&account), Some(&map), Some("NEW")).writes().next().unwrap().changes_nothing());
+        assert!(
+            second
+                .writes()
+                .all(kinglet_reconcile::Write::changes_nothing)
+        );
+        assert!(
+            !decide_defaults("a", Some(&account), Some(&map), Some("NEW"))
+                .writes()
+                .next()
+                .unwrap()
+                .changes_nothing()
+        );
     }
 }

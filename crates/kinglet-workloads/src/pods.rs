@@ -6,7 +6,12 @@ use std::time::Duration;
 
 /// The condition of that type.
 pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+    pod.status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 /// Whether the Pod takes requests.
@@ -16,7 +21,10 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 
 /// The phase, empty before the first status.
 pub(crate) fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("")
 }
 
 /// Whether its containers ended for good.
@@ -31,7 +39,11 @@ pub(crate) fn is_active(pod: &Pod) -> bool {
 
 /// The node it is bound to.
 pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 /// How availability stands: ready for at least `minReadySeconds`.
@@ -51,7 +63,10 @@ pub(crate) fn availability(pod: &Pod, min_ready_seconds: i32, now: Timestamp) ->
     if min_ready_seconds <= 0 {
         return Availability::Available;
     }
-    let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
+    let since = ready
+        .last_transition_time
+        .as_ref()
+        .map_or(now, |time| time.0);
     let left = SignedDuration::from_secs(min_ready_seconds.into()) - now.duration_since(since);
     match Duration::try_from(left) {
         Ok(left) if !left.is_zero() => Availability::Soon(left),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{
-    Cache, Cascade, Controller, Fault, Key, Kit, Next, Note, Plan, Selector, Severity, Write, controller_of, key_of,
-    name_of, owner_reference, uid_of,
+    Cache, Cascade, Controller, Fault, Key, Kit, Next, Note, Plan, Selector, Severity, Write,
+    controller_of, key_of, name_of, owner_reference, uid_of,
 };
 
 use crate::pods;
@@ -25,27 +25,42 @@ pub(crate) fn start(kit: &Kit) {
     let index = SelectorIndex::default();
     let feed = index.clone();
     kit.cache::<ReplicaSet>().observe(move |change| {
-        feed.follow(change, |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone()));
+        feed.follow(change, |set: &ReplicaSet| {
+            set.spec
+                .as_ref()
+                .and_then(|spec| spec.selector.match_labels.clone())
+        });
     });
     Controller::<ReplicaSet>::new(NAME)
         .owns::<Pod>()
         .watches::<Pod, _>(move |pod: &Pod| {
             // Only a Pod without a controller can be adopted.
-            if controller_of(pod).is_some() { Vec::new() } else { index.matching(pod) }
+            if controller_of(pod).is_some() {
+                Vec::new()
+            } else {
+                index.matching(pod)
+            }
         })
         .workers(4)
         .run(kit, reconcile);
 }
 
 async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
-    let Some(set) = kit.cache::<ReplicaSet>().find(&key) else { return Ok(Next::Done) };
+    let Some(set) = kit.cache::<ReplicaSet>().find(&key) else {
+        return Ok(Next::Done);
+    };
     let pods = kit.cache::<Pod>();
     adopt(&kit, &set, &pods).await?;
     let mut failure = None;
     if set.metadata.deletion_timestamp.is_none() {
         failure = scale(&kit, &set, &active(&set, &pods)).await.err();
     }
-    let (status, again) = decide::status(&set, &active(&set, &pods), failure.as_ref().map(Trouble::words), kit.now());
+    let (status, again) = decide::status(
+        &set,
+        &active(&set, &pods),
+        failure.as_ref().map(Trouble::words),
+        kit.now(),
+    );
     let mut plan = Plan::new();
     plan.status(&*set, &status);
     if let Some(again) = again {
@@ -86,10 +101,25 @@ async fn scale(kit: &Kit, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), T
         decide::Scale::Delete(victims) => {
             for pod in victims {
                 match kit.delete(&*pod, Cascade::Background).await {
-                    Ok(()) => note(kit, set, Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {}", name_of(&*pod))),
+                    Ok(()) => note(
+                        kit,
+                        set,
+                        Severity::Normal,
+                        "SuccessfulDelete",
+                        format!("Deleted pod: {}", name_of(&*pod)),
+                    ),
                     Err(fault) => {
-                        note(kit, set, Severity::Warning, "FailedDelete", format!("Error deleting: {}", fault.message()));
-                        return Err(Trouble { reason: "FailedDelete", fault });
+                        note(
+                            kit,
+                            set,
+                            Severity::Warning,
+                            "FailedDelete",
+                            format!("Error deleting: {}", fault.message()),
+                        );
+                        return Err(Trouble {
+                            reason: "FailedDelete",
+                            fault,
+                        });
                     }
                 }
             }
@@ -102,12 +132,27 @@ async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble
     let pod = decide::pod(set);
     for _ in 0..count {
         match kit.create(&pod).await {
-            Ok(created) => note(kit, set, Severity::Normal, "SuccessfulCreate", format!("Created pod: {}", name_of(&*created))),
+            Ok(created) => note(
+                kit,
+                set,
+                Severity::Normal,
+                "SuccessfulCreate",
+                format!("Created pod: {}", name_of(&*created)),
+            ),
             Err(fault) => {
                 if !is_closing(&fault) {
-                    note(kit, set, Severity::Warning, "FailedCreate", format!("Error creating: {}", fault.message()));
+                    note(
+                        kit,
+                        set,
+                        Severity::Warning,
+                        "FailedCreate",
+                        format!("Error creating: {}", fault.message()),
+                    );
                 }
-                return Err(Trouble { reason: "FailedCreate", fault });
+                return Err(Trouble {
+                    reason: "FailedCreate",
+                    fault,
+                });
             }
         }
     }
@@ -133,16 +178,27 @@ async fn adopt(kit: &Kit, set: &ReplicaSet, pods: &Cache<Pod>) -> Result<(), Fau
     let key = key_of(set);
     for pod in pods.by_owner(uid_of(set)) {
         let mine = controller_of(&*pod).is_some_and(|owner| owner.uid == uid_of(set));
-        if mine && pod.metadata.deletion_timestamp.is_none() && !selector.matches(pod.metadata.labels.as_ref()) {
+        if mine
+            && pod.metadata.deletion_timestamp.is_none()
+            && !selector.matches(pod.metadata.labels.as_ref())
+        {
             let mut released = (*pod).clone();
-            released.metadata.owner_references.get_or_insert_default().retain(|owner| owner.uid != uid_of(set));
+            released
+                .metadata
+                .owner_references
+                .get_or_insert_default()
+                .retain(|owner| owner.uid != uid_of(set));
             kit.perform(&Write::update(&*pod, &released)).await?;
         }
     }
     for pod in pods.select(&key.namespace, selector) {
         if controller_of(&*pod).is_none() && pods::is_active(&pod) {
             let mut adopted = (*pod).clone();
-            adopted.metadata.owner_references.get_or_insert_default().push(owner_reference(set));
+            adopted
+                .metadata
+                .owner_references
+                .get_or_insert_default()
+                .push(owner_reference(set));
             kit.perform(&Write::update(&*pod, &adopted)).await?;
         }
     }

@@ -25,7 +25,9 @@ pub(crate) struct SelectorIndex(Arc<RwLock<Inner>>);
 impl SelectorIndex {
     /// Takes a change of an object whose label pairs `of` names; none selects nothing.
     pub(crate) fn follow<K: Object>(&self, change: &Change<K>, of: impl Fn(&K) -> Option<Labels>) {
-        let Some(object) = change.object() else { return };
+        let Some(object) = change.object() else {
+            return;
+        };
         let key = key_of(&**object);
         let selector = match change {
             Change::Applied { new, .. } => of(new).filter(|labels| !labels.is_empty()),
@@ -45,15 +47,25 @@ impl SelectorIndex {
 
     /// The objects that select `object`, in order.
     pub(crate) fn matching<K: Object>(&self, object: &K) -> Vec<Key> {
-        let Some(labels) = &object.meta().labels else { return Vec::new() };
+        let Some(labels) = &object.meta().labels else {
+            return Vec::new();
+        };
         let namespace = object.meta().namespace.as_deref().unwrap_or("");
         let inner = self.0.read();
         let mut out = BTreeSet::new();
         for (key, value) in labels {
-            let filed = inner.filed.get(&(key.clone(), value.clone())).into_iter().flatten();
+            let filed = inner
+                .filed
+                .get(&(key.clone(), value.clone()))
+                .into_iter()
+                .flatten();
             for candidate in filed.filter(|candidate| &*candidate.namespace == namespace) {
                 let selector = inner.selectors.get(candidate).map(|(_, selector)| selector);
-                if selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value))) {
+                if selector.is_some_and(|selector| {
+                    selector
+                        .iter()
+                        .all(|(key, value)| labels.get(key) == Some(value))
+                }) {
                     out.insert(candidate.clone());
                 }
             }
@@ -65,14 +77,23 @@ impl SelectorIndex {
 impl Inner {
     fn insert(&mut self, key: Key, selector: Labels) {
         let used = |pair: &Pair| self.filed.get(pair).map_or(0, BTreeSet::len);
-        let pairs = selector.iter().map(|(key, value)| (key.clone(), value.clone()));
-        let Some(pair) = pairs.min_by_key(used) else { return };
-        self.filed.entry(pair.clone()).or_default().insert(key.clone());
+        let pairs = selector
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        let Some(pair) = pairs.min_by_key(used) else {
+            return;
+        };
+        self.filed
+            .entry(pair.clone())
+            .or_default()
+            .insert(key.clone());
         self.selectors.insert(key, (pair, selector));
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some((pair, _)) = self.selectors.remove(key) else { return };
+        let Some((pair, _)) = self.selectors.remove(key) else {
+            return;
+        };
         if let Some(keys) = self.filed.get_mut(&pair) {
             keys.remove(key);
             if keys.is_empty() {
@@ -95,8 +116,18 @@ mod tests {
             Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"selector": selector}})).unwrap())
         };
         let of = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());
-        for service in [service("both", json!({"app": "x", "tier": "y"})), service("other", json!({"app": "z"})), service("none", json!(null))] {
-            index.follow(&Change::Applied { old: None, new: service }, of);
+        for service in [
+            service("both", json!({"app": "x", "tier": "y"})),
+            service("other", json!({"app": "z"})),
+            service("none", json!(null)),
+        ] {
+            index.follow(
+                &Change::Applied {
+                    old: None,
+                    new: service,
+                },
+                of,
+            );
         }
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "a", "labels": {"app": "x", "tier": "y"}}})).unwrap();
         assert_eq!(index.matching(&pod), [Key::new("a", "both")]);

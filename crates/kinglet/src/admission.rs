@@ -52,5 +52,9 @@ impl Admission for Rules {
 }
 
 fn denied(rejection: Rejection) -> Denied {
-    Denied { code: rejection.code, message: rejection.message, warnings: rejection.warnings }
+    Denied {
+        code: rejection.code,
+        message: rejection.message,
+        warnings: rejection.warnings,
+    }
 }

@@ -21,30 +21,46 @@ use crate::{bootstrap, listeners, samples};
 
 /// Runs until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
-    logging::start(&args.log, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    logging::start(
+        &args.log,
+        std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    );
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
     Node::preflight()?;
     let data = std::path::absolute(&args.data)?;
     make_private(&data)?;
-    let file = Kubeconfig::read_from(&args.kubeconfig).with_context(|| format!("reading {}", args.kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.context("the kubeconfig names no cluster that can be used")?;
+    let file = Kubeconfig::read_from(&args.kubeconfig)
+        .with_context(|| format!("reading {}", args.kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .context("the kubeconfig names no cluster that can be used")?;
     let server = config.cluster_url.clone();
     let client = kube::Client::try_from(config)?;
-    let version = client.apiserver_version().await.with_context(|| format!("asking {server} for its version"))?;
+    let version = client
+        .apiserver_version()
+        .await
+        .with_context(|| format!("asking {server} for its version"))?;
     tracing::info!(%server, version = version.git_version, "attached");
 
-    let http_listener = listeners::bind(args.listen, args.http_port, "gateway", "--http-port").await?;
+    let http_listener =
+        listeners::bind(args.listen, args.http_port, "gateway", "--http-port").await?;
     let http_address = http_listener.local_addr()?;
     bootstrap::definitions_through(&client).await?;
-    bootstrap::run(&client).await.context("preparing the first objects")?;
+    bootstrap::run(&client)
+        .await
+        .context("preparing the first objects")?;
 
     let tasks = Tasks::new();
     let machine = start::start(Composition {
         client,
         clock: Clock::system(),
         tasks: tasks.child(),
-        images: Images::open(&data.join("images"), registries(args.registries.as_deref(), &data)?, samples::images())?,
+        images: Images::open(
+            &data.join("images"),
+            registries(args.registries.as_deref(), &data)?,
+            samples::images(),
+        )?,
         data,
         domain: args.domain.clone(),
         http: http_listener,

@@ -10,7 +10,14 @@ use kube::Client;
 use serde_json::{Value, json};
 
 /// Namespaces of a fresh cluster, and Knative's.
-const NAMESPACES: [&str; 6] = ["default", "kube-system", "kube-public", "kube-node-lease", "knative-serving", "kinglet-system"];
+const NAMESPACES: [&str; 6] = [
+    "default",
+    "kube-system",
+    "kube-public",
+    "kube-node-lease",
+    "knative-serving",
+    "kinglet-system",
+];
 /// A new kind is served within a second.
 const SERVED_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -18,8 +25,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Creates or updates the CRDs of this program's version.
 pub(crate) async fn definitions(api: &ApiServer) -> anyhow::Result<()> {
     for crd in kinglet_api::manifests::parsed_crds() {
-        let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        api.install(crd).await.map_err(|status| anyhow::anyhow!("installing {name}: {}", status.message))?;
+        let name = crd["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        api.install(crd)
+            .await
+            .map_err(|status| anyhow::anyhow!("installing {name}: {}", status.message))?;
     }
     Ok(())
 }
@@ -30,14 +42,26 @@ pub(crate) async fn definitions_through(client: &Client) -> anyhow::Result<()> {
     let crds = kinglet_api::manifests::parsed_crds();
     for crd in &crds {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default();
-        let request = Request::patch(format!("{PATH}/{name}?fieldManager=kinglet&force=true")).header(CONTENT_TYPE, "application/apply-patch+yaml").body(serde_json::to_vec(crd)?)?;
-        client.request::<Value>(request).await.with_context(|| format!("installing {name}"))?;
+        let request = Request::patch(format!("{PATH}/{name}?fieldManager=kinglet&force=true"))
+            .header(CONTENT_TYPE, "application/apply-patch+yaml")
+            .body(serde_json::to_vec(crd)?)?;
+        client
+            .request::<Value>(request)
+            .await
+            .with_context(|| format!("installing {name}"))?;
     }
     let deadline = tokio::time::Instant::now() + SERVED_MAX;
     for crd in &crds {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default();
-        while !is_established(&client.request::<Value>(Request::get(format!("{PATH}/{name}")).body(Vec::new())?).await?) {
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "the API server does not serve {name}");
+        while !is_established(
+            &client
+                .request::<Value>(Request::get(format!("{PATH}/{name}")).body(Vec::new())?)
+                .await?,
+        ) {
+            anyhow::ensure!(
+                tokio::time::Instant::now() < deadline,
+                "the API server does not serve {name}"
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -52,11 +76,17 @@ fn is_established(crd: &Value) -> bool {
 /// Makes what is missing; what users changed stays.
 pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
     for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         create(client, "/api/v1/namespaces", &namespace).await?;
     }
     for map in kinglet_api::manifests::parsed_configmaps() {
-        create(client, "/api/v1/namespaces/knative-serving/configmaps", &map).await?;
+        create(
+            client,
+            "/api/v1/namespaces/knative-serving/configmaps",
+            &map,
+        )
+        .await?;
     }
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -68,10 +98,18 @@ pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
 
 /// Creates, unless it is there already.
 async fn create(client: &Client, collection: &str, object: &Value) -> anyhow::Result<()> {
-    let request = Request::post(collection).header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(object)?)?;
+    let request = Request::post(collection)
+        .header(CONTENT_TYPE, "application/json")
+        .body(serde_json::to_vec(object)?)?;
     match client.request::<Value>(request).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("creating {} {}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default())),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "creating {} {}",
+                object["kind"].as_str().unwrap_or_default(),
+                object["metadata"]["name"].as_str().unwrap_or_default()
+            )
+        }),
     }
 }

@@ -10,7 +10,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
-use kinglet_cli::control::{Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status};
+use kinglet_cli::control::{
+    Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status,
+};
 use kinglet_image::{Credentials, ImageError, Images, Progress, ProgressEvent, PullPolicy};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Caches;
@@ -41,8 +43,10 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
     let path = kinglet_cli::location::control_socket(&control.data);
     // Left by a crash; the data directory's lock says that nobody else listens there.
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("making the control socket {}", path.display()))?;
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).with_context(|| format!("closing {} to others", path.display()))?;
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("making the control socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .with_context(|| format!("closing {} to others", path.display()))?;
     let router = axum::Router::new()
         .route("/status", get(status))
         .route("/shutdown", post(shutdown))
@@ -53,7 +57,9 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
         .with_state(Arc::new(control));
     let token = tasks.token();
     tasks.spawn("control socket", async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(token.cancelled_owned())
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "the control socket stopped");
         }
@@ -63,14 +69,31 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
 }
 
 async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
-    let services = control.caches.cache::<kinglet_api::serving::Service>().all();
-    let pods = control.caches.cache::<k8s_openapi::api::core::v1::Pod>().all();
+    let services = control
+        .caches
+        .cache::<kinglet_api::serving::Service>()
+        .all();
+    let pods = control
+        .caches
+        .cache::<k8s_openapi::api::core::v1::Pod>()
+        .all();
     let pod_ready = |pod: &k8s_openapi::api::core::v1::Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+        let conditions = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
     };
     let broken = control.store.broken();
-    let store = Health { part: "Store".to_owned(), healthy: broken.is_none(), detail: broken.unwrap_or_else(|| format!("revision {}", control.store.revision())) };
+    let store = Health {
+        part: "Store".to_owned(),
+        healthy: broken.is_none(),
+        detail: broken.unwrap_or_else(|| format!("revision {}", control.store.revision())),
+    };
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         addresses: control.addresses.clone(),
@@ -79,23 +102,44 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         resident_bytes: resident_bytes(),
         health: vec![store],
         services: services.len() as u64,
-        services_ready: services.iter().filter(|service| service_ready(service)).count() as u64,
+        services_ready: services
+            .iter()
+            .filter(|service| service_ready(service))
+            .count() as u64,
         pods: pods.len() as u64,
         pods_ready: pods.iter().filter(|pod| pod_ready(pod)).count() as u64,
         in_flight: control.gateway.in_flight() as u64,
-        cold_starts: control.gateway.cold_starts().iter().map(|start| control.waterfalls.of(start)).collect(),
+        cold_starts: control
+            .gateway
+            .cold_starts()
+            .iter()
+            .map(|start| control.waterfalls.of(start))
+            .collect(),
     })
 }
 
 fn service_ready(service: &kinglet_api::serving::Service) -> bool {
     let value = serde_json::to_value(service).unwrap_or_default();
-    value["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
+    value["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        })
 }
 
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or_default();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap_or(0)
+        * 1024
 }
 
 async fn shutdown(State(control): State<Arc<Control>>) -> Json<Value> {
@@ -116,9 +160,21 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequ
     let images = control.images.clone();
     let work = async move {
         // The last line must not be left out, however slow the reader is.
-        let last = match images.pull(&request.image, PullPolicy::Always, &Credentials::default(), &progress).await {
-            Ok(ready) => PullLine::Progress(ProgressEvent::Done { digest: ready.digest.clone() }),
-            Err(error) => PullLine::Failed { error: error.to_string() },
+        let last = match images
+            .pull(
+                &request.image,
+                PullPolicy::Always,
+                &Credentials::default(),
+                &progress,
+            )
+            .await
+        {
+            Ok(ready) => PullLine::Progress(ProgressEvent::Done {
+                digest: ready.digest.clone(),
+            }),
+            Err(error) => PullLine::Failed {
+                error: error.to_string(),
+            },
         };
         let _ = sender.send(last).await;
         None::<Result<bytes::Bytes, std::io::Error>>
@@ -131,15 +187,35 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequ
         Some((Some(Ok(bytes::Bytes::from(text))), receiver))
     });
     let stream = futures_util::stream::select(lines, futures_util::stream::once(work));
-    Response::new(Body::from_stream(futures_util::StreamExt::filter_map(stream, |line| async move { line })))
+    Response::new(Body::from_stream(futures_util::StreamExt::filter_map(
+        stream,
+        |line| async move { line },
+    )))
 }
 
-async fn import(State(control): State<Arc<Control>>, Json(request): Json<ImportRequest>) -> Response {
-    answer(control.images.import(&request.path, request.name.as_deref()).await)
+async fn import(
+    State(control): State<Arc<Control>>,
+    Json(request): Json<ImportRequest>,
+) -> Response {
+    answer(
+        control
+            .images
+            .import(&request.path, request.name.as_deref())
+            .await,
+    )
 }
 
-async fn remove(State(control): State<Arc<Control>>, Json(request): Json<ImageRequest>) -> Response {
-    answer(control.images.remove(&request.image).await.map(|()| json!({})))
+async fn remove(
+    State(control): State<Arc<Control>>,
+    Json(request): Json<ImageRequest>,
+) -> Response {
+    answer(
+        control
+            .images
+            .remove(&request.image)
+            .await
+            .map(|()| json!({})),
+    )
 }
 
 fn answer<T: serde::Serialize>(outcome: Result<T, ImageError>) -> Response {

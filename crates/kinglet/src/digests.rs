@@ -14,7 +14,16 @@ impl Digests {
 }
 
 impl kinglet_serving::ResolveDigest for Digests {
-    fn resolve<'a>(&'a self, image: &'a str, credentials: &'a kinglet_image::Credentials) -> BoxFuture<'a, Result<String, String>> {
-        Box::pin(async move { self.0.resolve_digest(image, credentials).await.map_err(|error| error.to_string()) })
+    fn resolve<'a>(
+        &'a self,
+        image: &'a str,
+        credentials: &'a kinglet_image::Credentials,
+    ) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move {
+            self.0
+                .resolve_digest(image, credentials)
+                .await
+                .map_err(|error| error.to_string())
+        })
     }
 }

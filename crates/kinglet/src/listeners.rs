@@ -7,7 +7,12 @@ use anyhow::{anyhow, bail};
 use tokio::net::TcpListener;
 
 /// Binds a port that a flag names.
-pub(crate) async fn bind(address: IpAddr, port: u16, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+pub(crate) async fn bind(
+    address: IpAddr,
+    port: u16,
+    what: &str,
+    flag: &str,
+) -> anyhow::Result<TcpListener> {
     TcpListener::bind(SocketAddr::new(address, port)).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow!("port {port} on {address} is in use by another program; choose another one for the {what} with {flag}"),
         ErrorKind::PermissionDenied => anyhow!("not allowed to listen on port {port}; choose one above 1023 for the {what} with {flag}"),
@@ -26,6 +31,8 @@ pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Re
     }
     match bind(address, 8080, "gateway", "--http-port").await {
         Ok(listener) => Ok(listener),
-        Err(_) => bail!("ports 80 and 8080 on {address} are both in use; choose another one for the gateway with --http-port"),
+        Err(_) => bail!(
+            "ports 80 and 8080 on {address} are both in use; choose another one for the gateway with --http-port"
+        ),
     }
 }

@@ -15,7 +15,10 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { node: OnceLock::new(), clock }
+        Self {
+            node: OnceLock::new(),
+            clock,
+        }
     }
 
     /// The node is there.
@@ -24,12 +27,22 @@ impl Logs {
     }
 
     fn open(&self, namespace: &str, pod: &str, asked: LogOptions) -> Result<LogStream, Status> {
-        let node = self.node.get().ok_or_else(|| Status::new(503, "ServiceUnavailable", "the node is still starting"))?;
-        let since = match (asked.since_time, asked.since_seconds) {
-            (Some(text), _) => Some(text.parse().map_err(|error| Status::new(400, "BadRequest", format!("sinceTime: {error}")))?),
-            (None, Some(seconds)) => self.clock.now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok(),
-            (None, None) => None,
-        };
+        let node = self
+            .node
+            .get()
+            .ok_or_else(|| Status::new(503, "ServiceUnavailable", "the node is still starting"))?;
+        let since =
+            match (asked.since_time, asked.since_seconds) {
+                (Some(text), _) => Some(text.parse().map_err(|error| {
+                    Status::new(400, "BadRequest", format!("sinceTime: {error}"))
+                })?),
+                (None, Some(seconds)) => self
+                    .clock
+                    .now()
+                    .checked_sub(jiff::SignedDuration::from_secs(seconds))
+                    .ok(),
+                (None, None) => None,
+            };
         let options = kinglet_node::LogOptions {
             container: Some(asked.container),
             follow: asked.follow,
@@ -37,15 +50,24 @@ impl Logs {
             since,
             previous: asked.previous,
             timestamps: asked.timestamps,
-            limit_bytes: asked.limit_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+            limit_bytes: asked
+                .limit_bytes
+                .and_then(|bytes| u64::try_from(bytes).ok()),
         };
-        let stream = node.logs(namespace, pod, options).map_err(|error| refusal(&error))?;
+        let stream = node
+            .logs(namespace, pod, options)
+            .map_err(|error| refusal(&error))?;
         Ok(Box::pin(stream))
     }
 }
 
 impl PodLogs for Logs {
-    fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> BoxFuture<'static, Result<LogStream, Status>> {
+    fn logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<LogStream, Status>> {
         let outcome = self.open(namespace, pod, options);
         Box::pin(async move { outcome })
     }

@@ -22,8 +22,13 @@ use kinglet_cli::Command;
 
 fn main() -> ExitCode {
     // Containers are started by this same program, single-threaded: before a runtime or a thread exists.
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    if words.get(1).is_some_and(|word| word == kinglet_node::HELPER_VERB) {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if words
+        .get(1)
+        .is_some_and(|word| word == kinglet_node::HELPER_VERB)
+    {
         return kinglet_node::helper(&words[2..]);
     }
     kinglet_process::tls::install_provider();
@@ -31,7 +36,10 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             kinglet_cli::report(&anyhow::Error::new(error).context("starting the runtime"));

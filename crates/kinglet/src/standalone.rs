@@ -29,7 +29,13 @@ use crate::start::{self, Composition};
 use crate::{bootstrap, listeners, logs, samples};
 
 /// Names by which pods know the API server.
-const HOSTS: [&str; 5] = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+const HOSTS: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
 /// Cluster IP of the Service `kubernetes`.
 const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// Draining requests may take this much of the 30 s that a stop may take; containers get the rest.
@@ -38,7 +44,10 @@ pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
 pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
-    logging::start(&args.log, std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    logging::start(
+        &args.log,
+        std::io::IsTerminal::is_terminal(&std::io::stderr()),
+    );
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
     Node::preflight()?;
@@ -46,22 +55,40 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let clock = Clock::system();
     let data = location::data_directory(&args.data);
     make_private(&data)?;
-    let store = Store::open(&data.join("store"), ApiServer::store_options()).map_err(|error| explain(&data, &error))?;
+    let store = Store::open(&data.join("store"), ApiServer::store_options())
+        .map_err(|error| explain(&data, &error))?;
 
-    let api_listener = listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
+    let api_listener =
+        listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
     let http_listener = listeners::bind_http(args.listen, args.http_port).await?;
     let (api_address, http_address) = (api_listener.local_addr()?, http_listener.local_addr()?);
 
     let pki = Pki::open(&data.join("pki"), clock.now())?;
-    let images = Images::open(&data.join("images"), registries(args.registries.as_deref(), &data)?, samples::images())?;
+    let images = Images::open(
+        &data.join("images"),
+        registries(args.registries.as_deref(), &data)?,
+        samples::images(),
+    )?;
 
     let tasks = Tasks::new();
-    let rules = Arc::new(Rules { configs: RwLock::new(LiveConfigs::fixed(kinglet_api::config::Configs::for_domain(&args.domain))), clock: clock.clone() });
+    let rules = Arc::new(Rules {
+        configs: RwLock::new(LiveConfigs::fixed(
+            kinglet_api::config::Configs::for_domain(&args.domain),
+        )),
+        clock: clock.clone(),
+    });
     let pod_logs = Arc::new(logs::Logs::new(clock.clone()));
     let api = ApiServer::new(store.clone(), options(&pki, &clock, &rules, &pod_logs)?);
     bootstrap::definitions(&api).await?;
-    let client = kube::Client::new(api.service(Identity::in_process("system:serviceaccount:knative-serving:controller")), "default");
-    bootstrap::run(&client).await.context("preparing the first objects")?;
+    let client = kube::Client::new(
+        api.service(Identity::in_process(
+            "system:serviceaccount:knative-serving:controller",
+        )),
+        "default",
+    );
+    bootstrap::run(&client)
+        .await
+        .context("preparing the first objects")?;
 
     let machine = start::start(Composition {
         client,
@@ -80,16 +107,52 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     pod_logs.attach(machine.node.clone());
 
     let bridge = IpAddr::V4(machine.node.gateway_ip());
-    let tls = tls::server_config(&pki, &pki.server(&HOSTS.map(str::to_owned), &[args.listen, IpAddr::V4(Ipv4Addr::LOCALHOST), SERVICE_ADDRESS, bridge])?)?;
+    let tls = tls::server_config(
+        &pki,
+        &pki.server(
+            &HOSTS.map(str::to_owned),
+            &[
+                args.listen,
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                SERVICE_ADDRESS,
+                bridge,
+            ],
+        )?,
+    )?;
     let serving_api = tasks.child();
-    let inside = listeners::bind(bridge, api_address.port(), "Kubernetes API", "--api-port").await?;
+    let inside =
+        listeners::bind(bridge, api_address.port(), "Kubernetes API", "--api-port").await?;
     for listener in [api_listener, inside] {
-        serving_api.spawn("api listener", kinglet_apiserver::listen::serve(api.clone(), listener, tls.clone(), serving_api.clone()));
+        serving_api.spawn(
+            "api listener",
+            kinglet_apiserver::listen::serve(
+                api.clone(),
+                listener,
+                tls.clone(),
+                serving_api.clone(),
+            ),
+        );
     }
 
-    let addresses = publish(args, &data, &pki, &format!("https://{api_address}"), &format!("http://{http_address}"))?;
+    let addresses = publish(
+        args,
+        &data,
+        &pki,
+        &format!("https://{api_address}"),
+        &format!("http://{http_address}"),
+    )?;
     control::serve(
-        Control { addresses: addresses.clone(), data, images: machine.images.clone(), caches: machine.caches.clone(), gateway: machine.gateway.clone(), store: store.clone(), waterfalls: machine.waterfalls.clone(), started, stop: stop.clone() },
+        Control {
+            addresses: addresses.clone(),
+            data,
+            images: machine.images.clone(),
+            caches: machine.caches.clone(),
+            gateway: machine.gateway.clone(),
+            store: store.clone(),
+            waterfalls: machine.waterfalls.clone(),
+            started,
+            stop: stop.clone(),
+        },
         &tasks,
     )?;
     if let Some(file) = &args.ready_file {
@@ -106,12 +169,18 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     machine.stop().await;
     serving_api.shutdown(API_STOP_MAX).await;
     tasks.shutdown(API_STOP_MAX).await;
-    store.flush().await.context("writing the last changes to disk")?;
+    store
+        .flush()
+        .await
+        .context("writing the last changes to disk")?;
     store.close();
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the lines that the user of `up` is waiting for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the lines that the user of `up` is waiting for"
+)]
 fn println_steps(addresses: &Addresses) {
     println!("{}", kinglet_cli::next_steps(addresses));
 }
@@ -131,15 +200,26 @@ pub(crate) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 pub(crate) fn make_private(data: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(data).with_context(|| format!("making the data directory {} (name another one with --data)", data.display()))?;
+    std::fs::create_dir_all(data).with_context(|| {
+        format!(
+            "making the data directory {} (name another one with --data)",
+            data.display()
+        )
+    })?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(data, mode).with_context(|| format!("closing the data directory {} to others", data.display()))
+    std::fs::set_permissions(data, mode)
+        .with_context(|| format!("closing the data directory {} to others", data.display()))
 }
 
 fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
     let hint = match error {
-        kinglet_store::OpenError::Locked { .. } => " (stop that one with `kinglet down`, or use another directory with --data)".to_owned(),
-        kinglet_store::OpenError::Damaged { .. } => format!(" (restore it from a copy, or start anew with `kinglet reset --data {}`)", data.display()),
+        kinglet_store::OpenError::Locked { .. } => {
+            " (stop that one with `kinglet down`, or use another directory with --data)".to_owned()
+        }
+        kinglet_store::OpenError::Damaged { .. } => format!(
+            " (restore it from a copy, or start anew with `kinglet reset --data {}`)",
+            data.display()
+        ),
         _ => String::new(),
     };
     let mut text = error.to_string();
@@ -156,14 +236,22 @@ pub(crate) fn registries(file: Option<&Path>, data: &Path) -> anyhow::Result<Reg
     })
 }
 
-fn options(pki: &Pki, clock: &Clock, rules: &Arc<Rules>, pod_logs: &Arc<logs::Logs>) -> anyhow::Result<kinglet_apiserver::Options> {
+fn options(
+    pki: &Pki,
+    clock: &Clock,
+    rules: &Arc<Rules>,
+    pod_logs: &Arc<logs::Logs>,
+) -> anyhow::Result<kinglet_apiserver::Options> {
     Ok(kinglet_apiserver::Options {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         clock: clock.clone(),
         admission: Some(rules.clone()),
         logs: Some(pod_logs.clone()),
         synced: Arc::new(promised),
-        signer: Some(Arc::new(kinglet_apiserver::Signer::from_pem(&pki.service_account_key_pem).map_err(|error| anyhow::anyhow!("reading the service account key: {error}"))?)),
+        signer: Some(Arc::new(
+            kinglet_apiserver::Signer::from_pem(&pki.service_account_key_pem)
+                .map_err(|error| anyhow::anyhow!("reading the service account key: {error}"))?,
+        )),
         schemas: Some(Arc::new(kinglet_api::builtin_schemas::schema)),
         ..kinglet_apiserver::Options::default()
     })
@@ -175,18 +263,35 @@ fn promised(write: &WriteFacts<'_>) -> bool {
     if (write.group, write.resource) != ("serving.knative.dev", "revisions") {
         return false;
     }
-    let digests = |object: Option<&serde_json::Value>| object.and_then(|object| object.pointer("/status/containerStatuses")).cloned();
-    write.create || (write.subresource == "status" && digests(Some(write.object)) != digests(write.old))
+    let digests = |object: Option<&serde_json::Value>| {
+        object
+            .and_then(|object| object.pointer("/status/containerStatuses"))
+            .cloned()
+    };
+    write.create
+        || (write.subresource == "status" && digests(Some(write.object)) != digests(write.old))
 }
 
 /// Writes kubeconfigs and answers what the ready file says.
-fn publish(args: &UpArgs, data: &Path, pki: &Pki, api_url: &str, http_url: &str) -> anyhow::Result<Addresses> {
-    let entry = kubeconfig::Entry { server: api_url, ca_pem: &pki.ca_pem, certificate_pem: &pki.admin.certificate_pem, key_pem: &pki.admin.key_pem };
+fn publish(
+    args: &UpArgs,
+    data: &Path,
+    pki: &Pki,
+    api_url: &str,
+    http_url: &str,
+) -> anyhow::Result<Addresses> {
+    let entry = kubeconfig::Entry {
+        server: api_url,
+        ca_pem: &pki.ca_pem,
+        certificate_pem: &pki.admin.certificate_pem,
+        key_pem: &pki.admin.key_pem,
+    };
     let own = location::own_kubeconfig(data);
     kinglet_process::pki::write(&own, &kubeconfig::whole(&entry)?)?;
     let shown: PathBuf = match (&args.kubeconfig, kubeconfig::users_file()) {
         (Some(file), _) => {
-            kinglet_process::pki::write(file, &kubeconfig::whole(&entry)?).context("writing the kubeconfig named with --kubeconfig")?;
+            kinglet_process::pki::write(file, &kubeconfig::whole(&entry)?)
+                .context("writing the kubeconfig named with --kubeconfig")?;
             std::path::absolute(file).unwrap_or_else(|_| file.clone())
         }
         (None, Some(file)) => match kubeconfig::merge_into(&file, &entry, args.use_context) {

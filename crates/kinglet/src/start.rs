@@ -35,7 +35,12 @@ const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Building the first table takes milliseconds; this is for a machine in trouble.
 const ROUTES_MAX: Duration = Duration::from_secs(5);
 /// Labels by which the cold path looks objects up.
-const INDEXED: [&str; 4] = ["serving.knative.dev/revision", "serving.knative.dev/configuration", "networking.internal.knative.dev/serverlessservice", "kubernetes.io/service-name"];
+const INDEXED: [&str; 4] = [
+    "serving.knative.dev/revision",
+    "serving.knative.dev/configuration",
+    "networking.internal.knative.dev/serverlessservice",
+    "kubernetes.io/service-name",
+];
 
 /// What the machine is made of.
 pub(crate) struct Composition {
@@ -67,7 +72,18 @@ pub(crate) struct Machine {
 
 /// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
 pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
-    let Composition { client, clock, tasks, data, domain, images, http, api, ca_pem, parts } = composition;
+    let Composition {
+        client,
+        clock,
+        tasks,
+        data,
+        domain,
+        images,
+        http,
+        api,
+        ca_pem,
+        parts,
+    } = composition;
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
     let kit = Kit::new(&caches);
@@ -79,7 +95,13 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     let (applied, applied_in) = watch::channel(0);
     let mut first_routes = applied_in.clone();
     let mut applied_seen = applied_in.clone();
-    let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(kinglet_dataplane::Options::default(), updates_in, reports, applied, clock.clone());
+    let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(
+        kinglet_dataplane::Options::default(),
+        updates_in,
+        reports,
+        applied,
+        clock.clone(),
+    );
     // Outlives the deciders, so that what they say last is still applied; requests go on meanwhile.
     tasks.spawn("data plane", dataplane.run(tasks.token()));
 
@@ -102,10 +124,24 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     let bridge = IpAddr::V4(node.gateway_ip());
 
     // Until the Node object says what it has: nothing, so that nobody is bound too early.
-    let capacity = kinglet_workloads::Capacity { cpu_millis: 0, memory_bytes: 0, pods: 0, not_started: vec![QUEUE_IMAGE.to_owned()] };
-    let workloads = kinglet_workloads::Options { node_name: NODE_NAME.to_owned(), capacity, root_ca_pem: ca_pem, parts };
+    let capacity = kinglet_workloads::Capacity {
+        cpu_millis: 0,
+        memory_bytes: 0,
+        pods: 0,
+        not_started: vec![QUEUE_IMAGE.to_owned()],
+    };
+    let workloads = kinglet_workloads::Options {
+        node_name: NODE_NAME.to_owned(),
+        capacity,
+        root_ca_pem: ca_pem,
+        parts,
+    };
     kinglet_workloads::run(&kit, workloads);
-    let activator = kinglet_serving::autoscale::Activator { ip: bridge, pod: "kinglet".to_owned(), node: Some(NODE_NAME.to_owned()) };
+    let activator = kinglet_serving::autoscale::Activator {
+        ip: bridge,
+        pod: "kinglet".to_owned(),
+        node: Some(NODE_NAME.to_owned()),
+    };
     kinglet_serving::start(
         &kit,
         kinglet_serving::Options {
@@ -122,17 +158,37 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
 
     // A restarted gateway knows its routes before the first request, or it would answer 404 for a moment.
     caches.wait_synced().await;
-    if !kit.cache::<Ingress>().is_empty() && tokio::time::timeout(ROUTES_MAX, applied_seen.wait_for(|version| *version > 0)).await.is_err() {
+    if !kit.cache::<Ingress>().is_empty()
+        && tokio::time::timeout(ROUTES_MAX, applied_seen.wait_for(|version| *version > 0))
+            .await
+            .is_err()
+    {
         tracing::warn!("the routes of the last life are not in force yet");
     }
-    let inside = TcpListener::bind(SocketAddr::new(bridge, 80)).await.with_context(|| format!("listening on {bridge}:80 for requests between pods"))?;
+    let inside = TcpListener::bind(SocketAddr::new(bridge, 80))
+        .await
+        .with_context(|| format!("listening on {bridge}:80 for requests between pods"))?;
     // Who asks right after a restart must not be told that his host is unknown.
-    if tokio::time::timeout(FIRST_ROUTES_MAX, first_routes.wait_for(|version| *version > 0)).await.is_err() {
+    if tokio::time::timeout(
+        FIRST_ROUTES_MAX,
+        first_routes.wait_for(|version| *version > 0),
+    )
+    .await
+    .is_err()
+    {
         tracing::warn!("the gateway begins before its routes are known");
     }
     gateway.serve(inside, kinglet_dataplane::Listener::ClusterLocal);
     gateway.serve(http, kinglet_dataplane::Listener::External);
-    Ok(Machine { caches, configs, gateway, node, images, waterfalls, deciding })
+    Ok(Machine {
+        caches,
+        configs,
+        gateway,
+        node,
+        images,
+        waterfalls,
+        deciding,
+    })
 }
 
 impl Machine {

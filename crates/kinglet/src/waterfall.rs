@@ -44,15 +44,27 @@ impl Waterfalls {
     pub(crate) fn follow(caches: &Caches, clock: &Clock) -> Self {
         let this = Self::default();
         let (stamps, time) = (this.clone(), clock.clone());
-        caches.cache::<Deployment>().observe(move |change| stamps.deployment(change, &time));
+        caches
+            .cache::<Deployment>()
+            .observe(move |change| stamps.deployment(change, &time));
         let (stamps, time) = (this.clone(), clock.clone());
-        caches.cache::<Pod>().observe(move |change| stamps.pod(change, &time));
+        caches
+            .cache::<Pod>()
+            .observe(move |change| stamps.pod(change, &time));
         this
     }
 
     fn deployment(&self, change: &Change<Deployment>, clock: &Clock) {
-        let Change::Applied { old, new } = change else { return };
-        let replicas = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let Change::Applied { old, new } = change else {
+            return;
+        };
+        let replicas = |deployment: &Deployment| {
+            deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.replicas)
+                .unwrap_or(1)
+        };
         let left_zero = old.as_ref().is_none_or(|old| replicas(old) == 0) && replicas(new) > 0;
         if let Some(revision) = label(&**new, REVISION).filter(|_| left_zero) {
             let key = format!("{}/{revision}", namespace_of(&**new));
@@ -61,21 +73,45 @@ impl Waterfalls {
     }
 
     fn pod(&self, change: &Change<Pod>, clock: &Clock) {
-        let Change::Applied { new, .. } = change else { return };
+        let Change::Applied { new, .. } = change else {
+            return;
+        };
         if label(&**new, REVISION).is_none() {
             return;
         }
         let key = format!("{}/{}", namespace_of(&**new), name_of(&**new));
         let mut stamps = self.0.lock();
         if !stamps.pods.iter().any(|steps| steps.pod == key) {
-            push(&mut stamps.pods, Steps { pod: key.clone(), created: clock.now(), bound: None, ready: None });
+            push(
+                &mut stamps.pods,
+                Steps {
+                    pod: key.clone(),
+                    created: clock.now(),
+                    bound: None,
+                    ready: None,
+                },
+            );
         }
-        let Some(steps) = stamps.pods.iter_mut().rev().find(|steps| steps.pod == key) else { return };
-        if steps.bound.is_none() && new.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) {
+        let Some(steps) = stamps.pods.iter_mut().rev().find(|steps| steps.pod == key) else {
+            return;
+        };
+        if steps.bound.is_none()
+            && new
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.node_name.is_some())
+        {
             steps.bound = Some(clock.now());
         }
-        let conditions = new.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let ready = conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+        let conditions = new
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
+        let ready = conditions.is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        });
         if steps.ready.is_none() && ready {
             steps.ready = Some(clock.now());
         }
@@ -88,7 +124,14 @@ impl Waterfalls {
         let pod = format!("{}/{}", start.revision.namespace, start.pod);
         let steps = stamps.pods.iter().rev().find(|steps| steps.pod == pod);
         // The last time it left zero before this seat, but not before the request: else somebody else woke it.
-        let scaled = stamps.scaled.iter().rev().find(|(key, at)| *key == start.revision.to_string() && *at >= start.woke && *at <= seated).map(|(_, at)| *at);
+        let scaled = stamps
+            .scaled
+            .iter()
+            .rev()
+            .find(|(key, at)| {
+                *key == start.revision.to_string() && *at >= start.woke && *at <= seated
+            })
+            .map(|(_, at)| *at);
         let marks = [
             ("decide", scaled),
             ("create", steps.map(|steps| steps.created)),
@@ -99,7 +142,9 @@ impl Waterfalls {
         let mut from = start.woke;
         let mut stages = Vec::new();
         for (name, at) in marks {
-            let Some(at) = at.filter(|at| *at >= from && *at <= seated) else { continue };
+            let Some(at) = at.filter(|at| *at >= from && *at <= seated) else {
+                continue;
+            };
             stages.push(stage(name, at.duration_since(from).as_secs_f64()));
             from = at;
         }
@@ -143,7 +188,12 @@ mod tests {
         {
             let mut stamps = falls.0.lock();
             stamps.scaled.push_back(("default/r".to_owned(), after(1)));
-            stamps.pods.push_back(Steps { pod: "default/p".to_owned(), created: after(3), bound: Some(after(4)), ready: Some(after(14)) });
+            stamps.pods.push_back(Steps {
+                pod: "default/p".to_owned(),
+                created: after(3),
+                bound: Some(after(4)),
+                ready: Some(after(14)),
+            });
         }
         let start = ColdStart {
             revision: kinglet_decide::feed::Key::new("default", "r"),
@@ -154,8 +204,26 @@ mod tests {
             first_byte: Duration::from_millis(2),
         };
         let shown = falls.of(&start);
-        let stages: Vec<(String, f64)> = shown["stages"].as_array().expect("stages").iter().map(|stage| (stage["name"].as_str().expect("name").to_owned(), stage["ms"].as_f64().expect("ms"))).collect();
-        let expected = [("decide", 1.0), ("create", 2.0), ("bind", 1.0), ("start+probe", 10.0), ("seat", 1.0), ("connect", 1.0), ("answer", 2.0)];
+        let stages: Vec<(String, f64)> = shown["stages"]
+            .as_array()
+            .expect("stages")
+            .iter()
+            .map(|stage| {
+                (
+                    stage["name"].as_str().expect("name").to_owned(),
+                    stage["ms"].as_f64().expect("ms"),
+                )
+            })
+            .collect();
+        let expected = [
+            ("decide", 1.0),
+            ("create", 2.0),
+            ("bind", 1.0),
+            ("start+probe", 10.0),
+            ("seat", 1.0),
+            ("connect", 1.0),
+            ("answer", 2.0),
+        ];
         assert_eq!(stages, expected.map(|(name, ms)| (name.to_owned(), ms)));
         assert_eq!(shown["totalMs"], 18.0);
     }

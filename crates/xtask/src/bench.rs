@@ -58,7 +58,11 @@ async fn start() -> anyhow::Result<(Instance, Api)> {
 
 /// Lets a Service start its life at zero, so that its first request is a cold start.
 async fn allow_zero(api: &Api) -> anyhow::Result<()> {
-    api.merge("/api/v1/namespaces/knative-serving/configmaps/config-autoscaler", &json!({"data": {"allow-zero-initial-scale": "true"}})).await?;
+    api.merge(
+        "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler",
+        &json!({"data": {"allow-zero-initial-scale": "true"}}),
+    )
+    .await?;
     Ok(())
 }
 
@@ -71,6 +75,7 @@ fn annotated(mut service: Value, annotations: &Value) -> Value {
 fn percentile(samples: &[f64], percent: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let index = ((sorted.len() as f64 * percent / 100.0).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    let index =
+        ((sorted.len() as f64 * percent / 100.0).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }

@@ -28,7 +28,14 @@ location = "samples.kinglet/autoscale"
 "#;
 
 /// Scenarios whose chain is compared.
-const SCENARIOS: [&str; 6] = ["01-ready", "02-zero-and-wake", "03-private", "10-scale-bounds", "13-traffic-errors", "15-pod-templates"];
+const SCENARIOS: [&str; 6] = [
+    "01-ready",
+    "02-zero-and-wake",
+    "03-private",
+    "10-scale-bounds",
+    "13-traffic-errors",
+    "15-pod-templates",
+];
 
 /// Which recording.
 #[derive(Args)]
@@ -55,13 +62,26 @@ struct Show {
 
 pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
     let chosen = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
-    let setup = Setup { registries: Some(REGISTRIES.to_owned()), ..Setup::of(&crate::release_binary()?) };
+    let setup = Setup {
+        registries: Some(REGISTRIES.to_owned()),
+        ..Setup::of(&crate::release_binary()?)
+    };
     let instance = setup.start().await?;
     let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
     configure(&api).await?;
     let mut differences = 0;
     for name in SCENARIOS.into_iter().filter(|name| chosen(name)) {
-        differences += scenario::replay(&api, &instance, &args.folder.join(name), Show { most: args.most, exceptions: args.exceptions }).await.with_context(|| format!("replaying {name}"))?;
+        differences += scenario::replay(
+            &api,
+            &instance,
+            &args.folder.join(name),
+            Show {
+                most: args.most,
+                exceptions: args.exceptions,
+            },
+        )
+        .await
+        .with_context(|| format!("replaying {name}"))?;
     }
     let mut verdicts_ok = true;
     for (name, object) in [("admission", true), ("configmaps", false)] {
@@ -72,20 +92,37 @@ pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
     }
     println!("\n{differences} differences in objects, tables, refusals and Events");
     instance.stop().await?;
-    ensure!(verdicts_ok, "fewer than nine in ten admission cases get the recorded verdict");
-    ensure!(differences == 0, "what happened differs in {differences} places");
+    ensure!(
+        verdicts_ok,
+        "fewer than nine in ten admission cases get the recorded verdict"
+    );
+    ensure!(
+        differences == 0,
+        "what happened differs in {differences} places"
+    );
     Ok(())
 }
 
 /// The recording's set-up (traces' README).
 async fn configure(api: &Api) -> anyhow::Result<()> {
     let maps: [(&str, Value); 3] = [
-        ("config-deployment", json!({"registries-skipping-tag-resolving": "kind.local,ko.local,dev.local,kn.local"})),
+        (
+            "config-deployment",
+            json!({"registries-skipping-tag-resolving": "kind.local,ko.local,dev.local,kn.local"}),
+        ),
         ("config-domain", json!({"example.com": ""})),
-        ("config-autoscaler", json!({"scale-to-zero-grace-period": "10s", "allow-zero-initial-scale": "true"})),
+        (
+            "config-autoscaler",
+            json!({"scale-to-zero-grace-period": "10s", "allow-zero-initial-scale": "true"}),
+        ),
     ];
     for (name, data) in maps {
-        api.merge(&format!("/api/v1/namespaces/knative-serving/configmaps/{name}"), &json!({"data": data})).await.with_context(|| format!("setting {name}"))?;
+        api.merge(
+            &format!("/api/v1/namespaces/knative-serving/configmaps/{name}"),
+            &json!({"data": data}),
+        )
+        .await
+        .with_context(|| format!("setting {name}"))?;
     }
     Ok(())
 }

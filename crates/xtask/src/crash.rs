@@ -38,10 +38,15 @@ impl Moments {
 }
 
 pub(crate) async fn run(args: &Crash) -> anyhow::Result<()> {
-    let seed = args.seed.unwrap_or(u64::from(std::process::id()) * 2_654_435_761 + 1);
+    let seed = args
+        .seed
+        .unwrap_or(u64::from(std::process::id()) * 2_654_435_761 + 1);
     println!("crash: seed {seed}");
     let data = instance::scratch("crash");
-    let base = Setup { data: Some(data.clone()), ..Setup::of(&crate::release_binary()?) };
+    let base = Setup {
+        data: Some(data.clone()),
+        ..Setup::of(&crate::release_binary()?)
+    };
     let outcome = rounds(&base, args.rounds, &mut Moments(seed)).await;
     let cleaned = match base.start().await {
         Ok(instance) => instance.stop().await,
@@ -58,23 +63,48 @@ async fn rounds(base: &Setup, rounds: u32, moments: &mut Moments) -> anyhow::Res
     let mut restart_ms = Vec::new();
     for round in 0..rounds {
         let began = Instant::now();
-        let mut instance = base.start().await.with_context(|| format!("round {round}"))?;
+        let mut instance = base
+            .start()
+            .await
+            .with_context(|| format!("round {round}"))?;
         restart_ms.push(began.elapsed().as_millis());
         let kubeconfig = std::fs::read_to_string(&instance.ready.kubeconfig)?;
-        let authority = kubeconfig.lines().find(|line| line.contains("certificate-authority-data")).map(str::to_owned);
-        ensure!(ca.is_none() || ca == authority, "round {round}: the certificate authority changed");
+        let authority = kubeconfig
+            .lines()
+            .find(|line| line.contains("certificate-authority-data"))
+            .map(str::to_owned);
+        ensure!(
+            ca.is_none() || ca == authority,
+            "round {round}: the certificate authority changed"
+        );
         ca = authority;
         let api = Api::open(Path::new(&instance.ready.kubeconfig)).await?;
         for (name, value) in &acknowledged {
-            let found = api.find(&format!("{MAPS}/{name}")).await?.with_context(|| format!("round {round}: {name} was acknowledged and is lost"))?;
-            let stored: u64 = found["data"]["n"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let found = api
+                .find(&format!("{MAPS}/{name}"))
+                .await?
+                .with_context(|| format!("round {round}: {name} was acknowledged and is lost"))?;
+            let stored: u64 = found["data"]["n"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
             // One more than acknowledged may have been written without the answer reaching us.
-            ensure!(stored >= *value, "round {round}: {name} was acknowledged with {value} and holds {stored}");
+            ensure!(
+                stored >= *value,
+                "round {round}: {name} was acknowledged with {value} and holds {stored}"
+            );
         }
         if round == 0 {
             let services = serving("default", "services");
-            api.create(&services, &sample_service("hello", "default", "helloworld")).await?;
-            api.condition(&format!("{services}/hello"), "Ready", "True", Duration::from_secs(60)).await?;
+            api.create(&services, &sample_service("hello", "default", "helloworld"))
+                .await?;
+            api.condition(
+                &format!("{services}/hello"),
+                "Ready",
+                "True",
+                Duration::from_secs(60),
+            )
+            .await?;
         } else if round % 10 == 0 {
             until("an answer", Duration::from_secs(60), || async {
                 let answer = web::get(instance.gateway(), "hello.default.localhost", "/").await?;
@@ -90,7 +120,12 @@ async fn rounds(base: &Setup, rounds: u32, moments: &mut Moments) -> anyhow::Res
             .map(|writer| {
                 let (api, stopped) = (api.clone(), Arc::clone(&stopped));
                 let known = acknowledged.clone();
-                tokio::task::spawn(write(api, stopped, format!("map-{writer}-{}", round % 5), known))
+                tokio::task::spawn(write(
+                    api,
+                    stopped,
+                    format!("map-{writer}-{}", round % 5),
+                    known,
+                ))
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(5 + moments.next_below(300))).await;
@@ -99,15 +134,29 @@ async fn rounds(base: &Setup, rounds: u32, moments: &mut Moments) -> anyhow::Res
         for writer in writers {
             acknowledged.extend(writer.await?);
         }
-        eprintln!("crash: round {} of {rounds}, {} objects acknowledged, restart took {} ms", round + 1, acknowledged.len(), restart_ms.last().unwrap_or(&0));
+        eprintln!(
+            "crash: round {} of {rounds}, {} objects acknowledged, restart took {} ms",
+            round + 1,
+            acknowledged.len(),
+            restart_ms.last().unwrap_or(&0)
+        );
     }
     restart_ms.sort_unstable();
-    println!("crash: {rounds} kills, {} objects acknowledged, none lost; restart median {} ms", acknowledged.len(), restart_ms.get(restart_ms.len() / 2).unwrap_or(&0));
+    println!(
+        "crash: {rounds} kills, {} objects acknowledged, none lost; restart median {} ms",
+        acknowledged.len(),
+        restart_ms.get(restart_ms.len() / 2).unwrap_or(&0)
+    );
     Ok(())
 }
 
 /// Counts up in one object until the server is gone; answers what was acknowledged.
-async fn write(api: Api, stopped: Arc<AtomicBool>, name: String, known: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+async fn write(
+    api: Api,
+    stopped: Arc<AtomicBool>,
+    name: String,
+    known: BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
     let mut written = BTreeMap::new();
     let mut number = known.get(&name).copied().unwrap_or(0);
     while !stopped.load(Ordering::Relaxed) {

@@ -69,7 +69,12 @@ fn main() -> ExitCode {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(work)
 }
 
 /// The release build of the product, made now if need be; `KINGLET_BIN` names another one.
@@ -77,16 +82,27 @@ fn release_binary() -> anyhow::Result<String> {
     if let Some(named) = std::env::var_os("KINGLET_BIN") {
         return Ok(named.to_string_lossy().into_owned());
     }
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let status = cargo.args(["build", "--quiet", "--release", "--bin", "kinglet"]).current_dir(root()).status().context("building the release binary")?;
-    anyhow::ensure!(status.success(), "building the release binary failed: {status}");
+    let mut cargo =
+        std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let status = cargo
+        .args(["build", "--quiet", "--release", "--bin", "kinglet"])
+        .current_dir(root())
+        .status()
+        .context("building the release binary")?;
+    anyhow::ensure!(
+        status.success(),
+        "building the release binary failed: {status}"
+    );
     Ok(target().join("release/kinglet").display().to_string())
 }
 
 /// The workspace's root folder.
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).expect("crates/xtask lies two levels down").to_owned()
+    here.ancestors()
+        .nth(2)
+        .expect("crates/xtask lies two levels down")
+        .to_owned()
 }
 
 /// Where cargo puts things.

@@ -7,7 +7,12 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 const KUBERNETES: &str = "1.34.4";
-const PROGRAMS: [&str; 4] = ["kubectl", "informer", "kube-apiserver", "kube-controller-manager"];
+const PROGRAMS: [&str; 4] = [
+    "kubectl",
+    "informer",
+    "kube-apiserver",
+    "kube-controller-manager",
+];
 
 /// Where the programs lie.
 pub(crate) fn folder() -> PathBuf {
@@ -16,7 +21,10 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Whether Go is here.
 pub(crate) fn available() -> bool {
-    Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
+    Command::new("go")
+        .arg("version")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// A build under way.
@@ -29,14 +37,28 @@ pub(crate) struct Build {
 pub(crate) fn start() -> anyhow::Result<Build> {
     let folder = folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let (major, minor) = KUBERNETES.split_once('.').and_then(|(major, rest)| Some((major, rest.split('.').next()?))).context("the version has three parts")?;
+    let (major, minor) = KUBERNETES
+        .split_once('.')
+        .and_then(|(major, rest)| Some((major, rest.split('.').next()?)))
+        .context("the version has three parts")?;
     let package = "k8s.io/component-base/version";
-    let flags = format!("-X {package}.gitVersion=v{KUBERNETES} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}");
+    let flags = format!(
+        "-X {package}.gitVersion=v{KUBERNETES} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+    );
     let mut command = Command::new("nice");
-    command.args(["-n", "10", "go", "build", "-ldflags", &flags, "-o"]).arg(format!("{}/", folder.display()));
+    command
+        .args(["-n", "10", "go", "build", "-ldflags", &flags, "-o"])
+        .arg(format!("{}/", folder.display()));
     command.args(PROGRAMS.map(|program| format!("./{program}")));
-    let child = command.current_dir(crate::root().join("tests/peers")).env("CGO_ENABLED", "0").spawn().context("starting the Go build")?;
-    Ok(Build { child, began: Instant::now() })
+    let child = command
+        .current_dir(crate::root().join("tests/peers"))
+        .env("CGO_ENABLED", "0")
+        .spawn()
+        .context("starting the Go build")?;
+    Ok(Build {
+        child,
+        began: Instant::now(),
+    })
 }
 
 impl Build {
@@ -46,7 +68,11 @@ impl Build {
         if !status.success() {
             bail!("building the Kubernetes peers failed: {status}");
         }
-        eprintln!("peers: built in {} after {:.0} s", folder().display(), self.began.elapsed().as_secs_f64());
+        eprintln!(
+            "peers: built in {} after {:.0} s",
+            folder().display(),
+            self.began.elapsed().as_secs_f64()
+        );
         Ok(())
     }
 }
@@ -54,8 +80,13 @@ impl Build {
 /// Builds and waits.
 pub(crate) fn run() -> anyhow::Result<()> {
     if !available() {
-        bail!("Go is not installed; it is needed to build kubectl and the other Kubernetes peers (Go 1.24 or newer)");
+        bail!(
+            "Go is not installed; it is needed to build kubectl and the other Kubernetes peers (Go 1.24 or newer)"
+        );
     }
-    eprintln!("peers: building {} (minutes when cold, seconds afterwards)", PROGRAMS.join(", "));
+    eprintln!(
+        "peers: building {} (minutes when cold, seconds afterwards)",
+        PROGRAMS.join(", ")
+    );
     start()?.finish()
 }

@@ -23,7 +23,13 @@ struct Package {
 }
 
 const fn api(folder: &'static str, group: &'static str, openapi: &'static str) -> Package {
-    Package { module: "k8s.io/api", folder, id: folder, group, openapi }
+    Package {
+        module: "k8s.io/api",
+        folder,
+        id: folder,
+        group,
+        openapi,
+    }
 }
 
 const PACKAGES: &[Package] = &[
@@ -39,19 +45,51 @@ const PACKAGES: &[Package] = &[
     api("batch/v1", "batch", "io.k8s.api.batch.v1"),
     api("autoscaling/v1", "autoscaling", "io.k8s.api.autoscaling.v1"),
     api("autoscaling/v2", "autoscaling", "io.k8s.api.autoscaling.v2"),
-    api("authentication/v1", "authentication.k8s.io", "io.k8s.api.authentication.v1"),
-    api("authorization/v1", "authorization.k8s.io", "io.k8s.api.authorization.v1"),
-    api("coordination/v1", "coordination.k8s.io", "io.k8s.api.coordination.v1"),
-    api("discovery/v1", "discovery.k8s.io", "io.k8s.api.discovery.v1"),
+    api(
+        "authentication/v1",
+        "authentication.k8s.io",
+        "io.k8s.api.authentication.v1",
+    ),
+    api(
+        "authorization/v1",
+        "authorization.k8s.io",
+        "io.k8s.api.authorization.v1",
+    ),
+    api(
+        "coordination/v1",
+        "coordination.k8s.io",
+        "io.k8s.api.coordination.v1",
+    ),
+    api(
+        "discovery/v1",
+        "discovery.k8s.io",
+        "io.k8s.api.discovery.v1",
+    ),
     api("events/v1", "events.k8s.io", "io.k8s.api.events.v1"),
-    api("networking/v1", "networking.k8s.io", "io.k8s.api.networking.v1"),
+    api(
+        "networking/v1",
+        "networking.k8s.io",
+        "io.k8s.api.networking.v1",
+    ),
     api("policy/v1", "policy", "io.k8s.api.policy.v1"),
     api("rbac/v1", "rbac.authorization.k8s.io", "io.k8s.api.rbac.v1"),
-    api("scheduling/v1", "scheduling.k8s.io", "io.k8s.api.scheduling.v1"),
+    api(
+        "scheduling/v1",
+        "scheduling.k8s.io",
+        "io.k8s.api.scheduling.v1",
+    ),
     api("storage/v1", "storage.k8s.io", "io.k8s.api.storage.v1"),
     api("node/v1", "node.k8s.io", "io.k8s.api.node.v1"),
-    api("certificates/v1", "certificates.k8s.io", "io.k8s.api.certificates.v1"),
-    api("admissionregistration/v1", "admissionregistration.k8s.io", "io.k8s.api.admissionregistration.v1"),
+    api(
+        "certificates/v1",
+        "certificates.k8s.io",
+        "io.k8s.api.certificates.v1",
+    ),
+    api(
+        "admissionregistration/v1",
+        "admissionregistration.k8s.io",
+        "io.k8s.api.admissionregistration.v1",
+    ),
     Package {
         module: "k8s.io/apiextensions-apiserver",
         folder: "pkg/apis/apiextensions/v1",
@@ -85,7 +123,10 @@ const SCALARS: &[&str] = &["string", "bool", "int32", "int64", "float64", "any"]
 /// Writes the table. `args`: where to (default: its place in the tree).
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let target = args.first().map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../kinglet-apiserver/src/fields/builtin.txt"),
+        || {
+            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("../kinglet-apiserver/src/fields/builtin.txt")
+        },
         PathBuf::from,
     );
     let mut modules = BTreeMap::new();
@@ -101,11 +142,19 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             .collect::<Result<_, _>>()?;
         files.sort();
         for file in files {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let relevant = name.ends_with(".go") && !name.contains("generated") && !name.ends_with("_test.go");
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let relevant =
+                name.ends_with(".go") && !name.contains("generated") && !name.ends_with("_test.go");
             if relevant {
-                let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-                found.read(package.id, &text).with_context(|| format!("in {}", file.display()))?;
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("reading {}", file.display()))?;
+                found
+                    .read(package.id, &text)
+                    .with_context(|| format!("in {}", file.display()))?;
             }
         }
     }
@@ -116,19 +165,29 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 /// Where `go mod download` put a module.
 fn download(module: &str) -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("kinglet-protobuf-table-{}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("kinglet-protobuf-table-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let output = Command::new("go")
-        .args(["mod", "download", "-json", &format!("{module}@{KUBERNETES}")])
+        .args([
+            "mod",
+            "download",
+            "-json",
+            &format!("{module}@{KUBERNETES}"),
+        ])
         .current_dir(&folder)
         .env("GOFLAGS", "-mod=mod")
         .output()
         .context("running go (needed to fetch the published types)")?;
     std::fs::remove_dir_all(&folder).ok();
     if !output.status.success() {
-        bail!("go mod download {module}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "go mod download {module}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading go's answer")?;
+    let answer: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("reading go's answer")?;
     let dir = answer["Dir"].as_str().context("go named no folder")?;
     Ok(Path::new(dir).to_owned())
 }
@@ -178,12 +237,21 @@ impl Found {
                     }
                     body.push(line);
                 }
-                let fields = fields(&body, package, &imports).with_context(|| format!("type {id}"))?;
+                let fields =
+                    fields(&body, package, &imports).with_context(|| format!("type {id}"))?;
                 self.structs.insert(id, Struct { atomic, fields });
             } else if kind.starts_with("struct{}") || kind == "struct { }" {
                 self.structs.insert(id, Struct::default());
-            } else if !kind.is_empty() && !kind.starts_with("struct") && !kind.starts_with("interface") && !kind.starts_with("func") {
-                let kind = kind.split(" //").next().unwrap_or(kind).trim_start_matches("= ");
+            } else if !kind.is_empty()
+                && !kind.starts_with("struct")
+                && !kind.starts_with("interface")
+                && !kind.starts_with("func")
+            {
+                let kind = kind
+                    .split(" //")
+                    .next()
+                    .unwrap_or(kind)
+                    .trim_start_matches("= ");
                 self.aliases.insert(id, resolve(kind, package, &imports));
             }
             comment.clear();
@@ -212,7 +280,10 @@ impl Found {
             };
             for kind in kinds {
                 let bare = bare(kind);
-                if !SCALARS.contains(&bare) && bare != "bytes" && !SPECIAL.iter().any(|(_, word)| *word == bare) {
+                if !SCALARS.contains(&bare)
+                    && bare != "bytes"
+                    && !SPECIAL.iter().any(|(_, word)| *word == bare)
+                {
                     queue.push(bare.to_owned());
                 }
             }
@@ -223,7 +294,11 @@ impl Found {
         );
         writeln!(out, "{KUBERNETES}. The format is described in fields.rs.")?;
         for package in PACKAGES {
-            let group = if package.group.is_empty() { "-" } else { package.group };
+            let group = if package.group.is_empty() {
+                "-"
+            } else {
+                package.group
+            };
             writeln!(out, "%{} {group} {}", package.id, package.openapi)?;
         }
         for (id, alias) in &self.aliases {
@@ -261,9 +336,15 @@ fn imports(text: &str) -> BTreeMap<String, String> {
             break;
         }
         let line = line.trim().trim_start_matches("import ");
-        let Some((alias, path)) = line.split_once('"') else { continue };
+        let Some((alias, path)) = line.split_once('"') else {
+            continue;
+        };
         let path = path.trim_end_matches('"');
-        let local = if alias.trim().is_empty() { path.rsplit('/').next().unwrap_or(path) } else { alias.trim() };
+        let local = if alias.trim().is_empty() {
+            path.rsplit('/').next().unwrap_or(path)
+        } else {
+            alias.trim()
+        };
         found.insert(local.to_owned(), path.to_owned());
     }
     found
@@ -297,8 +378,14 @@ fn resolve(kind: &str, package: &str, imports: &BTreeMap<String, String>) -> Str
         None => format!("{package}.{kind}"),
         Some((local, name)) => {
             let path = imports.get(local).map_or(local, String::as_str);
-            let home = PACKAGES.iter().find(|p| format!("{}/{}", p.module, p.folder) == path).map(|p| p.id);
-            format!("{}.{name}", home.unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path)))
+            let home = PACKAGES
+                .iter()
+                .find(|p| format!("{}/{}", p.module, p.folder) == path)
+                .map(|p| p.id);
+            format!(
+                "{}.{name}",
+                home.unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path))
+            )
         }
     };
     match SPECIAL.iter().find(|(name, _)| *name == id) {
@@ -317,7 +404,13 @@ fn fields(body: &[&str], package: &str, imports: &BTreeMap<String, String>) -> R
             continue;
         }
         if let Some((declared, tags)) = line.split_once('`')
-            && let Some(field) = field(declared.trim(), tags.split('`').next().unwrap_or(""), &comment, package, imports)?
+            && let Some(field) = field(
+                declared.trim(),
+                tags.split('`').next().unwrap_or(""),
+                &comment,
+                package,
+                imports,
+            )?
         {
             found.push(field);
         }
@@ -337,14 +430,23 @@ fn field(
         let start = tags.find(&format!("{name}:\""))? + name.len() + 2;
         Some(&tags[start..start + tags[start..].find('"')?])
     };
-    let Some(json) = tag("json") else { return Ok(None) };
+    let Some(json) = tag("json") else {
+        return Ok(None);
+    };
     let (name, options) = json.split_once(',').unwrap_or((json, ""));
     if name == "-" {
         return Ok(None);
     }
-    let kind = declared.split_once(char::is_whitespace).map_or(declared, |(_, kind)| kind.trim());
+    let kind = declared
+        .split_once(char::is_whitespace)
+        .map_or(declared, |(_, kind)| kind.trim());
     let number = match tag("protobuf") {
-        Some(text) => text.split(',').nth(1).context("protobuf tag without number")?.parse().context("protobuf number")?,
+        Some(text) => text
+            .split(',')
+            .nth(1)
+            .context("protobuf tag without number")?
+            .parse()
+            .context("protobuf number")?,
         None => 0,
     };
     let mut marks = Vec::new();
@@ -352,7 +454,11 @@ fn field(
         marks.push("?".to_owned());
     }
     let inline = options.contains("inline") || name.is_empty();
-    let mark = |name: &str| comment.iter().find_map(|c| c.strip_prefix(&format!("+{name}=")));
+    let mark = |name: &str| {
+        comment
+            .iter()
+            .find_map(|c| c.strip_prefix(&format!("+{name}=")))
+    };
     if let Some(strategy) = tag("patchStrategy").or_else(|| mark("patchStrategy")) {
         marks.push(format!("p={strategy}"));
     }
@@ -362,7 +468,10 @@ fn field(
     if let Some(list) = mark("listType") {
         marks.push(format!("l={list}"));
     }
-    let keys: Vec<&str> = comment.iter().filter_map(|c| c.strip_prefix("+listMapKey=")).collect();
+    let keys: Vec<&str> = comment
+        .iter()
+        .filter_map(|c| c.strip_prefix("+listMapKey="))
+        .collect();
     if !keys.is_empty() {
         marks.push(format!("lk={}", keys.join(",")));
     }
@@ -377,7 +486,11 @@ fn field(
     }
     Ok(Some(Field {
         number,
-        name: if inline { "<".to_owned() } else { name.to_owned() },
+        name: if inline {
+            "<".to_owned()
+        } else {
+            name.to_owned()
+        },
         kind: resolve(kind, package, imports),
         marks,
     }))

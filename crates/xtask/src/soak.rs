@@ -28,14 +28,21 @@ pub(crate) async fn run(args: &Soak) -> anyhow::Result<()> {
     let path = format!("{services}/hello");
     let version = |target: &str, min_scale: u32| {
         let mut service = sample_service("hello", "default", "helloworld");
-        service["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "TARGET", "value": target}]);
+        service["spec"]["template"]["spec"]["containers"][0]["env"] =
+            json!([{"name": "TARGET", "value": target}]);
         service["spec"]["template"]["metadata"]["annotations"] = json!({"autoscaling.knative.dev/min-scale": min_scale.to_string(), "autoscaling.knative.dev/target": "5", "autoscaling.knative.dev/window": "6s"});
         service
     };
     api.apply(&services, &version("v0", 1)).await?;
     api.condition(&path, "Ready", "True", READY_MAX).await?;
     let began = Instant::now();
-    let load = load::start(instance.gateway(), "hello.default.localhost", "/", args.connections, Duration::from_millis(1));
+    let load = load::start(
+        instance.gateway(),
+        "hello.default.localhost",
+        "/",
+        args.connections,
+        Duration::from_millis(1),
+    );
     let mut changes = 0_u32;
     while load.finished() < args.requests {
         changes += 1;
@@ -47,22 +54,48 @@ pub(crate) async fn run(args: &Soak) -> anyhow::Result<()> {
             2 => api.apply(&services, &version(&target, 2)).await?,
             // Traffic between the last two revisions, without a new one.
             _ => {
-                let list = api.get(&format!("{}?labelSelector=serving.knative.dev/service=hello", serving("default", "revisions"))).await?;
-                let mut names: Vec<String> = list["items"].as_array().into_iter().flatten().filter_map(|revision| Some(revision["metadata"]["name"].as_str()?.to_owned())).collect();
+                let list = api
+                    .get(&format!(
+                        "{}?labelSelector=serving.knative.dev/service=hello",
+                        serving("default", "revisions")
+                    ))
+                    .await?;
+                let mut names: Vec<String> = list["items"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|revision| Some(revision["metadata"]["name"].as_str()?.to_owned()))
+                    .collect();
                 names.sort();
-                let [.., old, new] = names.as_slice() else { bail!("two revisions are expected") };
+                let [.., old, new] = names.as_slice() else {
+                    bail!("two revisions are expected")
+                };
                 api.merge(&path, &json!({"spec": {"traffic": [{"revisionName": old, "percent": 40}, {"revisionName": new, "percent": 60}]}})).await?
             }
         };
         api.condition(&path, "Ready", "True", READY_MAX).await?;
         if step == 3 {
-            api.merge(&path, &json!({"spec": {"traffic": [{"latestRevision": true, "percent": 100}]}})).await?;
+            api.merge(
+                &path,
+                &json!({"spec": {"traffic": [{"latestRevision": true, "percent": 100}]}}),
+            )
+            .await?;
             api.condition(&path, "Ready", "True", READY_MAX).await?;
         }
-        eprintln!("soak: {changes} changes, {} requests, {:.0} s", load.finished(), began.elapsed().as_secs_f64());
+        eprintln!(
+            "soak: {changes} changes, {} requests, {:.0} s",
+            load.finished(),
+            began.elapsed().as_secs_f64()
+        );
     }
     let tally = load.stop().await;
-    println!("soak: {} requests during {changes} changes: {} failed; p50 {:.2} ms, p99 {:.2} ms", tally.good + tally.failed(), tally.failed(), tally.percentile_ms(50.0), tally.percentile_ms(99.0));
+    println!(
+        "soak: {} requests during {changes} changes: {} failed; p50 {:.2} ms, p99 {:.2} ms",
+        tally.good + tally.failed(),
+        tally.failed(),
+        tally.percentile_ms(50.0),
+        tally.percentile_ms(99.0)
+    );
     ensure!(tally.failed() == 0, "failed requests: {:?}", tally.bad);
     instance.stop().await
 }

@@ -16,24 +16,47 @@ pub(crate) fn run() -> anyhow::Result<()> {
     } else if std::env::var_os("CI").is_some() {
         bail!("Go is not installed, and CI requires the tests against real Kubernetes clients");
     } else {
-        eprintln!("not run: tests with real kubectl and kube-apiserver (Go 1.24 or newer is not installed)");
+        eprintln!(
+            "not run: tests with real kubectl and kube-apiserver (Go 1.24 or newer is not installed)"
+        );
         None
     };
     crate::tidy::run()?;
-    step("the release binary", cargo().args(["build", "--release", "--bin", "kinglet"]))?;
-    step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step(
+        "the release binary",
+        cargo().args(["build", "--release", "--bin", "kinglet"]),
+    )?;
+    step(
+        "lints",
+        cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
     // Compiling while Go still builds; running when it is done.
-    step("compiling the tests", cargo().args(["test", "--workspace", "--no-run"]))?;
+    step(
+        "compiling the tests",
+        cargo().args(["test", "--workspace", "--no-run"]),
+    )?;
     if let Some(peers) = peers {
         peers.finish()?;
     }
     let mut tests = cargo();
-    tests.args(["test", "--workspace"]).env("KINGLET_BIN", crate::target().join("release/kinglet"));
+    tests
+        .args(["test", "--workspace"])
+        .env("KINGLET_BIN", crate::target().join("release/kinglet"));
     if peers::folder().join("kubectl").exists() {
         tests.env("KINGLET_PEERS", peers::folder());
     }
     step("tests", &mut tests)?;
-    eprintln!("everything passed after {:.0} s", began.elapsed().as_secs_f64());
+    eprintln!(
+        "everything passed after {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -41,14 +64,18 @@ fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::root());
     // Set for us by `cargo run`; the children find their own.
-    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    command
+        .env_remove("CARGO_MANIFEST_DIR")
+        .env_remove("CARGO_PKG_NAME");
     command
 }
 
 fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
     let began = Instant::now();
     eprintln!("==> {name}");
-    let status = command.status().with_context(|| format!("starting {name}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("starting {name}"))?;
     if !status.success() {
         bail!("{name} failed: {status}");
     }
@@ -57,25 +84,51 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// What the tests use beside Rust and Go, by Debian package: program and package.
-const PACKAGES: [(&str, &str); 4] = [("etcd", "etcd-server"), ("iptables", "iptables"), ("busybox", "busybox-static"), ("openssl", "openssl")];
+const PACKAGES: [(&str, &str); 4] = [
+    ("etcd", "etcd-server"),
+    ("iptables", "iptables"),
+    ("busybox", "busybox-static"),
+    ("openssl", "openssl"),
+];
 
 fn debian_packages() -> anyhow::Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     if which("apt-get").is_none() {
-        eprintln!("not installed, tests that need them are not run: {}", missing.join(", "));
+        eprintln!(
+            "not installed, tests that need them are not run: {}",
+            missing.join(", ")
+        );
         return Ok(());
     }
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "-q", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     let mut update = Command::new("apt-get");
-    step("package lists", update.args(["update", "-q"]).stdout(std::process::Stdio::null()))?;
-    step("Debian packages", install.stdout(std::process::Stdio::null()))
+    step(
+        "package lists",
+        update
+            .args(["update", "-q"])
+            .stdout(std::process::Stdio::null()),
+    )?;
+    step(
+        "Debian packages",
+        install.stdout(std::process::Stdio::null()),
+    )
 }
 
 fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }

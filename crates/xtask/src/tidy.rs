@@ -18,14 +18,30 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("apiserver", &["store", "process"]),
     ("workloads", &["api", "reconcile", "process"]),
     ("node", &["api", "reconcile", "process", "image"]),
-    ("serving", &["decide", "api", "reconcile", "process", "image"]),
+    (
+        "serving",
+        &["decide", "api", "reconcile", "process", "image"],
+    ),
     ("dataplane", &["decide", "process"]),
     ("cli", &["process", "image"]),
     ("samples", &[]),
     ("testkit", &["process"]),
     (
         "",
-        &["decide", "store", "api", "process", "reconcile", "image", "apiserver", "workloads", "node", "serving", "dataplane", "cli"],
+        &[
+            "decide",
+            "store",
+            "api",
+            "process",
+            "reconcile",
+            "image",
+            "apiserver",
+            "workloads",
+            "node",
+            "serving",
+            "dataplane",
+            "cli",
+        ],
     ),
 ];
 
@@ -33,21 +49,58 @@ const ARROWS: [(&str, &[&str]); 15] = [
 const BANNED: [&str; 5] = ["ring", "openssl-sys", "openssl", "bindgen", "native-tls"];
 
 /// Exactly one version of each.
-const SINGLE: [&str; 11] = ["hyper", "http", "h2", "rustls", "tokio", "tower", "k8s-openapi", "schemars", "reqwest", "axum", "rusqlite"];
+const SINGLE: [&str; 11] = [
+    "hyper",
+    "http",
+    "h2",
+    "rustls",
+    "tokio",
+    "tower",
+    "k8s-openapi",
+    "schemars",
+    "reqwest",
+    "axum",
+    "rusqlite",
+];
 
 /// Licences we accept, as SPDX ids; an expression passes when one of its alternatives does.
 const LICENCES: [&str; 14] = [
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "CC0-1.0", "Unlicense",
-    "Unicode-3.0", "CDLA-Permissive-2.0", "MPL-2.0", "BSL-1.0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "CC0-1.0",
+    "Unlicense",
+    "Unicode-3.0",
+    "CDLA-Permissive-2.0",
+    "MPL-2.0",
+    "BSL-1.0",
 ];
 
 /// Crates that carry only a licence file: what the file says.
 const CLARIFIED: [(&str, &str); 1] = [("rust-criu", "Apache-2.0")];
 
 /// Words that must not stay in code (in two halves, so that this file passes).
-const UNFINISHED: [(&str, &str); 4] = [("todo", "!("), ("unimplemented", "!("), ("dbg", "!("), ("FIX", "ME")];
+const UNFINISHED: [(&str, &str); 4] = [
+    ("todo", "!("),
+    ("unimplemented", "!("),
+    ("dbg", "!("),
+    ("FIX", "ME"),
+];
 
-const DOCUMENTS: [&str; 7] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs/benchmarks.md", "docs/decisions"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "docs/benchmarks.md",
+    "docs/decisions",
+];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let metadata = metadata()?;
@@ -72,12 +125,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn metadata() -> anyhow::Result<Value> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(crate::root())
         .output()
         .context("running cargo metadata")?;
     if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     serde_json::from_slice(&output.stdout).context("parsing cargo metadata")
 }
@@ -100,25 +163,50 @@ struct Compiled {
 /// What is compiled for our platform. `cargo metadata` also lists optional crates that no feature turns on.
 fn graph() -> anyhow::Result<Vec<Compiled>> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
+        .args([
+            "tree",
+            "--workspace",
+            "--locked",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+            "--format",
+            "{p}|{l}",
+        ])
         .current_dir(crate::root())
         .output()
         .context("running cargo tree")?;
     if !output.status.success() {
-        bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "cargo tree: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
-    let lines: BTreeSet<&str> = std::str::from_utf8(&output.stdout).context("reading cargo tree")?.lines().collect();
+    let lines: BTreeSet<&str> = std::str::from_utf8(&output.stdout)
+        .context("reading cargo tree")?
+        .lines()
+        .collect();
     let crates = lines.into_iter().filter_map(|line| {
         let (package, licence) = line.split_once('|')?;
         let mut words = package.split(' ');
         let (name, version) = (words.next()?, words.next()?);
-        Some(Compiled { name: name.to_owned(), version: version.to_owned(), licence: licence.to_owned() })
+        Some(Compiled {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            licence: licence.to_owned(),
+        })
     });
     Ok(crates.collect())
 }
 
 fn role(name: &str) -> Option<&str> {
-    if name == "kinglet" { Some("") } else { name.strip_prefix("kinglet-") }
+    if name == "kinglet" {
+        Some("")
+    } else {
+        name.strip_prefix("kinglet-")
+    }
 }
 
 fn arrows(metadata: &Value, problems: &mut Vec<String>) {
@@ -127,12 +215,21 @@ fn arrows(metadata: &Value, problems: &mut Vec<String>) {
         let name = text(package, "name");
         let Some(from) = role(name) else { continue };
         let Some(allowed) = allowed.get(from) else {
-            problems.push(format!("{name} is not in the table of arrows (crates/xtask/src/tidy.rs)"));
+            problems.push(format!(
+                "{name} is not in the table of arrows (crates/xtask/src/tidy.rs)"
+            ));
             continue;
         };
-        for dependency in package["dependencies"].as_array().into_iter().flatten().filter(|dependency| dependency["kind"].is_null()) {
+        for dependency in package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|dependency| dependency["kind"].is_null())
+        {
             if let Some(to) = role(text(dependency, "name")).filter(|to| !allowed.contains(to)) {
-                problems.push(format!("{name} may not depend on kinglet-{to}: the layers point down (ARCHITECTURE.md)"));
+                problems.push(format!(
+                    "{name} may not depend on kinglet-{to}: the layers point down (ARCHITECTURE.md)"
+                ));
             }
         }
     }
@@ -141,22 +238,41 @@ fn arrows(metadata: &Value, problems: &mut Vec<String>) {
 fn versions(graph: &[Compiled], problems: &mut Vec<String>) {
     let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for compiled in graph {
-        seen.entry(&compiled.name).or_default().insert(&compiled.version);
+        seen.entry(&compiled.name)
+            .or_default()
+            .insert(&compiled.version);
     }
-    problems.extend(BANNED.iter().filter(|name| seen.contains_key(*name)).map(|name| format!("{name} must not be in the graph (no native tools, one TLS provider)")));
+    problems.extend(
+        BANNED
+            .iter()
+            .filter(|name| seen.contains_key(*name))
+            .map(|name| {
+                format!("{name} must not be in the graph (no native tools, one TLS provider)")
+            }),
+    );
     for name in SINGLE {
         if let Some(versions) = seen.get(name).filter(|versions| versions.len() > 1) {
-            problems.push(format!("{name} is there in {} versions: {}", versions.len(), versions.iter().copied().collect::<Vec<_>>().join(", ")));
+            problems.push(format!(
+                "{name} is there in {} versions: {}",
+                versions.len(),
+                versions.iter().copied().collect::<Vec<_>>().join(", ")
+            ));
         }
     }
 }
 
 fn licences(graph: &[Compiled], problems: &mut Vec<String>) {
     for compiled in graph {
-        let clarified = CLARIFIED.iter().find(|(known, _)| *known == compiled.name).map(|(_, licence)| *licence);
+        let clarified = CLARIFIED
+            .iter()
+            .find(|(known, _)| *known == compiled.name)
+            .map(|(_, licence)| *licence);
         let licence = clarified.unwrap_or(&compiled.licence);
         if !acceptable(licence) {
-            problems.push(format!("{} has licence {licence:?}, which is not on the list", compiled.name));
+            problems.push(format!(
+                "{} has licence {licence:?}, which is not on the list",
+                compiled.name
+            ));
         }
     }
 }
@@ -171,10 +287,16 @@ fn acceptable(expression: &str) -> bool {
     for (word, every) in [(" AND ", true), (" OR ", false)] {
         let parts = split(bare, word);
         if parts.len() > 1 {
-            return if every { parts.iter().all(|part| acceptable(part)) } else { parts.iter().any(|part| acceptable(part)) };
+            return if every {
+                parts.iter().all(|part| acceptable(part))
+            } else {
+                parts.iter().any(|part| acceptable(part))
+            };
         }
     }
-    bare.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).is_some_and(acceptable)
+    bare.strip_prefix('(')
+        .and_then(|rest| rest.strip_suffix(')'))
+        .is_some_and(acceptable)
 }
 
 /// Splits at a word outside of parentheses.
@@ -199,7 +321,12 @@ fn split<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
 
 fn documents(metadata: &Value, problems: &mut Vec<String>) {
     let root = crate::root();
-    problems.extend(DOCUMENTS.iter().filter(|document| !root.join(document).exists()).map(|document| format!("{document} is missing")));
+    problems.extend(
+        DOCUMENTS
+            .iter()
+            .filter(|document| !root.join(document).exists())
+            .map(|document| format!("{document} is missing")),
+    );
     let map = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
     for package in packages(metadata).filter(|package| package["source"].is_null()) {
         let name = text(package, "name");
@@ -212,7 +339,9 @@ fn documents(metadata: &Value, problems: &mut Vec<String>) {
 
 fn sources(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             if path.file_name().is_none_or(|name| name != "target") {
@@ -227,17 +356,36 @@ fn sources(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn source(file: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let content = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let content =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let shown = file.strip_prefix(crate::root()).unwrap_or(file).display();
     if !content.trim_start().starts_with("//!") {
-        problems.push(format!("{shown} does not open with a `//!` line that says what it is for"));
+        problems.push(format!(
+            "{shown} does not open with a `//!` line that says what it is for"
+        ));
     }
     if file.file_name().is_some_and(|name| name == "mod.rs") {
-        problems.push(format!("{shown}: name the file after its module, beside its folder"));
+        problems.push(format!(
+            "{shown}: name the file after its module, beside its folder"
+        ));
     }
-    let banned_names = ["util.rs", "utils.rs", "common.rs", "helper.rs", "helpers.rs", "misc.rs", "manager.rs"];
-    if file.file_name().and_then(|name| name.to_str()).is_some_and(|name| banned_names.contains(&name)) {
-        problems.push(format!("{shown}: the name says nothing; what is the idea in it called?"));
+    let banned_names = [
+        "util.rs",
+        "utils.rs",
+        "common.rs",
+        "helper.rs",
+        "helpers.rs",
+        "misc.rs",
+        "manager.rs",
+    ];
+    if file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| banned_names.contains(&name))
+    {
+        problems.push(format!(
+            "{shown}: the name says nothing; what is the idea in it called?"
+        ));
     }
     for (first, second) in UNFINISHED {
         let word = format!("{first}{second}");

@@ -21,7 +21,8 @@ pub(super) fn applies(review: &Review<'_>) -> bool {
 pub(super) fn validate(review: &Review<'_>, object: &Value) -> Result<(), String> {
     let data = look::map(object, "data");
     let annotations = look::map(look::at(object, "metadata"), "annotations");
-    if let (Some(example), Some(checksum)) = (data.get("_example"), annotations.get(EXAMPLE_CHECKSUM))
+    if let (Some(example), Some(checksum)) =
+        (data.get("_example"), annotations.get(EXAMPLE_CHECKSUM))
         && config::example_checksum(example) != *checksum
     {
         return Err("the update modifies a key in \"_example\" which is probably not what you want. Instead, copy the respective setting to the top-level of the ConfigMap, directly below \"data\"".to_owned());

@@ -47,7 +47,9 @@ pub(super) fn serving(container: &Value, mounted: &[Value], features: &Features)
         None | Some("") => "http",
         Some(name) => name,
     };
-    found.add(probes::readiness(look::at(container, "readinessProbe"), port_name).under("readinessProbe"));
+    found.add(
+        probes::readiness(look::at(container, "readinessProbe"), port_name).under("readinessProbe"),
+    );
     for probe in ["livenessProbe", "startupProbe"] {
         found.add(probes::handler(look::at(container, probe), port_name).under(probe));
     }
@@ -76,9 +78,17 @@ pub(super) fn sidecar(container: &Value, mounted: &[Value], features: &Features)
 /// A container that runs before the others.
 pub(super) fn init(container: &Value, mounted: &[Value], features: &Features) -> Findings {
     let mut found = common(container, mounted, features, false);
-    for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+    for field in [
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ] {
         if look::has(container, field) {
-            found.add(Findings::error("field not allowed in an init container", field));
+            found.add(Findings::error(
+                "field not allowed in an init container",
+                field,
+            ));
         }
     }
     found
@@ -93,11 +103,16 @@ fn common(container: &Value, mounted: &[Value], features: &Features, serves: boo
     if only_empty {
         return Findings::missing("");
     }
-    let mut found: Findings =
-        look::fields(container).filter(|field| !FIELDS.contains(field)).map(Findings::disallowed).collect();
+    let mut found: Findings = look::fields(container)
+        .filter(|field| !FIELDS.contains(field))
+        .map(Findings::disallowed)
+        .collect();
     let name = look::text(container, "name");
     if name == RESERVED_NAME {
-        found.add(Findings::error(format!("{} is a reserved container name", go::quote(name)), "name"));
+        found.add(Findings::error(
+            format!("{} is a reserved container name", go::quote(name)),
+            "name",
+        ));
     }
     found.add(image(look::text(container, "image")));
     found.add(environment(container, features, serves));
@@ -105,12 +120,19 @@ fn common(container: &Value, mounted: &[Value], features: &Features, serves: boo
     if look::has(look::at(container, "resources"), "claims") {
         found.add(Findings::disallowed("claims").under("resources"));
     }
-    found.add(security::container(look::at(container, "securityContext"), features).under("securityContext"));
+    found.add(
+        security::container(look::at(container, "securityContext"), features)
+            .under("securityContext"),
+    );
     match look::text(container, "terminationMessagePolicy") {
         "" | "File" | "FallbackToLogsOnError" => {}
         other => found.add(Findings::invalid(other, "terminationMessagePolicy")),
     }
-    found.add(volumes::mounts(look::list(container, "volumeMounts"), mounted, features));
+    found.add(volumes::mounts(
+        look::list(container, "volumeMounts"),
+        mounted,
+        features,
+    ));
     found
 }
 
@@ -121,7 +143,10 @@ fn image(image: &str) -> Findings {
     if image_reference::is_reference(image) {
         return Findings::none();
     }
-    let details = format!("image: {}, error: could not parse reference: {image}", go::quote(image));
+    let details = format!(
+        "image: {}, error: could not parse reference: {image}",
+        go::quote(image)
+    );
     Findings::error("Failed to parse image reference", "image").details(details)
 }
 
@@ -133,17 +158,27 @@ fn environment(container: &Value, features: &Features, serves: bool) -> Findings
         if name.is_empty() {
             inner.add(Findings::missing("name"));
         } else if RESERVED_ENV.contains(&name) || (serves && name == "PORT") {
-            inner.add(Findings::error(format!("{} is a reserved environment variable", go::quote(name)), "name"));
+            inner.add(Findings::error(
+                format!("{} is a reserved environment variable", go::quote(name)),
+                "name",
+            ));
         }
         let from = look::at(env, "valueFrom");
         for field in look::fields(from) {
             let wrong = match field {
                 "configMapKeyRef" | "secretKeyRef" => {
                     let reference = look::at(from, field);
-                    let empty = ["name", "key"].into_iter().filter(|part| look::text(reference, part).is_empty());
-                    empty.map(Findings::missing).collect::<Findings>().under(field)
+                    let empty = ["name", "key"]
+                        .into_iter()
+                        .filter(|part| look::text(reference, part).is_empty());
+                    empty
+                        .map(Findings::missing)
+                        .collect::<Findings>()
+                        .under(field)
                 }
-                "fieldRef" | "resourceFieldRef" if lets(features.podspec_field_ref) => Findings::none(),
+                "fieldRef" | "resourceFieldRef" if lets(features.podspec_field_ref) => {
+                    Findings::none()
+                }
                 other => Findings::disallowed(other),
             };
             inner.add(wrong.under("valueFrom"));
@@ -151,11 +186,15 @@ fn environment(container: &Value, features: &Features, serves: bool) -> Findings
         found.add(inner.under_at("env", i));
     }
     for source in look::list(container, "envFrom") {
-        let given: Vec<&str> =
-            ["configMapRef", "secretRef"].into_iter().filter(|reference| look::has(source, reference)).collect();
+        let given: Vec<&str> = ["configMapRef", "secretRef"]
+            .into_iter()
+            .filter(|reference| look::has(source, reference))
+            .collect();
         let inner = match given.as_slice() {
             [] => Findings::missing_one_of(&["configMapRef", "secretRef"]),
-            [one] if look::text(look::at(source, one), "name").is_empty() => Findings::missing("name").under(one),
+            [one] if look::text(look::at(source, one), "name").is_empty() => {
+                Findings::missing("name").under(one)
+            }
             [_] => Findings::none(),
             several => Findings::several_of(several),
         };
@@ -166,18 +205,26 @@ fn environment(container: &Value, features: &Features, serves: bool) -> Findings
 
 /// The first port of a serving container; every port of another.
 fn ports(ports: &[Value], serves: bool) -> Findings {
-    let judged = if serves { &ports[..ports.len().min(1)] } else { ports };
+    let judged = if serves {
+        &ports[..ports.len().min(1)]
+    } else {
+        ports
+    };
     judged.iter().map(port).collect::<Findings>().under("ports")
 }
 
 fn port(port: &Value) -> Findings {
-    let mut found: Findings =
-        ["hostPort", "hostIP"].into_iter().filter(|field| look::has(port, field)).map(Findings::disallowed).collect();
+    let mut found: Findings = ["hostPort", "hostIP"]
+        .into_iter()
+        .filter(|field| look::has(port, field))
+        .map(Findings::disallowed)
+        .collect();
     let number = look::number(port, "containerPort").unwrap_or_default();
     if RESERVED_PORTS.contains(&number) {
         found.add(
-            Findings::invalid(format!("{number} is a reserved port"), "containerPort")
-                .details(format!("{number} is a reserved port, please use a different value")),
+            Findings::invalid(format!("{number} is a reserved port"), "containerPort").details(
+                format!("{number} is a reserved port, please use a different value"),
+            ),
         );
     } else if !(0..=65535).contains(&number) {
         found.add(Findings::out_of_bounds(number, 0, 65535, "containerPort"));

@@ -10,7 +10,14 @@ use crate::quantity::Quantity;
 use super::{Judged, Operation, Review, look};
 
 /// Puts the defaulted spec and the user's name into the object.
-pub(super) fn apply(kind: Judged, review: &Review<'_>, object: &mut Value, spec: Value, old: Option<&Value>, configs: &Configs) {
+pub(super) fn apply(
+    kind: Judged,
+    review: &Review<'_>,
+    object: &mut Value,
+    spec: Value,
+    old: Option<&Value>,
+    configs: &Configs,
+) {
     let creating = review.operation == Operation::Create;
     let mut spec = spec;
     let old_spec = old.map(|old| look::at(old, "spec"));
@@ -41,7 +48,10 @@ pub(super) fn spec_in(kind: Judged, object: &mut Value, mut spec: Value, configs
     match kind {
         Judged::Service | Judged::Configuration => {
             let metadata = look::at(object, "metadata").clone();
-            if let Some(template) = spec.get_mut("template").and_then(|template| template.get_mut("spec")) {
+            if let Some(template) = spec
+                .get_mut("template")
+                .and_then(|template| template.get_mut("spec"))
+            {
                 revision_spec(template, &metadata, false, configs);
             }
             if kind == Judged::Service {
@@ -66,7 +76,9 @@ fn sign(kind: Judged, review: &Review<'_>, object: &mut Value, creating: bool, s
     if !signed || !spec_changed {
         return;
     }
-    let Some(annotations) = annotations_mut(object) else { return };
+    let Some(annotations) = annotations_mut(object) else {
+        return;
+    };
     if creating {
         annotations.insert(keys::CREATOR.to_owned(), json!(review.user));
     }
@@ -74,8 +86,14 @@ fn sign(kind: Judged, review: &Review<'_>, object: &mut Value, creating: bool, s
 }
 
 fn annotations_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
-    let metadata = object.as_object_mut()?.entry("metadata").or_insert_with(|| json!({}));
-    let annotations = metadata.as_object_mut()?.entry("annotations").or_insert_with(|| json!({}));
+    let metadata = object
+        .as_object_mut()?
+        .entry("metadata")
+        .or_insert_with(|| json!({}));
+    let annotations = metadata
+        .as_object_mut()?
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
     if annotations.is_null() {
         *annotations = json!({});
     }
@@ -86,11 +104,25 @@ fn annotations_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
 ///
 /// Upstream leaves a template alone whose name the user brought and kept. So do we, unless the defaults make it the
 /// very one that is stored: then the same manifest may be applied twice.
-fn template(spec: &mut Value, parent: &Value, old: Option<&Value>, creating: bool, configs: &Configs) {
-    let name = spec.pointer("/template/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    let old_name = old.and_then(|old| old.pointer("/template/metadata/name")).and_then(Value::as_str).unwrap_or_default();
+fn template(
+    spec: &mut Value,
+    parent: &Value,
+    old: Option<&Value>,
+    creating: bool,
+    configs: &Configs,
+) {
+    let name = spec
+        .pointer("/template/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let old_name = old
+        .and_then(|old| old.pointer("/template/metadata/name"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let kept_name = !name.is_empty() && name == old_name;
-    let Some(template) = spec.get_mut("template") else { return };
+    let Some(template) = spec.get_mut("template") else {
+        return;
+    };
     if !kept_name {
         if let Some(inner) = template.get_mut("spec") {
             revision_spec(inner, parent, creating, configs);
@@ -101,21 +133,37 @@ fn template(spec: &mut Value, parent: &Value, old: Option<&Value>, creating: boo
     if let Some(inner) = defaulted.get_mut("spec") {
         revision_spec(inner, parent, true, configs);
     }
-    if old.and_then(|old| old.get("template")).is_some_and(|old| *old == defaulted) {
+    if old
+        .and_then(|old| old.get("template"))
+        .is_some_and(|old| *old == defaulted)
+    {
         *template = defaulted;
     }
 }
 
 fn traffic(spec: &mut Value, in_service: bool) {
-    let Some(spec) = spec.as_object_mut() else { return };
-    let empty = spec.get("traffic").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let Some(spec) = spec.as_object_mut() else {
+        return;
+    };
+    let empty = spec
+        .get("traffic")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty);
     if empty {
         if in_service {
-            spec.insert("traffic".to_owned(), json!([{"latestRevision": true, "percent": 100}]));
+            spec.insert(
+                "traffic".to_owned(),
+                json!([{"latestRevision": true, "percent": 100}]),
+            );
         }
         return;
     }
-    for target in spec.get_mut("traffic").and_then(Value::as_array_mut).into_iter().flatten() {
+    for target in spec
+        .get_mut("traffic")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         let pinned = !look::text(target, "revisionName").is_empty();
         set_default(target, "latestRevision", json!(!pinned));
         set_default(target, "percent", json!(0));
@@ -132,7 +180,9 @@ fn set_default(value: &mut Value, field: &str, default: Value) {
 }
 
 fn autoscaler_annotations(object: &mut Value, configs: &Configs) {
-    let Some(annotations) = annotations_mut(object) else { return };
+    let Some(annotations) = annotations_mut(object) else {
+        return;
+    };
     let class = annotations
         .entry(keys::AUTOSCALING_CLASS)
         .or_insert_with(|| json!(configs.autoscaler.pod_autoscaler_class))
@@ -144,15 +194,30 @@ fn autoscaler_annotations(object: &mut Value, configs: &Configs) {
         keys::AUTOSCALING_CLASS_HPA => "cpu",
         _ => return,
     };
-    annotations.entry(keys::AUTOSCALING_METRIC).or_insert_with(|| json!(metric));
+    annotations
+        .entry(keys::AUTOSCALING_METRIC)
+        .or_insert_with(|| json!(metric));
 }
 
 fn ingress(spec: &mut Value) {
-    for rule in spec.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+    for rule in spec
+        .get_mut("rules")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         set_default(rule, "visibility", json!("ExternalIP"));
-        let paths = rule.pointer_mut("/http/paths").and_then(Value::as_array_mut).into_iter().flatten();
+        let paths = rule
+            .pointer_mut("/http/paths")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten();
         for path in paths {
-            if let Some([split]) = path.get_mut("splits").and_then(Value::as_array_mut).map(Vec::as_mut_slice) {
+            if let Some([split]) = path
+                .get_mut("splits")
+                .and_then(Value::as_array_mut)
+                .map(Vec::as_mut_slice)
+            {
                 set_default(split, "percent", json!(100));
             }
         }
@@ -161,18 +226,32 @@ fn ingress(spec: &mut Value) {
 
 /// Defaults of a Revision's spec. `parent` is the metadata that name templates see.
 fn revision_spec(spec: &mut Value, parent: &Value, creating: bool, configs: &Configs) {
-    let Configs { defaults, features, .. } = configs;
+    let Configs {
+        defaults, features, ..
+    } = configs;
     let nonzero = |spec: &Value, field: &str| look::number(spec, field).filter(|value| *value != 0);
     let timeout = nonzero(spec, "timeoutSeconds").unwrap_or(defaults.revision_timeout_seconds);
     spec["timeoutSeconds"] = json!(timeout);
     let shorter = |seconds: i64| seconds != 0 && seconds < timeout;
     if shorter(defaults.revision_idle_timeout_seconds) {
-        set_default(spec, "idleTimeoutSeconds", json!(defaults.revision_idle_timeout_seconds));
+        set_default(
+            spec,
+            "idleTimeoutSeconds",
+            json!(defaults.revision_idle_timeout_seconds),
+        );
     }
     if shorter(defaults.revision_response_start_timeout_seconds) {
-        set_default(spec, "responseStartTimeoutSeconds", json!(defaults.revision_response_start_timeout_seconds));
+        set_default(
+            spec,
+            "responseStartTimeoutSeconds",
+            json!(defaults.revision_response_start_timeout_seconds),
+        );
     }
-    set_default(spec, "containerConcurrency", json!(defaults.container_concurrency));
+    set_default(
+        spec,
+        "containerConcurrency",
+        json!(defaults.container_concurrency),
+    );
     container_names(spec, parent, defaults);
     if creating && let Some(links) = defaults.enable_service_links {
         set_default(spec, "enableServiceLinks", json!(links));
@@ -180,7 +259,9 @@ fn revision_spec(spec: &mut Value, parent: &Value, creating: bool, configs: &Con
     let writable = writable_volumes(spec);
     let pod_security = look::at(spec, "securityContext").clone();
     for (list, init) in [("containers", false), ("initContainers", true)] {
-        let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) else {
+            continue;
+        };
         let alone = containers.len() == 1;
         for container in containers {
             if !init {
@@ -190,7 +271,12 @@ fn revision_spec(spec: &mut Value, parent: &Value, creating: bool, configs: &Con
             }
             mounts(container, &writable);
             secure(container, &pod_security, features);
-            for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            for port in container
+                .get_mut("ports")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 set_default(port, "protocol", json!("TCP"));
             }
         }
@@ -210,14 +296,29 @@ fn container_names(spec: &mut Value, parent: &Value, defaults: &Defaults) {
         "Labels": look::map(parent, "labels"), "Annotations": look::map(parent, "annotations"),
     });
     for (list, template, fallback) in [
-        ("initContainers", &defaults.init_container_name_template, "init-container"),
-        ("containers", &defaults.container_name_template, "user-container"),
+        (
+            "initContainers",
+            &defaults.init_container_name_template,
+            "init-container",
+        ),
+        (
+            "containers",
+            &defaults.container_name_template,
+            "user-container",
+        ),
     ] {
-        let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) else {
+            continue;
+        };
         let several = containers.len() > 1;
         let mut next = 0;
-        for container in containers.iter_mut().filter(|container| look::text(container, "name").is_empty()) {
-            let base = template.render(&data).unwrap_or_else(|_| fallback.to_owned());
+        for container in containers
+            .iter_mut()
+            .filter(|container| look::text(container, "name").is_empty())
+        {
+            let base = template
+                .render(&data)
+                .unwrap_or_else(|_| fallback.to_owned());
             let mut name = base.clone();
             if several || taken.contains(&name) {
                 loop {
@@ -239,10 +340,18 @@ fn resources(container: &mut Value, defaults: &Defaults) {
     let rows: [(&str, &str, Option<Quantity>); 6] = [
         ("requests", "cpu", d.revision_cpu_request),
         ("requests", "memory", d.revision_memory_request),
-        ("requests", "ephemeral-storage", d.revision_ephemeral_storage_request),
+        (
+            "requests",
+            "ephemeral-storage",
+            d.revision_ephemeral_storage_request,
+        ),
         ("limits", "cpu", d.revision_cpu_limit),
         ("limits", "memory", d.revision_memory_limit),
-        ("limits", "ephemeral-storage", d.revision_ephemeral_storage_limit),
+        (
+            "limits",
+            "ephemeral-storage",
+            d.revision_ephemeral_storage_limit,
+        ),
     ];
     set_default(container, "resources", json!({}));
     for (side, resource, quantity) in rows {
@@ -257,11 +366,19 @@ fn probes(container: &mut Value, serves: bool) {
     if serves {
         set_default(container, "readinessProbe", json!({}));
         let probe = &mut container["readinessProbe"];
-        if !["exec", "httpGet", "tcpSocket", "grpc"].iter().any(|handler| look::has(probe, handler)) {
+        if !["exec", "httpGet", "tcpSocket", "grpc"]
+            .iter()
+            .any(|handler| look::has(probe, handler))
+        {
             probe["tcpSocket"] = json!({"port": 0});
         }
     }
-    let Some(probe) = container.get_mut("readinessProbe").filter(|probe| !probe.is_null()) else { return };
+    let Some(probe) = container
+        .get_mut("readinessProbe")
+        .filter(|probe| !probe.is_null())
+    else {
+        return;
+    };
     let mut or = |field: &str, value: i64| {
         if look::number(probe, field).unwrap_or_default() == 0 {
             probe[field] = json!(value);
@@ -276,7 +393,11 @@ fn probes(container: &mut Value, serves: bool) {
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(grpc) = container.get_mut(probe).and_then(|probe| probe.get_mut("grpc")).filter(|grpc| !grpc.is_null()) {
+        if let Some(grpc) = container
+            .get_mut(probe)
+            .and_then(|probe| probe.get_mut("grpc"))
+            .filter(|grpc| !grpc.is_null())
+        {
             set_default(grpc, "service", json!(""));
         }
     }
@@ -286,14 +407,26 @@ fn probes(container: &mut Value, serves: bool) {
 fn writable_volumes(spec: &Value) -> Vec<String> {
     look::list(spec, "volumes")
         .iter()
-        .filter(|volume| ["emptyDir", "persistentVolumeClaim", "ephemeral"].iter().any(|source| look::has(volume, source)))
+        .filter(|volume| {
+            ["emptyDir", "persistentVolumeClaim", "ephemeral"]
+                .iter()
+                .any(|source| look::has(volume, source))
+        })
         .map(|volume| look::text(volume, "name").to_owned())
         .collect()
 }
 
 fn mounts(container: &mut Value, writable: &[String]) {
-    for mount in container.get_mut("volumeMounts").and_then(Value::as_array_mut).into_iter().flatten() {
-        if !writable.iter().any(|name| name == look::text(mount, "name")) {
+    for mount in container
+        .get_mut("volumeMounts")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if !writable
+            .iter()
+            .any(|name| name == look::text(mount, "name"))
+        {
             mount["readOnly"] = json!(true);
         }
     }
@@ -304,8 +437,9 @@ fn secure(container: &mut Value, pod: &Value, features: &Features) {
     if level == SecurePodDefaults::Disabled {
         return;
     }
-    let privileged_port =
-        look::list(container, "ports").iter().any(|port| look::number(port, "containerPort").is_some_and(|port| port < 1024));
+    let privileged_port = look::list(container, "ports")
+        .iter()
+        .any(|port| look::number(port, "containerPort").is_some_and(|port| port < 1024));
     set_default(container, "securityContext", json!({}));
     let context = &mut container["securityContext"];
     set_default(context, "allowPrivilegeEscalation", json!(false));

@@ -7,7 +7,12 @@ use serde_json::Value;
 use crate::shape;
 
 /// Fields of a Revision's spec that are not part of the inlined PodSpec.
-const OWN: [&str; 4] = ["containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"];
+const OWN: [&str; 4] = [
+    "containerConcurrency",
+    "timeoutSeconds",
+    "responseStartTimeoutSeconds",
+    "idleTimeoutSeconds",
+];
 /// Most lines shown; the first ones tell enough.
 const CHANGES_MAX: usize = 50;
 
@@ -28,10 +33,20 @@ fn walk(old: &Value, new: &Value, path: &str, in_spec: bool, changes: &mut Vec<S
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             let mut keys: Vec<&String> = keys.into_iter().collect();
             let order = order(path, in_spec);
-            keys.sort_by_key(|key| order.iter().position(|field| field == key).unwrap_or(usize::MAX));
+            keys.sort_by_key(|key| {
+                order
+                    .iter()
+                    .position(|field| field == key)
+                    .unwrap_or(usize::MAX)
+            });
             for key in keys {
-                let (left, right) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
-                let is_map = ["labels", "annotations"].iter().any(|map| path.to_lowercase().ends_with(map));
+                let (left, right) = (
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                );
+                let is_map = ["labels", "annotations"]
+                    .iter()
+                    .any(|map| path.to_lowercase().ends_with(map));
                 let inner = if is_map {
                     format!("{path}[{}]", crate::go::quote(key))
                 } else if in_spec && !OWN.contains(&key.as_str()) {
@@ -47,7 +62,11 @@ fn walk(old: &Value, new: &Value, path: &str, in_spec: bool, changes: &mut Vec<S
                 walk(left, right, &format!("{path}[{i}]"), false, changes);
             }
         }
-        _ => changes.push(format!("{path}:\n\t-: {}\n\t+: {}\n", shown(old, new), shown(new, old))),
+        _ => changes.push(format!(
+            "{path}:\n\t-: {}\n\t+: {}\n",
+            shown(old, new),
+            shown(new, old)
+        )),
     }
 }
 
@@ -75,7 +94,9 @@ fn shown(value: &Value, other: &Value) -> String {
 
 fn capitalized(key: &str) -> String {
     let mut chars = key.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+    chars.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
 }
 
 #[cfg(test)]

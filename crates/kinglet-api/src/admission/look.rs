@@ -28,18 +28,28 @@ pub(super) fn number(value: &Value, field: &str) -> Option<i64> {
 
 /// A list field, empty if absent.
 pub(super) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
-    at(value, field).as_array().map(Vec::as_slice).unwrap_or_default()
+    at(value, field)
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// A map of texts, empty if absent.
 pub(super) fn map(value: &Value, field: &str) -> BTreeMap<String, String> {
     let pairs = at(value, field).as_object().into_iter().flatten();
-    pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+    pairs
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 /// The names of the fields that are there.
 pub(super) fn fields(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, _)| key.as_str())
 }
 
 /// Nothing in it.

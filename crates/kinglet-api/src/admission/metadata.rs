@@ -13,23 +13,33 @@ pub(super) fn validate(facts: &Facts<'_>) -> Findings {
     let annotations = look::map(metadata, "annotations");
     let mut found = Findings::none();
     if !matches!(facts.kind, Judged::Ingress | Judged::ServerlessService) {
-        found.add(name(look::text(metadata, "name"), look::text(metadata, "generateName")));
+        found.add(name(
+            look::text(metadata, "name"),
+            look::text(metadata, "generateName"),
+        ));
     }
     match facts.kind {
         Judged::Service | Judged::Configuration | Judged::Route => {
-            for key in annotations.keys().filter(|key| key.starts_with("autoscaling.knative.dev")) {
+            for key in annotations
+                .keys()
+                .filter(|key| key.starts_with("autoscaling.knative.dev"))
+            {
                 found.add(Findings::invalid_key(key, "annotations").details(
                     "autoscaling annotations must be put under \"spec.template.metadata.annotations\" to work",
                 ));
             }
         }
         Judged::Revision | Judged::PodAutoscaler | Judged::Metric => {
-            found.add(autoscaling::validate(&annotations, &facts.configs.autoscaler).under("annotations"));
+            found.add(
+                autoscaling::validate(&annotations, &facts.configs.autoscaler).under("annotations"),
+            );
         }
         Judged::Ingress | Judged::ServerlessService => {}
     }
     if matches!(facts.kind, Judged::Service | Judged::Route) {
-        found.add(seconds(&annotations, keys::ROLLOUT_DURATION, "rollout-duration").under("annotations"));
+        found.add(
+            seconds(&annotations, keys::ROLLOUT_DURATION, "rollout-duration").under("annotations"),
+        );
     }
     found.add(owner(facts));
     found.add(signature(facts).under("annotations"));
@@ -42,13 +52,19 @@ fn name(name: &str, generate_name: &str) -> Findings {
     if !generate_name.is_empty() {
         let wrong = formats::dns_1035_prefix(generate_name);
         if !wrong.is_empty() {
-            found.add(Findings::error(format!("not a DNS 1035 label prefix: {}", listed(&wrong)), "generateName"));
+            found.add(Findings::error(
+                format!("not a DNS 1035 label prefix: {}", listed(&wrong)),
+                "generateName",
+            ));
         }
     }
     if !name.is_empty() {
         let wrong = formats::dns_1035_label(name);
         if !wrong.is_empty() {
-            found.add(Findings::error(format!("not a DNS 1035 label: {}", listed(&wrong)), "name"));
+            found.add(Findings::error(
+                format!("not a DNS 1035 label: {}", listed(&wrong)),
+                "name",
+            ));
         }
     }
     if name.is_empty() && generate_name.is_empty() {
@@ -58,8 +74,14 @@ fn name(name: &str, generate_name: &str) -> Findings {
 }
 
 /// An annotation that is a duration of whole seconds, at least zero.
-pub(super) fn seconds(annotations: &std::collections::BTreeMap<String, String>, key: Priority, short: &str) -> Findings {
-    let Some((key, value)) = key.find(annotations) else { return Findings::none() };
+pub(super) fn seconds(
+    annotations: &std::collections::BTreeMap<String, String>,
+    key: Priority,
+    short: &str,
+) -> Findings {
+    let Some((key, value)) = key.find(annotations) else {
+        return Findings::none();
+    };
     if value.is_empty() {
         return Findings::none();
     }
@@ -68,7 +90,9 @@ pub(super) fn seconds(annotations: &std::collections::BTreeMap<String, String>, 
         Ok(duration) if !duration.is_whole_seconds() => {
             Findings::error(format!("{short}={value} is not at second precision"), key)
         }
-        Ok(duration) if duration.0 < 0 => Findings::error(format!("{short}={value} must be positive"), key),
+        Ok(duration) if duration.0 < 0 => {
+            Findings::error(format!("{short}={value} must be positive"), key)
+        }
         Ok(_) => Findings::none(),
     }
 }
@@ -81,11 +105,17 @@ fn owner(facts: &Facts<'_>) -> Findings {
         _ => return Findings::none(),
     };
     let metadata = look::at(facts.object, "metadata");
-    let Some(named) = look::map(metadata, "labels").remove(label) else { return Findings::none() };
+    let Some(named) = look::map(metadata, "labels").remove(label) else {
+        return Findings::none();
+    };
     let owned = look::list(metadata, "ownerReferences")
         .iter()
         .any(|owner| look::text(owner, "kind") == kind && look::text(owner, "name") == named);
-    if owned { Findings::none() } else { Findings::missing(label).under("labels") }
+    if owned {
+        Findings::none()
+    } else {
+        Findings::missing(label).under("labels")
+    }
 }
 
 /// Nobody rewrites who created the object, or signs a change that is none.
@@ -97,17 +127,29 @@ fn signature(facts: &Facts<'_>) -> Findings {
         Judged::Route | Judged::Configuration => !owned,
         _ => false,
     };
-    let (Some(old), true) = (&facts.old, signed) else { return Findings::none() };
+    let (Some(old), true) = (&facts.old, signed) else {
+        return Findings::none();
+    };
     let before = look::map(look::at(old, "metadata"), "annotations");
     let after = look::map(metadata, "annotations");
     let mut found = Findings::none();
-    let value = |map: &std::collections::BTreeMap<String, String>, key: &str| map.get(key).cloned().unwrap_or_default();
+    let value = |map: &std::collections::BTreeMap<String, String>, key: &str| {
+        map.get(key).cloned().unwrap_or_default()
+    };
     // An object from before signatures existed may get one.
-    if before.contains_key(keys::CREATOR) && value(&before, keys::CREATOR) != value(&after, keys::CREATOR) {
-        found.add(Findings::error("annotation value is immutable", keys::CREATOR));
+    if before.contains_key(keys::CREATOR)
+        && value(&before, keys::CREATOR) != value(&after, keys::CREATOR)
+    {
+        found.add(Findings::error(
+            "annotation value is immutable",
+            keys::CREATOR,
+        ));
     }
     let same_spec = look::at(old, "spec") == look::at(facts.object, "spec");
-    let (was, is) = (value(&before, keys::LAST_MODIFIER), value(&after, keys::LAST_MODIFIER));
+    let (was, is) = (
+        value(&before, keys::LAST_MODIFIER),
+        value(&after, keys::LAST_MODIFIER),
+    );
     if same_spec && before.contains_key(keys::LAST_MODIFIER) && was != is {
         found.add(Findings::invalid(is, keys::LAST_MODIFIER));
     }

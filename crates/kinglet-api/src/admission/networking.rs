@@ -19,7 +19,10 @@ pub(super) fn pod_autoscaler(spec: &Value, defaults: &Defaults) -> Findings {
         return Findings::missing("spec");
     }
     let mut found = reference(look::at(spec, "scaleTargetRef")).under("scaleTargetRef");
-    found.add(revision::concurrency(look::number(spec, "containerConcurrency"), defaults));
+    found.add(revision::concurrency(
+        look::number(spec, "containerConcurrency"),
+        defaults,
+    ));
     found.add(protocol(spec));
     found.under("spec")
 }
@@ -29,7 +32,11 @@ pub(super) fn metric(spec: &Value) -> Findings {
     let silent = look::number(spec, "stableWindow").unwrap_or_default() == 0
         && look::number(spec, "panicWindow").unwrap_or_default() == 0
         && look::text(spec, "scrapeTarget").is_empty();
-    if silent { Findings::missing("spec") } else { Findings::none() }
+    if silent {
+        Findings::missing("spec")
+    } else {
+        Findings::none()
+    }
 }
 
 /// A ServerlessService.
@@ -47,7 +54,11 @@ pub(super) fn serverless_service(object: &Value) -> Findings {
     found.add(protocol(spec));
     let mut found = found.under("spec");
     let annotations = look::map(look::at(object, "metadata"), "annotations");
-    found.add(revision::networking(&annotations).under("annotations").under("metadata"));
+    found.add(
+        revision::networking(&annotations)
+            .under("annotations")
+            .under("metadata"),
+    );
     found
 }
 
@@ -97,8 +108,15 @@ pub(super) fn ingress(spec: &Value, namespace: &str) -> Findings {
         found.add(ingress_rule(rule, namespace).under_at("rules", i));
     }
     for (i, tls) in look::list(spec, "tls").iter().enumerate() {
-        let missing = ["secretName", "secretNamespace"].into_iter().filter(|field| look::text(tls, field).is_empty());
-        found.add(missing.map(Findings::missing).collect::<Findings>().under_at("tls", i));
+        let missing = ["secretName", "secretNamespace"]
+            .into_iter()
+            .filter(|field| look::text(tls, field).is_empty());
+        found.add(
+            missing
+                .map(Findings::missing)
+                .collect::<Findings>()
+                .under_at("tls", i),
+        );
     }
     match look::text(spec, "httpOption") {
         "" | "Enabled" | "Redirected" => {}
@@ -115,7 +133,10 @@ fn ingress_rule(rule: &Value, namespace: &str) -> Findings {
     if paths.is_empty() {
         return Findings::missing("paths").under("http");
     }
-    let rows = paths.iter().enumerate().map(|(i, path)| ingress_path(path, namespace).under_at("paths", i));
+    let rows = paths
+        .iter()
+        .enumerate()
+        .map(|(i, path)| ingress_path(path, namespace).under_at("paths", i));
     rows.collect::<Findings>().under("http")
 }
 
@@ -139,7 +160,10 @@ fn ingress_path(path: &Value, namespace: &str) -> Findings {
         match look::text(split, "serviceNamespace") {
             "" => inner.add(Findings::missing("serviceNamespace")),
             other if other != namespace => {
-                inner.add(Findings::error("service namespace must match ingress namespace", "serviceNamespace"));
+                inner.add(Findings::error(
+                    "service namespace must match ingress namespace",
+                    "serviceNamespace",
+                ));
             }
             _ => {}
         }
@@ -151,7 +175,10 @@ fn ingress_path(path: &Value, namespace: &str) -> Findings {
     }
     let alone = splits.len() == 1 && total == 0;
     if total != 100 && !alone {
-        found.add(Findings::error(format!("traffic split percentage must total to 100, but was {total}"), "splits"));
+        found.add(Findings::error(
+            format!("traffic split percentage must total to 100, but was {total}"),
+            "splits",
+        ));
     }
     found
 }

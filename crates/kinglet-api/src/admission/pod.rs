@@ -46,8 +46,12 @@ pub(super) fn validate(spec: &Value, rules: &Rules<'_>) -> Findings {
 /// Fields of the pod that a Revision may not set.
 fn mask(spec: &Value, features: &Features) -> Findings {
     let allowed = |field: &str| match field {
-        "containers" | "volumes" | "serviceAccountName" | "imagePullSecrets" | "enableServiceLinks" => true,
-        "containerConcurrency" | "timeoutSeconds" | "responseStartTimeoutSeconds" | "idleTimeoutSeconds" => true,
+        "containers" | "volumes" | "serviceAccountName" | "imagePullSecrets"
+        | "enableServiceLinks" => true,
+        "containerConcurrency"
+        | "timeoutSeconds"
+        | "responseStartTimeoutSeconds"
+        | "idleTimeoutSeconds" => true,
         "automountServiceAccountToken" => look::at(spec, field).as_bool() == Some(false),
         "affinity" => lets(features.podspec_affinity),
         "topologySpreadConstraints" => lets(features.podspec_topology_spread_constraints),
@@ -56,7 +60,8 @@ fn mask(spec: &Value, features: &Features) -> Findings {
         "runtimeClassName" => lets(features.podspec_runtime_class_name),
         "tolerations" => lets(features.podspec_tolerations),
         "securityContext" => {
-            lets(features.podspec_security_context) || features.secure_pod_defaults != SecurePodDefaults::Disabled
+            lets(features.podspec_security_context)
+                || features.secure_pod_defaults != SecurePodDefaults::Disabled
         }
         "shareProcessNamespace" => lets(features.podspec_share_process_namespace),
         "priorityClassName" => lets(features.podspec_priority_class_name),
@@ -69,7 +74,10 @@ fn mask(spec: &Value, features: &Features) -> Findings {
         "hostNetwork" => lets(features.podspec_host_network),
         _ => false,
     };
-    look::fields(spec).filter(|field| !allowed(field)).map(Findings::disallowed).collect()
+    look::fields(spec)
+        .filter(|field| !allowed(field))
+        .map(Findings::disallowed)
+        .collect()
 }
 
 fn init_containers(spec: &Value, features: &Features) -> Findings {
@@ -78,16 +86,24 @@ fn init_containers(spec: &Value, features: &Features) -> Findings {
         return Findings::none();
     }
     if features.podspec_init_containers != Flag::Enabled {
-        let message = format!("pod spec support for init-containers is off, but found {} init containers", list.len());
+        let message = format!(
+            "pod spec support for init-containers is off, but found {} init containers",
+            list.len()
+        );
         return Findings::general(message);
     }
     let volumes = look::list(spec, "volumes");
-    let taken: Vec<&str> = look::list(spec, "containers").iter().map(|container| look::text(container, "name")).collect();
+    let taken: Vec<&str> = look::list(spec, "containers")
+        .iter()
+        .map(|container| look::text(container, "name"))
+        .collect();
     let mut found = Findings::none();
     for (i, container) in list.iter().enumerate() {
         let mut inner = containers::init(container, volumes, features);
         let name = look::text(container, "name");
-        let earlier = list[..i].iter().any(|other| look::text(other, "name") == name);
+        let earlier = list[..i]
+            .iter()
+            .any(|other| look::text(other, "name") == name);
         if earlier || taken.contains(&name) {
             inner.add(duplicate_name(name));
         }
@@ -97,7 +113,10 @@ fn init_containers(spec: &Value, features: &Features) -> Findings {
 }
 
 fn duplicate_name(name: &str) -> Findings {
-    Findings::error(format!("duplicate container name {}", go::quote(name)), "name")
+    Findings::error(
+        format!("duplicate container name {}", go::quote(name)),
+        "name",
+    )
 }
 
 fn all_containers(spec: &Value, features: &Features) -> Findings {
@@ -115,9 +134,15 @@ fn all_containers(spec: &Value, features: &Features) -> Findings {
         _ => {}
     }
     if features.multi_container != Flag::Enabled {
-        return Findings::general(format!("multi-container is off, but found {} containers", list.len()));
+        return Findings::general(format!(
+            "multi-container is off, but found {} containers",
+            list.len()
+        ));
     }
-    let ports: usize = list.iter().map(|container| look::list(container, "ports").len()).sum();
+    let ports: usize = list
+        .iter()
+        .map(|container| look::list(container, "ports").len())
+        .sum();
     let mut found = match ports {
         0 => Findings::missing("containers[*].ports"),
         1 => Findings::none(),
@@ -130,7 +155,10 @@ fn all_containers(spec: &Value, features: &Features) -> Findings {
             containers::serving(container, volumes, features)
         };
         let name = look::text(container, "name");
-        if list[..i].iter().any(|other| look::text(other, "name") == name) {
+        if list[..i]
+            .iter()
+            .any(|other| look::text(other, "name") == name)
+        {
             inner.add(duplicate_name(name));
         }
         found.add(inner.under_at("containers", i));

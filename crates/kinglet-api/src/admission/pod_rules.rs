@@ -12,18 +12,30 @@ use super::look;
 /// The Pod spec of a Revision as far as its user wrote it: no queue beside it.
 pub(super) fn user_pod(spec: &Value) -> Value {
     let mut pod = spec.clone();
-    let Some(map) = pod.as_object_mut() else { return pod };
-    for own in ["containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"] {
+    let Some(map) = pod.as_object_mut() else {
+        return pod;
+    };
+    for own in [
+        "containerConcurrency",
+        "timeoutSeconds",
+        "responseStartTimeoutSeconds",
+        "idleTimeoutSeconds",
+    ] {
         map.remove(own);
     }
     let containers = map.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten() {
-        let port = look::list(container, "ports").first().and_then(|port| look::number(port, "containerPort"));
+        let port = look::list(container, "ports")
+            .first()
+            .and_then(|port| look::number(port, "containerPort"));
         let port = port.filter(|port| *port != 0).unwrap_or(8080);
         if let Some(container) = container.as_object_mut() {
             // The queue probes readiness itself.
             container.remove("readinessProbe");
-            container.insert("ports".to_owned(), json!([{"name": "user-port", "containerPort": port, "protocol": "TCP"}]));
+            container.insert(
+                "ports".to_owned(),
+                json!([{"name": "user-port", "containerPort": port, "protocol": "TCP"}]),
+            );
         }
         if let Some(liveness) = container.get_mut("livenessProbe") {
             for handler in ["httpGet", "tcpSocket", "grpc"] {
@@ -49,7 +61,9 @@ pub fn check(spec: &Value) -> Vec<String> {
             let path = format!("spec.{list}[{i}]");
             let name = look::text(container, "name");
             if names.contains(&name) {
-                wrong.0.push(format!("{path}.name: Duplicate value: {name:?}"));
+                wrong
+                    .0
+                    .push(format!("{path}.name: Duplicate value: {name:?}"));
             }
             names.push(name);
             check_container(container, &path, &volumes, &mut wrong);
@@ -66,12 +80,19 @@ impl Wrong {
     }
 
     fn invalid(&mut self, path: &str, value: impl std::fmt::Display, why: &str) {
-        self.0.push(format!("{path}: Invalid value: {value}: {why}"));
+        self.0
+            .push(format!("{path}: Invalid value: {value}: {why}"));
     }
 
     fn unsupported(&mut self, path: &str, value: &str, supported: &[&str]) {
-        let list = supported.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
-        self.0.push(format!("{path}: Unsupported value: {value:?}: supported values: {list}"));
+        let list = supported
+            .iter()
+            .map(|value| format!("{value:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        self.0.push(format!(
+            "{path}: Unsupported value: {value:?}: supported values: {list}"
+        ));
     }
 
     fn label(&mut self, path: &str, value: &str) {
@@ -93,7 +114,9 @@ fn volumes<'a>(spec: &'a Value, wrong: &mut Wrong) -> Vec<&'a str> {
         let name = look::text(volume, "name");
         wrong.label(&format!("{path}.name"), name);
         if good.contains(&name) {
-            wrong.0.push(format!("{path}.name: Duplicate value: {name:?}"));
+            wrong
+                .0
+                .push(format!("{path}.name: Duplicate value: {name:?}"));
         }
         for (source, field) in [
             ("secret", "secretName"),
@@ -117,8 +140,17 @@ fn check_container(container: &Value, path: &str, volumes: &[&str], wrong: &mut 
     if look::text(container, "image").is_empty() {
         wrong.required(&format!("{path}.image"));
     }
-    for (probe, success_is_one) in [("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)] {
-        check_probe(look::at(container, probe), &format!("{path}.{probe}"), success_is_one, wrong);
+    for (probe, success_is_one) in [
+        ("livenessProbe", true),
+        ("readinessProbe", false),
+        ("startupProbe", true),
+    ] {
+        check_probe(
+            look::at(container, probe),
+            &format!("{path}.{probe}"),
+            success_is_one,
+            wrong,
+        );
     }
     check_ports(container, path, wrong);
     check_environment(container, path, wrong);
@@ -135,15 +167,27 @@ fn check_container(container: &Value, path: &str, volumes: &[&str], wrong: &mut 
         if mount_path.is_empty() {
             wrong.required(&format!("{at}.mountPath"));
         } else if mounted.contains(&mount_path) {
-            wrong.invalid(&format!("{at}.mountPath"), crate::go::quote(mount_path), "must be unique");
+            wrong.invalid(
+                &format!("{at}.mountPath"),
+                crate::go::quote(mount_path),
+                "must be unique",
+            );
         }
         mounted.push(mount_path);
     }
     let policy = look::text(container, "imagePullPolicy");
     if !["", "Always", "IfNotPresent", "Never"].contains(&policy) {
-        wrong.unsupported(&format!("{path}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
+        wrong.unsupported(
+            &format!("{path}.imagePullPolicy"),
+            policy,
+            &["Always", "IfNotPresent", "Never"],
+        );
     }
-    check_resources(look::at(container, "resources"), &format!("{path}.resources"), wrong);
+    check_resources(
+        look::at(container, "resources"),
+        &format!("{path}.resources"),
+        wrong,
+    );
 }
 
 fn check_probe(probe: &Value, path: &str, success_is_one: bool, wrong: &mut Wrong) {
@@ -167,12 +211,24 @@ fn check_probe(probe: &Value, path: &str, success_is_one: bool, wrong: &mut Wron
             (true, Some(_), None) => {}
         }
     }
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         if let Some(value) = look::number(probe, field).filter(|value| *value < 0) {
-            wrong.invalid(&format!("{path}.{field}"), value, "must be greater than or equal to 0");
+            wrong.invalid(
+                &format!("{path}.{field}"),
+                value,
+                "must be greater than or equal to 0",
+            );
         }
     }
-    if let Some(value) = look::number(probe, "successThreshold").filter(|value| success_is_one && ![0, 1].contains(value)) {
+    if let Some(value) = look::number(probe, "successThreshold")
+        .filter(|value| success_is_one && ![0, 1].contains(value))
+    {
         wrong.invalid(&format!("{path}.successThreshold"), value, "must be 1");
     }
 }
@@ -184,7 +240,11 @@ fn check_ports(container: &Value, path: &str, wrong: &mut Wrong) {
         if number == 0 {
             wrong.required(&format!("{at}.containerPort"));
         } else if !(1..=65535).contains(&number) {
-            wrong.invalid(&format!("{at}.containerPort"), number, "must be between 1 and 65535, inclusive");
+            wrong.invalid(
+                &format!("{at}.containerPort"),
+                number,
+                "must be between 1 and 65535, inclusive",
+            );
         }
         let name = look::text(port, "name");
         if !name.is_empty() {
@@ -200,7 +260,12 @@ fn check_ports(container: &Value, path: &str, wrong: &mut Wrong) {
 }
 
 fn check_environment(container: &Value, path: &str, wrong: &mut Wrong) {
-    const SOURCES: [&str; 4] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef"];
+    const SOURCES: [&str; 4] = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+    ];
     for (i, env) in look::list(container, "env").iter().enumerate() {
         let at = format!("{path}.env[{i}]");
         if look::text(env, "name").is_empty() {
@@ -211,13 +276,24 @@ fn check_environment(container: &Value, path: &str, wrong: &mut Wrong) {
         }
         let from = look::at(env, "valueFrom");
         let at = format!("{at}.valueFrom");
-        let given = SOURCES.iter().filter(|source| look::has(from, source)).count();
+        let given = SOURCES
+            .iter()
+            .filter(|source| look::has(from, source))
+            .count();
         if given == 0 {
             wrong.invalid(&at, "\"\"", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
         } else if !look::text(env, "value").is_empty() {
-            wrong.invalid(&at, "\"\"", "may not be specified when `value` is not empty");
+            wrong.invalid(
+                &at,
+                "\"\"",
+                "may not be specified when `value` is not empty",
+            );
         } else if given > 1 {
-            wrong.invalid(&at, "\"\"", "may not have more than one field specified at a time");
+            wrong.invalid(
+                &at,
+                "\"\"",
+                "may not have more than one field specified at a time",
+            );
         }
     }
 }
@@ -230,7 +306,11 @@ fn check_resources(resources: &Value, path: &str, wrong: &mut Wrong) {
             let at = format!("{path}.{side}[{resource}]");
             match Quantity::parse(text) {
                 Ok(quantity) if quantity.is_negative() => {
-                    wrong.invalid(&at, crate::go::quote(text), "must be greater than or equal to 0");
+                    wrong.invalid(
+                        &at,
+                        crate::go::quote(text),
+                        "must be greater than or equal to 0",
+                    );
                 }
                 Ok(_) => {}
                 Err(why) => wrong.invalid(&at, crate::go::quote(text), why),
@@ -238,7 +318,9 @@ fn check_resources(resources: &Value, path: &str, wrong: &mut Wrong) {
         }
     }
     for (resource, text) in &requests {
-        let Some(limit) = limits.get(resource) else { continue };
+        let Some(limit) = limits.get(resource) else {
+            continue;
+        };
         if let (Ok(request), Ok(most)) = (Quantity::parse(text), Quantity::parse(limit))
             && request > most
         {

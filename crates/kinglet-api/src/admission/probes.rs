@@ -30,8 +30,14 @@ pub(super) fn sidecar_readiness(probe: &Value) -> Findings {
 /// A probe where none may be: its handler counts as the probe itself, each number is named.
 pub(super) fn none_of(probe: &Value) -> Findings {
     let mut found = Findings::none();
-    for field in look::fields(probe).filter(|field| look::has(probe, field) && look::number(probe, field) != Some(0)) {
-        found.add(Findings::disallowed(if HANDLERS.contains(&field) { "" } else { field }));
+    for field in look::fields(probe)
+        .filter(|field| look::has(probe, field) && look::number(probe, field) != Some(0))
+    {
+        found.add(Findings::disallowed(if HANDLERS.contains(&field) {
+            ""
+        } else {
+            field
+        }));
     }
     found
 }
@@ -41,8 +47,13 @@ pub(super) fn sidecar(probe: &Value) -> Findings {
     let mut found = exactly_one(probe);
     for handler in ["httpGet", "tcpSocket"] {
         let port = look::at(look::at(probe, handler), "port");
-        if look::has(probe, handler) && (port.is_null() || port.as_i64() == Some(0) || port.as_str() == Some("")) {
-            let wrong = Findings::invalid(look::number(look::at(probe, handler), "port").unwrap_or_default(), "port");
+        if look::has(probe, handler)
+            && (port.is_null() || port.as_i64() == Some(0) || port.as_str() == Some(""))
+        {
+            let wrong = Findings::invalid(
+                look::number(look::at(probe, handler), "port").unwrap_or_default(),
+                "port",
+            );
             found.add(wrong.details("Probe port must be specified").under(handler));
         }
     }
@@ -58,7 +69,11 @@ pub(super) fn handler(probe: &Value, port_name: &str) -> Findings {
     for handler in ["httpGet", "tcpSocket"] {
         let port = look::text(look::at(probe, handler), "port");
         if !port.is_empty() && port != port_name {
-            found.add(Findings::invalid(port, "port").details("Probe port must match container port").under(handler));
+            found.add(
+                Findings::invalid(port, "port")
+                    .details("Probe port must match container port")
+                    .under(handler),
+            );
         }
     }
     found
@@ -66,15 +81,23 @@ pub(super) fn handler(probe: &Value, port_name: &str) -> Findings {
 
 fn exactly_one(probe: &Value) -> Findings {
     let mut found = Findings::none();
-    if look::has(probe, "terminationGracePeriodSeconds") && look::number(probe, "terminationGracePeriodSeconds").is_none() {
+    if look::has(probe, "terminationGracePeriodSeconds")
+        && look::number(probe, "terminationGracePeriodSeconds").is_none()
+    {
         found.add(Findings::disallowed("terminationGracePeriodSeconds"));
     }
-    let given: Vec<&str> = HANDLERS.into_iter().filter(|handler| look::has(probe, handler)).collect();
+    let given: Vec<&str> = HANDLERS
+        .into_iter()
+        .filter(|handler| look::has(probe, handler))
+        .collect();
     found.add(match given.as_slice() {
         [] => Findings::missing_one_of(&HANDLERS),
         [_] => Findings::none(),
         several => {
-            let named: Vec<&str> = several.iter().map(|handler| if *handler == "grpc" { "gRPC" } else { handler }).collect();
+            let named: Vec<&str> = several
+                .iter()
+                .map(|handler| if *handler == "grpc" { "gRPC" } else { handler })
+                .collect();
             Findings::several_of(&named)
         }
     });
@@ -101,7 +124,13 @@ fn readiness_numbers(probe: &Value) -> Findings {
     // Probed as fast as it goes: nothing to count or wait for.
     for field in ["failureThreshold", "timeoutSeconds"] {
         if number(field) != 0 {
-            found.add(Findings::error(format!("{} is disallowed when periodSeconds is zero", unquoted(field)), field));
+            found.add(Findings::error(
+                format!(
+                    "{} is disallowed when periodSeconds is zero",
+                    unquoted(field)
+                ),
+                field,
+            ));
         }
     }
     found

@@ -40,7 +40,11 @@ pub(super) fn template(template: &Value, parent: Option<&Value>, rules: &Rules<'
     let mut found = autoscaling::validate(&annotations, &rules.configs.autoscaler);
     found.add(networking(&annotations));
     found.add(queue(&annotations));
-    found.add(metadata::seconds(&annotations, PROGRESS_DEADLINE, "progress-deadline"));
+    found.add(metadata::seconds(
+        &annotations,
+        PROGRESS_DEADLINE,
+        "progress-deadline",
+    ));
     let mut found = found.under("annotations");
     found.add(names(metadata, parent));
     let mut found = found.under("metadata");
@@ -54,7 +58,10 @@ const PROGRESS_DEADLINE: Priority = keys::PROGRESS_DEADLINE_PRIORITY;
 pub(super) fn networking(annotations: &std::collections::BTreeMap<String, String>) -> Findings {
     annotations
         .keys()
-        .filter(|key| key.starts_with("networking.knative.dev") && !NETWORKING_ANNOTATIONS.contains(&key.as_str()))
+        .filter(|key| {
+            key.starts_with("networking.knative.dev")
+                && !NETWORKING_ANNOTATIONS.contains(&key.as_str())
+        })
         .map(|key| Findings::invalid_key(key, ""))
         .collect()
 }
@@ -88,7 +95,10 @@ fn names(metadata: &Value, parent: Option<&Value>) -> Findings {
     let generate_name = look::text(metadata, "generateName");
     let wrong = formats::dns_1035_prefix(generate_name);
     if !generate_name.is_empty() && !wrong.is_empty() {
-        found.add(Findings::invalid(format!("not a DNS 1035 label prefix: [{}]", wrong.join(" ")), "generateName"));
+        found.add(Findings::invalid(
+            format!("not a DNS 1035 label prefix: [{}]", wrong.join(" ")),
+            "generateName",
+        ));
     }
     let name = look::text(metadata, "name");
     if name.is_empty() {
@@ -96,7 +106,10 @@ fn names(metadata: &Value, parent: Option<&Value>) -> Findings {
     }
     let wrong = formats::dns_1035_label(name);
     if !wrong.is_empty() {
-        found.add(Findings::invalid(format!("not a DNS 1035 label: [{}]", wrong.join(" ")), "name"));
+        found.add(Findings::invalid(
+            format!("not a DNS 1035 label: [{}]", wrong.join(" ")),
+            "name",
+        ));
     }
     let Some(parent) = parent else { return found };
     let prefix = format!("{}-", look::text(parent, "name"));
@@ -105,21 +118,34 @@ fn names(metadata: &Value, parent: Option<&Value>) -> Findings {
             found.add(Findings::disallowed("name"));
         }
     } else if !name.starts_with(&prefix) {
-        found.add(Findings::invalid(format!("{} must have prefix {}", go::quote(name), go::quote(&prefix)), "name"));
+        found.add(Findings::invalid(
+            format!(
+                "{} must have prefix {}",
+                go::quote(name),
+                go::quote(&prefix)
+            ),
+            "name",
+        ));
     }
     found
 }
 
 /// A template whose name the user kept must be the same in everything.
 pub(super) fn name_change(spec: &Value, old: Option<&Value>) -> Findings {
-    let Some(old) = old.map(|old| look::at(old, "template")) else { return Findings::none() };
+    let Some(old) = old.map(|old| look::at(old, "template")) else {
+        return Findings::none();
+    };
     let new = look::at(spec, "template");
     let name = |template: &Value| look::text(look::at(template, "metadata"), "name").to_owned();
     if name(new).is_empty() || name(new) != name(old) || new == old {
         return Findings::none();
     }
     let changes = differences::between(old, new, "{*v1.RevisionTemplateSpec}");
-    Findings::error("Saw the following changes without a name change (-old +new)", "metadata.name").details(changes)
+    Findings::error(
+        "Saw the following changes without a name change (-old +new)",
+        "metadata.name",
+    )
+    .details(changes)
 }
 
 /// A Revision's spec never changes.
@@ -139,9 +165,17 @@ pub(super) fn spec(spec: &Value, rules: &Rules<'_>) -> Findings {
     let mut found = pod::validate(spec, rules);
     let timeout = look::number(spec, "timeoutSeconds").unwrap_or_default();
     if timeout != 0 && !(0..=defaults.max_revision_timeout_seconds).contains(&timeout) {
-        found.add(Findings::out_of_bounds(timeout, 0, defaults.max_revision_timeout_seconds, "timeoutSeconds"));
+        found.add(Findings::out_of_bounds(
+            timeout,
+            0,
+            defaults.max_revision_timeout_seconds,
+            "timeoutSeconds",
+        ));
     }
-    found.add(concurrency(look::number(spec, "containerConcurrency"), defaults));
+    found.add(concurrency(
+        look::number(spec, "containerConcurrency"),
+        defaults,
+    ));
     found
 }
 

@@ -9,14 +9,19 @@ use super::defaults::lets;
 use super::look;
 
 const ID_MAX: i64 = i32::MAX as i64;
-const INSECURE: &str = "Kubernetes default value is insecure, Knative may default this to secure in a future release";
+const INSECURE: &str =
+    "Kubernetes default value is insecure, Knative may default this to secure in a future release";
 
 /// A container's security context.
 pub(super) fn container(context: &Value, features: &Features) -> Findings {
     let mut found = Findings::none();
     for field in look::fields(context) {
         let allowed = match field {
-            "capabilities" | "readOnlyRootFilesystem" | "runAsUser" | "runAsGroup" | "runAsNonRoot" => true,
+            "capabilities"
+            | "readOnlyRootFilesystem"
+            | "runAsUser"
+            | "runAsGroup"
+            | "runAsNonRoot" => true,
             "allowPrivilegeEscalation" | "seccompProfile" => true,
             "privileged" => look::at(context, field).as_bool() == Some(false),
             _ => false,
@@ -45,17 +50,28 @@ pub(super) fn pod(context: &Value, features: &Features) -> Findings {
         if features.secure_pod_defaults == SecurePodDefaults::Disabled {
             return Findings::none();
         }
-        let mut found: Findings =
-            look::fields(context).filter(|field| *field != "seccompProfile").map(Findings::disallowed).collect();
+        let mut found: Findings = look::fields(context)
+            .filter(|field| *field != "seccompProfile")
+            .map(Findings::disallowed)
+            .collect();
         match look::text(look::at(context, "seccompProfile"), "type") {
             "" | "RuntimeDefault" | "Unconfined" => {}
             other => found.add(Findings::invalid(other, "type").under("seccompProfile")),
         }
         return found;
     }
-    const ALLOWED: [&str; 6] = ["runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups", "seccompProfile"];
-    let mut found: Findings =
-        look::fields(context).filter(|field| !ALLOWED.contains(field)).map(Findings::disallowed).collect();
+    const ALLOWED: [&str; 6] = [
+        "runAsUser",
+        "runAsGroup",
+        "runAsNonRoot",
+        "fsGroup",
+        "supplementalGroups",
+        "seccompProfile",
+    ];
+    let mut found: Findings = look::fields(context)
+        .filter(|field| !ALLOWED.contains(field))
+        .map(Findings::disallowed)
+        .collect();
     found.add(ids(context, &["runAsUser", "runAsGroup", "fsGroup"]));
     for (i, group) in look::list(context, "supplementalGroups").iter().enumerate() {
         let id = group.as_i64().unwrap_or_default();
@@ -80,7 +96,11 @@ pub(super) fn warnings(spec: &Value) -> Findings {
     let mut found = Findings::none();
     for list in ["containers", "initContainers"] {
         for (i, container) in look::list(spec, list).iter().enumerate() {
-            found.add(container_warnings(look::at(container, "securityContext"), pod).under("securityContext").under_at(list, i));
+            found.add(
+                container_warnings(look::at(container, "securityContext"), pod)
+                    .under("securityContext")
+                    .under_at(list, i),
+            );
         }
     }
     found
@@ -95,7 +115,8 @@ fn container_warnings(context: &Value, pod: &Value) -> Findings {
     if !look::has(context, "allowPrivilegeEscalation") {
         warn("allowPrivilegeEscalation");
     }
-    let profile = |context: &Value| look::text(look::at(context, "seccompProfile"), "type").to_owned();
+    let profile =
+        |context: &Value| look::text(look::at(context, "seccompProfile"), "type").to_owned();
     if profile(pod).is_empty() {
         if !look::has(context, "seccompProfile") {
             warn("seccompProfile");

@@ -5,7 +5,8 @@ use crate::config::Data;
 use crate::keys;
 use serde_json::json;
 
-const INSECURE: &str = "Kubernetes default value is insecure, Knative may default this to secure in a future release";
+const INSECURE: &str =
+    "Kubernetes default value is insecure, Knative may default this to secure in a future release";
 
 fn create<'a>(group: &'a str, kind: &'a str, namespace: &'a str, name: &'a str) -> Review<'a> {
     Review {
@@ -25,7 +26,10 @@ fn create<'a>(group: &'a str, kind: &'a str, namespace: &'a str, name: &'a str) 
 }
 
 fn configs(map: &str, pairs: &[(&str, &str)]) -> Configs {
-    let data: Data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let data: Data = pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
     let (configs, problems) = Configs::from_maps(|name| (name == map).then_some(&data));
     assert_eq!(problems, []);
     configs
@@ -49,15 +53,26 @@ fn with_container(extra: &Value) -> Value {
 }
 
 fn refusal(object: &Value, configs: &Configs) -> String {
-    let answer = review(&create("serving.knative.dev", "Service", "ns", "svc"), &mut object.clone(), configs);
+    let answer = review(
+        &create("serving.knative.dev", "Service", "ns", "svc"),
+        &mut object.clone(),
+        configs,
+    );
     let message = answer.expect_err("it must be refused").message;
     let prefix = "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation failed: ";
-    message.strip_prefix(prefix).map_or(message.clone(), str::to_owned)
+    message
+        .strip_prefix(prefix)
+        .map_or(message.clone(), str::to_owned)
 }
 
 fn stored(object: &Value, configs: &Configs) -> Value {
     let mut object = object.clone();
-    review(&create("serving.knative.dev", "Service", "ns", "svc"), &mut object, configs).unwrap();
+    review(
+        &create("serving.knative.dev", "Service", "ns", "svc"),
+        &mut object,
+        configs,
+    )
+    .unwrap();
     object
 }
 
@@ -130,7 +145,10 @@ fn operators_defaults_reach_the_spec() {
     assert_eq!(spec["responseStartTimeoutSeconds"], 50);
     assert_eq!(spec["idleTimeoutSeconds"], 20);
     assert_eq!(spec["containerConcurrency"], 7);
-    assert_eq!(spec["containers"][0]["resources"], json!({"limits": {"memory": "1Gi"}}));
+    assert_eq!(
+        spec["containers"][0]["resources"],
+        json!({"limits": {"memory": "1Gi"}})
+    );
     assert_eq!(spec["containers"][0]["name"], "svc-main");
     assert!(spec.get("enableServiceLinks").is_none());
 }
@@ -139,7 +157,12 @@ fn operators_defaults_reach_the_spec() {
 fn secure_pod_defaults() {
     let enabled = configs("config-features", &[("secure-pod-defaults", "Enabled")]);
     let mut object = with_container(&json!({"ports": [{"containerPort": 80}]}));
-    let warnings = review(&create("serving.knative.dev", "Service", "ns", "svc"), &mut object, &enabled).unwrap();
+    let warnings = review(
+        &create("serving.knative.dev", "Service", "ns", "svc"),
+        &mut object,
+        &enabled,
+    )
+    .unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(
         object["spec"]["template"]["spec"]["containers"][0]["securityContext"],
@@ -208,35 +231,68 @@ fn wrong_types_never_reach_the_rules() {
 
 #[test]
 fn flags_open_what_they_guard() {
-    let init = with_pod(&json!({"containers": [{"image": "ab"}], "initContainers": [{"image": "cd"}]}));
-    let open = configs("config-features", &[("kubernetes.podspec-init-containers", "enabled")]);
-    assert_eq!(stored(&init, &open)["spec"]["template"]["spec"]["initContainers"][0]["name"], "init-container");
-    let allowed = configs("config-features", &[("kubernetes.podspec-init-containers", "Allowed")]);
+    let init =
+        with_pod(&json!({"containers": [{"image": "ab"}], "initContainers": [{"image": "cd"}]}));
+    let open = configs(
+        "config-features",
+        &[("kubernetes.podspec-init-containers", "enabled")],
+    );
+    assert_eq!(
+        stored(&init, &open)["spec"]["template"]["spec"]["initContainers"][0]["name"],
+        "init-container"
+    );
+    let allowed = configs(
+        "config-features",
+        &[("kubernetes.podspec-init-containers", "Allowed")],
+    );
     assert_eq!(
         refusal(&init, &allowed),
         "pod spec support for init-containers is off, but found 1 init containers: "
     );
     let selector = with_pod(&json!({"containers": [{"image": "ab"}], "nodeSelector": {"a": "b"}}));
-    stored(&selector, &configs("config-features", &[("kubernetes.podspec-nodeselector", "Allowed")]));
-    let pod_security = with_pod(&json!({"containers": [{"image": "ab"}], "securityContext": {"runAsUser": 1, "sysctls": [{}]}}));
+    stored(
+        &selector,
+        &configs(
+            "config-features",
+            &[("kubernetes.podspec-nodeselector", "Allowed")],
+        ),
+    );
+    let pod_security = with_pod(
+        &json!({"containers": [{"image": "ab"}], "securityContext": {"runAsUser": 1, "sysctls": [{}]}}),
+    );
     assert_eq!(
-        refusal(&pod_security, &configs("config-features", &[("kubernetes.podspec-securitycontext", "enabled")])),
+        refusal(
+            &pod_security,
+            &configs(
+                "config-features",
+                &[("kubernetes.podspec-securitycontext", "enabled")]
+            )
+        ),
         "must not set the field(s): spec.template.spec.securityContext.sysctls"
     );
 }
 
 #[test]
 fn insecure_defaults_are_warned_about_but_not_to_controllers() {
-    let mut object = with_container(&json!({"securityContext": {"runAsNonRoot": true, "capabilities": {}}}));
+    let mut object =
+        with_container(&json!({"securityContext": {"runAsNonRoot": true, "capabilities": {}}}));
     let request = create("serving.knative.dev", "Service", "ns", "svc");
     let at = "spec.template.spec.containers[0].securityContext";
     let warnings = review(&request, &mut object, &Configs::default()).unwrap();
     assert_eq!(
         warnings,
-        [format!("{INSECURE}: {at}.allowPrivilegeEscalation, {at}.capabilities.drop, {at}.seccompProfile")]
+        [format!(
+            "{INSECURE}: {at}.allowPrivilegeEscalation, {at}.capabilities.drop, {at}.seccompProfile"
+        )]
     );
-    let controller = Review { user_is_controller: true, ..request };
-    assert_eq!(review(&controller, &mut object, &Configs::default()), Ok(Vec::new()));
+    let controller = Review {
+        user_is_controller: true,
+        ..request
+    };
+    assert_eq!(
+        review(&controller, &mut object, &Configs::default()),
+        Ok(Vec::new())
+    );
 }
 
 #[test]
@@ -244,16 +300,39 @@ fn dry_runs_ask_what_kubernetes_would_say() {
     let mut object = with_container(&json!({"name": "Bad"}));
     let request = create("serving.knative.dev", "Service", "ns", "svc");
     review(&request, &mut object, &Configs::default()).unwrap();
-    let refused = review(&Review { dry_run: true, ..request }, &mut object, &Configs::default()).unwrap_err();
-    assert!(refused.message.contains("validation callback failed: dry run failed with Pod"), "{refused}");
-    assert!(refused.message.contains("spec.containers[0].name: Invalid value: \"Bad\""), "{refused}");
+    let refused = review(
+        &Review {
+            dry_run: true,
+            ..request
+        },
+        &mut object,
+        &Configs::default(),
+    )
+    .unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("validation callback failed: dry run failed with Pod"),
+        "{refused}"
+    );
+    assert!(
+        refused
+            .message
+            .contains("spec.containers[0].name: Invalid value: \"Bad\""),
+        "{refused}"
+    );
 }
 
 fn updated(old: &Value, change: impl FnOnce(&mut Value)) -> Result<Value, String> {
     let mut new = old.clone();
     change(&mut new);
     let request = create("serving.knative.dev", "Service", "ns", "svc");
-    let request = Review { operation: Operation::Update, user: "bob", old: Some(old), ..request };
+    let request = Review {
+        operation: Operation::Update,
+        user: "bob",
+        old: Some(old),
+        ..request
+    };
     review(&request, &mut new, &Configs::default()).map_err(|refused| refused.message)?;
     Ok(new)
 }
@@ -265,23 +344,46 @@ fn only_a_changed_spec_changes_the_signature() {
     assert_eq!(signature(&updated(&old, |_| {}).unwrap()), "ada");
     let relabelled = updated(&old, |new| new["metadata"]["labels"] = json!({"a": "b"})).unwrap();
     assert_eq!(signature(&relabelled), "ada");
-    let changed = updated(&old, |new| new["spec"]["template"]["spec"]["timeoutSeconds"] = json!(5)).unwrap();
+    let changed = updated(&old, |new| {
+        new["spec"]["template"]["spec"]["timeoutSeconds"] = json!(5)
+    })
+    .unwrap();
     assert_eq!(signature(&changed), "bob");
     assert_eq!(changed["metadata"]["annotations"][keys::CREATOR], "ada");
-    let forged = updated(&old, |new| new["metadata"]["annotations"][keys::CREATOR] = json!("eve")).unwrap_err();
-    assert!(forged.contains("annotation value is immutable: metadata.annotations.serving.knative.dev/creator"), "{forged}");
-    let forged = updated(&old, |new| new["metadata"]["annotations"][keys::LAST_MODIFIER] = json!("eve")).unwrap_err();
-    assert!(forged.contains("invalid value: eve: metadata.annotations.serving.knative.dev/lastModifier"), "{forged}");
+    let forged = updated(&old, |new| {
+        new["metadata"]["annotations"][keys::CREATOR] = json!("eve")
+    })
+    .unwrap_err();
+    assert!(
+        forged.contains(
+            "annotation value is immutable: metadata.annotations.serving.knative.dev/creator"
+        ),
+        "{forged}"
+    );
+    let forged = updated(&old, |new| {
+        new["metadata"]["annotations"][keys::LAST_MODIFIER] = json!("eve")
+    })
+    .unwrap_err();
+    assert!(
+        forged
+            .contains("invalid value: eve: metadata.annotations.serving.knative.dev/lastModifier"),
+        "{forged}"
+    );
 }
 
 #[test]
 fn a_kept_name_keeps_its_template() {
-    let manifest = service(&json!({"template": {"metadata": {"name": "svc-a"}, "spec": {"containers": [{"image": "ab"}]}}}));
+    let manifest = service(
+        &json!({"template": {"metadata": {"name": "svc-a"}, "spec": {"containers": [{"image": "ab"}]}}}),
+    );
     let old = stored(&manifest, &Configs::default());
     // The same manifest once more, without the defaults: still the same template.
     let again = updated(&old, |new| new["spec"] = manifest["spec"].clone()).unwrap();
     assert_eq!(again, old);
-    let message = updated(&old, |new| new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("cd")).unwrap_err();
+    let message = updated(&old, |new| {
+        new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("cd")
+    })
+    .unwrap_err();
     assert!(
         message.ends_with("validation failed: Saw the following changes without a name change (-old +new): spec.template.metadata.name\n{*v1.RevisionTemplateSpec}.Spec.PodSpec.Containers[0].Image:\n\t-: \"ab\"\n\t+: \"cd\"\n"),
         "{message}"
@@ -301,42 +403,108 @@ fn revisions_never_change() {
     });
     let request = create("serving.knative.dev", "Revision", "ns", "c-1");
     review(&request, &mut old, &Configs::default()).unwrap();
-    let request = Review { operation: Operation::Update, old: Some(&old), ..request };
+    let request = Review {
+        operation: Operation::Update,
+        old: Some(&old),
+        ..request
+    };
     let mut labelled = old.clone();
     labelled["metadata"]["annotations"] = json!({keys::ROUTES: "r"});
     review(&request, &mut labelled, &Configs::default()).unwrap();
     let mut changed = old.clone();
     changed["spec"]["timeoutSeconds"] = json!(1);
-    let refused = review(&request, &mut changed, &Configs::default()).unwrap_err().message;
-    assert!(refused.contains("Immutable fields changed (-old +new): spec\n"), "{refused}");
+    let refused = review(&request, &mut changed, &Configs::default())
+        .unwrap_err()
+        .message;
+    assert!(
+        refused.contains("Immutable fields changed (-old +new): spec\n"),
+        "{refused}"
+    );
     let mut orphan = old.clone();
     orphan["metadata"]["ownerReferences"] = json!([]);
-    let refused = review(&request, &mut orphan, &Configs::default()).unwrap_err().message;
-    assert!(refused.ends_with("missing field(s): metadata.labels.serving.knative.dev/configuration"), "{refused}");
+    let refused = review(&request, &mut orphan, &Configs::default())
+        .unwrap_err()
+        .message;
+    assert!(
+        refused.ends_with("missing field(s): metadata.labels.serving.knative.dev/configuration"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn routes_and_internal_kinds() {
     let rows = [
-        ("serving.knative.dev", "Route", json!({"traffic": [{"percent": 100}]}), "expected exactly one, got neither: spec.traffic[0].configurationName, spec.traffic[0].revisionName"),
-        ("autoscaling.internal.knative.dev", "Metric", json!({}), "missing field(s): spec"),
-        ("autoscaling.internal.knative.dev", "PodAutoscaler", json!({"protocolType": "http1"}), "missing field(s): spec.scaleTargetRef.apiVersion, spec.scaleTargetRef.kind, spec.scaleTargetRef.name"),
-        ("networking.internal.knative.dev", "ServerlessService", json!({"mode": "Serve", "protocolType": "h2c", "numActivators": -1, "objectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "u"}}), "invalid value: -1: spec.numActivators\nmust not set the field(s): spec.objectRef.uid"),
-        ("networking.internal.knative.dev", "Ingress", json!({"rules": [{"http": {"paths": [{"splits": [{"serviceName": "s", "serviceNamespace": "other", "servicePort": 80, "percent": 50}]}]}}]}), "service namespace must match ingress namespace: spec.rules[0].http.paths[0].splits[0].serviceNamespace\ntraffic split percentage must total to 100, but was 50: spec.rules[0].http.paths[0].splits"),
+        (
+            "serving.knative.dev",
+            "Route",
+            json!({"traffic": [{"percent": 100}]}),
+            "expected exactly one, got neither: spec.traffic[0].configurationName, spec.traffic[0].revisionName",
+        ),
+        (
+            "autoscaling.internal.knative.dev",
+            "Metric",
+            json!({}),
+            "missing field(s): spec",
+        ),
+        (
+            "autoscaling.internal.knative.dev",
+            "PodAutoscaler",
+            json!({"protocolType": "http1"}),
+            "missing field(s): spec.scaleTargetRef.apiVersion, spec.scaleTargetRef.kind, spec.scaleTargetRef.name",
+        ),
+        (
+            "networking.internal.knative.dev",
+            "ServerlessService",
+            json!({"mode": "Serve", "protocolType": "h2c", "numActivators": -1, "objectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "u"}}),
+            "invalid value: -1: spec.numActivators\nmust not set the field(s): spec.objectRef.uid",
+        ),
+        (
+            "networking.internal.knative.dev",
+            "Ingress",
+            json!({"rules": [{"http": {"paths": [{"splits": [{"serviceName": "s", "serviceNamespace": "other", "servicePort": 80, "percent": 50}]}]}}]}),
+            "service namespace must match ingress namespace: spec.rules[0].http.paths[0].splits[0].serviceNamespace\ntraffic split percentage must total to 100, but was 50: spec.rules[0].http.paths[0].splits",
+        ),
     ];
     for (group, kind, spec, want) in rows {
         let mut object = json!({"metadata": {"name": "x"}, "spec": spec});
-        let refused = review(&create(group, kind, "ns", "x"), &mut object, &Configs::default()).unwrap_err().message;
-        assert!(refused.ends_with(&format!("validation failed: {want}")), "{kind}: {refused}");
+        let refused = review(
+            &create(group, kind, "ns", "x"),
+            &mut object,
+            &Configs::default(),
+        )
+        .unwrap_err()
+        .message;
+        assert!(
+            refused.ends_with(&format!("validation failed: {want}")),
+            "{kind}: {refused}"
+        );
     }
     let mut ingress = json!({"metadata": {"name": "x"}, "spec": {"rules": [{"http": {"paths": [{"splits": [
         {"serviceName": "s", "serviceNamespace": "ns", "servicePort": 80}]}]}}]}});
-    review(&create("networking.internal.knative.dev", "Ingress", "ns", "x"), &mut ingress, &Configs::default()).unwrap();
+    review(
+        &create("networking.internal.knative.dev", "Ingress", "ns", "x"),
+        &mut ingress,
+        &Configs::default(),
+    )
+    .unwrap();
     assert_eq!(ingress["spec"]["rules"][0]["visibility"], "ExternalIP");
-    assert_eq!(ingress["spec"]["rules"][0]["http"]["paths"][0]["splits"][0]["percent"], 100);
+    assert_eq!(
+        ingress["spec"]["rules"][0]["http"]["paths"][0]["splits"][0]["percent"],
+        100
+    );
     let mut autoscaler = json!({"metadata": {"name": "x"}, "spec": {"protocolType": "http1",
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
-    review(&create("autoscaling.internal.knative.dev", "PodAutoscaler", "ns", "x"), &mut autoscaler, &Configs::default()).unwrap();
+    review(
+        &create(
+            "autoscaling.internal.knative.dev",
+            "PodAutoscaler",
+            "ns",
+            "x",
+        ),
+        &mut autoscaler,
+        &Configs::default(),
+    )
+    .unwrap();
     assert_eq!(
         autoscaler["metadata"]["annotations"],
         json!({keys::AUTOSCALING_CLASS: keys::AUTOSCALING_CLASS_KPA, keys::AUTOSCALING_METRIC: "concurrency"})
@@ -351,12 +519,24 @@ fn what_is_not_ours_passes_untouched() {
         ("serving.knative.dev", "DomainMapping", Operation::Create),
     ] {
         let mut object = json!({"spec": {"anything": 1}});
-        let request = Review { operation, ..create(group, kind, "ns", "x") };
-        assert_eq!(review(&request, &mut object, &Configs::default()), Ok(Vec::new()));
+        let request = Review {
+            operation,
+            ..create(group, kind, "ns", "x")
+        };
+        assert_eq!(
+            review(&request, &mut object, &Configs::default()),
+            Ok(Vec::new())
+        );
         assert_eq!(object, json!({"spec": {"anything": 1}}));
     }
-    let status = Review { subresource: Some("status"), ..create("serving.knative.dev", "Service", "ns", "x") };
-    assert_eq!(review(&status, &mut json!({"spec": {}}), &Configs::default()), Ok(Vec::new()));
+    let status = Review {
+        subresource: Some("status"),
+        ..create("serving.knative.dev", "Service", "ns", "x")
+    };
+    assert_eq!(
+        review(&status, &mut json!({"spec": {}}), &Configs::default()),
+        Ok(Vec::new())
+    );
 }
 
 #[test]
@@ -372,8 +552,16 @@ fn config_maps_of_the_system_namespace_are_checked() {
         "admission webhook \"config.webhook.serving.knative.dev\" denied the request: validation failed: min-non-active-revisions must be non-negative, was: -3"
     );
     assert!(judge("default", bad, json!({})).is_ok());
-    let touched = judge("knative-serving", json!({"_example": "a: b"}), json!({"knative.dev/example-checksum": "00000000"}));
-    assert!(touched.unwrap_err().contains("the update modifies a key in \"_example\""));
+    let touched = judge(
+        "knative-serving",
+        json!({"_example": "a: b"}),
+        json!({"knative.dev/example-checksum": "00000000"}),
+    );
+    assert!(
+        touched
+            .unwrap_err()
+            .contains("the update modifies a key in \"_example\"")
+    );
 }
 
 proptest::proptest! {
@@ -394,9 +582,28 @@ proptest::proptest! {
 fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
     use proptest::prelude::*;
     const FIELDS: [&str; 22] = [
-        "containers", "initContainers", "name", "image", "env", "value", "valueFrom", "ports", "containerPort", "volumes",
-        "volumeMounts", "readinessProbe", "httpGet", "tcpSocket", "port", "resources", "limits", "cpu", "securityContext",
-        "secret", "emptyDir", "periodSeconds",
+        "containers",
+        "initContainers",
+        "name",
+        "image",
+        "env",
+        "value",
+        "valueFrom",
+        "ports",
+        "containerPort",
+        "volumes",
+        "volumeMounts",
+        "readinessProbe",
+        "httpGet",
+        "tcpSocket",
+        "port",
+        "resources",
+        "limits",
+        "cpu",
+        "securityContext",
+        "secret",
+        "emptyDir",
+        "periodSeconds",
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -408,7 +615,11 @@ fn any_json() -> impl proptest::strategy::Strategy<Value = Value> {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
             proptest::collection::btree_map(proptest::sample::select(FIELDS.to_vec()), inner, 0..5)
-                .prop_map(|map| Value::Object(map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())),
+                .prop_map(|map| Value::Object(
+                    map.into_iter()
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect()
+                )),
         ]
     })
 }

@@ -38,12 +38,18 @@ pub(super) fn validate(traffic: &[Value], place: Place) -> Findings {
         if let Some(first) = tags.insert(tag, i) {
             let message = format!("Multiple definitions for {}", go::quote(tag));
             for i in [first, i] {
-                found.add(Findings::error(message.clone(), &format!("traffic[{i}].tag")));
+                found.add(Findings::error(
+                    message.clone(),
+                    &format!("traffic[{i}].tag"),
+                ));
             }
         }
     }
     if sum != 100 {
-        found.add(Findings::error(format!("Traffic targets sum to {sum}, want 100"), "traffic"));
+        found.add(Findings::error(
+            format!("Traffic targets sum to {sum}, want 100"),
+            "traffic",
+        ));
     }
     found
 }
@@ -53,27 +59,45 @@ fn target_rules(target: &Value, place: Place) -> Findings {
     let revision = look::text(target, "revisionName");
     let configuration = look::text(target, "configurationName");
     match place {
-        Place::Service if !configuration.is_empty() => found.add(Findings::disallowed("configurationName")),
+        Place::Service if !configuration.is_empty() => {
+            found.add(Findings::disallowed("configurationName"))
+        }
         Place::Service => {}
         Place::Route => match (revision.is_empty(), configuration.is_empty()) {
-            (true, true) => found.add(Findings::missing_one_of(&["revisionName", "configurationName"])),
-            (false, false) => found.add(Findings::several_of(&["revisionName", "configurationName"])),
+            (true, true) => found.add(Findings::missing_one_of(&[
+                "revisionName",
+                "configurationName",
+            ])),
+            (false, false) => {
+                found.add(Findings::several_of(&["revisionName", "configurationName"]))
+            }
             _ => {}
         },
     }
-    for (field, name) in [("revisionName", revision), ("configurationName", configuration)] {
+    for (field, name) in [
+        ("revisionName", revision),
+        ("configurationName", configuration),
+    ] {
         let wrong = formats::qualified_name(name);
-        if !name.is_empty() && !wrong.is_empty() && (field == "revisionName" || place == Place::Route) {
+        if !name.is_empty()
+            && !wrong.is_empty()
+            && (field == "revisionName" || place == Place::Route)
+        {
             found.add(Findings::invalid_key(name, field).details(wrong.join(", ")));
         }
     }
     if let Some(latest) = look::at(target, "latestRevision").as_bool()
         && latest != revision.is_empty()
     {
-        let message = format!("may not set revisionName {} when latestRevision is {latest}", go::quote(revision));
+        let message = format!(
+            "may not set revisionName {} when latestRevision is {latest}",
+            go::quote(revision)
+        );
         found.add(Findings::error(message, "latestRevision"));
     }
-    if let Some(percent) = look::number(target, "percent").filter(|percent| !(0..=100).contains(percent)) {
+    if let Some(percent) =
+        look::number(target, "percent").filter(|percent| !(0..=100).contains(percent))
+    {
         found.add(Findings::out_of_bounds(percent, 0, 100, "percent"));
     }
     if look::has(target, "url") {

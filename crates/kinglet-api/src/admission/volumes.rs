@@ -19,7 +19,11 @@ const RESERVED_PATHS: [&str; 3] = ["/", "/dev", "/dev/log"];
 fn optional_sources(features: &Features) -> [(&'static str, Flag, &'static str); 6] {
     [
         ("emptyDir", features.podspec_volumes_empty_dir, "EmptyDir"),
-        ("persistentVolumeClaim", features.podspec_persistent_volume_claim, ""),
+        (
+            "persistentVolumeClaim",
+            features.podspec_persistent_volume_claim,
+            "",
+        ),
         ("hostPath", features.podspec_volumes_host_path, "HostPath"),
         ("csi", features.podspec_volumes_csi, "CSI"),
         ("ephemeral", features.podspec_volumes_ephemeral, "Ephemeral"),
@@ -41,10 +45,16 @@ pub(super) fn validate(spec: &Value, features: &Features) -> Findings {
         let name = look::text(volume, "name");
         let mut inner = validate_volume(volume, features);
         if !seen.insert(name) {
-            inner.add(Findings::error(format!("duplicate volume name {}", go::quote(name)), "name"));
+            inner.add(Findings::error(
+                format!("duplicate volume name {}", go::quote(name)),
+                "name",
+            ));
         }
         if !mounted.contains(name) {
-            inner.add(Findings::error(format!("volume with name {} not mounted", go::quote(name)), "name"));
+            inner.add(Findings::error(
+                format!("volume with name {} not mounted", go::quote(name)),
+                "name",
+            ));
         }
         found.add(inner.under_at("volumes", i));
         if look::has(volume, "persistentVolumeClaim") {
@@ -58,12 +68,16 @@ fn claim(claim: &Value, features: &Features) -> Findings {
     let name = look::text(claim, "claimName");
     let mut found = Findings::none();
     if features.podspec_persistent_volume_claim != Flag::Enabled {
-        let message = format!("Persistent volume claim support is disabled, but found persistent volume claim {name}");
+        let message = format!(
+            "Persistent volume claim support is disabled, but found persistent volume claim {name}"
+        );
         found.add(Findings::general(message));
     }
     let read_only = look::at(claim, "readOnly").as_bool() == Some(true);
     if features.podspec_persistent_volume_write != Flag::Enabled && !read_only {
-        let message = format!("Persistent volume write support is disabled, but found persistent volume claim {name} that is not read-only");
+        let message = format!(
+            "Persistent volume write support is disabled, but found persistent volume claim {name} that is not read-only"
+        );
         found.add(Findings::general(message));
     }
     found
@@ -113,7 +127,12 @@ fn validate_volume(volume: &Value, features: &Features) -> Findings {
     }
     let all: Vec<&str> = ["secret", "configMap", "projected"]
         .into_iter()
-        .chain(optional.iter().filter(|(_, flag, _)| *flag == Flag::Enabled).map(|(field, ..)| *field))
+        .chain(
+            optional
+                .iter()
+                .filter(|(_, flag, _)| *flag == Flag::Enabled)
+                .map(|(field, ..)| *field),
+        )
         .collect();
     found.add(match sources.as_slice() {
         [] => Findings::missing_one_of(&all),
@@ -155,17 +174,31 @@ fn optional_source(field: &str, source: &Value) -> Findings {
 /// Keys that become files.
 fn items(source: &Value) -> Findings {
     let row = |(i, item): (usize, &Value)| {
-        let empty = ["key", "path"].into_iter().filter(|field| look::text(item, field).is_empty());
-        empty.map(Findings::missing).collect::<Findings>().under_at("items", i)
+        let empty = ["key", "path"]
+            .into_iter()
+            .filter(|field| look::text(item, field).is_empty());
+        empty
+            .map(Findings::missing)
+            .collect::<Findings>()
+            .under_at("items", i)
     };
-    look::list(source, "items").iter().enumerate().map(row).collect()
+    look::list(source, "items")
+        .iter()
+        .enumerate()
+        .map(row)
+        .collect()
 }
 
 fn projected(projection: &Value) -> Findings {
     const SOURCES: [&str; 4] = ["secret", "configMap", "serviceAccountToken", "downwardAPI"];
-    let mut found: Findings =
-        look::fields(projection).filter(|field| !SOURCES.contains(field)).map(Findings::disallowed).collect();
-    let given: Vec<&str> = SOURCES.into_iter().filter(|field| look::has(projection, field)).collect();
+    let mut found: Findings = look::fields(projection)
+        .filter(|field| !SOURCES.contains(field))
+        .map(Findings::disallowed)
+        .collect();
+    let given: Vec<&str> = SOURCES
+        .into_iter()
+        .filter(|field| look::has(projection, field))
+        .collect();
     for field in &given {
         let source = look::at(projection, field);
         found.add(match *field {
@@ -176,7 +209,9 @@ fn projected(projection: &Value) -> Findings {
                 }
                 inner.under(field)
             }
-            "serviceAccountToken" if look::text(source, "path").is_empty() => Findings::missing("path").under(field),
+            "serviceAccountToken" if look::text(source, "path").is_empty() => {
+                Findings::missing("path").under(field)
+            }
             "downwardAPI" => downward(source).under(field),
             _ => Findings::none(),
         });
@@ -195,14 +230,23 @@ fn downward(source: &Value) -> Findings {
         if look::text(item, "path").is_empty() {
             found.add(Findings::missing("path"));
         }
-        found.add(match (look::has(item, "fieldRef"), look::has(item, "resourceFieldRef")) {
-            (false, false) => Findings::missing_one_of(&["fieldRef", "resourceFieldRef"]),
-            (true, true) => Findings::several_of(&["fieldRef", "resourceFieldRef"]),
-            _ => Findings::none(),
-        });
+        found.add(
+            match (
+                look::has(item, "fieldRef"),
+                look::has(item, "resourceFieldRef"),
+            ) {
+                (false, false) => Findings::missing_one_of(&["fieldRef", "resourceFieldRef"]),
+                (true, true) => Findings::several_of(&["fieldRef", "resourceFieldRef"]),
+                _ => Findings::none(),
+            },
+        );
         found.under_at("items", i)
     };
-    look::list(source, "items").iter().enumerate().map(row).collect()
+    look::list(source, "items")
+        .iter()
+        .enumerate()
+        .map(row)
+        .collect()
 }
 
 /// Where a container mounts them.
@@ -211,7 +255,9 @@ pub(super) fn mounts(mounts: &[Value], volumes: &[Value], features: &Features) -
     let mut paths = BTreeSet::new();
     for (i, mount) in mounts.iter().enumerate() {
         found.add(validate_mount(mount, volumes, features, &mut paths).under_at("volumeMounts", i));
-        if look::has(mount, "mountPropagation") && features.podspec_volumes_mount_propagation != Flag::Enabled {
+        if look::has(mount, "mountPropagation")
+            && features.podspec_volumes_mount_propagation != Flag::Enabled
+        {
             found.add(Findings::general(format!(
                 "Volume Mount Propagation support is disabled, but found volume mount {} with mount propagation",
                 look::text(mount, "name")
@@ -221,7 +267,12 @@ pub(super) fn mounts(mounts: &[Value], volumes: &[Value], features: &Features) -
     found
 }
 
-fn validate_mount(mount: &Value, volumes: &[Value], features: &Features, paths: &mut BTreeSet<String>) -> Findings {
+fn validate_mount(
+    mount: &Value,
+    volumes: &[Value],
+    features: &Features,
+    paths: &mut BTreeSet<String>,
+) -> Findings {
     let mut found = Findings::none();
     for field in look::fields(mount) {
         let allowed = match field {
@@ -233,18 +284,33 @@ fn validate_mount(mount: &Value, volumes: &[Value], features: &Features, paths: 
             found.add(Findings::disallowed(field));
         }
     }
-    let volume = volumes.iter().find(|volume| look::text(volume, "name") == look::text(mount, "name"));
+    let volume = volumes
+        .iter()
+        .find(|volume| look::text(volume, "name") == look::text(mount, "name"));
     let read_only = look::at(mount, "readOnly").as_bool() == Some(true);
     match volume {
-        None => found.add(Findings::error("volumeMount has no matching volume", "name")),
+        None => found.add(Findings::error(
+            "volumeMount has no matching volume",
+            "name",
+        )),
         Some(volume) => {
-            let writable = ["emptyDir", "persistentVolumeClaim", "ephemeral"].iter().any(|source| look::has(volume, source));
+            let writable = ["emptyDir", "persistentVolumeClaim", "ephemeral"]
+                .iter()
+                .any(|source| look::has(volume, source));
             if !writable && !read_only {
-                found.add(Findings::error("volume mount should be readOnly for this type of volume", "readOnly"));
+                found.add(Findings::error(
+                    "volume mount should be readOnly for this type of volume",
+                    "readOnly",
+                ));
             }
-            let claim_read_only = look::at(look::at(volume, "persistentVolumeClaim"), "readOnly").as_bool() == Some(true);
+            let claim_read_only = look::at(look::at(volume, "persistentVolumeClaim"), "readOnly")
+                .as_bool()
+                == Some(true);
             if claim_read_only && !read_only {
-                found.add(Findings::error("volume is readOnly but volume mount is not", "readOnly"));
+                found.add(Findings::error(
+                    "volume is readOnly but volume mount is not",
+                    "readOnly",
+                ));
             }
         }
     }
@@ -257,11 +323,17 @@ fn validate_mount(mount: &Value, volumes: &[Value], features: &Features, paths: 
     if path.is_empty() {
         found.add(Findings::missing("mountPath"));
     } else if RESERVED_PATHS.contains(&clean.as_str()) {
-        found.add(Findings::error(format!("mountPath {} is a reserved path", go::quote(&clean)), "mountPath"));
+        found.add(Findings::error(
+            format!("mountPath {} is a reserved path", go::quote(&clean)),
+            "mountPath",
+        ));
     } else if !path.starts_with('/') {
         found.add(Findings::invalid(path, "mountPath"));
     } else if !paths.insert(clean) {
-        found.add(Findings::invalid(format!("{} must be unique", go::quote(path)), "mountPath"));
+        found.add(Findings::invalid(
+            format!("{} must be unique", go::quote(path)),
+            "mountPath",
+        ));
     }
     found
 }
@@ -279,5 +351,9 @@ fn clean_path(path: &str) -> String {
         }
     }
     let joined = parts.join("/");
-    if path.starts_with('/') { format!("/{joined}") } else { joined }
+    if path.starts_with('/') {
+        format!("/{joined}")
+    } else {
+        joined
+    }
 }

@@ -85,7 +85,8 @@ impl Autoscaler {
             read::int(data, &[key], 32, or).map(|value| i32::try_from(value).unwrap_or(i32::MAX))
         };
         let float = |key: &str, or: f64| read::float(data, &[key], or);
-        let duration = |key: &str, seconds: i64| read::duration(data, &[key], GoDuration::from_secs(seconds));
+        let duration =
+            |key: &str, seconds: i64| read::duration(data, &[key], GoDuration::from_secs(seconds));
         let percentage = float("container-concurrency-target-percentage", 0.7)?;
         Ok(Raw {
             plain: Self {
@@ -94,11 +95,21 @@ impl Autoscaler {
                     .to_owned(),
                 container_concurrency_target_fraction: 0.0,
                 enable_scale_to_zero: read::boolean(data, &["enable-scale-to-zero"], true)?,
-                allow_zero_initial_scale: read::boolean(data, &["allow-zero-initial-scale"], false)?,
+                allow_zero_initial_scale: read::boolean(
+                    data,
+                    &["allow-zero-initial-scale"],
+                    false,
+                )?,
                 max_scale_up_rate: float("max-scale-up-rate", 1000.0)?,
                 max_scale_down_rate: float("max-scale-down-rate", 2.0)?,
-                container_concurrency_target_default: float("container-concurrency-target-default", 100.0)?,
-                requests_per_second_target_default: float("requests-per-second-target-default", 200.0)?,
+                container_concurrency_target_default: float(
+                    "container-concurrency-target-default",
+                    100.0,
+                )?,
+                requests_per_second_target_default: float(
+                    "requests-per-second-target-default",
+                    200.0,
+                )?,
                 target_burst_capacity: float("target-burst-capacity", 211.0)?,
                 panic_window_percentage: float("panic-window-percentage", 10.0)?,
                 activator_capacity: float("activator-capacity", 100.0)?,
@@ -112,7 +123,11 @@ impl Autoscaler {
                 scale_to_zero_pod_retention_period: Duration::ZERO,
                 scale_down_delay: Duration::ZERO,
             },
-            percentage: if percentage > 1.0 { percentage / 100.0 } else { percentage },
+            percentage: if percentage > 1.0 {
+                percentage / 100.0
+            } else {
+                percentage
+            },
             stable_window: duration("stable-window", 60)?,
             scale_down_delay: duration("scale-down-delay", 0)?,
             grace_period: duration("scale-to-zero-grace-period", 30)?,
@@ -133,67 +148,138 @@ struct Raw {
 
 impl Raw {
     fn validate(&self) -> Result<(), String> {
-        let Self { plain: c, percentage, stable_window, scale_down_delay, grace_period, retention } = self;
+        let Self {
+            plain: c,
+            percentage,
+            stable_window,
+            scale_down_delay,
+            grace_period,
+            retention,
+        } = self;
         let target = percentage * c.container_concurrency_target_default;
         let limit = c.max_scale_limit;
         let checks: [(bool, String); 19] = [
-            (grace_period.0 > 0, format!("scale-to-zero-grace-period must be positive, was: {grace_period}")),
-            (scale_down_delay.0 >= 0, format!("scale-down-delay cannot be negative, was: {scale_down_delay}")),
+            (
+                grace_period.0 > 0,
+                format!("scale-to-zero-grace-period must be positive, was: {grace_period}"),
+            ),
+            (
+                scale_down_delay.0 >= 0,
+                format!("scale-down-delay cannot be negative, was: {scale_down_delay}"),
+            ),
             (
                 scale_down_delay.is_whole_seconds(),
-                format!("scale-down-delay = {scale_down_delay}, must be specified with at most second precision"),
+                format!(
+                    "scale-down-delay = {scale_down_delay}, must be specified with at most second precision"
+                ),
             ),
-            (retention.0 >= 0, format!("scale-to-zero-pod-retention-period cannot be negative, was: {retention}")),
+            (
+                retention.0 >= 0,
+                format!("scale-to-zero-pod-retention-period cannot be negative, was: {retention}"),
+            ),
             (
                 *percentage > 0.0 && *percentage <= 1.0,
-                format!("container-concurrency-target-percentage = {percentage:.6} is outside of valid range of (0, 100]"),
+                format!(
+                    "container-concurrency-target-percentage = {percentage:.6} is outside of valid range of (0, 100]"
+                ),
             ),
             (
                 target >= TARGET_MIN,
-                format!("container-concurrency-target-percentage and container-concurrency-target-default yield target concurrency of {}, can't be less than {TARGET_MIN}", rounded(target)),
+                format!(
+                    "container-concurrency-target-percentage and container-concurrency-target-default yield target concurrency of {}, can't be less than {TARGET_MIN}",
+                    rounded(target)
+                ),
             ),
             (
                 c.requests_per_second_target_default >= TARGET_MIN,
-                format!("requests-per-second-target-default = {}, must be at least {TARGET_MIN}", c.requests_per_second_target_default),
+                format!(
+                    "requests-per-second-target-default = {}, must be at least {TARGET_MIN}",
+                    c.requests_per_second_target_default
+                ),
             ),
             (
                 c.target_burst_capacity >= 0.0 || c.target_burst_capacity == -1.0,
-                format!("target-burst-capacity must be either non-negative or -1 (for unlimited), was: {}", c.target_burst_capacity),
+                format!(
+                    "target-burst-capacity must be either non-negative or -1 (for unlimited), was: {}",
+                    c.target_burst_capacity
+                ),
             ),
-            (c.activator_capacity >= 1.0, format!("activator-capacity = {}, must be at least 1", c.activator_capacity)),
-            (c.max_scale_up_rate > 1.0, format!("max-scale-up-rate = {}, must be greater than 1.0", c.max_scale_up_rate)),
+            (
+                c.activator_capacity >= 1.0,
+                format!(
+                    "activator-capacity = {}, must be at least 1",
+                    c.activator_capacity
+                ),
+            ),
+            (
+                c.max_scale_up_rate > 1.0,
+                format!(
+                    "max-scale-up-rate = {}, must be greater than 1.0",
+                    c.max_scale_up_rate
+                ),
+            ),
             (
                 c.max_scale_down_rate > 1.0,
-                format!("max-scale-down-rate = {}, must be greater than 1.0", c.max_scale_down_rate),
+                format!(
+                    "max-scale-down-rate = {}, must be greater than 1.0",
+                    c.max_scale_down_rate
+                ),
             ),
             (
                 (WINDOW_MIN..=WINDOW_MAX).contains(stable_window),
-                format!("stable-window = {stable_window}, must be in [{WINDOW_MIN}; {WINDOW_MAX}] range"),
+                format!(
+                    "stable-window = {stable_window}, must be in [{WINDOW_MIN}; {WINDOW_MAX}] range"
+                ),
             ),
             (
                 stable_window.is_whole_seconds(),
-                format!("stable-window = {stable_window}, must be specified with at most second precision"),
+                format!(
+                    "stable-window = {stable_window}, must be specified with at most second precision"
+                ),
             ),
             (
                 (1.0..=100.0).contains(&c.panic_window_percentage),
-                format!("panic-window-percentage = {}, must be in [1, 100] interval", c.panic_window_percentage),
+                format!(
+                    "panic-window-percentage = {}, must be in [1, 100] interval",
+                    c.panic_window_percentage
+                ),
             ),
             (
                 c.initial_scale >= i32::from(!c.allow_zero_initial_scale),
-                format!("initial-scale = {}, must be at least 0 (or at least 1 when allow-zero-initial-scale is false)", c.initial_scale),
+                format!(
+                    "initial-scale = {}, must be at least 0 (or at least 1 when allow-zero-initial-scale is false)",
+                    c.initial_scale
+                ),
             ),
             (
-                limit == 0 && c.max_scale >= 0 || limit != 0 && (limit < 0 || (1..=limit).contains(&c.max_scale)),
-                format!("max-scale = {}, must be in [{}, max-scale-limit({limit})] range", c.max_scale, i32::from(limit != 0)),
+                limit == 0 && c.max_scale >= 0
+                    || limit != 0 && (limit < 0 || (1..=limit).contains(&c.max_scale)),
+                format!(
+                    "max-scale = {}, must be in [{}, max-scale-limit({limit})] range",
+                    c.max_scale,
+                    i32::from(limit != 0)
+                ),
             ),
-            (limit >= 0, format!("max-scale-limit = {limit}, must be at least 0")),
-            (c.min_scale >= 0, format!("min-scale = {}, must be at least 0", c.min_scale)),
+            (
+                limit >= 0,
+                format!("max-scale-limit = {limit}, must be at least 0"),
+            ),
+            (
+                c.min_scale >= 0,
+                format!("min-scale = {}, must be at least 0", c.min_scale),
+            ),
             (
                 c.max_scale <= 0 || c.min_scale <= c.max_scale,
-                format!("min-scale ({}) must be less than max-scale ({})", c.min_scale, c.max_scale),
+                format!(
+                    "min-scale ({}) must be less than max-scale ({})",
+                    c.min_scale, c.max_scale
+                ),
             ),
         ];
-        checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, why)| Err(why))
+        checks
+            .into_iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, why)| Err(why))
     }
 }
 

@@ -63,7 +63,8 @@ impl Defaults {
         let concurrency = int("container-concurrency", 0)?;
         let concurrency_max = int("container-concurrency-max-limit", 1000)?;
         let container_name_template = template(data, "container-name-template", "user-container")?;
-        let init_container_name_template = template(data, "init-container-name-template", "init-container")?;
+        let init_container_name_template =
+            template(data, "init-container-name-template", "init-container")?;
         let quantity = |key: &str| read::quantity(data, &[key]);
         let parsed = Self {
             revision_timeout_seconds: timeout,
@@ -75,7 +76,10 @@ impl Defaults {
             allow_container_concurrency_zero: allow_zero,
             container_name_template,
             init_container_name_template,
-            enable_service_links: match read::text(data, &["enable-service-links"]).map(str::to_ascii_lowercase).as_deref() {
+            enable_service_links: match read::text(data, &["enable-service-links"])
+                .map(str::to_ascii_lowercase)
+                .as_deref()
+            {
                 None | Some("false") => Some(false),
                 Some("true") => Some(true),
                 Some(_) => None,
@@ -94,7 +98,9 @@ impl Defaults {
     fn validate(&self) -> Result<(), String> {
         let timeout = self.revision_timeout_seconds;
         let greater = |name: &str, value: i64, than: &str, limit: i64| {
-            Err(format!("{name} ({value}) cannot be greater than {than} ({limit})"))
+            Err(format!(
+                "{name} ({value}) cannot be greater than {than} ({limit})"
+            ))
         };
         if timeout > self.max_revision_timeout_seconds {
             return greater(
@@ -105,8 +111,14 @@ impl Defaults {
             );
         }
         for (name, value) in [
-            ("revision-response-start-timeout-seconds", self.revision_response_start_timeout_seconds),
-            ("revision-idle-timeout-seconds", self.revision_idle_timeout_seconds),
+            (
+                "revision-response-start-timeout-seconds",
+                self.revision_response_start_timeout_seconds,
+            ),
+            (
+                "revision-idle-timeout-seconds",
+                self.revision_idle_timeout_seconds,
+            ),
         ] {
             if value > 0 && value > timeout {
                 return greater(name, value, "revision-timeout-seconds", timeout);
@@ -116,7 +128,12 @@ impl Defaults {
         let found = if limit < 1 {
             Findings::out_of_bounds(limit, 1, i32::MAX, "container-concurrency-max-limit")
         } else if !(0..=limit).contains(&self.container_concurrency) {
-            Findings::out_of_bounds(self.container_concurrency, 0, limit, "container-concurrency")
+            Findings::out_of_bounds(
+                self.container_concurrency,
+                0,
+                limit,
+                "container-concurrency",
+            )
         } else {
             return Ok(());
         };
@@ -128,6 +145,8 @@ impl Defaults {
 fn template(data: &Data, key: &str, or: &str) -> Result<Template, String> {
     let text = data.get(key).map_or(or, String::as_str);
     let template = Template::parse("container-template", text)?;
-    template.render(&json!({"Name": "", "Namespace": "", "Labels": {}, "Annotations": {}, "GenerateName": ""}))?;
+    template.render(
+        &json!({"Name": "", "Namespace": "", "Labels": {}, "Annotations": {}, "GenerateName": ""}),
+    )?;
     Ok(template)
 }

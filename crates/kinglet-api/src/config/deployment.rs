@@ -69,7 +69,10 @@ pub struct Deployment {
 
 impl Default for Deployment {
     fn default() -> Self {
-        let data = Data::from([("queue-sidecar-image".to_owned(), QUEUE_SIDECAR_IMAGE.to_owned())]);
+        let data = Data::from([(
+            "queue-sidecar-image".to_owned(),
+            QUEUE_SIDECAR_IMAGE.to_owned(),
+        )]);
         Self::parse(&data).expect("the defaults are valid")
     }
 }
@@ -77,7 +80,11 @@ impl Default for Deployment {
 impl Deployment {
     /// Reads the map.
     pub fn parse(data: &Data) -> Result<Self, String> {
-        let progress_deadline = read::duration(data, &["progress-deadline", "progressDeadline"], GoDuration::from_secs(600))?;
+        let progress_deadline = read::duration(
+            data,
+            &["progress-deadline", "progressDeadline"],
+            GoDuration::from_secs(600),
+        )?;
         let resolution = read::duration(
             data,
             &["digest-resolution-timeout", "digestResolutionTimeout"],
@@ -85,36 +92,63 @@ impl Deployment {
         )?;
         let list = |keys: &[&str], or: &str| -> BTreeSet<String> {
             let text = read::text(data, keys).unwrap_or(or);
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+            text.split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect()
         };
         let text = |keys: &[&str]| read::text(data, keys).unwrap_or_default().to_owned();
         let parsed = Self {
             queue_sidecar_image: text(&["queue-sidecar-image", "queueSidecarImage"]),
             registries_skipping_tag_resolving: list(
-                &["registries-skipping-tag-resolving", "registriesSkippingTagResolving"],
+                &[
+                    "registries-skipping-tag-resolving",
+                    "registriesSkippingTagResolving",
+                ],
                 "kind.local,ko.local,dev.local",
             ),
             digest_resolution_timeout: resolution.to_std(),
             progress_deadline: progress_deadline.to_std(),
-            queue_sidecar_cpu_request: match read::quantity(data, &["queue-sidecar-cpu-request", "queueSidecarCPURequest"])? {
-                None if read::text(data, &["queue-sidecar-cpu-request", "queueSidecarCPURequest"]).is_none() => {
+            queue_sidecar_cpu_request: match read::quantity(
+                data,
+                &["queue-sidecar-cpu-request", "queueSidecarCPURequest"],
+            )? {
+                None if read::text(
+                    data,
+                    &["queue-sidecar-cpu-request", "queueSidecarCPURequest"],
+                )
+                .is_none() =>
+                {
                     Quantity::parse("25m").ok()
                 }
                 given => given,
             },
-            queue_sidecar_cpu_limit: read::quantity(data, &["queue-sidecar-cpu-limit", "queueSidecarCPULimit"])?,
+            queue_sidecar_cpu_limit: read::quantity(
+                data,
+                &["queue-sidecar-cpu-limit", "queueSidecarCPULimit"],
+            )?,
             queue_sidecar_memory_request: read::quantity(
                 data,
                 &["queue-sidecar-memory-request", "queueSidecarMemoryRequest"],
             )?,
-            queue_sidecar_memory_limit: read::quantity(data, &["queue-sidecar-memory-limit", "queueSidecarMemoryLimit"])?,
+            queue_sidecar_memory_limit: read::quantity(
+                data,
+                &["queue-sidecar-memory-limit", "queueSidecarMemoryLimit"],
+            )?,
             queue_sidecar_ephemeral_storage_request: read::quantity(
                 data,
-                &["queue-sidecar-ephemeral-storage-request", "queueSidecarEphemeralStorageRequest"],
+                &[
+                    "queue-sidecar-ephemeral-storage-request",
+                    "queueSidecarEphemeralStorageRequest",
+                ],
             )?,
             queue_sidecar_ephemeral_storage_limit: read::quantity(
                 data,
-                &["queue-sidecar-ephemeral-storage-limit", "queueSidecarEphemeralStorageLimit"],
+                &[
+                    "queue-sidecar-ephemeral-storage-limit",
+                    "queueSidecarEphemeralStorageLimit",
+                ],
             )?,
             queue_sidecar_token_audiences: list(&["queue-sidecar-token-audiences"], ""),
             queue_sidecar_rootca: text(&["queue-sidecar-rootca"]),
@@ -123,29 +157,49 @@ impl Deployment {
             queue_sidecar_tls_cipher_suites: text(&["queue-sidecar-tls-cipher-suites"]),
             queue_sidecar_tls_curve_preferences: text(&["queue-sidecar-tls-curve-preferences"]),
             default_affinity_type: match read::text(data, &["default-affinity-type"]) {
-                None | Some("prefer-spread-revision-over-nodes") => AffinityType::PreferSpreadRevisionOverNodes,
+                None | Some("prefer-spread-revision-over-nodes") => {
+                    AffinityType::PreferSpreadRevisionOverNodes
+                }
                 Some("none") => AffinityType::None,
-                Some(other) => return Err(format!("unsupported default-affinity-type value: {}", go::quote(other))),
+                Some(other) => {
+                    return Err(format!(
+                        "unsupported default-affinity-type value: {}",
+                        go::quote(other)
+                    ));
+                }
             },
-            runtime_class_names: runtime_classes(read::text(data, &["runtime-class-name"]).unwrap_or_default())?,
+            runtime_class_names: runtime_classes(
+                read::text(data, &["runtime-class-name"]).unwrap_or_default(),
+            )?,
             pod_is_always_schedulable: read::boolean(data, &["pod-is-always-schedulable"], false)?,
         };
         if progress_deadline.0 <= 0 {
-            return Err(format!("progress-deadline cannot be a non-positive duration, was {progress_deadline}"));
+            return Err(format!(
+                "progress-deadline cannot be a non-positive duration, was {progress_deadline}"
+            ));
         }
         if !progress_deadline.is_whole_seconds() {
-            return Err(format!("progress-deadline must be rounded to a whole second, was: {progress_deadline}"));
+            return Err(format!(
+                "progress-deadline must be rounded to a whole second, was: {progress_deadline}"
+            ));
         }
         if resolution.0 <= 0 {
-            return Err(format!("digest-resolution-timeout cannot be a non-positive duration, was {resolution}"));
+            return Err(format!(
+                "digest-resolution-timeout cannot be a non-positive duration, was {resolution}"
+            ));
         }
         // The webhook sees the merged map, so a present but empty key is the usual mistake.
-        let gave_image = ["queue-sidecar-image", "queueSidecarImage"].iter().any(|key| data.contains_key(*key));
+        let gave_image = ["queue-sidecar-image", "queueSidecarImage"]
+            .iter()
+            .any(|key| data.contains_key(*key));
         if parsed.queue_sidecar_image.is_empty() {
             if gave_image || !data.keys().any(|key| !key.starts_with('_')) {
                 return Err("queue-sidecar-image cannot be empty or unset".to_owned());
             }
-            return Ok(Self { queue_sidecar_image: QUEUE_SIDECAR_IMAGE.to_owned(), ..parsed });
+            return Ok(Self {
+                queue_sidecar_image: QUEUE_SIDECAR_IMAGE.to_owned(),
+                ..parsed
+            });
         }
         Ok(parsed)
     }
@@ -154,7 +208,11 @@ impl Deployment {
     pub fn runtime_class_for(&self, labels: &BTreeMap<String, String>) -> Option<&str> {
         self.runtime_class_names
             .iter()
-            .filter(|(_, selector)| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+            .filter(|(_, selector)| {
+                selector
+                    .iter()
+                    .all(|(key, value)| labels.get(key) == Some(value))
+            })
             .max_by(|(a, left), (b, right)| left.len().cmp(&right.len()).then(b.cmp(a)))
             .map(|(name, _)| name.as_str())
     }
@@ -164,7 +222,11 @@ fn runtime_classes(text: &str) -> Result<BTreeMap<String, BTreeMap<String, Strin
     if text.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let cannot = |why: &str| Err(format!("runtime-class-name cannot be parsed, please check the format: {why}"));
+    let cannot = |why: &str| {
+        Err(format!(
+            "runtime-class-name cannot be parsed, please check the format: {why}"
+        ))
+    };
     let go_type = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal";
     let of = "into Go value of type map[string]deployment.RuntimeClassNameLabelSelector";
     let map = match read::yaml(text) {
@@ -179,11 +241,21 @@ fn runtime_classes(text: &str) -> Result<BTreeMap<String, BTreeMap<String, Strin
     let mut classes = BTreeMap::new();
     for (name, entry) in map {
         if let [why, ..] = formats::dns_1123_subdomain(&name).as_slice() {
-            return Err(format!("runtime-class-name {} is not a valid name: {why}", go::quote(&name)));
+            return Err(format!(
+                "runtime-class-name {} is not a valid name: {why}",
+                go::quote(&name)
+            ));
         }
         let mut labels = BTreeMap::new();
-        for (key, value) in entry.get("selector").and_then(Value::as_object).into_iter().flatten() {
-            let Some(value) = value.as_str() else { return cannot(&format!("selector {} must be text", go::quote(key))) };
+        for (key, value) in entry
+            .get("selector")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let Some(value) = value.as_str() else {
+                return cannot(&format!("selector {} must be text", go::quote(key)));
+            };
             labels.insert(key.clone(), value.to_owned());
         }
         classes.insert(name, labels);
@@ -198,21 +270,44 @@ mod tests {
     #[test]
     fn the_most_specific_runtime_class_wins() {
         let text = "kata: {}\ngvisor:\n  selector: {team: red}\nbest:\n  selector: {team: red, tier: gold}\n";
-        let config = Deployment { runtime_class_names: runtime_classes(text).unwrap(), ..Deployment::default() };
-        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let config = Deployment {
+            runtime_class_names: runtime_classes(text).unwrap(),
+            ..Deployment::default()
+        };
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
         assert_eq!(config.runtime_class_for(&labels(&[])), Some("kata"));
-        assert_eq!(config.runtime_class_for(&labels(&[("team", "red")])), Some("gvisor"));
-        assert_eq!(config.runtime_class_for(&labels(&[("team", "red"), ("tier", "gold")])), Some("best"));
+        assert_eq!(
+            config.runtime_class_for(&labels(&[("team", "red")])),
+            Some("gvisor")
+        );
+        assert_eq!(
+            config.runtime_class_for(&labels(&[("team", "red"), ("tier", "gold")])),
+            Some("best")
+        );
     }
 
     #[test]
     fn registries_are_a_list() {
         let data = Data::from([
             ("queue-sidecar-image".to_owned(), "q".to_owned()),
-            ("registries-skipping-tag-resolving".to_owned(), "a.local, b.local,".to_owned()),
+            (
+                "registries-skipping-tag-resolving".to_owned(),
+                "a.local, b.local,".to_owned(),
+            ),
         ]);
         let config = Deployment::parse(&data).unwrap();
-        assert_eq!(config.registries_skipping_tag_resolving.into_iter().collect::<Vec<_>>(), ["a.local", "b.local"]);
+        assert_eq!(
+            config
+                .registries_skipping_tag_resolving
+                .into_iter()
+                .collect::<Vec<_>>(),
+            ["a.local", "b.local"]
+        );
         assert_eq!(config.queue_sidecar_cpu_request.unwrap().to_string(), "25m");
     }
 }

@@ -29,7 +29,10 @@ impl Default for Domain {
 impl Domain {
     /// No key, only the fallback.
     pub fn fallback(domain: &str) -> Self {
-        Self { domains: BTreeMap::new(), fallback: domain.to_owned() }
+        Self {
+            domains: BTreeMap::new(),
+            fallback: domain.to_owned(),
+        }
     }
 
     /// Reads the map.
@@ -49,12 +52,17 @@ impl Domain {
                     }
                 }
                 Some(_) => {
-                    return Err(format!("error unmarshaling JSON: while decoding JSON: selector of {domain} must be a map"));
+                    return Err(format!(
+                        "error unmarshaling JSON: while decoding JSON: selector of {domain} must be a map"
+                    ));
                 }
             }
             domains.insert(domain.clone(), labels);
         }
-        Ok(Self { domains, fallback: fallback.to_owned() })
+        Ok(Self {
+            domains,
+            fallback: fallback.to_owned(),
+        })
     }
 
     /// The domain used while no key selects every Route.
@@ -64,12 +72,19 @@ impl Domain {
 
     /// Domain of a Route with these labels; cluster-local ones are under `svc.{cluster_domain}`.
     pub fn lookup(&self, labels: &BTreeMap<String, String>, cluster_domain: &str) -> String {
-        if labels.get(keys::VISIBILITY).is_some_and(|value| value == keys::VISIBILITY_CLUSTER_LOCAL) {
+        if labels
+            .get(keys::VISIBILITY)
+            .is_some_and(|value| value == keys::VISIBILITY_CLUSTER_LOCAL)
+        {
             return format!("svc.{cluster_domain}");
         }
         self.domains
             .iter()
-            .filter(|(_, selector)| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+            .filter(|(_, selector)| {
+                selector
+                    .iter()
+                    .all(|(key, value)| labels.get(key) == Some(value))
+            })
             .max_by(|(a, left), (b, right)| left.len().cmp(&right.len()).then(b.cmp(a)))
             .map_or_else(|| self.fallback.clone(), |(domain, _)| domain.clone())
     }
@@ -80,7 +95,10 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -88,14 +106,20 @@ mod tests {
         let data = Data::from([
             ("example.com".to_owned(), String::new()),
             ("zoo.example.com".to_owned(), String::new()),
-            ("prod.example.com".to_owned(), "selector:\n  app: prod\n".to_owned()),
+            (
+                "prod.example.com".to_owned(),
+                "selector:\n  app: prod\n".to_owned(),
+            ),
             ("_example".to_owned(), "not: [yaml".to_owned()),
         ]);
         let domain = Domain::parse(&data, "localhost").unwrap();
         for (given, want) in [
             (labels(&[]), "example.com"),
             (labels(&[("app", "prod")]), "prod.example.com"),
-            (labels(&[(keys::VISIBILITY, "cluster-local"), ("app", "prod")]), "svc.cluster.local"),
+            (
+                labels(&[(keys::VISIBILITY, "cluster-local"), ("app", "prod")]),
+                "svc.cluster.local",
+            ),
         ] {
             assert_eq!(domain.lookup(&given, "cluster.local"), want);
         }
@@ -103,8 +127,19 @@ mod tests {
 
     #[test]
     fn without_a_default_the_fallback_serves() {
-        assert_eq!(Domain::default().lookup(&labels(&[]), "cluster.local"), "localhost");
-        let data = Data::from([("prod.example.com".to_owned(), "selector: {app: prod}".to_owned())]);
-        assert_eq!(Domain::parse(&data, "here.test").unwrap().lookup(&labels(&[]), "cluster.local"), "here.test");
+        assert_eq!(
+            Domain::default().lookup(&labels(&[]), "cluster.local"),
+            "localhost"
+        );
+        let data = Data::from([(
+            "prod.example.com".to_owned(),
+            "selector: {app: prod}".to_owned(),
+        )]);
+        assert_eq!(
+            Domain::parse(&data, "here.test")
+                .unwrap()
+                .lookup(&labels(&[]), "cluster.local"),
+            "here.test"
+        );
     }
 }

@@ -31,7 +31,8 @@ impl Gc {
         let min = read::int(data, &["min-non-active-revisions"], 64, 20)
             .map_err(|why| format!("failed to parse data: {why}"))?;
         let retain_since_create_time = retention(data, "retain-since-create-time", 48 * 3600)?;
-        let retain_since_last_active_time = retention(data, "retain-since-last-active-time", 15 * 3600)?;
+        let retain_since_last_active_time =
+            retention(data, "retain-since-last-active-time", 15 * 3600)?;
         let max = match read::text(data, &["max-non-active-revisions"]) {
             None => Some(1000),
             Some("disabled") => None,
@@ -40,9 +41,12 @@ impl Gc {
                     .map_err(|why| format!("failed to parse max-non-active-revisions: {why}"))?,
             ),
         };
-        let min = u32::try_from(min).map_err(|_| format!("min-non-active-revisions must be non-negative, was: {min}"))?;
+        let min = u32::try_from(min)
+            .map_err(|_| format!("min-non-active-revisions must be non-negative, was: {min}"))?;
         if let Some(max) = max.filter(|max| *max < u64::from(min)) {
-            return Err(format!("min-non-active-revisions({min}) must be <= max-non-active-revisions({max})"));
+            return Err(format!(
+                "min-non-active-revisions({min}) must be <= max-non-active-revisions({max})"
+            ));
         }
         Ok(Self {
             retain_since_create_time,
@@ -58,7 +62,9 @@ fn retention(data: &Data, key: &str, or_seconds: u64) -> Result<Option<Duration>
         None => Ok(Some(Duration::from_secs(or_seconds))),
         Some("disabled") => Ok(None),
         Some(text) => match GoDuration::parse(text) {
-            Ok(duration) if duration.0 < 0 => Err(format!("failed to parse {key}: must be non-negative")),
+            Ok(duration) if duration.0 < 0 => {
+                Err(format!("failed to parse {key}: must be non-negative"))
+            }
             Ok(duration) => Ok(Some(duration.to_std())),
             Err(why) => Err(format!("failed to parse {key}: {why}")),
         },

@@ -34,13 +34,17 @@ impl Default for LeaderElection {
 impl LeaderElection {
     /// Reads the map.
     pub fn parse(data: &Data) -> Result<Self, String> {
-        let duration = |keys: &[&str], seconds: i64| read::duration(data, keys, GoDuration::from_secs(seconds));
+        let duration = |keys: &[&str], seconds: i64| {
+            read::duration(data, keys, GoDuration::from_secs(seconds))
+        };
         let lease = duration(&["lease-duration", "leaseDuration"], 60)?;
         let renew = duration(&["renew-deadline", "renewDeadline"], 40)?;
         let retry = duration(&["retry-period", "retryPeriod"], 10)?;
         let buckets = read::uint(data, &["buckets"], 32, 1)?;
         if !(1..=BUCKETS_MAX).contains(&buckets) {
-            return Err(format!("buckets: value must be between 1 <= {buckets} <= {BUCKETS_MAX}"));
+            return Err(format!(
+                "buckets: value must be between 1 <= {buckets} <= {BUCKETS_MAX}"
+            ));
         }
         Ok(Self {
             lease_duration: lease.to_std(),
@@ -49,7 +53,12 @@ impl LeaderElection {
             buckets: u32::try_from(buckets).unwrap_or(1),
             lease_prefixes: data
                 .iter()
-                .filter_map(|(key, value)| Some((key.strip_prefix("map-lease-prefix.")?.to_owned(), value.clone())))
+                .filter_map(|(key, value)| {
+                    Some((
+                        key.strip_prefix("map-lease-prefix.")?.to_owned(),
+                        value.clone(),
+                    ))
+                })
                 .collect(),
         })
     }

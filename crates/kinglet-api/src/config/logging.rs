@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Data;
 
-const LEVELS: [&str; 8] = ["debug", "info", "warn", "warning", "error", "dpanic", "panic", "fatal"];
+const LEVELS: [&str; 8] = [
+    "debug", "info", "warn", "warning", "error", "dpanic", "panic", "fatal",
+];
 
 /// `config-logging`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +22,10 @@ impl Logging {
     pub fn parse(data: &Data) -> Result<Self, String> {
         let mut levels = BTreeMap::new();
         for (key, value) in data {
-            let Some(component) = key.strip_prefix("loglevel.").filter(|component| !component.is_empty()) else {
+            let Some(component) = key
+                .strip_prefix("loglevel.")
+                .filter(|component| !component.is_empty())
+            else {
                 continue;
             };
             if value.is_empty() {
@@ -31,7 +36,10 @@ impl Logging {
             }
             levels.insert(component.to_owned(), value.to_ascii_lowercase());
         }
-        Ok(Self { zap_logger_config: data.get("zap-logger-config").cloned().unwrap_or_default(), levels })
+        Ok(Self {
+            zap_logger_config: data.get("zap-logger-config").cloned().unwrap_or_default(),
+            levels,
+        })
     }
 
     /// Level of a component, if one is set.

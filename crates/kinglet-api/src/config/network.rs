@@ -67,50 +67,83 @@ impl Network {
     pub fn parse(data: &Data) -> Result<Self, String> {
         let text = |keys: &[&str], or: &str| read::text(data, keys).unwrap_or(or).to_owned();
         let rollout = read::int(data, &["rollout-duration", "rolloutDuration"], 64, 0)?;
-        let rollout_duration = u64::try_from(rollout)
-            .map_err(|_| format!("rollout-duration must be a positive integer, but was {rollout}"))?;
+        let rollout_duration = u64::try_from(rollout).map_err(|_| {
+            format!("rollout-duration must be a positive integer, but was {rollout}")
+        })?;
         let domain_template = Template::parse(
             "domain-template",
-            &text(&["domain-template", "domainTemplate"], "{{.Name}}.{{.Namespace}}.{{.Domain}}"),
+            &text(
+                &["domain-template", "domainTemplate"],
+                "{{.Name}}.{{.Namespace}}.{{.Domain}}",
+            ),
         )?;
         check_host(&render_host(&domain_template, &HostFacts::sample())?)?;
-        let tag_template = Template::parse("tag-template", &text(&["tag-template", "tagTemplate"], "{{.Tag}}-{{.Name}}"))?;
+        let tag_template = Template::parse(
+            "tag-template",
+            &text(&["tag-template", "tagTemplate"], "{{.Tag}}-{{.Name}}"),
+        )?;
         tag_template.render(&json!({"Name": "foo", "Tag": "v2"}))?;
-        let tls = |keys: &[&str]| read::text(data, keys).is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
+        let tls = |keys: &[&str]| {
+            read::text(data, keys).is_some_and(|value| value.eq_ignore_ascii_case("enabled"))
+        };
         let system_internal_tls = strict_tls(data, "system-internal-tls")?
-            || read::text(data, &["internal-encryption"]).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+            || read::text(data, &["internal-encryption"])
+                .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         Ok(Self {
-            ingress_class: text(&["ingress-class", "ingress.class"], keys::INGRESS_CLASS_ISTIO),
+            ingress_class: text(
+                &["ingress-class", "ingress.class"],
+                keys::INGRESS_CLASS_ISTIO,
+            ),
             certificate_class: text(
                 &["certificate-class", "certificate.class"],
                 "cert-manager.certificate.networking.knative.dev",
             ),
             domain_template,
             tag_template,
-            namespace_wildcard_cert_selector: match read::text(data, &["namespace-wildcard-cert-selector"]) {
+            namespace_wildcard_cert_selector: match read::text(
+                data,
+                &["namespace-wildcard-cert-selector"],
+            ) {
                 None | Some("") => None,
                 Some(yaml) => Some(read::yaml(yaml)?),
             },
             external_domain_tls: tls(&["external-domain-tls", "auto-tls", "autoTLS"]),
             cluster_local_domain_tls: strict_tls(data, "cluster-local-domain-tls")?,
             system_internal_tls,
-            http_protocol: match read::text(data, &["http-protocol", "httpProtocol"]).map(str::to_ascii_lowercase).as_deref() {
+            http_protocol: match read::text(data, &["http-protocol", "httpProtocol"])
+                .map(str::to_ascii_lowercase)
+                .as_deref()
+            {
                 None | Some("" | "enabled") => HttpProtocol::Enabled,
                 Some("redirected") => HttpProtocol::Redirected,
                 Some("disabled") => HttpProtocol::Disabled,
                 Some(other) => {
-                    return Err(format!("http-protocol {other} in config-network ConfigMap is not supported"));
+                    return Err(format!(
+                        "http-protocol {other} in config-network ConfigMap is not supported"
+                    ));
                 }
             },
-            default_external_scheme: text(&["default-external-scheme", "defaultExternalScheme"], "http"),
+            default_external_scheme: text(
+                &["default-external-scheme", "defaultExternalScheme"],
+                "http",
+            ),
             rollout_duration: Duration::from_secs(rollout_duration),
             autocreate_cluster_domain_claims: read::boolean(
                 data,
-                &["autocreate-cluster-domain-claims", "autocreateClusterDomainClaims"],
+                &[
+                    "autocreate-cluster-domain-claims",
+                    "autocreateClusterDomainClaims",
+                ],
                 false,
             )?,
-            enable_mesh_pod_addressability: read::boolean(data, &["enable-mesh-pod-addressability"], false)?,
-            mesh_compatibility_mode: match read::text(data, &["mesh-compatibility-mode"]).map(str::to_ascii_lowercase) {
+            enable_mesh_pod_addressability: read::boolean(
+                data,
+                &["enable-mesh-pod-addressability"],
+                false,
+            )?,
+            mesh_compatibility_mode: match read::text(data, &["mesh-compatibility-mode"])
+                .map(str::to_ascii_lowercase)
+            {
                 Some(mode) if ["enabled", "disabled"].contains(&mode.as_str()) => mode,
                 _ => "auto".to_owned(),
             },
@@ -124,7 +157,8 @@ impl Network {
 
     /// Name that takes a Route's place in the host of one of its tags.
     pub fn tag_name(&self, route: &str, tag: &str) -> Result<String, String> {
-        self.tag_template.render(&json!({"Name": route, "Tag": tag}))
+        self.tag_template
+            .render(&json!({"Name": route, "Tag": tag}))
     }
 }
 
@@ -145,12 +179,19 @@ pub struct HostFacts<'a> {
 
 impl HostFacts<'static> {
     fn sample() -> Self {
-        Self { name: "foo", namespace: "bar", domain: "baz.com", annotations: None, labels: None }
+        Self {
+            name: "foo",
+            namespace: "bar",
+            domain: "baz.com",
+            annotations: None,
+            labels: None,
+        }
     }
 }
 
 fn render_host(template: &Template, facts: &HostFacts<'_>) -> Result<String, String> {
-    let map = |map: Option<&BTreeMap<String, String>>| map.map_or_else(|| json!({}), |map| json!(map));
+    let map =
+        |map: Option<&BTreeMap<String, String>>| map.map_or_else(|| json!({}), |map| json!(map));
     template.render(&json!({
         "Name": facts.name, "Namespace": facts.namespace, "Domain": facts.domain,
         "Annotations": map(facts.annotations), "Labels": map(facts.labels),
@@ -166,7 +207,10 @@ fn check_host(host: &str) -> Result<(), String> {
         return Err(format!("domain template has url path: {path}"));
     }
     if host.contains(char::is_whitespace) {
-        return Err(format!("domain template yields an invalid hostname: {}", go::quote(host)));
+        return Err(format!(
+            "domain template yields an invalid hostname: {}",
+            go::quote(host)
+        ));
     }
     Ok(())
 }
@@ -176,7 +220,10 @@ fn strict_tls(data: &Data, key: &str) -> Result<bool, String> {
         None | Some("") => Ok(false),
         Some(value) if value.eq_ignore_ascii_case("enabled") => Ok(true),
         Some(value) if value.eq_ignore_ascii_case("disabled") => Ok(false),
-        Some(value) => Err(format!("{key} with value: {} in config-network ConfigMap is not supported", go::quote(value))),
+        Some(value) => Err(format!(
+            "{key} with value: {} in config-network ConfigMap is not supported",
+            go::quote(value)
+        )),
     }
 }
 
@@ -187,7 +234,13 @@ mod tests {
     #[test]
     fn hosts_and_tags() {
         let network = Network::default();
-        let facts = HostFacts { name: "hello", namespace: "default", domain: "localhost", annotations: None, labels: None };
+        let facts = HostFacts {
+            name: "hello",
+            namespace: "default",
+            domain: "localhost",
+            annotations: None,
+            labels: None,
+        };
         assert_eq!(network.host(&facts).unwrap(), "hello.default.localhost");
         assert_eq!(network.tag_name("hello", "v1").unwrap(), "v1-hello");
         assert_eq!(network.ingress_class, keys::INGRESS_CLASS_ISTIO);

@@ -73,16 +73,31 @@ impl Observability {
             Some("enabled") => true,
             Some(other) => return Err(format!("unsupported profile setting {}", go::quote(other))),
         };
-        let runtime_export_interval = read::duration(data, &["runtime-export-interval"], GoDuration::from_secs(15))?;
+        let runtime_export_interval = read::duration(
+            data,
+            &["runtime-export-interval"],
+            GoDuration::from_secs(15),
+        )?;
         let request_metrics = metrics(data, "request-")?;
         let parsed = Self {
-            enable_var_log_collection: read::boolean(data, &["logging.enable-var-log-collection"], false)?,
-            revision_url_template: data.get("logging.revision-url-template").cloned().unwrap_or_default(),
+            enable_var_log_collection: read::boolean(
+                data,
+                &["logging.enable-var-log-collection"],
+                false,
+            )?,
+            revision_url_template: data
+                .get("logging.revision-url-template")
+                .cloned()
+                .unwrap_or_default(),
             request_log_template: data
                 .get("logging.request-log-template")
                 .map_or_else(|| REQUEST_LOG_TEMPLATE.to_owned(), Clone::clone),
             enable_request_log: read::boolean(data, &["logging.enable-request-log"], false)?,
-            enable_probe_request_log: read::boolean(data, &["logging.enable-probe-request-log"], false)?,
+            enable_probe_request_log: read::boolean(
+                data,
+                &["logging.enable-probe-request-log"],
+                false,
+            )?,
             metrics: metrics_own,
             request_metrics,
             tracing,
@@ -102,39 +117,67 @@ impl Observability {
 
 fn metrics(data: &Data, prefix: &str) -> Result<Metrics, String> {
     let key = |name: &str| format!("{prefix}metrics-{name}");
-    let protocol = read::text(data, &[&key("protocol")]).filter(|p| !p.is_empty()).unwrap_or("none").to_owned();
-    let endpoint = read::text(data, &[&key("endpoint")]).unwrap_or_default().to_owned();
+    let protocol = read::text(data, &[&key("protocol")])
+        .filter(|p| !p.is_empty())
+        .unwrap_or("none")
+        .to_owned();
+    let endpoint = read::text(data, &[&key("endpoint")])
+        .unwrap_or_default()
+        .to_owned();
     let interval = read::duration(data, &[&key("export-interval")], GoDuration(0))?;
     if interval.0 < 0 {
-        return Err(format!("export interval {interval} should be greater than zero"));
+        return Err(format!(
+            "export interval {interval} should be greater than zero"
+        ));
     }
     let quoted = go::quote(&protocol);
     match (protocol.as_str(), endpoint.is_empty()) {
-        ("grpc" | "http/protobuf", true) => Err(format!("endpoint should be set when protocol is {quoted}")),
-        ("none", false) => Err(format!("endpoint should not be set when protocol is {quoted}")),
-        ("none" | "prometheus" | "grpc" | "http/protobuf", _) => {
-            Ok(Metrics { protocol, endpoint, export_interval: interval.to_std() })
+        ("grpc" | "http/protobuf", true) => {
+            Err(format!("endpoint should be set when protocol is {quoted}"))
         }
+        ("none", false) => Err(format!(
+            "endpoint should not be set when protocol is {quoted}"
+        )),
+        ("none" | "prometheus" | "grpc" | "http/protobuf", _) => Ok(Metrics {
+            protocol,
+            endpoint,
+            export_interval: interval.to_std(),
+        }),
         _ => Err(format!("unsupported protocol {quoted}")),
     }
 }
 
 fn tracing(data: &Data) -> Result<Tracing, String> {
-    let protocol = read::text(data, &["tracing-protocol"]).filter(|p| !p.is_empty()).unwrap_or("none").to_owned();
-    let endpoint = read::text(data, &["tracing-endpoint"]).unwrap_or_default().to_owned();
+    let protocol = read::text(data, &["tracing-protocol"])
+        .filter(|p| !p.is_empty())
+        .unwrap_or("none")
+        .to_owned();
+    let endpoint = read::text(data, &["tracing-endpoint"])
+        .unwrap_or_default()
+        .to_owned();
     let sampling_rate = read::float(data, &["tracing-sampling-rate"], 0.0)?;
     let quoted = go::quote(&protocol);
     match (protocol.as_str(), endpoint.is_empty()) {
-        ("grpc" | "http/protobuf", true) => return Err(format!("endpoint should be set for protocol {quoted}")),
+        ("grpc" | "http/protobuf", true) => {
+            return Err(format!("endpoint should be set for protocol {quoted}"));
+        }
         ("none", false) => return Err(format!("endpoint should not be set for protocol {quoted}")),
         ("none" | "stdout" | "grpc" | "http/protobuf", _) => {}
         _ => return Err(format!("unsupported protocol {quoted}")),
     }
     if sampling_rate < 0.0 {
-        return Err(format!("sampling rate {sampling_rate:.6} should be greater or equal to zero"));
+        return Err(format!(
+            "sampling rate {sampling_rate:.6} should be greater or equal to zero"
+        ));
     }
     if sampling_rate > 1.0 {
-        return Err(format!("sampling rate {sampling_rate:.6} should be less than or equal to one"));
+        return Err(format!(
+            "sampling rate {sampling_rate:.6} should be less than or equal to one"
+        ));
     }
-    Ok(Tracing { protocol, endpoint, sampling_rate })
+    Ok(Tracing {
+        protocol,
+        endpoint,
+        sampling_rate,
+    })
 }

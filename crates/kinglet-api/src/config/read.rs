@@ -7,13 +7,21 @@ use super::Data;
 
 /// The first of several names of a key that is present, trimmed.
 pub(super) fn text<'a>(data: &'a Data, keys: &[&str]) -> Option<&'a str> {
-    keys.iter().find_map(|key| data.get(*key)).map(|value| value.trim())
+    keys.iter()
+        .find_map(|key| data.get(*key))
+        .map(|value| value.trim())
 }
 
-fn parsed<T>(data: &Data, keys: &[&str], or: T, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+fn parsed<T>(
+    data: &Data,
+    keys: &[&str],
+    or: T,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, String> {
     for key in keys {
         if let Some(value) = data.get(*key) {
-            return parse(value.trim()).map_err(|why| format!("failed to parse {}: {why}", go::quote(key)));
+            return parse(value.trim())
+                .map_err(|why| format!("failed to parse {}: {why}", go::quote(key)));
         }
     }
     Ok(or)
@@ -41,7 +49,11 @@ pub(super) fn duration(data: &Data, keys: &[&str], or: GoDuration) -> Result<GoD
 
 pub(super) fn quantity(data: &Data, keys: &[&str]) -> Result<Option<Quantity>, String> {
     parsed(data, keys, None, |text| {
-        if text.is_empty() { Ok(None) } else { Quantity::parse(text).map(Some).map_err(str::to_owned) }
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            Quantity::parse(text).map(Some).map_err(str::to_owned)
+        }
     })
 }
 

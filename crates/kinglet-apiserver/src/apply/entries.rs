@@ -19,17 +19,33 @@ pub(super) struct Id {
 
 impl Id {
     pub(super) fn new(name: &str, applies: bool, api_version: &str, subresource: &str) -> Self {
-        let api_version = if applies { String::new() } else { api_version.to_owned() };
-        Self { name: name.to_owned(), updates: !applies, api_version, subresource: subresource.to_owned() }
+        let api_version = if applies {
+            String::new()
+        } else {
+            api_version.to_owned()
+        };
+        Self {
+            name: name.to_owned(),
+            updates: !applies,
+            api_version,
+            subresource: subresource.to_owned(),
+        }
     }
 
     /// As conflicts name a manager.
     pub(super) fn shown(&self) -> String {
         let mut text = Value::from(self.name.as_str()).to_string();
         if !self.subresource.is_empty() {
-            text = format!("{text} with subresource {}", Value::from(self.subresource.as_str()));
+            text = format!(
+                "{text} with subresource {}",
+                Value::from(self.subresource.as_str())
+            );
         }
-        if self.updates { format!("{text} using {}", self.api_version) } else { text }
+        if self.updates {
+            format!("{text} using {}", self.api_version)
+        } else {
+            text
+        }
     }
 }
 
@@ -51,7 +67,10 @@ const UPDATERS_MAX: usize = 10;
 /// Reads an object's entries; none if there is one that cannot be understood.
 pub(super) fn read(object: &Value) -> Option<Entries> {
     let mut entries = Entries::new();
-    let listed = object.get("metadata").and_then(|m| m.get("managedFields")).and_then(Value::as_array);
+    let listed = object
+        .get("metadata")
+        .and_then(|m| m.get("managedFields"))
+        .and_then(Value::as_array);
     for entry in listed.into_iter().flatten() {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
         let applies = match text("operation") {
@@ -63,12 +82,27 @@ pub(super) fn read(object: &Value) -> Option<Entries> {
             None | Some(Value::Null) => Set::default(),
             Some(fields) => Set::decode(fields)?,
         };
-        let id = Id::new(text("manager"), applies, text("apiVersion"), text("subresource"));
+        let id = Id::new(
+            text("manager"),
+            applies,
+            text("apiVersion"),
+            text("subresource"),
+        );
         let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-        let read = Entry { api_version: text("apiVersion").to_owned(), time, set };
+        let read = Entry {
+            api_version: text("apiVersion").to_owned(),
+            time,
+            set,
+        };
         match entries.remove(&id) {
             Some(twin) => {
-                entries.insert(id, Entry { set: twin.set.union(&read.set), ..read });
+                entries.insert(
+                    id,
+                    Entry {
+                        set: twin.set.union(&read.set),
+                        ..read
+                    },
+                );
             }
             None => {
                 entries.insert(id, read);
@@ -92,17 +126,34 @@ pub(super) fn is_reset(object: &Value) -> bool {
 
 /// Writes entries into an object, oldest first, those that apply before those that update.
 pub(super) fn write(object: &mut Value, entries: &Entries) {
-    let Some(metadata) = object.as_object_mut().map(|o| o.entry("metadata").or_insert_with(|| json!({}))) else { return };
-    let Some(metadata) = metadata.as_object_mut() else { return };
-    let mut sorted: Vec<(&Id, &Entry)> = entries.iter().filter(|(_, entry)| !entry.set.is_empty()).collect();
+    let Some(metadata) = object
+        .as_object_mut()
+        .map(|o| o.entry("metadata").or_insert_with(|| json!({})))
+    else {
+        return;
+    };
+    let Some(metadata) = metadata.as_object_mut() else {
+        return;
+    };
+    let mut sorted: Vec<(&Id, &Entry)> = entries
+        .iter()
+        .filter(|(_, entry)| !entry.set.is_empty())
+        .collect();
     sorted.sort_by(|(a, x), (b, y)| {
-        (a.updates, x.time.as_deref().unwrap_or(""), &a.name, &x.api_version, &a.subresource).cmp(&(
-            b.updates,
-            y.time.as_deref().unwrap_or(""),
-            &b.name,
-            &y.api_version,
-            &b.subresource,
-        ))
+        (
+            a.updates,
+            x.time.as_deref().unwrap_or(""),
+            &a.name,
+            &x.api_version,
+            &a.subresource,
+        )
+            .cmp(&(
+                b.updates,
+                y.time.as_deref().unwrap_or(""),
+                &b.name,
+                &y.api_version,
+                &b.subresource,
+            ))
     });
     if sorted.is_empty() {
         metadata.remove("managedFields");
@@ -133,8 +184,11 @@ pub(super) fn remove(object: &mut Value) {
 
 /// Folds the oldest updaters into one when there are too many.
 pub(super) fn cap(entries: &mut Entries) {
-    let mut updaters: Vec<(Option<String>, Id)> =
-        entries.iter().filter(|(id, _)| id.updates).map(|(id, entry)| (entry.time.clone(), id.clone())).collect();
+    let mut updaters: Vec<(Option<String>, Id)> = entries
+        .iter()
+        .filter(|(id, _)| id.updates)
+        .map(|(id, entry)| (entry.time.clone(), id.clone()))
+        .collect();
     if updaters.len() <= UPDATERS_MAX {
         return;
     }

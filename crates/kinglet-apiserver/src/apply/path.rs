@@ -32,8 +32,16 @@ impl Step {
         match kind {
             "f" => Some(Step::Field(rest.to_owned())),
             // Read and written again, so that spacing and order do not matter.
-            "k" => Some(Step::Key(serde_json::from_str::<BTreeMap<String, Value>>(rest).ok().map(|key| json_text(&key))?)),
-            "v" => Some(Step::Value(serde_json::from_str::<Value>(rest).ok().map(|value| value.to_string())?)),
+            "k" => Some(Step::Key(
+                serde_json::from_str::<BTreeMap<String, Value>>(rest)
+                    .ok()
+                    .map(|key| json_text(&key))?,
+            )),
+            "v" => Some(Step::Value(
+                serde_json::from_str::<Value>(rest)
+                    .ok()
+                    .map(|value| value.to_string())?,
+            )),
             "i" => rest.parse().ok().map(Step::Index),
             _ => None,
         }
@@ -51,7 +59,10 @@ impl std::fmt::Display for Step {
             Step::Field(name) => write!(f, ".{name}"),
             Step::Key(key) => {
                 let parts: BTreeMap<String, Value> = serde_json::from_str(key).unwrap_or_default();
-                let parts: Vec<String> = parts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let parts: Vec<String> = parts
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
                 write!(f, "[{}]", parts.join(","))
             }
             Step::Value(value) => write!(f, "[={value}]"),
@@ -92,7 +103,10 @@ impl Set {
         match path {
             [] => false,
             [last] => self.members.contains(last),
-            [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.has(rest)),
+            [first, rest @ ..] => self
+                .children
+                .get(first)
+                .is_some_and(|child| child.has(rest)),
         }
     }
 
@@ -112,28 +126,45 @@ impl Set {
 
     pub(super) fn difference(&self, other: &Set) -> Set {
         let members = self.members.difference(&other.members).cloned().collect();
-        let children = self.children.iter().map(|(step, child)| match other.children.get(step) {
-            Some(theirs) => (step.clone(), child.difference(theirs)),
-            None => (step.clone(), child.clone()),
-        });
-        Set { members, children: children.filter(|(_, child)| !child.is_empty()).collect() }
+        let children = self
+            .children
+            .iter()
+            .map(|(step, child)| match other.children.get(step) {
+                Some(theirs) => (step.clone(), child.difference(theirs)),
+                None => (step.clone(), child.clone()),
+            });
+        Set {
+            members,
+            children: children.filter(|(_, child)| !child.is_empty()).collect(),
+        }
     }
 
     pub(super) fn intersection(&self, other: &Set) -> Set {
         let members = self.members.intersection(&other.members).cloned().collect();
-        let children = self
-            .children
-            .iter()
-            .filter_map(|(step, child)| other.children.get(step).map(|theirs| (step.clone(), child.intersection(theirs))));
-        Set { members, children: children.filter(|(_, child)| !child.is_empty()).collect() }
+        let children = self.children.iter().filter_map(|(step, child)| {
+            other
+                .children
+                .get(step)
+                .map(|theirs| (step.clone(), child.intersection(theirs)))
+        });
+        Set {
+            members,
+            children: children.filter(|(_, child)| !child.is_empty()).collect(),
+        }
     }
 
     /// Only what lies at or below the named top fields (`keep`), or only what does not.
     pub(super) fn split(&self, top: &[&str], keep: bool) -> Set {
-        let wanted = |step: &Step| matches!(step, Step::Field(name) if top.contains(&name.as_str())) == keep;
+        let wanted =
+            |step: &Step| matches!(step, Step::Field(name) if top.contains(&name.as_str())) == keep;
         Set {
             members: self.members.iter().filter(|s| wanted(s)).cloned().collect(),
-            children: self.children.iter().filter(|(s, _)| wanted(s)).map(|(s, c)| (s.clone(), c.clone())).collect(),
+            children: self
+                .children
+                .iter()
+                .filter(|(s, _)| wanted(s))
+                .map(|(s, c)| (s.clone(), c.clone()))
+                .collect(),
         }
     }
 
@@ -198,7 +229,8 @@ impl Set {
                 set.members.insert(step.clone());
             }
             if fields.keys().any(|name| name != ".") {
-                set.children.insert(step, Self::decode_at(below, depth + 1)?);
+                set.children
+                    .insert(step, Self::decode_at(below, depth + 1)?);
             }
         }
         Some(set)

@@ -65,7 +65,11 @@ impl<'a> Shape<'a> {
         match self {
             Shape::Field(field) => field.list,
             Shape::Schema(node) => node.list,
-            Shape::Struct(_) | Shape::Type(_) | Shape::Resource(_) | Shape::Deduced | Shape::Atomic => ListKind::Atomic,
+            Shape::Struct(_)
+            | Shape::Type(_)
+            | Shape::Resource(_)
+            | Shape::Deduced
+            | Shape::Atomic => ListKind::Atomic,
         }
     }
 
@@ -73,7 +77,11 @@ impl<'a> Shape<'a> {
         match self {
             Shape::Field(field) => field.keys.to_vec(),
             Shape::Schema(node) => node.list_keys.iter().map(AsRef::as_ref).collect(),
-            Shape::Struct(_) | Shape::Type(_) | Shape::Resource(_) | Shape::Deduced | Shape::Atomic => Vec::new(),
+            Shape::Struct(_)
+            | Shape::Type(_)
+            | Shape::Resource(_)
+            | Shape::Deduced
+            | Shape::Atomic => Vec::new(),
         }
     }
 
@@ -85,7 +93,9 @@ impl<'a> Shape<'a> {
         };
         let of_type = |kind: Type| match table().plain(kind) {
             Type::Map(at) => (Shape::Type(table().element(at)), false),
-            plain @ Type::Struct(_) => table().structure(plain).map_or((Shape::Deduced, false), declared),
+            plain @ Type::Struct(_) => table()
+                .structure(plain)
+                .map_or((Shape::Deduced, false), declared),
             _ => (Shape::Atomic, false),
         };
         match self {
@@ -94,7 +104,11 @@ impl<'a> Shape<'a> {
             Shape::Type(kind) => of_type(kind),
             Shape::Resource(_) if name == "metadata" => (metadata(), true),
             Shape::Resource(_) if matches!(name, "apiVersion" | "kind") => (Shape::Atomic, true),
-            Shape::Schema(node) if node.embedded && name == "metadata" && !node.properties.contains_key(name) => (metadata(), true),
+            Shape::Schema(node)
+                if node.embedded && name == "metadata" && !node.properties.contains_key(name) =>
+            {
+                (metadata(), true)
+            }
             Shape::Schema(node) | Shape::Resource(node) => match node.properties.get(name) {
                 Some(child) => (Shape::Schema(child), true),
                 None => match &node.additional {
@@ -124,19 +138,32 @@ impl<'a> Shape<'a> {
     pub(super) fn step(self, form: Form, at: usize, item: &Value) -> Result<Step, String> {
         if form == Form::Set {
             return match item {
-                Value::Object(_) | Value::Array(_) | Value::Null => {
-                    Err("associative list without keys has an element that's a map type, list or null".to_owned())
+                Value::Object(_) | Value::Array(_) | Value::Null => Err(
+                    "associative list without keys has an element that's a map type, list or null"
+                        .to_owned(),
+                ),
+                Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                    Ok(Step::Value(item.to_string()))
                 }
-                Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(Step::Value(item.to_string())),
             };
         }
         let Value::Object(fields) = item else {
-            let what = if item.is_null() { "a null element" } else { "non-map elements" };
-            return Err(format!("element {at}: associative list with keys may not have {what}"));
+            let what = if item.is_null() {
+                "a null element"
+            } else {
+                "non-map elements"
+            };
+            return Err(format!(
+                "element {at}: associative list with keys may not have {what}"
+            ));
         };
         let mut key = BTreeMap::new();
         for name in self.keys() {
-            let value = fields.get(name).filter(|v| !v.is_null()).cloned().or_else(|| self.item().default_of(name));
+            let value = fields
+                .get(name)
+                .filter(|v| !v.is_null())
+                .cloned()
+                .or_else(|| self.item().default_of(name));
             let Some(value) = value else {
                 return Err(format!(
                     "element {at}: associative list with keys has an element that omits key field {name:?} (and doesn't have default value)"
@@ -162,7 +189,9 @@ impl<'a> Shape<'a> {
 }
 
 fn metadata() -> Shape<'static> {
-    table().named_struct("meta/v1.ObjectMeta").map_or(Shape::Deduced, Shape::Struct)
+    table()
+        .named_struct("meta/v1.ObjectMeta")
+        .map_or(Shape::Deduced, Shape::Struct)
 }
 
 fn type_merges(kind: Type) -> bool {

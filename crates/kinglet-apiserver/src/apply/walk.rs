@@ -62,7 +62,10 @@ fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>, set: &mut Set)
 fn by_step<'v>(shape: Shape<'_>, form: Form, items: &'v [Value]) -> BTreeMap<Step, Vec<&'v Value>> {
     let mut found: BTreeMap<Step, Vec<&Value>> = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
-        found.entry(shape.live_step(form, at, item)).or_default().push(item);
+        found
+            .entry(shape.live_step(form, at, item))
+            .or_default()
+            .push(item);
     }
     found
 }
@@ -78,9 +81,17 @@ pub(super) fn difference(old: &Value, new: &Value, shape: Shape<'_>) -> Differen
     found
 }
 
-fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, path: &mut Vec<Step>, found: &mut Difference) {
+fn compare(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    shape: Shape<'_>,
+    path: &mut Vec<Step>,
+    found: &mut Difference,
+) {
     let form = match (old, new) {
-        (Some(one), None | Some(Value::Null)) | (None | Some(Value::Null), Some(one)) => shape.form(one),
+        (Some(one), None | Some(Value::Null)) | (None | Some(Value::Null), Some(one)) => {
+            shape.form(one)
+        }
         (Some(old), Some(new)) if shape.form(old) == shape.form(new) => shape.form(new),
         // A list became an object or the like: one change.
         (Some(_), Some(_)) => Form::Leaf,
@@ -99,18 +110,35 @@ fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape<'_>, path: &mu
         let empty = Map::new();
         let olds = old.and_then(Value::as_object).unwrap_or(&empty);
         let news = new.and_then(Value::as_object).unwrap_or(&empty);
-        for name in olds.keys().chain(news.keys().filter(|name| !olds.contains_key(*name))) {
+        for name in olds
+            .keys()
+            .chain(news.keys().filter(|name| !olds.contains_key(*name)))
+        {
             path.push(Step::Field(name.clone()));
-            compare(olds.get(name), news.get(name), shape.member(name).0, path, found);
+            compare(
+                olds.get(name),
+                news.get(name),
+                shape.member(name).0,
+                path,
+                found,
+            );
             path.pop();
         }
     } else {
         let olds = by_step(shape, form, items(old));
         let news = by_step(shape, form, items(new));
-        for step in olds.keys().chain(news.keys().filter(|step| !olds.contains_key(*step))) {
+        for step in olds
+            .keys()
+            .chain(news.keys().filter(|step| !olds.contains_key(*step)))
+        {
             path.push(step.clone());
-            match (olds.get(step).map(Vec::as_slice), news.get(step).map(Vec::as_slice)) {
-                (Some([old]), Some([new])) => compare(Some(old), Some(new), shape.item(), path, found),
+            match (
+                olds.get(step).map(Vec::as_slice),
+                news.get(step).map(Vec::as_slice),
+            ) {
+                (Some([old]), Some([new])) => {
+                    compare(Some(old), Some(new), shape.item(), path, found)
+                }
                 (Some([old]), None) => compare(Some(old), None, shape.item(), path, found),
                 (None, Some([new])) => compare(None, Some(new), shape.item(), path, found),
                 (Some(old), Some(new)) if old != new => found.modified.insert(path),
@@ -141,7 +169,9 @@ pub(super) fn check(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>) -> Re
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
             let mut seen = std::collections::BTreeSet::new();
             for (at, item) in items.iter().enumerate() {
-                let step = shape.step(form, at, item).map_err(|why| format!("{}: {why}", shown(path)))?;
+                let step = shape
+                    .step(form, at, item)
+                    .map_err(|why| format!("{}: {why}", shown(path)))?;
                 if !seen.insert(step.clone()) {
                     return Err(format!("{}: duplicate entries for key {step}", shown(path)));
                 }
@@ -157,10 +187,18 @@ pub(super) fn check(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>) -> Re
 
 /// `over` laid over `base`.
 pub(super) fn merged(base: &Value, over: &Value, shape: Shape<'_>) -> Value {
-    let form = if base.is_null() || over.is_null() { Form::Leaf } else { shape.form(over) };
+    let form = if base.is_null() || over.is_null() {
+        Form::Leaf
+    } else {
+        shape.form(over)
+    };
     match (form, base, over) {
         // Nothing laid over something that merges leaves it as it is.
-        (Form::Leaf, Value::Object(_) | Value::Array(_), Value::Null) if shape.form(base) != Form::Leaf => base.clone(),
+        (Form::Leaf, Value::Object(_) | Value::Array(_), Value::Null)
+            if shape.form(base) != Form::Leaf =>
+        {
+            base.clone()
+        }
         (Form::Map, Value::Object(below), Value::Object(fields)) => {
             let mut out = below.clone();
             for (name, value) in fields {
@@ -182,13 +220,23 @@ pub(super) fn merged(base: &Value, over: &Value, shape: Shape<'_>) -> Value {
 /// Items of both lists: in the order of `over`, items that only `base` has staying where they were among the others.
 fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) -> Vec<Value> {
     let steps = |items: &[Value]| -> Vec<Step> {
-        items.iter().enumerate().map(|(at, item)| shape.live_step(form, at, item)).collect()
+        items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| shape.live_step(form, at, item))
+            .collect()
     };
     let (base_steps, over_steps) = (steps(base), steps(over));
-    let shared: Vec<&Step> = over_steps.iter().filter(|step| base_steps.contains(step)).collect();
+    let shared: Vec<&Step> = over_steps
+        .iter()
+        .filter(|step| base_steps.contains(step))
+        .collect();
     let mut shared = shared.into_iter().peekable();
     let put = |at: usize| {
-        let mut same = base_steps.iter().zip(base).filter(|(step, _)| **step == over_steps[at]);
+        let mut same = base_steps
+            .iter()
+            .zip(base)
+            .filter(|(step, _)| **step == over_steps[at]);
         match (same.next(), same.next()) {
             (Some((_, now)), None) => merged(now, &over[at], shape.item()),
             _ => over[at].clone(),
@@ -234,7 +282,11 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
                 };
                 out.insert(name.clone(), left);
             }
-            if out.is_empty() { Value::Null } else { Value::Object(out) }
+            if out.is_empty() {
+                Value::Null
+            } else {
+                Value::Object(out)
+            }
         }
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
             let mut out = Vec::new();
@@ -251,7 +303,11 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
                     out.push(left);
                 }
             }
-            if out.is_empty() { Value::Null } else { Value::Array(out) }
+            if out.is_empty() {
+                Value::Null
+            } else {
+                Value::Array(out)
+            }
         }
         // Part of what is replaced as a whole cannot go alone.
         _ => value.clone(),

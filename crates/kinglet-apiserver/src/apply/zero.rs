@@ -17,7 +17,9 @@ pub(super) fn object(of: &'static Struct) -> Value {
             Type::IntOrString => Some(0.into()),
             Type::Quantity => Some("0".into()),
             Type::Duration => Some("0s".into()),
-            Type::Time | Type::MicroTime | Type::Raw | Type::FieldsV1 | Type::Any => Some(Value::Null),
+            Type::Time | Type::MicroTime | Type::Raw | Type::FieldsV1 | Type::Any => {
+                Some(Value::Null)
+            }
             Type::List(_) | Type::Map(_) | Type::Bytes => always.then_some(Value::Null),
             Type::Text => always.then(|| "".into()),
             Type::Bool => always.then(|| false.into()),

@@ -20,12 +20,24 @@ fn is_discovery(path: &str) -> bool {
 }
 
 /// May this identity ask for a path that is no resource?
-pub(crate) fn check_path(core: &Core, who: &Identity, path: &str, method: &str) -> Result<(), Status> {
+pub(crate) fn check_path(
+    core: &Core,
+    who: &Identity,
+    path: &str,
+    method: &str,
+) -> Result<(), Status> {
     let verb = method.to_lowercase();
     if allows_path(core, who, path, &verb) {
         return Ok(());
     }
-    let mut status = Status::new(403, "Forbidden", format!("forbidden: User \"{}\" cannot {verb} path \"{path}\"", who.name));
+    let mut status = Status::new(
+        403,
+        "Forbidden",
+        format!(
+            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
+            who.name
+        ),
+    );
     status.details = serde_json::Map::new();
     Err(status)
 }
@@ -42,10 +54,13 @@ pub(crate) fn allows_path(core: &Core, who: &Identity, path: &str, verb: &str) -
     }
     rules_for(core, who, "").iter().any(|rule| {
         has(rule, "verbs", verb)
-            && items(rule, &["nonResourceURLs"]).iter().filter_map(Value::as_str).any(|pattern| match pattern.strip_suffix('*') {
-                Some(stem) => path.starts_with(stem),
-                None => path == pattern,
-            })
+            && items(rule, &["nonResourceURLs"])
+                .iter()
+                .filter_map(Value::as_str)
+                .any(|pattern| match pattern.strip_suffix('*') {
+                    Some(stem) => path.starts_with(stem),
+                    None => path == pattern,
+                })
     })
 }
 
@@ -54,20 +69,30 @@ pub(crate) fn check(core: &Core, who: &Identity, verb: &str, place: &Place) -> R
     if allows(core, who, verb, place) {
         return Ok(());
     }
-    let resource =
-        if place.subresource.is_empty() { place.resource.clone() } else { format!("{}/{}", place.resource, place.subresource) };
+    let resource = if place.subresource.is_empty() {
+        place.resource.clone()
+    } else {
+        format!("{}/{}", place.resource, place.subresource)
+    };
     let scope = if place.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace \"{}\"", place.namespace)
     };
-    let why = format!("User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}", who.name, place.group);
+    let why = format!(
+        "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}",
+        who.name, place.group
+    );
     let mut status = Status::forbidden(&place.group, &place.resource, &place.name, &why);
     if who.is_anonymous() {
         status.message = format!(
             "{}{} is forbidden: {why}",
             qualified(&place.group, &place.resource),
-            if place.name.is_empty() { String::new() } else { format!(" \"{}\"", place.name) }
+            if place.name.is_empty() {
+                String::new()
+            } else {
+                format!(" \"{}\"", place.name)
+            }
         );
     }
     Err(status)
@@ -84,48 +109,74 @@ pub(crate) fn allows(core: &Core, who: &Identity, verb: &str, place: &Place) -> 
     if verb == "create"
         && matches!(
             (place.group.as_str(), place.resource.as_str()),
-            ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
-                | ("authentication.k8s.io", "selfsubjectreviews")
+            (
+                "authorization.k8s.io",
+                "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
+            ) | ("authentication.k8s.io", "selfsubjectreviews")
         )
     {
         return true;
     }
-    rules_for(core, who, &place.namespace).iter().any(|rule| grants(rule, verb, place))
+    rules_for(core, who, &place.namespace)
+        .iter()
+        .any(|rule| grants(rule, verb, place))
 }
 
 fn grants(rule: &Value, verb: &str, place: &Place) -> bool {
     let names = items(rule, &["resourceNames"]);
-    let resource_fits = items(rule, &["resources"]).iter().filter_map(Value::as_str).any(|resource| {
-        match (resource.split_once('/'), place.subresource.as_str()) {
-            _ if resource == "*" => true,
-            (None, "") => resource == place.resource,
-            (Some((parent, sub)), wanted) if !wanted.is_empty() => {
-                (parent == "*" || parent == place.resource) && sub == wanted
-            }
-            _ => false,
-        }
-    });
+    let resource_fits = items(rule, &["resources"])
+        .iter()
+        .filter_map(Value::as_str)
+        .any(
+            |resource| match (resource.split_once('/'), place.subresource.as_str()) {
+                _ if resource == "*" => true,
+                (None, "") => resource == place.resource,
+                (Some((parent, sub)), wanted) if !wanted.is_empty() => {
+                    (parent == "*" || parent == place.resource) && sub == wanted
+                }
+                _ => false,
+            },
+        );
     has(rule, "verbs", verb)
         && has(rule, "apiGroups", &place.group)
         && resource_fits
-        && (names.is_empty() || names.iter().any(|name| name.as_str() == Some(place.name.as_str()) && !place.name.is_empty()))
+        && (names.is_empty()
+            || names
+                .iter()
+                .any(|name| name.as_str() == Some(place.name.as_str()) && !place.name.is_empty()))
 }
 
 fn has(rule: &Value, field: &str, value: &str) -> bool {
-    items(rule, &[field]).iter().filter_map(Value::as_str).any(|each| each == "*" || each == value)
+    items(rule, &[field])
+        .iter()
+        .filter_map(Value::as_str)
+        .any(|each| each == "*" || each == value)
 }
 
 /// All rules that bind this identity in a namespace (and everywhere).
 fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
     let mut rules = Vec::new();
     let mut collect = |prefix: &str, namespace: &str| {
-        let Ok(page) = core.store.list(prefix, None, 0, None) else { return };
+        let Ok(page) = core.store.list(prefix, None, 0, None) else {
+            return;
+        };
         for (_, entry) in page.entries {
-            let Ok(binding) = serde_json::from_slice::<Value>(&entry.value) else { continue };
-            if items(&binding, &["subjects"]).iter().any(|subject| is_subject(subject, who, namespace)) {
+            let Ok(binding) = serde_json::from_slice::<Value>(&entry.value) else {
+                continue;
+            };
+            if items(&binding, &["subjects"])
+                .iter()
+                .any(|subject| is_subject(subject, who, namespace))
+            {
                 let role = match text(&binding, &["roleRef", "kind"]) {
-                    "ClusterRole" => format!("rbac.authorization.k8s.io/clusterroles/{}", text(&binding, &["roleRef", "name"])),
-                    _ => format!("rbac.authorization.k8s.io/roles/{namespace}/{}", text(&binding, &["roleRef", "name"])),
+                    "ClusterRole" => format!(
+                        "rbac.authorization.k8s.io/clusterroles/{}",
+                        text(&binding, &["roleRef", "name"])
+                    ),
+                    _ => format!(
+                        "rbac.authorization.k8s.io/roles/{namespace}/{}",
+                        text(&binding, &["roleRef", "name"])
+                    ),
                 };
                 // Charts bind to this one without making it.
                 if role == "rbac.authorization.k8s.io/clusterroles/cluster-admin" {
@@ -141,7 +192,10 @@ fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
     };
     collect("rbac.authorization.k8s.io/clusterrolebindings/", "");
     if !namespace.is_empty() {
-        collect(&format!("rbac.authorization.k8s.io/rolebindings/{namespace}/"), namespace);
+        collect(
+            &format!("rbac.authorization.k8s.io/rolebindings/{namespace}/"),
+            namespace,
+        );
     }
     rules
 }
@@ -172,9 +226,15 @@ pub(crate) fn rules(core: &Core, who: &Identity, namespace: &str) -> Value {
     let mut resources = vec![json!({
         "verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
     })];
-    let mut paths = vec![json!({"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]})];
+    let mut paths = vec![
+        json!({"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]}),
+    ];
     for rule in rules_for(core, who, namespace) {
-        if rule.get("nonResourceURLs").is_some() { paths.push(rule) } else { resources.push(rule) }
+        if rule.get("nonResourceURLs").is_some() {
+            paths.push(rule)
+        } else {
+            resources.push(rule)
+        }
     }
     json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+    UnparsedPublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -40,27 +41,51 @@ pub struct KeyError(String);
 impl Signer {
     /// A fresh key, as PKCS#8 in PEM, to be kept for later starts.
     pub fn generate() -> Result<String, KeyError> {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .map_err(|error| KeyError(error.to_string()))?;
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+                .map_err(|error| KeyError(error.to_string()))?;
         let text = STANDARD.encode(document.as_ref());
-        let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-        Ok(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n")))
+        let lines: Vec<&str> = (0..text.len())
+            .step_by(64)
+            .map(|at| &text[at..text.len().min(at + 64)])
+            .collect();
+        Ok(format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        ))
     }
 
     /// Reads a PKCS#8 P-256 key in PEM.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let body: String = pem.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect();
-        let der = STANDARD.decode(body).map_err(|error| KeyError(error.to_string()))?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).map_err(|error| KeyError(error.to_string()))?;
+        let body: String = pem
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
+        let der = STANDARD
+            .decode(body)
+            .map_err(|error| KeyError(error.to_string()))?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
+            .map_err(|error| KeyError(error.to_string()))?;
         Ok(Self { pair })
     }
 
     /// A compact JWT over the claims.
     pub(crate) fn sign(&self, claims: &Value) -> Result<String, KeyError> {
         let head = json!({"alg": "ES256", "typ": "JWT"});
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes()).map_err(|error| KeyError(error.to_string()))?;
-        Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
+        let text = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(head.to_string()),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
+        let signature = self
+            .pair
+            .sign(&SystemRandom::new(), text.as_bytes())
+            .map_err(|error| KeyError(error.to_string()))?;
+        Ok(format!(
+            "{text}.{}",
+            URL_SAFE_NO_PAD.encode(signature.as_ref())
+        ))
     }
 
     /// The claims of a token that we signed.
@@ -72,7 +97,8 @@ impl Signer {
             return None;
         }
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref());
-        key.verify(text.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        key.verify(text.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?)
+            .ok()?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 }
@@ -82,20 +108,34 @@ pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
     if token.is_empty() {
         return None;
     }
-    let known = core.options.tokens.iter().find(|known| same(known.token.as_bytes(), token.as_bytes()));
+    let known = core
+        .options
+        .tokens
+        .iter()
+        .find(|known| same(known.token.as_bytes(), token.as_bytes()));
     if let Some(known) = known {
         return Some(Arc::new(known.identity.clone()));
     }
     let claims = core.options.signer.as_ref()?.verify(token)?;
     let now = core.options.clock.now().as_second();
-    if claims["exp"].as_i64()? <= now || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60) {
+    if claims["exp"].as_i64()? <= now
+        || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60)
+    {
         return None;
     }
-    if claims["iss"] != AUDIENCE || !claims["aud"].as_array()?.iter().any(|audience| audience == AUDIENCE) {
+    if claims["iss"] != AUDIENCE
+        || !claims["aud"]
+            .as_array()?
+            .iter()
+            .any(|audience| audience == AUDIENCE)
+    {
         return None;
     }
     let bound = &claims["kubernetes.io"];
-    let (namespace, name) = (text(bound, &["namespace"]), text(bound, &["serviceaccount", "name"]));
+    let (namespace, name) = (
+        text(bound, &["namespace"]),
+        text(bound, &["serviceaccount", "name"]),
+    );
     // A token dies with its account, and with the pod it is bound to.
     let lives = |key: String, uid: &str| {
         core.store
@@ -103,11 +143,19 @@ pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
             .and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
             .is_some_and(|found| object::uid(&found) == uid)
     };
-    if !lives(format!("core/serviceaccounts/{namespace}/{name}"), text(bound, &["serviceaccount", "uid"])) {
+    if !lives(
+        format!("core/serviceaccounts/{namespace}/{name}"),
+        text(bound, &["serviceaccount", "uid"]),
+    ) {
         return None;
     }
     let pod = text(bound, &["pod", "name"]);
-    if !pod.is_empty() && !lives(format!("core/pods/{namespace}/{pod}"), text(bound, &["pod", "uid"])) {
+    if !pod.is_empty()
+        && !lives(
+            format!("core/pods/{namespace}/{pod}"),
+            text(bound, &["pod", "uid"]),
+        )
+    {
         return None;
     }
     Some(Arc::new(Identity {
@@ -124,5 +172,9 @@ pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
 
 /// Compares without telling by time where the difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .fold(0, |different, (a, b)| different | (a ^ b))
+            == 0
 }

@@ -15,13 +15,18 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
         Some(Builtin::Namespace) => {
             let name = crate::object::name(object).to_owned();
             if !name.is_empty() {
-                child(crate::object::meta(object), "labels").insert("kubernetes.io/metadata.name".to_owned(), name.into());
+                child(crate::object::meta(object), "labels")
+                    .insert("kubernetes.io/metadata.name".to_owned(), name.into());
             }
         }
         Some(Builtin::Event) => {
             let root = fields(object);
             root.entry("eventTime").or_insert(Value::Null);
-            let reporter = if root.contains_key("regarding") { "reportingController" } else { "reportingComponent" };
+            let reporter = if root.contains_key("regarding") {
+                "reportingController"
+            } else {
+                "reportingComponent"
+            };
             default(root, reporter, "");
             default(root, "reportingInstance", "");
         }
@@ -38,7 +43,10 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             default(spec, "progressDeadlineSeconds", 600);
             let strategy = child(spec, "strategy");
             default_text(strategy, "type", "RollingUpdate");
-            if strategy.get("type").is_some_and(|kind| kind == "RollingUpdate") {
+            if strategy
+                .get("type")
+                .is_some_and(|kind| kind == "RollingUpdate")
+            {
                 let rolling = child(strategy, "rollingUpdate");
                 default(rolling, "maxUnavailable", "25%");
                 default(rolling, "maxSurge", "25%");
@@ -75,12 +83,23 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
                 default(status, "allocatable", capacity);
             }
         }
-        Some(Builtin::HorizontalPodAutoscaler) => default(child(fields(object), "spec"), "minReplicas", 1),
-        Some(Builtin::PriorityClass) => default_text(fields(object), "preemptionPolicy", "PreemptLowerPriority"),
+        Some(Builtin::HorizontalPodAutoscaler) => {
+            default(child(fields(object), "spec"), "minReplicas", 1)
+        }
+        Some(Builtin::PriorityClass) => {
+            default_text(fields(object), "preemptionPolicy", "PreemptLowerPriority")
+        }
         Some(Builtin::RoleBinding | Builtin::ClusterRoleBinding) => {
-            default_text(child(fields(object), "roleRef"), "apiGroup", "rbac.authorization.k8s.io");
+            default_text(
+                child(fields(object), "roleRef"),
+                "apiGroup",
+                "rbac.authorization.k8s.io",
+            );
             for subject in each(fields(object), "subjects") {
-                if subject.get("kind").is_some_and(|kind| kind == "User" || kind == "Group") {
+                if subject
+                    .get("kind")
+                    .is_some_and(|kind| kind == "User" || kind == "Group")
+                {
                     default_text(subject, "apiGroup", "rbac.authorization.k8s.io");
                 }
             }
@@ -92,7 +111,12 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
 
 /// The objects in a list of objects.
 fn each<'a>(fields: &'a mut Fields, key: &str) -> impl Iterator<Item = &'a mut Fields> {
-    fields.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+    fields
+        .get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
 }
 
 fn ports(owner: &mut Fields) {
@@ -104,20 +128,33 @@ fn ports(owner: &mut Fields) {
 fn service(spec: &mut Fields) {
     default_text(spec, "type", "ClusterIP");
     default_text(spec, "sessionAffinity", "None");
-    if spec.get("sessionAffinity").is_some_and(|affinity| affinity == "ClientIP") {
-        default(child(child(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", 10_800);
+    if spec
+        .get("sessionAffinity")
+        .is_some_and(|affinity| affinity == "ClientIP")
+    {
+        default(
+            child(child(spec, "sessionAffinityConfig"), "clientIP"),
+            "timeoutSeconds",
+            10_800,
+        );
     } else {
         spec.remove("sessionAffinityConfig");
     }
     for port in each(spec, "ports") {
         default_text(port, "protocol", "TCP");
-        if port.get("targetPort").is_none_or(|target| target.is_null() || target == 0 || target == "")
+        if port
+            .get("targetPort")
+            .is_none_or(|target| target.is_null() || target == 0 || target == "")
             && let Some(number) = port.get("port").cloned()
         {
             port.insert("targetPort".to_owned(), number);
         }
     }
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
+    let kind = spec
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
     if kind == "ExternalName" {
         return;
     }
@@ -143,7 +180,11 @@ fn secret(root: &mut Fields) {
 
 fn template(spec: &mut Fields) {
     let template = child(spec, "template");
-    if template.get("metadata").is_some_and(|metadata| metadata.get("creationTimestamp").is_some_and(Value::is_null)) {
+    if template.get("metadata").is_some_and(|metadata| {
+        metadata
+            .get("creationTimestamp")
+            .is_some_and(Value::is_null)
+    }) {
         child(template, "metadata").remove("creationTimestamp");
     }
     pod_spec(child(template, "spec"));
@@ -156,12 +197,27 @@ pub(crate) fn pod_spec(spec: &mut Fields) {
     default_text(spec, "schedulerName", "default-scheduler");
     default(spec, "securityContext", json!({}));
     default(spec, "terminationGracePeriodSeconds", 30);
-    if let Some(account) = spec.get("serviceAccountName").filter(|name| !blank(Some(name))).cloned() {
+    if let Some(account) = spec
+        .get("serviceAccountName")
+        .filter(|name| !blank(Some(name)))
+        .cloned()
+    {
         spec.insert("serviceAccount".to_owned(), account);
-    } else if let Some(account) = spec.get("serviceAccount").filter(|name| !blank(Some(name))).cloned() {
+    } else if let Some(account) = spec
+        .get("serviceAccount")
+        .filter(|name| !blank(Some(name)))
+        .cloned()
+    {
         spec.insert("serviceAccountName".to_owned(), account);
     }
-    for key in ["nodeSelector", "imagePullSecrets", "volumes", "tolerations", "initContainers", "hostAliases"] {
+    for key in [
+        "nodeSelector",
+        "imagePullSecrets",
+        "volumes",
+        "tolerations",
+        "initContainers",
+        "hostAliases",
+    ] {
         if spec.get(key).is_some_and(|value| blank(Some(value))) {
             spec.remove(key);
         }
@@ -184,18 +240,36 @@ pub(crate) fn pod_spec(spec: &mut Fields) {
 fn container(container: &mut Fields) {
     default_text(container, "terminationMessagePath", "/dev/termination-log");
     default_text(container, "terminationMessagePolicy", "File");
-    let image = container.get("image").and_then(Value::as_str).unwrap_or("").to_owned();
-    default_text(container, "imagePullPolicy", if is_moving(&image) { "Always" } else { "IfNotPresent" });
+    let image = container
+        .get("image")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
+    default_text(
+        container,
+        "imagePullPolicy",
+        if is_moving(&image) {
+            "Always"
+        } else {
+            "IfNotPresent"
+        },
+    );
     default(container, "resources", json!({}));
     if let Some(resources) = container.get_mut("resources") {
         canonical(resources);
     }
     ports(container);
     for variable in each(container, "env") {
-        if variable.get("value").is_some_and(|value| blank(Some(value))) {
+        if variable
+            .get("value")
+            .is_some_and(|value| blank(Some(value)))
+        {
             variable.remove("value");
         }
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")) {
+        if let Some(reference) = variable
+            .get_mut("valueFrom")
+            .and_then(|from| from.get_mut("fieldRef"))
+        {
             default_text(fields(reference), "apiVersion", "v1");
         }
     }
@@ -210,13 +284,19 @@ fn container(container: &mut Fields) {
             default_number(probe, "periodSeconds", 10);
             default_number(probe, "successThreshold", 1);
             default_number(probe, "failureThreshold", 3);
-            if probe.get("initialDelaySeconds").is_some_and(|delay| delay == 0) {
+            if probe
+                .get("initialDelaySeconds")
+                .is_some_and(|delay| delay == 0)
+            {
                 probe.remove("initialDelaySeconds");
             }
             handler(probe);
         }
     }
-    if let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) {
+    if let Some(lifecycle) = container
+        .get_mut("lifecycle")
+        .and_then(Value::as_object_mut)
+    {
         for key in ["postStart", "preStop"] {
             if let Some(hook) = lifecycle.get_mut(key).and_then(Value::as_object_mut) {
                 handler(hook);
@@ -259,7 +339,10 @@ fn volume(volume: &mut Fields) {
             default(source, "defaultMode", 420);
             references(source);
             for part in each(source, "sources") {
-                if let Some(token) = part.get_mut("serviceAccountToken").and_then(Value::as_object_mut) {
+                if let Some(token) = part
+                    .get_mut("serviceAccountToken")
+                    .and_then(Value::as_object_mut)
+                {
                     default(token, "expirationSeconds", 3600);
                 }
                 if let Some(downward) = part.get_mut("downwardAPI").and_then(Value::as_object_mut) {
@@ -287,7 +370,9 @@ fn references(source: &mut Fields) {
 /// Numbers become texts and quantities their canonical form, as Go's decoding makes them.
 fn canonical(resources: &mut Value) {
     for side in ["requests", "limits"] {
-        let Some(list) = resources.get_mut(side).and_then(Value::as_object_mut) else { continue };
+        let Some(list) = resources.get_mut(side).and_then(Value::as_object_mut) else {
+            continue;
+        };
         for value in list.values_mut() {
             if let Some(quantity) = super::quantity::Quantity::of(value) {
                 let shown = quantity.shown();
@@ -303,7 +388,12 @@ fn canonical(resources: &mut Value) {
 fn requests_from_limits(spec: &mut Fields) {
     for list in ["initContainers", "containers"] {
         for container in each(spec, list) {
-            let Some(limits) = container.get("resources").and_then(|r| r.get("limits")).and_then(Value::as_object).cloned() else {
+            let Some(limits) = container
+                .get("resources")
+                .and_then(|r| r.get("limits"))
+                .and_then(Value::as_object)
+                .cloned()
+            else {
                 continue;
             };
             let requests = child(child(container, "resources"), "requests");

@@ -24,12 +24,22 @@ fn rename(event: &Value, version: &str, pairs: impl Fn(&str) -> Option<&'static 
 
 /// The stored event for a client of events.k8s.io.
 pub(crate) fn to_events_v1(event: &Value) -> Value {
-    rename(event, "events.k8s.io/v1", |key| RENAMED.iter().find(|(old, _)| *old == key).map(|(_, new)| *new))
+    rename(event, "events.k8s.io/v1", |key| {
+        RENAMED
+            .iter()
+            .find(|(old, _)| *old == key)
+            .map(|(_, new)| *new)
+    })
 }
 
 /// An event of events.k8s.io as it is stored.
 pub(crate) fn from_events_v1(event: &Value) -> Value {
-    rename(event, "v1", |key| RENAMED.iter().find(|(_, new)| *new == key).map(|(old, _)| *old))
+    rename(event, "v1", |key| {
+        RENAMED
+            .iter()
+            .find(|(_, new)| *new == key)
+            .map(|(old, _)| *old)
+    })
 }
 
 #[cfg(test)]

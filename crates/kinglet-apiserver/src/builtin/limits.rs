@@ -8,7 +8,12 @@ use crate::object::{at, child, default, fields, items, text};
 use crate::status::Status;
 
 fn ranges(call: &Call<'_>) -> Vec<Value> {
-    let page = call.core.store.list(&format!("core/limitranges/{}/", call.place.namespace), None, 0, None);
+    let page = call.core.store.list(
+        &format!("core/limitranges/{}/", call.place.namespace),
+        None,
+        0,
+        None,
+    );
     let entries = page.map(|page| page.entries).unwrap_or_default();
     entries
         .iter()
@@ -20,10 +25,27 @@ fn ranges(call: &Call<'_>) -> Vec<Value> {
 
 /// Fills in the defaults of a range for containers: limits from the maximum, requests from limits, else from the minimum.
 pub(crate) fn complete(range: &mut Value) {
-    let Some(list) = range.pointer_mut("/spec/limits").and_then(Value::as_array_mut) else { return };
-    for item in list.iter_mut().filter(|item| item["type"] == "Container").filter_map(Value::as_object_mut) {
-        for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
-            let known: Map<String, Value> = item.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+    let Some(list) = range
+        .pointer_mut("/spec/limits")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    for item in list
+        .iter_mut()
+        .filter(|item| item["type"] == "Container")
+        .filter_map(Value::as_object_mut)
+    {
+        for (from, to) in [
+            ("max", "default"),
+            ("default", "defaultRequest"),
+            ("min", "defaultRequest"),
+        ] {
+            let known: Map<String, Value> = item
+                .get(from)
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default();
             for (name, value) in known {
                 default(child(item, to), &name, value);
             }
@@ -39,7 +61,12 @@ pub(crate) fn apply(call: &Call<'_>, pod: &mut Value, shown: &str) -> Result<(),
     }
     let mut wrong = Vec::new();
     for list in ["initContainers", "containers"] {
-        for container in child(fields(pod), "spec").get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in child(fields(pod), "spec")
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             for range in &ranges {
                 fill(container, range);
                 bound(container, range, &mut wrong);
@@ -49,38 +76,77 @@ pub(crate) fn apply(call: &Call<'_>, pod: &mut Value, shown: &str) -> Result<(),
     match wrong.as_slice() {
         [] => Ok(()),
         [one] => Err(Status::forbidden("", "pods", shown, one)),
-        many => Err(Status::forbidden("", "pods", shown, &format!("[{}]", many.join(", ")))),
+        many => Err(Status::forbidden(
+            "",
+            "pods",
+            shown,
+            &format!("[{}]", many.join(", ")),
+        )),
     }
 }
 
 fn fill(container: &mut Value, range: &Value) {
     // Where a container sets a limit, its request follows from that, not from the range.
     for (from, to) in [("default", "limits"), ("defaultRequest", "requests")] {
-        for (name, value) in range.get(from).and_then(Value::as_object).into_iter().flatten() {
-            default(child(child(fields(container), "resources"), to), name, value.clone());
+        for (name, value) in range
+            .get(from)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            default(
+                child(child(fields(container), "resources"), to),
+                name,
+                value.clone(),
+            );
         }
     }
 }
 
 fn bound(container: &Value, range: &Value, wrong: &mut Vec<String>) {
-    let own = |side: &str, name: &str| at(container, &["resources", side, name]).and_then(Quantity::of);
-    let each = |field: &str| range.get(field).and_then(Value::as_object).cloned().unwrap_or_default();
+    let own =
+        |side: &str, name: &str| at(container, &["resources", side, name]).and_then(Quantity::of);
+    let each = |field: &str| {
+        range
+            .get(field)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
+    };
     for (name, value) in each("min") {
-        let Some(least) = Quantity::of(&value) else { continue };
+        let Some(least) = Quantity::of(&value) else {
+            continue;
+        };
         match own("requests", &name) {
-            None => wrong.push(format!("minimum {name} usage per Container is {}.  No request is specified", least.shown())),
+            None => wrong.push(format!(
+                "minimum {name} usage per Container is {}.  No request is specified",
+                least.shown()
+            )),
             Some(request) if request < least => {
-                wrong.push(format!("minimum {name} usage per Container is {}, but request is {}", least.shown(), request.shown()));
+                wrong.push(format!(
+                    "minimum {name} usage per Container is {}, but request is {}",
+                    least.shown(),
+                    request.shown()
+                ));
             }
             Some(_) => {}
         }
     }
     for (name, value) in each("max") {
-        let Some(most) = Quantity::of(&value) else { continue };
+        let Some(most) = Quantity::of(&value) else {
+            continue;
+        };
         match own("limits", &name) {
-            None => wrong.push(format!("maximum {name} usage per Container is {}.  No limit is specified", most.shown())),
+            None => wrong.push(format!(
+                "maximum {name} usage per Container is {}.  No limit is specified",
+                most.shown()
+            )),
             Some(limit) if limit > most => {
-                wrong.push(format!("maximum {name} usage per Container is {}, but limit is {}", most.shown(), limit.shown()));
+                wrong.push(format!(
+                    "maximum {name} usage per Container is {}, but limit is {}",
+                    most.shown(),
+                    limit.shown()
+                ));
             }
             Some(_) => {}
         }

@@ -25,11 +25,17 @@ fn account_name(pod: &Value) -> &str {
 
 /// Waits a moment for the account of a pod to appear.
 pub(crate) async fn await_account(call: &Call<'_>, pod: &Value) {
-    let key = format!("core/serviceaccounts/{}/{}", call.place.namespace, account_name(pod));
+    let key = format!(
+        "core/serviceaccounts/{}/{}",
+        call.place.namespace,
+        account_name(pod)
+    );
     if call.core.store.get(&key).is_some() {
         return;
     }
-    let Ok(mut watch) = call.core.store.watch(&key, call.core.store.revision()) else { return };
+    let Ok(mut watch) = call.core.store.watch(&key, call.core.store.revision()) else {
+        return;
+    };
     if call.core.store.get(&key).is_none() {
         // Whether it came or not is looked at again by admission.
         let _ = tokio::time::timeout(ACCOUNT_WAIT, watch.next()).await;
@@ -44,8 +50,14 @@ pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> 
         name => name,
     }
     .to_owned();
-    let Some(entry) = call.core.store.get(&format!("core/serviceaccounts/{namespace}/{account}")) else {
-        let why = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
+    let Some(entry) = call
+        .core
+        .store
+        .get(&format!("core/serviceaccounts/{namespace}/{account}"))
+    else {
+        let why = format!(
+            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
+        );
         return Err(Status::forbidden("", "pods", &shown, &why));
     };
     let account_object: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
@@ -69,7 +81,10 @@ pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> 
     prioritize(call, spec, &shown)?;
     super::limits::apply(call, pod, &shown)?;
     let class = quality(pod);
-    fields(pod).insert("status".to_owned(), json!({"phase": "Pending", "qosClass": class}));
+    fields(pod).insert(
+        "status".to_owned(),
+        json!({"phase": "Pending", "qosClass": class}),
+    );
     Ok(())
 }
 
@@ -83,13 +98,27 @@ fn mount_token(spec: &mut Map<String, Value>, suffix: &str) {
         .map(|volume| text(volume, &["name"]))
         .find(|name| name.starts_with("kube-api-access-"))
         .map(str::to_owned);
-    let name = existing.clone().unwrap_or_else(|| format!("kube-api-access-{suffix}"));
+    let name = existing
+        .clone()
+        .unwrap_or_else(|| format!("kube-api-access-{suffix}"));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let mounts = fields(container).entry("volumeMounts").or_insert_with(|| json!([]));
-            let Some(mounts) = mounts.as_array_mut() else { continue };
-            if !mounts.iter().any(|mount| text(mount, &["mountPath"]) == TOKEN_FOLDER) {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let mounts = fields(container)
+                .entry("volumeMounts")
+                .or_insert_with(|| json!([]));
+            let Some(mounts) = mounts.as_array_mut() else {
+                continue;
+            };
+            if !mounts
+                .iter()
+                .any(|mount| text(mount, &["mountPath"]) == TOKEN_FOLDER)
+            {
                 mounts.push(json!({"mountPath": TOKEN_FOLDER, "name": name, "readOnly": true}));
                 needed = true;
             }
@@ -110,8 +139,13 @@ fn mount_token(spec: &mut Map<String, Value>, suffix: &str) {
 /// Five minutes on a node that is lost, unless the pod says otherwise.
 fn tolerate(spec: &mut Map<String, Value>) {
     let list = spec.entry("tolerations").or_insert_with(|| json!([]));
-    let Some(list) = list.as_array_mut() else { return };
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let Some(list) = list.as_array_mut() else {
+        return;
+    };
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
         let said = list.iter().any(|toleration| {
             let (own, effect) = (text(toleration, &["key"]), text(toleration, &["effect"]));
             (own == key || own.is_empty()) && matches!(effect, "NoExecute" | "")
@@ -123,19 +157,35 @@ fn tolerate(spec: &mut Map<String, Value>) {
 }
 
 fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>, pod: &str) -> Result<(), Status> {
-    let class = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or("").to_owned();
+    let class = spec
+        .get("priorityClassName")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
     let (mut value, mut policy) = (json!(0), json!("PreemptLowerPriority"));
     if !class.is_empty() {
         let known = match class.as_str() {
             "system-cluster-critical" => Some((json!(2_000_000_000), None)),
             "system-node-critical" => Some((json!(2_000_001_000), None)),
-            _ => call.core.store.get(&format!("scheduling.k8s.io/priorityclasses/{class}")).map(|entry| {
-                let found: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-                (found["value"].clone(), found.get("preemptionPolicy").cloned())
-            }),
+            _ => call
+                .core
+                .store
+                .get(&format!("scheduling.k8s.io/priorityclasses/{class}"))
+                .map(|entry| {
+                    let found: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+                    (
+                        found["value"].clone(),
+                        found.get("preemptionPolicy").cloned(),
+                    )
+                }),
         };
         let Some((number, own)) = known else {
-            return Err(Status::forbidden("", "pods", pod, &format!("no PriorityClass with name {class} was found")));
+            return Err(Status::forbidden(
+                "",
+                "pods",
+                pod,
+                &format!("no PriorityClass with name {class} was found"),
+            ));
         };
         value = number;
         policy = own.unwrap_or(policy);
@@ -148,10 +198,15 @@ fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>, pod: &str) -> Resu
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(crate) fn quality(pod: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
-    for container in ["containers", "initContainers"].iter().flat_map(|list| items(pod, &["spec", list])) {
+    for container in ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| items(pod, &["spec", list]))
+    {
         for name in ["cpu", "memory"] {
             let get = |side: &str| {
-                at(container, &["resources", side, name]).and_then(Quantity::of).filter(|quantity| *quantity != Quantity::from_whole(0))
+                at(container, &["resources", side, name])
+                    .and_then(Quantity::of)
+                    .filter(|quantity| *quantity != Quantity::from_whole(0))
             };
             let (request, limit) = (get("requests"), get("limits"));
             any |= request.is_some() || limit.is_some();

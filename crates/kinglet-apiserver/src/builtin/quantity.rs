@@ -40,7 +40,10 @@ const SUFFIXES: &[(&str, i128, bool)] = &[
 
 impl Quantity {
     pub(crate) fn from_whole(number: i64) -> Self {
-        Self { milli: i128::from(number) * 1000, binary: false }
+        Self {
+            milli: i128::from(number) * 1000,
+            binary: false,
+        }
     }
 
     /// A JSON text or number.
@@ -55,7 +58,9 @@ impl Quantity {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits_end = text
             .char_indices()
-            .find(|(at, c)| !(c.is_ascii_digit() || *c == '.' || (*at == 0 && matches!(c, '+' | '-'))))
+            .find(|(at, c)| {
+                !(c.is_ascii_digit() || *c == '.' || (*at == 0 && matches!(c, '+' | '-')))
+            })
             .map_or(text.len(), |(at, _)| at);
         let (number, suffix) = text.split_at(digits_end);
         let (sign, number) = match number.strip_prefix('-') {
@@ -77,19 +82,31 @@ impl Quantity {
                 None => {
                     let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
                     let power = 10i128.checked_pow(exponent.unsigned_abs())?;
-                    if exponent >= 0 { (power.checked_mul(1000)?, 1, false) } else { (1000, power, false) }
+                    if exponent >= 0 {
+                        (power.checked_mul(1000)?, 1, false)
+                    } else {
+                        (1000, power, false)
+                    }
                 }
             },
         };
         let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-        let below = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(scale_down)?;
+        let below = 10i128
+            .checked_pow(u32::try_from(fraction.len()).ok()?)?
+            .checked_mul(scale_down)?;
         let above = digits.checked_mul(scale_up)?;
         let milli = above / below + i128::from(above % below != 0);
-        Some(Self { milli: sign * milli, binary })
+        Some(Self {
+            milli: sign * milli,
+            binary,
+        })
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self { milli: self.milli.saturating_add(other.milli), binary: self.binary || other.binary }
+        Self {
+            milli: self.milli.saturating_add(other.milli),
+            binary: self.binary || other.binary,
+        }
     }
 
     pub(crate) fn is_negative(self) -> bool {

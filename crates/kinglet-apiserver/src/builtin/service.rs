@@ -17,11 +17,17 @@ const RANDOM_TRIES: usize = 32;
 pub(crate) fn used_addresses(store: &Store) -> HashSet<[u8; 4]> {
     let page = store.list("core/services/", None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries.iter().filter_map(|(_, entry)| address(&serde_json::from_slice(&entry.value).ok()?)).collect()
+    entries
+        .iter()
+        .filter_map(|(_, entry)| address(&serde_json::from_slice(&entry.value).ok()?))
+        .collect()
 }
 
 fn address(service: &Value) -> Option<[u8; 4]> {
-    text(service, &["spec", "clusterIP"]).parse::<std::net::Ipv4Addr>().ok().map(|ip| ip.octets())
+    text(service, &["spec", "clusterIP"])
+        .parse::<std::net::Ipv4Addr>()
+        .ok()
+        .map(|ip| ip.octets())
 }
 
 /// The address families of a Service that has addresses: IPv4 is what there is.
@@ -56,22 +62,35 @@ pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> 
             let network = call.core.options.service_network;
             let invalid = |why: &str| {
                 let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), why);
-                Err(Status::invalid("", "Service", object::name(service), &[cause]))
+                Err(Status::invalid(
+                    "",
+                    "Service",
+                    object::name(service),
+                    &[cause],
+                ))
             };
-            let Some(ip) = address(service) else { return invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)") };
+            let Some(ip) = address(service) else {
+                return invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            };
             if ip[..2] != network {
-                return invalid(&format!("failed to allocate IP {wanted}: the provided network does not match the current range"));
+                return invalid(&format!(
+                    "failed to allocate IP {wanted}: the provided network does not match the current range"
+                ));
             }
             let free = call.dry_run() || call.core.addresses.lock().insert(ip);
             if !free {
-                return invalid(&format!("failed to allocate IP {wanted}: provided IP is already allocated"));
+                return invalid(&format!(
+                    "failed to allocate IP {wanted}: provided IP is already allocated"
+                ));
             }
             set(service, &wanted);
             return Ok(());
         }
     }
     let Some(ip) = pick(call) else {
-        return Err(Status::internal("failed to allocate a serviceIP: range is full"));
+        return Err(Status::internal(
+            "failed to allocate a serviceIP: range is full",
+        ));
     };
     set(service, &std::net::Ipv4Addr::from(ip).to_string());
     Ok(())
@@ -109,7 +128,12 @@ fn pick(call: &Call<'_>) -> Option<[u8; 4]> {
 
 fn node_ports(core: &Core, service: &mut Value) {
     let spec = child(fields(service), "spec");
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
             let mut random = [0u8; 2];
             (core.options.entropy)(&mut random);
@@ -121,11 +145,20 @@ fn node_ports(core: &Core, service: &mut Value) {
 
 /// Keeps the address over an update that does not name one.
 pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
-    let (kind, before) = (text(service, &["spec", "type"]).to_owned(), text(old, &["spec", "type"]).to_owned());
+    let (kind, before) = (
+        text(service, &["spec", "type"]).to_owned(),
+        text(old, &["spec", "type"]).to_owned(),
+    );
     if kind == "ExternalName" {
         if before != "ExternalName" {
             let spec = child(fields(service), "spec");
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            for key in [
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ] {
                 spec.remove(key);
             }
         }
@@ -149,9 +182,16 @@ pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         let known: Vec<Value> = object::items(old, &["spec", "ports"]).to_vec();
-        for port in object::child(fields(service), "spec").get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        for port in object::child(fields(service), "spec")
+            .get_mut("ports")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0
-                && let Some(same) = known.iter().find(|each| each["port"] == port["port"] && each["protocol"] == port["protocol"])
+                && let Some(same) = known.iter().find(|each| {
+                    each["port"] == port["port"] && each["protocol"] == port["protocol"]
+                })
                 && let Some(number) = same.get("nodePort")
             {
                 fields(port).insert("nodePort".to_owned(), number.clone());

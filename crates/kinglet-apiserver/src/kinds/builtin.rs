@@ -58,14 +58,42 @@ const GET: &[&str] = &["get"];
 const CREATE: &[&str] = &["create"];
 
 const POD_EXTRA: &[Extra] = &[
-    Extra { name: "binding", kind: "Binding", group: "", version: "v1", verbs: CREATE },
-    Extra { name: "eviction", kind: "Eviction", group: "policy", version: "v1", verbs: CREATE },
-    Extra { name: "log", kind: "Pod", group: "", version: "v1", verbs: GET },
+    Extra {
+        name: "binding",
+        kind: "Binding",
+        group: "",
+        version: "v1",
+        verbs: CREATE,
+    },
+    Extra {
+        name: "eviction",
+        kind: "Eviction",
+        group: "policy",
+        version: "v1",
+        verbs: CREATE,
+    },
+    Extra {
+        name: "log",
+        kind: "Pod",
+        group: "",
+        version: "v1",
+        verbs: GET,
+    },
 ];
-const NAMESPACE_EXTRA: &[Extra] =
-    &[Extra { name: "finalize", kind: "Namespace", group: "", version: "v1", verbs: &["update"] }];
-const ACCOUNT_EXTRA: &[Extra] =
-    &[Extra { name: "token", kind: "TokenRequest", group: "authentication.k8s.io", version: "v1", verbs: CREATE }];
+const NAMESPACE_EXTRA: &[Extra] = &[Extra {
+    name: "finalize",
+    kind: "Namespace",
+    group: "",
+    version: "v1",
+    verbs: &["update"],
+}];
+const ACCOUNT_EXTRA: &[Extra] = &[Extra {
+    name: "token",
+    kind: "TokenRequest",
+    group: "authentication.k8s.io",
+    version: "v1",
+    verbs: CREATE,
+}];
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -128,7 +156,10 @@ impl Builtin {
 
     /// Kinds that a PUT to a free name creates.
     pub(crate) fn creates_on_update(self) -> bool {
-        matches!(self, Self::Lease | Self::Endpoints | Self::Event | Self::LimitRange)
+        matches!(
+            self,
+            Self::Lease | Self::Endpoints | Self::Event | Self::LimitRange
+        )
     }
 }
 
@@ -136,7 +167,11 @@ impl Builtin {
 pub(crate) fn table() -> impl Iterator<Item = Kind> {
     ROWS.iter().map(|row| {
         // Both Event kinds are one kind of object, kept in the core form.
-        let (home, version) = if row.builtin == Builtin::Event { ("", "v1") } else { (row.group, row.version) };
+        let (home, version) = if row.builtin == Builtin::Event {
+            ("", "v1")
+        } else {
+            (row.group, row.version)
+        };
         let folder = if home.is_empty() { "core" } else { home };
         Kind {
             group: row.group.to_owned(),
@@ -144,7 +179,11 @@ pub(crate) fn table() -> impl Iterator<Item = Kind> {
             kind: row.kind.to_owned(),
             plural: row.plural.to_owned(),
             singular: row.kind.to_lowercase(),
-            list_kind: if row.builtin == Builtin::Endpoints { "EndpointsList".to_owned() } else { format!("{}List", row.kind) },
+            list_kind: if row.builtin == Builtin::Endpoints {
+                "EndpointsList".to_owned()
+            } else {
+                format!("{}List", row.kind)
+            },
             short_names: row.short.iter().map(|&s| s.to_owned()).collect(),
             categories: row.categories.iter().map(|&s| s.to_owned()).collect(),
             namespaced: row.namespaced,

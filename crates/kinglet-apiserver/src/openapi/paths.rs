@@ -5,11 +5,29 @@ use serde_json::{Map, Value, json};
 use super::Served;
 
 /// Path and operations of a kind.
-pub(super) fn of(group: &str, version: &str, kind: &Served<'_>, schema: &str) -> Vec<(String, Value)> {
-    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-    let space = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+pub(super) fn of(
+    group: &str,
+    version: &str,
+    kind: &Served<'_>,
+    schema: &str,
+) -> Vec<(String, Value)> {
+    let root = if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    };
+    let space = if kind.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
     let collection = format!("{root}{space}/{}", kind.plural);
-    let about = About { group, version, kind, schema };
+    let about = About {
+        group,
+        version,
+        kind,
+        schema,
+    };
     let mut found = vec![
         (
             collection.clone(),
@@ -79,19 +97,32 @@ impl About<'_> {
     }
 
     fn patching(&self) -> Value {
-        let mut operation = self.operation("patch", &["dryRun", "fieldManager", "fieldValidation", "force"]);
-        let mut types = vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+        let mut operation = self.operation(
+            "patch",
+            &["dryRun", "fieldManager", "fieldValidation", "force"],
+        );
+        let mut types = vec![
+            "application/apply-patch+yaml",
+            "application/json-patch+json",
+            "application/merge-patch+json",
+        ];
         if self.kind.schema.is_none() {
             types.push("application/strategic-merge-patch+json");
         }
-        let content: Map<String, Value> = types.into_iter().map(|t| (t.to_owned(), json!({"schema": {"type": "object"}}))).collect();
+        let content: Map<String, Value> = types
+            .into_iter()
+            .map(|t| (t.to_owned(), json!({"schema": {"type": "object"}})))
+            .collect();
         operation["requestBody"] = json!({"content": content});
         operation
     }
 
     fn body(&self, types: &[&str]) -> Value {
         let schema = json!({"schema": {"$ref": format!("#/components/schemas/{}", self.schema)}});
-        let content: Map<String, Value> = types.iter().map(|t| ((*t).to_owned(), schema.clone())).collect();
+        let content: Map<String, Value> = types
+            .iter()
+            .map(|t| ((*t).to_owned(), schema.clone()))
+            .collect();
         json!({"content": content})
     }
 }

@@ -21,7 +21,13 @@ pub(super) fn name_of(group: &str, version: &str, kind: &Served<'_>) -> String {
 }
 
 /// Tells all schemas of a kind.
-pub(super) fn write(group: &str, version: &str, kind: &Served<'_>, builtin: Builtin<'_>, tell: &mut dyn FnMut(&str, &Value)) {
+pub(super) fn write(
+    group: &str,
+    version: &str,
+    kind: &Served<'_>,
+    builtin: Builtin<'_>,
+    tell: &mut dyn FnMut(&str, &Value),
+) {
     let name = name_of(group, version, kind);
     let mark = json!([{"group": group, "kind": kind.kind, "version": version}]);
     if let Some(schema) = kind.schema {
@@ -32,7 +38,10 @@ pub(super) fn write(group: &str, version: &str, kind: &Served<'_>, builtin: Buil
         return;
     }
     let Some((root, definitions)) = builtin(group, version, kind.kind) else {
-        tell(&name, &json!({"type": "object", "x-kubernetes-group-version-kind": mark}));
+        tell(
+            &name,
+            &json!({"type": "object", "x-kubernetes-group-version-kind": mark}),
+        );
         return;
     };
     for (defined, mut schema) in definitions {
@@ -50,7 +59,10 @@ pub(super) fn write(group: &str, version: &str, kind: &Served<'_>, builtin: Buil
 pub(super) fn write_metadata(builtin: Builtin<'_>, tell: &mut dyn FnMut(&str, &Value)) {
     // Namespace reaches little else.
     let Some((root, definitions)) = builtin("", "v1", "Namespace") else {
-        tell(OBJECT_META, &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+        tell(
+            OBJECT_META,
+            &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        );
         return;
     };
     for (defined, mut schema) in definitions {
@@ -63,14 +75,21 @@ pub(super) fn write_metadata(builtin: Builtin<'_>, tell: &mut dyn FnMut(&str, &V
 
 /// Gives a custom resource's schema what all objects have.
 fn complete(schema: &mut Value) {
-    let Value::Object(fields) = schema else { return };
+    let Value::Object(fields) = schema else {
+        return;
+    };
     fields.entry("type").or_insert_with(|| "object".into());
     let properties = fields.entry("properties").or_insert_with(|| json!({}));
-    let Value::Object(properties) = properties else { return };
+    let Value::Object(properties) = properties else {
+        return;
+    };
     let described = |about: &str| json!({"type": "string", "description": about});
     let has_text = |value: Option<&Value>| value.is_some_and(|v| v.get("description").is_some());
     if !has_text(properties.get("apiVersion")) {
-        properties.insert("apiVersion".to_owned(), described("Version of the schema that this object is written in."));
+        properties.insert(
+            "apiVersion".to_owned(),
+            described("Version of the schema that this object is written in."),
+        );
     }
     if !has_text(properties.get("kind")) {
         properties.insert("kind".to_owned(), described("Kind of this object."));
@@ -95,9 +114,12 @@ fn adapt(schema: &mut Value, of: Option<&'static Struct>) {
                 // Members beside a reference are ignored by readers.
                 fields.insert("allOf".to_owned(), json!([reference]));
             }
-            if let (Some(of), Some(Value::Object(properties))) = (of, fields.get_mut("properties")) {
+            if let (Some(of), Some(Value::Object(properties))) = (of, fields.get_mut("properties"))
+            {
                 for (name, property) in properties.iter_mut() {
-                    if let (Some(field), Value::Object(property)) = (table().field(of, name), property) {
+                    if let (Some(field), Value::Object(property)) =
+                        (table().field(of, name), property)
+                    {
                         extend(property, field);
                     }
                 }
@@ -122,7 +144,10 @@ fn extend(property: &mut Map<String, Value>, field: &'static Field) {
         }
         (ListKind::Map, keys) => {
             put("list-type", "map".into());
-            put("list-map-keys", keys.iter().map(|key| Value::from(*key)).collect());
+            put(
+                "list-map-keys",
+                keys.iter().map(|key| Value::from(*key)).collect(),
+            );
         }
         (ListKind::Atomic, _) => {}
     }

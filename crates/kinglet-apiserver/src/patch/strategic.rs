@@ -64,10 +64,18 @@ pub(super) fn object(
     }
     let mut result = current.clone();
     if let Some(keys) = patch.get(RETAIN) {
-        let keys = keys.as_array().ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
-        for name in patch.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null()).map(|(name, _)| name) {
+        let keys = keys
+            .as_array()
+            .ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
+        for name in patch
+            .iter()
+            .filter(|(name, value)| !name.starts_with('$') && !value.is_null())
+            .map(|(name, _)| name)
+        {
             if !keys.iter().any(|key| key.as_str() == Some(name)) {
-                return Err(malformed("retainKeys doesn't contain all keys set in the patch"));
+                return Err(malformed(
+                    "retainKeys doesn't contain all keys set in the patch",
+                ));
             }
         }
         result.retain(|name, _| keys.iter().any(|key| key.as_str() == Some(name)));
@@ -77,7 +85,8 @@ pub(super) fn object(
             continue;
         }
         if let Some(of) = name.strip_prefix(DELETE) {
-            if let (Some(Value::Array(items)), Some(gone)) = (result.get_mut(of), change.as_array()) {
+            if let (Some(Value::Array(items)), Some(gone)) = (result.get_mut(of), change.as_array())
+            {
                 items.retain(|item| !gone.contains(item));
             }
             continue;
@@ -94,17 +103,24 @@ pub(super) fn object(
             Value::Object(changes) => {
                 let merged = match result.get(name) {
                     Some(Value::Object(now)) => object(now, changes, below)?,
-                    _ if changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") => Map::new(),
+                    _ if changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") => {
+                        Map::new()
+                    }
                     _ => object(&Map::new(), changes, below)?,
                 };
-                if merged.is_empty() && changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
+                if merged.is_empty()
+                    && changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete")
+                {
                     result.remove(name);
                 } else {
                     result.insert(name.clone(), Value::Object(merged));
                 }
             }
             Value::Array(changes) => {
-                let now = result.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+                let now = result
+                    .get(name)
+                    .and_then(Value::as_array)
+                    .map_or(&[][..], Vec::as_slice);
                 let merged = list(now, changes, order, field)?;
                 result.insert(name.clone(), Value::Array(merged));
             }
@@ -114,7 +130,10 @@ pub(super) fn object(
         }
     }
     // An order without changes to its list still reorders it.
-    for (name, order) in patch.iter().filter_map(|(name, order)| Some((name.strip_prefix(ORDER)?, order))) {
+    for (name, order) in patch
+        .iter()
+        .filter_map(|(name, order)| Some((name.strip_prefix(ORDER)?, order)))
+    {
         if patch.contains_key(name) {
             continue;
         }
@@ -129,16 +148,36 @@ pub(super) fn object(
 
 /// A patch without its directives: what it creates where nothing was.
 fn plain(patch: &Map<String, Value>) -> Map<String, Value> {
-    patch.iter().filter(|(name, _)| !name.starts_with('$')).map(|(name, value)| (name.clone(), value.clone())).collect()
+    patch
+        .iter()
+        .filter(|(name, _)| !name.starts_with('$'))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
-fn list(now: &[Value], changes: &[Value], order: Option<&Value>, field: Option<&'static Field>) -> Result<Vec<Value>, PatchError> {
+fn list(
+    now: &[Value],
+    changes: &[Value],
+    order: Option<&Value>,
+    field: Option<&'static Field>,
+) -> Result<Vec<Value>, PatchError> {
     let Some(field) = field.filter(|field| field.patch_merge) else {
-        return Ok(changes.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect());
+        return Ok(changes
+            .iter()
+            .filter(|item| item.get(DIRECTIVE).is_none())
+            .cloned()
+            .collect());
     };
     let replaces = |item: &Value| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace");
-    if changes.iter().any(|item| item.as_object().is_some_and(|o| o.len() == 1) && replaces(item)) {
-        return Ok(changes.iter().filter(|item| !replaces(item)).cloned().collect());
+    if changes
+        .iter()
+        .any(|item| item.as_object().is_some_and(|o| o.len() == 1) && replaces(item))
+    {
+        return Ok(changes
+            .iter()
+            .filter(|item| !replaces(item))
+            .cloned()
+            .collect());
     }
     let mut merged: Vec<Value> = now.to_vec();
     match field.merge_key {
@@ -159,7 +198,11 @@ fn list(now: &[Value], changes: &[Value], order: Option<&Value>, field: Option<&
             }
         }
     }
-    let wanted: Vec<Value> = changes.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect();
+    let wanted: Vec<Value> = changes
+        .iter()
+        .filter(|item| item.get(DIRECTIVE).is_none())
+        .cloned()
+        .collect();
     if !now.is_empty() {
         merged = ordered(merged, &wanted, now, field.merge_key);
     }
@@ -170,17 +213,29 @@ fn list(now: &[Value], changes: &[Value], order: Option<&Value>, field: Option<&
 }
 
 fn listed(order: &Value) -> Result<&[Value], PatchError> {
-    order.as_array().map(Vec::as_slice).ok_or_else(|| malformed("invalid patch format of setElementOrder list"))
+    order
+        .as_array()
+        .map(Vec::as_slice)
+        .ok_or_else(|| malformed("invalid patch format of setElementOrder list"))
 }
 
 /// One item of a patch into a list whose items have a key.
-fn keyed(merged: &mut Vec<Value>, change: &Value, key: &str, below: Shape) -> Result<(), PatchError> {
+fn keyed(
+    merged: &mut Vec<Value>,
+    change: &Value,
+    key: &str,
+    below: Shape,
+) -> Result<(), PatchError> {
     let Value::Object(fields) = change else {
-        return Err(malformed(format!("expected an object with the key {key} in a list, got {change}")));
+        return Err(malformed(format!(
+            "expected an object with the key {key} in a list, got {change}"
+        )));
     };
-    let wanted = fields
-        .get(key)
-        .ok_or_else(|| malformed(format!("map: {change} does not contain declared merge key: {key}")))?;
+    let wanted = fields.get(key).ok_or_else(|| {
+        malformed(format!(
+            "map: {change} does not contain declared merge key: {key}"
+        ))
+    })?;
     let place = merged.iter().position(|item| item.get(key) == Some(wanted));
     match (fields.get(DIRECTIVE).and_then(Value::as_str), place) {
         (Some("delete"), _) => merged.retain(|item| item.get(key) != Some(wanted)),

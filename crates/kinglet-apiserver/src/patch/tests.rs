@@ -1,6 +1,9 @@
 //! Cases as kubectl and client-go send them.
 
-#![allow(clippy::needless_pass_by_value, reason = "builders of test objects read better by value")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "builders of test objects read better by value"
+)]
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -21,8 +24,11 @@ fn on_deployment(now: &Value, patch: &Value) -> Value {
 
 #[test]
 fn containers_merge_by_name() {
-    let now = deployment(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]));
-    let patch = deployment(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}]));
+    let now = deployment(
+        json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]),
+    );
+    let patch =
+        deployment(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}]));
     assert_eq!(
         containers(&on_deployment(&now, &patch)),
         &json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]}, {"name": "b"}])
@@ -33,49 +39,84 @@ fn containers_merge_by_name() {
 fn an_item_is_deleted_by_directive() {
     let now = deployment(json!([{"name": "a"}, {"name": "b"}]));
     let patch = deployment(json!([{"name": "a", "$patch": "delete"}]));
-    assert_eq!(containers(&on_deployment(&now, &patch)), &json!([{"name": "b"}]));
+    assert_eq!(
+        containers(&on_deployment(&now, &patch)),
+        &json!([{"name": "b"}])
+    );
 }
 
 #[test]
 fn a_list_is_replaced_by_directive() {
     let now = deployment(json!([{"name": "a"}, {"name": "b"}]));
     let patch = deployment(json!([{"name": "c"}, {"$patch": "replace"}]));
-    assert_eq!(containers(&on_deployment(&now, &patch)), &json!([{"name": "c"}]));
+    assert_eq!(
+        containers(&on_deployment(&now, &patch)),
+        &json!([{"name": "c"}])
+    );
 }
 
 #[test]
 fn an_object_is_replaced_by_directive() {
     let now = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
     let patch = json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}});
-    assert_eq!(on_deployment(&now, &patch), json!({"metadata": {"labels": {"c": "3"}}}));
+    assert_eq!(
+        on_deployment(&now, &patch),
+        json!({"metadata": {"labels": {"c": "3"}}})
+    );
 }
 
 #[test]
 fn retain_keys_drops_the_old_member_of_a_union() {
-    let now = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let now =
+        json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
     let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
-    assert_eq!(on_deployment(&now, &patch)["spec"]["strategy"], json!({"type": "Recreate"}));
+    assert_eq!(
+        on_deployment(&now, &patch)["spec"]["strategy"],
+        json!({"type": "Recreate"})
+    );
     let wrong = json!({"spec": {"strategy": {"$retainKeys": [], "type": "Recreate"}}});
-    assert!(matches!(strategic("apps", "v1", "Deployment", &now, &wrong), Err(PatchError::Malformed(_))));
+    assert!(matches!(
+        strategic("apps", "v1", "Deployment", &now, &wrong),
+        Err(PatchError::Malformed(_))
+    ));
 }
 
 #[test]
 fn primitive_lists_merge_and_lose_items() {
     let now = json!({"metadata": {"finalizers": ["a", "b"]}});
     let add = json!({"metadata": {"finalizers": ["c"]}});
-    assert_eq!(on_deployment(&now, &add)["metadata"]["finalizers"], json!(["c", "a", "b"]));
+    assert_eq!(
+        on_deployment(&now, &add)["metadata"]["finalizers"],
+        json!(["c", "a", "b"])
+    );
     let drop = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}});
-    assert_eq!(on_deployment(&now, &drop)["metadata"]["finalizers"], json!(["b"]));
+    assert_eq!(
+        on_deployment(&now, &drop)["metadata"]["finalizers"],
+        json!(["b"])
+    );
 }
 
 #[test]
 fn the_order_of_elements_is_set() {
     let now = deployment(json!([{"name": "a"}, {"name": "injected"}, {"name": "b"}]));
     let mut patch = deployment(json!([{"name": "c"}]));
-    patch["spec"]["template"]["spec"]["$setElementOrder/containers"] = json!([{"name": "c"}, {"name": "b"}, {"name": "a"}]);
+    patch["spec"]["template"]["spec"]["$setElementOrder/containers"] =
+        json!([{"name": "c"}, {"name": "b"}, {"name": "a"}]);
     let merged = on_deployment(&now, &patch);
-    let names: Vec<&str> = containers(&merged).as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
-    assert_eq!(names.iter().filter(|n| **n != "injected").copied().collect::<Vec<_>>(), ["c", "b", "a"]);
+    let names: Vec<&str> = containers(&merged)
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names
+            .iter()
+            .filter(|n| **n != "injected")
+            .copied()
+            .collect::<Vec<_>>(),
+        ["c", "b", "a"]
+    );
     assert!(names.contains(&"injected"));
 }
 
@@ -84,19 +125,41 @@ fn service_ports_merge_by_port_and_tolerations_are_replaced() {
     let now = json!({"spec": {"ports": [{"port": 80, "name": "a"}]}});
     let patch = json!({"spec": {"ports": [{"port": 80, "targetPort": 1}, {"port": 81}]}});
     let merged = strategic("", "v1", "Service", &now, &patch).unwrap();
-    assert_eq!(merged["spec"]["ports"], json!([{"port": 80, "name": "a", "targetPort": 1}, {"port": 81}]));
+    assert_eq!(
+        merged["spec"]["ports"],
+        json!([{"port": 80, "name": "a", "targetPort": 1}, {"port": 81}])
+    );
     let now = json!({"spec": {"tolerations": [{"key": "a"}]}});
     let patch = json!({"spec": {"tolerations": [{"key": "b"}]}});
-    assert_eq!(strategic("", "v1", "Pod", &now, &patch).unwrap()["spec"]["tolerations"], json!([{"key": "b"}]));
+    assert_eq!(
+        strategic("", "v1", "Pod", &now, &patch).unwrap()["spec"]["tolerations"],
+        json!([{"key": "b"}])
+    );
 }
 
 #[test]
 fn null_deletes_and_missing_keys_are_named() {
     let now = json!({"data": {"a": "1", "b": "2"}});
-    assert_eq!(strategic("", "v1", "ConfigMap", &now, &json!({"data": {"a": null}})).unwrap(), json!({"data": {"b": "2"}}));
-    let error = strategic("", "v1", "Pod", &json!({}), &json!({"spec": {"containers": [{"image": "x"}]}})).unwrap_err();
-    assert_eq!(error.to_string(), "map: {\"image\":\"x\"} does not contain declared merge key: name");
-    assert_eq!(strategic("serving.knative.dev", "v1", "Service", &now, &now), Err(PatchError::Unsupported));
+    assert_eq!(
+        strategic("", "v1", "ConfigMap", &now, &json!({"data": {"a": null}})).unwrap(),
+        json!({"data": {"b": "2"}})
+    );
+    let error = strategic(
+        "",
+        "v1",
+        "Pod",
+        &json!({}),
+        &json!({"spec": {"containers": [{"image": "x"}]}}),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "map: {\"image\":\"x\"} does not contain declared merge key: name"
+    );
+    assert_eq!(
+        strategic("serving.knative.dev", "v1", "Service", &now, &now),
+        Err(PatchError::Unsupported)
+    );
 }
 
 #[test]
@@ -104,16 +167,26 @@ fn json_patches_apply_whole_or_not_at_all() {
     let mut object = json!({"a": {"b": 1}});
     json(&mut object, &json!([{"op": "replace", "path": "/a/b", "value": 2}, {"op": "add", "path": "/c", "value": []}])).unwrap();
     assert_eq!(object, json!({"a": {"b": 2}, "c": []}));
-    let failing = json!([{"op": "remove", "path": "/c"}, {"op": "test", "path": "/a/b", "value": 1}]);
-    assert!(matches!(json(&mut object, &failing), Err(PatchError::DoesNotFit(_))));
+    let failing =
+        json!([{"op": "remove", "path": "/c"}, {"op": "test", "path": "/a/b", "value": 1}]);
+    assert!(matches!(
+        json(&mut object, &failing),
+        Err(PatchError::DoesNotFit(_))
+    ));
     assert_eq!(object, json!({"a": {"b": 2}, "c": []}));
-    assert!(matches!(json(&mut object, &json!({"op": "add"})), Err(PatchError::Malformed(_))));
+    assert!(matches!(
+        json(&mut object, &json!({"op": "add"})),
+        Err(PatchError::Malformed(_))
+    ));
 }
 
 #[test]
 fn merge_patches_follow_the_rfc() {
     let mut object = json!({"a": {"b": 1, "c": [1]}, "d": 1});
-    merge(&mut object, &json!({"a": {"b": null, "c": [2]}, "d": {"e": {"f": null}}}));
+    merge(
+        &mut object,
+        &json!({"a": {"b": null, "c": [2]}, "d": {"e": {"f": null}}}),
+    );
     assert_eq!(object, json!({"a": {"c": [2]}, "d": {"e": {}}}));
 }
 
@@ -135,7 +208,14 @@ fn patches_end_as_with_the_real_library() {
     for (at, line) in include_str!("vectors.jsonl").lines().enumerate() {
         let mut case: Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| case[name].as_str().unwrap();
-        let merged = strategic(text("group"), text("version"), text("kind"), &case["current"], &case["patch"]).unwrap();
+        let merged = strategic(
+            text("group"),
+            text("version"),
+            text("kind"),
+            &case["current"],
+            &case["patch"],
+        )
+        .unwrap();
         without_leavings(&mut case["result"]);
         assert_eq!(merged, case["result"], "{at}");
     }
@@ -143,15 +223,31 @@ fn patches_end_as_with_the_real_library() {
 
 fn small_json() -> impl Strategy<Value = Value> {
     let names = prop::sample::select(vec![
-        "spec", "containers", "name", "env", "metadata", "labels", "$patch", "$retainKeys", "finalizers",
-        "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers", "delete", "replace",
+        "spec",
+        "containers",
+        "name",
+        "env",
+        "metadata",
+        "labels",
+        "$patch",
+        "$retainKeys",
+        "finalizers",
+        "$setElementOrder/containers",
+        "$deleteFromPrimitiveList/finalizers",
+        "delete",
+        "replace",
     ]);
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), names.clone().prop_map(Value::from)];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        names.clone().prop_map(Value::from)
+    ];
     leaf.prop_recursive(5, 40, 5, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::vec((names.clone(), inner), 0..5)
-                .prop_map(|fields| Value::Object(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+            prop::collection::vec((names.clone(), inner), 0..5).prop_map(|fields| Value::Object(
+                fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+            )),
         ]
     })
 }

@@ -33,7 +33,9 @@ pub(super) fn quantity(bytes: &[u8]) -> Result<Value, ProtobufError> {
 pub(super) fn int_or_string(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let text = last(bytes, 1)?.map_or(Ok(0), |payload| payload.varint(""))? == 1;
     Ok(if text {
-        last(bytes, 3)?.map_or(Ok(""), |payload| payload.text(""))?.into()
+        last(bytes, 3)?
+            .map_or(Ok(""), |payload| payload.text(""))?
+            .into()
     } else {
         signed32(last(bytes, 2)?.map_or(Ok(0), |payload| payload.varint(""))?).into()
     })
@@ -44,16 +46,25 @@ pub(super) fn time(bytes: &[u8], micro: bool) -> Result<Option<Value>, ProtobufE
     if bytes.is_empty() {
         return Ok(None);
     }
-    let seconds = last(bytes, 1)?.map_or(Ok(0), |payload| payload.varint(""))?.cast_signed();
+    let seconds = last(bytes, 1)?
+        .map_or(Ok(0), |payload| payload.varint(""))?
+        .cast_signed();
     let nanos = signed32(last(bytes, 2)?.map_or(Ok(0), |payload| payload.varint(""))?);
-    let time = jiff::Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| broken("time out of range", ""))?;
-    let form = if micro { "%Y-%m-%dT%H:%M:%S.%6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
+    let time = jiff::Timestamp::new(seconds, if micro { nanos } else { 0 })
+        .map_err(|_| broken("time out of range", ""))?;
+    let form = if micro {
+        "%Y-%m-%dT%H:%M:%S.%6fZ"
+    } else {
+        "%Y-%m-%dT%H:%M:%SZ"
+    };
     Ok(Some(time.strftime(form).to_string().into()))
 }
 
 /// `{duration = 1}` in nanoseconds, as Go prints it.
 pub(super) fn duration(bytes: &[u8]) -> Result<Value, ProtobufError> {
-    let nanos = last(bytes, 1)?.map_or(Ok(0), |payload| payload.varint(""))?.cast_signed();
+    let nanos = last(bytes, 1)?
+        .map_or(Ok(0), |payload| payload.varint(""))?
+        .cast_signed();
     Ok(go_duration(nanos).into())
 }
 
@@ -64,7 +75,11 @@ fn go_duration(nanos: i64) -> String {
         let whole = value / unit;
         let digits = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
         let digits = digits.trim_end_matches('0');
-        if unit == 1 || digits.is_empty() { format!("{whole}{name}") } else { format!("{whole}.{digits}{name}") }
+        if unit == 1 || digits.is_empty() {
+            format!("{whole}{name}")
+        } else {
+            format!("{whole}.{digits}{name}")
+        }
     };
     let text = match total {
         0 => return "0s".to_owned(),
@@ -86,7 +101,9 @@ fn go_duration(nanos: i64) -> String {
 
 /// `{raw = 1}`: JSON, or an envelope again.
 pub(super) fn raw(bytes: &[u8], depth: usize) -> Result<Option<Value>, ProtobufError> {
-    let Some(payload) = last(bytes, 1)? else { return Ok(None) };
+    let Some(payload) = last(bytes, 1)? else {
+        return Ok(None);
+    };
     let inner = payload.bytes("")?;
     if inner.is_empty() {
         return Ok(None);
@@ -97,7 +114,9 @@ pub(super) fn raw(bytes: &[u8], depth: usize) -> Result<Option<Value>, ProtobufE
         }
         return decode_at(inner, depth + 1).map(Some);
     }
-    serde_json::from_slice(inner).map(Some).map_err(|_| broken("embedded object is not JSON", ""))
+    serde_json::from_slice(inner)
+        .map(Some)
+        .map_err(|_| broken("embedded object is not JSON", ""))
 }
 
 #[cfg(test)]

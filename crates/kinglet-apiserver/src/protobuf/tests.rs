@@ -13,7 +13,11 @@ fn vectors() -> impl Iterator<Item = (&'static str, Vec<u8>, Value)> {
         let mut parts = line.splitn(3, ' ');
         let kind = parts.next().unwrap();
         let bytes = STANDARD.decode(parts.next().unwrap()).unwrap();
-        (kind, bytes, serde_json::from_str(parts.next().unwrap()).unwrap())
+        (
+            kind,
+            bytes,
+            serde_json::from_str(parts.next().unwrap()).unwrap(),
+        )
     })
 }
 
@@ -22,7 +26,8 @@ fn without_nothing(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.values_mut().for_each(without_nothing);
-            fields.retain(|_, v| !v.is_null() && v.as_array().is_none_or(|items| !items.is_empty()));
+            fields
+                .retain(|_, v| !v.is_null() && v.as_array().is_none_or(|items| !items.is_empty()));
         }
         Value::Array(items) => items.iter_mut().for_each(without_nothing),
         _ => {}
@@ -43,7 +48,10 @@ fn what_client_go_writes_reads_as_what_go_prints() {
 fn other_bytes_are_refused_in_words() {
     assert_eq!(decode(b"{}"), Err(ProtobufError::Prefix));
     let error = decode(b"k8s\0\x0a\x0a\x0a\x02v1\x12\x04None").unwrap_err();
-    assert_eq!(error.to_string(), "no kind \"None\" is registered for version \"v1\"");
+    assert_eq!(
+        error.to_string(),
+        "no kind \"None\" is registered for version \"v1\""
+    );
     let error = decode(b"k8s\0\x0a\x07\x0a\x02v1\x12").unwrap_err();
     assert_eq!(error.to_string(), "unexpected EOF at runtime.Unknown");
     // Pod with metadata that claims more bytes than there are.
@@ -51,7 +59,10 @@ fn other_bytes_are_refused_in_words() {
     assert_eq!(error.to_string(), "unexpected EOF at core/v1.Pod");
     // metadata.name as a number.
     let error = decode(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x04\x0a\x02\x08\x05").unwrap_err();
-    assert_eq!(error.to_string(), "wrong wireType, expected bytes at meta/v1.ObjectMeta.name");
+    assert_eq!(
+        error.to_string(),
+        "wrong wireType, expected bytes at meta/v1.ObjectMeta.name"
+    );
 }
 
 #[test]

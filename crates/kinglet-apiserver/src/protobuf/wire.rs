@@ -15,7 +15,9 @@ impl<'a> Payload<'a> {
     pub(super) fn varint(self, path: &str) -> Result<u64, ProtobufError> {
         match self {
             Payload::Varint(number) => Ok(number),
-            Payload::Fixed64(_) | Payload::Fixed32(_) | Payload::Bytes(_) => Err(broken("wrong wireType, expected varint", path)),
+            Payload::Fixed64(_) | Payload::Fixed32(_) | Payload::Bytes(_) => {
+                Err(broken("wrong wireType, expected varint", path))
+            }
         }
     }
 
@@ -23,14 +25,18 @@ impl<'a> Payload<'a> {
         match self {
             Payload::Fixed64(bits) => Ok(f64::from_bits(bits)),
             Payload::Fixed32(bits) => Ok(f64::from(f32::from_bits(bits))),
-            Payload::Varint(_) | Payload::Bytes(_) => Err(broken("wrong wireType, expected a float", path)),
+            Payload::Varint(_) | Payload::Bytes(_) => {
+                Err(broken("wrong wireType, expected a float", path))
+            }
         }
     }
 
     pub(super) fn bytes(self, path: &str) -> Result<&'a [u8], ProtobufError> {
         match self {
             Payload::Bytes(bytes) => Ok(bytes),
-            Payload::Varint(_) | Payload::Fixed64(_) | Payload::Fixed32(_) => Err(broken("wrong wireType, expected bytes", path)),
+            Payload::Varint(_) | Payload::Fixed64(_) | Payload::Fixed32(_) => {
+                Err(broken("wrong wireType, expected bytes", path))
+            }
         }
     }
 
@@ -41,7 +47,10 @@ impl<'a> Payload<'a> {
 
 /// The low half of a varint as a signed number.
 pub(super) fn signed32(number: u64) -> i32 {
-    #[expect(clippy::cast_possible_truncation, reason = "protobuf defines int32 as the low half")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "protobuf defines int32 as the low half"
+    )]
     let low = number as u32;
     low.cast_signed()
 }
@@ -63,7 +72,10 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|n| *n > 0).ok_or_else(|| broken("illegal tag", self.place))?;
+        let number = u32::try_from(tag >> 3)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| broken("illegal tag", self.place))?;
         let payload = match tag & 7 {
             0 => Payload::Varint(self.varint()?),
             1 => Payload::Fixed64(u64::from_le_bytes(self.fixed()?)),
@@ -79,7 +91,11 @@ impl<'a> Reader<'a> {
 
     /// A bare varint (packed lists), none at the end.
     pub(super) fn varint_or_end(&mut self) -> Result<Option<u64>, ProtobufError> {
-        if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
+        if self.rest.is_empty() {
+            Ok(None)
+        } else {
+            self.varint().map(Some)
+        }
     }
 
     fn varint(&mut self) -> Result<u64, ProtobufError> {
@@ -91,17 +107,27 @@ impl<'a> Reader<'a> {
                 return Ok(number);
             }
         }
-        if self.rest.len() < 10 { Err(self.short()) } else { Err(broken("integer overflow", self.place)) }
+        if self.rest.len() < 10 {
+            Err(self.short())
+        } else {
+            Err(broken("integer overflow", self.place))
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ProtobufError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.short())?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], ProtobufError> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.short())?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(*taken)
     }

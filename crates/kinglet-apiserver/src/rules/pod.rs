@@ -21,7 +21,12 @@ fn update(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     let mut allowed = pod["spec"].clone();
     let before = &old["spec"];
     if let (Some(new), Some(old)) = (allowed.as_object_mut(), before.as_object()) {
-        for key in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates"] {
+        for key in [
+            "activeDeadlineSeconds",
+            "terminationGracePeriodSeconds",
+            "tolerations",
+            "schedulingGates",
+        ] {
             match old.get(key) {
                 Some(value) => new.insert(key.to_owned(), value.clone()),
                 None => new.remove(key),
@@ -29,7 +34,9 @@ fn update(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
         }
         for list in ["containers", "initContainers"] {
             let olds = old.get(list).and_then(Value::as_array);
-            if let (Some(news), Some(olds)) = (new.get_mut(list).and_then(Value::as_array_mut), olds) {
+            if let (Some(news), Some(olds)) =
+                (new.get_mut(list).and_then(Value::as_array_mut), olds)
+            {
                 for (new, old) in news.iter_mut().zip(olds) {
                     if let (Some(new), Some(image)) = (new.as_object_mut(), old.get("image")) {
                         new.insert("image".to_owned(), image.clone());
@@ -46,7 +53,10 @@ fn update(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
     for (index, container) in items(pod, &["spec", "containers"]).iter().enumerate() {
         if text(container, &["image"]).is_empty() {
-            causes.push(Cause::required(format!("spec.containers[{index}].image"), ""));
+            causes.push(Cause::required(
+                format!("spec.containers[{index}].image"),
+                "",
+            ));
         }
     }
 }
@@ -72,11 +82,19 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     let choice = |field: &str, supported: &[&str], causes: &mut Vec<Cause>| {
         let value = text(spec, &[field]);
         if !value.is_empty() && !supported.contains(&value) {
-            causes.push(Cause::unsupported(format!("{path}.{field}"), &value.into(), supported));
+            causes.push(Cause::unsupported(
+                format!("{path}.{field}"),
+                &value.into(),
+                supported,
+            ));
         }
     };
     choice("restartPolicy", &["Always", "Never", "OnFailure"], causes);
-    choice("dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], causes);
+    choice(
+        "dnsPolicy",
+        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        causes,
+    );
     if number(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
         causes.push(Cause::invalid(
             format!("{path}.terminationGracePeriodSeconds"),
@@ -85,27 +103,70 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
         ));
     }
     if let Some(seconds) = number(spec, &["activeDeadlineSeconds"]).filter(|seconds| *seconds < 1) {
-        causes.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), &seconds.into(), "must be between 1 and 2147483647, inclusive"));
+        causes.push(Cause::invalid(
+            format!("{path}.activeDeadlineSeconds"),
+            &seconds.into(),
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     let account = text(spec, &["serviceAccountName"]);
     if !account.is_empty()
         && let Some(wrong) = names::subdomain(account)
     {
-        causes.push(Cause::invalid(format!("{path}.serviceAccountName"), &account.into(), &wrong));
+        causes.push(Cause::invalid(
+            format!("{path}.serviceAccountName"),
+            &account.into(),
+            &wrong,
+        ));
     }
     let host = text(spec, &["hostname"]);
     if !host.is_empty()
         && let Some(wrong) = names::label(host)
     {
-        causes.push(Cause::invalid(format!("{path}.hostname"), &host.into(), &wrong));
+        causes.push(Cause::invalid(
+            format!("{path}.hostname"),
+            &host.into(),
+            &wrong,
+        ));
     }
-    names::check_labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), causes);
+    names::check_labels(
+        spec.get("nodeSelector"),
+        &format!("{path}.nodeSelector"),
+        causes,
+    );
 }
 
 const SOURCES: &[&str] = &[
-    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "fc",
-    "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image", "iscsi", "nfs", "persistentVolumeClaim",
-    "photonPersistentDisk", "portworxVolume", "projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume",
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "secret",
+    "storageos",
+    "vsphereVolume",
 ];
 
 fn volumes<'a>(spec: &'a Value, path: &str, causes: &mut Vec<Cause>) -> HashSet<&'a str> {
@@ -120,9 +181,16 @@ fn volumes<'a>(spec: &'a Value, path: &str, causes: &mut Vec<Cause>) -> HashSet<
         } else if !volume_names.insert(name) {
             causes.push(Cause::duplicate(format!("{at}.name"), &name.into()));
         }
-        let sources: Vec<&str> = SOURCES.iter().copied().filter(|source| volume.get(*source).is_some_and(|v| !v.is_null())).collect();
+        let sources: Vec<&str> = SOURCES
+            .iter()
+            .copied()
+            .filter(|source| volume.get(*source).is_some_and(|v| !v.is_null()))
+            .collect();
         if sources.len() > 1 {
-            causes.push(Cause::forbidden(format!("{at}.{}", sources[1]), "may not specify more than 1 volume type"));
+            causes.push(Cause::forbidden(
+                format!("{at}.{}", sources[1]),
+                "may not specify more than 1 volume type",
+            ));
         }
         if sources == ["secret"] && text(volume, &["secret", "secretName"]).is_empty() {
             causes.push(Cause::required(format!("{at}.secret.secretName"), ""));
@@ -149,9 +217,14 @@ pub(crate) fn port_name(name: &str) -> Option<String> {
     if name.len() > 15 {
         return Some("must be no more than 15 characters".to_owned());
     }
-    let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let good = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !good {
-        return Some("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+        return Some(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !name.bytes().any(|b| b.is_ascii_lowercase()) {
         return Some("must contain at least one letter (a-z)".to_owned());
@@ -159,7 +232,8 @@ pub(crate) fn port_name(name: &str) -> Option<String> {
     if name.contains("--") {
         return Some("must not contain consecutive hyphens".to_owned());
     }
-    (name.starts_with('-') || name.ends_with('-')).then(|| "must not begin or end with a hyphen".to_owned())
+    (name.starts_with('-') || name.ends_with('-'))
+        .then(|| "must not begin or end with a hyphen".to_owned())
 }
 
 fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mut Vec<Cause>) {
@@ -173,16 +247,28 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
     if image.is_empty() {
         causes.push(Cause::required(format!("{path}.image"), ""));
     } else if image.trim() != image {
-        causes.push(Cause::invalid(format!("{path}.image"), &image.into(), "must not have leading or trailing whitespace"));
+        causes.push(Cause::invalid(
+            format!("{path}.image"),
+            &image.into(),
+            "must not have leading or trailing whitespace",
+        ));
     }
     let policy = text(container, &["imagePullPolicy"]);
     if !matches!(policy, "" | "Always" | "IfNotPresent" | "Never") {
-        causes.push(Cause::unsupported(format!("{path}.imagePullPolicy"), &policy.into(), &["Always", "IfNotPresent", "Never"]));
+        causes.push(Cause::unsupported(
+            format!("{path}.imagePullPolicy"),
+            &policy.into(),
+            &["Always", "IfNotPresent", "Never"],
+        ));
     }
     let mut named = HashSet::new();
     for (index, port) in items(container, &["ports"]).iter().enumerate() {
         let at = format!("{path}.ports[{index}]");
-        port_number(port.get("containerPort"), &format!("{at}.containerPort"), causes);
+        port_number(
+            port.get("containerPort"),
+            &format!("{at}.containerPort"),
+            causes,
+        );
         let name = text(port, &["name"]);
         if !name.is_empty() {
             if let Some(wrong) = port_name(name) {
@@ -193,7 +279,11 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
         }
         let protocol = text(port, &["protocol"]);
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            causes.push(Cause::unsupported(format!("{at}.protocol"), &protocol.into(), &["SCTP", "TCP", "UDP"]));
+            causes.push(Cause::unsupported(
+                format!("{at}.protocol"),
+                &protocol.into(),
+                &["SCTP", "TCP", "UDP"],
+            ));
         }
     }
     for (index, variable) in items(container, &["env"]).iter().enumerate() {
@@ -209,7 +299,11 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
             ));
         }
         if !text(variable, &["value"]).is_empty() && !blank(variable.get("valueFrom")) {
-            causes.push(Cause::invalid(format!("{at}.valueFrom"), &"".into(), "may not be specified when `value` is not empty"));
+            causes.push(Cause::invalid(
+                format!("{at}.valueFrom"),
+                &"".into(),
+                "may not be specified when `value` is not empty",
+            ));
         }
     }
     let mut mounted = HashSet::new();
@@ -224,7 +318,11 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
         if place.is_empty() {
             causes.push(Cause::required(format!("{at}.mountPath"), ""));
         } else if !mounted.insert(place) {
-            causes.push(Cause::invalid(format!("{at}.mountPath"), &place.into(), "must be unique"));
+            causes.push(Cause::invalid(
+                format!("{at}.mountPath"),
+                &place.into(),
+                "must be unique",
+            ));
         }
     }
     resources(container, path, causes);
@@ -238,7 +336,11 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
 fn resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
     use crate::builtin::quantity::Quantity;
     for side in ["limits", "requests"] {
-        for (name, value) in at(container, &["resources", side]).and_then(Value::as_object).into_iter().flatten() {
+        for (name, value) in at(container, &["resources", side])
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             quantity(value, &format!("{path}.resources.{side}[{name}]"), causes);
             if side == "requests"
                 && let Some(limit) = at(container, &["resources", "limits", name])
@@ -248,7 +350,10 @@ fn resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
                 causes.push(Cause::invalid(
                     format!("{path}.resources.requests"),
                     value,
-                    &format!("must be less than or equal to {name} limit of {}", bound.shown()),
+                    &format!(
+                        "must be less than or equal to {name} limit of {}",
+                        bound.shown()
+                    ),
                 ));
             }
         }
@@ -256,11 +361,16 @@ fn resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
 }
 
 fn check_probe(probe: &Value, kind: &str, path: &str, causes: &mut Vec<Cause>) {
-    let handlers: Vec<&str> =
-        ["exec", "httpGet", "tcpSocket", "grpc"].into_iter().filter(|name| probe.get(*name).is_some_and(|h| !h.is_null())).collect();
+    let handlers: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc"]
+        .into_iter()
+        .filter(|name| probe.get(*name).is_some_and(|h| !h.is_null()))
+        .collect();
     match handlers.as_slice() {
         [] => causes.push(Cause::required(path, "must specify a handler type")),
-        [_, second, ..] => causes.push(Cause::forbidden(format!("{path}.{second}"), "may not specify more than 1 handler type")),
+        [_, second, ..] => causes.push(Cause::forbidden(
+            format!("{path}.{second}"),
+            "may not specify more than 1 handler type",
+        )),
         [one] if *one != "exec" => {
             let at = format!("{path}.{one}.port");
             match at_port(probe, one) {
@@ -278,13 +388,29 @@ fn check_probe(probe: &Value, kind: &str, path: &str, causes: &mut Vec<Cause>) {
             }
         }
     }
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         if let Some(value) = number(probe, &[field]).filter(|value| *value < 0) {
-            causes.push(Cause::invalid(format!("{path}.{field}"), &value.into(), "must be greater than or equal to 0"));
+            causes.push(Cause::invalid(
+                format!("{path}.{field}"),
+                &value.into(),
+                "must be greater than or equal to 0",
+            ));
         }
     }
-    if kind != "readinessProbe" && number(probe, &["successThreshold"]).is_some_and(|threshold| threshold > 1) {
-        causes.push(Cause::invalid(format!("{path}.successThreshold"), &probe["successThreshold"], "must be 1"));
+    if kind != "readinessProbe"
+        && number(probe, &["successThreshold"]).is_some_and(|threshold| threshold > 1)
+    {
+        causes.push(Cause::invalid(
+            format!("{path}.successThreshold"),
+            &probe["successThreshold"],
+            "must be 1",
+        ));
     }
 }
 

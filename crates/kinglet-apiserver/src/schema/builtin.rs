@@ -6,16 +6,26 @@ use super::formats;
 use crate::fields::{Struct, Type, table};
 
 /// Fields of a built-in kind's object that the kind does not have, as `unknown field "spec.foo"`. Unknown kinds have none.
-pub fn unknown_fields_builtin(group: &str, version: &str, kind: &str, object: &Value) -> Vec<String> {
+pub fn unknown_fields_builtin(
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &Value,
+) -> Vec<String> {
     prune_builtin(group, version, kind, &mut object.clone())
 }
 
 /// Removes the fields that [`unknown_fields_builtin`] names.
 pub fn prune_builtin(group: &str, version: &str, kind: &str, object: &mut Value) -> Vec<String> {
-    let Some(of) = table().kind(group, version, kind) else { return Vec::new() };
+    let Some(of) = table().kind(group, version, kind) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     prune_struct(of, object, &mut String::new(), &mut found);
-    found.into_iter().map(|path| format!("unknown field \"{path}\"")).collect()
+    found
+        .into_iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .collect()
 }
 
 /// Paths of unknown fields.
@@ -32,7 +42,12 @@ pub(super) fn prune_metadata(value: &mut Value, path: &mut String, found: &mut V
     }
 }
 
-fn prune_struct(of: &'static Struct, value: &mut Value, path: &mut String, found: &mut Vec<String>) {
+fn prune_struct(
+    of: &'static Struct,
+    value: &mut Value,
+    path: &mut String,
+    found: &mut Vec<String>,
+) {
     let Value::Object(fields) = value else { return };
     fields.retain(|name, value| {
         let length = path.len();
@@ -80,7 +95,12 @@ fn prune_type(kind: Type, value: &mut Value, path: &mut String, found: &mut Vec<
 
 /// Checks the JSON types of a built-in kind's object. The error is Go's, without the sentence around it:
 /// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
-pub fn check_types_builtin(group: &str, version: &str, kind: &str, object: &Value) -> Result<(), String> {
+pub fn check_types_builtin(
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &Value,
+) -> Result<(), String> {
     match table().kind(group, version, kind) {
         Some(of) => check_struct(of, object, &mut Vec::new()),
         None => Ok(()),
@@ -89,11 +109,19 @@ pub fn check_types_builtin(group: &str, version: &str, kind: &str, object: &Valu
 
 /// The same for `metadata` of a custom resource.
 pub fn check_metadata(object: &Value) -> Result<(), String> {
-    let (Some(of), Some(metadata)) = (table().named_struct("meta/v1.ObjectMeta"), object.get("metadata")) else { return Ok(()) };
+    let (Some(of), Some(metadata)) = (
+        table().named_struct("meta/v1.ObjectMeta"),
+        object.get("metadata"),
+    ) else {
+        return Ok(());
+    };
     match metadata {
         Value::Null => Ok(()),
         Value::Object(_) => check_struct(of, metadata, &mut vec!["metadata"]),
-        other => Err(format!("json: cannot unmarshal {} into Go struct field .metadata of type v1.ObjectMeta", json_name(other))),
+        other => Err(format!(
+            "json: cannot unmarshal {} into Go struct field .metadata of type v1.ObjectMeta",
+            json_name(other)
+        )),
     }
 }
 
@@ -108,8 +136,14 @@ fn json_name(value: &Value) -> &'static str {
     }
 }
 
-fn check_struct<'v>(of: &'static Struct, value: &'v Value, path: &mut Vec<&'v str>) -> Result<(), String> {
-    let Value::Object(fields) = value else { return Ok(()) };
+fn check_struct<'v>(
+    of: &'static Struct,
+    value: &'v Value,
+    path: &mut Vec<&'v str>,
+) -> Result<(), String> {
+    let Value::Object(fields) = value else {
+        return Ok(());
+    };
     for (name, value) in fields {
         if let Some(field) = table().field(of, name) {
             path.push(name);
@@ -120,7 +154,12 @@ fn check_struct<'v>(of: &'static Struct, value: &'v Value, path: &mut Vec<&'v st
     Ok(())
 }
 
-fn check_type<'v>(kind: Type, of: &'static Struct, value: &'v Value, path: &mut Vec<&'v str>) -> Result<(), String> {
+fn check_type<'v>(
+    kind: Type,
+    of: &'static Struct,
+    value: &'v Value,
+    path: &mut Vec<&'v str>,
+) -> Result<(), String> {
     let plain = table().plain(kind);
     let wrong = |what: &str| {
         Err(format!(
@@ -136,7 +175,11 @@ fn check_type<'v>(kind: Type, of: &'static Struct, value: &'v Value, path: &mut 
         | (Type::Text, Value::String(_))
         | (Type::Bool, Value::Bool(_))
         | (Type::Float, Value::Number(_)) => Ok(()),
-        (Type::Int32, Value::Number(number)) if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(()),
+        (Type::Int32, Value::Number(number))
+            if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
+        {
+            Ok(())
+        }
         (Type::Int64, Value::Number(number)) if number.is_i64() => Ok(()),
         (Type::Int32 | Type::Int64, Value::Number(number)) => wrong(&format!("number {number}")),
         (Type::Bytes, Value::String(text)) => check_base64(text),
@@ -144,29 +187,45 @@ fn check_type<'v>(kind: Type, of: &'static Struct, value: &'v Value, path: &mut 
         (Type::Quantity, Value::Number(number)) => check_quantity(&number.to_string()),
         (Type::Quantity, _) => check_quantity(""),
         (Type::IntOrString, Value::String(_) | Value::Number(_)) => Ok(()),
-        (Type::IntOrString, other) => Err(format!("json: cannot unmarshal {} into Go value of type int32", json_name(other))),
-        (Type::Time | Type::MicroTime, Value::String(text)) => match text.parse::<jiff::Timestamp>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\"")),
-        },
+        (Type::IntOrString, other) => Err(format!(
+            "json: cannot unmarshal {} into Go value of type int32",
+            json_name(other)
+        )),
+        (Type::Time | Type::MicroTime, Value::String(text)) => {
+            match text.parse::<jiff::Timestamp>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err(format!(
+                    "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+                )),
+            }
+        }
         (Type::Duration, Value::String(text)) if formats::is_duration(text) => Ok(()),
         (Type::Duration, Value::String(text)) => Err(format!("time: invalid duration {text:?}")),
-        (Type::Time | Type::MicroTime | Type::Duration, other) => {
-            Err(format!("json: cannot unmarshal {} into Go value of type string", json_name(other)))
-        }
+        (Type::Time | Type::MicroTime | Type::Duration, other) => Err(format!(
+            "json: cannot unmarshal {} into Go value of type string",
+            json_name(other)
+        )),
         (Type::Struct(_), Value::Object(_)) => match table().structure(plain) {
             Some(inner) => check_struct(inner, value, path),
             None => Ok(()),
         },
-        (Type::List(at), Value::Array(items)) => {
-            items.iter().try_for_each(|item| check_type(table().element(at), of, item, path))
-        }
-        (Type::Map(at), Value::Object(fields)) => {
-            fields.values().try_for_each(|item| check_type(table().element(at), of, item, path))
-        }
+        (Type::List(at), Value::Array(items)) => items
+            .iter()
+            .try_for_each(|item| check_type(table().element(at), of, item, path)),
+        (Type::Map(at), Value::Object(fields)) => fields
+            .values()
+            .try_for_each(|item| check_type(table().element(at), of, item, path)),
         (
-            Type::Text | Type::Bool | Type::Int32 | Type::Int64 | Type::Float | Type::Bytes | Type::Struct(_) | Type::List(_)
-            | Type::Map(_) | Type::Named(_),
+            Type::Text
+            | Type::Bool
+            | Type::Int32
+            | Type::Int64
+            | Type::Float
+            | Type::Bytes
+            | Type::Struct(_)
+            | Type::List(_)
+            | Type::Map(_)
+            | Type::Named(_),
             other,
         ) => wrong(json_name(other)),
     }
@@ -177,19 +236,22 @@ fn check_base64(text: &str) -> Result<(), String> {
     let clean: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
     match base64::engine::general_purpose::STANDARD.decode(&clean) {
         Ok(_) => Ok(()),
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
-            Err(format!("illegal base64 data at input byte {at}"))
-        }
-        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => {
-            Err(format!("illegal base64 data at input byte {}", clean.len() / 4 * 4))
-        }
+        Err(
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _),
+        ) => Err(format!("illegal base64 data at input byte {at}")),
+        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => Err(
+            format!("illegal base64 data at input byte {}", clean.len() / 4 * 4),
+        ),
     }
 }
 
 /// Sign, digits with at most one point, suffix.
 fn check_quantity(text: &str) -> Result<(), String> {
     let bare = text.trim().strip_prefix(['+', '-']).unwrap_or(text.trim());
-    let digits = bare.len() - bare.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+    let digits = bare.len()
+        - bare
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+            .len();
     let (number, suffix) = bare.split_at(digits);
     let sound = number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1;
     let exponent = || {
@@ -200,7 +262,21 @@ fn check_quantity(text: &str) -> Result<(), String> {
     };
     let known = matches!(
         suffix,
-        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei"
+        "" | "n"
+            | "u"
+            | "m"
+            | "k"
+            | "M"
+            | "G"
+            | "T"
+            | "P"
+            | "E"
+            | "Ki"
+            | "Mi"
+            | "Gi"
+            | "Ti"
+            | "Pi"
+            | "Ei"
     );
     if sound && (known || exponent()) {
         Ok(())

@@ -9,7 +9,10 @@ pub(super) fn fill(node: &Node, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|name, value| {
-                let child = node.properties.get(name.as_str()).or(node.additional.as_deref());
+                let child = node
+                    .properties
+                    .get(name.as_str())
+                    .or(node.additional.as_deref());
                 !value.is_null() || child.is_none_or(|child| child.nullable || child.preserve)
             });
             for (name, child) in &node.properties {
@@ -20,7 +23,11 @@ pub(super) fn fill(node: &Node, value: &mut Value) {
                 }
             }
             for (name, value) in fields.iter_mut() {
-                if let Some(child) = node.properties.get(name.as_str()).or(node.additional.as_deref()) {
+                if let Some(child) = node
+                    .properties
+                    .get(name.as_str())
+                    .or(node.additional.as_deref())
+                {
                     fill(child, value);
                 }
             }

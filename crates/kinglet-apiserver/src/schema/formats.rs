@@ -69,13 +69,18 @@ impl Format {
             Self::DateTime => text.parse::<jiff::Timestamp>().is_ok(),
             Self::Date => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
             Self::Duration => is_duration(text),
-            Self::Byte => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
+            Self::Byte => base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .is_ok(),
             Self::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
             Self::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
             Self::Cidr => is_cidr(text),
             Self::Mac => {
                 let parts: Vec<&str> = text.split([':', '-']).collect();
-                matches!(parts.len(), 6 | 8) && parts.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+                matches!(parts.len(), 6 | 8)
+                    && parts
+                        .iter()
+                        .all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
             }
             Self::Hostname => {
                 let part = |p: &str| {
@@ -87,14 +92,22 @@ impl Format {
                 };
                 text.len() <= 255 && text.trim_end_matches('.').split('.').all(part)
             }
-            Self::Email => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@')),
+            Self::Email => text.split_once('@').is_some_and(|(user, host)| {
+                !user.is_empty() && !host.is_empty() && !host.contains('@')
+            }),
             Self::Uuid => {
                 let bare: String = text.chars().filter(|c| *c != '-').collect();
                 bare.len() == 32 && bare.bytes().all(|b| b.is_ascii_hexdigit())
             }
-            Self::Uri => text.starts_with('/') || text.split_once(':').is_some_and(|(scheme, _)| {
-                !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-            }),
+            Self::Uri => {
+                text.starts_with('/')
+                    || text.split_once(':').is_some_and(|(scheme, _)| {
+                        !scheme.is_empty()
+                            && scheme
+                                .bytes()
+                                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+                    })
+            }
             Self::Int32 | Self::Int64 => true,
         }
     }
@@ -110,13 +123,19 @@ pub(super) fn is_duration(text: &str) -> bool {
         return false;
     }
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let digits = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+                .len();
         let number = &rest[..digits];
         if !number.bytes().any(|b| b.is_ascii_digit()) || number.matches('.').count() > 1 {
             return false;
         }
         rest = &rest[digits..];
-        let Some(unit) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().filter(|u| rest.starts_with(**u)).max_by_key(|u| u.len())
+        let Some(unit) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"]
+            .iter()
+            .filter(|u| rest.starts_with(**u))
+            .max_by_key(|u| u.len())
         else {
             return false;
         };
@@ -126,7 +145,12 @@ pub(super) fn is_duration(text: &str) -> bool {
 }
 
 fn is_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let Ok(bits) = bits.parse::<u8>() else { return false };
-    (address.parse::<Ipv4Addr>().is_ok() && bits <= 32) || (address.parse::<Ipv6Addr>().is_ok() && bits <= 128)
+    let Some((address, bits)) = text.split_once('/') else {
+        return false;
+    };
+    let Ok(bits) = bits.parse::<u8>() else {
+        return false;
+    };
+    (address.parse::<Ipv4Addr>().is_ok() && bits <= 32)
+        || (address.parse::<Ipv6Addr>().is_ok() && bits <= 128)
 }

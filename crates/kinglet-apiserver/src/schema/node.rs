@@ -82,13 +82,24 @@ impl Node {
         if depth > DEPTH_MAX {
             return Err(format!("{place}: schema nested deeper than {DEPTH_MAX}"));
         }
-        let fields = schema.as_object().ok_or_else(|| format!("{place}: must be an object"))?;
+        let fields = schema
+            .as_object()
+            .ok_or_else(|| format!("{place}: must be an object"))?;
         let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
         let text = |name: &str| fields.get(name).and_then(Value::as_str);
         let texts = |name: &str| -> Box<[Box<str>]> {
-            fields.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(Box::from).collect()
+            fields
+                .get(name)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(Box::from)
+                .collect()
         };
-        let below = |name: &str, schema: &Value| Node::compile(schema, &format!("{place}.{name}"), depth + 1);
+        let below = |name: &str, schema: &Value| {
+            Node::compile(schema, &format!("{place}.{name}"), depth + 1)
+        };
         let kind = match text("type") {
             None | Some("") => None,
             Some("object") => Some(Kind::Object),
@@ -122,25 +133,42 @@ impl Node {
         };
         if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
             for (name, schema) in properties {
-                node.properties.insert(name.as_str().into(), below(&format!("properties[{name}]"), schema)?);
+                node.properties.insert(
+                    name.as_str().into(),
+                    below(&format!("properties[{name}]"), schema)?,
+                );
             }
         }
         match fields.get("additionalProperties") {
             None | Some(Value::Bool(false) | Value::Null) => {}
-            Some(Value::Bool(true)) => node.additional = Some(Box::new(Node { preserve: true, nullable: true, ..Node::default() })),
-            Some(schema) => node.additional = Some(Box::new(below("additionalProperties", schema)?)),
+            Some(Value::Bool(true)) => {
+                node.additional = Some(Box::new(Node {
+                    preserve: true,
+                    nullable: true,
+                    ..Node::default()
+                }))
+            }
+            Some(schema) => {
+                node.additional = Some(Box::new(below("additionalProperties", schema)?))
+            }
         }
         if let Some(schema) = fields.get("items") {
             node.items = Some(Box::new(below("items", schema)?));
         }
         if node.list == ListKind::Map && node.list_keys.is_empty() {
-            return Err(format!("{place}.x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map"));
+            return Err(format!(
+                "{place}.x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map"
+            ));
         }
         let limits = Limits::compile(schema, place, depth)?;
         node.limits = limits.map(Box::new);
         node.has_defaults = node.default.is_some()
             || node.properties.values().any(|n| n.has_defaults)
-            || node.additional.iter().chain(&node.items).any(|n| n.has_defaults);
+            || node
+                .additional
+                .iter()
+                .chain(&node.items)
+                .any(|n| n.has_defaults);
         Ok(node)
     }
 }
@@ -171,21 +199,46 @@ impl Limits {
         }
         let number = |name: &str| schema.get(name).and_then(Value::as_u64);
         let bound = |name: &str, exclusive: &str| {
-            let exclusive = schema.get(exclusive).and_then(Value::as_bool).unwrap_or(false);
-            schema.get(name).and_then(Value::as_f64).map(|limit| (limit, exclusive))
+            let exclusive = schema
+                .get(exclusive)
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
+            schema
+                .get(name)
+                .and_then(Value::as_f64)
+                .map(|limit| (limit, exclusive))
         };
         let each = |name: &str| -> Result<Vec<Node>, String> {
-            let schemas = schema.get(name).and_then(Value::as_array).into_iter().flatten().enumerate();
-            schemas.map(|(at, schema)| Node::compile(schema, &format!("{place}.{name}[{at}]"), depth + 1)).collect()
+            let schemas = schema
+                .get(name)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .enumerate();
+            schemas
+                .map(|(at, schema)| {
+                    Node::compile(schema, &format!("{place}.{name}[{at}]"), depth + 1)
+                })
+                .collect()
         };
-        let pattern = match schema.get("pattern").and_then(Value::as_str) {
-            None | Some("") => None,
-            Some(text) => Some(Regex::new(text).map_err(|error| format!("{place}.pattern: Invalid value: {text:?}: {error}"))?),
-        };
+        let pattern =
+            match schema.get("pattern").and_then(Value::as_str) {
+                None | Some("") => None,
+                Some(text) => Some(Regex::new(text).map_err(|error| {
+                    format!("{place}.pattern: Invalid value: {text:?}: {error}")
+                })?),
+            };
         Ok(Some(Self {
-            format: schema.get("format").and_then(Value::as_str).and_then(Format::named),
+            format: schema
+                .get("format")
+                .and_then(Value::as_str)
+                .and_then(Format::named),
             pattern,
-            allowed: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
+            allowed: schema
+                .get("enum")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default(),
             minimum: bound("minimum", "exclusiveMinimum"),
             maximum: bound("maximum", "exclusiveMaximum"),
             multiple_of: schema.get("multipleOf").and_then(Value::as_f64),
@@ -195,12 +248,19 @@ impl Limits {
             max_items: number("maxItems"),
             min_properties: number("minProperties"),
             max_properties: number("maxProperties"),
-            unique: schema.get("uniqueItems").and_then(Value::as_bool).unwrap_or(false),
+            unique: schema
+                .get("uniqueItems")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
             all_of: each("allOf")?,
             any_of: each("anyOf")?,
             one_of: each("oneOf")?,
             not: match schema.get("not") {
-                Some(schema) => Some(Box::new(Node::compile(schema, &format!("{place}.not"), depth + 1)?)),
+                Some(schema) => Some(Box::new(Node::compile(
+                    schema,
+                    &format!("{place}.not"),
+                    depth + 1,
+                )?)),
                 None => None,
             },
         }))

@@ -7,7 +7,14 @@ use super::node::Node;
 
 /// Removes and names unknown fields. `known` says whether unknown fields matter here (they do not below preserve-unknown-fields,
 /// until a schema lists properties again).
-pub(super) fn walk(node: &Node, value: &mut Value, resource: bool, known: bool, path: &mut String, found: &mut Vec<String>) {
+pub(super) fn walk(
+    node: &Node,
+    value: &mut Value,
+    resource: bool,
+    known: bool,
+    path: &mut String,
+    found: &mut Vec<String>,
+) {
     let resource = resource || node.embedded;
     match value {
         Value::Object(fields) => {
@@ -22,7 +29,11 @@ pub(super) fn walk(node: &Node, value: &mut Value, resource: bool, known: bool, 
                 match (resource, name.as_str()) {
                     (true, "apiVersion" | "kind") => {}
                     (true, "metadata") => builtin::prune_metadata(value, path, found),
-                    _ => match node.properties.get(name.as_str()).or(node.additional.as_deref()) {
+                    _ => match node
+                        .properties
+                        .get(name.as_str())
+                        .or(node.additional.as_deref())
+                    {
                         Some(child) => walk(child, value, false, true, path, found),
                         None if strict => {
                             found.push(path.clone());

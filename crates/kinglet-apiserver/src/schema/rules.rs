@@ -32,17 +32,27 @@ impl std::fmt::Debug for Rules {
 impl Rules {
     /// None if the schema has no rules: then nothing is kept.
     pub(super) fn compile(schema: &Value) -> Option<Self> {
-        has_rules(schema).then(|| Self { schema: compile_schema(schema), validator: Validator::new() })
+        has_rules(schema).then(|| Self {
+            schema: compile_schema(schema),
+            validator: Validator::new(),
+        })
     }
 
     pub(super) fn check(&self, object: &Value, old: Option<&Value>, found: &mut Vec<FieldError>) {
-        let Err(errors) = self.validator.validate_compiled(&self.schema, object, old) else { return };
+        let Err(errors) = self.validator.validate_compiled(&self.schema, object, old) else {
+            return;
+        };
         for error in errors {
             match error.kind {
                 ErrorKind::ValidationFailure => found.push(refused(&error, object)),
                 _ => {
                     NOT_ENFORCED.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(rule = error.rule, field = error.field_path, why = error.message, "rule not enforced");
+                    tracing::warn!(
+                        rule = error.rule,
+                        field = error.field_path,
+                        why = error.message,
+                        "rule not enforced"
+                    );
                 }
             }
         }
@@ -51,16 +61,20 @@ impl Rules {
 
 fn has_rules(schema: &Value) -> bool {
     match schema {
-        Value::Object(fields) => {
-            fields.iter().any(|(name, value)| (name == "x-kubernetes-validations" && value.is_array()) || has_rules(value))
-        }
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            (name == "x-kubernetes-validations" && value.is_array()) || has_rules(value)
+        }),
         Value::Array(items) => items.iter().any(has_rules),
         _ => false,
     }
 }
 
 fn refused(error: &ValidationError, object: &Value) -> FieldError {
-    let path = if error.field_path.is_empty() { "<nil>" } else { error.field_path.trim_start_matches('.') };
+    let path = if error.field_path.is_empty() {
+        "<nil>"
+    } else {
+        error.field_path.trim_start_matches('.')
+    };
     match error.reason.as_deref() {
         Some("FieldValueRequired") => FieldError::required(path, &error.message),
         Some("FieldValueForbidden") => FieldError::forbidden(path, &error.message),
@@ -74,7 +88,10 @@ fn type_at(object: &Value, path: &str) -> &'static str {
     let mut at = object;
     for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
         let next = match at {
-            Value::Array(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Value::Array(items) => part
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.get(index)),
             other => other.get(part),
         };
         match next {

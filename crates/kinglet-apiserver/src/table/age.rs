@@ -14,7 +14,11 @@ pub(crate) fn since(time: Option<&str>, now: Timestamp) -> String {
 pub(crate) fn short(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let two = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{big_unit}")
+        } else {
+            format!("{big}{big_unit}{small}{small_unit}")
+        }
     };
     match () {
         () if seconds < -1 => "<invalid>".to_owned(),

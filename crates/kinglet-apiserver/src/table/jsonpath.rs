@@ -33,14 +33,22 @@ impl JsonPath {
         let text = text.trim().trim_start_matches('{').trim_end_matches('}');
         let text = text.strip_prefix('$').unwrap_or(text);
         let chars: Vec<char> = text.chars().collect();
-        Self(steps(&chars).unwrap_or_else(|| vec![Step::Filter(Vec::new(), Operator::NotEqual, Value::Null), Step::Index(-1)]))
+        Self(steps(&chars).unwrap_or_else(|| {
+            vec![
+                Step::Filter(Vec::new(), Operator::NotEqual, Value::Null),
+                Step::Index(-1),
+            ]
+        }))
     }
 
     /// Everything it points at.
     pub(crate) fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
         let mut found = vec![root];
         for step in &self.0 {
-            found = found.into_iter().flat_map(|value| step.take(value)).collect();
+            found = found
+                .into_iter()
+                .flat_map(|value| step.take(value))
+                .collect();
         }
         found
     }
@@ -51,10 +59,16 @@ impl Step {
         match self {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
-                let Some(items) = value.as_array() else { return Vec::new() };
+                let Some(items) = value.as_array() else {
+                    return Vec::new();
+                };
                 let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
                 let at = if *index < 0 { length + index } else { *index };
-                usize::try_from(at).ok().and_then(|at| items.get(at)).into_iter().collect()
+                usize::try_from(at)
+                    .ok()
+                    .and_then(|at| items.get(at))
+                    .into_iter()
+                    .collect()
             }
             Self::All => match value {
                 Value::Array(items) => items.iter().collect(),
@@ -83,7 +97,9 @@ fn descend<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get(name));
-            fields.values().for_each(|value| descend(value, name, found));
+            fields
+                .values()
+                .for_each(|value| descend(value, name, found));
         }
         Value::Array(items) => items.iter().for_each(|value| descend(value, name, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -126,7 +142,11 @@ fn steps(chars: &[char]) -> Option<Vec<Step>> {
                     continue;
                 }
                 let (name, next) = word(chars, at);
-                steps.push(if name == "*" { Step::All } else { Step::Field(name) });
+                steps.push(if name == "*" {
+                    Step::All
+                } else {
+                    Step::Field(name)
+                });
                 at = next;
             }
             '[' => {
@@ -182,8 +202,16 @@ fn unquote(text: &str) -> Option<String> {
     let inner = text
         .strip_prefix('\'')
         .and_then(|rest| rest.strip_suffix('\''))
-        .or_else(|| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')))?;
-    Some(inner.replace("\\.", ".").replace("\\'", "'").replace("\\\"", "\""))
+        .or_else(|| {
+            text.strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'))
+        })?;
+    Some(
+        inner
+            .replace("\\.", ".")
+            .replace("\\'", "'")
+            .replace("\\\"", "\""),
+    )
 }
 
 fn bracket(inside: &[char]) -> Option<Step> {
@@ -195,7 +223,10 @@ fn bracket(inside: &[char]) -> Option<Step> {
     if let Some(name) = unquote(text) {
         return Some(Step::Field(name));
     }
-    if let Some(filter) = text.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')) {
+    if let Some(filter) = text
+        .strip_prefix("?(")
+        .and_then(|rest| rest.strip_suffix(')'))
+    {
         return filtered(filter.trim());
     }
     text.parse().ok().map(Step::Index)
@@ -222,7 +253,9 @@ fn filtered(text: &str) -> Option<Step> {
     ] {
         if let Some((left, right)) = text.split_once(sign) {
             let right = right.trim();
-            let value = unquote(right).map(Value::String).or_else(|| serde_json::from_str(right).ok())?;
+            let value = unquote(right)
+                .map(Value::String)
+                .or_else(|| serde_json::from_str(right).ok())?;
             return Some(Step::Filter(path(left)?, operator, value));
         }
     }
@@ -244,10 +277,22 @@ mod tests {
         for (path, expected) in [
             (".spec.n", json!([3])),
             ("{.spec.n}", json!([3])),
-            (".status.conditions[?(@.type=='Ready')].status", json!(["True"])),
-            (".status.conditions[?(@.type == \"Ready\")].status", json!(["True"])),
-            (".metadata.labels['serving\\.knative\\.dev/configuration']", json!(["c"])),
-            (".metadata.labels.serving\\.knative\\.dev/configuration", json!(["c"])),
+            (
+                ".status.conditions[?(@.type=='Ready')].status",
+                json!(["True"]),
+            ),
+            (
+                ".status.conditions[?(@.type == \"Ready\")].status",
+                json!(["True"]),
+            ),
+            (
+                ".metadata.labels['serving\\.knative\\.dev/configuration']",
+                json!(["c"]),
+            ),
+            (
+                ".metadata.labels.serving\\.knative\\.dev/configuration",
+                json!(["c"]),
+            ),
             (".spec.list[*].a", json!([1, 2])),
             (".spec.list[-1].a", json!([2])),
             (".spec.list[?(@.a>1)].a", json!([2])),
@@ -255,7 +300,11 @@ mod tests {
             (".spec.missing.x", json!([])),
             (".spec.list[?(nonsense)]", json!([])),
         ] {
-            assert_eq!(json!(JsonPath::parse(path).find(&object)), expected, "{path}");
+            assert_eq!(
+                json!(JsonPath::parse(path).find(&object)),
+                expected,
+                "{path}"
+            );
         }
     }
 }

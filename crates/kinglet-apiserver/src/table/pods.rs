@@ -10,24 +10,46 @@ use crate::object::{at, is_deleting, items, number, text};
 pub(crate) fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     let summary = summarize(pod);
     let restarts = match (&summary.last_restart, summary.restarts) {
-        (Some(time), count) if count > 0 => format!("{count} ({} ago)", age::since(Some(time), now)),
+        (Some(time), count) if count > 0 => {
+            format!("{count} ({} ago)", age::since(Some(time), now))
+        }
         (_, count) => count.to_string(),
     };
-    let or_none = |value: &str| if value.is_empty() { "<none>".to_owned() } else { value.to_owned() };
+    let or_none = |value: &str| {
+        if value.is_empty() {
+            "<none>".to_owned()
+        } else {
+            value.to_owned()
+        }
+    };
     let addresses = items(pod, &["status", "podIPs"]);
-    let ip = addresses.first().map_or_else(|| text(pod, &["status", "podIP"]), |each| text(each, &["ip"]));
+    let ip = addresses.first().map_or_else(
+        || text(pod, &["status", "podIP"]),
+        |each| text(each, &["ip"]),
+    );
     let gates = items(pod, &["spec", "readinessGates"]);
-    let ready_gates = gates.iter().filter(|gate| condition(pod, text(gate, &["conditionType"])) == Some("True")).count();
+    let ready_gates = gates
+        .iter()
+        .filter(|gate| condition(pod, text(gate, &["conditionType"])) == Some("True"))
+        .count();
     vec![
         text(pod, &["metadata", "name"]).into(),
         format!("{}/{}", summary.ready, summary.total).into(),
         summary.reason.into(),
         restarts.into(),
-        age::since(at(pod, &["metadata", "creationTimestamp"]).and_then(Value::as_str), now).into(),
+        age::since(
+            at(pod, &["metadata", "creationTimestamp"]).and_then(Value::as_str),
+            now,
+        )
+        .into(),
         or_none(ip).into(),
         or_none(text(pod, &["spec", "nodeName"])).into(),
         or_none(text(pod, &["status", "nominatedNodeName"])).into(),
-        if gates.is_empty() { "<none>".into() } else { format!("{ready_gates}/{}", gates.len()).into() },
+        if gates.is_empty() {
+            "<none>".into()
+        } else {
+            format!("{ready_gates}/{}", gates.len()).into()
+        },
     ]
 }
 
@@ -50,7 +72,10 @@ struct Summary {
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
-    items(pod, &["status", "conditions"]).iter().find(|c| text(c, &["type"]) == kind).map(|c| text(c, &["status"]))
+    items(pod, &["status", "conditions"])
+        .iter()
+        .find(|c| text(c, &["type"]) == kind)
+        .map(|c| text(c, &["status"]))
 }
 
 fn summarize(pod: &Value) -> Summary {
@@ -93,7 +118,12 @@ fn summarize(pod: &Value) -> Summary {
 fn restarted(status: &Value, summary: &mut Summary) {
     summary.restarts += number(status, &["restartCount"]).unwrap_or(0);
     let finished = text(status, &["lastState", "terminated", "finishedAt"]);
-    if !finished.is_empty() && summary.last_restart.as_deref().is_none_or(|last| last < finished) {
+    if !finished.is_empty()
+        && summary
+            .last_restart
+            .as_deref()
+            .is_none_or(|last| last < finished)
+    {
         summary.last_restart = Some(finished.to_owned());
     }
 }
@@ -101,14 +131,20 @@ fn restarted(status: &Value, summary: &mut Summary) {
 /// How a container ended that gives no reason.
 fn ended(terminated: &Value) -> String {
     match number(terminated, &["signal"]).unwrap_or(0) {
-        0 => format!("ExitCode:{}", number(terminated, &["exitCode"]).unwrap_or(0)),
+        0 => format!(
+            "ExitCode:{}",
+            number(terminated, &["exitCode"]).unwrap_or(0)
+        ),
         signal => format!("Signal:{signal}"),
     }
 }
 
 fn initial(pod: &Value, sidecars: &[&str], summary: &mut Summary) -> (bool, i64) {
     let mut sidecar_restarts = 0;
-    for (index, status) in items(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
+    for (index, status) in items(pod, &["status", "initContainerStatuses"])
+        .iter()
+        .enumerate()
+    {
         restarted(status, summary);
         let is_sidecar = sidecars.contains(&text(status, &["name"]));
         if is_sidecar {
@@ -128,8 +164,13 @@ fn initial(pod: &Value, sidecars: &[&str], summary: &mut Summary) -> (bool, i64)
                 "" => format!("Init:{}", ended(terminated)),
                 reason => format!("Init:{reason}"),
             },
-            None if !waiting.is_empty() && waiting != "PodInitializing" => format!("Init:{waiting}"),
-            None => format!("Init:{index}/{}", items(pod, &["spec", "initContainers"]).len()),
+            None if !waiting.is_empty() && waiting != "PodInitializing" => {
+                format!("Init:{waiting}")
+            }
+            None => format!(
+                "Init:{index}/{}",
+                items(pod, &["spec", "initContainers"]).len()
+            ),
         };
         return (true, sidecar_restarts);
     }
@@ -155,7 +196,12 @@ fn main(pod: &Value, summary: &mut Summary) {
         }
     }
     if summary.reason == "Completed" && running {
-        summary.reason = if condition(pod, "Ready") == Some("True") { "Running" } else { "NotReady" }.to_owned();
+        summary.reason = if condition(pod, "Ready") == Some("True") {
+            "Running"
+        } else {
+            "NotReady"
+        }
+        .to_owned();
     }
 }
 
@@ -171,20 +217,30 @@ mod tests {
 
     #[test]
     fn a_pod_is_summed_up() {
-        let base = |status: Value| {
-            json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}, "status": status})
-        };
-        let running = json!({"name": "a", "ready": true, "restartCount": 0, "state": {"running": {}}});
+        let base = |status: Value| json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}, "status": status});
+        let running =
+            json!({"name": "a", "ready": true, "restartCount": 0, "state": {"running": {}}});
         let crashed = json!({"name": "b", "ready": false, "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"finishedAt": "2026-01-01T00:09:00Z"}}});
-        assert_eq!(status(&base(json!({"phase": "Pending"}))), ("0/2".into(), "Pending".into(), "0".into()));
         assert_eq!(
-            status(&base(json!({"phase": "Running", "containerStatuses": [running, running]}))),
+            status(&base(json!({"phase": "Pending"}))),
+            ("0/2".into(), "Pending".into(), "0".into())
+        );
+        assert_eq!(
+            status(&base(
+                json!({"phase": "Running", "containerStatuses": [running, running]})
+            )),
             ("2/2".into(), "Running".into(), "0".into())
         );
         assert_eq!(
-            status(&base(json!({"phase": "Running", "containerStatuses": [running, crashed]}))),
-            ("1/2".into(), "CrashLoopBackOff".into(), "2 (60s ago)".into())
+            status(&base(
+                json!({"phase": "Running", "containerStatuses": [running, crashed]})
+            )),
+            (
+                "1/2".into(),
+                "CrashLoopBackOff".into(),
+                "2 (60s ago)".into()
+            )
         );
         let mut going = base(json!({"phase": "Running", "containerStatuses": [running]}));
         going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();

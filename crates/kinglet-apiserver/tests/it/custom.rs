@@ -39,31 +39,93 @@ async fn a_definition_is_served_at_once() {
     let made = kit.post(DEFINITIONS, definition()).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let conditions = made.body["status"]["conditions"].as_array().unwrap();
-    assert!(conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c["type"] == "Established" && c["status"] == "True")
+    );
     assert_eq!(made.body["spec"]["names"]["listKind"], "BirdList");
     let made = kit.post(BIRDS, bird("wren")).await;
     assert_eq!(made.code, 201, "{}", made.text);
-    assert_eq!((&made.body["spec"]["eggs"], &made.body["metadata"]["generation"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (
+            &made.body["spec"]["eggs"],
+            &made.body["metadata"]["generation"]
+        ),
+        (&json!(2), &json!(1))
+    );
     let status = kit
         .patch(&format!("{BIRDS}/wren/status"), "merge-patch+json", json!({"status": {"eggs": 1, "conditions": [{"type": "Ready", "status": "True"}]}, "spec": {"eggs": 7}}))
         .await;
-    assert_eq!((&status.body["spec"]["eggs"], &status.body["metadata"]["generation"]), (&json!(2), &json!(1)), "{}", status.text);
+    assert_eq!(
+        (
+            &status.body["spec"]["eggs"],
+            &status.body["metadata"]["generation"]
+        ),
+        (&json!(2), &json!(1)),
+        "{}",
+        status.text
+    );
     let table = kit.table(BIRDS).await.body;
-    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("wren"), json!("True"), json!(2)]);
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        [json!("wren"), json!("True"), json!(2)]
+    );
     assert_eq!(table["columnDefinitions"][1]["name"], "Ready");
-    let scaled = kit.patch(&format!("{BIRDS}/wren/scale"), "merge-patch+json", json!({"spec": {"replicas": 4}})).await;
-    assert_eq!((&scaled.body["spec"]["replicas"], &scaled.body["status"]["replicas"]), (&json!(4), &json!(1)), "{}", scaled.text);
-    let other = kit.get("/apis/example.com/v1alpha1/namespaces/default/birds/wren").await.body;
-    assert_eq!((&other["apiVersion"], &other["spec"]["eggs"]), (&json!("example.com/v1alpha1"), &json!(4)));
+    let scaled = kit
+        .patch(
+            &format!("{BIRDS}/wren/scale"),
+            "merge-patch+json",
+            json!({"spec": {"replicas": 4}}),
+        )
+        .await;
+    assert_eq!(
+        (
+            &scaled.body["spec"]["replicas"],
+            &scaled.body["status"]["replicas"]
+        ),
+        (&json!(4), &json!(1)),
+        "{}",
+        scaled.text
+    );
+    let other = kit
+        .get("/apis/example.com/v1alpha1/namespaces/default/birds/wren")
+        .await
+        .body;
+    assert_eq!(
+        (&other["apiVersion"], &other["spec"]["eggs"]),
+        (&json!("example.com/v1alpha1"), &json!(4))
+    );
     let unversioned = kit.put(&format!("{BIRDS}/wren"), bird("wren")).await;
     assert_eq!(unversioned.code, 422);
-    assert!(unversioned.text.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"));
+    assert!(
+        unversioned.text.contains(
+            "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+        )
+    );
     let wrong = kit.post(BIRDS, json!({"apiVersion": "example.com/v1", "kind": "Bird", "metadata": {"name": "x"}, "spec": {"eggs": -1}})).await;
     assert_eq!(wrong.code, 422, "{}", wrong.text);
-    let strict = kit.post(&format!("{BIRDS}?fieldValidation=Strict"), { let mut b = bird("y"); b["spec"]["nest"] = 1.into(); b }).await;
+    let strict = kit
+        .post(&format!("{BIRDS}?fieldValidation=Strict"), {
+            let mut b = bird("y");
+            b["spec"]["nest"] = 1.into();
+            b
+        })
+        .await;
     assert_eq!(strict.code, 400, "{}", strict.text);
-    assert!(strict.text.contains("unknown field \\\"spec.nest\\\""), "{}", strict.text);
-    let protobuf = kit.ask(Method::POST, BIRDS, &[("content-type", "application/vnd.kubernetes.protobuf")], b"k8s\0".to_vec()).await;
+    assert!(
+        strict.text.contains("unknown field \\\"spec.nest\\\""),
+        "{}",
+        strict.text
+    );
+    let protobuf = kit
+        .ask(
+            Method::POST,
+            BIRDS,
+            &[("content-type", "application/vnd.kubernetes.protobuf")],
+            b"k8s\0".to_vec(),
+        )
+        .await;
     assert_eq!(protobuf.code, 415);
 }
 
@@ -78,9 +140,21 @@ async fn a_definition_takes_its_objects_along() {
     let path = format!("{DEFINITIONS}/birds.example.com");
     kit.delete(&path).await;
     let going = kit.get(&path).await.body;
-    assert!(going["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Terminating"), "{going}");
+    assert!(
+        going["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["type"] == "Terminating"),
+        "{going}"
+    );
     assert_eq!(kit.get(&format!("{BIRDS}/wren")).await.code, 404);
-    kit.patch(&format!("{BIRDS}/held"), "merge-patch+json", json!({"metadata": {"finalizers": null}})).await;
+    kit.patch(
+        &format!("{BIRDS}/held"),
+        "merge-patch+json",
+        json!({"metadata": {"finalizers": null}}),
+    )
+    .await;
     assert_eq!(kit.get(&path).await.code, 404);
     assert_eq!(kit.get(BIRDS).await.code, 404);
 }
@@ -93,13 +167,22 @@ async fn a_wrong_definition_is_refused() {
     wrong["spec"]["versions"][0]["storage"] = false.into();
     let refused = kit.post(DEFINITIONS, wrong).await;
     assert_eq!(refused.code, 422);
-    assert!(refused.text.contains("must be spec.names.plural") && refused.text.contains("exactly one version marked as storage version"));
+    assert!(
+        refused.text.contains("must be spec.names.plural")
+            && refused
+                .text
+                .contains("exactly one version marked as storage version")
+    );
     kit.api.install(definition()).await.unwrap();
     let mut changed = definition();
     changed["spec"]["names"]["shortNames"] = json!(["bb"]);
     kit.api.install(changed).await.unwrap();
     let group = kit.get("/apis/example.com/v1").await.body;
-    assert_eq!(group["resources"][0]["shortNames"], json!(["bb"]), "{group}");
+    assert_eq!(
+        group["resources"][0]["shortNames"],
+        json!(["bb"]),
+        "{group}"
+    );
 }
 
 struct Rules;
@@ -113,7 +196,11 @@ impl Admission for Rules {
             request.object["metadata"]["annotations"]["creator"] = request.user.name.clone().into();
         }
         if request.name == "cuckoo" {
-            return Err(Denied { code: 400, message: "admission webhook \"rules\" denied the request: no cuckoos".to_owned(), warnings: vec!["cuckoos are loud".to_owned()] });
+            return Err(Denied {
+                code: 400,
+                message: "admission webhook \"rules\" denied the request: no cuckoos".to_owned(),
+                warnings: vec!["cuckoos are loud".to_owned()],
+            });
         }
         Ok(vec!["birds are fragile".to_owned()])
     }
@@ -121,13 +208,27 @@ impl Admission for Rules {
 
 #[tokio::test]
 async fn admission_changes_warns_and_denies() {
-    let kit = Kit::with(Options { admission: Some(Arc::new(Rules)), ..Options::default() }).await;
+    let kit = Kit::with(Options {
+        admission: Some(Arc::new(Rules)),
+        ..Options::default()
+    })
+    .await;
     kit.post(DEFINITIONS, definition()).await;
     let made = kit.post(BIRDS, bird("wren")).await;
-    assert_eq!(made.body["metadata"]["annotations"]["creator"], "admin", "{}", made.text);
+    assert_eq!(
+        made.body["metadata"]["annotations"]["creator"], "admin",
+        "{}",
+        made.text
+    );
     assert_eq!(made.warnings, ["299 - \"birds are fragile\""]);
     let denied = kit.post(BIRDS, bird("cuckoo")).await;
-    assert_eq!((denied.code, &denied.body["message"]), (400, &json!("admission webhook \"rules\" denied the request: no cuckoos")));
+    assert_eq!(
+        (denied.code, &denied.body["message"]),
+        (
+            400,
+            &json!("admission webhook \"rules\" denied the request: no cuckoos")
+        )
+    );
     assert_eq!(denied.body["reason"], "BadRequest");
     assert_eq!(denied.warnings, ["299 - \"cuckoos are loud\""]);
 }

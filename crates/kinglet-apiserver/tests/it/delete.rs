@@ -13,12 +13,32 @@ async fn finalizers_hold_an_object() {
     kit.post(MAPS, map).await;
     let path = format!("{MAPS}/a");
     let waits = kit.delete(&path).await;
-    assert_eq!((waits.code, &waits.body["kind"]), (200, &json!("ConfigMap")), "{}", waits.text);
+    assert_eq!(
+        (waits.code, &waits.body["kind"]),
+        (200, &json!("ConfigMap")),
+        "{}",
+        waits.text
+    );
     assert!(waits.body["metadata"]["deletionTimestamp"].is_string());
-    let more = kit.patch(&path, "merge-patch+json", json!({"metadata": {"finalizers": ["example.com/wait", "example.com/new"]}})).await;
+    let more = kit
+        .patch(
+            &path,
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": ["example.com/wait", "example.com/new"]}}),
+        )
+        .await;
     assert_eq!(more.code, 422);
-    assert!(more.text.contains("no new finalizers can be added if the object is being deleted"));
-    let done = kit.patch(&path, "merge-patch+json", json!({"metadata": {"finalizers": null}})).await;
+    assert!(
+        more.text
+            .contains("no new finalizers can be added if the object is being deleted")
+    );
+    let done = kit
+        .patch(
+            &path,
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": null}}),
+        )
+        .await;
     assert_eq!(done.code, 200, "{}", done.text);
     assert_eq!(kit.get(&path).await.code, 404);
 }
@@ -29,26 +49,64 @@ async fn propagation_becomes_a_finalizer() {
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
         kit.post(DEPLOYMENTS, deployment("d")).await;
         let path = format!("{DEPLOYMENTS}/d");
-        let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
-        let waits = kit.ask(Method::DELETE, &path, &[("content-type", "application/json")], body.to_string().into_bytes()).await;
-        assert_eq!(waits.body["metadata"]["finalizers"], json!([finalizer]), "{}", waits.text);
+        let body =
+            json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
+        let waits = kit
+            .ask(
+                Method::DELETE,
+                &path,
+                &[("content-type", "application/json")],
+                body.to_string().into_bytes(),
+            )
+            .await;
+        assert_eq!(
+            waits.body["metadata"]["finalizers"],
+            json!([finalizer]),
+            "{}",
+            waits.text
+        );
         assert_eq!(waits.body["metadata"]["generation"], 2);
-        kit.patch(&path, "merge-patch+json", json!({"metadata": {"finalizers": []}})).await;
+        kit.patch(
+            &path,
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": []}}),
+        )
+        .await;
         assert_eq!(kit.get(&path).await.code, 404);
     }
     kit.post(DEPLOYMENTS, deployment("d")).await;
-    assert_eq!(kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Background")).await.body["status"], "Success");
-    assert_eq!(kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Never")).await.code, 422);
+    assert_eq!(
+        kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Background"))
+            .await
+            .body["status"],
+        "Success"
+    );
+    assert_eq!(
+        kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Never"))
+            .await
+            .code,
+        422
+    );
 }
 
 #[tokio::test]
 async fn a_running_pod_gets_its_grace() {
     let kit = Kit::new().await;
     kit.post(PODS, pod("p")).await;
-    kit.post(&format!("{PODS}/p/binding"), json!({"target": {"name": "n"}})).await;
+    kit.post(
+        &format!("{PODS}/p/binding"),
+        json!({"target": {"name": "n"}}),
+    )
+    .await;
     let path = format!("{PODS}/p");
     let waits = kit.delete(&path).await;
-    assert_eq!((&waits.body["metadata"]["deletionGracePeriodSeconds"], &waits.body["metadata"]["generation"]), (&json!(30), &json!(2)));
+    assert_eq!(
+        (
+            &waits.body["metadata"]["deletionGracePeriodSeconds"],
+            &waits.body["metadata"]["generation"]
+        ),
+        (&json!(30), &json!(2))
+    );
     let row = kit.table(&path).await.body["rows"][0]["cells"][2].clone();
     assert_eq!(row, "Terminating");
     let shorter = kit.delete(&format!("{path}?gracePeriodSeconds=5")).await;
@@ -58,17 +116,34 @@ async fn a_running_pod_gets_its_grace() {
     assert_eq!(kit.get(&path).await.code, 404);
     kit.post(PODS, pod("q")).await;
     kit.delete(&format!("{PODS}/q")).await;
-    assert_eq!(kit.get(&format!("{PODS}/q")).await.code, 404, "nobody runs it, so nobody needs time");
+    assert_eq!(
+        kit.get(&format!("{PODS}/q")).await.code,
+        404,
+        "nobody runs it, so nobody needs time"
+    );
 }
 
 #[tokio::test]
 async fn preconditions_are_met_or_refused() {
     let kit = Kit::new().await;
     kit.post(MAPS, config_map("a")).await;
-    let body = json!({"preconditions": {"uid": "other"}}).to_string().into_bytes();
-    let refused = kit.ask(Method::DELETE, &format!("{MAPS}/a"), &[("content-type", "application/json")], body).await;
+    let body = json!({"preconditions": {"uid": "other"}})
+        .to_string()
+        .into_bytes();
+    let refused = kit
+        .ask(
+            Method::DELETE,
+            &format!("{MAPS}/a"),
+            &[("content-type", "application/json")],
+            body,
+        )
+        .await;
     assert_eq!(refused.code, 409);
-    assert!(refused.text.contains("Precondition failed: UID in precondition: other"));
+    assert!(
+        refused
+            .text
+            .contains("Precondition failed: UID in precondition: other")
+    );
 }
 
 #[tokio::test]
@@ -76,12 +151,32 @@ async fn a_namespace_closes_and_is_finalized() {
     let kit = Kit::new().await;
     kit.namespace("n").await;
     let made = kit.get("/api/v1/namespaces/n").await.body;
-    assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
-    assert_eq!((&made["spec"]["finalizers"], &made["status"]["phase"]), (&json!(["kubernetes"]), &json!("Active")));
+    assert_eq!(
+        made["metadata"]["labels"]["kubernetes.io/metadata.name"],
+        "n"
+    );
+    assert_eq!(
+        (&made["spec"]["finalizers"], &made["status"]["phase"]),
+        (&json!(["kubernetes"]), &json!("Active"))
+    );
     let going = kit.delete("/api/v1/namespaces/n").await;
-    assert_eq!(going.body["status"]["phase"], "Terminating", "{}", going.text);
-    let refused = kit.post("/api/v1/namespaces/n/configmaps", config_map("a")).await;
-    assert_eq!((refused.code, &refused.body["details"]["causes"][0]["reason"]), (403, &json!("NamespaceTerminating")), "{}", refused.text);
+    assert_eq!(
+        going.body["status"]["phase"], "Terminating",
+        "{}",
+        going.text
+    );
+    let refused = kit
+        .post("/api/v1/namespaces/n/configmaps", config_map("a"))
+        .await;
+    assert_eq!(
+        (
+            refused.code,
+            &refused.body["details"]["causes"][0]["reason"]
+        ),
+        (403, &json!("NamespaceTerminating")),
+        "{}",
+        refused.text
+    );
     let mut done = going.body.clone();
     done["spec"] = json!({});
     let finalized = kit.put("/api/v1/namespaces/n/finalize", done).await;
@@ -99,6 +194,14 @@ async fn a_collection_goes_by_selector() {
         kit.post(MAPS, map).await;
     }
     let gone = kit.delete(&format!("{MAPS}?labelSelector=app%3Dx")).await;
-    assert_eq!((gone.code, gone.body["items"].as_array().map(Vec::len)), (200, Some(2)), "{}", gone.text);
-    assert_eq!(kit.get(MAPS).await.body["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (gone.code, gone.body["items"].as_array().map(Vec::len)),
+        (200, Some(2)),
+        "{}",
+        gone.text
+    );
+    assert_eq!(
+        kit.get(MAPS).await.body["items"].as_array().map(Vec::len),
+        Some(1)
+    );
 }

@@ -29,28 +29,65 @@ impl Kit {
 
     pub(crate) async fn with(options: Options) -> Self {
         let api = ApiServer::new(Store::in_memory(ApiServer::store_options()), options);
-        let kit = Self { api, who: Identity::remote("admin", vec!["system:masters".to_owned()]) };
+        let kit = Self {
+            api,
+            who: Identity::remote("admin", vec!["system:masters".to_owned()]),
+        };
         kit.namespace("default").await;
         kit
     }
 
     pub(crate) async fn namespace(&self, name: &str) {
-        let made = self.post("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+        let made = self
+            .post(
+                "/api/v1/namespaces",
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            )
+            .await;
         assert_eq!(made.code, 201, "{}", made.text);
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        assert_eq!(self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), account).await.code, 201);
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        assert_eq!(
+            self.post(
+                &format!("/api/v1/namespaces/{name}/serviceaccounts"),
+                account
+            )
+            .await
+            .code,
+            201
+        );
     }
 
-    pub(crate) async fn raw(&self, who: &Identity, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
-        let mut request = Request::builder().method(method).uri(path).header(header::USER_AGENT, "kubectl/v1.34");
+    pub(crate) async fn raw(
+        &self,
+        who: &Identity,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Response<Body> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::USER_AGENT, "kubectl/v1.34");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let Ok(response) = self.api.service(who.clone()).call(request.body(Full::new(Bytes::from(body))).unwrap()).await;
+        let Ok(response) = self
+            .api
+            .service(who.clone())
+            .call(request.body(Full::new(Bytes::from(body))).unwrap())
+            .await;
         response
     }
 
-    pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
         let response = self.raw(&self.who, method, path, headers, body).await;
         read(response).await
     }
@@ -60,16 +97,34 @@ impl Kit {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
-        self.ask(Method::POST, path, &[("content-type", "application/json")], body.to_string().into_bytes()).await
+        self.ask(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string().into_bytes(),
+        )
+        .await
     }
 
     pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
-        self.ask(Method::PUT, path, &[("content-type", "application/json")], body.to_string().into_bytes()).await
+        self.ask(
+            Method::PUT,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string().into_bytes(),
+        )
+        .await
     }
 
     pub(crate) async fn patch(&self, path: &str, kind: &str, body: Value) -> Answer {
         let media = format!("application/{kind}");
-        self.ask(Method::PATCH, path, &[("content-type", media.as_str())], body.to_string().into_bytes()).await
+        self.ask(
+            Method::PATCH,
+            path,
+            &[("content-type", media.as_str())],
+            body.to_string().into_bytes(),
+        )
+        .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -77,19 +132,42 @@ impl Kit {
     }
 
     pub(crate) async fn table(&self, path: &str) -> Answer {
-        self.ask(Method::GET, path, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")], Vec::new()).await
+        self.ask(
+            Method::GET,
+            path,
+            &[(
+                "accept",
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            )],
+            Vec::new(),
+        )
+        .await
     }
 }
 
 pub(crate) async fn read(response: Response<Body>) -> Answer {
     let code = response.status().as_u16();
     let header = |name: header::HeaderName| -> Vec<String> {
-        response.headers().get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+        response
+            .headers()
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
     };
-    let (warnings, media) = (header(header::WARNING), header(header::CONTENT_TYPE).concat());
+    let (warnings, media) = (
+        header(header::WARNING),
+        header(header::CONTENT_TYPE).concat(),
+    );
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_default(), text, warnings, media }
+    Answer {
+        code,
+        body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        text,
+        warnings,
+        media,
+    }
 }
 
 pub(crate) fn config_map(name: &str) -> Value {

@@ -14,8 +14,13 @@ use crate::kit::{Kit, MAPS, config_map, read};
 
 fn options() -> Options {
     Options {
-        tokens: vec![StaticToken { token: "secret".to_owned(), identity: Identity::remote("admin", vec!["system:masters".to_owned()]) }],
-        signer: Some(Arc::new(Signer::from_pem(&Signer::generate().unwrap()).unwrap())),
+        tokens: vec![StaticToken {
+            token: "secret".to_owned(),
+            identity: Identity::remote("admin", vec!["system:masters".to_owned()]),
+        }],
+        signer: Some(Arc::new(
+            Signer::from_pem(&Signer::generate().unwrap()).unwrap(),
+        )),
         ..Options::default()
     }
 }
@@ -24,10 +29,14 @@ fn options() -> Options {
 async fn an_account_may_do_what_its_roles_allow() {
     let kit = Kit::with(options()).await;
     let account = Identity {
-        groups: vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()],
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            "system:authenticated".to_owned(),
+        ],
         ..Identity::remote("system:serviceaccount:default:default", Vec::new())
     };
-    let ask = async |path: &str| read(kit.raw(&account, Method::GET, path, &[], Vec::new()).await).await;
+    let ask =
+        async |path: &str| read(kit.raw(&account, Method::GET, path, &[], Vec::new()).await).await;
     let refused = ask(MAPS).await;
     assert_eq!(refused.code, 403);
     assert_eq!(
@@ -45,27 +54,82 @@ async fn an_account_may_do_what_its_roles_allow() {
     assert_eq!(ask(&format!("{MAPS}/a")).await.code, 403);
     let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "configmaps", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let asked = read(kit.raw(&account, Method::POST, path, &[("content-type", "application/json")], review.to_string().into_bytes()).await).await;
-    assert_eq!((asked.code, &asked.body["status"]["allowed"]), (201, &json!(true)), "{}", asked.text);
+    let asked = read(
+        kit.raw(
+            &account,
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            review.to_string().into_bytes(),
+        )
+        .await,
+    )
+    .await;
+    assert_eq!(
+        (asked.code, &asked.body["status"]["allowed"]),
+        (201, &json!(true)),
+        "{}",
+        asked.text
+    );
 }
 
 #[tokio::test]
 async fn tokens_are_issued_and_reviewed() {
     let kit = Kit::with(options()).await;
-    let issued = kit.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({"spec": {"expirationSeconds": 3600}})).await;
+    let issued = kit
+        .post(
+            "/api/v1/namespaces/default/serviceaccounts/default/token",
+            json!({"spec": {"expirationSeconds": 3600}}),
+        )
+        .await;
     assert_eq!(issued.code, 201, "{}", issued.text);
     let token = issued.body["status"]["token"].as_str().unwrap();
-    let review = kit.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {"token": token}})).await;
-    assert_eq!(review.body["status"]["user"]["username"], "system:serviceaccount:default:default", "{}", review.text);
+    let review = kit
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            json!({"spec": {"token": token}}),
+        )
+        .await;
+    assert_eq!(
+        review.body["status"]["user"]["username"], "system:serviceaccount:default:default",
+        "{}",
+        review.text
+    );
     let (start, end) = token.split_at(token.len() - 2);
     // Another letter than the one that is there.
-    let forged = format!("{start}{}{}", if end.starts_with('x') { 'y' } else { 'x' }, &end[1..]);
-    let review = kit.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {"token": forged}})).await;
+    let forged = format!(
+        "{start}{}{}",
+        if end.starts_with('x') { 'y' } else { 'x' },
+        &end[1..]
+    );
+    let review = kit
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            json!({"spec": {"token": forged}}),
+        )
+        .await;
     assert!(review.body["status"].get("authenticated").is_none());
-    kit.delete("/api/v1/namespaces/default/serviceaccounts/default").await;
-    let review = kit.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {"token": token}})).await;
-    assert!(review.body["status"].get("authenticated").is_none(), "a token dies with its account");
-    assert_eq!(kit.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({"spec": {"expirationSeconds": 5}})).await.code, 404);
+    kit.delete("/api/v1/namespaces/default/serviceaccounts/default")
+        .await;
+    let review = kit
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            json!({"spec": {"token": token}}),
+        )
+        .await;
+    assert!(
+        review.body["status"].get("authenticated").is_none(),
+        "a token dies with its account"
+    );
+    assert_eq!(
+        kit.post(
+            "/api/v1/namespaces/default/serviceaccounts/default/token",
+            json!({"spec": {"expirationSeconds": 5}})
+        )
+        .await
+        .code,
+        404
+    );
 }
 
 #[tokio::test]
@@ -79,20 +143,33 @@ async fn the_listener_knows_whom_it_serves() {
     let issue = |params: rcgen::CertificateParams| {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        (certificate.der().clone(), rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        (
+            certificate.der().clone(),
+            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
     };
     let mut person = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     person.distinguished_name = rcgen::DistinguishedName::new();
-    person.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
-    person.distinguished_name.push(rcgen::DnType::CommonName, "ada");
+    person
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "system:masters");
+    person
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "ada");
     let (person_certificate, person_key) = issue(person);
-    let (server_certificate, server_key) = issue(rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
+    let (server_certificate, server_key) =
+        issue(rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root.der().clone()).unwrap();
     let roots = Arc::new(roots);
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).allow_unauthenticated().build().unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::clone(&roots),
+        Arc::clone(&provider),
+    )
+    .allow_unauthenticated()
+    .build()
+    .unwrap();
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -103,31 +180,56 @@ async fn the_listener_knows_whom_it_serves() {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let tasks = Tasks::new();
-    tasks.spawn("listener", kinglet_apiserver::listen::serve(kit.api.clone(), socket, Arc::new(tls), tasks.child()));
+    tasks.spawn(
+        "listener",
+        kinglet_apiserver::listen::serve(kit.api.clone(), socket, Arc::new(tls), tasks.child()),
+    );
     kit.post(MAPS, config_map("a")).await;
 
-    let client = |identity: Option<(rustls::pki_types::CertificateDer<'static>, rustls::pki_types::PrivateKeyDer<'static>)>| {
+    let client = |identity: Option<(
+        rustls::pki_types::CertificateDer<'static>,
+        rustls::pki_types::PrivateKeyDer<'static>,
+    )>| {
         let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(Arc::clone(&roots));
         Arc::new(match identity {
-            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap(),
             None => builder.with_no_client_auth(),
         })
     };
-    let ask = async |config: Arc<rustls::ClientConfig>, path: &str, token: Option<&str>| -> (u16, Value) {
+    let ask = async |config: Arc<rustls::ClientConfig>,
+                     path: &str,
+                     token: Option<&str>|
+           -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let stream = tokio_rustls::TlsConnector::from(config).connect("localhost".try_into().unwrap(), stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
-        let mut request = Request::builder().uri(path).header(header::HOST, "localhost");
+        let mut request = Request::builder()
+            .uri(path)
+            .header(header::HOST, "localhost");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let response = sender.send_request(request.body(Full::new(bytes::Bytes::new())).unwrap()).await.unwrap();
+        let response = sender
+            .send_request(request.body(Full::new(bytes::Bytes::new())).unwrap())
+            .await
+            .unwrap();
         let code = response.status().as_u16();
-        (code, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap_or_default())
+        (
+            code,
+            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes())
+                .unwrap_or_default(),
+        )
     };
     let nobody = client(None);
     assert_eq!(ask(Arc::clone(&nobody), "/readyz", None).await.0, 200);
@@ -136,6 +238,12 @@ async fn the_listener_knows_whom_it_serves() {
     assert_eq!(ask(Arc::clone(&nobody), MAPS, Some("wrong")).await.0, 401);
     assert_eq!(ask(Arc::clone(&nobody), MAPS, Some("secret")).await.0, 200);
     let (code, body) = ask(client(Some((person_certificate, person_key))), MAPS, None).await;
-    assert_eq!((code, body["items"].as_array().map(Vec::len)), (200, Some(1)));
-    assert!(tasks.shutdown(Duration::from_secs(10)).await, "the listener stops");
+    assert_eq!(
+        (code, body["items"].as_array().map(Vec::len)),
+        (200, Some(1))
+    );
+    assert!(
+        tasks.shutdown(Duration::from_secs(10)).await,
+        "the listener stops"
+    );
 }

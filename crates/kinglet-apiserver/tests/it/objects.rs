@@ -14,31 +14,58 @@ async fn a_config_map_lives_and_dies() {
     assert_eq!(metadata["namespace"], "default");
     assert!(metadata["uid"].as_str().unwrap().len() == 36 && metadata.get("generation").is_none());
     let again = kit.post(MAPS, config_map("a")).await;
-    assert_eq!((again.code, &again.body["reason"]), (409, &json!("AlreadyExists")));
+    assert_eq!(
+        (again.code, &again.body["reason"]),
+        (409, &json!("AlreadyExists"))
+    );
     assert_eq!(again.body["message"], "configmaps \"a\" already exists");
     let mut changed = kit.get(&format!("{MAPS}/a")).await.body;
     changed["data"]["k"] = "w".into();
     let updated = kit.put(&format!("{MAPS}/a"), changed.clone()).await;
     assert_eq!(updated.code, 200);
-    assert_ne!(updated.body["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"]);
-    let stale = kit.put(&format!("{MAPS}/a"), { let mut c = changed.clone(); c["data"]["k"] = "x".into(); c }).await;
+    assert_ne!(
+        updated.body["metadata"]["resourceVersion"],
+        changed["metadata"]["resourceVersion"]
+    );
+    let stale = kit
+        .put(&format!("{MAPS}/a"), {
+            let mut c = changed.clone();
+            c["data"]["k"] = "x".into();
+            c
+        })
+        .await;
     assert_eq!(stale.code, 409);
     assert_eq!(
         stale.body["message"],
         "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
     );
     let same = kit.put(&format!("{MAPS}/a"), updated.body.clone()).await;
-    assert_eq!(same.body["metadata"]["resourceVersion"], updated.body["metadata"]["resourceVersion"], "an update of nothing is none");
+    assert_eq!(
+        same.body["metadata"]["resourceVersion"], updated.body["metadata"]["resourceVersion"],
+        "an update of nothing is none"
+    );
     let gone = kit.delete(&format!("{MAPS}/a")).await;
-    assert_eq!((gone.code, &gone.body["status"], &gone.body["details"]["kind"]), (200, &json!("Success"), &json!("configmaps")));
+    assert_eq!(
+        (
+            gone.code,
+            &gone.body["status"],
+            &gone.body["details"]["kind"]
+        ),
+        (200, &json!("Success"), &json!("configmaps"))
+    );
     let missing = kit.get(&format!("{MAPS}/a")).await;
-    assert_eq!((missing.code, &missing.body["message"]), (404, &json!("configmaps \"a\" not found")));
+    assert_eq!(
+        (missing.code, &missing.body["message"]),
+        (404, &json!("configmaps \"a\" not found"))
+    );
 }
 
 #[tokio::test]
 async fn names_are_generated_and_checked() {
     let kit = Kit::new().await;
-    let made = kit.post(MAPS, json!({"metadata": {"generateName": "x-"}})).await;
+    let made = kit
+        .post(MAPS, json!({"metadata": {"generateName": "x-"}}))
+        .await;
     assert_eq!(made.code, 201, "{}", made.text);
     let name = made.body["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("x-") && name.len() == 7);
@@ -47,9 +74,17 @@ async fn names_are_generated_and_checked() {
     assert_eq!((bad.code, &bad.body["reason"]), (422, &json!("Invalid")));
     assert!(bad.body["message"].as_str().unwrap().starts_with("ConfigMap \"Not_Good\" is invalid: metadata.name: Invalid value: \"Not_Good\": a lowercase RFC 1123 subdomain"));
     let none = kit.post(MAPS, json!({"metadata": {}})).await;
-    assert_eq!(none.body["message"], "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required");
-    let nowhere = kit.post("/api/v1/namespaces/nowhere/configmaps", config_map("a")).await;
-    assert_eq!((nowhere.code, &nowhere.body["message"]), (404, &json!("namespaces \"nowhere\" not found")));
+    assert_eq!(
+        none.body["message"],
+        "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
+    );
+    let nowhere = kit
+        .post("/api/v1/namespaces/nowhere/configmaps", config_map("a"))
+        .await;
+    assert_eq!(
+        (nowhere.code, &nowhere.body["message"]),
+        (404, &json!("namespaces \"nowhere\" not found"))
+    );
     let mut other = config_map("a");
     other["metadata"]["namespace"] = "other".into();
     assert_eq!(kit.post(MAPS, other).await.code, 400);
@@ -80,25 +115,69 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
     let container = &spec["containers"][0];
     assert_eq!(container["imagePullPolicy"], "IfNotPresent");
     assert_eq!(container["terminationMessagePath"], "/dev/termination-log");
-    assert_eq!(container["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
-    assert_eq!(spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3607);
-    assert_eq!((&status["phase"], &status["qosClass"]), (&json!("Pending"), &json!("BestEffort")));
+    assert_eq!(
+        container["volumeMounts"][0]["mountPath"],
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    );
+    assert_eq!(
+        spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
+        3607
+    );
+    assert_eq!(
+        (&status["phase"], &status["qosClass"]),
+        (&json!("Pending"), &json!("BestEffort"))
+    );
     assert_eq!(made.body["metadata"]["generation"], 1);
     let table = kit.table(PODS).await;
     assert_eq!(table.body["kind"], "Table");
-    assert_eq!(table.body["rows"][0]["cells"].as_array().unwrap()[..4], [json!("p"), json!("0/1"), json!("Pending"), json!("0")]);
+    assert_eq!(
+        table.body["rows"][0]["cells"].as_array().unwrap()[..4],
+        [json!("p"), json!("0/1"), json!("Pending"), json!("0")]
+    );
     let bound = kit
         .post(&format!("{PODS}/p/binding"), json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}))
         .await;
     assert_eq!(bound.code, 201, "{}", bound.text);
     let now = kit.get(&format!("{PODS}/p")).await.body;
-    assert_eq!((&now["spec"]["nodeName"], &now["status"]["conditions"][0]["type"]), (&json!("n1"), &json!("PodScheduled")));
-    let again = kit.post(&format!("{PODS}/p/binding"), json!({"target": {"name": "n2"}})).await;
+    assert_eq!(
+        (
+            &now["spec"]["nodeName"],
+            &now["status"]["conditions"][0]["type"]
+        ),
+        (&json!("n1"), &json!("PodScheduled"))
+    );
+    let again = kit
+        .post(
+            &format!("{PODS}/p/binding"),
+            json!({"target": {"name": "n2"}}),
+        )
+        .await;
     assert_eq!(again.code, 409);
-    assert_eq!(kit.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await.body["items"].as_array().unwrap().len(), 1);
-    assert_eq!(kit.get(&format!("{PODS}?fieldSelector=spec.nodeName!%3Dn1")).await.body["items"].as_array().unwrap().len(), 0);
-    let exec = kit.post(&format!("{PODS}/p/exec?command=sh"), json!({})).await;
-    assert_eq!((exec.code, &exec.body["message"]), (501, &json!("kubectl exec is not supported yet by Kinglet")));
+    assert_eq!(
+        kit.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1"))
+            .await
+            .body["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        kit.get(&format!("{PODS}?fieldSelector=spec.nodeName!%3Dn1"))
+            .await
+            .body["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+    let exec = kit
+        .post(&format!("{PODS}/p/exec?command=sh"), json!({}))
+        .await;
+    assert_eq!(
+        (exec.code, &exec.body["message"]),
+        (501, &json!("kubectl exec is not supported yet by Kinglet"))
+    );
     let mut edited = now.clone();
     edited["spec"]["hostname"] = "other".into();
     assert_eq!(kit.put(&format!("{PODS}/p"), edited).await.code, 422);
@@ -114,7 +193,10 @@ async fn a_bad_pod_is_refused_field_by_field() {
     let refused = kit.post(PODS, bad).await;
     assert_eq!(refused.code, 422, "{}", refused.text);
     let causes = refused.body["details"]["causes"].as_array().unwrap();
-    let fields: Vec<&str> = causes.iter().map(|c| c["field"].as_str().unwrap()).collect();
+    let fields: Vec<&str> = causes
+        .iter()
+        .map(|c| c["field"].as_str().unwrap())
+        .collect();
     for field in [
         "spec.containers[0].image",
         "spec.containers[0].ports[0].containerPort",
@@ -132,27 +214,76 @@ async fn deployments_count_generations_and_scale() {
     let kit = Kit::new().await;
     let made = kit.post(DEPLOYMENTS, deployment("d")).await;
     assert_eq!(made.code, 201, "{}", made.text);
-    assert_eq!(made.body["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
-    assert_eq!(made.body["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(
+        made.body["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
+        "25%"
+    );
+    assert_eq!(
+        made.body["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"],
+        "Always"
+    );
     let path = format!("{DEPLOYMENTS}/d");
-    let status = kit.patch(&format!("{path}/status"), "merge-patch+json", json!({"status": {"replicas": 2, "readyReplicas": 1}, "spec": {"replicas": 9}})).await;
+    let status = kit
+        .patch(
+            &format!("{path}/status"),
+            "merge-patch+json",
+            json!({"status": {"replicas": 2, "readyReplicas": 1}, "spec": {"replicas": 9}}),
+        )
+        .await;
     assert_eq!(status.code, 200, "{}", status.text);
-    assert_eq!((&status.body["spec"]["replicas"], &status.body["metadata"]["generation"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (
+            &status.body["spec"]["replicas"],
+            &status.body["metadata"]["generation"]
+        ),
+        (&json!(2), &json!(1))
+    );
     let scale = kit.get(&format!("{path}/scale")).await;
-    assert_eq!((&scale.body["spec"]["replicas"], &scale.body["status"]["selector"]), (&json!(2), &json!("app=d")));
-    let scaled = kit.patch(&format!("{path}/scale"), "merge-patch+json", json!({"spec": {"replicas": 5}})).await;
-    assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(5)), "{}", scaled.text);
+    assert_eq!(
+        (
+            &scale.body["spec"]["replicas"],
+            &scale.body["status"]["selector"]
+        ),
+        (&json!(2), &json!("app=d"))
+    );
+    let scaled = kit
+        .patch(
+            &format!("{path}/scale"),
+            "merge-patch+json",
+            json!({"spec": {"replicas": 5}}),
+        )
+        .await;
+    assert_eq!(
+        (scaled.code, &scaled.body["spec"]["replicas"]),
+        (200, &json!(5)),
+        "{}",
+        scaled.text
+    );
     let now = kit.get(&path).await.body;
-    assert_eq!((&now["metadata"]["generation"], &now["status"]["readyReplicas"]), (&json!(2), &json!(1)));
+    assert_eq!(
+        (
+            &now["metadata"]["generation"],
+            &now["status"]["readyReplicas"]
+        ),
+        (&json!(2), &json!(1))
+    );
     let mut other = now.clone();
     other["spec"]["selector"] = json!({"matchLabels": {"app": "x"}});
     let refused = kit.put(&path, other).await;
     assert_eq!(refused.code, 422);
     assert!(refused.text.contains("field is immutable"));
     let table = kit.table(&path).await;
-    assert_eq!(table.body["rows"][0]["cells"].as_array().unwrap()[..4], [json!("d"), json!("1/5"), json!(0), json!(0)]);
+    assert_eq!(
+        table.body["rows"][0]["cells"].as_array().unwrap()[..4],
+        [json!("d"), json!("1/5"), json!(0), json!(0)]
+    );
     let set = kit.patch(&path, "strategic-merge-patch+json", json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}})).await;
-    assert_eq!(set.body["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"], "/dev/termination-log", "{}", set.text);
+    assert_eq!(
+        set.body["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"],
+        "/dev/termination-log",
+        "{}",
+        set.text
+    );
     assert_eq!(set.body["metadata"]["generation"], 3);
 }
 
@@ -165,19 +296,62 @@ async fn services_get_addresses_and_keep_them() {
     let spec = &made.body["spec"];
     let ip = spec["clusterIP"].as_str().unwrap().to_owned();
     assert!(ip.starts_with("10.96."));
-    assert_eq!((&spec["clusterIPs"], &spec["ports"][0]["targetPort"], &spec["type"]), (&json!([ip]), &json!(80), &json!("ClusterIP")));
-    let updated = kit.put(&format!("{services}/s"), json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}})).await;
-    assert_eq!((updated.code, updated.body["spec"]["clusterIP"].as_str()), (200, Some(ip.as_str())), "{}", updated.text);
-    let taken = kit.post(services, json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})).await;
+    assert_eq!(
+        (
+            &spec["clusterIPs"],
+            &spec["ports"][0]["targetPort"],
+            &spec["type"]
+        ),
+        (&json!([ip]), &json!(80), &json!("ClusterIP"))
+    );
+    let updated = kit
+        .put(
+            &format!("{services}/s"),
+            json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}}),
+        )
+        .await;
+    assert_eq!(
+        (updated.code, updated.body["spec"]["clusterIP"].as_str()),
+        (200, Some(ip.as_str())),
+        "{}",
+        updated.text
+    );
+    let taken = kit
+        .post(
+            services,
+            json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}}),
+        )
+        .await;
     assert_eq!(taken.code, 422);
-    assert_eq!(kit.delete(&format!("{services}/s")).await.body["kind"], "Service");
-    let again = kit.post(services, json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})).await;
+    assert_eq!(
+        kit.delete(&format!("{services}/s")).await.body["kind"],
+        "Service"
+    );
+    let again = kit
+        .post(
+            services,
+            json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}}),
+        )
+        .await;
     assert_eq!(again.code, 201, "{}", again.text);
     let external = kit.post(services, json!({"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}})).await;
     assert_eq!(external.code, 201, "{}", external.text);
     let row = kit.table(&format!("{services}/e")).await.body["rows"][0]["cells"].clone();
-    assert_eq!(row.as_array().unwrap()[1..5], [json!("ExternalName"), json!("<none>"), json!("example.com"), json!("<none>")]);
-    let nameless = kit.post(services, json!({"metadata": {"name": "u"}, "spec": {"ports": [{"port": 80}, {"port": 80}]}})).await;
+    assert_eq!(
+        row.as_array().unwrap()[1..5],
+        [
+            json!("ExternalName"),
+            json!("<none>"),
+            json!("example.com"),
+            json!("<none>")
+        ]
+    );
+    let nameless = kit
+        .post(
+            services,
+            json!({"metadata": {"name": "u"}, "spec": {"ports": [{"port": 80}, {"port": 80}]}}),
+        )
+        .await;
     assert_eq!(nameless.code, 422);
 }
 
@@ -186,9 +360,19 @@ async fn secrets_take_plain_text_and_yaml_is_read() {
     let kit = Kit::new().await;
     let yaml = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  a: b\n";
     let made = kit
-        .ask(Method::POST, "/api/v1/namespaces/default/secrets", &[("content-type", "application/yaml")], yaml.as_bytes().to_vec())
+        .ask(
+            Method::POST,
+            "/api/v1/namespaces/default/secrets",
+            &[("content-type", "application/yaml")],
+            yaml.as_bytes().to_vec(),
+        )
         .await;
-    assert_eq!((made.code, &made.body["data"]["a"], &made.body["type"]), (201, &json!("Yg=="), &json!("Opaque")), "{}", made.text);
+    assert_eq!(
+        (made.code, &made.body["data"]["a"], &made.body["type"]),
+        (201, &json!("Yg=="), &json!("Opaque")),
+        "{}",
+        made.text
+    );
     assert!(made.body.get("stringData").is_none());
 }
 
@@ -197,28 +381,64 @@ async fn unknown_and_double_fields_warn_or_fail() {
     let kit = Kit::new().await;
     let body = br#"{"metadata":{"name":"a"},"data":{},"dta":{},"data":{"k":"v"}}"#.to_vec();
     let json_type = ("content-type", "application/json");
-    let strict = kit.ask(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), &[json_type], body.clone()).await;
+    let strict = kit
+        .ask(
+            Method::POST,
+            &format!("{MAPS}?fieldValidation=Strict"),
+            &[json_type],
+            body.clone(),
+        )
+        .await;
     assert_eq!(strict.code, 400, "{}", strict.text);
-    assert!(strict.text.contains("strict decoding error: duplicate field \\\"data\\\""), "{}", strict.text);
+    assert!(
+        strict
+            .text
+            .contains("strict decoding error: duplicate field \\\"data\\\""),
+        "{}",
+        strict.text
+    );
     let warned = kit.ask(Method::POST, MAPS, &[json_type], body).await;
     assert_eq!(warned.code, 201, "{}", warned.text);
-    assert!(warned.warnings.iter().any(|w| w.starts_with("299 - \"duplicate field")), "{:?}", warned.warnings);
+    assert!(
+        warned
+            .warnings
+            .iter()
+            .any(|w| w.starts_with("299 - \"duplicate field")),
+        "{:?}",
+        warned.warnings
+    );
     assert!(warned.body.get("dta").is_none(), "{}", warned.text);
 }
 
 #[tokio::test]
 async fn a_dry_run_leaves_nothing() {
     let kit = Kit::new().await;
-    let made = kit.post(&format!("{MAPS}?dryRun=All"), config_map("a")).await;
+    let made = kit
+        .post(&format!("{MAPS}?dryRun=All"), config_map("a"))
+        .await;
     assert_eq!(made.code, 201, "{}", made.text);
     assert_eq!(kit.get(&format!("{MAPS}/a")).await.code, 404);
     kit.post(MAPS, config_map("a")).await;
-    let patched = kit.patch(&format!("{MAPS}/a?dryRun=All"), "merge-patch+json", json!({"data": {"k": "new"}})).await;
-    assert_eq!((patched.code, &patched.body["data"]["k"]), (200, &json!("new")));
+    let patched = kit
+        .patch(
+            &format!("{MAPS}/a?dryRun=All"),
+            "merge-patch+json",
+            json!({"data": {"k": "new"}}),
+        )
+        .await;
+    assert_eq!(
+        (patched.code, &patched.body["data"]["k"]),
+        (200, &json!("new"))
+    );
     assert_eq!(kit.get(&format!("{MAPS}/a")).await.body["data"]["k"], "v");
     assert_eq!(kit.delete(&format!("{MAPS}/a?dryRun=All")).await.code, 200);
     assert_eq!(kit.get(&format!("{MAPS}/a")).await.code, 200);
-    assert_eq!(kit.post(&format!("{MAPS}?dryRun=Some"), config_map("b")).await.code, 422);
+    assert_eq!(
+        kit.post(&format!("{MAPS}?dryRun=Some"), config_map("b"))
+            .await
+            .code,
+        422
+    );
 }
 
 #[tokio::test]
@@ -226,22 +446,76 @@ async fn json_patch_and_apply() {
     let kit = Kit::new().await;
     kit.post(MAPS, config_map("a")).await;
     let path = format!("{MAPS}/a");
-    let patched = kit.patch(&path, "json-patch+json", json!([{"op": "add", "path": "/data/n", "value": "1"}])).await;
-    assert_eq!((patched.code, &patched.body["data"]["n"]), (200, &json!("1")), "{}", patched.text);
+    let patched = kit
+        .patch(
+            &path,
+            "json-patch+json",
+            json!([{"op": "add", "path": "/data/n", "value": "1"}]),
+        )
+        .await;
+    assert_eq!(
+        (patched.code, &patched.body["data"]["n"]),
+        (200, &json!("1")),
+        "{}",
+        patched.text
+    );
     let apply = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"x": "y"}});
-    let created = kit.patch(&format!("{MAPS}/b?fieldManager=me"), "apply-patch+yaml", apply.clone()).await;
+    let created = kit
+        .patch(
+            &format!("{MAPS}/b?fieldManager=me"),
+            "apply-patch+yaml",
+            apply.clone(),
+        )
+        .await;
     assert_eq!(created.code, 201, "{}", created.text);
-    assert_eq!(created.body["metadata"]["managedFields"][0]["manager"], "me", "{}", created.text);
-    let again = kit.patch(&format!("{MAPS}/b?fieldManager=me"), "apply-patch+yaml", apply.clone()).await;
-    assert_eq!((again.code, &again.body["metadata"]["resourceVersion"]), (200, &created.body["metadata"]["resourceVersion"]), "{}", again.text);
+    assert_eq!(
+        created.body["metadata"]["managedFields"][0]["manager"], "me",
+        "{}",
+        created.text
+    );
+    let again = kit
+        .patch(
+            &format!("{MAPS}/b?fieldManager=me"),
+            "apply-patch+yaml",
+            apply.clone(),
+        )
+        .await;
+    assert_eq!(
+        (again.code, &again.body["metadata"]["resourceVersion"]),
+        (200, &created.body["metadata"]["resourceVersion"]),
+        "{}",
+        again.text
+    );
     let mut other = apply.clone();
     other["data"]["x"] = "z".into();
-    let conflict = kit.patch(&format!("{MAPS}/b?fieldManager=you"), "apply-patch+yaml", other.clone()).await;
-    assert_eq!((conflict.code, &conflict.body["details"]["causes"][0]["reason"]), (409, &json!("FieldManagerConflict")), "{}", conflict.text);
-    let forced = kit.patch(&format!("{MAPS}/b?fieldManager=you&force=true"), "apply-patch+yaml", other).await;
+    let conflict = kit
+        .patch(
+            &format!("{MAPS}/b?fieldManager=you"),
+            "apply-patch+yaml",
+            other.clone(),
+        )
+        .await;
+    assert_eq!(
+        (
+            conflict.code,
+            &conflict.body["details"]["causes"][0]["reason"]
+        ),
+        (409, &json!("FieldManagerConflict")),
+        "{}",
+        conflict.text
+    );
+    let forced = kit
+        .patch(
+            &format!("{MAPS}/b?fieldManager=you&force=true"),
+            "apply-patch+yaml",
+            other,
+        )
+        .await;
     assert_eq!((forced.code, &forced.body["data"]["x"]), (200, &json!("z")));
     assert_eq!(kit.patch(&path, "nonsense", json!({})).await.code, 415);
-    let missing = kit.patch(&format!("{MAPS}/none"), "merge-patch+json", json!({})).await;
+    let missing = kit
+        .patch(&format!("{MAPS}/none"), "merge-patch+json", json!({}))
+        .await;
     assert_eq!(missing.code, 404);
 }
 
@@ -249,12 +523,24 @@ async fn json_patch_and_apply() {
 async fn quotas_hold() {
     let kit = Kit::new().await;
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
-    assert_eq!(kit.post("/api/v1/namespaces/default/resourcequotas", quota).await.code, 201);
+    assert_eq!(
+        kit.post("/api/v1/namespaces/default/resourcequotas", quota)
+            .await
+            .code,
+        201
+    );
     assert_eq!(kit.post(PODS, pod("a")).await.code, 201);
     let refused = kit.post(PODS, pod("b")).await;
     assert_eq!(refused.code, 403);
-    assert_eq!(refused.body["message"], "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1");
-    let status = kit.get("/api/v1/namespaces/default/resourcequotas/q").await.body["status"].clone();
+    assert_eq!(
+        refused.body["message"],
+        "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
+    );
+    let status = kit
+        .get("/api/v1/namespaces/default/resourcequotas/q")
+        .await
+        .body["status"]
+        .clone();
     assert_eq!(status["used"]["pods"], "1", "{status}");
 }
 
@@ -265,13 +551,29 @@ async fn events_have_two_faces() {
         "message": "it runs", "type": "Normal", "count": 1, "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z"});
     let made = kit.post("/api/v1/namespaces/default/events", event).await;
     assert_eq!(made.code, 201, "{}", made.text);
-    let new = kit.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.body;
-    assert_eq!((&new["note"], &new["regarding"]["name"], &new["apiVersion"]), (&json!("it runs"), &json!("p"), &json!("events.k8s.io/v1")));
-    let found = kit.get("/api/v1/events?fieldSelector=involvedObject.name%3Dp,type%3DNormal").await.body;
+    let new = kit
+        .get("/apis/events.k8s.io/v1/namespaces/default/events/e")
+        .await
+        .body;
+    assert_eq!(
+        (&new["note"], &new["regarding"]["name"], &new["apiVersion"]),
+        (&json!("it runs"), &json!("p"), &json!("events.k8s.io/v1"))
+    );
+    let found = kit
+        .get("/api/v1/events?fieldSelector=involvedObject.name%3Dp,type%3DNormal")
+        .await
+        .body;
     assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
-    let cells = kit.table("/api/v1/namespaces/default/events").await.body["rows"][0]["cells"].clone();
-    assert_eq!(cells.as_array().unwrap()[1..4], [json!("Normal"), json!("Started"), json!("pod/p")]);
-    let unknown: Value = kit.get("/api/v1/events?fieldSelector=color%3Dred").await.body;
+    let cells =
+        kit.table("/api/v1/namespaces/default/events").await.body["rows"][0]["cells"].clone();
+    assert_eq!(
+        cells.as_array().unwrap()[1..4],
+        [json!("Normal"), json!("Started"), json!("pod/p")]
+    );
+    let unknown: Value = kit
+        .get("/api/v1/events?fieldSelector=color%3Dred")
+        .await
+        .body;
     assert_eq!(unknown["code"], 400);
 }
 
@@ -279,14 +581,32 @@ async fn events_have_two_faces() {
 async fn limit_ranges_fill_in_and_bound() {
     let kit = Kit::new().await;
     let range = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}}]}});
-    let made = kit.post("/api/v1/namespaces/default/limitranges", range).await;
-    assert_eq!((made.code, &made.body["spec"]["limits"][0]["defaultRequest"]["cpu"]), (201, &json!("1")), "{}", made.text);
+    let made = kit
+        .post("/api/v1/namespaces/default/limitranges", range)
+        .await;
+    assert_eq!(
+        (
+            made.code,
+            &made.body["spec"]["limits"][0]["defaultRequest"]["cpu"]
+        ),
+        (201, &json!("1")),
+        "{}",
+        made.text
+    );
     let filled = kit.post(PODS, pod("a")).await;
-    assert_eq!(filled.body["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), "{}", filled.text);
+    assert_eq!(
+        filled.body["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}),
+        "{}",
+        filled.text
+    );
     let mut greedy = pod("b");
     greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "3"}});
     let refused = kit.post(PODS, greedy).await;
-    assert_eq!(refused.body["message"], "pods \"b\" is forbidden: maximum cpu usage per Container is 2, but limit is 3");
+    assert_eq!(
+        refused.body["message"],
+        "pods \"b\" is forbidden: maximum cpu usage per Container is 2, but limit is 3"
+    );
 }
 
 #[tokio::test]
@@ -302,10 +622,26 @@ async fn a_disruption_budget_keeps_the_last_healthy_pod() {
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let made = kit.post(budgets, json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}})).await;
     assert_eq!(made.code, 201, "{}", made.text);
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
-    let refused = kit.post(&format!("{PODS}/a/eviction"), eviction.clone()).await;
-    assert_eq!((refused.code, &refused.body["reason"]), (429, &json!("TooManyRequests")), "{}", refused.text);
-    kit.patch(&format!("{budgets}/b"), "merge-patch+json", json!({"spec": {"minAvailable": 0}})).await;
-    assert_eq!(kit.post(&format!("{PODS}/a/eviction"), eviction).await.code, 201);
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let refused = kit
+        .post(&format!("{PODS}/a/eviction"), eviction.clone())
+        .await;
+    assert_eq!(
+        (refused.code, &refused.body["reason"]),
+        (429, &json!("TooManyRequests")),
+        "{}",
+        refused.text
+    );
+    kit.patch(
+        &format!("{budgets}/b"),
+        "merge-patch+json",
+        json!({"spec": {"minAvailable": 0}}),
+    )
+    .await;
+    assert_eq!(
+        kit.post(&format!("{PODS}/a/eviction"), eviction).await.code,
+        201
+    );
     assert_eq!(kit.get(&format!("{PODS}/a")).await.code, 404);
 }

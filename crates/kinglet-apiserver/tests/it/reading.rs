@@ -12,23 +12,49 @@ async fn lists_come_in_pages_of_one_moment() {
         kit.post(MAPS, config_map(&format!("m{n}"))).await;
     }
     let first = kit.get(&format!("{MAPS}?limit=3")).await.body;
-    assert_eq!((first["kind"].as_str(), first["metadata"]["remainingItemCount"].as_i64()), (Some("ConfigMapList"), Some(4)));
+    assert_eq!(
+        (
+            first["kind"].as_str(),
+            first["metadata"]["remainingItemCount"].as_i64()
+        ),
+        (Some("ConfigMapList"), Some(4))
+    );
     kit.delete(&format!("{MAPS}/m5")).await;
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let rest = kit.get(&format!("{MAPS}?limit=10&continue={token}")).await.body;
-    let names: Vec<&str> = rest["items"].as_array().unwrap().iter().map(|m| m["metadata"]["name"].as_str().unwrap()).collect();
+    let rest = kit
+        .get(&format!("{MAPS}?limit=10&continue={token}"))
+        .await
+        .body;
+    let names: Vec<&str> = rest["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["metadata"]["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["m3", "m4", "m5", "m6"]);
-    assert_eq!(rest["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(
+        rest["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
     kit.api.store().compact(kit.api.store().revision());
     kit.post(MAPS, config_map("m9")).await;
     let late = kit.get(&format!("{MAPS}?limit=10&continue={token}")).await;
     assert_eq!((late.code, &late.body["reason"]), (410, &json!("Expired")));
     let fresh = late.body["metadata"]["continue"].as_str().unwrap();
-    let rest = kit.get(&format!("{MAPS}?limit=10&continue={fresh}")).await.body;
+    let rest = kit
+        .get(&format!("{MAPS}?limit=10&continue={fresh}"))
+        .await
+        .body;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(4), "{rest}");
-    assert_eq!(kit.get(&format!("{MAPS}?continue=nonsense")).await.code, 400);
+    assert_eq!(
+        kit.get(&format!("{MAPS}?continue=nonsense")).await.code,
+        400
+    );
     let future = kit.get(&format!("{MAPS}?resourceVersion=999999")).await;
-    assert_eq!((future.code, &future.body["details"]["causes"][0]["reason"]), (504, &json!("ResourceVersionTooLarge")));
+    assert_eq!(
+        (future.code, &future.body["details"]["causes"][0]["reason"]),
+        (504, &json!("ResourceVersionTooLarge"))
+    );
 }
 
 #[tokio::test]
@@ -39,42 +65,100 @@ async fn selectors_select_over_pages() {
         map["metadata"]["labels"] = json!({"even": (n % 2 == 0).to_string()});
         kit.post(MAPS, map).await;
     }
-    let first = kit.get(&format!("{MAPS}?labelSelector=even%3Dtrue&limit=2")).await.body;
+    let first = kit
+        .get(&format!("{MAPS}?labelSelector=even%3Dtrue&limit=2"))
+        .await
+        .body;
     assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
     assert!(first["metadata"].get("remainingItemCount").is_none());
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let rest = kit.get(&format!("{MAPS}?labelSelector=even%3Dtrue&limit=2&continue={token}")).await.body;
+    let rest = kit
+        .get(&format!(
+            "{MAPS}?labelSelector=even%3Dtrue&limit=2&continue={token}"
+        ))
+        .await
+        .body;
     assert_eq!(rest["items"][0]["metadata"]["name"], "m4");
-    let one = kit.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm3")).await.body;
+    let one = kit
+        .get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm3"))
+        .await
+        .body;
     assert_eq!(one["items"].as_array().map(Vec::len), Some(1));
-    assert_eq!(kit.get(&format!("{MAPS}?labelSelector=a%20b")).await.code, 400);
-    assert_eq!(kit.get("/api/v1/configmaps").await.body["items"].as_array().map(Vec::len), Some(6));
+    assert_eq!(
+        kit.get(&format!("{MAPS}?labelSelector=a%20b")).await.code,
+        400
+    );
+    assert_eq!(
+        kit.get("/api/v1/configmaps").await.body["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(6)
+    );
 }
 
 #[tokio::test]
 async fn discovery_tells_what_is_served() {
     let kit = Kit::new().await;
     let version = kit.get("/version").await.body;
-    assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.34.4+kinglet-"));
+    assert!(
+        version["gitVersion"]
+            .as_str()
+            .unwrap()
+            .starts_with("v1.34.4+kinglet-")
+    );
     assert_eq!(kit.get("/api").await.body["versions"], json!(["v1"]));
     let core = kit.get("/api/v1").await.body;
-    let pods = core["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods").unwrap().clone();
-    assert_eq!((&pods["shortNames"], &pods["categories"], &pods["namespaced"]), (&json!(["po"]), &json!(["all"]), &json!(true)));
+    let pods = core["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["name"] == "pods")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (
+            &pods["shortNames"],
+            &pods["categories"],
+            &pods["namespaced"]
+        ),
+        (&json!(["po"]), &json!(["all"]), &json!(true))
+    );
     let groups = kit.get("/apis").await.body;
     assert_eq!(groups["groups"][0]["name"], "apps");
-    assert_eq!(kit.get("/apis/apps").await.body["preferredVersion"]["groupVersion"], "apps/v1");
+    assert_eq!(
+        kit.get("/apis/apps").await.body["preferredVersion"]["groupVersion"],
+        "apps/v1"
+    );
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
-    let all = kit.ask(Method::GET, "/apis", &[("accept", accept)], Vec::new()).await;
-    assert_eq!(all.media, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-    assert_eq!(all.body["items"][0]["versions"][0]["resources"][0]["resource"], "deployments");
+    let all = kit
+        .ask(Method::GET, "/apis", &[("accept", accept)], Vec::new())
+        .await;
+    assert_eq!(
+        all.media,
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    assert_eq!(
+        all.body["items"][0]["versions"][0]["resources"][0]["resource"],
+        "deployments"
+    );
     assert_eq!(kit.get("/readyz").await.text, "ok");
     assert!(kit.get("/livez?verbose").await.text.contains("[+]store ok"));
-    for path in ["/apis/none", "/apis/apps/v7", "/api/v1/namespaces/default/nones", "/nonsense"] {
+    for path in [
+        "/apis/none",
+        "/apis/apps/v7",
+        "/api/v1/namespaces/default/nones",
+        "/nonsense",
+    ] {
         assert_eq!(kit.get(path).await.code, 404, "{path}");
     }
     let head = kit.ask(Method::HEAD, "/api/v1", &[], Vec::new()).await;
     assert_eq!((head.code, head.text.as_str()), (200, ""));
-    assert_eq!(kit.ask(Method::POST, "/version", &[], Vec::new()).await.code, 405);
+    assert_eq!(
+        kit.ask(Method::POST, "/version", &[], Vec::new())
+            .await
+            .code,
+        405
+    );
     assert_eq!(kit.put(MAPS, json!({})).await.code, 405);
 }
 
@@ -83,19 +167,62 @@ async fn only_metadata_when_only_metadata_is_asked() {
     let kit = Kit::new().await;
     kit.post(MAPS, config_map("a")).await;
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-    let list = kit.ask(Method::GET, MAPS, &[("accept", accept)], Vec::new()).await.body;
-    assert_eq!((&list["kind"], &list["items"][0]["kind"]), (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata")));
+    let list = kit
+        .ask(Method::GET, MAPS, &[("accept", accept)], Vec::new())
+        .await
+        .body;
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["kind"]),
+        (
+            &json!("PartialObjectMetadataList"),
+            &json!("PartialObjectMetadata")
+        )
+    );
     assert!(list["items"][0].get("data").is_none());
-    assert_eq!(kit.ask(Method::GET, MAPS, &[("accept", "application/vnd.kubernetes.protobuf")], Vec::new()).await.code, 406);
+    assert_eq!(
+        kit.ask(
+            Method::GET,
+            MAPS,
+            &[("accept", "application/vnd.kubernetes.protobuf")],
+            Vec::new()
+        )
+        .await
+        .code,
+        406
+    );
 }
 
 #[tokio::test]
 async fn a_body_has_a_limit() {
     let kit = Kit::new().await;
-    let big = kit.ask(Method::POST, MAPS, &[("content-type", "application/json")], vec![b' '; (3 << 20) + 1]).await;
-    assert_eq!((big.code, &big.body["reason"]), (413, &json!("RequestEntityTooLarge")));
-    let empty = kit.ask(Method::POST, MAPS, &[("content-type", "application/json")], Vec::new()).await;
+    let big = kit
+        .ask(
+            Method::POST,
+            MAPS,
+            &[("content-type", "application/json")],
+            vec![b' '; (3 << 20) + 1],
+        )
+        .await;
+    assert_eq!(
+        (big.code, &big.body["reason"]),
+        (413, &json!("RequestEntityTooLarge"))
+    );
+    let empty = kit
+        .ask(
+            Method::POST,
+            MAPS,
+            &[("content-type", "application/json")],
+            Vec::new(),
+        )
+        .await;
     assert_eq!(empty.code, 400);
-    let odd = kit.ask(Method::POST, MAPS, &[("content-type", "text/plain")], b"x".to_vec()).await;
+    let odd = kit
+        .ask(
+            Method::POST,
+            MAPS,
+            &[("content-type", "text/plain")],
+            b"x".to_vec(),
+        )
+        .await;
     assert_eq!(odd.code, 415);
 }

@@ -16,9 +16,20 @@ struct Lines {
 
 impl Lines {
     async fn open(kit: &Kit, path: &str, accept: &str) -> Self {
-        let response = kit.raw(&kit.who, Method::GET, path, &[("accept", accept)], Vec::new()).await;
+        let response = kit
+            .raw(
+                &kit.who,
+                Method::GET,
+                path,
+                &[("accept", accept)],
+                Vec::new(),
+            )
+            .await;
         assert_eq!(response.status(), 200);
-        Self { body: response.into_body(), rest: String::new() }
+        Self {
+            body: response.into_body(),
+            rest: String::new(),
+        }
     }
 
     async fn next(&mut self) -> Option<Value> {
@@ -28,14 +39,24 @@ impl Lines {
                 self.rest = rest.to_owned();
                 return Some(value);
             }
-            let frame = tokio::time::timeout(Duration::from_secs(100), self.body.frame()).await.expect("an event in time")?;
-            self.rest.push_str(std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
+            let frame = tokio::time::timeout(Duration::from_secs(100), self.body.frame())
+                .await
+                .expect("an event in time")?;
+            self.rest
+                .push_str(std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
         }
     }
 
     async fn expect(&mut self, kind: &str, name: &str) -> Value {
         let event = self.next().await.expect("an event");
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str().unwrap_or("")), (Some(kind), name), "{event}");
+        assert_eq!(
+            (
+                event["type"].as_str(),
+                event["object"]["metadata"]["name"].as_str().unwrap_or("")
+            ),
+            (Some(kind), name),
+            "{event}"
+        );
         event
     }
 }
@@ -54,28 +75,64 @@ async fn an_informer_sees_everything_in_order() {
     .await;
     lines.expect("ADDED", "a").await;
     let end = lines.expect("BOOKMARK", "").await;
-    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
-    assert_eq!((&end["object"]["kind"], &end["object"]["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+    assert_eq!(
+        end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+    assert_eq!(
+        (&end["object"]["kind"], &end["object"]["apiVersion"]),
+        (&json!("ConfigMap"), &json!("v1"))
+    );
     kit.post(MAPS, config_map("b")).await;
-    kit.patch(&format!("{MAPS}/a"), "merge-patch+json", json!({"data": {"k": "w"}})).await;
+    kit.patch(
+        &format!("{MAPS}/a"),
+        "merge-patch+json",
+        json!({"data": {"k": "w"}}),
+    )
+    .await;
     kit.delete(&format!("{MAPS}/b")).await;
     let added = lines.expect("ADDED", "b").await;
     let modified = lines.expect("MODIFIED", "a").await;
     let deleted = lines.expect("DELETED", "b").await;
-    let revision = |event: &Value| event["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    let revision = |event: &Value| {
+        event["object"]["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
     assert!(revision(&added) < revision(&modified) && revision(&modified) < revision(&deleted));
 }
 
 #[tokio::test]
 async fn a_selector_turns_changes_into_coming_and_going() {
     let kit = Kit::new().await;
-    let start = kit.get(MAPS).await.body["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    let mut lines = Lines::open(&kit, &format!("{MAPS}?watch=1&resourceVersion={start}&labelSelector=on%3Dyes"), PLAIN).await;
+    let start = kit.get(MAPS).await.body["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut lines = Lines::open(
+        &kit,
+        &format!("{MAPS}?watch=1&resourceVersion={start}&labelSelector=on%3Dyes"),
+        PLAIN,
+    )
+    .await;
     kit.post(MAPS, config_map("a")).await;
     let path = format!("{MAPS}/a");
-    kit.patch(&path, "merge-patch+json", json!({"metadata": {"labels": {"on": "yes"}}})).await;
-    kit.patch(&path, "merge-patch+json", json!({"data": {"k": "w"}})).await;
-    kit.patch(&path, "merge-patch+json", json!({"metadata": {"labels": {"on": "no"}}})).await;
+    kit.patch(
+        &path,
+        "merge-patch+json",
+        json!({"metadata": {"labels": {"on": "yes"}}}),
+    )
+    .await;
+    kit.patch(&path, "merge-patch+json", json!({"data": {"k": "w"}}))
+        .await;
+    kit.patch(
+        &path,
+        "merge-patch+json",
+        json!({"metadata": {"labels": {"on": "no"}}}),
+    )
+    .await;
     lines.expect("ADDED", "a").await;
     lines.expect("MODIFIED", "a").await;
     lines.expect("DELETED", "a").await;
@@ -85,10 +142,26 @@ async fn a_selector_turns_changes_into_coming_and_going() {
 async fn tables_are_watched_too() {
     let kit = Kit::new().await;
     kit.post(MAPS, config_map("a")).await;
-    let mut lines = Lines::open(&kit, &format!("{MAPS}?watch=1"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let mut lines = Lines::open(
+        &kit,
+        &format!("{MAPS}?watch=1"),
+        "application/json;as=Table;v=v1;g=meta.k8s.io",
+    )
+    .await;
     let first = lines.next().await.unwrap();
-    assert_eq!((&first["object"]["kind"], &first["object"]["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
-    assert!(!first["object"]["columnDefinitions"].as_array().unwrap().is_empty());
+    assert_eq!(
+        (
+            &first["object"]["kind"],
+            &first["object"]["rows"][0]["cells"][0]
+        ),
+        (&json!("Table"), &json!("a"))
+    );
+    assert!(
+        !first["object"]["columnDefinitions"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -98,16 +171,31 @@ async fn a_lost_version_is_said_to_be_gone() {
     let old = kit.api.store().revision();
     kit.post(MAPS, config_map("b")).await;
     kit.api.store().compact(kit.api.store().revision());
-    let mut lines = Lines::open(&kit, &format!("{MAPS}?watch=1&resourceVersion={old}"), PLAIN).await;
+    let mut lines = Lines::open(
+        &kit,
+        &format!("{MAPS}?watch=1&resourceVersion={old}"),
+        PLAIN,
+    )
+    .await;
     let event = lines.next().await.unwrap();
-    assert_eq!((&event["type"], &event["object"]["code"], &event["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (
+            &event["type"],
+            &event["object"]["code"],
+            &event["object"]["reason"]
+        ),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     assert!(lines.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn quiet_watches_get_bookmarks_and_end_in_time() {
     let kit = Kit::new().await;
-    let path = format!("{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}", kit.api.store().revision());
+    let path = format!(
+        "{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}",
+        kit.api.store().revision()
+    );
     let mut lines = Lines::open(&kit, &path, PLAIN).await;
     lines.expect("BOOKMARK", "").await;
     lines.expect("BOOKMARK", "").await;
@@ -119,8 +207,17 @@ async fn one_object_can_be_watched_by_name() {
     let kit = Kit::new().await;
     kit.post(MAPS, config_map("a")).await;
     kit.post(MAPS, config_map("b")).await;
-    let mut lines = Lines::open(&kit, &format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db&timeoutSeconds=5"), PLAIN).await;
+    let mut lines = Lines::open(
+        &kit,
+        &format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db&timeoutSeconds=5"),
+        PLAIN,
+    )
+    .await;
     lines.expect("ADDED", "b").await;
-    let refused = kit.get(&format!("{MAPS}?watch=1&resourceVersionMatch=Exact&resourceVersion=1")).await;
+    let refused = kit
+        .get(&format!(
+            "{MAPS}?watch=1&resourceVersionMatch=Exact&resourceVersion=1"
+        ))
+        .await;
     assert_eq!(refused.code, 422);
 }

@@ -26,25 +26,53 @@ pub(crate) async fn run(args: &ApplyArgs) -> anyhow::Result<()> {
             failures += 1;
         }
     }
-    anyhow::ensure!(failures == 0, "{failures} of {} objects were not applied", documents.len());
+    anyhow::ensure!(
+        failures == 0,
+        "{failures} of {} objects were not applied",
+        documents.len()
+    );
     Ok(())
 }
 
-async fn one(connection: &Connection, discovery: &Discovery, document: &Value, args: &ApplyArgs) -> anyhow::Result<()> {
+async fn one(
+    connection: &Connection,
+    discovery: &Discovery,
+    document: &Value,
+    args: &ApplyArgs,
+) -> anyhow::Result<()> {
     let resource = discovery.of_manifest(document)?;
-    let (namespace, name) = super::manifests::place(document, &resource.kind, &connection.namespace)?;
+    let (namespace, name) =
+        super::manifests::place(document, &resource.kind, &connection.namespace)?;
     let path = resource.path(Some(namespace), Some(name));
     let before = connection.find(&path).await?;
-    let query = format!("{path}?fieldManager=kinglet&fieldValidation=Strict&force={}{}", args.force_conflicts, if args.dry_run { "&dryRun=All" } else { "" });
+    let query = format!(
+        "{path}?fieldManager=kinglet&fieldValidation=Strict&force={}{}",
+        args.force_conflicts,
+        if args.dry_run { "&dryRun=All" } else { "" }
+    );
     let after = connection
-        .call(http::Method::PATCH, &query, "application/apply-patch+yaml", "application/json", serde_json::to_vec(document)?)
+        .call(
+            http::Method::PATCH,
+            &query,
+            "application/apply-patch+yaml",
+            "application/json",
+            serde_json::to_vec(document)?,
+        )
         .await
         .with_context(|| format!("applying {}/{name}", resource.display()))?;
     let verb = match &before {
         None => "created",
-        Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => "unchanged",
+        Some(before)
+            if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] =>
+        {
+            "unchanged"
+        }
         Some(_) => "configured",
     };
-    crate::screen::say!("{}/{name} {verb}{}", resource.display(), if args.dry_run { " (dry run)" } else { "" });
+    crate::screen::say!(
+        "{}/{name} {verb}{}",
+        resource.display(),
+        if args.dry_run { " (dry run)" } else { "" }
+    );
     Ok(())
 }

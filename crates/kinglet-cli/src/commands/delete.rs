@@ -19,9 +19,16 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
     let mut objects: Vec<(String, String)> = Vec::new();
     if !args.filename.is_empty() {
         for document in super::manifests::read(&args.filename)? {
-            let resource = discovery.of_manifest(&document.object).with_context(|| document.origin.clone())?;
-            let (namespace, name) = super::manifests::place(&document.object, &resource.kind, &connection.namespace).with_context(|| document.origin.clone())?;
-            objects.push((format!("{} \"{name}\"", resource.display()), resource.path(Some(namespace), Some(name))));
+            let resource = discovery
+                .of_manifest(&document.object)
+                .with_context(|| document.origin.clone())?;
+            let (namespace, name) =
+                super::manifests::place(&document.object, &resource.kind, &connection.namespace)
+                    .with_context(|| document.origin.clone())?;
+            objects.push((
+                format!("{} \"{name}\"", resource.display()),
+                resource.path(Some(namespace), Some(name)),
+            ));
         }
     }
     for (word, names) in types_and_names(args.types.iter().chain(&args.names))? {
@@ -32,11 +39,21 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
             let namespace = Some(connection.namespace.as_str());
             let names = if args.all {
                 let list = connection.get(&resource.path(namespace, None)).await?;
-                list["items"].as_array().into_iter().flatten().filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned())).collect()
+                list["items"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned()))
+                    .collect()
             } else {
                 names.clone()
             };
-            objects.extend(names.iter().map(|name| (format!("{} \"{name}\"", resource.display()), resource.path(namespace, Some(name)))));
+            objects.extend(names.iter().map(|name| {
+                (
+                    format!("{} \"{name}\"", resource.display()),
+                    resource.path(namespace, Some(name)),
+                )
+            }));
         }
     }
     if objects.is_empty() {
@@ -65,12 +82,21 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
     for (display, path, uid) in leaving.into_iter().filter(|_| !args.no_wait) {
         gone(&connection, path, display, &uid).await?;
     }
-    anyhow::ensure!(failures == 0, "{failures} of {} objects were not deleted", objects.len());
+    anyhow::ensure!(
+        failures == 0,
+        "{failures} of {} objects were not deleted",
+        objects.len()
+    );
     Ok(())
 }
 
 /// The uid of what was deleted, `None` for nothing that need be there.
-async fn delete(connection: &Connection, display: &str, path: &str, ignore_not_found: bool) -> anyhow::Result<Option<serde_json::Value>> {
+async fn delete(
+    connection: &Connection,
+    display: &str,
+    path: &str,
+    ignore_not_found: bool,
+) -> anyhow::Result<Option<serde_json::Value>> {
     let Some(found) = connection.find(path).await? else {
         if ignore_not_found {
             return Ok(None);
@@ -78,18 +104,37 @@ async fn delete(connection: &Connection, display: &str, path: &str, ignore_not_f
         bail!("{display} does not exist");
     };
     connection
-        .call(http::Method::DELETE, path, "application/json", "application/json", br#"{"propagationPolicy":"Background"}"#.to_vec())
+        .call(
+            http::Method::DELETE,
+            path,
+            "application/json",
+            "application/json",
+            br#"{"propagationPolicy":"Background"}"#.to_vec(),
+        )
         .await
         .with_context(|| format!("deleting {display}"))?;
     Ok(Some(found["metadata"]["uid"].clone()))
 }
 
-async fn gone(connection: &Connection, path: &str, display: &str, uid: &serde_json::Value) -> anyhow::Result<()> {
+async fn gone(
+    connection: &Connection,
+    path: &str,
+    display: &str,
+    uid: &serde_json::Value,
+) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + GONE_MAX;
     // A new object of the same name is not the one that was deleted.
-    while let Some(found) = connection.find(path).await?.filter(|found| found["metadata"]["uid"] == *uid) {
+    while let Some(found) = connection
+        .find(path)
+        .await?
+        .filter(|found| found["metadata"]["uid"] == *uid)
+    {
         if tokio::time::Instant::now() > deadline {
-            bail!("{display} is still there after {} s; its finalizers are {}", GONE_MAX.as_secs(), found["metadata"]["finalizers"]);
+            bail!(
+                "{display} is still there after {} s; its finalizers are {}",
+                GONE_MAX.as_secs(),
+                found["metadata"]["finalizers"]
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -1,7 +1,7 @@
 //! `demo`: the whole story on a Kinglet of its own, with timings.
 
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,24 +17,38 @@ use crate::control::Addresses;
 const STEP_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const SERVICE: &str = "/apis/serving.knative.dev/v1/namespaces/default/services";
-const PODS: &str = "/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=hello";
+const PODS: &str =
+    "/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=hello";
 
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("kinglet-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let began = Instant::now();
     let (addresses, mut child) = start(&folder).await?;
-    say(began, &format!("kinglet is up: API {}, services {}", addresses.api_url, addresses.http_url.as_deref().unwrap_or_default()));
+    say(
+        began,
+        &format!(
+            "kinglet is up: API {}, services {}",
+            addresses.api_url,
+            addresses.http_url.as_deref().unwrap_or_default()
+        ),
+    );
     let outcome = tokio::select! {
         outcome = story(&addresses) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     if args.keep && outcome.is_ok() {
-        anstream::println!("\nStill running. Look around with\n  kubectl --kubeconfig {} get ksvc,pods\nand stop it with\n  kinglet down --data {}", addresses.kubeconfig, folder.display());
+        anstream::println!(
+            "\nStill running. Look around with\n  kubectl --kubeconfig {} get ksvc,pods\nand stop it with\n  kinglet down --data {}",
+            addresses.kubeconfig,
+            folder.display()
+        );
         return Ok(());
     }
     let stopped = Instant::now();
-    stop(&mut child, &folder).await.with_context(|| format!("its data is {}", folder.display()))?;
+    stop(&mut child, &folder)
+        .await
+        .with_context(|| format!("its data is {}", folder.display()))?;
     std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     say(stopped, "kinglet stopped, nothing left behind");
     outcome
@@ -59,34 +73,62 @@ async fn start(folder: &Path) -> anyhow::Result<(Addresses, Child)> {
         .context("starting kinglet")?;
     let deadline = Instant::now() + STEP_MAX;
     loop {
-        if let Some(addresses) = std::fs::read(&ready).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        if let Some(addresses) = std::fs::read(&ready)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        {
             return Ok((addresses, child));
         }
         if let Some(status) = child.try_wait()? {
             let log = std::fs::read_to_string(folder.join("kinglet.log")).unwrap_or_default();
             let _ = std::fs::remove_dir_all(folder);
-            bail!("{} (kinglet ended with {status})", crate::instance::last_words(&log));
+            bail!(
+                "{} (kinglet ended with {status})",
+                crate::instance::last_words(&log)
+            );
         }
         if Instant::now() > deadline {
             let _ = child.kill();
-            bail!("kinglet did not serve within {} s; its log is {}", STEP_MAX.as_secs(), folder.join("kinglet.log").display());
+            bail!(
+                "kinglet did not serve within {} s; its log is {}",
+                STEP_MAX.as_secs(),
+                folder.join("kinglet.log").display()
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 async fn story(addresses: &Addresses) -> anyhow::Result<()> {
-    let connection = Connection::open(&Target { kubeconfig: Some(PathBuf::from(&addresses.kubeconfig)), ..Target::default() }).await?;
+    let connection = Connection::open(&Target {
+        kubeconfig: Some(PathBuf::from(&addresses.kubeconfig)),
+        ..Target::default()
+    })
+    .await?;
     let service = json!({
         "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "hello", "namespace": "default"},
         "spec": {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/window": "6s"}},
             "spec": {"containers": [{"image": "samples.kinglet/helloworld", "env": [{"name": "TARGET", "value": "Kinglet"}]}]}}}
     });
     let applied = Instant::now();
-    connection.call(http::Method::POST, SERVICE, "application/json", "application/json", serde_json::to_vec(&service)?).await?;
-    until("the service to be ready", || async { Ok(ready(&connection.get(&format!("{SERVICE}/hello")).await?)) }).await?;
+    connection
+        .call(
+            http::Method::POST,
+            SERVICE,
+            "application/json",
+            "application/json",
+            serde_json::to_vec(&service)?,
+        )
+        .await?;
+    until("the service to be ready", || async {
+        Ok(ready(&connection.get(&format!("{SERVICE}/hello")).await?))
+    })
+    .await?;
     say(applied, "service hello applied and ready");
-    let url = connection.get(&format!("{SERVICE}/hello")).await?["status"]["url"].as_str().unwrap_or_default().to_owned();
+    let url = connection.get(&format!("{SERVICE}/hello")).await?["status"]["url"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let host = url.trim_start_matches("http://").to_owned();
     let gateway = addresses.http_url.as_deref().unwrap_or_default();
     anstream::println!("          {}", super::curl_line(gateway, &host));
@@ -98,22 +140,41 @@ async fn story(addresses: &Addresses) -> anyhow::Result<()> {
     request(gateway, &host).await?;
     say(asked, "second answer, warm");
 
-    anstream::println!("          waiting for scale to zero (window 6 s here, 60 s by default, and 30 s grace at most)");
+    anstream::println!(
+        "          waiting for scale to zero (window 6 s here, 60 s by default, and 30 s grace at most)"
+    );
     let waited = Instant::now();
-    until("the pods to be gone", || async { Ok(connection.get(PODS).await?["items"].as_array().is_some_and(Vec::is_empty)) }).await?;
+    until("the pods to be gone", || async {
+        Ok(connection.get(PODS).await?["items"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
+    })
+    .await?;
     say(waited, "scaled to zero: no pod, no process");
 
     let asked = Instant::now();
     let answer = request(gateway, &host).await?;
-    say(asked, &format!("cold start, from zero to the answer: {answer}"));
+    say(
+        asked,
+        &format!("cold start, from zero to the answer: {answer}"),
+    );
     Ok(())
 }
 
 fn ready(service: &Value) -> bool {
-    service["status"]["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
+    service["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        })
 }
 
-async fn until<F: Future<Output = anyhow::Result<bool>>>(what: &str, check: impl Fn() -> F) -> anyhow::Result<()> {
+async fn until<F: Future<Output = anyhow::Result<bool>>>(
+    what: &str,
+    check: impl Fn() -> F,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + STEP_MAX;
     while !check().await? {
         if Instant::now() > deadline {
@@ -126,13 +187,23 @@ async fn until<F: Future<Output = anyhow::Result<bool>>>(what: &str, check: impl
 
 async fn request(gateway: &str, host: &str) -> anyhow::Result<String> {
     let address = gateway.trim_start_matches("http://").trim_end_matches('/');
-    let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("connecting to the gateway {address}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let stream = tokio::net::TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to the gateway {address}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
-        let request = http::Request::get("/").header(http::header::HOST, host).body(Empty::<bytes::Bytes>::new())?;
-        let answer = sender.send_request(request).await.context("asking the service")?;
+        let request = http::Request::get("/")
+            .header(http::header::HOST, host)
+            .body(Empty::<bytes::Bytes>::new())?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .context("asking the service")?;
         let status = answer.status();
-        let text = String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()).trim().to_owned();
+        let text = String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes())
+            .trim()
+            .to_owned();
         if !status.is_success() {
             bail!("the service answered {status}: {text}");
         }
@@ -146,7 +217,13 @@ async fn request(gateway: &str, host: &str) -> anyhow::Result<String> {
 
 /// Asks it to stop, and waits until the process is gone.
 async fn stop(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
-    let _: Value = crate::control::call(&crate::location::control_socket(folder), http::Method::POST, "/shutdown", &json!({})).await?;
+    let _: Value = crate::control::call(
+        &crate::location::control_socket(folder),
+        http::Method::POST,
+        "/shutdown",
+        &json!({}),
+    )
+    .await?;
     let deadline = Instant::now() + STEP_MAX;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
@@ -159,5 +236,9 @@ async fn stop(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
 
 fn say(since: Instant, what: &str) {
     let milliseconds = since.elapsed().as_secs_f64() * 1000.0;
-    if milliseconds < 1000.0 { anstream::println!("{milliseconds:7.1} ms {what}") } else { anstream::println!("{:7.2} s  {what}", milliseconds / 1000.0) }
+    if milliseconds < 1000.0 {
+        anstream::println!("{milliseconds:7.1} ms {what}")
+    } else {
+        anstream::println!("{:7.2} s  {what}", milliseconds / 1000.0)
+    }
 }

@@ -13,15 +13,29 @@ pub(crate) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     let discovery = Discovery::load(&connection).await?;
     let mut kinds = Vec::new();
     for (word, names) in &wanted {
-        kinds.extend(discovery.find(word)?.into_iter().map(|resource| (resource, names)));
+        kinds.extend(
+            discovery
+                .find(word)?
+                .into_iter()
+                .map(|resource| (resource, names)),
+        );
     }
     for (resource, names) in kinds {
         let found = match names.as_slice() {
-            [] => connection.get(&resource.path(Some(&connection.namespace), None)).await?["items"].as_array().cloned().unwrap_or_default(),
+            [] => connection
+                .get(&resource.path(Some(&connection.namespace), None))
+                .await?["items"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default(),
             names => {
                 let mut found = Vec::new();
                 for name in names {
-                    found.push(connection.get(&resource.path(Some(&connection.namespace), Some(name))).await?);
+                    found.push(
+                        connection
+                            .get(&resource.path(Some(&connection.namespace), Some(name)))
+                            .await?,
+                    );
                 }
                 found
             }
@@ -29,8 +43,14 @@ pub(crate) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
         for object in found {
             crate::screen::show!("{}", show(&object, &resource.kind)?);
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
-            let events = connection.get(&format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid={uid}")).await?;
+            let namespace = object["metadata"]["namespace"]
+                .as_str()
+                .unwrap_or("default");
+            let events = connection
+                .get(&format!(
+                    "/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.uid={uid}"
+                ))
+                .await?;
             crate::screen::say!("{}", show_events(&events));
         }
     }
@@ -38,29 +58,67 @@ pub(crate) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
 }
 
 fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut rows = vec![vec!["Name:".to_owned(), text("/metadata/name")], vec!["Kind:".to_owned(), kind.to_owned()]];
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut rows = vec![
+        vec!["Name:".to_owned(), text("/metadata/name")],
+        vec!["Kind:".to_owned(), kind.to_owned()],
+    ];
     if object["metadata"]["namespace"].is_string() {
         rows.push(vec!["Namespace:".to_owned(), text("/metadata/namespace")]);
     }
-    rows.push(vec!["Created:".to_owned(), text("/metadata/creationTimestamp")]);
-    for (title, pointer) in [("Labels:", "/metadata/labels"), ("Annotations:", "/metadata/annotations")] {
-        let pairs = object.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
-        for (index, (key, value)) in pairs.iter().filter(|(key, _)| *key != "kubectl.kubernetes.io/last-applied-configuration").enumerate() {
+    rows.push(vec![
+        "Created:".to_owned(),
+        text("/metadata/creationTimestamp"),
+    ]);
+    for (title, pointer) in [
+        ("Labels:", "/metadata/labels"),
+        ("Annotations:", "/metadata/annotations"),
+    ] {
+        let pairs = object
+            .pointer(pointer)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        for (index, (key, value)) in pairs
+            .iter()
+            .filter(|(key, _)| *key != "kubectl.kubernetes.io/last-applied-configuration")
+            .enumerate()
+        {
             let title = if index == 0 { title } else { "" };
-            rows.push(vec![title.to_owned(), format!("{key}={}", value.as_str().unwrap_or_default())]);
+            rows.push(vec![
+                title.to_owned(),
+                format!("{key}={}", value.as_str().unwrap_or_default()),
+            ]);
         }
     }
     if object["status"]["url"].is_string() {
         rows.push(vec!["URL:".to_owned(), text("/status/url")]);
     }
     let mut out = table::align(&rows);
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if !conditions.is_empty() {
-        let mut rows = vec![["  TYPE", "STATUS", "REASON", "MESSAGE"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["  TYPE", "STATUS", "REASON", "MESSAGE"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for condition in &conditions {
             let field = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
-            rows.push(vec![format!("  {}", field("type")), field("status"), field("reason"), field("message")]);
+            rows.push(vec![
+                format!("  {}", field("type")),
+                field("status"),
+                field("reason"),
+                field("message"),
+            ]);
         }
         out.push_str("Conditions:\n");
         out.push_str(&table::align(&rows));
@@ -74,7 +132,12 @@ fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
             && part == "data"
             && let Some(fields) = value.as_object_mut()
         {
-            fields.values_mut().for_each(|secret| *secret = Value::from(format!("{} characters of base64", secret.as_str().map_or(0, str::len))));
+            fields.values_mut().for_each(|secret| {
+                *secret = Value::from(format!(
+                    "{} characters of base64",
+                    secret.as_str().map_or(0, str::len)
+                ))
+            });
         }
         if value.as_object().is_some_and(|fields| !fields.is_empty()) {
             let title = part[..1].to_uppercase() + &part[1..];
@@ -89,8 +152,13 @@ fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
 
 /// When an event was last seen; the oldest are shown first.
 fn seen(event: &Value) -> String {
-    let times = ["lastTimestamp", "eventTime", "firstTimestamp"].map(|name| event[name].as_str().unwrap_or_default());
-    times.into_iter().find(|time| !time.is_empty()).unwrap_or_default().to_owned()
+    let times = ["lastTimestamp", "eventTime", "firstTimestamp"]
+        .map(|name| event[name].as_str().unwrap_or_default());
+    times
+        .into_iter()
+        .find(|time| !time.is_empty())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn show_events(events: &Value) -> String {
@@ -99,10 +167,20 @@ fn show_events(events: &Value) -> String {
     if items.is_empty() {
         return "Events:  <none>\n".to_owned();
     }
-    let mut rows = vec![["  TYPE", "REASON", "LAST SEEN", "COUNT", "MESSAGE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["  TYPE", "REASON", "LAST SEEN", "COUNT", "MESSAGE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for event in &items {
         let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        rows.push(vec![format!("  {}", field("type")), field("reason"), seen(event), event["count"].as_i64().unwrap_or(1).to_string(), field("message")]);
+        rows.push(vec![
+            format!("  {}", field("type")),
+            field("reason"),
+            seen(event),
+            event["count"].as_i64().unwrap_or(1).to_string(),
+            field("message"),
+        ]);
     }
     format!("Events:\n{}", table::align(&rows))
 }
@@ -128,13 +206,18 @@ mod tests {
     #[test]
     fn a_secret_keeps_its_secret() {
         let text = show(&json!({"kind": "Secret", "metadata": {"name": "s"}, "data": {"password": "aHVudGVyMg=="}}), "Secret").expect("shows");
-        assert!(text.contains("12 characters") && !text.contains("aHVu"), "{text}");
+        assert!(
+            text.contains("12 characters") && !text.contains("aHVu"),
+            "{text}"
+        );
     }
 
     #[test]
     fn events_oldest_first() {
         let event = |reason: &str, time: &str| json!({"type": "Normal", "reason": reason, "lastTimestamp": time, "message": "m"});
-        let text = show_events(&json!({"items": [event("Late", "2026-01-02T00:00:00Z"), event("Early", "2026-01-01T00:00:00Z")]}));
+        let text = show_events(
+            &json!({"items": [event("Late", "2026-01-02T00:00:00Z"), event("Early", "2026-01-01T00:00:00Z")]}),
+        );
         assert!(text.find("Early") < text.find("Late"), "{text}");
         assert_eq!(show_events(&json!({})), "Events:  <none>\n");
     }

@@ -15,7 +15,9 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
     let wanted = types_and_names(std::iter::once(&args.types).chain(&args.names))?;
     if args.all_namespaces && wanted.iter().any(|(_, names)| !names.is_empty()) {
-        bail!("a name is not enough to find an object in all namespaces; say which with --namespace");
+        bail!(
+            "a name is not enough to find an object in all namespaces; say which with --namespace"
+        );
     }
     let connection = Connection::open(&args.target).await?;
     let discovery = Discovery::load(&connection).await?;
@@ -38,12 +40,34 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
     for (resource, names) in &resources {
         let mut shown = Vec::new();
         if names.is_empty() {
-            shown.push(connection.call(http::Method::GET, &with_selector(resource.path(namespace, None), args), "application/json", TABLE, Vec::new()).await?);
+            shown.push(
+                connection
+                    .call(
+                        http::Method::GET,
+                        &with_selector(resource.path(namespace, None), args),
+                        "application/json",
+                        TABLE,
+                        Vec::new(),
+                    )
+                    .await?,
+            );
         }
         for name in *names {
-            shown.push(connection.call(http::Method::GET, &resource.path(namespace, Some(name)), "application/json", TABLE, Vec::new()).await?);
+            shown.push(
+                connection
+                    .call(
+                        http::Method::GET,
+                        &resource.path(namespace, Some(name)),
+                        "application/json",
+                        TABLE,
+                        Vec::new(),
+                    )
+                    .await?,
+            );
         }
-        let Some(table) = shown.into_iter().reduce(joined) else { continue };
+        let Some(table) = shown.into_iter().reduce(joined) else {
+            continue;
+        };
         if table["rows"].as_array().is_none_or(Vec::is_empty) {
             continue;
         }
@@ -52,7 +76,13 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
         }
         let prefix = several.then(|| resource.display());
         let namespaces = args.all_namespaces && resource.namespaced;
-        text.push_str(&table::render(&table, args.output.as_deref() == Some("wide"), !args.no_headers, prefix.as_deref(), namespaces));
+        text.push_str(&table::render(
+            &table,
+            args.output.as_deref() == Some("wide"),
+            !args.no_headers,
+            prefix.as_deref(),
+            namespaces,
+        ));
     }
     if text.is_empty() {
         match namespace.filter(|_| resources.iter().all(|(resource, _)| resource.namespaced)) {
@@ -67,23 +97,39 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
 fn with_selector(path: String, args: &GetArgs) -> String {
     match &args.selector {
         // The selector's own characters (`=`, `,`, `!`) are legal in a query; a blank and a hash are not.
-        Some(selector) => format!("{path}?labelSelector={}", selector.replace('%', "%25").replace(' ', "%20").replace('&', "%26").replace('#', "%23").replace('+', "%2B")),
+        Some(selector) => format!(
+            "{path}?labelSelector={}",
+            selector
+                .replace('%', "%25")
+                .replace(' ', "%20")
+                .replace('&', "%26")
+                .replace('#', "%23")
+                .replace('+', "%2B")
+        ),
         None => path,
     }
 }
 
 fn joined(mut first: Value, mut second: Value) -> Value {
-    if let (Some(rows), Some(more)) = (first["rows"].as_array_mut(), second["rows"].as_array_mut()) {
+    if let (Some(rows), Some(more)) = (first["rows"].as_array_mut(), second["rows"].as_array_mut())
+    {
         rows.append(more);
     }
     first
 }
 
-async fn objects(connection: &Connection, resources: &[(&Resource, &[String])], namespace: Option<&str>, args: &GetArgs) -> anyhow::Result<()> {
+async fn objects(
+    connection: &Connection,
+    resources: &[(&Resource, &[String])],
+    namespace: Option<&str>,
+    args: &GetArgs,
+) -> anyhow::Result<()> {
     let mut items = Vec::new();
     for (resource, names) in resources {
         if names.is_empty() {
-            let list = connection.get(&with_selector(resource.path(namespace, None), args)).await?;
+            let list = connection
+                .get(&with_selector(resource.path(namespace, None), args))
+                .await?;
             for mut item in list["items"].as_array().cloned().unwrap_or_default() {
                 // Items of a list come without their type.
                 item["apiVersion"] = json!(resource.api_version());
@@ -92,14 +138,25 @@ async fn objects(connection: &Connection, resources: &[(&Resource, &[String])], 
             }
         }
         for name in *names {
-            items.push((resource.display(), connection.get(&resource.path(namespace, Some(name))).await?));
+            items.push((
+                resource.display(),
+                connection
+                    .get(&resource.path(namespace, Some(name)))
+                    .await?,
+            ));
         }
     }
     if args.output.as_deref() == Some("name") {
-        let lines = items.iter().fold(String::new(), |mut text, (display, item)| {
-            let _ = writeln!(text, "{display}/{}", item["metadata"]["name"].as_str().unwrap_or_default());
-            text
-        });
+        let lines = items
+            .iter()
+            .fold(String::new(), |mut text, (display, item)| {
+                let _ = writeln!(
+                    text,
+                    "{display}/{}",
+                    item["metadata"]["name"].as_str().unwrap_or_default()
+                );
+                text
+            });
         crate::screen::show!("{lines}");
         return Ok(());
     }
@@ -123,7 +180,8 @@ async fn objects(connection: &Connection, resources: &[(&Resource, &[String])], 
 }
 
 pub(crate) fn yaml(value: &Value) -> anyhow::Result<String> {
-    let mut text = serde_saphyr::to_string(value).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))?;
+    let mut text =
+        serde_saphyr::to_string(value).map_err(|error| anyhow::anyhow!("writing YAML: {error}"))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -17,7 +17,10 @@ pub(crate) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
         Some(container) => container.clone(),
         None => default_container(&pod).context("the pod has no containers")?,
     };
-    let mut path = format!("/api/v1/namespaces/{}/pods/{name}/log?container={container}", connection.namespace);
+    let mut path = format!(
+        "/api/v1/namespaces/{}/pods/{name}/log?container={container}",
+        connection.namespace
+    );
     if args.follow {
         path.push_str("&follow=true");
     }
@@ -44,34 +47,66 @@ async fn find(connection: &Connection, word: &str) -> anyhow::Result<Value> {
     let namespace = &connection.namespace;
     crate::client::segment(word.split_once('/').map_or(word, |(_, name)| name))?;
     match word.split_once('/') {
-        None => connection.get(&format!("/api/v1/namespaces/{namespace}/pods/{word}")).await,
-        Some(("pod" | "pods" | "po", name)) => connection.get(&format!("/api/v1/namespaces/{namespace}/pods/{name}")).await,
-        Some(("ksvc" | "kservice" | "service.serving.knative.dev", name)) => newest(connection, "service", name).await,
-        Some(("revision" | "rev" | "revision.serving.knative.dev", name)) => newest(connection, "revision", name).await,
-        Some((kind, _)) => bail!("logs are of pods: write POD, pod/NAME, ksvc/NAME or revision/NAME, not {kind}/…"),
+        None => {
+            connection
+                .get(&format!("/api/v1/namespaces/{namespace}/pods/{word}"))
+                .await
+        }
+        Some(("pod" | "pods" | "po", name)) => {
+            connection
+                .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))
+                .await
+        }
+        Some(("ksvc" | "kservice" | "service.serving.knative.dev", name)) => {
+            newest(connection, "service", name).await
+        }
+        Some(("revision" | "rev" | "revision.serving.knative.dev", name)) => {
+            newest(connection, "revision", name).await
+        }
+        Some((kind, _)) => {
+            bail!("logs are of pods: write POD, pod/NAME, ksvc/NAME or revision/NAME, not {kind}/…")
+        }
     }
 }
 
 /// The newest pod of a Service or Revision, one that stays if there is one.
 async fn newest(connection: &Connection, kind: &str, name: &str) -> anyhow::Result<Value> {
     let namespace = &connection.namespace;
-    let list = connection.get(&format!("/api/v1/namespaces/{namespace}/pods?labelSelector=serving.knative.dev/{kind}={name}")).await?;
+    let list = connection
+        .get(&format!(
+            "/api/v1/namespaces/{namespace}/pods?labelSelector=serving.knative.dev/{kind}={name}"
+        ))
+        .await?;
     if let Some(pod) = choose(&list) {
         return Ok(pod.clone());
     }
     // The server says it better when there is no such thing.
-    connection.get(&format!("/apis/serving.knative.dev/v1/namespaces/{namespace}/{kind}s/{name}")).await?;
+    connection
+        .get(&format!(
+            "/apis/serving.knative.dev/v1/namespaces/{namespace}/{kind}s/{name}"
+        ))
+        .await?;
     bail!("{kind} {name} has no pod now (it may be scaled to zero; a request wakes it)")
 }
 
 fn choose(pods: &Value) -> Option<&Value> {
-    let rank = |pod: &&Value| (pod["metadata"]["deletionTimestamp"].is_null(), pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
+    let rank = |pod: &&Value| {
+        (
+            pod["metadata"]["deletionTimestamp"].is_null(),
+            pod["metadata"]["creationTimestamp"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    };
     pods["items"].as_array()?.iter().max_by_key(rank)
 }
 
 fn default_container(pod: &Value) -> Option<String> {
     let named = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-    named.or_else(|| pod["spec"]["containers"][0]["name"].as_str()).map(str::to_owned)
+    named
+        .or_else(|| pod["spec"]["containers"][0]["name"].as_str())
+        .map(str::to_owned)
 }
 
 #[cfg(test)]

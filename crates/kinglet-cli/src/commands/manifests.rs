@@ -24,24 +24,45 @@ pub(crate) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     for file in files {
         for (name, text) in texts(file)? {
-            let parsed: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| anyhow::anyhow!("{error}")).with_context(|| format!("parsing {name}"))?;
+            let parsed: Vec<Value> = serde_saphyr::from_multiple(&text)
+                .map_err(|error| anyhow::anyhow!("{error}"))
+                .with_context(|| format!("parsing {name}"))?;
             let several = parsed.len() > 1;
             for (index, document) in parsed.into_iter().enumerate() {
-                let origin = if several { format!("{name}, document {}", index + 1) } else { name.clone() };
+                let origin = if several {
+                    format!("{name}, document {}", index + 1)
+                } else {
+                    name.clone()
+                };
                 flatten(document, &origin, &mut documents)?;
             }
         }
     }
     if documents.is_empty() {
-        bail!("no objects in {}", files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "));
+        bail!(
+            "no objects in {}",
+            files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
     }
     Ok(documents)
 }
 
 /// Namespace and name of an object, fit for a path.
-pub(crate) fn place<'a>(object: &'a Value, kind: &str, default_namespace: &'a str) -> anyhow::Result<(&'a str, &'a str)> {
-    let name = object["metadata"]["name"].as_str().with_context(|| format!("{kind} has no metadata.name"))?;
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or(default_namespace);
+pub(crate) fn place<'a>(
+    object: &'a Value,
+    kind: &str,
+    default_namespace: &'a str,
+) -> anyhow::Result<(&'a str, &'a str)> {
+    let name = object["metadata"]["name"]
+        .as_str()
+        .with_context(|| format!("{kind} has no metadata.name"))?;
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or(default_namespace);
     segment(name).with_context(|| format!("{kind}: metadata.name"))?;
     segment(namespace).with_context(|| format!("{kind}: metadata.namespace"))?;
     Ok((namespace, name))
@@ -54,7 +75,9 @@ fn flatten(document: Value, origin: &str, documents: &mut Vec<Document>) -> anyh
     if !document.is_object() {
         bail!("{origin}: this is not an object with apiVersion, kind and metadata");
     }
-    if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"))
+    if document["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"))
         && let Some(items) = document["items"].as_array()
     {
         for item in items {
@@ -62,7 +85,10 @@ fn flatten(document: Value, origin: &str, documents: &mut Vec<Document>) -> anyh
         }
         return Ok(());
     }
-    documents.push(Document { origin: origin.to_owned(), object: document });
+    documents.push(Document {
+        origin: origin.to_owned(),
+        object: document,
+    });
     Ok(())
 }
 
@@ -77,10 +103,22 @@ fn texts(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let mut files: Vec<PathBuf> = std::fs::read_dir(path)
             .with_context(failed)?
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|file| file.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)))
+            .filter(|file| {
+                file.extension().is_some_and(|extension| {
+                    ["yaml", "yml", "json"]
+                        .iter()
+                        .any(|known| extension == *known)
+                })
+            })
             .collect();
         files.sort();
-        return Ok(files.iter().map(|file| texts(file)).collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect());
+        return Ok(files
+            .iter()
+            .map(|file| texts(file))
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect());
     }
     let mut text = String::new();
     bounded(std::fs::File::open(path).with_context(failed)?, &mut text).with_context(failed)?;
@@ -89,7 +127,11 @@ fn texts(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
 
 fn bounded(source: impl std::io::Read, text: &mut String) -> anyhow::Result<()> {
     source.take(FILE_BYTES_MAX + 1).read_to_string(text)?;
-    if text.len() as u64 > FILE_BYTES_MAX { bail!("it is larger than {FILE_BYTES_MAX} bytes") } else { Ok(()) }
+    if text.len() as u64 > FILE_BYTES_MAX {
+        bail!("it is larger than {FILE_BYTES_MAX} bytes")
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +139,8 @@ mod tests {
     use super::*;
 
     fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("kinglet-manifests-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("kinglet-manifests-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("folder");
         for (file, text) in files {
@@ -107,7 +150,16 @@ mod tests {
     }
 
     fn kinds(path: &Path) -> Vec<String> {
-        read(&[path.to_owned()]).expect("reads").iter().map(|document| document.object["kind"].as_str().unwrap_or_default().to_owned()).collect()
+        read(&[path.to_owned()])
+            .expect("reads")
+            .iter()
+            .map(|document| {
+                document.object["kind"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect()
     }
 
     #[test]
@@ -115,7 +167,10 @@ mod tests {
         let folder = folder(
             "kinds",
             &[
-                ("a.yaml", "---\n# only a comment\n---\nkind: A\n---\nkind: BList\nitems:\n- kind: B\n- kind: C\n---\n"),
+                (
+                    "a.yaml",
+                    "---\n# only a comment\n---\nkind: A\n---\nkind: BList\nitems:\n- kind: B\n- kind: C\n---\n",
+                ),
                 ("b.json", r#"{"kind": "D"}"#),
                 ("ignored.txt", "kind: E"),
             ],
@@ -127,10 +182,27 @@ mod tests {
 
     #[test]
     fn refusals_name_file_and_document() {
-        let folder = folder("bad", &[("scalar.yaml", "kind: A\n---\njust text\n"), ("broken.yaml", "kind: [A\n"), ("tab.yaml", "a:\n\tb: 1\n"), ("empty.yaml", "# nothing\n")]);
-        for (file, wanted) in [("scalar.yaml", "scalar.yaml, document 2"), ("broken.yaml", "parsing "), ("tab.yaml", "parsing "), ("empty.yaml", "no objects in"), ("absent.yaml", "reading ")] {
+        let folder = folder(
+            "bad",
+            &[
+                ("scalar.yaml", "kind: A\n---\njust text\n"),
+                ("broken.yaml", "kind: [A\n"),
+                ("tab.yaml", "a:\n\tb: 1\n"),
+                ("empty.yaml", "# nothing\n"),
+            ],
+        );
+        for (file, wanted) in [
+            ("scalar.yaml", "scalar.yaml, document 2"),
+            ("broken.yaml", "parsing "),
+            ("tab.yaml", "parsing "),
+            ("empty.yaml", "no objects in"),
+            ("absent.yaml", "reading "),
+        ] {
             let error = format!("{:#}", read(&[folder.join(file)]).expect_err(file));
-            assert!(error.contains(wanted) && error.contains(file), "{file}: {error}");
+            assert!(
+                error.contains(wanted) && error.contains(file),
+                "{file}: {error}"
+            );
         }
         std::fs::remove_dir_all(folder).expect("clean");
     }

@@ -10,13 +10,22 @@ use crate::{location, table};
 
 pub(crate) async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
-    let status: Status = control::call(&location::control_socket(&data), http::Method::GET, "/status", &json!({})).await?;
+    let status: Status = control::call(
+        &location::control_socket(&data),
+        http::Method::GET,
+        "/status",
+        &json!({}),
+    )
+    .await?;
     if args.output.is_some() {
         crate::screen::say!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         crate::screen::show!("{}", show(&status, args.cold_starts));
     }
-    anyhow::ensure!(status.health.iter().all(|part| part.healthy), "not everything is healthy");
+    anyhow::ensure!(
+        status.health.iter().all(|part| part.healthy),
+        "not everything is healthy"
+    );
     Ok(())
 }
 
@@ -25,22 +34,64 @@ fn show(status: &Status, cold_starts: bool) -> String {
     let uptime = status.uptime_seconds;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
-        row("Kinglet", format!("{} (pid {}), up {}h{:02}m{:02}s, {:.0} MB resident", status.version, addresses.pid, uptime / 3600, uptime / 60 % 60, uptime % 60, status.resident_bytes as f64 / 1e6)),
+        row(
+            "Kinglet",
+            format!(
+                "{} (pid {}), up {}h{:02}m{:02}s, {:.0} MB resident",
+                status.version,
+                addresses.pid,
+                uptime / 3600,
+                uptime / 60 % 60,
+                uptime % 60,
+                status.resident_bytes as f64 / 1e6
+            ),
+        ),
         row("Kubernetes API", addresses.api_url.clone()),
-        row("Services", addresses.http_url.clone().unwrap_or_else(|| "not served".to_owned())),
+        row(
+            "Services",
+            addresses
+                .http_url
+                .clone()
+                .unwrap_or_else(|| "not served".to_owned()),
+        ),
         row("Domain", addresses.domain.clone()),
         row("Kubeconfig", addresses.kubeconfig.clone()),
         row("Data", status.data.clone()),
-        row("Knative Services", format!("{} ({} ready)", status.services, status.services_ready)),
-        row("Pods", format!("{} ({} ready)", status.pods, status.pods_ready)),
+        row(
+            "Knative Services",
+            format!("{} ({} ready)", status.services, status.services_ready),
+        ),
+        row(
+            "Pods",
+            format!("{} ({} ready)", status.pods, status.pods_ready),
+        ),
         row("Requests", format!("{} under way", status.in_flight)),
     ];
     for part in &status.health {
-        rows.push(row(&part.part, format!("{}{}", if part.healthy { "healthy" } else { "NOT HEALTHY" }, if part.detail.is_empty() { String::new() } else { format!(": {}", part.detail) })));
+        rows.push(row(
+            &part.part,
+            format!(
+                "{}{}",
+                if part.healthy {
+                    "healthy"
+                } else {
+                    "NOT HEALTHY"
+                },
+                if part.detail.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", part.detail)
+                }
+            ),
+        ));
     }
     let mut text = table::align(&rows);
     if let (Some(url), Some(_)) = (&addresses.http_url, status.services.checked_sub(1)) {
-        let _ = writeln!(text, "\nReach a service: {}", super::curl_line(url, &format!("NAME.NAMESPACE.{}", addresses.domain)));
+        let _ = writeln!(
+            text,
+            "\nReach a service: {}",
+            super::curl_line(url, &format!("NAME.NAMESPACE.{}", addresses.domain))
+        );
     }
     if cold_starts {
         text.push_str(&waterfalls(&status.cold_starts));
@@ -55,20 +106,43 @@ fn waterfalls(cold_starts: &[serde_json::Value]) -> String {
     }
     let mut columns: Vec<String> = Vec::new();
     for start in cold_starts {
-        for name in start["stages"].as_array().into_iter().flatten().filter_map(|stage| stage["name"].as_str()) {
+        for name in start["stages"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|stage| stage["name"].as_str())
+        {
             if !columns.iter().any(|column| column == name) {
                 columns.push(name.to_owned());
             }
         }
     }
-    let mut rows = vec![std::iter::once("REVISION".to_owned()).chain(columns.iter().map(|name| name.to_uppercase())).chain(["TOTAL MS".to_owned()]).collect::<Vec<_>>()];
+    let mut rows = vec![
+        std::iter::once("REVISION".to_owned())
+            .chain(columns.iter().map(|name| name.to_uppercase()))
+            .chain(["TOTAL MS".to_owned()])
+            .collect::<Vec<_>>(),
+    ];
     for start in cold_starts {
         let stages = start["stages"].as_array().cloned().unwrap_or_default();
-        let cell = |name: &String| stages.iter().find(|stage| stage["name"] == **name).and_then(|stage| stage["ms"].as_f64()).map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+        let cell = |name: &String| {
+            stages
+                .iter()
+                .find(|stage| stage["name"] == **name)
+                .and_then(|stage| stage["ms"].as_f64())
+                .map_or("-".to_owned(), |ms| format!("{ms:.1}"))
+        };
         let mut row = vec![start["revision"].as_str().unwrap_or_default().to_owned()];
         row.extend(columns.iter().map(cell));
-        row.push(start["totalMs"].as_f64().map_or("-".to_owned(), |ms| format!("{ms:.1}")));
+        row.push(
+            start["totalMs"]
+                .as_f64()
+                .map_or("-".to_owned(), |ms| format!("{ms:.1}")),
+        );
         rows.push(row);
     }
-    format!("\nCold starts (milliseconds, oldest first):\n{}", table::align(&rows))
+    format!(
+        "\nCold starts (milliseconds, oldest first):\n{}",
+        table::align(&rows)
+    )
 }

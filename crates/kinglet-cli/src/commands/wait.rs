@@ -27,7 +27,12 @@ pub(crate) async fn run(args: &WaitArgs) -> anyhow::Result<()> {
             bail!("say which {word} to wait for");
         }
         for resource in discovery.find(&word)? {
-            objects.extend(names.iter().map(|name| (format!("{}/{name}", resource.display()), resource.path(Some(&connection.namespace), Some(name)))));
+            objects.extend(names.iter().map(|name| {
+                (
+                    format!("{}/{name}", resource.display()),
+                    resource.path(Some(&connection.namespace), Some(name)),
+                )
+            }));
         }
     }
     let deadline = tokio::time::Instant::now() + args.timeout;
@@ -47,7 +52,12 @@ pub(crate) async fn run(args: &WaitArgs) -> anyhow::Result<()> {
                 bail!("{display} does not exist (wait for it to appear with --for=create)");
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("timed out after {} s waiting for {} of {display}{}", args.timeout.as_secs(), args.what, why(&until, found.as_ref()));
+                bail!(
+                    "timed out after {} s waiting for {} of {display}{}",
+                    args.timeout.as_secs(),
+                    args.what,
+                    why(&until, found.as_ref())
+                );
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -61,7 +71,10 @@ fn parse(what: &str) -> anyhow::Result<Until> {
         None if what == "create" => Ok(Until::There),
         Some(("condition", rest)) => {
             let (name, value) = rest.split_once('=').unwrap_or((rest, "True"));
-            Ok(Until::Condition { name: name.to_owned(), value: value.to_owned() })
+            Ok(Until::Condition {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            })
         }
         _ => bail!("--for={what}: write condition=NAME, condition=NAME=VALUE, delete or create"),
     }
@@ -72,22 +85,48 @@ fn met(until: &Until, found: Option<&Value>) -> bool {
         Until::Gone => found.is_none(),
         Until::There => found.is_some(),
         Until::Condition { name, value } => found.is_some_and(|object| {
-            let current = object["metadata"]["generation"].as_i64().unwrap_or(0) <= object["status"]["observedGeneration"].as_i64().unwrap_or(i64::MAX);
-            current && condition(object, name).is_some_and(|condition| condition["status"].as_str().is_some_and(|status| status.eq_ignore_ascii_case(value)))
+            let current = object["metadata"]["generation"].as_i64().unwrap_or(0)
+                <= object["status"]["observedGeneration"]
+                    .as_i64()
+                    .unwrap_or(i64::MAX);
+            current
+                && condition(object, name).is_some_and(|condition| {
+                    condition["status"]
+                        .as_str()
+                        .is_some_and(|status| status.eq_ignore_ascii_case(value))
+                })
         }),
     }
 }
 
 fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case(name)))
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| {
+            condition["type"]
+                .as_str()
+                .is_some_and(|kind| kind.eq_ignore_ascii_case(name))
+        })
 }
 
 /// What the condition says now, so that nobody has to ask a second time.
 fn why(until: &Until, found: Option<&Value>) -> String {
-    let Until::Condition { name, .. } = until else { return String::new() };
-    let Some(condition) = found.and_then(|object| condition(object, name)) else { return " (it is not set yet)".to_owned() };
+    let Until::Condition { name, .. } = until else {
+        return String::new();
+    };
+    let Some(condition) = found.and_then(|object| condition(object, name)) else {
+        return " (it is not set yet)".to_owned();
+    };
     let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-    format!(" (now {}: {} {})", text("status"), text("reason"), text("message")).replace("  ", " ").replace(" )", ")")
+    format!(
+        " (now {}: {} {})",
+        text("status"),
+        text("reason"),
+        text("message")
+    )
+    .replace("  ", " ")
+    .replace(" )", ")")
 }
 
 #[cfg(test)]

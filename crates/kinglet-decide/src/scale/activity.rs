@@ -39,7 +39,9 @@ impl Says {
     pub const fn message(self) -> &'static str {
         match self {
             Self::Active => "",
-            Self::Queued => "Requests to the target are being buffered as resources are provisioned.",
+            Self::Queued => {
+                "Requests to the target are being buffered as resources are provisioned."
+            }
             Self::NoTraffic => "The target is not receiving traffic.",
             Self::TimedOut => "The target could not be activated.",
         }
@@ -67,9 +69,17 @@ pub struct ActivityFacts {
 
 /// Answers with the new condition and whether the scale target is initialized (which is sticky).
 pub fn judge(facts: &ActivityFacts) -> (Says, bool) {
-    let needed = if facts.initialized { facts.min.max(1) } else { facts.min.max(facts.initial_scale) };
+    let needed = if facts.initialized {
+        facts.min.max(1)
+    } else {
+        facts.min.max(facts.initial_scale)
+    };
     let says = if facts.want == Some(0) || needed == 0 {
-        if facts.was == Was::Activating && needed > 0 { Says::TimedOut } else { Says::NoTraffic }
+        if facts.was == Was::Activating && needed > 0 {
+            Says::TimedOut
+        } else {
+            Says::NoTraffic
+        }
     } else if facts.want.is_none() && facts.was == Was::Inactive {
         // Nothing known and nothing running: what was said still holds, unless pods are up anyway.
         Says::NoTraffic
@@ -104,28 +114,64 @@ mod tests {
             ("serving", facts(), (Says::Active, true)),
             (
                 "first pods on their way",
-                ActivityFacts { want: None, ready: 0, initialized: false, was: Was::Activating, ..facts() },
+                ActivityFacts {
+                    want: None,
+                    ready: 0,
+                    initialized: false,
+                    was: Was::Activating,
+                    ..facts()
+                },
                 (Says::Queued, false),
             ),
             (
                 "first pod is there, service is not",
-                ActivityFacts { want: None, initialized: false, has_service: false, was: Was::Activating, ..facts() },
+                ActivityFacts {
+                    want: None,
+                    initialized: false,
+                    has_service: false,
+                    was: Was::Activating,
+                    ..facts()
+                },
                 (Says::Active, false),
             ),
             (
                 "first pod is there",
-                ActivityFacts { want: None, initialized: false, was: Was::Activating, ..facts() },
+                ActivityFacts {
+                    want: None,
+                    initialized: false,
+                    was: Was::Activating,
+                    ..facts()
+                },
                 (Says::Active, true),
             ),
-            ("idle", ActivityFacts { want: Some(0), ..facts() }, (Says::NoTraffic, true)),
+            (
+                "idle",
+                ActivityFacts {
+                    want: Some(0),
+                    ..facts()
+                },
+                (Says::NoTraffic, true),
+            ),
             (
                 "never came up",
-                ActivityFacts { want: Some(0), ready: 0, initialized: false, was: Was::Activating, ..facts() },
+                ActivityFacts {
+                    want: Some(0),
+                    ready: 0,
+                    initialized: false,
+                    was: Was::Activating,
+                    ..facts()
+                },
                 (Says::TimedOut, false),
             ),
             (
                 "never came up, said so already",
-                ActivityFacts { want: Some(0), ready: 0, initialized: false, was: Was::Inactive, ..facts() },
+                ActivityFacts {
+                    want: Some(0),
+                    ready: 0,
+                    initialized: false,
+                    was: Was::Inactive,
+                    ..facts()
+                },
                 (Says::NoTraffic, false),
             ),
             (
@@ -153,9 +199,34 @@ mod tests {
                 },
                 (Says::NoTraffic, true),
             ),
-            ("woken", ActivityFacts { ready: 0, was: Was::Inactive, ..facts() }, (Says::Queued, true)),
-            ("asleep", ActivityFacts { want: None, ready: 0, was: Was::Inactive, ..facts() }, (Says::NoTraffic, true)),
-            ("fewer than the minimum", ActivityFacts { want: Some(2), min: 2, ..facts() }, (Says::Queued, true)),
+            (
+                "woken",
+                ActivityFacts {
+                    ready: 0,
+                    was: Was::Inactive,
+                    ..facts()
+                },
+                (Says::Queued, true),
+            ),
+            (
+                "asleep",
+                ActivityFacts {
+                    want: None,
+                    ready: 0,
+                    was: Was::Inactive,
+                    ..facts()
+                },
+                (Says::NoTraffic, true),
+            ),
+            (
+                "fewer than the minimum",
+                ActivityFacts {
+                    want: Some(2),
+                    min: 2,
+                    ..facts()
+                },
+                (Says::Queued, true),
+            ),
         ];
         for (case, facts, expected) in rows {
             assert_eq!(judge(&facts), expected, "{case}");

@@ -65,15 +65,28 @@ pub struct Autoscaler {
 enum Mode {
     Stable,
     /// Never scales down; ends a stable window after the last cause.
-    Panic { since: Moment, most_pods: u32 },
+    Panic {
+        since: Moment,
+        most_pods: u32,
+    },
 }
 
 impl Autoscaler {
     /// A new memory. With more than one pod ready it begins in panic mode, so that a restart of the
     /// autoscaler under load does not scale down on missing data.
     pub fn new(policy: &Policy, ready: u32, now: Moment) -> Self {
-        let mode = if ready > 1 { Mode::Panic { since: now, most_pods: ready } } else { Mode::Stable };
-        Self { mode, delay: DelayWindow::new(policy.scale_down_delay) }
+        let mode = if ready > 1 {
+            Mode::Panic {
+                since: now,
+                most_pods: ready,
+            }
+        } else {
+            Mode::Stable
+        };
+        Self {
+            mode,
+            delay: DelayWindow::new(policy.scale_down_delay),
+        }
     }
 
     /// Whether scale-downs are suspended because of a burst.
@@ -86,24 +99,42 @@ impl Autoscaler {
         let ready = f64::from(seen.ready.max(1));
         let stable = sane(seen.stable);
         let panic = sane(seen.panic);
-        let target = if policy.target.is_finite() { policy.target.max(super::target::SMALLEST_TARGET) } else { 1.0 };
+        let target = if policy.target.is_finite() {
+            policy.target.max(super::target::SMALLEST_TARGET)
+        } else {
+            1.0
+        };
 
         let most = (policy.max_up_rate * ready).ceil();
-        let least = if policy.reachable { (ready / policy.max_down_rate).floor() } else { 0.0 };
+        let least = if policy.reachable {
+            (ready / policy.max_down_rate).floor()
+        } else {
+            0.0
+        };
         let wanted_stable = (stable / target).ceil();
         let wanted_panic = (panic / target).ceil();
         let floor = f64::from(policy.activation_scale);
         let limited = |wanted: f64| {
             let limited = wanted.max(least).min(most);
-            if policy.activation_scale > 1 && wanted > 0.0 { limited.max(floor) } else { limited }
+            if policy.activation_scale > 1 && wanted > 0.0 {
+                limited.max(floor)
+            } else {
+                limited
+            }
         };
         let stable_pods = pods(limited(wanted_stable));
         let panic_pods = pods(limited(wanted_panic));
 
         let over = wanted_panic / ready >= policy.panic_threshold;
         self.mode = match self.mode {
-            Mode::Stable if over => Mode::Panic { since: now, most_pods: 0 },
-            Mode::Panic { most_pods, .. } if over => Mode::Panic { since: now, most_pods },
+            Mode::Stable if over => Mode::Panic {
+                since: now,
+                most_pods: 0,
+            },
+            Mode::Panic { most_pods, .. } if over => Mode::Panic {
+                since: now,
+                most_pods,
+            },
             Mode::Panic { since, .. } if since.later(policy.stable_window) < now => Mode::Stable,
             Mode::Stable => Mode::Stable,
             Mode::Panic { since, most_pods } => Mode::Panic { since, most_pods },
@@ -120,7 +151,10 @@ impl Autoscaler {
         {
             desired = delay.most_since(now, desired);
         }
-        Answer { desired, excess_burst_capacity: excess_burst_capacity(policy, seen.ready, panic) }
+        Answer {
+            desired,
+            excess_burst_capacity: excess_burst_capacity(policy, seen.ready, panic),
+        }
     }
 }
 
@@ -149,7 +183,11 @@ pub fn excess_burst_capacity(policy: &Policy, ready: u32, load: f64) -> i32 {
 }
 
 fn sane(value: f64) -> f64 {
-    if value.is_finite() { value.max(0.0) } else { 0.0 }
+    if value.is_finite() {
+        value.max(0.0)
+    } else {
+        0.0
+    }
 }
 
 /// Casts from float saturate and turn NaN into zero, which is what is wanted here.
@@ -183,7 +221,11 @@ impl DelayWindow {
 
     fn most_since(&mut self, now: Moment, wish: u32) -> u32 {
         let slot = now.second() / Self::SLOT.as_secs();
-        while self.wishes.front().is_some_and(|(at, _)| slot.saturating_sub(*at) >= self.slots) {
+        while self
+            .wishes
+            .front()
+            .is_some_and(|(at, _)| slot.saturating_sub(*at) >= self.slots)
+        {
             self.wishes.pop_front();
         }
         // Kept falling, so the front is the greatest and the queue no longer than the window.
@@ -222,15 +264,26 @@ mod tests {
     }
 
     fn seen(ready: u32, stable: f64, panic: f64) -> Observed {
-        Observed { ready, stable, panic }
+        Observed {
+            ready,
+            stable,
+            panic,
+        }
     }
 
     /// Decides once from a quiet start; answers with (desired, burst capacity, panicking).
     fn once(policy: &Policy, seen: Observed) -> (u32, i32, bool) {
         let now = Moment::from_secs(1000);
-        let mut autoscaler = Autoscaler { mode: Mode::Stable, delay: None };
+        let mut autoscaler = Autoscaler {
+            mode: Mode::Stable,
+            delay: None,
+        };
         let answer = autoscaler.decide(policy, seen, now);
-        (answer.desired, answer.excess_burst_capacity, autoscaler.is_panicking())
+        (
+            answer.desired,
+            answer.excess_burst_capacity,
+            autoscaler.is_panicking(),
+        )
     }
 
     #[test]
@@ -262,25 +315,53 @@ mod tests {
 
     #[test]
     fn decides_as_knative_in_variations() {
-        let unreachable = Policy { reachable: false, ..policy() };
+        let unreachable = Policy {
+            reachable: false,
+            ..policy()
+        };
         assert_eq!(once(&unreachable, seen(10, 0.0, 0.0)), (0, 789, false));
-        let single = Policy { target: 0.7, total: 1.0, ..policy() };
+        let single = Policy {
+            target: 0.7,
+            total: 1.0,
+            ..policy()
+        };
         assert_eq!(once(&single, seen(0, 5.0, 5.0)), (8, -216, true));
-        let never = Policy { target_burst_capacity: 0.0, ..policy() };
+        let never = Policy {
+            target_burst_capacity: 0.0,
+            ..policy()
+        };
         assert_eq!(once(&never, seen(3, 5.0, 5.0)).1, 0);
-        let always = Policy { target_burst_capacity: -1.0, ..policy() };
+        let always = Policy {
+            target_burst_capacity: -1.0,
+            ..policy()
+        };
         assert_eq!(once(&always, seen(3, 5.0, 5.0)).1, -1);
-        let slow = Policy { max_up_rate: 10.0, target: 10.0, ..policy() };
+        let slow = Policy {
+            max_up_rate: 10.0,
+            target: 10.0,
+            ..policy()
+        };
         assert_eq!(once(&slow, seen(1, 10_000.0, 10_000.0)).0, 10);
-        let slower = Policy { max_up_rate: 1.1, target: 1.0, ..policy() };
+        let slower = Policy {
+            max_up_rate: 1.1,
+            target: 1.0,
+            ..policy()
+        };
         assert_eq!(once(&slower, seen(2, 3.0, 3.0)).0, 3);
-        let requests = Policy { target: 140.0, total: 200.0, ..policy() };
+        let requests = Policy {
+            target: 140.0,
+            total: 200.0,
+            ..policy()
+        };
         assert_eq!(once(&requests, seen(2, 600.0, 600.0)), (5, -411, true));
     }
 
     #[test]
     fn activation_scale_is_a_floor_while_there_is_demand() {
-        let five = Policy { activation_scale: 5, ..policy() };
+        let five = Policy {
+            activation_scale: 5,
+            ..policy()
+        };
         assert_eq!(once(&five, seen(0, 1.0, 1.0)).0, 5);
         assert_eq!(once(&five, seen(5, 0.0, 0.0)).0, 2);
         assert_eq!(once(&five, seen(8, 70.0, 70.0)).0, 5);
@@ -288,25 +369,54 @@ mod tests {
 
     #[test]
     fn growth_is_limited_by_rate_step_by_step() {
-        let policy = Policy { target: 1.0, max_up_rate: 6.0, ..policy() };
+        let policy = Policy {
+            target: 1.0,
+            max_up_rate: 6.0,
+            ..policy()
+        };
         let mut autoscaler = Autoscaler::new(&policy, 1, Moment::from_secs(0));
         let mut ready = 1;
         for (step, expected) in [6, 36, 216, 1296].into_iter().enumerate() {
             let now = Moment::from_secs(2 * step as u64);
-            ready = autoscaler.decide(&policy, seen(ready, 10_000.0, 10_000.0), now).desired;
+            ready = autoscaler
+                .decide(&policy, seen(ready, 10_000.0, 10_000.0), now)
+                .desired;
             assert_eq!(ready, expected);
         }
     }
 
     #[test]
     fn panic_never_scales_down_and_ends_a_stable_window_after_its_cause() {
-        let policy = Policy { target: 10.0, ..policy() };
-        let mut autoscaler =
-            Autoscaler { mode: Mode::Panic { since: Moment::from_secs(0), most_pods: 5 }, delay: None };
-        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(2)).desired, 5);
-        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(60)).desired, 5);
+        let policy = Policy {
+            target: 10.0,
+            ..policy()
+        };
+        let mut autoscaler = Autoscaler {
+            mode: Mode::Panic {
+                since: Moment::from_secs(0),
+                most_pods: 5,
+            },
+            delay: None,
+        };
+        assert_eq!(
+            autoscaler
+                .decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(2))
+                .desired,
+            5
+        );
+        assert_eq!(
+            autoscaler
+                .decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(60))
+                .desired,
+            5
+        );
         assert!(autoscaler.is_panicking());
-        assert_eq!(autoscaler.decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(61)).desired, 2);
+        assert_eq!(
+            autoscaler
+                .decide(&policy, seen(5, 10.0, 10.0), Moment::from_secs(61))
+                .desired,
+            2
+        );
         assert!(!autoscaler.is_panicking());
     }
 
@@ -316,30 +426,68 @@ mod tests {
         assert!(!fresh(0).is_panicking());
         assert!(!fresh(1).is_panicking());
         let mut restarted = fresh(4);
-        assert_eq!(restarted.decide(&policy(), seen(4, 0.0, 0.0), Moment::from_secs(2)).desired, 4);
+        assert_eq!(
+            restarted
+                .decide(&policy(), seen(4, 0.0, 0.0), Moment::from_secs(2))
+                .desired,
+            4
+        );
     }
 
     #[test]
     fn scale_down_waits_for_the_delay_but_not_when_unreachable() {
-        let delayed = Policy { scale_down_delay: Duration::from_secs(10), ..policy() };
+        let delayed = Policy {
+            scale_down_delay: Duration::from_secs(10),
+            ..policy()
+        };
         let mut autoscaler = Autoscaler::new(&delayed, 1, Moment::from_secs(0));
         let mut decide = |policy: &Policy, second, load| {
-            autoscaler.decide(policy, seen(3, load, load), Moment::from_secs(second)).desired
+            autoscaler
+                .decide(policy, seen(3, load, load), Moment::from_secs(second))
+                .desired
         };
         assert_eq!(decide(&delayed, 0, 210.0), 3);
         assert_eq!(decide(&delayed, 2, 100.0), 3);
         assert_eq!(decide(&delayed, 8, 100.0), 3);
         assert_eq!(decide(&delayed, 10, 100.0), 2);
         assert_eq!(decide(&delayed, 12, 210.0), 3);
-        assert_eq!(decide(&Policy { reachable: false, ..delayed }, 14, 0.0), 0);
+        assert_eq!(
+            decide(
+                &Policy {
+                    reachable: false,
+                    ..delayed
+                },
+                14,
+                0.0
+            ),
+            0
+        );
     }
 
     #[test]
     fn burst_capacity_before_any_measurement() {
         assert_eq!(initial_burst_capacity(&policy()), -111);
-        assert_eq!(initial_burst_capacity(&Policy { target_burst_capacity: 0.0, ..policy() }), 0);
-        assert_eq!(initial_burst_capacity(&Policy { target_burst_capacity: -1.0, ..policy() }), -1);
-        assert_eq!(initial_burst_capacity(&Policy { initial_scale: 3, ..policy() }), 89);
+        assert_eq!(
+            initial_burst_capacity(&Policy {
+                target_burst_capacity: 0.0,
+                ..policy()
+            }),
+            0
+        );
+        assert_eq!(
+            initial_burst_capacity(&Policy {
+                target_burst_capacity: -1.0,
+                ..policy()
+            }),
+            -1
+        );
+        assert_eq!(
+            initial_burst_capacity(&Policy {
+                initial_scale: 3,
+                ..policy()
+            }),
+            89
+        );
     }
 
     prop_compose! {

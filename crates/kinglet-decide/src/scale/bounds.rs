@@ -82,15 +82,28 @@ pub struct Order {
 
 impl Order {
     fn apply(want: u32) -> Self {
-        Self { want: Some(want), apply: true, again: None, probe: false }
+        Self {
+            want: Some(want),
+            apply: true,
+            again: None,
+            probe: false,
+        }
     }
 
     fn hold(want: Option<u32>) -> Self {
-        Self { want, apply: false, again: None, probe: false }
+        Self {
+            want,
+            apply: false,
+            again: None,
+            probe: false,
+        }
     }
 
     fn again_in(self, wait: Duration) -> Self {
-        Self { again: Some(wait), ..self }
+        Self {
+            again: Some(wait),
+            ..self
+        }
     }
 }
 
@@ -111,8 +124,16 @@ pub fn bound(facts: &BoundFacts) -> Order {
     }
     // An unknown wish counts as less than any minimum, so an activation keeps what it needs.
     let wish = facts.wish.unwrap_or(0).max(min);
-    let limited = if facts.max == 0 { wish } else { wish.min(facts.max) };
-    if limited > 0 { Order::apply(limited) } else { toward_zero(facts) }
+    let limited = if facts.max == 0 {
+        wish
+    } else {
+        wish.min(facts.max)
+    };
+    if limited > 0 {
+        Order::apply(limited)
+    } else {
+        toward_zero(facts)
+    }
 }
 
 fn toward_zero(facts: &BoundFacts) -> Order {
@@ -125,12 +146,17 @@ fn toward_zero(facts: &BoundFacts) -> Order {
             if waited > deadline {
                 Order::apply(0)
             } else {
-                Order::hold(None).again_in(deadline.saturating_sub(waited).max(Duration::from_secs(1)))
+                Order::hold(None)
+                    .again_in(deadline.saturating_sub(waited).max(Duration::from_secs(1)))
             }
         }
         Activity::Active(waited) if waited >= facts.stable_window => {
             let inactive = Order::hold(Some(0));
-            if facts.buffered_for.is_some() { inactive.again_in(RECHECK_IN_PROXY) } else { inactive }
+            if facts.buffered_for.is_some() {
+                inactive.again_in(RECHECK_IN_PROXY)
+            } else {
+                inactive
+            }
         }
         Activity::Active(waited) => Order::apply(1).again_in(facts.stable_window - waited),
         Activity::Inactive(waited) => let_go(facts, waited),
@@ -140,9 +166,16 @@ fn toward_zero(facts: &BoundFacts) -> Order {
 /// The last step: the revision is marked inactive, its pods still run.
 fn let_go(facts: &BoundFacts, waited: Duration) -> Order {
     if !facts.always_buffered && facts.buffer == BufferPath::Unconfirmed {
-        return Order { probe: true, ..Order::hold(Some(0)) };
+        return Order {
+            probe: true,
+            ..Order::hold(Some(0))
+        };
     }
-    let retention = if facts.unreachable { Duration::ZERO } else { facts.retention };
+    let retention = if facts.unreachable {
+        Duration::ZERO
+    } else {
+        facts.retention
+    };
     if waited >= facts.grace.max(retention) {
         return Order::apply(0);
     }
@@ -187,57 +220,126 @@ mod tests {
     }
 
     fn order(want: impl Into<Option<u32>>, apply: bool, again: impl Into<Option<u64>>) -> Order {
-        Order { want: want.into(), apply, again: again.into().map(secs), probe: false }
+        Order {
+            want: want.into(),
+            apply,
+            again: again.into().map(secs),
+            probe: false,
+        }
     }
 
     #[test]
     fn steps_toward_zero() {
         use Activity::{Activating, Active, Inactive};
         let rows: Vec<(&str, BoundFacts, Order)> = vec![
-            ("idle but the window is not over", BoundFacts { activity: Active(secs(20)), ..facts() }, order(1, true, 40)),
+            (
+                "idle but the window is not over",
+                BoundFacts {
+                    activity: Active(secs(20)),
+                    ..facts()
+                },
+                order(1, true, 40),
+            ),
             ("idle a whole window", facts(), order(0, false, None)),
             (
                 "idle a whole window, buffer already there",
-                BoundFacts { buffered_for: Some(secs(5)), ..facts() },
+                BoundFacts {
+                    buffered_for: Some(secs(5)),
+                    ..facts()
+                },
                 order(0, false, 3),
             ),
             (
                 "a window of its own",
-                BoundFacts { stable_window: secs(6), activity: Active(secs(6)), ..facts() },
+                BoundFacts {
+                    stable_window: secs(6),
+                    activity: Active(secs(6)),
+                    ..facts()
+                },
                 order(0, false, None),
             ),
-            ("ten pods and no demand go to one first", BoundFacts { activity: Active(secs(1)), ..facts() }, order(1, true, 59)),
-            ("inactive, no grace yet", BoundFacts { activity: Inactive(secs(10)), ..facts() }, order(0, false, 30)),
-            ("inactive for the grace period", BoundFacts { activity: Inactive(secs(30)), ..facts() }, order(0, true, None)),
+            (
+                "ten pods and no demand go to one first",
+                BoundFacts {
+                    activity: Active(secs(1)),
+                    ..facts()
+                },
+                order(1, true, 59),
+            ),
+            (
+                "inactive, no grace yet",
+                BoundFacts {
+                    activity: Inactive(secs(10)),
+                    ..facts()
+                },
+                order(0, false, 30),
+            ),
+            (
+                "inactive for the grace period",
+                BoundFacts {
+                    activity: Inactive(secs(30)),
+                    ..facts()
+                },
+                order(0, true, None),
+            ),
             (
                 "long in proxy shortens the wait",
-                BoundFacts { activity: Inactive(secs(1)), buffered_for: Some(secs(30)), ..facts() },
+                BoundFacts {
+                    activity: Inactive(secs(1)),
+                    buffered_for: Some(secs(30)),
+                    ..facts()
+                },
                 order(0, true, None),
             ),
             (
                 "not so long in proxy",
-                BoundFacts { activity: Inactive(secs(1)), buffered_for: Some(secs(10)), ..facts() },
+                BoundFacts {
+                    activity: Inactive(secs(1)),
+                    buffered_for: Some(secs(10)),
+                    ..facts()
+                },
                 order(0, false, 20),
             ),
             (
                 "retention holds the pods",
-                BoundFacts { activity: Inactive(secs(40)), retention: secs(90), buffered_for: Some(secs(99)), ..facts() },
+                BoundFacts {
+                    activity: Inactive(secs(40)),
+                    retention: secs(90),
+                    buffered_for: Some(secs(99)),
+                    ..facts()
+                },
                 order(0, false, 50),
             ),
             (
                 "retention is over",
-                BoundFacts { activity: Inactive(secs(90)), retention: secs(90), ..facts() },
+                BoundFacts {
+                    activity: Inactive(secs(90)),
+                    retention: secs(90),
+                    ..facts()
+                },
                 order(0, true, None),
             ),
             (
                 "retention is ignored when unreachable",
-                BoundFacts { activity: Inactive(secs(30)), retention: secs(90), unreachable: true, ..facts() },
+                BoundFacts {
+                    activity: Inactive(secs(30)),
+                    retention: secs(90),
+                    unreachable: true,
+                    ..facts()
+                },
                 order(0, true, None),
             ),
             (
                 "the buffer must be reached first",
-                BoundFacts { activity: Inactive(secs(99)), buffer: BufferPath::Unconfirmed, ..facts() },
-                Order { probe: true, ..order(0, false, None) },
+                BoundFacts {
+                    activity: Inactive(secs(99)),
+                    buffer: BufferPath::Unconfirmed,
+                    ..facts()
+                },
+                Order {
+                    probe: true,
+                    ..order(0, false, None)
+                },
             ),
             (
                 "unless it never leaves the path",
@@ -249,9 +351,30 @@ mod tests {
                 },
                 order(0, true, None),
             ),
-            ("activation past its deadline", BoundFacts { activity: Activating(secs(631)), ..facts() }, order(0, true, None)),
-            ("activation within its deadline", BoundFacts { activity: Activating(secs(10)), ..facts() }, order(None, false, 620)),
-            ("scale to zero switched off", BoundFacts { scale_to_zero_enabled: false, ..facts() }, order(1, true, None)),
+            (
+                "activation past its deadline",
+                BoundFacts {
+                    activity: Activating(secs(631)),
+                    ..facts()
+                },
+                order(0, true, None),
+            ),
+            (
+                "activation within its deadline",
+                BoundFacts {
+                    activity: Activating(secs(10)),
+                    ..facts()
+                },
+                order(None, false, 620),
+            ),
+            (
+                "scale to zero switched off",
+                BoundFacts {
+                    scale_to_zero_enabled: false,
+                    ..facts()
+                },
+                order(1, true, None),
+            ),
         ];
         for (case, facts, expected) in rows {
             assert_eq!(bound(&facts), expected, "{case}");
@@ -262,13 +385,46 @@ mod tests {
     fn limits() {
         use Activity::{Activating, Active};
         let rows: Vec<(&str, BoundFacts, Order)> = vec![
-            ("minimum", BoundFacts { min: 2, ..facts() }, order(2, true, None)),
-            ("minimum of an unreachable revision", BoundFacts { min: 2, unreachable: true, ..facts() }, order(0, false, None)),
-            ("maximum", BoundFacts { wish: Some(9), max: 3, ..facts() }, order(3, true, None)),
-            ("nothing known leaves replicas alone", BoundFacts { wish: None, min: 2, ..facts() }, order(None, false, None)),
+            (
+                "minimum",
+                BoundFacts { min: 2, ..facts() },
+                order(2, true, None),
+            ),
+            (
+                "minimum of an unreachable revision",
+                BoundFacts {
+                    min: 2,
+                    unreachable: true,
+                    ..facts()
+                },
+                order(0, false, None),
+            ),
+            (
+                "maximum",
+                BoundFacts {
+                    wish: Some(9),
+                    max: 3,
+                    ..facts()
+                },
+                order(3, true, None),
+            ),
+            (
+                "nothing known leaves replicas alone",
+                BoundFacts {
+                    wish: None,
+                    min: 2,
+                    ..facts()
+                },
+                order(None, false, None),
+            ),
             (
                 "nothing known while activating means the minimum",
-                BoundFacts { wish: None, min: 2, activity: Activating(secs(0)), ..facts() },
+                BoundFacts {
+                    wish: None,
+                    min: 2,
+                    activity: Activating(secs(0)),
+                    ..facts()
+                },
                 order(2, true, None),
             ),
             (
@@ -284,7 +440,12 @@ mod tests {
             ),
             (
                 "initial scale reached",
-                BoundFacts { wish: Some(1), initial_scale: 3, activity: Active(secs(0)), ..facts() },
+                BoundFacts {
+                    wish: Some(1),
+                    initial_scale: 3,
+                    activity: Active(secs(0)),
+                    ..facts()
+                },
                 order(1, true, None),
             ),
             (

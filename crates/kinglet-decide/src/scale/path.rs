@@ -21,7 +21,12 @@ pub fn mode(want: Option<u32>, excess_burst_capacity: i32) -> PathMode {
 }
 
 /// How many activators serve the revision.
-pub fn activators(ready: u32, total: f64, target_burst_capacity: f64, activator_capacity: f64) -> u32 {
+pub fn activators(
+    ready: u32,
+    total: f64,
+    target_burst_capacity: f64,
+    activator_capacity: f64,
+) -> u32 {
     if target_burst_capacity == 0.0 {
         return FEWEST_ACTIVATORS;
     }
@@ -49,7 +54,11 @@ mod tests {
             (10, 100.0, 0.0, 2),
         ];
         for (ready, total, burst, expected) in rows {
-            assert_eq!(activators(ready, total, burst, 100.0), expected, "{ready} × {total}, {burst}");
+            assert_eq!(
+                activators(ready, total, burst, 100.0),
+                expected,
+                "{ready} × {total}, {burst}"
+            );
         }
     }
 

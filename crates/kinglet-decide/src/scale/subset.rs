@@ -51,7 +51,9 @@ fn place<'a>(sorted: &[&'a str], target: &str) -> Vec<(u64, &'a str)> {
 
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |state, byte| {
+        (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 fn index(value: u64) -> usize {
@@ -67,21 +69,44 @@ mod tests {
     fn chooses_as_knative() {
         let sky = ["sun", "moon", "mars", "mercury"];
         let addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"];
-        let buckets = ["autoscaler-bucket-00-of-03", "autoscaler-bucket-01-of-03", "autoscaler-bucket-02-of-03"];
+        let buckets = [
+            "autoscaler-bucket-00-of-03",
+            "autoscaler-bucket-01-of-03",
+            "autoscaler-bucket-02-of-03",
+        ];
         let rows: Vec<(&[&str], &str, usize, &[&str])> = vec![
             (&sky, "a target!", 2, &["mercury", "moon"]),
             (&sky, "something else entirely", 2, &["mars", "mercury"]),
-            (&sky, "something else entirely", 3, &["mars", "mercury", "sun"]),
+            (
+                &sky,
+                "something else entirely",
+                3,
+                &["mars", "mercury", "sun"],
+            ),
             (&addresses, "hello-00001", 2, &["10.0.0.4", "10.0.0.5"]),
-            (&addresses, "hello-00001", 3, &["10.0.0.2", "10.0.0.4", "10.0.0.5"]),
+            (
+                &addresses,
+                "hello-00001",
+                3,
+                &["10.0.0.2", "10.0.0.4", "10.0.0.5"],
+            ),
             (&addresses, "hello-00002", 2, &["10.0.0.2", "10.0.0.5"]),
-            (&buckets, "default/hello-00001", 1, &["autoscaler-bucket-00-of-03"]),
+            (
+                &buckets,
+                "default/hello-00001",
+                1,
+                &["autoscaler-bucket-00-of-03"],
+            ),
             (&sky, "all of them", 9, &["mars", "mercury", "moon", "sun"]),
             (&sky, "none", 0, &[]),
             (&[], "nothing there", 2, &[]),
         ];
         for (from, target, count, expected) in rows {
-            assert_eq!(choose(from, count, target), expected, "{count} for {target}");
+            assert_eq!(
+                choose(from, count, target),
+                expected,
+                "{count} for {target}"
+            );
         }
     }
 

@@ -57,19 +57,26 @@ pub fn resolve(facts: &TargetFacts) -> Target {
         Metric::Concurrency => (limit, facts.concurrency_utilization),
     };
     let total = match (facts.target, facts.metric) {
-        (Some(target), Metric::Concurrency) if facts.container_concurrency != 0 => target.min(limit),
+        (Some(target), Metric::Concurrency) if facts.container_concurrency != 0 => {
+            target.min(limit)
+        }
         (Some(target), Metric::Concurrency | Metric::Rps) => target,
         (None, Metric::Concurrency | Metric::Rps) => default_total,
     };
     let utilization = facts.utilization.unwrap_or(default_utilization);
-    Target { target: (total * utilization).max(SMALLEST_TARGET), total }
+    Target {
+        target: (total * utilization).max(SMALLEST_TARGET),
+        total,
+    }
 }
 
 /// Length of the panic window: `percentage` of the stable one, rounded to seconds, at least one.
 pub fn panic_window(stable: Duration, percentage: f64) -> Duration {
     let seconds = (stable.as_secs_f64() * percentage / 100.0).round();
     if seconds.is_finite() && seconds >= 1.0 {
-        Duration::try_from_secs_f64(seconds).unwrap_or(stable).min(stable.max(Duration::from_secs(1)))
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(stable)
+            .min(stable.max(Duration::from_secs(1)))
     } else {
         Duration::from_secs(1)
     }
@@ -100,7 +107,10 @@ mod tests {
                 target,
                 utilization,
             });
-            assert!((resolved.target - expected).abs() < 1e-9 && resolved.total == total, "{resolved:?}");
+            assert!(
+                (resolved.target - expected).abs() < 1e-9 && resolved.total == total,
+                "{resolved:?}"
+            );
         }
     }
 
@@ -130,7 +140,10 @@ mod tests {
             (6, 100.0, 6),
             (60, 2.5, 2),
         ] {
-            assert_eq!(panic_window(Duration::from_secs(stable), percentage), Duration::from_secs(expected));
+            assert_eq!(
+                panic_window(Duration::from_secs(stable), percentage),
+                Duration::from_secs(expected)
+            );
         }
     }
 }

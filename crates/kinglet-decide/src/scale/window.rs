@@ -49,7 +49,12 @@ impl Window {
     /// A window over `seconds` (at least one, at most [`LONGEST_WINDOW_S`]).
     pub fn new(weighting: Weighting, seconds: u32) -> Self {
         let count = clamp_seconds(seconds);
-        Self { weighting, smoothing: smoothing(count), buckets: vec![0.0; count as usize], span: None }
+        Self {
+            weighting,
+            smoothing: smoothing(count),
+            buckets: vec![0.0; count as usize],
+            span: None,
+        }
     }
 
     /// Length in seconds.
@@ -66,20 +71,32 @@ impl Window {
         let span = match self.span {
             None => {
                 self.buckets.fill(0.0);
-                Span { first: second, last: second }
+                Span {
+                    first: second,
+                    last: second,
+                }
             }
             Some(Span { last, .. }) if second >= last + length => {
                 self.buckets.fill(0.0);
-                Span { first: second, last: second }
+                Span {
+                    first: second,
+                    last: second,
+                }
             }
             Some(Span { first, last }) if second > last => {
                 for gap in last + 1..=second {
                     *self.bucket_mut(gap) = 0.0;
                 }
-                Span { first, last: second }
+                Span {
+                    first,
+                    last: second,
+                }
             }
             Some(Span { last, .. }) if second + length <= last => return,
-            Some(Span { first, last }) => Span { first: first.min(second), last },
+            Some(Span { first, last }) => Span {
+                first: first.min(second),
+                last,
+            },
         };
         self.span = Some(span);
         *self.bucket_mut(second) += value;
@@ -87,7 +104,8 @@ impl Window {
 
     /// Whether nothing was recorded within the window before `now`.
     pub fn is_empty(&self, now: u64) -> bool {
-        self.span.is_none_or(|span| now.saturating_sub(span.last) > self.length())
+        self.span
+            .is_none_or(|span| now.saturating_sub(span.last) > self.length())
     }
 
     /// The average at second `now`, rounded to six digits; zero when all data has aged out.
@@ -123,10 +141,15 @@ impl Window {
             let kept = self.length().min(u64::from(count));
             let newest: Vec<f64> = self.newest(last).take(index(kept)).collect();
             for (age, value) in newest.into_iter().enumerate() {
-                let Some(second) = last.checked_sub(age as u64) else { break };
+                let Some(second) = last.checked_sub(age as u64) else {
+                    break;
+                };
                 *resized.bucket_mut(second) = value;
             }
-            resized.span = Some(Span { first: first.max(last.saturating_sub(self.length() - 1)), last });
+            resized.span = Some(Span {
+                first: first.max(last.saturating_sub(self.length() - 1)),
+                last,
+            });
         }
         *self = resized;
     }
@@ -185,7 +208,10 @@ pub struct WindowPair {
 impl WindowPair {
     /// Two windows of the given lengths in seconds.
     pub fn new(weighting: Weighting, stable_s: u32, panic_s: u32) -> Self {
-        Self { stable: Window::new(weighting, stable_s), panic: Window::new(weighting, panic_s) }
+        Self {
+            stable: Window::new(weighting, stable_s),
+            panic: Window::new(weighting, panic_s),
+        }
     }
 
     /// Adds `value` to both.
@@ -227,9 +253,28 @@ mod tests {
             (
                 5,
                 &[(0, 10.0), (1, 10.0), (2, 5.0), (3, 5.0)],
-                &[(3, 7.5), (4, 7.5), (5, 6.666_667), (6, 5.0), (7, 5.0), (8, 0.0)],
+                &[
+                    (3, 7.5),
+                    (4, 7.5),
+                    (5, 6.666_667),
+                    (6, 5.0),
+                    (7, 5.0),
+                    (8, 0.0),
+                ],
             ),
-            (60, &ten, &[(9, 100.0), (15, 100.0), (50, 100.0), (60, 100.0), (65, 100.0), (68, 100.0), (69, 0.0)]),
+            (
+                60,
+                &ten,
+                &[
+                    (9, 100.0),
+                    (15, 100.0),
+                    (50, 100.0),
+                    (60, 100.0),
+                    (65, 100.0),
+                    (68, 100.0),
+                    (69, 0.0),
+                ],
+            ),
             (6, &ten, &[(9, 100.0), (12, 100.0), (14, 100.0), (15, 0.0)]),
             (60, &[(0, 100.0), (30, 100.0)], &[(30, 6.451_613)]),
             (60, &[(0, 100.0), (0, 50.0)], &[(0, 150.0)]),
@@ -237,7 +282,11 @@ mod tests {
         for (seconds, records, queries) in rows {
             let window = filled(Weighting::Linear, seconds, records);
             for (now, expected) in queries {
-                assert_eq!(window.average(*now), *expected, "window {seconds} s at {now}");
+                assert_eq!(
+                    window.average(*now),
+                    *expected,
+                    "window {seconds} s at {now}"
+                );
             }
         }
     }
@@ -254,7 +303,11 @@ mod tests {
     fn late_values_count_while_they_fit_and_not_after() {
         let mut window = filled(Weighting::Linear, 5, &[(10, 4.0)]);
         window.record(8, 2.0);
-        assert_eq!(window.average(10), 2.0, "first write moves back: 6 over three seconds");
+        assert_eq!(
+            window.average(10),
+            2.0,
+            "first write moves back: 6 over three seconds"
+        );
         window.record(5, 100.0);
         assert_eq!(window.average(10), 2.0, "five seconds old is too old");
     }
@@ -269,7 +322,11 @@ mod tests {
 
     #[test]
     fn resizing_keeps_the_newest() {
-        let mut window = filled(Weighting::Linear, 5, &[(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0)]);
+        let mut window = filled(
+            Weighting::Linear,
+            5,
+            &[(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0)],
+        );
         window.resize(2);
         assert_eq!(window.average(4), 4.5);
         window.resize(10);
@@ -291,7 +348,11 @@ mod tests {
             (42, 0.2),
             (600, 0.2),
         ] {
-            assert!((smoothing(seconds) - expected).abs() < 1e-6, "{seconds} s: {}", smoothing(seconds));
+            assert!(
+                (smoothing(seconds) - expected).abs() < 1e-6,
+                "{seconds} s: {}",
+                smoothing(seconds)
+            );
         }
     }
 
@@ -304,8 +365,14 @@ mod tests {
         assert_eq!(one.average(0), 2.0);
         assert_eq!(one.average(1), 1.6);
         let full: Vec<(u64, f64)> = (0..60).map(|t| (t, 10.0)).collect();
-        assert_eq!(filled(Weighting::Exponential, 60, &full).average(59), 9.999_985);
-        assert_eq!(filled(Weighting::Exponential, 6, &[(0, 10.0)]).average(0), 7.845_565);
+        assert_eq!(
+            filled(Weighting::Exponential, 60, &full).average(59),
+            9.999_985
+        );
+        assert_eq!(
+            filled(Weighting::Exponential, 6, &[(0, 10.0)]).average(0),
+            7.845_565
+        );
     }
 
     proptest! {

@@ -22,7 +22,9 @@ fn header(path: &str, kind: tar::EntryType, size: usize) -> tar::Header {
     header.set_entry_type(kind);
     header.set_size(size as u64);
     header.set_mode(0o644);
-    header.set_uid(0); header.set_gid(0); header.set_mtime(1_700_000_000);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_700_000_000);
     header
 }
 
@@ -30,10 +32,15 @@ fn tar_of(entries: &[E]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in entries {
         let (mut header, content) = match *entry {
-            E::File(path, content) => (header(path, tar::EntryType::Regular, content.len()), content),
+            E::File(path, content) => (
+                header(path, tar::EntryType::Regular, content.len()),
+                content,
+            ),
             E::Mode(path, mode, (uid, gid)) => {
                 let mut header = header(path, tar::EntryType::Regular, 0);
-                header.set_mode(mode); header.set_uid(uid); header.set_gid(gid);
+                header.set_mode(mode);
+                header.set_uid(uid);
+                header.set_gid(gid);
                 (header, "")
             }
             E::Dir(path, mode) => {
@@ -42,9 +49,14 @@ fn tar_of(entries: &[E]) -> Vec<u8> {
                 (header, "")
             }
             E::Link(path, target) | E::Hard(path, target) => {
-                let kind = if matches!(entry, E::Link(..)) { tar::EntryType::Symlink } else { tar::EntryType::Link };
+                let kind = if matches!(entry, E::Link(..)) {
+                    tar::EntryType::Symlink
+                } else {
+                    tar::EntryType::Link
+                };
                 let mut header = header(path, kind, 0);
-                header.as_gnu_mut().expect("gnu").linkname[..target.len()].copy_from_slice(target.as_bytes());
+                header.as_gnu_mut().expect("gnu").linkname[..target.len()]
+                    .copy_from_slice(target.as_bytes());
                 (header, "")
             }
             E::Device(path, kind, major, minor) => {
@@ -54,7 +66,12 @@ fn tar_of(entries: &[E]) -> Vec<u8> {
                 (header, "")
             }
             E::Xattr(path, key, value) => {
-                builder.append_pax_extensions([(format!("SCHILY.xattr.{key}").as_str(), value.as_bytes())]).expect("pax");
+                builder
+                    .append_pax_extensions([(
+                        format!("SCHILY.xattr.{key}").as_str(),
+                        value.as_bytes(),
+                    )])
+                    .expect("pax");
                 (header(path, tar::EntryType::Regular, 0), "")
             }
         };
@@ -68,7 +85,8 @@ struct Target(PathBuf);
 
 impl Target {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kinglet-layer-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("kinglet-layer-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("scratch");
         Self(path)
@@ -126,7 +144,11 @@ fn plain_and_compressed() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     io::Write::write_all(&mut gzip, &tar).expect("gzip");
     let zstd = zstd::encode_all(&tar[..], 1).expect("zstd");
-    for (name, bytes) in [("tar", tar.clone()), ("gzip", gzip.finish().expect("gzip")), ("zstd", zstd)] {
+    for (name, bytes) in [
+        ("tar", tar.clone()),
+        ("gzip", gzip.finish().expect("gzip")),
+        ("zstd", zstd),
+    ] {
         let target = Target::new(name);
         unpack_stream(Cursor::new(bytes), &target.0).expect(name);
         assert_eq!(target.text("a/b"), "text");
@@ -135,7 +157,11 @@ fn plain_and_compressed() {
 
 #[test]
 fn nothing_leads_outside() {
-    for entry in [E::File("../evil", "x"), E::File("a/../../evil", "x"), E::Hard("a", "../../etc/passwd")] {
+    for entry in [
+        E::File("../evil", "x"),
+        E::File("a/../../evil", "x"),
+        E::Hard("a", "../../etc/passwd"),
+    ] {
         let target = Target::new("escape");
         let error = unpack_stream(Cursor::new(tar_of(&[entry])), &target.0).expect_err("outside");
         assert!(error.contains("outside"), "{error}");
@@ -166,13 +192,24 @@ fn links_are_followed_inside_the_root_only() {
     assert_eq!(target.text("victim"), "replaced, not followed");
     assert_eq!(outside.text("victim"), "whole");
     assert!(!outside.0.join("victim2").exists());
-    assert_eq!(std::fs::read_link(target.0.join("lib")).expect("link"), Path::new("/usr/lib"));
+    assert_eq!(
+        std::fs::read_link(target.0.join("lib")).expect("link"),
+        Path::new("/usr/lib")
+    );
 }
 
 #[test]
 fn a_ring_of_links_ends() {
     let target = Target::new("ring");
-    let error = unpack_stream(Cursor::new(tar_of(&[E::Link("a", "b"), E::Link("b", "a"), E::File("a/x", "")])), &target.0).expect_err("ring");
+    let error = unpack_stream(
+        Cursor::new(tar_of(&[
+            E::Link("a", "b"),
+            E::Link("b", "a"),
+            E::File("a/x", ""),
+        ])),
+        &target.0,
+    )
+    .expect_err("ring");
     assert!(error.contains("too many symbolic links"), "{error}");
 }
 
@@ -209,7 +246,8 @@ fn hard_links_to_symlinks_and_to_nothing() {
     let target = Target::unpack("hard", &[E::Link("l", "/not/here"), E::Hard("m", "/l")]);
     assert!(target.meta("m").is_symlink());
     let target = Target::new("dangling");
-    let error = unpack_stream(Cursor::new(tar_of(&[E::Hard("m", "lower")])), &target.0).expect_err("dangling");
+    let error = unpack_stream(Cursor::new(tar_of(&[E::Hard("m", "lower")])), &target.0)
+        .expect_err("dangling");
     assert!(error.contains("which the layer does not have"), "{error}");
 }
 
@@ -218,17 +256,37 @@ fn modes_owners_times_and_deep_paths() {
     if !root("modes_owners_times_and_deep_paths") {
         return;
     }
-    let target = Target::unpack("modes", &[E::Mode("su", 0o4755, (7, 8)), E::Dir("tmp", 0o1777), E::Mode("implied/x", 0o600, (0, 0))]);
+    let target = Target::unpack(
+        "modes",
+        &[
+            E::Mode("su", 0o4755, (7, 8)),
+            E::Dir("tmp", 0o1777),
+            E::Mode("implied/x", 0o600, (0, 0)),
+        ],
+    );
     let meta = target.meta("su");
-    assert_eq!((meta.permissions().mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime()), (0o4755, 7, 8, 1_700_000_000));
+    assert_eq!(
+        (
+            meta.permissions().mode() & 0o7777,
+            meta.uid(),
+            meta.gid(),
+            meta.mtime()
+        ),
+        (0o4755, 7, 8, 1_700_000_000)
+    );
     assert_eq!(target.meta("tmp").permissions().mode() & 0o7777, 0o1777);
     assert_eq!(target.meta("implied").permissions().mode() & 0o7777, 0o755);
 
     let deep = format!("{}/end", vec!["a-rather-long-directory-name"; 60].join("/"));
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
-    header.set_size(1); header.set_mode(0o644); header.set_uid(0); header.set_gid(0);
-    builder.append_data(&mut header, &deep, &b"x"[..]).expect("deep");
+    header.set_size(1);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    builder
+        .append_data(&mut header, &deep, &b"x"[..])
+        .expect("deep");
     let target = Target::new("deep");
     unpack_stream(Cursor::new(builder.into_inner().expect("tar")), &target.0).expect("deep");
     assert_eq!(target.text(&deep), "x");
@@ -262,17 +320,42 @@ fn whiteouts_hide_what_is_below_and_never_what_is_here() {
             E::Device("overlay-own", tar::EntryType::Char, 0, 0),
         ],
     );
-    assert!(target.whiteout("gone") && target.whiteout("deep/down/gone") && target.whiteout("overlay-own"));
-    assert!(["opaque", "again", "implied", "tree"].iter().all(|path| target.opaque(path)));
+    assert!(
+        target.whiteout("gone")
+            && target.whiteout("deep/down/gone")
+            && target.whiteout("overlay-own")
+    );
+    assert!(
+        ["opaque", "again", "implied", "tree"]
+            .iter()
+            .all(|path| target.opaque(path))
+    );
     assert!(!target.opaque("deep"));
-    assert_eq!((target.text("again/x"), target.text("implied/x"), target.text("tree/x")), ("new".into(), "new".into(), "mine".into()));
-    assert_eq!((target.text("mine"), target.text("file")), ("mine".into(), "new".into()));
+    assert_eq!(
+        (
+            target.text("again/x"),
+            target.text("implied/x"),
+            target.text("tree/x")
+        ),
+        ("new".into(), "new".into(), "mine".into())
+    );
+    assert_eq!(
+        (target.text("mine"), target.text("file")),
+        ("mine".into(), "new".into())
+    );
     assert!(!target.0.join(".wh.gone").exists() && !target.0.join(".wh..wh.plnk").exists());
 }
 
 #[test]
 fn devices_of_the_machine_are_left_out() {
-    let target = Target::unpack("devices", &[E::Device("sda", tar::EntryType::Block, 8, 0), E::Device("null", tar::EntryType::Char, 1, 3), E::Device("fifo", tar::EntryType::Fifo, 0, 0)]);
+    let target = Target::unpack(
+        "devices",
+        &[
+            E::Device("sda", tar::EntryType::Block, 8, 0),
+            E::Device("null", tar::EntryType::Char, 1, 3),
+            E::Device("fifo", tar::EntryType::Fifo, 0, 0),
+        ],
+    );
     assert!(!target.0.join("sda").exists() && !target.0.join("null").exists());
     assert!(target.meta("fifo").file_type().is_fifo());
 }
@@ -282,7 +365,13 @@ fn attributes_are_kept_save_those_that_steer_the_overlay() {
     if !root("attributes_are_kept_save_those_that_steer_the_overlay") {
         return;
     }
-    let target = Target::unpack("xattr", &[E::Xattr("a", "user.colour", "red"), E::Xattr("b", "trusted.overlay.redirect", "/etc")]);
+    let target = Target::unpack(
+        "xattr",
+        &[
+            E::Xattr("a", "user.colour", "red"),
+            E::Xattr("b", "trusted.overlay.redirect", "/etc"),
+        ],
+    );
     if target.attribute("a", "user.colour").as_deref() != Some(b"red") {
         eprintln!("user attributes: not run, the file system has none");
     }
@@ -294,14 +383,19 @@ fn garbage_truncation_and_endless_headers_are_errors() {
     let target = Target::new("garbage");
     assert!(unpack_stream(Cursor::new(vec![7_u8; 4096]), &target.0).is_err());
     let whole = tar_of(&[E::File("a", "0123456789")]);
-    let error = unpack_stream(Cursor::new(whole[..516].to_vec()), &target.0).expect_err("truncated");
-    assert!(error.contains("of 10 bytes") || error.contains("unexpected EOF"), "{error}");
+    let error =
+        unpack_stream(Cursor::new(whole[..516].to_vec()), &target.0).expect_err("truncated");
+    assert!(
+        error.contains("of 10 bytes") || error.contains("unexpected EOF"),
+        "{error}"
+    );
 
     let mut builder = tar::Builder::new(Vec::new());
     let long = vec![b'x'; 8 << 20];
     let mut header = header("././@LongLink", tar::EntryType::GNULongName, long.len());
     header.set_cksum();
     builder.append(&header, &long[..]).expect("append");
-    let error = unpack_stream(Cursor::new(builder.into_inner().expect("tar")), &target.0).expect_err("endless");
+    let error = unpack_stream(Cursor::new(builder.into_inner().expect("tar")), &target.0)
+        .expect_err("endless");
     assert!(error.contains("headers are larger"), "{error}");
 }

@@ -33,17 +33,28 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, last: None, bytes_left: BYTES_MAX, own_files: rustix::process::geteuid().is_root() }
+        Self {
+            root,
+            last: None,
+            bytes_left: BYTES_MAX,
+            own_files: rustix::process::geteuid().is_root(),
+        }
     }
 
-    pub(super) fn place(&mut self, relative: &Path, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), String> {
+    pub(super) fn place(
+        &mut self,
+        relative: &Path,
+        entry: &mut tar::Entry<'_, impl Read>,
+    ) -> Result<(), String> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
         let what = |error: io::Error| format!("entry {}: {error}", relative.display());
         let name = relative.file_name().unwrap_or_default().to_owned();
-        let parent = self.directory(relative.parent().unwrap_or(Path::new(""))).map_err(what)?;
+        let parent = self
+            .directory(relative.parent().unwrap_or(Path::new("")))
+            .map_err(what)?;
         if let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
             return whiteout(&parent, OsStr::from_bytes(hidden)).map_err(what);
         }
@@ -54,11 +65,15 @@ impl Tree {
             EntryType::Link => self.hard_link(entry, &path),
             EntryType::Fifo => self.special(entry, &path, FileType::Fifo),
             // A whiteout as overlayfs itself writes it.
-            EntryType::Char if device(entry) == (0, 0) => self.special(entry, &path, FileType::CharacterDevice),
+            EntryType::Char if device(entry) == (0, 0) => {
+                self.special(entry, &path, FileType::CharacterDevice)
+            }
             // A container gets its own /dev; a device from an image would be a way to the machine.
             EntryType::Char | EntryType::Block => Ok(()),
             // Old archives know a directory by its slash.
-            _ if entry.header().as_ustar().is_none() && entry.path_bytes().ends_with(b"/") => self.folder(entry, &path),
+            _ if entry.header().as_ustar().is_none() && entry.path_bytes().ends_with(b"/") => {
+                self.folder(entry, &path)
+            }
             _ => self.file(entry, &path),
         }
         .map_err(what)
@@ -100,7 +115,12 @@ impl Tree {
                 }
                 Ok(meta) if meta.is_dir() => {}
                 Ok(meta) if is_whiteout(&meta) => replace_whiteout(&next)?,
-                Ok(_) => return Err(io::Error::other(format!("{} is not a directory", part.display()))),
+                Ok(_) => {
+                    return Err(io::Error::other(format!(
+                        "{} is not a directory",
+                        part.display()
+                    )));
+                }
             }
             real = next;
         }
@@ -128,17 +148,25 @@ impl Tree {
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
         let size = entry.size();
         if size > self.bytes_left {
-            return Err(io::Error::other(format!("the layer unpacks to more than {BYTES_MAX} bytes")));
+            return Err(io::Error::other(format!(
+                "the layer unpacks to more than {BYTES_MAX} bytes"
+            )));
         }
         let written = io::copy(entry, &mut file)?;
         if written != size {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the archive ends after {written} of {size} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("the archive ends after {written} of {size} bytes"),
+            ));
         }
         self.bytes_left -= written;
         self.own(entry, path)?;
         file.set_permissions(mode(entry))?;
         attributes(entry, path)?;
-        let changed = entry.header().mtime().ok().and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        let changed =
+            entry.header().mtime().ok().and_then(|seconds| {
+                SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+            });
         // Last, as everything above touches the file; a time that the file system cannot store is not worth an error.
         if let Some(changed) = changed {
             let _ = file.set_modified(changed);
@@ -156,17 +184,27 @@ impl Tree {
 
     fn hard_link(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> io::Result<()> {
         let target = link_name(entry)?;
-        let relative = super::inside(&target).map_err(io::Error::other)?.ok_or_else(|| io::Error::other("a hard link to the root"))?;
+        let relative = super::inside(&target)
+            .map_err(io::Error::other)?
+            .ok_or_else(|| io::Error::other("a hard link to the root"))?;
         let parent = self.directory(relative.parent().unwrap_or(Path::new("")))?;
         let source = parent.join(relative.file_name().unwrap_or_default());
         if source == path {
             return Ok(());
         }
         match fs::symlink_metadata(&source) {
-            Ok(meta) if meta.is_dir() => return Err(io::Error::other(format!("a hard link to the directory {}", target.display()))),
+            Ok(meta) if meta.is_dir() => {
+                return Err(io::Error::other(format!(
+                    "a hard link to the directory {}",
+                    target.display()
+                )));
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(io::Error::other(format!("a hard link to {}, which the layer does not have", target.display())));
+                return Err(io::Error::other(format!(
+                    "a hard link to {}, which the layer does not have",
+                    target.display()
+                )));
             }
             Err(error) => return Err(error),
         }
@@ -175,7 +213,12 @@ impl Tree {
         fs::hard_link(&source, path)
     }
 
-    fn special(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path, kind: FileType) -> io::Result<()> {
+    fn special(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        path: &Path,
+        kind: FileType,
+    ) -> io::Result<()> {
         self.clear(path)?;
         rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), 0)?;
         self.own(entry, path)?;
@@ -204,8 +247,15 @@ impl Tree {
         if !self.own_files {
             return Ok(());
         }
-        let id = |id: io::Result<u64>| u32::try_from(id.unwrap_or(0)).map_err(|_| io::Error::other("its owner is not a user or group id"));
-        std::os::unix::fs::lchown(path, Some(id(entry.header().uid())?), Some(id(entry.header().gid())?))
+        let id = |id: io::Result<u64>| {
+            u32::try_from(id.unwrap_or(0))
+                .map_err(|_| io::Error::other("its owner is not a user or group id"))
+        };
+        std::os::unix::fs::lchown(
+            path,
+            Some(id(entry.header().uid())?),
+            Some(id(entry.header().gid())?),
+        )
     }
 }
 
@@ -231,7 +281,10 @@ fn mode(entry: &tar::Entry<'_, impl Read>) -> Permissions {
 
 fn device(entry: &tar::Entry<'_, impl Read>) -> (u32, u32) {
     let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-    (number(entry.header().device_major()), number(entry.header().device_minor()))
+    (
+        number(entry.header().device_major()),
+        number(entry.header().device_minor()),
+    )
 }
 
 fn link_name(entry: &tar::Entry<'_, impl Read>) -> io::Result<PathBuf> {
@@ -253,7 +306,12 @@ fn replace_whiteout(path: &Path) -> io::Result<()> {
 }
 
 fn opaque(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::setxattr(path, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?)
+    Ok(rustix::fs::setxattr(
+        path,
+        c"trusted.overlay.opaque",
+        b"y",
+        XattrFlags::empty(),
+    )?)
 }
 
 fn whiteout(parent: &Path, hidden: &OsStr) -> io::Result<()> {
@@ -261,7 +319,12 @@ fn whiteout(parent: &Path, hidden: &OsStr) -> io::Result<()> {
         return opaque(parent);
     }
     // Docker's bookkeeping of old (`.wh..wh.plnk`), or nonsense.
-    if hidden.is_empty() || hidden == "." || hidden == ".." || hidden.as_bytes().starts_with(b".wh.") || hidden.as_bytes().contains(&b'/') {
+    if hidden.is_empty()
+        || hidden == "."
+        || hidden == ".."
+        || hidden.as_bytes().starts_with(b".wh.")
+        || hidden.as_bytes().contains(&b'/')
+    {
         return Ok(());
     }
     let path = parent.join(hidden);
@@ -269,26 +332,45 @@ fn whiteout(parent: &Path, hidden: &OsStr) -> io::Result<()> {
         Ok(meta) if meta.is_dir() => opaque(&path),
         // This layer's own file hides the lower one already.
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0)?)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(rustix::fs::mknodat(
+            CWD,
+            &path,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            0,
+        )?),
         Err(error) => Err(error),
     }
 }
 
 /// Extended attributes, save those that steer overlayfs itself or belong to the machine's own policy.
 fn attributes(entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> io::Result<()> {
-    let Ok(Some(extensions)) = entry.pax_extensions() else { return Ok(()) };
+    let Ok(Some(extensions)) = entry.pax_extensions() else {
+        return Ok(());
+    };
     for extension in extensions.filter_map(Result::ok) {
-        let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else { continue };
-        let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux", b"security.ima", b"security.evm"];
+        let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else {
+            continue;
+        };
+        let ours = [
+            &b"trusted.overlay."[..],
+            b"user.overlay.",
+            b"security.selinux",
+            b"security.ima",
+            b"security.evm",
+        ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         match rustix::fs::lsetxattr(path, name, extension.value_bytes(), XattrFlags::empty()) {
             // The file system or our rights do not allow them; most programs run without.
             Ok(()) | Err(Errno::NOTSUP | Errno::PERM) => {}
-            Err(error) => return Err(io::Error::other(format!("setting the attribute {}: {error}", String::from_utf8_lossy(name)))),
+            Err(error) => {
+                return Err(io::Error::other(format!(
+                    "setting the attribute {}: {error}",
+                    String::from_utf8_lossy(name)
+                )));
+            }
         }
     }
     Ok(())

@@ -16,7 +16,8 @@ impl Folder {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("kinglet-image-it-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("kinglet-image-it-{}-{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("folder");
         Self(path)
@@ -26,9 +27,22 @@ impl Folder {
         self.images_with(conf, Vec::new())
     }
 
-    pub(crate) fn images_with(&self, conf: &str, builtin: Vec<kinglet_image::BuiltinImage>) -> Images {
-        let timeouts = Timeouts { connect: std::time::Duration::from_millis(500), read: std::time::Duration::from_millis(500) };
-        Images::open_with(&self.0.join("store"), Registries::parse(conf).expect("conf"), builtin, timeouts).expect("store")
+    pub(crate) fn images_with(
+        &self,
+        conf: &str,
+        builtin: Vec<kinglet_image::BuiltinImage>,
+    ) -> Images {
+        let timeouts = Timeouts {
+            connect: std::time::Duration::from_millis(500),
+            read: std::time::Duration::from_millis(500),
+        };
+        Images::open_with(
+            &self.0.join("store"),
+            Registries::parse(conf).expect("conf"),
+            builtin,
+            timeouts,
+        )
+        .expect("store")
     }
 
     pub(crate) fn layers(&self) -> usize {
@@ -51,7 +65,11 @@ fn entries(path: &Path) -> usize {
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    Sha256::digest(bytes)
+        .iter()
+        .fold("sha256:".to_owned(), |text, byte| {
+            format!("{text}{byte:02x}")
+        })
 }
 
 /// A tar of plain files.
@@ -59,8 +77,13 @@ pub(crate) fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64); header.set_mode(0o644); header.set_uid(0); header.set_gid(0);
-        builder.append_data(&mut header, path, content.as_bytes()).expect("append");
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        builder
+            .append_data(&mut header, path, content.as_bytes())
+            .expect("append");
     }
     builder.into_inner().expect("tar")
 }
@@ -90,7 +113,10 @@ impl Built {
 
     pub(crate) fn layer(&self, number: usize) -> String {
         let manifest: serde_json::Value = serde_json::from_slice(&self.manifest).expect("manifest");
-        manifest["layers"][number]["digest"].as_str().expect("layer").to_owned()
+        manifest["layers"][number]["digest"]
+            .as_str()
+            .expect("layer")
+            .to_owned()
     }
 }
 
@@ -117,7 +143,11 @@ pub(crate) fn image(cmd: &str, layers: &[Vec<u8>]) -> Built {
         "layers": described,
     });
     blobs.insert(digest(&config), config);
-    Built { blobs, manifest: serde_json::to_vec(&manifest).expect("manifest"), media_type: MANIFEST }
+    Built {
+        blobs,
+        manifest: serde_json::to_vec(&manifest).expect("manifest"),
+        media_type: MANIFEST,
+    }
 }
 
 /// A list of images, one per architecture.
@@ -127,5 +157,9 @@ pub(crate) fn list(images: &[(&str, &Built)]) -> Built {
         .map(|(architecture, built)| json!({"mediaType": MANIFEST, "digest": built.digest(), "size": built.manifest.len(), "platform": {"architecture": architecture, "os": "linux"}}))
         .collect();
     let manifest = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
-    Built { blobs: BTreeMap::new(), manifest: serde_json::to_vec(&manifest).expect("index"), media_type: INDEX }
+    Built {
+        blobs: BTreeMap::new(),
+        manifest: serde_json::to_vec(&manifest).expect("index"),
+        media_type: INDEX,
+    }
 }

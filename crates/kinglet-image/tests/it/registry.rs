@@ -53,10 +53,21 @@ struct Held {
 
 impl Registry {
     pub(crate) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind");
         let host = listener.local_addr().expect("address").to_string();
-        let state = Held { mood: Mood::Fine, door: Door::Open, manifests: BTreeMap::new(), blobs: BTreeMap::new(), asked: Vec::new() };
-        let registry = Self(Arc::new(Inner { host, state: Mutex::new(state) }));
+        let state = Held {
+            mood: Mood::Fine,
+            door: Door::Open,
+            manifests: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            asked: Vec::new(),
+        };
+        let registry = Self(Arc::new(Inner {
+            host,
+            state: Mutex::new(state),
+        }));
         let router = Router::new().fallback(answer).with_state(registry.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         registry
@@ -75,7 +86,10 @@ impl Registry {
         let mut held = self.0.state.lock().expect("lock");
         held.blobs.extend(built.blobs.clone());
         for reference in [tag, &built.digest()] {
-            held.manifests.insert(format!("{repository}/manifests/{reference}"), (built.manifest.clone(), built.media_type));
+            held.manifests.insert(
+                format!("{repository}/manifests/{reference}"),
+                (built.manifest.clone(), built.media_type),
+            );
         }
     }
 
@@ -89,7 +103,14 @@ impl Registry {
 
     /// Requests whose line contains `text`.
     pub(crate) fn asked(&self, text: &str) -> usize {
-        self.0.state.lock().expect("lock").asked.iter().filter(|line| line.contains(text)).count()
+        self.0
+            .state
+            .lock()
+            .expect("lock")
+            .asked
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 }
 
@@ -121,18 +142,40 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response<
         return plain(200, "{}");
     }
     let held = registry.0.state.lock().expect("lock");
-    if let Some((manifest, media_type)) = path.strip_prefix("/v2/").and_then(|rest| held.manifests.get(rest)) {
+    if let Some((manifest, media_type)) = path
+        .strip_prefix("/v2/")
+        .and_then(|rest| held.manifests.get(rest))
+    {
         let digest = crate::content::digest(manifest);
-        let body = if method == Method::HEAD { Body::empty() } else { Body::from(manifest.clone()) };
+        let body = if method == Method::HEAD {
+            Body::empty()
+        } else {
+            Body::from(manifest.clone())
+        };
         let length = manifest.len().to_string();
-        return Response::builder().header("content-type", *media_type).header("docker-content-digest", digest).header("content-length", length).body(body).expect("answer");
+        return Response::builder()
+            .header("content-type", *media_type)
+            .header("docker-content-digest", digest)
+            .header("content-length", length)
+            .body(body)
+            .expect("answer");
     }
-    let Some(blob) = path.rsplit_once("/blobs/").and_then(|(_, digest)| held.blobs.get(digest)).cloned() else {
-        return plain(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown to the test registry"}]}"#);
+    let Some(blob) = path
+        .rsplit_once("/blobs/")
+        .and_then(|(_, digest)| held.blobs.get(digest))
+        .cloned()
+    else {
+        return plain(
+            404,
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown to the test registry"}]}"#,
+        );
     };
     let layer = !blob.starts_with(b"{");
     match mood {
-        Mood::Lies if layer => Response::new(Body::from(crate::content::tar(&[("evil", "not what the digest says")]))),
+        Mood::Lies if layer => Response::new(Body::from(crate::content::tar(&[(
+            "evil",
+            "not what the digest says",
+        )]))),
         Mood::StopsHalfway if layer => {
             let half = axum::body::Bytes::copy_from_slice(&blob[..blob.len() / 2]);
             let stream = futures_util::stream::unfold(Some(half), |half| async {
@@ -144,27 +187,41 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response<
                     }
                 }
             });
-            Response::builder().header("content-length", blob.len()).body(Body::from_stream(stream)).expect("answer")
+            Response::builder()
+                .header("content-length", blob.len())
+                .body(Body::from_stream(stream))
+                .expect("answer")
         }
         _ => Response::new(Body::from(blob)),
     }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn refused(door: Door, headers: &HeaderMap, host: &str) -> Option<Response<Body>> {
     let (wanted, challenge) = match door {
         Door::Open => return None,
         Door::Basic => (BASIC, "Basic realm=\"test\"".to_owned()),
-        Door::Token => ("Bearer good", format!("Bearer realm=\"http://{host}/token\",service=\"test\"")),
+        Door::Token => (
+            "Bearer good",
+            format!("Bearer realm=\"http://{host}/token\",service=\"test\""),
+        ),
     };
     if header(headers, "authorization") == wanted {
         return None;
     }
-    let mut answer = plain(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#);
-    answer.headers_mut().insert("www-authenticate", challenge.parse().expect("header"));
+    let mut answer = plain(
+        401,
+        r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
+    );
+    answer
+        .headers_mut()
+        .insert("www-authenticate", challenge.parse().expect("header"));
     Some(answer)
 }
 

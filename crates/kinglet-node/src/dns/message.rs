@@ -31,13 +31,18 @@ pub(crate) fn question(query: &[u8]) -> Option<Question> {
     if packet.has_flags(PacketFlag::RESPONSE) || packet.opcode() != OPCODE::StandardQuery {
         return None;
     }
-    let [question] = packet.questions.as_slice() else { return None };
+    let [question] = packet.questions.as_slice() else {
+        return None;
+    };
     let kind = match question.qtype {
         QTYPE::TYPE(TYPE::A) => Kind::V4,
         QTYPE::TYPE(TYPE::AAAA) => Kind::V6,
         _ => Kind::Other,
     };
-    Some(Question { name: question.qname.to_string(), kind })
+    Some(Question {
+        name: question.qname.to_string(),
+        kind,
+    })
 }
 
 /// What to say.
@@ -65,24 +70,51 @@ pub(crate) fn reply(query: &[u8], reply: &Reply<'_>) -> Option<Vec<u8>> {
             let mut owner = question.qname.clone();
             if let Some(alias) = alias {
                 let target = Name::new(alias).ok()?;
-                packet.answers.push(ResourceRecord::new(owner, CLASS::IN, TTL_SECONDS, RData::CNAME(CNAME(target.clone()))));
+                packet.answers.push(ResourceRecord::new(
+                    owner,
+                    CLASS::IN,
+                    TTL_SECONDS,
+                    RData::CNAME(CNAME(target.clone())),
+                ));
                 owner = target;
             }
             for address in addresses.iter().take(ADDRESSES_MAX) {
                 let data = match (address, question.qtype) {
-                    (IpAddr::V4(address), QTYPE::TYPE(TYPE::A)) => RData::A(A { address: u32::from(*address) }),
-                    (IpAddr::V6(address), QTYPE::TYPE(TYPE::AAAA)) => RData::AAAA(AAAA { address: u128::from(*address) }),
+                    (IpAddr::V4(address), QTYPE::TYPE(TYPE::A)) => RData::A(A {
+                        address: u32::from(*address),
+                    }),
+                    (IpAddr::V6(address), QTYPE::TYPE(TYPE::AAAA)) => RData::AAAA(AAAA {
+                        address: u128::from(*address),
+                    }),
                     _ => continue,
                 };
-                packet.answers.push(ResourceRecord::new(owner.clone(), CLASS::IN, TTL_SECONDS, data));
+                packet.answers.push(ResourceRecord::new(
+                    owner.clone(),
+                    CLASS::IN,
+                    TTL_SECONDS,
+                    data,
+                ));
             }
         }
         Reply::Missing(domain) => {
             packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
             *packet.rcode_mut() = RCODE::NameError;
             let zone = Name::new(domain).ok()?;
-            let authority = SOA { mname: zone.clone(), rname: zone.clone(), serial: 1, refresh: 5, retry: 5, expire: 5, minimum: TTL_SECONDS };
-            packet.name_servers.push(ResourceRecord::new(zone, CLASS::IN, TTL_SECONDS, RData::SOA(authority)));
+            let authority = SOA {
+                mname: zone.clone(),
+                rname: zone.clone(),
+                serial: 1,
+                refresh: 5,
+                retry: 5,
+                expire: 5,
+                minimum: TTL_SECONDS,
+            };
+            packet.name_servers.push(ResourceRecord::new(
+                zone,
+                CLASS::IN,
+                TTL_SECONDS,
+                RData::SOA(authority),
+            ));
         }
         Reply::Failed => *packet.rcode_mut() = RCODE::ServerFailure,
     }
@@ -94,14 +126,25 @@ pub(crate) fn reply(query: &[u8], reply: &Reply<'_>) -> Option<Vec<u8>> {
 pub(crate) fn query(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    let wanted = if kind == Kind::V6 { TYPE::AAAA } else { TYPE::A };
-    packet.questions.push(simple_dns::Question::new(Name::new(name).ok()?, QTYPE::TYPE(wanted), simple_dns::QCLASS::CLASS(CLASS::IN), false));
+    let wanted = if kind == Kind::V6 {
+        TYPE::AAAA
+    } else {
+        TYPE::A
+    };
+    packet.questions.push(simple_dns::Question::new(
+        Name::new(name).ok()?,
+        QTYPE::TYPE(wanted),
+        simple_dns::QCLASS::CLASS(CLASS::IN),
+        false,
+    ));
     packet.build_bytes_vec().ok()
 }
 
 /// The addresses in a reply.
 pub(crate) fn addresses(reply: &[u8]) -> Vec<IpAddr> {
-    let Ok(packet) = Packet::parse(reply) else { return Vec::new() };
+    let Ok(packet) = Packet::parse(reply) else {
+        return Vec::new();
+    };
     packet
         .answers
         .iter()
@@ -121,7 +164,13 @@ mod tests {
     #[test]
     fn questions_and_replies_round_trip() {
         let asked = query(7, "app.ns.svc.cluster.local", Kind::V4).expect("query");
-        assert_eq!(question(&asked), Some(Question { name: "app.ns.svc.cluster.local".to_owned(), kind: Kind::V4 }));
+        assert_eq!(
+            question(&asked),
+            Some(Question {
+                name: "app.ns.svc.cluster.local".to_owned(),
+                kind: Kind::V4
+            })
+        );
         let found = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
         let answer = reply(&asked, &Reply::Addresses(&found, None)).expect("reply");
         assert_eq!(addresses(&answer), found);
@@ -129,7 +178,10 @@ mod tests {
         let aliased = reply(&asked, &Reply::Addresses(&found, Some("example.com"))).expect("reply");
         assert_eq!(addresses(&aliased), found);
         let missing = reply(&asked, &Reply::Missing("cluster.local")).expect("reply");
-        assert_eq!(Packet::parse(&missing).expect("packet").rcode(), RCODE::NameError);
+        assert_eq!(
+            Packet::parse(&missing).expect("packet").rcode(),
+            RCODE::NameError
+        );
         let v6 = query(7, "app.ns.svc.cluster.local", Kind::V6).expect("query");
         assert!(addresses(&reply(&v6, &Reply::Addresses(&found, None)).expect("reply")).is_empty());
     }

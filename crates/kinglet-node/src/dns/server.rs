@@ -22,17 +22,27 @@ const CONNECTION_IDLE: Duration = Duration::from_secs(10);
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 
 /// Binds both sockets and serves them.
-pub(crate) async fn start(address: SocketAddr, zone: Arc<Zone>, upstream: Arc<Upstream>, tasks: &Tasks) -> io::Result<()> {
+pub(crate) async fn start(
+    address: SocketAddr,
+    zone: Arc<Zone>,
+    upstream: Arc<Upstream>,
+    tasks: &Tasks,
+) -> io::Result<()> {
     let socket = Arc::new(UdpSocket::bind(address).await?);
     let listener = TcpListener::bind(address).await?;
     let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    let (own_zone, own_upstream, own_tasks) = (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
-    tasks.spawn_cancellable("dns datagrams", async move { datagrams(socket, own_zone, own_upstream, places, own_tasks).await });
+    let (own_zone, own_upstream, own_tasks) =
+        (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
+    tasks.spawn_cancellable("dns datagrams", async move {
+        datagrams(socket, own_zone, own_upstream, places, own_tasks).await
+    });
     let connections = tasks.clone();
     tasks.spawn_cancellable("dns connections", async move {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ERROR_PAUSE).await;
                 continue;
@@ -49,7 +59,13 @@ pub(crate) async fn start(address: SocketAddr, zone: Arc<Zone>, upstream: Arc<Up
     Ok(())
 }
 
-async fn datagrams(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstream: Arc<Upstream>, places: Arc<Semaphore>, tasks: Tasks) {
+async fn datagrams(
+    socket: Arc<UdpSocket>,
+    zone: Arc<Zone>,
+    upstream: Arc<Upstream>,
+    places: Arc<Semaphore>,
+    tasks: Tasks,
+) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
@@ -62,8 +78,14 @@ async fn datagrams(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstream: Arc<Upstre
             let _ = socket.send_to(&answer, from).await;
             continue;
         }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (socket, zone, upstream) = (Arc::clone(&socket), Arc::clone(&zone), Arc::clone(&upstream));
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let (socket, zone, upstream) = (
+            Arc::clone(&socket),
+            Arc::clone(&zone),
+            Arc::clone(&upstream),
+        );
         tasks.spawn_cancellable("dns question", async move {
             let _place = place;
             if let Some(answer) = foreign(&zone, &upstream, &query, false).await {
@@ -75,9 +97,13 @@ async fn datagrams(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstream: Arc<Upstre
 
 async fn connection(mut stream: TcpStream, zone: &Zone, upstream: &Upstream) -> io::Result<()> {
     loop {
-        let length = tokio::time::timeout(CONNECTION_IDLE, stream.read_u16()).await.map_err(io::Error::other)??;
+        let length = tokio::time::timeout(CONNECTION_IDLE, stream.read_u16())
+            .await
+            .map_err(io::Error::other)??;
         let mut query = vec![0; usize::from(length)];
-        tokio::time::timeout(CONNECTION_IDLE, stream.read_exact(&mut query)).await.map_err(io::Error::other)??;
+        tokio::time::timeout(CONNECTION_IDLE, stream.read_exact(&mut query))
+            .await
+            .map_err(io::Error::other)??;
         let answer = match own(zone, &query) {
             Some(answer) => Some(answer),
             None => foreign(zone, upstream, &query, true).await,
@@ -93,13 +119,20 @@ async fn connection(mut stream: TcpStream, zone: &Zone, upstream: &Upstream) -> 
 fn own(zone: &Zone, query: &[u8]) -> Option<Vec<u8>> {
     let question = message::question(query)?;
     match zone.resolve(&question.name) {
-        Resolved::Addresses(addresses) => message::reply(query, &Reply::Addresses(&addresses, None)),
+        Resolved::Addresses(addresses) => {
+            message::reply(query, &Reply::Addresses(&addresses, None))
+        }
         Resolved::Missing => message::reply(query, &Reply::Missing(&zone.domain)),
         Resolved::Alias(_) | Resolved::Foreign => None,
     }
 }
 
-async fn foreign(zone: &Zone, upstream: &Upstream, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
+async fn foreign(
+    zone: &Zone,
+    upstream: &Upstream,
+    query: &[u8],
+    by_connection: bool,
+) -> Option<Vec<u8>> {
     if let Some(question) = message::question(query)
         && let Resolved::Alias(target) = zone.resolve(&question.name)
     {
@@ -107,8 +140,12 @@ async fn foreign(zone: &Zone, upstream: &Upstream, query: &[u8], by_connection: 
             Kind::Other => Vec::new(),
             kind => {
                 let id = u16::from_be_bytes([query[0], query[1]]);
-                let answer = upstream.ask(&message::query(id, &target, kind)?, by_connection).await;
-                answer.map(|answer| message::addresses(&answer)).unwrap_or_default()
+                let answer = upstream
+                    .ask(&message::query(id, &target, kind)?, by_connection)
+                    .await;
+                answer
+                    .map(|answer| message::addresses(&answer))
+                    .unwrap_or_default()
             }
         };
         return message::reply(query, &Reply::Addresses(&found, Some(&target)));

@@ -22,15 +22,30 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// The resolvers in the text of a `resolv.conf`; never ourselves.
     pub(crate) fn new(resolv_conf: &str, own: IpAddr) -> Self {
-        let servers = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-        let servers = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).filter(|address| *address != own);
-        Self { servers: servers.take(SERVERS_MAX).map(|address| SocketAddr::new(address, 53)).collect() }
+        let servers = resolv_conf
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("nameserver"));
+        let servers = servers
+            .filter_map(|rest| rest.trim().parse::<IpAddr>().ok())
+            .filter(|address| *address != own);
+        Self {
+            servers: servers
+                .take(SERVERS_MAX)
+                .map(|address| SocketAddr::new(address, 53))
+                .collect(),
+        }
     }
 
     /// Asks; the answer is handed on as it came.
     pub(crate) async fn ask(&self, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
         for server in &self.servers {
-            let attempt = async { if by_connection { ask_by_connection(*server, query).await } else { ask_by_datagram(*server, query).await } };
+            let attempt = async {
+                if by_connection {
+                    ask_by_connection(*server, query).await
+                } else {
+                    ask_by_datagram(*server, query).await
+                }
+            };
             match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%server, %error, "resolver"),
@@ -42,7 +57,11 @@ impl Upstream {
 }
 
 async fn ask_by_datagram(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     // A socket, and so a port, per question: nobody can guess where the answer must go.
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
@@ -59,7 +78,13 @@ async fn ask_by_datagram(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>
 
 async fn ask_by_connection(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
-    stream.write_all(&u16::try_from(query.len()).map_err(io::Error::other)?.to_be_bytes()).await?;
+    stream
+        .write_all(
+            &u16::try_from(query.len())
+                .map_err(io::Error::other)?
+                .to_be_bytes(),
+        )
+        .await?;
     stream.write_all(query).await?;
     let length = stream.read_u16().await?;
     let mut answer = vec![0; usize::from(length)];
@@ -74,7 +99,16 @@ mod tests {
     #[test]
     fn resolvers_from_a_file() {
         let own = IpAddr::from([10, 0, 0, 1]);
-        let upstream = Upstream::new("# x\nnameserver 1.1.1.1\n nameserver 10.0.0.1\nsearch lan\nnameserver fe80::1%eth0\nnameserver ::1\n", own);
-        assert_eq!(upstream.servers, vec![SocketAddr::from(([1, 1, 1, 1], 53)), SocketAddr::from((Ipv6Addr::LOCALHOST, 53))]);
+        let upstream = Upstream::new(
+            "# x\nnameserver 1.1.1.1\n nameserver 10.0.0.1\nsearch lan\nnameserver fe80::1%eth0\nnameserver ::1\n",
+            own,
+        );
+        assert_eq!(
+            upstream.servers,
+            vec![
+                SocketAddr::from(([1, 1, 1, 1], 53)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, 53))
+            ]
+        );
     }
 }

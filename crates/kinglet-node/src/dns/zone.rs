@@ -48,8 +48,15 @@ impl Zone {
     }
 
     fn resolve_hop(&self, name: &str, hop: u32) -> Resolved {
-        let Some(inside) = name.strip_suffix(&self.domain).and_then(|rest| rest.strip_suffix('.')) else {
-            return if name == self.domain { Resolved::Addresses(Vec::new()) } else { Resolved::Foreign };
+        let Some(inside) = name
+            .strip_suffix(&self.domain)
+            .and_then(|rest| rest.strip_suffix('.'))
+        else {
+            return if name == self.domain {
+                Resolved::Addresses(Vec::new())
+            } else {
+                Resolved::Foreign
+            };
         };
         let labels: Vec<&str> = inside.split('.').collect();
         match labels.as_slice() {
@@ -62,7 +69,12 @@ impl Zone {
                 Resolved::Missing
             }
             // `1-2-3-4.namespace.pod` is the address it spells.
-            [address, _, "pod"] => address.replace('-', ".").parse().map_or(Resolved::Missing, |address| Resolved::Addresses(vec![address])),
+            [address, _, "pod"] => address
+                .replace('-', ".")
+                .parse()
+                .map_or(Resolved::Missing, |address| {
+                    Resolved::Addresses(vec![address])
+                }),
             ["svc"] | [_, "svc"] => Resolved::Addresses(Vec::new()),
             _ => Resolved::Missing,
         }
@@ -73,11 +85,24 @@ impl Zone {
         if (namespace, name) == ("default", "kubernetes") {
             return gateway();
         }
-        let Some(service) = self.records.service(namespace, name) else { return Resolved::Missing };
-        let Some(spec) = &service.spec else { return gateway() };
+        let Some(service) = self.records.service(namespace, name) else {
+            return Resolved::Missing;
+        };
+        let Some(spec) = &service.spec else {
+            return gateway();
+        };
         if spec.type_.as_deref() == Some("ExternalName") {
-            let target = spec.external_name.as_deref().unwrap_or("").trim_end_matches('.').to_ascii_lowercase();
-            let full = if target.ends_with(".svc") { format!("{target}.{}", self.domain) } else { target };
+            let target = spec
+                .external_name
+                .as_deref()
+                .unwrap_or("")
+                .trim_end_matches('.')
+                .to_ascii_lowercase();
+            let full = if target.ends_with(".svc") {
+                format!("{target}.{}", self.domain)
+            } else {
+                target
+            };
             if hop >= HOPS_MAX {
                 return Resolved::Missing;
             }
@@ -89,7 +114,11 @@ impl Zone {
                 known => known,
             };
         }
-        if spec.selector.as_ref().is_none_or(std::collections::BTreeMap::is_empty) {
+        if spec
+            .selector
+            .as_ref()
+            .is_none_or(std::collections::BTreeMap::is_empty)
+        {
             return gateway();
         }
         Resolved::Addresses(self.records.endpoints(namespace, name))
@@ -106,15 +135,21 @@ mod tests {
     impl Records for Fixed {
         fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
             let spec = match (namespace, name) {
-                ("ns", "route") => json!({"type": "ExternalName", "externalName": "gateway-internal.system.svc.cluster.local"}),
+                ("ns", "route") => {
+                    json!({"type": "ExternalName", "externalName": "gateway-internal.system.svc.cluster.local"})
+                }
                 ("ns", "short") => json!({"type": "ExternalName", "externalName": "app.ns.svc"}),
-                ("ns", "loop") => json!({"type": "ExternalName", "externalName": "loop.ns.svc.cluster.local"}),
+                ("ns", "loop") => {
+                    json!({"type": "ExternalName", "externalName": "loop.ns.svc.cluster.local"})
+                }
                 ("ns", "away") => json!({"type": "ExternalName", "externalName": "Example.com."}),
                 ("ns", "public") => json!({"clusterIP": "None"}),
                 ("ns", "app") => json!({"selector": {"app": "x"}}),
                 _ => return None,
             };
-            Some(Arc::new(serde_json::from_value(json!({"spec": spec})).expect("service")))
+            Some(Arc::new(
+                serde_json::from_value(json!({"spec": spec})).expect("service"),
+            ))
         }
 
         fn endpoints(&self, _: &str, _: &str) -> Vec<IpAddr> {
@@ -128,7 +163,11 @@ mod tests {
 
     #[test]
     fn a_row_per_name() {
-        let zone = Zone { domain: "cluster.local".to_owned(), gateway: Ipv4Addr::new(10, 0, 0, 1), records: Box::new(Fixed) };
+        let zone = Zone {
+            domain: "cluster.local".to_owned(),
+            gateway: Ipv4Addr::new(10, 0, 0, 1),
+            records: Box::new(Fixed),
+        };
         let one = |last| Resolved::Addresses(vec![IpAddr::from([10, 0, 0, last])]);
         for (name, expected) in [
             ("kubernetes.default.svc.cluster.local", one(1)),
@@ -138,10 +177,16 @@ mod tests {
             ("short.ns.svc.cluster.local", one(9)),
             ("zero.app.ns.svc.cluster.local", one(5)),
             ("one.app.ns.svc.cluster.local", Resolved::Missing),
-            ("away.ns.svc.cluster.local", Resolved::Alias("example.com".to_owned())),
+            (
+                "away.ns.svc.cluster.local",
+                Resolved::Alias("example.com".to_owned()),
+            ),
             ("none.ns.svc.cluster.local", Resolved::Missing),
             ("loop.ns.svc.cluster.local", one(1)),
-            ("10-1-2-3.ns.pod.cluster.local", Resolved::Addresses(vec![IpAddr::from([10, 1, 2, 3])])),
+            (
+                "10-1-2-3.ns.pod.cluster.local",
+                Resolved::Addresses(vec![IpAddr::from([10, 1, 2, 3])]),
+            ),
             ("ns.svc.cluster.local", Resolved::Addresses(Vec::new())),
             ("cluster.local", Resolved::Addresses(Vec::new())),
             ("notcluster.local", Resolved::Foreign),

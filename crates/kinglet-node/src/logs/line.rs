@@ -26,7 +26,11 @@ pub(crate) fn parse(line: &[u8]) -> Option<Parsed<'_>> {
     let stamp = parts.next()?;
     let _stream = parts.next()?;
     let tag = parts.next()?;
-    Some(Parsed { stamp, whole: tag == b"F", message: parts.next()? })
+    Some(Parsed {
+        stamp,
+        whole: tag == b"F",
+        message: parts.next()?,
+    })
 }
 
 impl Parsed<'_> {
@@ -50,9 +54,15 @@ mod tests {
         let at = Timestamp::new(1_000, 5).expect("time");
         let mut bytes = Vec::new();
         append(&mut bytes, at, "stdout", true, b"hello  world ");
-        assert_eq!(bytes, b"1970-01-01T00:16:40.000000005Z stdout F hello  world \n");
+        assert_eq!(
+            bytes,
+            b"1970-01-01T00:16:40.000000005Z stdout F hello  world \n"
+        );
         let parsed = parse(&bytes[..bytes.len() - 1]).expect("line");
-        assert_eq!((parsed.time(), parsed.whole, parsed.message), (Some(at), true, &b"hello  world "[..]));
+        assert_eq!(
+            (parsed.time(), parsed.whole, parsed.message),
+            (Some(at), true, &b"hello  world "[..])
+        );
         assert_eq!(parse(b"nonsense"), None);
     }
 }

@@ -95,37 +95,57 @@ struct Cursor {
 }
 
 /// The log as a stream of bytes, as `kubectl` shows them.
-pub(crate) fn stream(log: Arc<Log>, options: LogOptions) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
+pub(crate) fn stream(
+    log: Arc<Log>,
+    options: LogOptions,
+) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
     let position = start(&log, &options)?;
     let left = options.limit_bytes.unwrap_or(u64::MAX);
-    let cursor = Cursor { log, position, partial: Vec::new(), options, left, inside_line: false, failed: false };
-    Ok(futures_util::stream::unfold(cursor, |mut cursor| async move {
-        if cursor.failed {
-            return None;
-        }
-        match cursor.next().await {
-            Ok(Some(bytes)) => Some((Ok(bytes), cursor)),
-            Ok(None) => None,
-            Err(error) => {
-                cursor.failed = true;
-                Some((Err(error), cursor))
+    let cursor = Cursor {
+        log,
+        position,
+        partial: Vec::new(),
+        options,
+        left,
+        inside_line: false,
+        failed: false,
+    };
+    Ok(futures_util::stream::unfold(
+        cursor,
+        |mut cursor| async move {
+            if cursor.failed {
+                return None;
             }
-        }
-    }))
+            match cursor.next().await {
+                Ok(Some(bytes)) => Some((Ok(bytes), cursor)),
+                Ok(None) => None,
+                Err(error) => {
+                    cursor.failed = true;
+                    Some((Err(error), cursor))
+                }
+            }
+        },
+    ))
 }
 
 /// Where to begin: all that is kept, or so many lines before the end.
 fn start(log: &Log, options: &LogOptions) -> io::Result<u64> {
     let state = *log.state.borrow();
     let kept_from = log.oldest();
-    let Some(lines) = options.tail_lines else { return Ok(kept_from) };
+    let Some(lines) = options.tail_lines else {
+        return Ok(kept_from);
+    };
     // The time bound is looked at line by line; the last lines are counted from the end backwards.
     let mut missing = lines;
     let mut at = state.written;
     let mut last = true;
     while at > kept_from && missing > 0 {
         let from = at.saturating_sub(CHUNK_BYTES as u64).max(kept_from);
-        let from = if at > state.rotated { from.max(state.rotated) } else { from };
+        let from = if at > state.rotated {
+            from.max(state.rotated)
+        } else {
+            from
+        };
         let length = usize::try_from(at - from).expect("at most a chunk");
         let (from, bytes) = log.read_at(from, length)?;
         for (offset, byte) in bytes.iter().enumerate().rev() {
@@ -174,18 +194,26 @@ impl Cursor {
     fn read(&mut self) -> io::Result<Vec<u8>> {
         // A reader that slept through two rotations goes on with what is kept.
         let (from, bytes) = self.log.read_at(self.position, CHUNK_BYTES)?;
-        self.position = if bytes.is_empty() { self.log.state.borrow().written } else { from + bytes.len() as u64 };
+        self.position = if bytes.is_empty() {
+            self.log.state.borrow().written
+        } else {
+            from + bytes.len() as u64
+        };
         Ok(bytes)
     }
 
     /// Turns stored lines into shown ones; an incomplete last line waits.
     fn show(&mut self, bytes: &[u8]) -> Bytes {
         self.partial.extend_from_slice(bytes);
-        let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else { return Bytes::new() };
+        let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else {
+            return Bytes::new();
+        };
         let whole: Vec<u8> = self.partial.drain(..=end).collect();
         let mut shown = Vec::with_capacity(whole.len());
         for stored in whole[..whole.len() - 1].split(|byte| *byte == b'\n') {
-            let Some(parsed) = line::parse(stored) else { continue };
+            let Some(parsed) = line::parse(stored) else {
+                continue;
+            };
             if let Some(since) = self.options.since
                 && parsed.time().is_some_and(|time| time < since)
             {
@@ -224,17 +252,33 @@ mod tests {
 
     impl Written {
         fn new(name: &str) -> Self {
-            let directory = std::env::temp_dir().join(format!("kinglet-logs-{name}-{}", std::process::id()));
+            let directory =
+                std::env::temp_dir().join(format!("kinglet-logs-{name}-{}", std::process::id()));
             let log = Arc::new(Log::create(directory.join("0.log")).expect("log"));
             let (out, stdout) = pipe::pipe().expect("pipe");
             let (_, stderr) = pipe::pipe().expect("pipe");
             let clock = Clock::simulated(Timestamp::from_second(1_000).expect("time"));
-            let task = tokio::spawn(crate::logs::write::run(Arc::clone(&log), stdout, stderr, clock));
-            Self { log, out: Some(out), directory, task }
+            let task = tokio::spawn(crate::logs::write::run(
+                Arc::clone(&log),
+                stdout,
+                stderr,
+                clock,
+            ));
+            Self {
+                log,
+                out: Some(out),
+                directory,
+                task,
+            }
         }
 
         async fn say(&mut self, text: &str) {
-            self.out.as_mut().expect("open").write_all(text.as_bytes()).await.expect("pipe");
+            self.out
+                .as_mut()
+                .expect("open")
+                .write_all(text.as_bytes())
+                .await
+                .expect("pipe");
         }
 
         async fn end(&mut self) {
@@ -244,8 +288,14 @@ mod tests {
         }
 
         async fn read(&self, options: LogOptions) -> String {
-            let chunks: Vec<_> = stream(Arc::clone(&self.log), options).expect("stream").collect().await;
-            chunks.into_iter().map(|bytes| String::from_utf8_lossy(&bytes.expect("bytes")).into_owned()).collect()
+            let chunks: Vec<_> = stream(Arc::clone(&self.log), options)
+                .expect("stream")
+                .collect()
+                .await;
+            chunks
+                .into_iter()
+                .map(|bytes| String::from_utf8_lossy(&bytes.expect("bytes")).into_owned())
+                .collect()
         }
     }
 
@@ -262,15 +312,41 @@ mod tests {
         log.say("one\ntwo\n\nfour").await;
         log.end().await;
         assert_eq!(log.read(LogOptions::default()).await, "one\ntwo\n\nfour\n");
-        let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+        let tail = |lines| LogOptions {
+            tail_lines: Some(lines),
+            ..LogOptions::default()
+        };
         assert_eq!(log.read(tail(2)).await, "\nfour\n");
         assert_eq!(log.read(tail(0)).await, "");
         assert_eq!(log.read(tail(99)).await, "one\ntwo\n\nfour\n");
-        assert_eq!(log.read(LogOptions { limit_bytes: Some(5), ..LogOptions::default() }).await, "one\nt");
-        let stamped = log.read(LogOptions { timestamps: true, tail_lines: Some(1), ..LogOptions::default() }).await;
-        assert!(stamped.starts_with("1970-01-01T00:16:4") && stamped.ends_with("Z four\n"), "{stamped}");
+        assert_eq!(
+            log.read(LogOptions {
+                limit_bytes: Some(5),
+                ..LogOptions::default()
+            })
+            .await,
+            "one\nt"
+        );
+        let stamped = log
+            .read(LogOptions {
+                timestamps: true,
+                tail_lines: Some(1),
+                ..LogOptions::default()
+            })
+            .await;
+        assert!(
+            stamped.starts_with("1970-01-01T00:16:4") && stamped.ends_with("Z four\n"),
+            "{stamped}"
+        );
         let later = Timestamp::from_second(2_000).expect("time");
-        assert_eq!(log.read(LogOptions { since: Some(later), ..LogOptions::default() }).await, "");
+        assert_eq!(
+            log.read(LogOptions {
+                since: Some(later),
+                ..LogOptions::default()
+            })
+            .await,
+            ""
+        );
         assert_eq!(log.log.tail(2, 100), "\nfour");
         assert_eq!(log.log.tail(9, 3), "our");
     }
@@ -278,11 +354,26 @@ mod tests {
     #[tokio::test]
     async fn following_ends_with_the_container() {
         let mut log = Written::new("follow");
-        let mut followed = Box::pin(stream(Arc::clone(&log.log), LogOptions { follow: true, ..LogOptions::default() }).expect("stream"));
+        let mut followed = Box::pin(
+            stream(
+                Arc::clone(&log.log),
+                LogOptions {
+                    follow: true,
+                    ..LogOptions::default()
+                },
+            )
+            .expect("stream"),
+        );
         log.say("first\n").await;
-        assert_eq!(followed.next().await.expect("more").expect("bytes"), "first\n");
+        assert_eq!(
+            followed.next().await.expect("more").expect("bytes"),
+            "first\n"
+        );
         log.say("second\n").await;
-        assert_eq!(followed.next().await.expect("more").expect("bytes"), "second\n");
+        assert_eq!(
+            followed.next().await.expect("more").expect("bytes"),
+            "second\n"
+        );
         log.end().await;
         assert!(followed.next().await.is_none());
     }
@@ -298,8 +389,17 @@ mod tests {
         log.end().await;
         let text = log.read(LogOptions::default()).await;
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines.len() > 100 && lines.iter().skip(1).all(|one| **one == line), "{}", lines.len());
-        let last = log.read(LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await;
+        assert!(
+            lines.len() > 100 && lines.iter().skip(1).all(|one| **one == line),
+            "{}",
+            lines.len()
+        );
+        let last = log
+            .read(LogOptions {
+                tail_lines: Some(1),
+                ..LogOptions::default()
+            })
+            .await;
         assert!(!last.is_empty() && last.trim_end().bytes().all(|byte| byte == b'x'));
     }
 }

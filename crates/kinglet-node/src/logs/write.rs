@@ -14,7 +14,12 @@ use crate::logs::{FILE_BYTES_MAX, Log, State};
 const READ_BYTES: usize = 64 << 10;
 
 /// Copies both streams until the container has closed them.
-pub(crate) async fn run(log: Arc<Log>, stdout: pipe::Receiver, stderr: pipe::Receiver, clock: Clock) {
+pub(crate) async fn run(
+    log: Arc<Log>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    clock: Clock,
+) {
     if let Err(error) = copy(&log, stdout, stderr, &clock).await {
         tracing::warn!(log = %log.path.display(), %error, "a container's log cannot be written; what it says is lost");
     }
@@ -31,7 +36,12 @@ struct Stream {
 
 impl Stream {
     fn new(pipe: pipe::Receiver, name: &'static str) -> Self {
-        Self { pipe, name, buffer: Vec::new(), open: true }
+        Self {
+            pipe,
+            name,
+            buffer: Vec::new(),
+            open: true,
+        }
     }
 
     /// Reads what is there; cancel-safe, because what was read is in the buffer.
@@ -63,12 +73,21 @@ impl Stream {
 
 fn pieces(line: &[u8], now: jiff::Timestamp, stream: &str, whole: bool, to: &mut Vec<u8>) {
     let count = line.len().div_ceil(LINE_BYTES_MAX).max(1);
-    for (index, piece) in line.chunks(LINE_BYTES_MAX).chain(line.is_empty().then_some(&[][..])).enumerate() {
+    for (index, piece) in line
+        .chunks(LINE_BYTES_MAX)
+        .chain(line.is_empty().then_some(&[][..]))
+        .enumerate()
+    {
         line::append(to, now, stream, whole && index + 1 == count, piece);
     }
 }
 
-async fn copy(log: &Log, stdout: pipe::Receiver, stderr: pipe::Receiver, clock: &Clock) -> std::io::Result<()> {
+async fn copy(
+    log: &Log,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    clock: &Clock,
+) -> std::io::Result<()> {
     let mut file = File::from_std(log.file()?);
     let (mut out, mut err) = (Stream::new(stdout, "stdout"), Stream::new(stderr, "stderr"));
     let mut batch = Vec::new();
@@ -87,12 +106,16 @@ async fn copy(log: &Log, stdout: pipe::Receiver, stderr: pipe::Receiver, clock: 
             file.flush().await
         };
         match result.await {
-            Ok(()) => log.state.send_modify(|state| state.written += batch.len() as u64),
+            Ok(()) => log
+                .state
+                .send_modify(|state| state.written += batch.len() as u64),
             // A full disk must not stop the container: its words are lost until there is room.
             Err(error) => tracing::warn!(log = %log.path.display(), %error, "log lines are lost"),
         }
         batch.clear();
-        let State { written, rotated, .. } = *log.state.borrow();
+        let State {
+            written, rotated, ..
+        } = *log.state.borrow();
         if written - rotated >= FILE_BYTES_MAX {
             file = File::from_std(log.rotate()?);
         }

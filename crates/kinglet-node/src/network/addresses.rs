@@ -28,7 +28,11 @@ impl Addresses {
     pub(crate) fn new(subnet: Ipv4Addr, bits: u8) -> Self {
         // Without network address, gateway and broadcast address.
         let count = (1_usize << (32 - bits)) - 3;
-        Self(Arc::new(Mutex::new(State { base: u32::from(subnet) + 2, used: vec![false; count], next: 0 })))
+        Self(Arc::new(Mutex::new(State {
+            base: u32::from(subnet) + 2,
+            used: vec![false; count],
+            next: 0,
+        })))
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -40,11 +44,18 @@ impl Addresses {
     pub(crate) fn lease(&self) -> Option<Lease> {
         let mut state = self.0.lock();
         let count = state.used.len();
-        let index = (0..count).map(|step| (state.next + step) % count).find(|index| !state.used[*index])?;
+        let index = (0..count)
+            .map(|step| (state.next + step) % count)
+            .find(|index| !state.used[*index])?;
         state.used[index] = true;
         state.next = (index + 1) % count;
-        let address = Ipv4Addr::from(state.base + u32::try_from(index).expect("at most 2^24 addresses"));
-        Some(Lease { address, index, owner: self.clone() })
+        let address =
+            Ipv4Addr::from(state.base + u32::try_from(index).expect("at most 2^24 addresses"));
+        Some(Lease {
+            address,
+            index,
+            owner: self.clone(),
+        })
     }
 }
 
@@ -72,7 +83,11 @@ mod tests {
         assert_eq!(first.address(), Ipv4Addr::new(10, 0, 0, 2));
         drop(first);
         let rest: Vec<_> = (0..5).map(|_| addresses.lease().expect("free")).collect();
-        assert_eq!(rest[0].address(), Ipv4Addr::new(10, 0, 0, 3), "a returned address rests");
+        assert_eq!(
+            rest[0].address(),
+            Ipv4Addr::new(10, 0, 0, 3),
+            "a returned address rests"
+        );
         assert_eq!(rest[4].address(), Ipv4Addr::new(10, 0, 0, 2));
         assert!(addresses.lease().is_none());
         drop(rest);

@@ -27,7 +27,11 @@ pub(super) async fn open(names: &HostNames, subnet: Ipv4Addr) {
         }
     }
     if let (Err(nft), Err(iptables)) = (nft, iptables) {
-        tracing::warn!(nft, iptables, "pods cannot reach beyond this machine: install nftables or iptables, then restart Kinglet");
+        tracing::warn!(
+            nft,
+            iptables,
+            "pods cannot reach beyond this machine: install nftables or iptables, then restart Kinglet"
+        );
     }
 }
 
@@ -37,7 +41,10 @@ pub(super) async fn close(names: &HostNames, subnet: Ipv4Addr) {
     for rule in iptables_rules(names, subnet, true) {
         let removal = rule.replace(" -A ", " -D ").replace("-I ", "-D ");
         let arguments: Vec<&str> = ["-w", "5"].into_iter().chain(removal.split(' ')).collect();
-        if run("iptables", &arguments, None).await.is_err_and(|error| error.starts_with("starting")) {
+        if run("iptables", &arguments, None)
+            .await
+            .is_err_and(|error| error.starts_with("starting"))
+        {
             return;
         }
     }
@@ -52,7 +59,10 @@ fn nft_script(names: &HostNames, subnet: Ipv4Addr) -> String {
 
 fn iptables_rules(names: &HostNames, subnet: Ipv4Addr, translate: bool) -> Vec<String> {
     let bridge = names.bridge();
-    let mut rules = vec![format!("-I FORWARD -i {bridge} -j ACCEPT"), format!("-I FORWARD -o {bridge} -j ACCEPT")];
+    let mut rules = vec![
+        format!("-I FORWARD -i {bridge} -j ACCEPT"),
+        format!("-I FORWARD -o {bridge} -j ACCEPT"),
+    ];
     if translate {
         rules.push(format!("-t nat -A POSTROUTING -s {subnet}/{SUBNET_BITS} ! -d {subnet}/{SUBNET_BITS} -j MASQUERADE"));
     }
@@ -63,22 +73,37 @@ async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Result<(
     let work = async {
         let mut child = Command::new(program)
             .args(arguments)
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("starting {program}: {error}"))?;
         if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin.write_all(input.as_bytes()).await.map_err(|error| format!("talking to {program}: {error}"))?;
+            stdin
+                .write_all(input.as_bytes())
+                .await
+                .map_err(|error| format!("talking to {program}: {error}"))?;
         }
-        let output = child.wait_with_output().await.map_err(|error| format!("waiting for {program}: {error}"))?;
+        let output = child
+            .wait_with_output()
+            .await
+            .map_err(|error| format!("waiting for {program}: {error}"))?;
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Err(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
     };
-    tokio::time::timeout(PROGRAM_TIMEOUT, work).await.unwrap_or_else(|_| Err(format!("{program} did not answer")))
+    tokio::time::timeout(PROGRAM_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("{program} did not answer")))
 }
 
 #[cfg(test)]
@@ -90,6 +115,10 @@ mod tests {
         let names = HostNames::new(std::path::Path::new("/data"));
         let subnet = Ipv4Addr::new(10, 1, 0, 0);
         assert!(nft_script(&names, subnet).contains(&names.table()));
-        assert!(iptables_rules(&names, subnet, true).iter().all(|rule| rule.contains(&names.bridge()) || rule.contains("10.1.0.0/22")));
+        assert!(
+            iptables_rules(&names, subnet, true)
+                .iter()
+                .all(|rule| rule.contains(&names.bridge()) || rule.contains("10.1.0.0/22"))
+        );
     }
 }

@@ -23,20 +23,30 @@ pub(crate) enum Hook {
 }
 
 /// The hook of a handler. `proxied` says that this node answers for the pod's queue-proxy.
-pub(crate) fn of(handler: &LifecycleHandler, container: &Container, proxied: bool) -> Result<Option<Hook>, String> {
+pub(crate) fn of(
+    handler: &LifecycleHandler,
+    container: &Container,
+    proxied: bool,
+) -> Result<Option<Hook>, String> {
     let ports = container.ports.as_deref().unwrap_or_default();
     if let Some(http) = &handler.http_get {
         let question = http_question(http, ports)?;
-        if proxied && matches!(&question, Question::Http { port: DRAIN_PORT, path, .. } if path == DRAIN_PATH) {
+        if proxied
+            && matches!(&question, Question::Http { port: DRAIN_PORT, path, .. } if path == DRAIN_PATH)
+        {
             return Ok(Some(Hook::Drain));
         }
         return Ok(Some(Hook::Ask(question)));
     }
     if let Some(exec) = &handler.exec {
-        return Ok(Some(Hook::Ask(Question::Exec(exec.command.clone().unwrap_or_default()))));
+        return Ok(Some(Hook::Ask(Question::Exec(
+            exec.command.clone().unwrap_or_default(),
+        ))));
     }
     if let Some(sleep) = &handler.sleep {
-        return Ok(Some(Hook::Sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0)))));
+        return Ok(Some(Hook::Sleep(Duration::from_secs(
+            u64::try_from(sleep.seconds).unwrap_or(0),
+        ))));
     }
     Ok(None)
 }
@@ -77,9 +87,18 @@ mod tests {
         ]}}))
         .expect("pod");
         assert_eq!(pre_stop(&pod, "c", true), Some(Hook::Drain));
-        assert!(matches!(pre_stop(&pod, "c", false), Some(Hook::Ask(Question::Http { port: 8022, .. }))));
-        assert_eq!(pre_stop(&pod, "s", true), Some(Hook::Sleep(Duration::from_secs(2))));
-        assert_eq!(pre_stop(&pod, "e", true), Some(Hook::Ask(Question::Exec(vec!["true".to_owned()]))));
+        assert!(matches!(
+            pre_stop(&pod, "c", false),
+            Some(Hook::Ask(Question::Http { port: 8022, .. }))
+        ));
+        assert_eq!(
+            pre_stop(&pod, "s", true),
+            Some(Hook::Sleep(Duration::from_secs(2)))
+        );
+        assert_eq!(
+            pre_stop(&pod, "e", true),
+            Some(Hook::Ask(Question::Exec(vec!["true".to_owned()])))
+        );
         assert_eq!(pre_stop(&pod, "none", true), None);
     }
 }

@@ -42,9 +42,17 @@ pub(crate) struct Next {
 /// Decides from what is known about all members.
 pub(crate) fn next(members: &[Member], policy: RestartPolicy, now: Timestamp) -> Next {
     let mut next = Next::default();
-    for (index, member) in members.iter().enumerate().filter(|(_, member)| matches!(member.role, Role::Init | Role::Sidecar)) {
+    for (index, member) in members
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| matches!(member.role, Role::Init | Role::Sidecar))
+    {
         let sidecar = member.role == Role::Sidecar;
-        let policy = if sidecar { RestartPolicy::Always } else { policy };
+        let policy = if sidecar {
+            RestartPolicy::Always
+        } else {
+            policy
+        };
         match &member.stage {
             Stage::Ended(ending) if !sidecar && ending.code == 0 => continue,
             Stage::Ended(_) if policy == RestartPolicy::Never => {
@@ -57,14 +65,21 @@ pub(crate) fn next(members: &[Member], policy: RestartPolicy, now: Timestamp) ->
             return next;
         }
     }
-    let apps = || members.iter().enumerate().filter(|(_, member)| matches!(member.role, Role::App | Role::Proxy));
+    let apps = || {
+        members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| matches!(member.role, Role::App | Role::Proxy))
+    };
     for (index, member) in apps() {
         consider(&mut next, index, member, policy, now);
     }
-    let mut endings = apps().filter(|(_, member)| member.role == Role::App).map(|(_, member)| match &member.stage {
-        Stage::Ended(ending) if !begins_again(policy, ending) => Some(ending.code == 0),
-        _ => None,
-    });
+    let mut endings = apps()
+        .filter(|(_, member)| member.role == Role::App)
+        .map(|(_, member)| match &member.stage {
+            Stage::Ended(ending) if !begins_again(policy, ending) => Some(ending.code == 0),
+            _ => None,
+        });
     if let Some(well) = endings.try_fold(true, |well, ended| ended.map(|good| well && good))
         && apps().any(|(_, member)| member.role == Role::App)
     {
@@ -77,7 +92,11 @@ pub(crate) fn next(members: &[Member], policy: RestartPolicy, now: Timestamp) ->
 
 /// An init container that failed is tried again unless the pod says never.
 fn policy_for_init(policy: RestartPolicy) -> RestartPolicy {
-    if policy == RestartPolicy::Never { RestartPolicy::Never } else { RestartPolicy::Always }
+    if policy == RestartPolicy::Never {
+        RestartPolicy::Never
+    } else {
+        RestartPolicy::Always
+    }
 }
 
 fn begins_again(policy: RestartPolicy, ending: &Ending) -> bool {
@@ -92,7 +111,12 @@ fn consider(next: &mut Next, index: usize, member: &Member, policy: RestartPolic
     let at = match &member.stage {
         Stage::Created => now,
         Stage::Starting | Stage::Running { .. } => return,
-        Stage::Held { until, since, reason, .. } => {
+        Stage::Held {
+            until,
+            since,
+            reason,
+            ..
+        } => {
             let shown_until = later(*since, PULL_ERROR_SHOWN);
             if *reason == "ErrImagePull" && shown_until > now {
                 wake(next, shown_until);
@@ -119,7 +143,8 @@ pub(crate) fn restart_at(member: &Member, ending: &Ending) -> Timestamp {
 }
 
 pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+    at.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX))
+        .unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -144,7 +169,11 @@ mod tests {
     }
 
     fn member(role: Role, stage: Stage) -> Member {
-        Member { stage, crashes: 2, ..Member::new(&Container::default(), role) }
+        Member {
+            stage,
+            crashes: 2,
+            ..Member::new(&Container::default(), role)
+        }
     }
 
     fn running() -> Stage {
@@ -154,28 +183,161 @@ mod tests {
     #[test]
     fn a_row_per_situation() {
         use RestartPolicy::{Always, Never, OnFailure};
-        let start = |indexes: &[usize]| Next { start: indexes.to_vec(), ..Next::default() };
-        let finished = |well| Next { finished: Some(well), ..Next::default() };
-        let wake = |second| Next { wake: Some(at(second)), ..Next::default() };
-        let held = Stage::Held { reason: "CreateContainerConfigError", message: String::new(), since: at(100), until: at(110) };
-        let pull = Stage::Held { reason: "ErrImagePull", message: String::new(), since: at(100), until: at(110) };
+        let start = |indexes: &[usize]| Next {
+            start: indexes.to_vec(),
+            ..Next::default()
+        };
+        let finished = |well| Next {
+            finished: Some(well),
+            ..Next::default()
+        };
+        let wake = |second| Next {
+            wake: Some(at(second)),
+            ..Next::default()
+        };
+        let held = Stage::Held {
+            reason: "CreateContainerConfigError",
+            message: String::new(),
+            since: at(100),
+            until: at(110),
+        };
+        let pull = Stage::Held {
+            reason: "ErrImagePull",
+            message: String::new(),
+            since: at(100),
+            until: at(110),
+        };
         let rows = [
-            ("all begin together", vec![member(Role::App, Stage::Created), member(Role::Proxy, Stage::Created)], Always, start(&[0, 1])),
-            ("init first", vec![member(Role::Init, Stage::Created), member(Role::App, Stage::Created)], Always, start(&[0])),
-            ("init under way", vec![member(Role::Init, running()), member(Role::App, Stage::Created)], Always, start(&[])),
-            ("init done", vec![member(Role::Init, ended(0, 1)), member(Role::App, Stage::Created)], Always, start(&[1])),
-            ("init failed, never again", vec![member(Role::Init, ended(1, 1)), member(Role::App, Stage::Created)], Never, finished(false)),
-            ("init failed, again after the back-off", vec![member(Role::Init, ended(1, 95)), member(Role::App, Stage::Created)], OnFailure, wake(105)),
-            ("sidecar up", vec![member(Role::Sidecar, running()), member(Role::App, Stage::Created)], Always, start(&[1])),
-            ("sidecar not up", vec![member(Role::Sidecar, Stage::Starting), member(Role::App, Stage::Created)], Always, start(&[])),
-            ("crashed, waits", vec![member(Role::App, ended(1, 95)), member(Role::App, running())], Always, wake(105)),
-            ("crashed, waited", vec![member(Role::App, ended(1, 80)), member(Role::App, running())], Always, start(&[0])),
-            ("ended well, always again", vec![member(Role::App, ended(0, 80))], Always, start(&[0])),
-            ("ended well", vec![member(Role::App, ended(0, 80)), member(Role::Proxy, running())], OnFailure, finished(true)),
-            ("ended badly, never again", vec![member(Role::App, ended(0, 80)), member(Role::App, ended(3, 80))], Never, finished(false)),
-            ("one still runs", vec![member(Role::App, ended(0, 80)), member(Role::App, running())], Never, start(&[])),
+            (
+                "all begin together",
+                vec![
+                    member(Role::App, Stage::Created),
+                    member(Role::Proxy, Stage::Created),
+                ],
+                Always,
+                start(&[0, 1]),
+            ),
+            (
+                "init first",
+                vec![
+                    member(Role::Init, Stage::Created),
+                    member(Role::App, Stage::Created),
+                ],
+                Always,
+                start(&[0]),
+            ),
+            (
+                "init under way",
+                vec![
+                    member(Role::Init, running()),
+                    member(Role::App, Stage::Created),
+                ],
+                Always,
+                start(&[]),
+            ),
+            (
+                "init done",
+                vec![
+                    member(Role::Init, ended(0, 1)),
+                    member(Role::App, Stage::Created),
+                ],
+                Always,
+                start(&[1]),
+            ),
+            (
+                "init failed, never again",
+                vec![
+                    member(Role::Init, ended(1, 1)),
+                    member(Role::App, Stage::Created),
+                ],
+                Never,
+                finished(false),
+            ),
+            (
+                "init failed, again after the back-off",
+                vec![
+                    member(Role::Init, ended(1, 95)),
+                    member(Role::App, Stage::Created),
+                ],
+                OnFailure,
+                wake(105),
+            ),
+            (
+                "sidecar up",
+                vec![
+                    member(Role::Sidecar, running()),
+                    member(Role::App, Stage::Created),
+                ],
+                Always,
+                start(&[1]),
+            ),
+            (
+                "sidecar not up",
+                vec![
+                    member(Role::Sidecar, Stage::Starting),
+                    member(Role::App, Stage::Created),
+                ],
+                Always,
+                start(&[]),
+            ),
+            (
+                "crashed, waits",
+                vec![
+                    member(Role::App, ended(1, 95)),
+                    member(Role::App, running()),
+                ],
+                Always,
+                wake(105),
+            ),
+            (
+                "crashed, waited",
+                vec![
+                    member(Role::App, ended(1, 80)),
+                    member(Role::App, running()),
+                ],
+                Always,
+                start(&[0]),
+            ),
+            (
+                "ended well, always again",
+                vec![member(Role::App, ended(0, 80))],
+                Always,
+                start(&[0]),
+            ),
+            (
+                "ended well",
+                vec![
+                    member(Role::App, ended(0, 80)),
+                    member(Role::Proxy, running()),
+                ],
+                OnFailure,
+                finished(true),
+            ),
+            (
+                "ended badly, never again",
+                vec![
+                    member(Role::App, ended(0, 80)),
+                    member(Role::App, ended(3, 80)),
+                ],
+                Never,
+                finished(false),
+            ),
+            (
+                "one still runs",
+                vec![
+                    member(Role::App, ended(0, 80)),
+                    member(Role::App, running()),
+                ],
+                Never,
+                start(&[]),
+            ),
             ("held", vec![member(Role::App, held)], Always, wake(110)),
-            ("pull failed a moment ago", vec![member(Role::App, pull)], Always, wake(101)),
+            (
+                "pull failed a moment ago",
+                vec![member(Role::App, pull)],
+                Always,
+                wake(101),
+            ),
         ];
         for (name, members, policy, expected) in rows {
             assert_eq!(next(&members, policy, at(100)), expected, "{name}");

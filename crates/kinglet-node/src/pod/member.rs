@@ -27,7 +27,12 @@ pub(crate) enum Stage {
     /// Being started.
     Starting,
     /// Could not be started; tried again at `until`.
-    Held { reason: &'static str, message: String, since: Timestamp, until: Timestamp },
+    Held {
+        reason: &'static str,
+        message: String,
+        since: Timestamp,
+        until: Timestamp,
+    },
     /// Runs.
     Running { since: Timestamp },
     /// Has ended; whether and when it begins again is decided by the lifecycle.
@@ -104,14 +109,18 @@ impl Member {
     pub(crate) fn is_ready(&self) -> bool {
         match self.role {
             Role::Init => matches!(&self.stage, Stage::Ended(ending) if ending.code == 0),
-            Role::Sidecar | Role::App | Role::Proxy => self.has_started() && self.passed != Some(false),
+            Role::Sidecar | Role::App | Role::Proxy => {
+                self.has_started() && self.passed != Some(false)
+            }
         }
     }
 }
 
 /// The containers of a pod: init containers first, each list in the Pod's order.
 pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<Member> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
     let inits = spec.init_containers.iter().flatten().map(|container| {
         let stays = container.restart_policy.as_deref() == Some("Always");
         Member::new(container, if stays { Role::Sidecar } else { Role::Init })
@@ -120,7 +129,10 @@ pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<Member> {
         if !is_queue_proxy(container, queue_images) {
             return Member::new(container, Role::App);
         }
-        Member { passed: Some(false), ..Member::new(container, Role::Proxy) }
+        Member {
+            passed: Some(false),
+            ..Member::new(container, Role::Proxy)
+        }
     });
     inits.chain(apps).collect()
 }
@@ -128,11 +140,17 @@ pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<Member> {
 /// A container of that name whose image is the queue image: a user's own sidecar of the same name is an ordinary one.
 pub(crate) fn is_queue_proxy(container: &Container, queue_images: &[String]) -> bool {
     let image = container.image.as_deref().unwrap_or("");
-    container.name == QUEUE_PROXY && queue_images.iter().any(|prefix| image.starts_with(prefix.as_str()))
+    container.name == QUEUE_PROXY
+        && queue_images
+            .iter()
+            .any(|prefix| image.starts_with(prefix.as_str()))
 }
 
 /// The container of a member.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|container| container.name == name)
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .find(|container| container.name == name)
 }

@@ -38,11 +38,25 @@ impl Shared {
     }
 
     /// Records an Event about a pod, or about one of its containers.
-    pub(crate) fn event(&self, pod: &Pod, container: Option<&str>, severity: Severity, reason: &str, message: impl Into<String>) {
+    pub(crate) fn event(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        severity: Severity,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let mut note = Note::new(pod, severity, reason, message);
         note.about.field_path = container.map(|name| {
-            let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|container| container.name == name);
-            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+            let init = pod
+                .spec
+                .iter()
+                .flat_map(|spec| spec.init_containers.iter().flatten())
+                .any(|container| container.name == name);
+            format!(
+                "spec.{}{{{name}}}",
+                if init { "initContainers" } else { "containers" }
+            )
         });
         self.kit().note(note);
     }
@@ -78,14 +92,40 @@ pub(crate) struct Started {
 }
 
 /// Does it all. The image stays held as long as the result lives.
-pub(crate) async fn container(shared: &Arc<Shared>, pod: &Arc<Pod>, name: &str, attempt: u32, ground: &SharedGround) -> Result<Started, Hold> {
-    let container = member::container(pod, name).ok_or_else(|| hold("CreateContainerConfigError", format!("container {name:?} is not in the pod")))?;
+pub(crate) async fn container(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    name: &str,
+    attempt: u32,
+    ground: &SharedGround,
+) -> Result<Started, Hold> {
+    let container = member::container(pod, name).ok_or_else(|| {
+        hold(
+            "CreateContainerConfigError",
+            format!("container {name:?} is not in the pod"),
+        )
+    })?;
     let laid = async { ground.get_or_try_init(|| lay(shared, pod)).await.cloned() };
     let (image, ground) = tokio::join!(image(shared, pod, container), laid);
     let (image, ground) = (image?, ground?);
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
-    let start = plan(shared, pod, container, attempt, &image, &ground, &directories).map_err(|message| {
-        shared.event(pod, Some(name), Severity::Warning, "Failed", format!("Error: {message}"));
+    let start = plan(
+        shared,
+        pod,
+        container,
+        attempt,
+        &image,
+        &ground,
+        &directories,
+    )
+    .map_err(|message| {
+        shared.event(
+            pod,
+            Some(name),
+            Severity::Warning,
+            "Failed",
+            format!("Error: {message}"),
+        );
         hold("CreateContainerConfigError", message)
     })?;
     let log = directories.termination_log(name, attempt);
@@ -95,27 +135,61 @@ pub(crate) async fn container(shared: &Arc<Shared>, pod: &Arc<Pod>, name: &str, 
         std::fs::create_dir_all(&place)?;
         disk::write_small(&log, "", 0o666)
     });
-    made.await.map_err(std::io::Error::other).and_then(|made| made).map_err(|error| hold("CreateContainerError", error.to_string()))?;
-    shared.event(pod, Some(name), Severity::Normal, "Created", format!("Created container: {name}"));
+    made.await
+        .map_err(std::io::Error::other)
+        .and_then(|made| made)
+        .map_err(|error| hold("CreateContainerError", error.to_string()))?;
+    shared.event(
+        pod,
+        Some(name),
+        Severity::Normal,
+        "Created",
+        format!("Created container: {name}"),
+    );
     let process = start.process.clone();
     match shared.engine.start(&ground.sandbox, start).await {
         Ok(running) => {
-            shared.event(pod, Some(name), Severity::Normal, "Started", format!("Started container {name}"));
-            Ok(Started { running, stop_signal: program::stop_signal(&image.config), image, process })
+            shared.event(
+                pod,
+                Some(name),
+                Severity::Normal,
+                "Started",
+                format!("Started container {name}"),
+            );
+            Ok(Started {
+                running,
+                stop_signal: program::stop_signal(&image.config),
+                image,
+                process,
+            })
         }
         Err(error) => {
-            shared.event(pod, Some(name), Severity::Warning, "Failed", format!("Error: {error}"));
+            shared.event(
+                pod,
+                Some(name),
+                Severity::Warning,
+                "Failed",
+                format!("Error: {error}"),
+            );
             Err(match error {
                 StartError::Config(message) => hold("CreateContainerConfigError", message),
                 StartError::Setup(message) => hold("CreateContainerError", message),
-                StartError::Program(message) => Hold { reason: "StartError", message, crashed: true },
+                StartError::Program(message) => Hold {
+                    reason: "StartError",
+                    message,
+                    crashed: true,
+                },
             })
         }
     }
 }
 
 fn hold(reason: &'static str, message: String) -> Hold {
-    Hold { reason, message, crashed: false }
+    Hold {
+        reason,
+        message,
+        crashed: false,
+    }
 }
 
 pub(crate) fn uid(pod: &Pod) -> &str {
@@ -126,7 +200,11 @@ fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or("default")
 }
 
-async fn image(shared: &Arc<Shared>, pod: &Arc<Pod>, container: &Container) -> Result<Arc<ReadyImage>, Hold> {
+async fn image(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    container: &Container,
+) -> Result<Arc<ReadyImage>, Hold> {
     let name = Some(container.name.as_str());
     let reference = container.image.as_deref().unwrap_or("");
     let policy = match container.image_pull_policy.as_deref() {
@@ -135,30 +213,64 @@ async fn image(shared: &Arc<Shared>, pod: &Arc<Pod>, container: &Container) -> R
         _ => PullPolicy::IfNotPresent,
     };
     let images = &shared.options.images;
-    if let Ok(ready) = images.ensure(reference, PullPolicy::Never, &Credentials::default()).await
+    if let Ok(ready) = images
+        .ensure(reference, PullPolicy::Never, &Credentials::default())
+        .await
         && policy != PullPolicy::Always
     {
-        shared.event(pod, name, Severity::Normal, "Pulled", format!("Container image {reference:?} already present on machine"));
+        shared.event(
+            pod,
+            name,
+            Severity::Normal,
+            "Pulled",
+            format!("Container image {reference:?} already present on machine"),
+        );
         return Ok(ready);
     }
     if policy != PullPolicy::Never {
-        shared.event(pod, name, Severity::Normal, "Pulling", format!("Pulling image {reference:?}"));
+        shared.event(
+            pod,
+            name,
+            Severity::Normal,
+            "Pulling",
+            format!("Pulling image {reference:?}"),
+        );
     }
     let began = tokio::time::Instant::now();
-    match images.ensure(reference, policy, &credentials(shared.kit(), pod)).await {
+    match images
+        .ensure(reference, policy, &credentials(shared.kit(), pod))
+        .await
+    {
         Ok(ready) => {
             let took = began.elapsed();
-            shared.event(pod, name, Severity::Normal, "Pulled", format!("Successfully pulled image {reference:?} in {}ms", took.as_millis()));
+            shared.event(
+                pod,
+                name,
+                Severity::Normal,
+                "Pulled",
+                format!(
+                    "Successfully pulled image {reference:?} in {}ms",
+                    took.as_millis()
+                ),
+            );
             Ok(ready)
         }
         Err(error) => {
             let reason = error.reason();
             let message = match &error {
-                ImageError::InvalidName { why, .. } => format!("Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {why}"),
+                ImageError::InvalidName { why, .. } => format!(
+                    "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {why}"
+                ),
                 _ => format!("Failed to pull image {reference:?}: {error}"),
             };
             shared.event(pod, name, Severity::Warning, "Failed", message);
-            shared.event(pod, name, Severity::Warning, "Failed", format!("Error: {reason}"));
+            shared.event(
+                pod,
+                name,
+                Severity::Warning,
+                "Failed",
+                format!("Error: {reason}"),
+            );
             Err(hold(reason, error.to_string()))
         }
     }
@@ -168,17 +280,29 @@ async fn image(shared: &Arc<Shared>, pod: &Arc<Pod>, container: &Container) -> R
 fn credentials(kit: &Kit, pod: &Pod) -> Credentials {
     let mut all = Credentials::default();
     let spec = pod.spec.as_ref();
-    let account = spec.and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+    let account = spec
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .unwrap_or("default");
     let of_account = kit.cache::<ServiceAccount>().get(namespace(pod), account);
-    let own = spec.into_iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-    let theirs = of_account.iter().flat_map(|account| account.image_pull_secrets.iter().flatten());
+    let own = spec
+        .into_iter()
+        .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    let theirs = of_account
+        .iter()
+        .flat_map(|account| account.image_pull_secrets.iter().flatten());
     for reference in theirs.chain(own) {
-        let Some(secret) = kit.cache::<Secret>().get(namespace(pod), &reference.name) else { continue };
+        let Some(secret) = kit.cache::<Secret>().get(namespace(pod), &reference.name) else {
+            continue;
+        };
         for key in [".dockerconfigjson", ".dockercfg"] {
             if let Some(document) = secret.data.as_ref().and_then(|data| data.get(key))
                 && let Err(why) = all.add_docker_config(&document.0)
             {
-                tracing::warn!(secret = reference.name, why, "an image pull secret cannot be read");
+                tracing::warn!(
+                    secret = reference.name,
+                    why,
+                    "an image pull secret cannot be read"
+                );
             }
         }
     }
@@ -203,13 +327,27 @@ impl Sources for Cached<'_> {
 
 async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> {
     if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
-        let message = "hostNetwork is not supported: every pod has a network of its own on this node".to_owned();
-        shared.event(pod, None, Severity::Warning, "FailedCreatePodSandBox", message.clone());
+        let message =
+            "hostNetwork is not supported: every pod has a network of its own on this node"
+                .to_owned();
+        shared.event(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            message.clone(),
+        );
         return Err(hold("ContainerCreating", message));
     }
     let sandbox = shared.engine.sandbox().await.map_err(|error| {
         let message = format!("Failed to create pod sandbox: {error}");
-        shared.event(pod, None, Severity::Warning, "FailedCreatePodSandBox", message.clone());
+        shared.event(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            message.clone(),
+        );
         hold("ContainerCreating", message)
     })?;
     let facts = Facts {
@@ -219,45 +357,88 @@ async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> 
         node_cpu_milli: shared.node_cpu_milli,
         node_memory_bytes: shared.node_memory_bytes,
     };
-    let volumes = write_volumes(shared, pod, &facts).await.map_err(|message| {
-        shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
-        hold("ContainerCreating", message)
-    })?;
-    Ok(Arc::new(Ground { sandbox: Arc::new(sandbox), volumes, facts }))
+    let volumes = write_volumes(shared, pod, &facts)
+        .await
+        .map_err(|message| {
+            shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
+            hold("ContainerCreating", message)
+        })?;
+    Ok(Arc::new(Ground {
+        sandbox: Arc::new(sandbox),
+        volumes,
+        facts,
+    }))
 }
 
 /// Writes all volumes and the pod's files in `/etc`; called again, brings volumes up to date.
-pub(crate) async fn write_volumes(shared: &Arc<Shared>, pod: &Arc<Pod>, facts: &Facts) -> Result<BTreeMap<String, PathBuf>, String> {
+pub(crate) async fn write_volumes(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    facts: &Facts,
+) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut tokens = BTreeMap::new();
     for wanted in contents::tokens(pod) {
         let token = request_token(shared.kit(), pod, &wanted).await?;
         tokens.insert(wanted, token);
     }
-    let sources = Cached { kit: shared.kit(), namespace: namespace(pod) };
-    let inputs = Inputs { pod, facts, sources: &sources, tokens: &tokens, ca_pem: &shared.options.ca_pem };
-    let all = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let sources = Cached {
+        kit: shared.kit(),
+        namespace: namespace(pod),
+    };
+    let inputs = Inputs {
+        pod,
+        facts,
+        sources: &sources,
+        tokens: &tokens,
+        ca_pem: &shared.options.ca_pem,
+    };
+    let all = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     let contents = all
         .map(|volume| {
-            let content = contents::of(volume, &inputs).map_err(|why| format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))?;
+            let content = contents::of(volume, &inputs).map_err(|why| {
+                format!(
+                    "MountVolume.SetUp failed for volume {:?} : {why}",
+                    volume.name
+                )
+            })?;
             Ok((volume.name.clone(), content))
         })
         .collect::<Result<Vec<_>, String>>()?;
-    let fs_group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.fs_group);
+    let fs_group = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .and_then(|context| context.fs_group);
     let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
     let hosts = etc::hosts(pod, facts.pod_ip, &shared.options.cluster_domain);
-    let resolv_conf = etc::resolv_conf(pod, facts.host_ip, &shared.options.cluster_domain, &shared.resolv_conf);
+    let resolv_conf = etc::resolv_conf(
+        pod,
+        facts.host_ip,
+        &shared.options.cluster_domain,
+        &shared.resolv_conf,
+    );
     let hostname = etc::hostname(pod) + "\n";
     let written = tokio::task::spawn_blocking(move || {
         // A container may have changed its own copy; it is written once.
         if !directories.etc("hosts").exists() {
-            for (file, text) in [("hosts", &hosts), ("resolv.conf", &resolv_conf), ("hostname", &hostname)] {
-                disk::write_small(&directories.etc(file), text, 0o644).map_err(|error| format!("writing /etc/{file}: {error}"))?;
+            for (file, text) in [
+                ("hosts", &hosts),
+                ("resolv.conf", &resolv_conf),
+                ("hostname", &hostname),
+            ] {
+                disk::write_small(&directories.etc(file), text, 0o644)
+                    .map_err(|error| format!("writing /etc/{file}: {error}"))?;
             }
         }
         let mut places = BTreeMap::new();
         for (name, content) in contents {
-            let place = disk::write(&directories, &name, &content, group).map_err(|error| format!("MountVolume.SetUp failed for volume {name:?} : {error}"))?;
+            let place = disk::write(&directories, &name, &content, group).map_err(|error| {
+                format!("MountVolume.SetUp failed for volume {name:?} : {error}")
+            })?;
             places.insert(name, place);
         }
         Ok(places)
@@ -266,8 +447,15 @@ pub(crate) async fn write_volumes(shared: &Arc<Shared>, pod: &Arc<Pod>, facts: &
 }
 
 async fn request_token(kit: &Kit, pod: &Pod, wanted: &TokenWanted) -> Result<String, String> {
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", namespace(pod));
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .unwrap_or("default");
+    let path = format!(
+        "/api/v1/namespaces/{}/serviceaccounts/{account}/token",
+        namespace(pod)
+    );
     let audiences: Vec<&str> = wanted.audience.iter().map(String::as_str).collect();
     let body = json!({
         "apiVersion": "authentication.k8s.io/v1",
@@ -279,11 +467,18 @@ async fn request_token(kit: &Kit, pod: &Pod, wanted: &TokenWanted) -> Result<Str
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid},
         },
     });
-    let failed = |why: &dyn std::fmt::Display| format!("failed to fetch token of service account {account:?}: {why}");
-    let answer = kit.call(Method::POST, &path, Some(&body)).await.map_err(|error| failed(&error))?;
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("failed to fetch token of service account {account:?}: {why}")
+    };
+    let answer = kit
+        .call(Method::POST, &path, Some(&body))
+        .await
+        .map_err(|error| failed(&error))?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(&error))?;
     let token = answer.pointer("/status/token").and_then(Value::as_str);
-    token.map(str::to_owned).ok_or_else(|| failed(&"the answer holds no token"))
+    token
+        .map(str::to_owned)
+        .ok_or_else(|| failed(&"the answer holds no token"))
 }
 
 fn plan(
@@ -296,8 +491,14 @@ fn plan(
     directories: &PodDirectories,
 ) -> Result<ContainerStart, String> {
     let hostname = etc::hostname(pod);
-    let sources = Cached { kit: shared.kit(), namespace: namespace(pod) };
-    let node = api_variables(&shared.engine.gateway().to_string(), shared.options.api_port);
+    let sources = Cached {
+        kit: shared.kit(),
+        namespace: namespace(pod),
+    };
+    let node = api_variables(
+        &shared.engine.gateway().to_string(),
+        shared.options.api_port,
+    );
     let known: BTreeMap<String, String> = node.iter().cloned().collect();
     let own = environment::of(pod, container, &ground.facts, &known, &sources)?;
     let environment = program::environment(&hostname, &image.config, &node, own);
@@ -306,8 +507,18 @@ fn plan(
         hostname,
         directory: directories.container(&container.name, attempt),
         layers: image.layers.clone(),
-        mounts: mounts::of(container, directories, attempt, &ground.volumes, &environment)?,
-        read_only_root: container.security_context.as_ref().and_then(|context| context.read_only_root_filesystem) == Some(true),
+        mounts: mounts::of(
+            container,
+            directories,
+            attempt,
+            &ground.volumes,
+            &environment,
+        )?,
+        read_only_root: container
+            .security_context
+            .as_ref()
+            .and_then(|context| context.read_only_root_filesystem)
+            == Some(true),
         process,
         limits: program::limits(container),
     })
@@ -322,8 +533,14 @@ fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
         ("KUBERNETES_SERVICE_PORT_HTTPS", port.to_string()),
         ("KUBERNETES_PORT", url.clone()),
         (&format!("KUBERNETES_PORT_{port}_TCP"), url),
-        (&format!("KUBERNETES_PORT_{port}_TCP_PROTO"), "tcp".to_owned()),
-        (&format!("KUBERNETES_PORT_{port}_TCP_PORT"), port.to_string()),
+        (
+            &format!("KUBERNETES_PORT_{port}_TCP_PROTO"),
+            "tcp".to_owned(),
+        ),
+        (
+            &format!("KUBERNETES_PORT_{port}_TCP_PORT"),
+            port.to_string(),
+        ),
         (&format!("KUBERNETES_PORT_{port}_TCP_ADDR"), host.to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

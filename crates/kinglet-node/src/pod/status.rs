@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kinglet_api::quantity::Quantity;
@@ -39,12 +40,23 @@ pub(crate) struct Seen<'a> {
 pub(crate) fn of(seen: &Seen<'_>) -> PodStatus {
     let before = seen.pod.status.as_ref();
     let phase = phase(seen);
-    let inits: Vec<&Member> = seen.members.iter().filter(|member| matches!(member.role, Role::Init | Role::Sidecar)).collect();
-    let mut apps: Vec<&Member> = seen.members.iter().filter(|member| matches!(member.role, Role::App | Role::Proxy)).collect();
+    let inits: Vec<&Member> = seen
+        .members
+        .iter()
+        .filter(|member| matches!(member.role, Role::Init | Role::Sidecar))
+        .collect();
+    let mut apps: Vec<&Member> = seen
+        .members
+        .iter()
+        .filter(|member| matches!(member.role, Role::App | Role::Proxy))
+        .collect();
     apps.sort_by(|left, right| left.name.cmp(&right.name));
     let initialized = is_initialized(&inits);
     let statuses = |members: &[&Member], waiting_for_init: bool| {
-        let all: Vec<ContainerStatus> = members.iter().map(|member| container_status(seen, member, waiting_for_init)).collect();
+        let all: Vec<ContainerStatus> = members
+            .iter()
+            .map(|member| container_status(seen, member, waiting_for_init))
+            .collect();
         (!all.is_empty()).then_some(all)
     };
     let mut status = before.cloned().unwrap_or_default();
@@ -53,7 +65,9 @@ pub(crate) fn of(seen: &Seen<'_>) -> PodStatus {
     status.init_container_statuses = statuses(&inits, false);
     status.container_statuses = statuses(&apps, !initialized);
     status.host_ip = Some(seen.host_ip.to_string());
-    status.host_ips = Some(vec![HostIP { ip: seen.host_ip.to_string() }]);
+    status.host_ips = Some(vec![HostIP {
+        ip: seen.host_ip.to_string(),
+    }]);
     // An ended pod keeps the address it had.
     if let Some(ip) = seen.pod_ip {
         status.pod_ip = Some(ip.to_string());
@@ -62,9 +76,15 @@ pub(crate) fn of(seen: &Seen<'_>) -> PodStatus {
         (status.pod_ip, status.pod_ips) = (None, None);
     }
     status.start_time = Some(time(seen.start_time));
-    status.qos_class = Some(before.and_then(|before| before.qos_class.clone()).unwrap_or_else(|| qos_class(seen.pod).to_owned()));
+    status.qos_class = Some(
+        before
+            .and_then(|before| before.qos_class.clone())
+            .unwrap_or_else(|| qos_class(seen.pod).to_owned()),
+    );
     status.observed_generation = seen.pod.metadata.generation;
-    (status.reason, status.message) = seen.failure.map_or((None, None), |(reason, message)| (Some(reason.to_owned()), Some(message.to_owned())));
+    (status.reason, status.message) = seen.failure.map_or((None, None), |(reason, message)| {
+        (Some(reason.to_owned()), Some(message.to_owned()))
+    });
     status
 }
 
@@ -72,28 +92,51 @@ pub(crate) fn of(seen: &Seen<'_>) -> PodStatus {
 pub(crate) fn is_urgent(new: &PodStatus, old: Option<&PodStatus>) -> bool {
     let nothing = PodStatus::default();
     let old = old.unwrap_or(&nothing);
-    let ready = |status: &PodStatus| condition_of(status, "Ready").map(|condition| condition.status.clone());
+    let ready = |status: &PodStatus| {
+        condition_of(status, "Ready").map(|condition| condition.status.clone())
+    };
     let troubles = |status: &PodStatus| -> Vec<String> {
-        let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        let all = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .chain(status.init_container_statuses.iter().flatten());
         all.map(|one| {
             let state = one.state.as_ref();
-            let waiting = state.and_then(|state| state.waiting.as_ref()).and_then(|waiting| waiting.reason.clone()).unwrap_or_default();
-            let waiting = if matches!(waiting.as_str(), "ContainerCreating" | "PodInitializing") { String::new() } else { waiting };
+            let waiting = state
+                .and_then(|state| state.waiting.as_ref())
+                .and_then(|waiting| waiting.reason.clone())
+                .unwrap_or_default();
+            let waiting = if matches!(waiting.as_str(), "ContainerCreating" | "PodInitializing") {
+                String::new()
+            } else {
+                waiting
+            };
             let ended = state.is_some_and(|state| state.terminated.is_some());
             format!("{waiting}/{ended}/{}", one.restart_count)
         })
         .collect()
     };
-    let settled = |status: &PodStatus| status.phase.as_deref().is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+    let settled = |status: &PodStatus| {
+        status
+            .phase
+            .as_deref()
+            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+    };
     let new_troubles = troubles(new);
     ready(new).as_deref() == Some("True") && ready(old).as_deref() != Some("True")
         || ready(new).as_deref() != Some("True") && ready(old).as_deref() == Some("True")
         || settled(new) != settled(old)
-        || (new_troubles != troubles(old) && new_troubles.iter().any(|trouble| trouble != "/false/0"))
+        || (new_troubles != troubles(old)
+            && new_troubles.iter().any(|trouble| trouble != "/false/0"))
 }
 
 fn condition_of<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
-    status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind)
 }
 
 fn is_initialized(inits: &[&Member]) -> bool {
@@ -107,42 +150,86 @@ fn phase(seen: &Seen<'_>) -> &'static str {
     if let Some(well) = seen.finished {
         return if well { "Succeeded" } else { "Failed" };
     }
-    let apps = || seen.members.iter().filter(|member| matches!(member.role, Role::App | Role::Proxy));
-    let never_ran = |member: &Member| !matches!(member.stage, Stage::Running { .. } | Stage::Ended(_)) && member.last.is_none();
-    if apps().any(never_ran) { "Pending" } else { "Running" }
+    let apps = || {
+        seen.members
+            .iter()
+            .filter(|member| matches!(member.role, Role::App | Role::Proxy))
+    };
+    let never_ran = |member: &Member| {
+        !matches!(member.stage, Stage::Running { .. } | Stage::Ended(_)) && member.last.is_none()
+    };
+    if apps().any(never_ran) {
+        "Pending"
+    } else {
+        "Running"
+    }
 }
 
 fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodCondition> {
-    let names = |members: Vec<&Member>| members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(" ");
+    let names = |members: Vec<&Member>| {
+        members
+            .iter()
+            .map(|member| member.name.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let done = match phase {
         "Succeeded" => Some("PodCompleted"),
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let unready: Vec<&Member> = seen.members.iter().filter(|member| member.role != Role::Init && !member.is_ready()).collect();
+    let unready: Vec<&Member> = seen
+        .members
+        .iter()
+        .filter(|member| member.role != Role::Init && !member.is_ready())
+        .collect();
     let readiness = match done {
         Some(reason) => (false, Some(reason), None),
         None if unready.is_empty() => (true, None, None),
         None => {
             // More than a kubelet says: what the probe heard, so that nobody has to look for Events.
-            let why = unready.iter().filter(|member| member.is_running()).find_map(|member| member.complaint.clone());
+            let why = unready
+                .iter()
+                .filter(|member| member.is_running())
+                .find_map(|member| member.complaint.clone());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]{why}", names(unready))))
+            (
+                false,
+                Some("ContainersNotReady"),
+                Some(format!(
+                    "containers with unready status: [{}]{why}",
+                    names(unready)
+                )),
+            )
         }
     };
-    let incomplete: Vec<&Member> =
-        seen.members.iter().filter(|member| matches!(member.role, Role::Init | Role::Sidecar) && !is_initialized(&[member])).collect();
+    let incomplete: Vec<&Member> = seen
+        .members
+        .iter()
+        .filter(|member| {
+            matches!(member.role, Role::Init | Role::Sidecar) && !is_initialized(&[member])
+        })
+        .collect();
     let initialization = match done {
         Some("PodCompleted") => (true, Some("PodCompleted"), None),
         _ if initialized => (true, None, None),
-        _ => (false, Some("ContainersNotInitialized"), Some(format!("containers with incomplete status: [{}]", names(incomplete)))),
+        _ => (
+            false,
+            Some("ContainersNotInitialized"),
+            Some(format!(
+                "containers with incomplete status: [{}]",
+                names(incomplete)
+            )),
+        ),
     };
     let before = seen.pod.status.as_ref();
     let generation = seen.pod.metadata.generation;
     let make = |kind: &str, (good, reason, message): (bool, Option<&str>, Option<String>)| {
         let status = if good { "True" } else { "False" };
         let old = before.and_then(|before| condition_of(before, kind));
-        let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
+        let since = old
+            .filter(|old| old.status == status)
+            .and_then(|old| old.last_transition_time.clone());
         PodCondition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -153,32 +240,61 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
             last_probe_time: old.and_then(|old| old.last_probe_time.clone()),
         }
     };
-    let ready_gates = seen.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let ready_gates = seen
+        .pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten());
     let missing: Vec<&str> = ready_gates
         .map(|gate| gate.condition_type.as_str())
-        .filter(|kind| before.and_then(|before| condition_of(before, kind)).is_none_or(|condition| condition.status != "True"))
+        .filter(|kind| {
+            before
+                .and_then(|before| condition_of(before, kind))
+                .is_none_or(|condition| condition.status != "True")
+        })
         .collect();
     let ready = if readiness.0 && !missing.is_empty() {
-        (false, Some("ReadinessGatesNotReady"), Some(format!("the status of pod readiness gate {:?} is not \"True\"", missing[0])))
+        (
+            false,
+            Some("ReadinessGatesNotReady"),
+            Some(format!(
+                "the status of pod readiness gate {:?} is not \"True\"",
+                missing[0]
+            )),
+        )
     } else {
         readiness.clone()
     };
     let mut all = vec![
-        make("PodReadyToStartContainers", (seen.pod_ip.is_some() && done.is_none(), None, None)),
+        make(
+            "PodReadyToStartContainers",
+            (seen.pod_ip.is_some() && done.is_none(), None, None),
+        ),
         make("Initialized", initialization),
         make("Ready", ready),
         make("ContainersReady", readiness),
         make("PodScheduled", (true, None, None)),
     ];
     // Conditions of others stay.
-    let own: Vec<String> = all.iter().map(|condition| condition.type_.clone()).collect();
-    all.extend(before.iter().flat_map(|before| before.conditions.iter().flatten()).filter(|condition| !own.contains(&condition.type_)).cloned());
+    let own: Vec<String> = all
+        .iter()
+        .map(|condition| condition.type_.clone())
+        .collect();
+    all.extend(
+        before
+            .iter()
+            .flat_map(|before| before.conditions.iter().flatten())
+            .filter(|condition| !own.contains(&condition.type_))
+            .cloned(),
+    );
     all
 }
 
 fn container_status(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) -> ContainerStatus {
     let container = member::container(seen.pod, &member.name);
-    let resources = container.and_then(|container| container.resources.clone()).unwrap_or_default();
+    let resources = container
+        .and_then(|container| container.resources.clone())
+        .unwrap_or_default();
     let is_running = member.is_running();
     let last = match &member.stage {
         Stage::Ended(ending) if shows_back_off(seen, member, ending) => Some(ending),
@@ -193,10 +309,27 @@ fn container_status(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) ->
         restart_count: i32::try_from(member.restarts).unwrap_or(i32::MAX),
         started: Some(member.has_started()),
         state: Some(state(seen, member, waiting_for_init)),
-        last_state: Some(last.map_or_else(ContainerState::default, |ending| ContainerState { terminated: Some(terminated(ending)), ..Default::default() })),
-        allocated_resources: if is_running { resources.requests.clone().filter(|requests| !requests.is_empty()) } else { None },
-        resources: is_running.then_some(ResourceRequirements { claims: None, ..resources }),
-        volume_mounts: container.and_then(mounts).filter(|mounts| !mounts.is_empty()),
+        last_state: Some(
+            last.map_or_else(ContainerState::default, |ending| ContainerState {
+                terminated: Some(terminated(ending)),
+                ..Default::default()
+            }),
+        ),
+        allocated_resources: if is_running {
+            resources
+                .requests
+                .clone()
+                .filter(|requests| !requests.is_empty())
+        } else {
+            None
+        },
+        resources: is_running.then_some(ResourceRequirements {
+            claims: None,
+            ..resources
+        }),
+        volume_mounts: container
+            .and_then(mounts)
+            .filter(|mounts| !mounts.is_empty()),
         ..ContainerStatus::default()
     }
 }
@@ -217,50 +350,99 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
 
 /// Between two lives of a crashing container the state is "waiting" and the ending has moved to the last state.
 fn shows_back_off(seen: &Seen<'_>, member: &Member, ending: &Ending) -> bool {
-    let policy = RestartPolicy::parse(seen.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+    let policy = RestartPolicy::parse(
+        seen.pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.restart_policy.as_deref()),
+    );
     let comes_back = match policy {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => ending.code != 0,
         RestartPolicy::Never => false,
     };
-    comes_back && member.crashes > 1 && seen.finished.is_none() && !seen.ending && restart_at(member, ending) > seen.now
+    comes_back
+        && member.crashes > 1
+        && seen.finished.is_none()
+        && !seen.ending
+        && restart_at(member, ending) > seen.now
 }
 
 fn state(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) -> ContainerState {
     let waiting = |reason: &str, message: Option<String>| ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
         ..ContainerState::default()
     };
     match &member.stage {
-        Stage::Created | Stage::Starting if waiting_for_init || (member.role == Role::Init && member.stage == Stage::Created) => {
+        Stage::Created | Stage::Starting
+            if waiting_for_init
+                || (member.role == Role::Init && member.stage == Stage::Created) =>
+        {
             waiting("PodInitializing", None)
         }
         Stage::Created | Stage::Starting => waiting("ContainerCreating", None),
-        Stage::Held { reason: "ErrImagePull", message, since, .. } if later(*since, PULL_ERROR_SHOWN) <= seen.now => {
-            waiting("ImagePullBackOff", Some(format!("Back-off pulling image {:?}: ErrImagePull: {message}", member.image)))
-        }
-        Stage::Held { reason, message, .. } => waiting(reason, Some(message.clone())),
-        Stage::Running { since } => {
-            ContainerState { running: Some(ContainerStateRunning { started_at: Some(time(*since)) }), ..ContainerState::default() }
-        }
+        Stage::Held {
+            reason: "ErrImagePull",
+            message,
+            since,
+            ..
+        } if later(*since, PULL_ERROR_SHOWN) <= seen.now => waiting(
+            "ImagePullBackOff",
+            Some(format!(
+                "Back-off pulling image {:?}: ErrImagePull: {message}",
+                member.image
+            )),
+        ),
+        Stage::Held {
+            reason, message, ..
+        } => waiting(reason, Some(message.clone())),
+        Stage::Running { since } => ContainerState {
+            running: Some(ContainerStateRunning {
+                started_at: Some(time(*since)),
+            }),
+            ..ContainerState::default()
+        },
         Stage::Ended(ending) if shows_back_off(seen, member, ending) => {
             let delay = crate::pod::backoff::after_crash(member.crashes).as_secs();
-            waiting("CrashLoopBackOff", Some(format!("back-off {} restarting failed container={} pod={}", words(delay), member.name, full_name(seen.pod))))
+            waiting(
+                "CrashLoopBackOff",
+                Some(format!(
+                    "back-off {} restarting failed container={} pod={}",
+                    words(delay),
+                    member.name,
+                    full_name(seen.pod)
+                )),
+            )
         }
-        Stage::Ended(ending) => ContainerState { terminated: Some(terminated(ending)), ..ContainerState::default() },
+        Stage::Ended(ending) => ContainerState {
+            terminated: Some(terminated(ending)),
+            ..ContainerState::default()
+        },
     }
 }
 
 /// Go's way to write a duration of whole seconds.
 fn words(seconds: u64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
 }
 
 /// `name_namespace(uid)`, as kubelets name pods.
 pub(crate) fn full_name(pod: &Pod) -> String {
     let meta = &pod.metadata;
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid))
+    format!(
+        "{}_{}({})",
+        text(&meta.name),
+        text(&meta.namespace),
+        text(&meta.uid)
+    )
 }
 
 fn terminated(ending: &Ending) -> ContainerStateTerminated {
@@ -277,18 +459,40 @@ fn terminated(ending: &Ending) -> ContainerStateTerminated {
 
 /// Guaranteed, Burstable or BestEffort.
 pub(crate) fn qos_class(pod: &Pod) -> &'static str {
-    let containers: Vec<&Container> =
-        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten())).collect();
+    let containers: Vec<&Container> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| {
+            spec.containers
+                .iter()
+                .chain(spec.init_containers.iter().flatten())
+        })
+        .collect();
     type Amounts = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
     let amount = |amounts: Option<&Amounts>, name: &str| {
-        let found = amounts.and_then(|amounts| amounts.get(name)).and_then(|text| Quantity::parse(&text.0).ok());
+        let found = amounts
+            .and_then(|amounts| amounts.get(name))
+            .and_then(|text| Quantity::parse(&text.0).ok());
         found.map(Quantity::millis).filter(|millis| *millis > 0)
     };
     let (mut any, mut all) = (false, true);
     for container in &containers {
         for name in ["cpu", "memory"] {
-            let limit = amount(container.resources.as_ref().and_then(|all| all.limits.as_ref()), name);
-            let request = amount(container.resources.as_ref().and_then(|all| all.requests.as_ref()), name).or(limit);
+            let limit = amount(
+                container
+                    .resources
+                    .as_ref()
+                    .and_then(|all| all.limits.as_ref()),
+                name,
+            );
+            let request = amount(
+                container
+                    .resources
+                    .as_ref()
+                    .and_then(|all| all.requests.as_ref()),
+                name,
+            )
+            .or(limit);
             any |= limit.is_some() || request.is_some();
             all &= limit.is_some() && limit == request;
         }
@@ -350,24 +554,54 @@ mod tests {
         let mut members = members(&pod);
         let status = of(&seen(&pod, &members));
         assert_eq!(status.phase.as_deref(), Some("Pending"));
-        assert_eq!(ready(&status).1.as_deref(), Some("containers with unready status: [user-container queue-proxy]"));
+        assert_eq!(
+            ready(&status).1.as_deref(),
+            Some("containers with unready status: [user-container queue-proxy]")
+        );
         members[0].stage = Stage::Running { since: at(99) };
         members[1].stage = Stage::Running { since: at(99) };
         let waiting = of(&seen(&pod, &members));
         assert_eq!(waiting.phase.as_deref(), Some("Running"));
-        assert_eq!(ready(&waiting), ("False".to_owned(), Some("containers with unready status: [queue-proxy]".to_owned())));
+        assert_eq!(
+            ready(&waiting),
+            (
+                "False".to_owned(),
+                Some("containers with unready status: [queue-proxy]".to_owned())
+            )
+        );
         members[1].complaint = Some("Readiness probe failed: refused".to_owned());
         let complaining = of(&seen(&pod, &members));
-        assert_eq!(ready(&complaining).1.as_deref(), Some("containers with unready status: [queue-proxy]: Readiness probe failed: refused"));
+        assert_eq!(
+            ready(&complaining).1.as_deref(),
+            Some("containers with unready status: [queue-proxy]: Readiness probe failed: refused")
+        );
         members[1].passed = Some(true);
         let status = of(&seen(&pod, &members));
         assert_eq!(ready(&status).0, "True");
         assert!(is_urgent(&status, Some(&waiting)) && !is_urgent(&status, Some(&status)));
-        let kinds: Vec<_> = status.conditions.iter().flatten().map(|condition| condition.type_.as_str()).collect();
-        assert_eq!(kinds, ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+        let kinds: Vec<_> = status
+            .conditions
+            .iter()
+            .flatten()
+            .map(|condition| condition.type_.as_str())
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "PodReadyToStartContainers",
+                "Initialized",
+                "Ready",
+                "ContainersReady",
+                "PodScheduled"
+            ]
+        );
         let containers = status.container_statuses.as_ref().expect("containers");
         assert_eq!(containers[0].name, "queue-proxy", "by name");
-        assert!(containers.iter().all(|one| one.ready && one.started == Some(true)));
+        assert!(
+            containers
+                .iter()
+                .all(|one| one.ready && one.started == Some(true))
+        );
         assert_eq!(status.qos_class.as_deref(), Some("Burstable"));
     }
 
@@ -388,16 +622,46 @@ mod tests {
         members[0].crashes = 2;
         let status = of(&seen(&pod, &members));
         let user = &status.container_statuses.as_ref().expect("containers")[1];
-        let waiting = user.state.as_ref().and_then(|state| state.waiting.clone()).expect("waiting");
+        let waiting = user
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.clone())
+            .expect("waiting");
         assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
-        assert_eq!(waiting.message.as_deref(), Some("back-off 10s restarting failed container=user-container pod=p_ns(u)"));
-        let last = user.last_state.as_ref().and_then(|state| state.terminated.clone()).expect("last");
-        assert_eq!((last.exit_code, last.message.as_deref()), (3, Some("last words")));
-        members[0] = Member { stage: Stage::Held { reason: "ErrImagePull", message: "no host".to_owned(), since: at(99), until: at(110) }, last: None, ..members[0].clone() };
+        assert_eq!(
+            waiting.message.as_deref(),
+            Some("back-off 10s restarting failed container=user-container pod=p_ns(u)")
+        );
+        let last = user
+            .last_state
+            .as_ref()
+            .and_then(|state| state.terminated.clone())
+            .expect("last");
+        assert_eq!(
+            (last.exit_code, last.message.as_deref()),
+            (3, Some("last words"))
+        );
+        members[0] = Member {
+            stage: Stage::Held {
+                reason: "ErrImagePull",
+                message: "no host".to_owned(),
+                since: at(99),
+                until: at(110),
+            },
+            last: None,
+            ..members[0].clone()
+        };
         let status = of(&seen(&pod, &members));
         let user = &status.container_statuses.as_ref().expect("containers")[1];
-        let waiting = user.state.as_ref().and_then(|state| state.waiting.clone()).expect("waiting");
-        assert_eq!(waiting.message.as_deref(), Some("Back-off pulling image \"app:1\": ErrImagePull: no host"));
+        let waiting = user
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.clone())
+            .expect("waiting");
+        assert_eq!(
+            waiting.message.as_deref(),
+            Some("Back-off pulling image \"app:1\": ErrImagePull: no host")
+        );
         assert_eq!(status.phase.as_deref(), Some("Pending"));
     }
 
@@ -405,9 +669,14 @@ mod tests {
     fn an_ended_pod() {
         let pod = pod();
         let members = members(&pod);
-        let status = of(&Seen { finished: Some(true), ending: true, ..seen(&pod, &members) });
+        let status = of(&Seen {
+            finished: Some(true),
+            ending: true,
+            ..seen(&pod, &members)
+        });
         assert_eq!(status.phase.as_deref(), Some("Succeeded"));
-        let reason = |kind: &str| condition_of(&status, kind).and_then(|condition| condition.reason.clone());
+        let reason =
+            |kind: &str| condition_of(&status, kind).and_then(|condition| condition.reason.clone());
         assert_eq!(reason("Ready").as_deref(), Some("PodCompleted"));
         assert_eq!(reason("PodReadyToStartContainers"), None);
     }
@@ -415,11 +684,20 @@ mod tests {
     #[test]
     fn service_classes() {
         let of = |resources: serde_json::Value| {
-            let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}})).expect("pod");
+            let pod: Pod = serde_json::from_value(
+                json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}),
+            )
+            .expect("pod");
             qos_class(&pod)
         };
         assert_eq!(of(json!({})), "BestEffort");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})), "Burstable");
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            "Guaranteed"
+        );
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})),
+            "Burstable"
+        );
     }
 }

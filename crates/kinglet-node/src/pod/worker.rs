@@ -82,10 +82,28 @@ pub(crate) struct ContainerLogs {
 
 /// What a pod's tasks tell their worker.
 enum Message {
-    Started { index: usize, attempt: u32, result: Box<Result<Started, Hold>> },
-    Exited { index: usize, attempt: u32, exit: Exit, out_of_memory: bool, last_words: String },
-    Found { index: usize, attempt: u32, finding: Finding },
-    PostStartFailed { index: usize, attempt: u32, message: String },
+    Started {
+        index: usize,
+        attempt: u32,
+        result: Box<Result<Started, Hold>>,
+    },
+    Exited {
+        index: usize,
+        attempt: u32,
+        exit: Exit,
+        out_of_memory: bool,
+        last_words: String,
+    },
+    Found {
+        index: usize,
+        attempt: u32,
+        finding: Finding,
+    },
+    PostStartFailed {
+        index: usize,
+        attempt: u32,
+        message: String,
+    },
     Drained,
 }
 
@@ -134,10 +152,22 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, pod: Arc<Pod>, signal: watch::Receiver<Signal>, logs: Arc<Mutex<PodLogs>>, tasks: Tasks) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        signal: watch::Receiver<Signal>,
+        logs: Arc<Mutex<PodLogs>>,
+        tasks: Tasks,
+    ) -> Self {
         let mut members = member::of(&pod, &shared.options.queue_image_prefixes);
         // A pod of an earlier life goes on counting.
-        let before = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()));
+        let before = pod.status.iter().flat_map(|status| {
+            status
+                .container_statuses
+                .iter()
+                .flatten()
+                .chain(status.init_container_statuses.iter().flatten())
+        });
         for status in before.filter(|status| status.container_id.is_some()) {
             if let Some(member) = members.iter_mut().find(|member| member.name == status.name) {
                 member.restarts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
@@ -145,7 +175,17 @@ impl Worker {
         }
         logs.lock().containers = members
             .iter()
-            .map(|member| (member.name.clone(), ContainerLogs { proxy: member.role == Role::Proxy, init: matches!(member.role, Role::Init | Role::Sidecar), waiting: "ContainerCreating".to_owned(), ..Default::default() }))
+            .map(|member| {
+                (
+                    member.name.clone(),
+                    ContainerLogs {
+                        proxy: member.role == Role::Proxy,
+                        init: matches!(member.role, Role::Init | Role::Sidecar),
+                        waiting: "ContainerCreating".to_owned(),
+                        ..Default::default()
+                    },
+                )
+            })
             .collect();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
@@ -177,7 +217,11 @@ impl Worker {
 
     /// Runs until the pod is gone and nothing of it is left.
     pub(crate) async fn run(mut self) {
-        tracing::debug!(pod = self.pod.metadata.name, uid = uid(&self.pod), "pod is taken in");
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            uid = uid(&self.pod),
+            "pod is taken in"
+        );
         loop {
             self.notice();
             let wake = self.decide();
@@ -187,7 +231,17 @@ impl Worker {
             }
             let now = Instant::now();
             let mut until = self.refresh_at;
-            for at in [wake, self.report_at, self.stopping.as_ref().filter(|stopping| !stopping.killed).map(|stopping| stopping.deadline)].into_iter().flatten() {
+            for at in [
+                wake,
+                self.report_at,
+                self.stopping
+                    .as_ref()
+                    .filter(|stopping| !stopping.killed)
+                    .map(|stopping| stopping.deadline),
+            ]
+            .into_iter()
+            .flatten()
+            {
                 until = until.min(at);
             }
             tokio::select! {
@@ -223,14 +277,23 @@ impl Worker {
         match signal.pod {
             Some(pod) => {
                 if version_of(&pod.metadata) >= version_of(&self.pod.metadata) {
-                    if pod.metadata.generation != self.pod.metadata.generation || pod.metadata.deletion_timestamp != self.pod.metadata.deletion_timestamp {
+                    if pod.metadata.generation != self.pod.metadata.generation
+                        || pod.metadata.deletion_timestamp != self.pod.metadata.deletion_timestamp
+                    {
                         self.report_soon();
                     }
                     self.pod = pod;
                 }
                 if self.pod.metadata.deletion_timestamp.is_some() {
-                    let seconds = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
-                    self.begin_stop(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)), false);
+                    let seconds = self
+                        .pod
+                        .metadata
+                        .deletion_grace_period_seconds
+                        .unwrap_or(30);
+                    self.begin_stop(
+                        Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+                        false,
+                    );
                 }
             }
             None => {
@@ -253,7 +316,12 @@ impl Worker {
             self.stop_further();
             return None;
         }
-        let policy = RestartPolicy::parse(self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+        let policy = RestartPolicy::parse(
+            self.pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.restart_policy.as_deref()),
+        );
         let now = self.shared.kit().now();
         let next = lifecycle::next(&self.members, policy, now);
         for index in next.start {
@@ -276,8 +344,17 @@ impl Worker {
             member.stage = Stage::Running { since: now };
             member.container_id = container_id(uid(&self.pod), &member.name, 0);
             member.image_id = member.image.clone();
-            for (reason, message) in [("Created", "Created container: queue-proxy"), ("Started", "Started container queue-proxy")] {
-                self.shared.event(&self.pod, Some(member::QUEUE_PROXY), Severity::Normal, reason, message);
+            for (reason, message) in [
+                ("Created", "Created container: queue-proxy"),
+                ("Started", "Started container queue-proxy"),
+            ] {
+                self.shared.event(
+                    &self.pod,
+                    Some(member::QUEUE_PROXY),
+                    Severity::Normal,
+                    reason,
+                    message,
+                );
             }
             self.report_soon();
             self.watch_proxy();
@@ -292,11 +369,22 @@ impl Worker {
         }
         member.stage = Stage::Starting;
         let (name, attempt) = (member.name.clone(), member.attempt);
-        let (shared, pod, ground, sender) = (Arc::clone(&self.shared), Arc::clone(&self.pod), Arc::clone(&self.ground), self.sender.clone());
+        let (shared, pod, ground, sender) = (
+            Arc::clone(&self.shared),
+            Arc::clone(&self.pod),
+            Arc::clone(&self.ground),
+            self.sender.clone(),
+        );
         // Cancelled half way, or with nobody to hear the answer, what was started is dropped and dies.
         self.tasks.spawn_cancellable("container start", async move {
             let result = Box::new(start::container(&shared, &pod, &name, attempt, &ground).await);
-            let _ = sender.send(Message::Started { index, attempt, result }).await;
+            let _ = sender
+                .send(Message::Started {
+                    index,
+                    attempt,
+                    result,
+                })
+                .await;
         });
         if !proxied || self.written.is_some() {
             self.report_soon();
@@ -305,24 +393,48 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Started { index, attempt, result } => match *result {
+            Message::Started {
+                index,
+                attempt,
+                result,
+            } => match *result {
                 Ok(started) => self.begin(index, attempt, started),
                 Err(hold) => self.hold(index, hold),
             },
-            Message::Exited { index, attempt, exit, out_of_memory, last_words } => {
+            Message::Exited {
+                index,
+                attempt,
+                exit,
+                out_of_memory,
+                last_words,
+            } => {
                 if self.members[index].attempt == attempt {
                     self.ended(index, exit, out_of_memory, last_words);
                 }
             }
-            Message::Found { index, attempt, finding } => {
+            Message::Found {
+                index,
+                attempt,
+                finding,
+            } => {
                 if self.members[index].attempt == attempt {
                     self.found(index, finding);
                 }
             }
-            Message::PostStartFailed { index, attempt, message } => {
+            Message::PostStartFailed {
+                index,
+                attempt,
+                message,
+            } => {
                 if self.members[index].attempt == attempt && self.members[index].is_running() {
                     let name = self.members[index].name.clone();
-                    self.shared.event(&self.pod, Some(&name), Severity::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                    self.shared.event(
+                        &self.pod,
+                        Some(&name),
+                        Severity::Warning,
+                        "FailedPostStartHook",
+                        format!("PostStartHook failed: {message}"),
+                    );
                     self.kill(index, "failed postStart hook");
                 }
             }
@@ -337,20 +449,41 @@ impl Worker {
 
     /// A container runs.
     fn begin(&mut self, index: usize, attempt: u32, started: Started) {
-        let Started { running, image, process, stop_signal } = started;
+        let Started {
+            running,
+            image,
+            process,
+            stop_signal,
+        } = started;
         let now = self.shared.kit().now();
-        let Some(ground) = self.ground.get().cloned() else { return };
+        let Some(ground) = self.ground.get().cloned() else {
+            return;
+        };
         let member = &mut self.members[index];
-        tracing::debug!(pod = self.pod.metadata.name, container = member.name, attempt, "container runs");
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = member.name,
+            attempt,
+            "container runs"
+        );
         member.stage = Stage::Running { since: now };
         member.image_id.clone_from(&image.digest);
         member.container_id = container_id(uid(&self.pod), &member.name, attempt);
         member.failures = 0;
         member.complaint = None;
         member.started = member.started.map(|_| false);
-        member.passed = if member.role == Role::Proxy { member.passed } else { member.passed.map(|_| false) };
+        member.passed = if member.role == Role::Proxy {
+            member.passed
+        } else {
+            member.passed.map(|_| false)
+        };
         let name = member.name.clone();
-        let path = self.directories.disk.join("logs").join(&name).join(format!("{attempt}.log"));
+        let path = self
+            .directories
+            .disk
+            .join("logs")
+            .join(&name)
+            .join(format!("{attempt}.log"));
         let log = match Log::create(path) {
             Ok(log) => Some(Arc::new(log)),
             Err(error) => {
@@ -359,9 +492,21 @@ impl Worker {
             }
         };
         self.keep_log(&name, log.clone());
-        let crate::cell::Running { process: container, stdout, stderr } = running;
+        let crate::cell::Running {
+            process: container,
+            stdout,
+            stderr,
+        } = running;
         if let Some(log) = &log {
-            self.tasks.spawn("container log", crate::logs::write::run(Arc::clone(log), stdout, stderr, self.shared.kit().clock().clone()));
+            self.tasks.spawn(
+                "container log",
+                crate::logs::write::run(
+                    Arc::clone(log),
+                    stdout,
+                    stderr,
+                    self.shared.kit().clock().clone(),
+                ),
+            );
         }
         self.await_exit(index, attempt, Arc::clone(&container), log);
         let target = Target {
@@ -370,7 +515,13 @@ impl Worker {
             container: Some(Arc::clone(&container)),
             process: Some(process),
         };
-        let live = Live { container, stop_signal, target, probes: self.tasks.child(), _image: image };
+        let live = Live {
+            container,
+            stop_signal,
+            target,
+            probes: self.tasks.child(),
+            _image: image,
+        };
         self.live.insert(index, live);
         self.report_soon();
         if self.stopping.is_some() || self.finished.is_some() {
@@ -389,10 +540,20 @@ impl Worker {
         }
     }
 
-    fn await_exit(&self, index: usize, attempt: u32, container: Arc<Container>, log: Option<Arc<Log>>) {
-        let Some(spec) = member::container(&self.pod, &self.members[index].name) else { return };
+    fn await_exit(
+        &self,
+        index: usize,
+        attempt: u32,
+        container: Arc<Container>,
+        log: Option<Arc<Log>>,
+    ) {
+        let Some(spec) = member::container(&self.pod, &self.members[index].name) else {
+            return;
+        };
         let from_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        let file = self.directories.termination_log(&self.members[index].name, attempt);
+        let file = self
+            .directories
+            .termination_log(&self.members[index].name, attempt);
         let sender = self.sender.clone();
         self.tasks.spawn("container exit", async move {
             let exit = container.wait().await;
@@ -404,18 +565,37 @@ impl Worker {
                 && let Some(log) = log
             {
                 let mut state = log.state();
-                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended)).await;
+                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended))
+                    .await;
                 last_words = log.tail(LAST_WORDS_LINES_MAX, LAST_WORDS_FROM_LOG_BYTES_MAX);
             }
-            let _ = sender.send(Message::Exited { index, attempt, exit, out_of_memory, last_words }).await;
+            let _ = sender
+                .send(Message::Exited {
+                    index,
+                    attempt,
+                    exit,
+                    out_of_memory,
+                    last_words,
+                })
+                .await;
         });
     }
 
     fn after_start(&self, index: usize, attempt: u32) {
-        let Some(container) = member::container(&self.pod, &self.members[index].name) else { return };
-        let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return };
+        let Some(container) = member::container(&self.pod, &self.members[index].name) else {
+            return;
+        };
+        let Some(handler) = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return;
+        };
         let hook = hooks::of(handler, container, false);
-        let Some(live) = self.live.get(&index) else { return };
+        let Some(live) = self.live.get(&index) else {
+            return;
+        };
         let (target, sender) = (live.target.clone(), self.sender.clone());
         live.probes.spawn_cancellable("postStart hook", async move {
             let result = match hook {
@@ -424,53 +604,113 @@ impl Worker {
                 Err(message) => Err(message),
             };
             if let Err(message) = result {
-                let _ = sender.send(Message::PostStartFailed { index, attempt, message }).await;
+                let _ = sender
+                    .send(Message::PostStartFailed {
+                        index,
+                        attempt,
+                        message,
+                    })
+                    .await;
             }
         });
     }
 
     /// Starts the probes of a container: the startup probe alone at first.
     fn watch(&mut self, index: usize, attempt: u32) {
-        let Some(container) = member::container(&self.pod, &self.members[index].name) else { return };
+        let Some(container) = member::container(&self.pod, &self.members[index].name) else {
+            return;
+        };
         let plans = match probe::plan::of(container) {
             Ok(plans) => plans,
             Err(message) => {
-                self.shared.event(&self.pod, Some(&container.name), Severity::Warning, "Unhealthy", message);
+                self.shared.event(
+                    &self.pod,
+                    Some(&container.name),
+                    Severity::Warning,
+                    "Unhealthy",
+                    message,
+                );
                 return;
             }
         };
         let waits_for_startup = self.members[index].started == Some(false);
-        let Some(live) = self.live.get(&index) else { return };
-        for plan in plans.into_iter().filter(|plan| (plan.purpose == Purpose::Startup) == waits_for_startup) {
-            let tell = move |finding| Message::Found { index, attempt, finding };
-            live.probes.spawn_cancellable("probe", probe::watch::run(plan, live.target.clone(), self.sender.clone(), tell));
+        let Some(live) = self.live.get(&index) else {
+            return;
+        };
+        for plan in plans
+            .into_iter()
+            .filter(|plan| (plan.purpose == Purpose::Startup) == waits_for_startup)
+        {
+            let tell = move |finding| Message::Found {
+                index,
+                attempt,
+                finding,
+            };
+            live.probes.spawn_cancellable(
+                "probe",
+                probe::watch::run(plan, live.target.clone(), self.sender.clone(), tell),
+            );
         }
         self.watch_proxy();
     }
 
     /// Asks the questions of the queue-proxy, once it "runs" and there is a pod to ask.
     fn watch_proxy(&mut self) {
-        let Some(index) = self.members.iter().position(|member| member.role == Role::Proxy) else { return };
+        let Some(index) = self
+            .members
+            .iter()
+            .position(|member| member.role == Role::Proxy)
+        else {
+            return;
+        };
         if self.proxy_probe.is_some() || !self.members[index].is_running() {
             return;
         }
-        let Some(ground) = self.ground.get().cloned() else { return };
-        if !self.members.iter().any(|member| member.role == Role::App && member.is_running()) {
+        let Some(ground) = self.ground.get().cloned() else {
+            return;
+        };
+        if !self
+            .members
+            .iter()
+            .any(|member| member.role == Role::App && member.is_running())
+        {
             return;
         }
-        let Some(container) = member::container(&self.pod, member::QUEUE_PROXY) else { return };
+        let Some(container) = member::container(&self.pod, member::QUEUE_PROXY) else {
+            return;
+        };
         let variables = container.env.iter().flatten();
-        let encoded = variables.filter(|variable| variable.name == "SERVING_READINESS_PROBE").find_map(|variable| variable.value.as_deref());
+        let encoded = variables
+            .filter(|variable| variable.name == "SERVING_READINESS_PROBE")
+            .find_map(|variable| variable.value.as_deref());
         let attempt = self.members[index].attempt;
         let probe = self.tasks.child();
         match probe::plan::of_queue_proxy(container, encoded) {
             Ok(Some(plan)) => {
-                let target = Target { engine: self.shared.engine.clone(), sandbox: Arc::clone(&ground.sandbox), container: None, process: None };
-                let tell = move |finding| Message::Found { index, attempt, finding };
-                probe.spawn_cancellable("readiness", probe::watch::run(plan, target, self.sender.clone(), tell));
+                let target = Target {
+                    engine: self.shared.engine.clone(),
+                    sandbox: Arc::clone(&ground.sandbox),
+                    container: None,
+                    process: None,
+                };
+                let tell = move |finding| Message::Found {
+                    index,
+                    attempt,
+                    finding,
+                };
+                probe.spawn_cancellable(
+                    "readiness",
+                    probe::watch::run(plan, target, self.sender.clone(), tell),
+                );
             }
             Ok(None) => self.members[index].passed = Some(true),
-            Err(message) => self.shared.event(&self.pod, Some(member::QUEUE_PROXY), Severity::Warning, "Unhealthy", message),
+            Err(message) => self.shared.event(
+                &self.pod,
+                Some(member::QUEUE_PROXY),
+                Severity::Warning,
+                "Unhealthy",
+                message,
+            ),
         }
         self.proxy_probe = Some(probe);
     }
@@ -485,7 +725,8 @@ impl Worker {
                         self.members[index].complaint = Some(text.clone());
                         self.report_soon();
                     }
-                    self.shared.event(&self.pod, Some(&name), Severity::Warning, "Unhealthy", text);
+                    self.shared
+                        .event(&self.pod, Some(&name), Severity::Warning, "Unhealthy", text);
                 }
             }
             Finding::OnlyInside(port) => {
@@ -494,7 +735,9 @@ impl Worker {
                     Some(&name),
                     Severity::Normal,
                     "LoopbackOnly",
-                    format!("the program listens on 127.0.0.1:{port} only; requests are carried there"),
+                    format!(
+                        "the program listens on 127.0.0.1:{port} only; requests are carried there"
+                    ),
                 );
                 if let Some(ground) = self.ground.get().cloned() {
                     let tasks = self.tasks.clone();
@@ -505,14 +748,23 @@ impl Worker {
                     });
                 }
             }
-            Finding::Verdict(purpose, verdict, message) => self.judged(index, purpose, verdict, &message),
+            Finding::Verdict(purpose, verdict, message) => {
+                self.judged(index, purpose, verdict, &message)
+            }
         }
     }
 
     fn judged(&mut self, index: usize, purpose: Purpose, verdict: Verdict, message: &str) {
         let member = &mut self.members[index];
         let attempt = member.attempt;
-        tracing::debug!(pod = self.pod.metadata.name, container = member.name, ?purpose, ?verdict, message, "probe");
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = member.name,
+            ?purpose,
+            ?verdict,
+            message,
+            "probe"
+        );
         if verdict == Verdict::Passed {
             member.complaint = None;
         }
@@ -527,19 +779,35 @@ impl Worker {
                 self.report_soon();
                 self.watch(index, attempt);
             }
-            (Purpose::Startup, Verdict::Failed) => self.kill(index, "failed startup probe, will be restarted"),
-            (Purpose::Liveness, Verdict::Failed) => self.kill(index, "failed liveness probe, will be restarted"),
+            (Purpose::Startup, Verdict::Failed) => {
+                self.kill(index, "failed startup probe, will be restarted")
+            }
+            (Purpose::Liveness, Verdict::Failed) => {
+                self.kill(index, "failed liveness probe, will be restarted")
+            }
             (Purpose::Liveness, Verdict::Passed) => {}
         }
     }
 
     /// Ends one container whose pod goes on (or that came too late); SIGTERM first, SIGKILL after the pod's grace.
     fn kill(&mut self, index: usize, why: &str) {
-        let Some(live) = self.live.get(&index) else { return };
+        let Some(live) = self.live.get(&index) else {
+            return;
+        };
         let name = &self.members[index].name;
-        self.shared.event(&self.pod, Some(name), Severity::Normal, "Killing", format!("Container {name} {why}"));
+        self.shared.event(
+            &self.pod,
+            Some(name),
+            Severity::Normal,
+            "Killing",
+            format!("Container {name} {why}"),
+        );
         live.probes.cancel();
-        let grace = if self.stopping.is_some() { Duration::ZERO } else { self.grace() };
+        let grace = if self.stopping.is_some() {
+            Duration::ZERO
+        } else {
+            self.grace()
+        };
         let (container, signal) = (Arc::clone(&live.container), live.stop_signal);
         self.tasks.spawn("container kill", async move {
             if !grace.is_zero() {
@@ -553,7 +821,12 @@ impl Worker {
     }
 
     fn grace(&self) -> Duration {
-        let seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let seconds = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 
@@ -561,7 +834,13 @@ impl Worker {
     fn hold(&mut self, index: usize, hold: Hold) {
         let now = self.shared.kit().now();
         let member = &mut self.members[index];
-        tracing::debug!(pod = self.pod.metadata.name, container = member.name, reason = hold.reason, message = hold.message, "container not started");
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = member.name,
+            reason = hold.reason,
+            message = hold.message,
+            "container not started"
+        );
         if hold.crashed {
             member.crashes += 1;
             member.container_id = container_id(uid(&self.pod), &member.name, member.attempt);
@@ -579,15 +858,35 @@ impl Worker {
             member.failures += 1;
             let mut delay = backoff::after_failure(member.failures);
             // The machine or a missing object: looked at again soon, as a kubelet's sync does.
-            if matches!(hold.reason, "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError") {
+            if matches!(
+                hold.reason,
+                "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError"
+            ) {
                 delay = delay.min(Duration::from_secs(2));
             }
             if matches!(hold.reason, "ErrImagePull") {
                 let image = &self.members[index].image;
-                self.shared.event(&self.pod, Some(&self.members[index].name), Severity::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
-                self.shared.event(&self.pod, Some(&self.members[index].name), Severity::Warning, "Failed", "Error: ImagePullBackOff");
+                self.shared.event(
+                    &self.pod,
+                    Some(&self.members[index].name),
+                    Severity::Normal,
+                    "BackOff",
+                    format!("Back-off pulling image {image:?}"),
+                );
+                self.shared.event(
+                    &self.pod,
+                    Some(&self.members[index].name),
+                    Severity::Warning,
+                    "Failed",
+                    "Error: ImagePullBackOff",
+                );
             }
-            self.members[index].stage = Stage::Held { reason: hold.reason, message: hold.message, since: now, until: later(now, delay) };
+            self.members[index].stage = Stage::Held {
+                reason: hold.reason,
+                message: hold.message,
+                since: now,
+                until: later(now, delay),
+            };
         }
         self.report_soon();
     }
@@ -597,13 +896,27 @@ impl Worker {
         self.live.remove(&index);
         let now = self.shared.kit().now();
         let member = &mut self.members[index];
-        let since = if let Stage::Running { since } = member.stage { Some(since) } else { None };
-        let ran = since.map_or(Duration::ZERO, |since| Duration::try_from(now.duration_since(since)).unwrap_or_default());
-        member.crashes = if ran >= backoff::FORGIVEN_AFTER { 1 } else { member.crashes + 1 };
+        let since = if let Stage::Running { since } = member.stage {
+            Some(since)
+        } else {
+            None
+        };
+        let ran = since.map_or(Duration::ZERO, |since| {
+            Duration::try_from(now.duration_since(since)).unwrap_or_default()
+        });
+        member.crashes = if ran >= backoff::FORGIVEN_AFTER {
+            1
+        } else {
+            member.crashes + 1
+        };
         let code = exit.code();
         member.stage = Stage::Ended(Ending {
             code,
-            signal: if let Exit::Signal(signal) = exit { Some(signal) } else { None },
+            signal: if let Exit::Signal(signal) = exit {
+                Some(signal)
+            } else {
+                None
+            },
             reason: if out_of_memory {
                 "OOMKilled"
             } else if code == 0 {
@@ -620,7 +933,11 @@ impl Worker {
             // The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
             if let Some(probe) = self.proxy_probe.take() {
                 probe.cancel();
-                for proxy in self.members.iter_mut().filter(|member| member.role == Role::Proxy) {
+                for proxy in self
+                    .members
+                    .iter_mut()
+                    .filter(|member| member.role == Role::Proxy)
+                {
                     proxy.passed = Some(false);
                     proxy.complaint = None;
                     proxy.attempt += 1;
@@ -631,7 +948,9 @@ impl Worker {
                 self.tell_back_off(index, now);
             }
         }
-        let directory = self.directories.container(&self.members[index].name, self.members[index].attempt);
+        let directory = self
+            .directories
+            .container(&self.members[index].name, self.members[index].attempt);
         self.tasks.spawn("container files", async move {
             let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
         });
@@ -643,8 +962,18 @@ impl Worker {
         if let Stage::Ended(ending) = &member.stage
             && lifecycle::restart_at(member, ending) > now
         {
-            let text = format!("Back-off restarting failed container {} in pod {}", member.name, crate::pod::status::full_name(&self.pod));
-            self.shared.event(&self.pod, Some(&member.name), Severity::Warning, "BackOff", text);
+            let text = format!(
+                "Back-off restarting failed container {} in pod {}",
+                member.name,
+                crate::pod::status::full_name(&self.pod)
+            );
+            self.shared.event(
+                &self.pod,
+                Some(&member.name),
+                Severity::Warning,
+                "BackOff",
+                text,
+            );
         }
     }
 
@@ -665,7 +994,11 @@ impl Worker {
         if let Some(ground) = self.ground.get().cloned()
             && let Err(message) = start::write_volumes(&self.shared, &self.pod, &ground.facts).await
         {
-            tracing::debug!(pod = self.pod.metadata.name, message, "volumes keep their former contents");
+            tracing::debug!(
+                pod = self.pod.metadata.name,
+                message,
+                "volumes keep their former contents"
+            );
         }
     }
 }

@@ -28,7 +28,12 @@ pub(crate) struct Reached {
 }
 
 /// Connects to a port of the pod. `from_inside` also tries the pod's loopback, as a process inside the pod would.
-pub(crate) async fn connect(sandbox: &Arc<Sandbox>, host: Option<&str>, port: u16, from_inside: bool) -> io::Result<Reached> {
+pub(crate) async fn connect(
+    sandbox: &Arc<Sandbox>,
+    host: Option<&str>,
+    port: u16,
+    from_inside: bool,
+) -> io::Result<Reached> {
     let own = IpAddr::V4(sandbox.address());
     let address = match host {
         None | Some("localhost") => own,
@@ -37,33 +42,55 @@ pub(crate) async fn connect(sandbox: &Arc<Sandbox>, host: Option<&str>, port: u1
             Ok(address) => address,
             Err(_) => {
                 let found = tokio::net::lookup_host((host, port)).await?.next();
-                found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}")))?.ip()
+                found
+                    .ok_or_else(|| {
+                        io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"))
+                    })?
+                    .ip()
             }
         },
     };
     let outside = TcpStream::connect((address, port)).await;
     match outside {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && from_inside && address == own => {
+        Err(error)
+            if error.kind() == io::ErrorKind::ConnectionRefused
+                && from_inside
+                && address == own =>
+        {
             let stream = connect_loopback(sandbox, port).await.map_err(|_| error)?;
             // It may have begun to listen between the two attempts.
             match TcpStream::connect((address, port)).await {
-                Ok(stream) => Ok(Reached { stream, only_inside: false }),
-                Err(_) => Ok(Reached { stream, only_inside: true }),
+                Ok(stream) => Ok(Reached {
+                    stream,
+                    only_inside: false,
+                }),
+                Err(_) => Ok(Reached {
+                    stream,
+                    only_inside: true,
+                }),
             }
         }
-        other => Ok(Reached { stream: other?, only_inside: false }),
+        other => Ok(Reached {
+            stream: other?,
+            only_inside: false,
+        }),
     }
 }
 
 /// Connects to the pod's own loopback.
 pub(crate) async fn connect_loopback(sandbox: &Arc<Sandbox>, port: u16) -> io::Result<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    socket_inside(sandbox, address).await?.connect(address).await
+    socket_inside(sandbox, address)
+        .await?
+        .connect(address)
+        .await
 }
 
 async fn socket_inside(sandbox: &Arc<Sandbox>, address: SocketAddr) -> io::Result<TcpSocket> {
     let sandbox = Arc::clone(sandbox);
-    let fd = tokio::task::spawn_blocking(move || netns::stream_socket(sandbox.network(), address)).await.map_err(io::Error::other)??;
+    let fd = tokio::task::spawn_blocking(move || netns::stream_socket(sandbox.network(), address))
+        .await
+        .map_err(io::Error::other)??;
     Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(fd)))
 }
 
@@ -77,14 +104,18 @@ pub(crate) async fn bridge(sandbox: &Arc<Sandbox>, port: u16, tasks: &Tasks) -> 
     let listener = socket.listen(BACKLOG)?;
     let sandbox = Arc::clone(sandbox);
     let connections = tasks.clone();
-    tasks.spawn_cancellable("loopback bridge", async move { serve(&listener, &sandbox, port, &connections).await });
+    tasks.spawn_cancellable("loopback bridge", async move {
+        serve(&listener, &sandbox, port, &connections).await
+    });
     Ok(())
 }
 
 async fn serve(listener: &TcpListener, sandbox: &Arc<Sandbox>, port: u16, tasks: &Tasks) {
     let places = Arc::new(Semaphore::new(BRIDGED_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let Ok((mut outside, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;

@@ -36,10 +36,22 @@ impl Purpose {
 /// One question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    Http { host: Option<String>, port: u16, path: String, https: bool, headers: Vec<(String, String)> },
-    Tcp { host: Option<String>, port: u16 },
+    Http {
+        host: Option<String>,
+        port: u16,
+        path: String,
+        https: bool,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        host: Option<String>,
+        port: u16,
+    },
     Exec(Vec<String>),
-    Grpc { port: u16, service: String },
+    Grpc {
+        port: u16,
+        service: String,
+    },
 }
 
 /// A probe, ready to run.
@@ -89,17 +101,30 @@ fn one(purpose: Purpose, probe: &Probe, ports: &[ContainerPort]) -> Result<Plan,
 
 /// The readiness of a pod whose queue-proxy is answered by this node: the questions in its environment, at the pace of
 /// its own readiness probe. `None` when nothing is asked: then it is ready when its neighbours run.
-pub(crate) fn of_queue_proxy(queue_proxy: &Container, encoded: Option<&str>) -> Result<Option<Plan>, String> {
-    let Some(encoded) = encoded.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+pub(crate) fn of_queue_proxy(
+    queue_proxy: &Container,
+    encoded: Option<&str>,
+) -> Result<Option<Plan>, String> {
+    let Some(encoded) = encoded.filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
     let parsed = if encoded.trim_start().starts_with('[') {
         serde_json::from_str::<Vec<Probe>>(encoded)
     } else {
         serde_json::from_str::<Probe>(encoded).map(|probe| vec![probe])
     };
-    let probes = parsed.map_err(|error| format!("SERVING_READINESS_PROBE is not a probe: {error}"))?;
-    let questions = probes.iter().map(|probe| question(probe, &[])).collect::<Result<Vec<_>, _>>()?;
-    let Some(first) = probes.first() else { return Ok(None) };
-    let eager = probes.iter().all(|probe| probe.period_seconds.unwrap_or(0) == 0);
+    let probes =
+        parsed.map_err(|error| format!("SERVING_READINESS_PROBE is not a probe: {error}"))?;
+    let questions = probes
+        .iter()
+        .map(|probe| question(probe, &[]))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = probes.first() else {
+        return Ok(None);
+    };
+    let eager = probes
+        .iter()
+        .all(|probe| probe.period_seconds.unwrap_or(0) == 0);
     let pace = queue_proxy.readiness_probe.as_ref();
     let of_pace = |field: fn(&Probe) -> Option<i32>| pace.and_then(field);
     Ok(Some(Plan {
@@ -107,8 +132,16 @@ pub(crate) fn of_queue_proxy(queue_proxy: &Container, encoded: Option<&str>) -> 
         questions,
         delay: seconds(of_pace(|probe| probe.initial_delay_seconds)).unwrap_or_default(),
         period: seconds(of_pace(|probe| probe.period_seconds)).unwrap_or(PERIOD),
-        timeout: if eager { AGGRESSIVE_TIMEOUT } else { seconds(first.timeout_seconds).unwrap_or(TIMEOUT) },
-        successes: probes.iter().filter_map(|probe| count(probe.success_threshold)).max().unwrap_or(1),
+        timeout: if eager {
+            AGGRESSIVE_TIMEOUT
+        } else {
+            seconds(first.timeout_seconds).unwrap_or(TIMEOUT)
+        },
+        successes: probes
+            .iter()
+            .filter_map(|probe| count(probe.success_threshold))
+            .max()
+            .unwrap_or(1),
         failures: count(of_pace(|probe| probe.failure_threshold)).unwrap_or(FAILURES),
         eager,
         from_inside: true,
@@ -120,27 +153,46 @@ fn question(probe: &Probe, ports: &[ContainerPort]) -> Result<Question, String> 
         return http_question(http, ports);
     }
     if let Some(tcp) = &probe.tcp_socket {
-        return Ok(Question::Tcp { host: named(tcp.host.as_deref()), port: port(&tcp.port, ports)? });
+        return Ok(Question::Tcp {
+            host: named(tcp.host.as_deref()),
+            port: port(&tcp.port, ports)?,
+        });
     }
     if let Some(exec) = &probe.exec {
         return Ok(Question::Exec(exec.command.clone().unwrap_or_default()));
     }
     if let Some(grpc) = &probe.grpc {
-        let port = u16::try_from(grpc.port).map_err(|_| format!("probe port {} is out of range", grpc.port))?;
-        return Ok(Question::Grpc { port, service: grpc.service.clone().unwrap_or_default() });
+        let port = u16::try_from(grpc.port)
+            .map_err(|_| format!("probe port {} is out of range", grpc.port))?;
+        return Ok(Question::Grpc {
+            port,
+            service: grpc.service.clone().unwrap_or_default(),
+        });
     }
     Err("a probe asks nothing: it needs httpGet, tcpSocket, exec or grpc".to_owned())
 }
 
 /// The question of a `httpGet`, which hooks have, too.
-pub(crate) fn http_question(http: &HTTPGetAction, ports: &[ContainerPort]) -> Result<Question, String> {
+pub(crate) fn http_question(
+    http: &HTTPGetAction,
+    ports: &[ContainerPort],
+) -> Result<Question, String> {
     let path = http.path.as_deref().unwrap_or("/");
     Ok(Question::Http {
         host: named(http.host.as_deref()),
         port: port(&http.port, ports)?,
-        path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+        path: if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        },
         https: http.scheme.as_deref() == Some("HTTPS"),
-        headers: http.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect(),
+        headers: http
+            .http_headers
+            .iter()
+            .flatten()
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
     })
 }
 
@@ -151,20 +203,32 @@ fn named(host: Option<&str>) -> Option<String> {
 fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
-        IntOrString::String(name) => match ports.iter().find(|port| port.name.as_deref() == Some(name)) {
-            Some(port) => port.container_port,
-            None => name.parse().map_err(|_| format!("probe port {name:?} is no port of the container"))?,
-        },
+        IntOrString::String(name) => {
+            match ports.iter().find(|port| port.name.as_deref() == Some(name)) {
+                Some(port) => port.container_port,
+                None => name
+                    .parse()
+                    .map_err(|_| format!("probe port {name:?} is no port of the container"))?,
+            }
+        }
     };
-    u16::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| format!("probe port {number} is out of range"))
+    u16::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("probe port {number} is out of range"))
 }
 
 fn seconds(value: Option<i32>) -> Option<Duration> {
-    value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).map(Duration::from_secs)
+    value
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|value| *value > 0)
+        .map(Duration::from_secs)
 }
 
 fn count(value: Option<i32>) -> Option<u32> {
-    value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0)
+    value
+        .and_then(|value| u32::try_from(value).ok())
+        .filter(|value| *value > 0)
 }
 
 #[cfg(test)]
@@ -183,24 +247,64 @@ mod tests {
             "startupProbe": {"exec": {"command": ["true"]}}})))
         .expect("plans");
         assert_eq!(plans[0].purpose, Purpose::Startup);
-        assert_eq!((plans[0].period, plans[0].timeout, plans[0].failures), (PERIOD, TIMEOUT, 3));
-        let http = Question::Http { host: None, port: 81, path: "/ok".to_owned(), https: false, headers: Vec::new() };
+        assert_eq!(
+            (plans[0].period, plans[0].timeout, plans[0].failures),
+            (PERIOD, TIMEOUT, 3)
+        );
+        let http = Question::Http {
+            host: None,
+            port: 81,
+            path: "/ok".to_owned(),
+            https: false,
+            headers: Vec::new(),
+        };
         assert_eq!((&plans[1].questions[0], plans[1].failures), (&http, 1));
-        assert!(of(&container(json!({"name": "c", "readinessProbe": {"tcpSocket": {"port": "none"}}}))).is_err());
+        assert!(
+            of(&container(
+                json!({"name": "c", "readinessProbe": {"tcpSocket": {"port": "none"}}})
+            ))
+            .is_err()
+        );
         assert!(of(&container(json!({"name": "c", "readinessProbe": {}}))).is_err());
     }
 
     #[test]
     fn the_queue_proxys_question() {
-        let queue_proxy = container(json!({"name": "queue-proxy", "readinessProbe": {"periodSeconds": 7, "failureThreshold": 2, "httpGet": {"port": 8012}}}));
-        let plan = of_queue_proxy(&queue_proxy, Some(r#"{"tcpSocket":{"port":8080,"host":"127.0.0.1"},"successThreshold":1}"#)).expect("plan").expect("asks");
+        let queue_proxy = container(
+            json!({"name": "queue-proxy", "readinessProbe": {"periodSeconds": 7, "failureThreshold": 2, "httpGet": {"port": 8012}}}),
+        );
+        let plan = of_queue_proxy(
+            &queue_proxy,
+            Some(r#"{"tcpSocket":{"port":8080,"host":"127.0.0.1"},"successThreshold":1}"#),
+        )
+        .expect("plan")
+        .expect("asks");
         assert!(plan.eager && plan.from_inside);
-        assert_eq!(plan.questions, vec![Question::Tcp { host: Some("127.0.0.1".to_owned()), port: 8080 }]);
-        assert_eq!((plan.period, plan.failures, plan.timeout), (Duration::from_secs(7), 2, AGGRESSIVE_TIMEOUT));
-        let slow = of_queue_proxy(&queue_proxy, Some(r#"{"httpGet":{"port":1,"path":"/"},"periodSeconds":3,"timeoutSeconds":2}"#)).expect("plan").expect("asks");
+        assert_eq!(
+            plan.questions,
+            vec![Question::Tcp {
+                host: Some("127.0.0.1".to_owned()),
+                port: 8080
+            }]
+        );
+        assert_eq!(
+            (plan.period, plan.failures, plan.timeout),
+            (Duration::from_secs(7), 2, AGGRESSIVE_TIMEOUT)
+        );
+        let slow = of_queue_proxy(
+            &queue_proxy,
+            Some(r#"{"httpGet":{"port":1,"path":"/"},"periodSeconds":3,"timeoutSeconds":2}"#),
+        )
+        .expect("plan")
+        .expect("asks");
         assert!(!slow.eager);
         assert_eq!(slow.timeout, Duration::from_secs(2));
-        let both = of_queue_proxy(&queue_proxy, Some(r#"[{"tcpSocket":{"port":1}},{"tcpSocket":{"port":2}}]"#)).expect("plan").expect("asks");
+        let both = of_queue_proxy(
+            &queue_proxy,
+            Some(r#"[{"tcpSocket":{"port":1}},{"tcpSocket":{"port":2}}]"#),
+        )
+        .expect("plan")
+        .expect("asks");
         assert_eq!(both.questions.len(), 2);
         assert_eq!(of_queue_proxy(&queue_proxy, None), Ok(None));
         assert!(of_queue_proxy(&queue_proxy, Some("{")).is_err());

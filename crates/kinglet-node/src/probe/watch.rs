@@ -30,7 +30,12 @@ pub(crate) enum Finding {
 }
 
 /// Runs until dropped; tells `findings` through `tell`.
-pub(crate) async fn run<T: Send + 'static>(plan: Plan, target: Target, findings: mpsc::Sender<T>, tell: impl Fn(Finding) -> T + Send) {
+pub(crate) async fn run<T: Send + 'static>(
+    plan: Plan,
+    target: Target,
+    findings: mpsc::Sender<T>,
+    tell: impl Fn(Finding) -> T + Send,
+) {
     tokio::time::sleep(plan.delay).await;
     let mut tally = Tally::new(plan.successes, plan.failures);
     let mut inside_told = false;
@@ -56,7 +61,14 @@ pub(crate) async fn run<T: Send + 'static>(plan: Plan, target: Target, findings:
             Answer::Bad(message) => {
                 let now = Instant::now();
                 // A probe in a hurry fails hundreds of times before a program listens; that is no news, and no verdict.
-                let patient = hurrying && now < told_at.unwrap_or(began) + if told_at.is_some() { plan.period } else { EAGER_PATIENCE };
+                let patient = hurrying
+                    && now
+                        < told_at.unwrap_or(began)
+                            + if told_at.is_some() {
+                                plan.period
+                            } else {
+                                EAGER_PATIENCE
+                            };
                 if !patient {
                     told_at = Some(now);
                     news.push(Finding::Complaint(plan.purpose, message.clone()));
@@ -76,7 +88,11 @@ pub(crate) async fn run<T: Send + 'static>(plan: Plan, target: Target, findings:
         }
         if plan.eager && !tally.passed() {
             tokio::time::sleep(pause).await;
-            pause = if began.elapsed() > EAGER_LONGEST { TIRED_PAUSE } else { (pause * 3 / 2).min(EAGER_PAUSE_MAX) };
+            pause = if began.elapsed() > EAGER_LONGEST {
+                TIRED_PAUSE
+            } else {
+                (pause * 3 / 2).min(EAGER_PAUSE_MAX)
+            };
         } else {
             pause = EAGER_PAUSE_MIN;
             tokio::time::sleep(plan.period).await;
@@ -92,5 +108,7 @@ async fn ask_all(plan: &Plan, target: &Target) -> Answer {
             bad @ Answer::Bad(_) => return bad,
         }
     }
-    Answer::Good { only_inside: inside }
+    Answer::Good {
+        only_inside: inside,
+    }
 }

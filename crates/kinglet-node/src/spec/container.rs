@@ -78,14 +78,29 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 /// The program with its environment and privileges. `environment` is complete: node, image and container.
-pub(crate) fn process(pod: &Pod, container: &Container, image: &ImageConfig, environment: &[(String, String)]) -> Result<Process, String> {
+pub(crate) fn process(
+    pod: &Pod,
+    container: &Container,
+    image: &ImageConfig,
+    environment: &[(String, String)],
+) -> Result<Process, String> {
     let known: BTreeMap<String, String> = environment.iter().cloned().collect();
-    let expanded = |words: &[String]| words.iter().map(|word| expand(word, &known)).collect::<Vec<_>>();
-    let command = container.command.as_deref().filter(|words| !words.is_empty());
+    let expanded = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| expand(word, &known))
+            .collect::<Vec<_>>()
+    };
+    let command = container
+        .command
+        .as_deref()
+        .filter(|words| !words.is_empty());
     let arguments = container.args.as_deref().filter(|words| !words.is_empty());
     // A command of the Pod's replaces the image's entrypoint and its arguments.
     let argv = match (command, arguments) {
-        (Some(command), arguments) => [expanded(command), expanded(arguments.unwrap_or_default())].concat(),
+        (Some(command), arguments) => {
+            [expanded(command), expanded(arguments.unwrap_or_default())].concat()
+        }
         (None, Some(arguments)) => [image.entrypoint.clone(), expanded(arguments)].concat(),
         (None, None) => [image.entrypoint.clone(), image.cmd.clone()].concat(),
     };
@@ -93,29 +108,61 @@ pub(crate) fn process(pod: &Pod, container: &Container, image: &ImageConfig, env
         return Err("no command specified: neither the image nor the container has one".to_owned());
     }
     let own = container.security_context.as_ref();
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-    let uid = own.and_then(|own| own.run_as_user).or(of_pod.and_then(|pod| pod.run_as_user));
-    let gid = own.and_then(|own| own.run_as_group).or(of_pod.and_then(|pod| pod.run_as_group));
-    let must_not_be_root = own.and_then(|own| own.run_as_non_root).or(of_pod.and_then(|pod| pod.run_as_non_root)) == Some(true);
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    let uid = own
+        .and_then(|own| own.run_as_user)
+        .or(of_pod.and_then(|pod| pod.run_as_user));
+    let gid = own
+        .and_then(|own| own.run_as_group)
+        .or(of_pod.and_then(|pod| pod.run_as_group));
+    let must_not_be_root = own
+        .and_then(|own| own.run_as_non_root)
+        .or(of_pod.and_then(|pod| pod.run_as_non_root))
+        == Some(true);
     let image_user = image.user.split(':').next().unwrap_or("");
-    if must_not_be_root && uid.is_none() && !image_user.is_empty() && image_user.parse::<u32>().is_err() {
-        return Err(format!("container has runAsNonRoot and image has non-numeric user ({image_user}), cannot verify user is non-root"));
+    if must_not_be_root
+        && uid.is_none()
+        && !image_user.is_empty()
+        && image_user.parse::<u32>().is_err()
+    {
+        return Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({image_user}), cannot verify user is non-root"
+        ));
     }
     let mut groups: Vec<u32> = Vec::new();
-    for gid in of_pod.into_iter().flat_map(|pod| pod.supplemental_groups.iter().flatten().chain(&pod.fs_group)) {
+    for gid in of_pod.into_iter().flat_map(|pod| {
+        pod.supplemental_groups
+            .iter()
+            .flatten()
+            .chain(&pod.fs_group)
+    }) {
         groups.push(id(*gid, "group")?);
     }
     let privileged = own.and_then(|own| own.privileged) == Some(true);
-    let profile = own.and_then(|own| own.seccomp_profile.as_ref()).or(of_pod.and_then(|pod| pod.seccomp_profile.as_ref()));
+    let profile = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or(of_pod.and_then(|pod| pod.seccomp_profile.as_ref()));
     let filter_system_calls = match profile.map(|profile| profile.type_.as_str()) {
         Some("RuntimeDefault") => !privileged,
-        Some("Localhost") => return Err("seccomp profiles of type Localhost are not supported".to_owned()),
+        Some("Localhost") => {
+            return Err("seccomp profiles of type Localhost are not supported".to_owned());
+        }
         _ => false,
     };
-    let directory = container.working_dir.as_deref().filter(|path| !path.is_empty()).unwrap_or(&image.working_dir);
+    let directory = container
+        .working_dir
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or(&image.working_dir);
     Ok(Process {
         argv,
-        env: environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        env: environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
         directory: PathBuf::from(if directory.is_empty() { "/" } else { directory }),
         user: User {
             of_image: image.user.clone(),
@@ -124,19 +171,38 @@ pub(crate) fn process(pod: &Pod, container: &Container, image: &ImageConfig, env
             groups,
             must_not_be_root,
         },
-        capabilities: if privileged { (0..=40).collect() } else { capabilities(own.and_then(|own| own.capabilities.as_ref()))? },
-        no_new_privileges: !privileged && own.and_then(|own| own.allow_privilege_escalation) == Some(false),
+        capabilities: if privileged {
+            (0..=40).collect()
+        } else {
+            capabilities(own.and_then(|own| own.capabilities.as_ref()))?
+        },
+        no_new_privileges: !privileged
+            && own.and_then(|own| own.allow_privilege_escalation) == Some(false),
         filter_system_calls,
     })
 }
 
 /// The environment from lowest to highest: image, node, container; each name once.
-pub(crate) fn environment(hostname: &str, image: &ImageConfig, node: &[(String, String)], own: Vec<(String, String)>) -> Vec<(String, String)> {
-    let of_image = image.env.iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+pub(crate) fn environment(
+    hostname: &str,
+    image: &ImageConfig,
+    node: &[(String, String)],
+    own: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let of_image = image
+        .env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let default_path = ("PATH".to_owned(), crate::sys::cell::DEFAULT_PATH.to_owned());
     let hostname = ("HOSTNAME".to_owned(), hostname.to_owned());
     let mut all: Vec<(String, String)> = Vec::new();
-    for (name, value) in std::iter::once(default_path).chain(of_image).chain([hostname]).chain(node.iter().cloned()).chain(own) {
+    for (name, value) in std::iter::once(default_path)
+        .chain(of_image)
+        .chain([hostname])
+        .chain(node.iter().cloned())
+        .chain(own)
+    {
         match all.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,
             None => all.push((name, value)),
@@ -148,17 +214,28 @@ pub(crate) fn environment(hostname: &str, image: &ImageConfig, node: &[(String, 
 /// What the container may use.
 pub(crate) fn limits(container: &Container) -> Limits {
     let resources = container.resources.as_ref();
-    let amount = |kind: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str| {
-        kind.and_then(|amounts| amounts.get(name)).and_then(|text| Quantity::parse(&text.0).ok())
+    let amount = |kind: Option<
+        &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    >,
+                  name: &str| {
+        kind.and_then(|amounts| amounts.get(name))
+            .and_then(|text| Quantity::parse(&text.0).ok())
     };
     let requests = resources.and_then(|all| all.requests.as_ref());
     let limits = resources.and_then(|all| all.limits.as_ref());
-    let cpu_limit = amount(limits, "cpu").map(|cpu| cpu.millis().max(0).unsigned_abs()).filter(|milli| *milli > 0);
+    let cpu_limit = amount(limits, "cpu")
+        .map(|cpu| cpu.millis().max(0).unsigned_abs())
+        .filter(|milli| *milli > 0);
     Limits {
         // Without a request the limit counts as one.
-        cpu_request_milli: amount(requests, "cpu").map(|cpu| cpu.millis().max(0).unsigned_abs()).or(cpu_limit).unwrap_or(0),
+        cpu_request_milli: amount(requests, "cpu")
+            .map(|cpu| cpu.millis().max(0).unsigned_abs())
+            .or(cpu_limit)
+            .unwrap_or(0),
         cpu_limit_milli: cpu_limit,
-        memory_limit_bytes: amount(limits, "memory").map(|bytes| bytes.units().max(0).unsigned_abs()).filter(|bytes| *bytes > 0),
+        memory_limit_bytes: amount(limits, "memory")
+            .map(|bytes| bytes.units().max(0).unsigned_abs())
+            .filter(|bytes| *bytes > 0),
         pids_max: Some(PIDS_MAX),
     }
 }
@@ -166,7 +243,9 @@ pub(crate) fn limits(container: &Container) -> Limits {
 /// The signal that asks a program of this image to end.
 pub(crate) fn stop_signal(image: &ImageConfig) -> i32 {
     const SIGTERM: i32 = 15;
-    let Some(text) = image.stop_signal.as_deref() else { return SIGTERM };
+    let Some(text) = image.stop_signal.as_deref() else {
+        return SIGTERM;
+    };
     let name = text.trim().trim_start_matches("SIG");
     match name {
         "HUP" => 1,
@@ -179,7 +258,11 @@ pub(crate) fn stop_signal(image: &ImageConfig) -> i32 {
         "TERM" => SIGTERM,
         "WINCH" => 28,
         "PWR" => 30,
-        number => number.parse().ok().filter(|number| (1..=64).contains(number)).unwrap_or(SIGTERM),
+        number => number
+            .parse()
+            .ok()
+            .filter(|number| (1..=64).contains(number))
+            .unwrap_or(SIGTERM),
     }
 }
 
@@ -191,10 +274,18 @@ fn capabilities(changes: Option<&Capabilities>) -> Result<Vec<u8>, String> {
     let number = |name: &str| {
         let bare = name.to_ascii_uppercase();
         let bare = bare.strip_prefix("CAP_").unwrap_or(&bare).to_owned();
-        CAPABILITIES.iter().position(|known| **known == bare).ok_or_else(|| format!("unknown capability {name:?}"))
+        CAPABILITIES
+            .iter()
+            .position(|known| **known == bare)
+            .ok_or_else(|| format!("unknown capability {name:?}"))
     };
-    let all = |list: Option<&Vec<String>>| list.is_some_and(|list| list.iter().any(|name| name.eq_ignore_ascii_case("ALL")));
-    let (add, drop) = (changes.and_then(|one| one.add.as_ref()), changes.and_then(|one| one.drop.as_ref()));
+    let all = |list: Option<&Vec<String>>| {
+        list.is_some_and(|list| list.iter().any(|name| name.eq_ignore_ascii_case("ALL")))
+    };
+    let (add, drop) = (
+        changes.and_then(|one| one.add.as_ref()),
+        changes.and_then(|one| one.drop.as_ref()),
+    );
     let mut keep = [false; CAPABILITIES.len()];
     if all(add) {
         keep = [true; CAPABILITIES.len()];
@@ -203,13 +294,25 @@ fn capabilities(changes: Option<&Capabilities>) -> Result<Vec<u8>, String> {
             keep[number(name)?] = true;
         }
     }
-    for name in add.into_iter().flatten().filter(|name| !name.eq_ignore_ascii_case("ALL")) {
+    for name in add
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+    {
         keep[number(name)?] = true;
     }
-    for name in drop.into_iter().flatten().filter(|name| !name.eq_ignore_ascii_case("ALL")) {
+    for name in drop
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+    {
         keep[number(name)?] = false;
     }
-    Ok((0_u8..).zip(keep).filter(|(_, kept)| *kept).map(|(number, _)| number).collect())
+    Ok((0_u8..)
+        .zip(keep)
+        .filter(|(_, kept)| *kept)
+        .map(|(number, _)| number)
+        .collect())
 }
 
 #[cfg(test)]
@@ -231,7 +334,12 @@ mod tests {
     fn of(container: serde_json::Value, pod: serde_json::Value) -> Result<Process, String> {
         let pod: Pod = serde_json::from_value(json!({"spec": pod})).expect("pod");
         let container: Container = serde_json::from_value(container).expect("container");
-        process(&pod, &container, &image(), &[("A".to_owned(), "1".to_owned())])
+        process(
+            &pod,
+            &container,
+            &image(),
+            &[("A".to_owned(), "1".to_owned())],
+        )
     }
 
     #[test]
@@ -239,9 +347,15 @@ mod tests {
         let argv = |container| of(container, json!({"containers": []})).map(|process| process.argv);
         let words = |text: &str| Ok(text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(argv(json!({"name": "c"})), words("/app serve"));
-        assert_eq!(argv(json!({"name": "c", "args": ["x$(A)"]})), words("/app x1"));
+        assert_eq!(
+            argv(json!({"name": "c", "args": ["x$(A)"]})),
+            words("/app x1")
+        );
         assert_eq!(argv(json!({"name": "c", "command": ["sh"]})), words("sh"));
-        assert_eq!(argv(json!({"name": "c", "command": ["sh"], "args": ["-c"]})), words("sh -c"));
+        assert_eq!(
+            argv(json!({"name": "c", "command": ["sh"], "args": ["-c"]})),
+            words("sh -c")
+        );
     }
 
     #[test]
@@ -251,32 +365,72 @@ mod tests {
             json!({"containers": [], "securityContext": {"runAsUser": 8, "runAsGroup": 9, "fsGroup": 10, "supplementalGroups": [11]}}),
         )
         .expect("process");
-        assert_eq!((process.user.uid, process.user.gid, process.user.groups), (Some(7), Some(9), vec![11, 10]));
+        assert_eq!(
+            (process.user.uid, process.user.gid, process.user.groups),
+            (Some(7), Some(9), vec![11, 10])
+        );
         assert_eq!(process.capabilities, vec![10]);
         assert!(process.no_new_privileges && process.filter_system_calls);
         let plain = of(json!({"name": "c"}), json!({"containers": []})).expect("process");
         assert_eq!(plain.capabilities.len(), DEFAULT_CAPABILITIES.len());
         assert!(!plain.no_new_privileges && !plain.filter_system_calls);
         assert_eq!(plain.directory, PathBuf::from("/srv"));
-        let refused = of(json!({"name": "c", "securityContext": {"runAsNonRoot": true}}), json!({"containers": []}));
-        assert!(refused.expect_err("a name says nothing").contains("non-numeric user (web)"));
-        assert!(of(json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}), json!({"containers": []})).is_err());
+        let refused = of(
+            json!({"name": "c", "securityContext": {"runAsNonRoot": true}}),
+            json!({"containers": []}),
+        );
+        assert!(
+            refused
+                .expect_err("a name says nothing")
+                .contains("non-numeric user (web)")
+        );
+        assert!(
+            of(
+                json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}),
+                json!({"containers": []})
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn later_variables_win_and_stand_once() {
-        let all = environment("pod", &image(), &[("N".to_owned(), "node".to_owned())], vec![("A".to_owned(), "own".to_owned())]);
-        let text: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let all = environment(
+            "pod",
+            &image(),
+            &[("N".to_owned(), "node".to_owned())],
+            vec![("A".to_owned(), "own".to_owned())],
+        );
+        let text: Vec<String> = all
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         assert_eq!(text, ["PATH=/bin", "A=own", "HOSTNAME=pod", "N=node"]);
     }
 
     #[test]
     fn limits_and_signals() {
-        let container: Container = serde_json::from_value(json!({"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}}})).expect("container");
+        let container: Container = serde_json::from_value(
+            json!({"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}}}),
+        )
+        .expect("container");
         let limits = limits(&container);
-        assert_eq!((limits.cpu_request_milli, limits.cpu_limit_milli, limits.memory_limit_bytes), (500, Some(500), Some(128 << 20)));
+        assert_eq!(
+            (
+                limits.cpu_request_milli,
+                limits.cpu_limit_milli,
+                limits.memory_limit_bytes
+            ),
+            (500, Some(500), Some(128 << 20))
+        );
         assert_eq!(stop_signal(&image()), 3);
-        assert_eq!(stop_signal(&ImageConfig { stop_signal: Some("37".to_owned()), ..image() }), 37);
+        assert_eq!(
+            stop_signal(&ImageConfig {
+                stop_signal: Some("37".to_owned()),
+                ..image()
+            }),
+            37
+        );
         assert_eq!(stop_signal(&ImageConfig::default()), 15);
     }
 }

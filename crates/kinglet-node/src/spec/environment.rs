@@ -15,7 +15,13 @@ pub(crate) trait Sources: Sync {
 }
 
 /// The container's own variables in order, later ones winning; those of image and node are not in it.
-pub(crate) fn of(pod: &Pod, container: &Container, facts: &Facts, known: &BTreeMap<String, String>, sources: &dyn Sources) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn of(
+    pod: &Pod,
+    container: &Container,
+    facts: &Facts,
+    known: &BTreeMap<String, String>,
+    sources: &dyn Sources,
+) -> Result<Vec<(String, String)>, String> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut seen = known.clone();
     for from in container.env_from.iter().flatten() {
@@ -23,16 +29,21 @@ pub(crate) fn of(pod: &Pod, container: &Container, facts: &Facts, known: &BTreeM
         let mut found: Vec<(String, String)> = Vec::new();
         if let Some(reference) = &from.config_map_ref {
             match sources.config_map(&reference.name) {
-                Some(map) => found.extend(map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone()))),
+                Some(map) => found.extend(
+                    map.data
+                        .iter()
+                        .flatten()
+                        .map(|(key, value)| (key.clone(), value.clone())),
+                ),
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("configmap {:?} not found", reference.name)),
             }
         }
         if let Some(reference) = &from.secret_ref {
             match sources.secret(&reference.name) {
-                Some(secret) => found.extend(
-                    secret.data.iter().flatten().map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())),
-                ),
+                Some(secret) => found.extend(secret.data.iter().flatten().map(|(key, value)| {
+                    (key.clone(), String::from_utf8_lossy(&value.0).into_owned())
+                })),
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", reference.name)),
             }
@@ -55,7 +66,14 @@ pub(crate) fn of(pod: &Pod, container: &Container, facts: &Facts, known: &BTreeM
     Ok(all)
 }
 
-fn value_of(pod: &Pod, container: &Container, facts: &Facts, variable: &EnvVar, seen: &BTreeMap<String, String>, sources: &dyn Sources) -> Result<Option<String>, String> {
+fn value_of(
+    pod: &Pod,
+    container: &Container,
+    facts: &Facts,
+    variable: &EnvVar,
+    seen: &BTreeMap<String, String>,
+    sources: &dyn Sources,
+) -> Result<Option<String>, String> {
     let Some(from) = &variable.value_from else {
         return Ok(Some(expand(variable.value.as_deref().unwrap_or(""), seen)));
     };
@@ -68,26 +86,49 @@ fn value_of(pod: &Pod, container: &Container, facts: &Facts, variable: &EnvVar, 
     if let Some(selector) = &from.config_map_key_ref {
         let optional = selector.optional == Some(true);
         let Some(map) = sources.config_map(&selector.name) else {
-            return if optional { Ok(None) } else { Err(format!("configmap {:?} not found", selector.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("configmap {:?} not found", selector.name))
+            };
         };
         return match map.data.as_ref().and_then(|data| data.get(&selector.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in ConfigMap {}", selector.key, full_name(pod, &selector.name))),
+            None => Err(format!(
+                "couldn't find key {} in ConfigMap {}",
+                selector.key,
+                full_name(pod, &selector.name)
+            )),
         };
     }
     if let Some(selector) = &from.secret_key_ref {
         let optional = selector.optional == Some(true);
         let Some(secret) = sources.secret(&selector.name) else {
-            return if optional { Ok(None) } else { Err(format!("secret {:?} not found", selector.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("secret {:?} not found", selector.name))
+            };
         };
-        return match secret.data.as_ref().and_then(|data| data.get(&selector.key)) {
+        return match secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(&selector.key))
+        {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in Secret {}", selector.key, full_name(pod, &selector.name))),
+            None => Err(format!(
+                "couldn't find key {} in Secret {}",
+                selector.key,
+                full_name(pod, &selector.name)
+            )),
         };
     }
-    Err(format!("environment variable {} has a valueFrom without a source that this node knows", variable.name))
+    Err(format!(
+        "environment variable {} has a valueFrom without a source that this node knows",
+        variable.name
+    ))
 }
 
 fn full_name(pod: &Pod, name: &str) -> String {
@@ -104,7 +145,10 @@ pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
         if let Some(tail) = after.strip_prefix('$') {
             result.push('$');
             rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inside| inside.split_once(')')) {
+        } else if let Some((name, tail)) = after
+            .strip_prefix('(')
+            .and_then(|inside| inside.split_once(')'))
+        {
             match known.get(name) {
                 Some(value) => result.push_str(value),
                 None => result.push_str(&rest[at..at + name.len() + 3]),
@@ -132,7 +176,8 @@ pub(crate) mod tests {
 
     impl Sources for Fixed {
         fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
-            let map = json!({"metadata": {"name": "settings"}, "data": {"colour": "red", "size": "9"}});
+            let map =
+                json!({"metadata": {"name": "settings"}, "data": {"colour": "red", "size": "9"}});
             (name == "settings").then(|| Arc::new(serde_json::from_value(map).expect("map")))
         }
 
@@ -143,17 +188,31 @@ pub(crate) mod tests {
     }
 
     fn environment(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}})).expect("pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}}))
+                .expect("pod");
         let container: Container = serde_json::from_value(container).expect("container");
-        of(&pod, &container, &facts(), &BTreeMap::from([("NODE".to_owned(), "n".to_owned())]), &Fixed)
+        of(
+            &pod,
+            &container,
+            &facts(),
+            &BTreeMap::from([("NODE".to_owned(), "n".to_owned())]),
+            &Fixed,
+        )
     }
 
     #[test]
     fn dollars() {
         let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        for (text, expected) in
-            [("$(A)", "1"), ("x$(A)y$(A)", "x1y1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A $", "$A $"), ("$(A", "$(A"), ("", "")]
-        {
+        for (text, expected) in [
+            ("$(A)", "1"),
+            ("x$(A)y$(A)", "x1y1"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A $", "$A $"),
+            ("$(A", "$(A"),
+            ("", ""),
+        ] {
             assert_eq!(expand(text, &known), expected, "{text}");
         }
     }
@@ -161,26 +220,45 @@ pub(crate) mod tests {
     #[test]
     fn sources_and_references() {
         let all = environment(json!({"name": "c",
-            "envFrom": [{"prefix": "S_", "configMapRef": {"name": "settings"}}, {"secretRef": {"name": "none", "optional": true}}],
-            "env": [
-                {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                {"name": "BOTH", "value": "$(S_colour) on $(NODE)"},
-                {"name": "MAYBE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "none", "optional": true}}},
-            ]}));
-        let expected = [("S_colour", "red"), ("S_size", "9"), ("PASSWORD", "hunter"), ("IP", "10.1.0.7"), ("BOTH", "red on n")];
-        assert_eq!(all, Ok(expected.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()));
+        "envFrom": [{"prefix": "S_", "configMapRef": {"name": "settings"}}, {"secretRef": {"name": "none", "optional": true}}],
+        "env": [
+            {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "BOTH", "value": "$(S_colour) on $(NODE)"},
+            {"name": "MAYBE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "none", "optional": true}}},
+        ]}));
+        let expected = [
+            ("S_colour", "red"),
+            ("S_size", "9"),
+            ("PASSWORD", "hunter"),
+            ("IP", "10.1.0.7"),
+            ("BOTH", "red on n"),
+        ];
+        assert_eq!(
+            all,
+            Ok(expected
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec())
+        );
     }
 
     #[test]
     fn what_is_missing_is_named_as_a_kubelet_names_it() {
-        let of = |source: serde_json::Value| environment(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}));
-        assert_eq!(of(json!({"configMapKeyRef": {"name": "none", "key": "k"}})), Err("configmap \"none\" not found".to_owned()));
+        let of = |source: serde_json::Value| {
+            environment(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}))
+        };
+        assert_eq!(
+            of(json!({"configMapKeyRef": {"name": "none", "key": "k"}})),
+            Err("configmap \"none\" not found".to_owned())
+        );
         assert_eq!(
             of(json!({"secretKeyRef": {"name": "keys", "key": "k"}})),
             Err("couldn't find key k in Secret ns/keys".to_owned())
         );
-        assert!(environment(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none"}}]})).is_err());
+        assert!(
+            environment(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none"}}]}))
+                .is_err()
+        );
     }
 
     proptest! {

@@ -16,7 +16,11 @@ pub(crate) struct Facts {
 }
 
 /// The value of a `fieldRef`.
-pub(crate) fn field(pod: &Pod, facts: &Facts, selector: &ObjectFieldSelector) -> Result<String, String> {
+pub(crate) fn field(
+    pod: &Pod,
+    facts: &Facts,
+    selector: &ObjectFieldSelector,
+) -> Result<String, String> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
     let path = selector.field_path.as_str();
@@ -26,10 +30,17 @@ pub(crate) fn field(pod: &Pod, facts: &Facts, selector: &ObjectFieldSelector) ->
             "metadata.annotations" => meta.annotations.as_ref(),
             _ => return Err(format!("fieldPath {path:?} is not supported")),
         };
-        return Ok(values.and_then(|values| values.get(key)).cloned().unwrap_or_default());
+        return Ok(values
+            .and_then(|values| values.get(key))
+            .cloned()
+            .unwrap_or_default());
     }
     let pairs = |map: Option<&std::collections::BTreeMap<String, String>>| {
-        let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+        let lines: Vec<String> = map
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={value:?}"))
+            .collect();
         lines.join("\n")
     };
     Ok(match path {
@@ -39,7 +50,9 @@ pub(crate) fn field(pod: &Pod, facts: &Facts, selector: &ObjectFieldSelector) ->
         "metadata.labels" => pairs(meta.labels.as_ref()),
         "metadata.annotations" => pairs(meta.annotations.as_ref()),
         "spec.nodeName" => facts.node_name.clone(),
-        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default(),
         "status.podIP" | "status.podIPs" => facts.pod_ip.to_string(),
         "status.hostIP" | "status.hostIPs" => facts.host_ip.to_string(),
         _ => return Err(format!("fieldPath {path:?} is not supported")),
@@ -53,26 +66,47 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 /// The value of a `resourceFieldRef`. `own` is the container that asks.
-pub(crate) fn resource(pod: &Pod, facts: &Facts, own: Option<&Container>, selector: &ResourceFieldSelector) -> Result<String, String> {
-    let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
+pub(crate) fn resource(
+    pod: &Pod,
+    facts: &Facts,
+    own: Option<&Container>,
+    selector: &ResourceFieldSelector,
+) -> Result<String, String> {
+    let named = selector
+        .container_name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     let container = match named {
         Some(name) => pod
             .spec
             .iter()
-            .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
+            .flat_map(|spec| {
+                spec.containers
+                    .iter()
+                    .chain(spec.init_containers.iter().flatten())
+            })
             .find(|container| container.name == name)
             .ok_or_else(|| format!("container {name:?} not found"))?,
         None => own.ok_or("a resourceFieldRef in a volume needs containerName")?,
     };
     let resources = container.resources.as_ref();
-    let (kind, name) = selector.resource.split_once('.').ok_or_else(|| format!("unknown resource {:?}", selector.resource))?;
+    let (kind, name) = selector
+        .resource
+        .split_once('.')
+        .ok_or_else(|| format!("unknown resource {:?}", selector.resource))?;
     let amounts = match kind {
         "limits" => resources.and_then(|all| all.limits.as_ref()),
         "requests" => resources.and_then(|all| all.requests.as_ref()),
         _ => return Err(format!("unknown resource {:?}", selector.resource)),
     };
-    let given = amounts.and_then(|amounts| amounts.get(name)).and_then(|text| Quantity::parse(&text.0).ok());
-    let divisor = selector.divisor.as_ref().and_then(|text| Quantity::parse(&text.0).ok()).filter(|one| one.millis() > 0);
+    let given = amounts
+        .and_then(|amounts| amounts.get(name))
+        .and_then(|text| Quantity::parse(&text.0).ok());
+    let divisor = selector
+        .divisor
+        .as_ref()
+        .and_then(|text| Quantity::parse(&text.0).ok())
+        .filter(|one| one.millis() > 0);
     // What is not limited is limited by the node.
     let node = |all: i64| if kind == "limits" { all } else { 0 };
     if name == "cpu" {
@@ -80,7 +114,16 @@ pub(crate) fn resource(pod: &Pod, facts: &Facts, own: Option<&Container>, select
         let by = divisor.map_or(1000, Quantity::millis);
         return Ok(ceiling(millis, by).to_string());
     }
-    let units = given.map_or_else(|| if name == "memory" { node(facts.node_memory_bytes) } else { 0 }, Quantity::units);
+    let units = given.map_or_else(
+        || {
+            if name == "memory" {
+                node(facts.node_memory_bytes)
+            } else {
+                0
+            }
+        },
+        Quantity::units,
+    );
     Ok(ceiling(units, divisor.map_or(1, Quantity::units)).to_string())
 }
 
@@ -112,7 +155,16 @@ pub(crate) mod tests {
             ]},
         }))
         .expect("pod");
-        let of = |path: &str| field(&pod, &facts(), &ObjectFieldSelector { field_path: path.to_owned(), ..Default::default() });
+        let of = |path: &str| {
+            field(
+                &pod,
+                &facts(),
+                &ObjectFieldSelector {
+                    field_path: path.to_owned(),
+                    ..Default::default()
+                },
+            )
+        };
         assert_eq!(of("metadata.name"), Ok("p".to_owned()));
         assert_eq!(of("metadata.labels['app']"), Ok("x".to_owned()));
         assert_eq!(of("metadata.annotations['none']"), Ok(String::new()));
@@ -121,8 +173,19 @@ pub(crate) mod tests {
         assert!(of("status.phase").is_err());
         let container = &pod.spec.as_ref().expect("spec").containers[0];
         let amount = |resource: &str, divisor: Option<&str>| {
-            let divisor = divisor.map(|text| k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.to_owned()));
-            super::resource(&pod, &facts(), Some(container), &ResourceFieldSelector { resource: resource.to_owned(), divisor, ..Default::default() })
+            let divisor = divisor.map(|text| {
+                k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.to_owned())
+            });
+            super::resource(
+                &pod,
+                &facts(),
+                Some(container),
+                &ResourceFieldSelector {
+                    resource: resource.to_owned(),
+                    divisor,
+                    ..Default::default()
+                },
+            )
         };
         assert_eq!(amount("limits.cpu", None), Ok("1".to_owned()));
         assert_eq!(amount("limits.cpu", Some("1m")), Ok("500".to_owned()));

@@ -32,11 +32,17 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn setup(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_string();
-        move |error| Self { kind: FailureKind::Setup, message: format!("{what}: {error}") }
+        move |error| Self {
+            kind: FailureKind::Setup,
+            message: format!("{what}: {error}"),
+        }
     }
 
     pub(crate) fn answer(self) -> Answer {
-        Answer::Failed { kind: self.kind, message: self.message }
+        Answer::Failed {
+            kind: self.kind,
+            message: self.message,
+        }
     }
 }
 
@@ -47,7 +53,12 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
         Err(_) => return ExitCode::FAILURE,
     };
     match park(cgroups) {
-        Ok(Fork::Parent(pid)) => match wire::write(&mut socket, &Answer::Parked { pid: pid.as_raw_nonzero().get() }) {
+        Ok(Fork::Parent(pid)) => match wire::write(
+            &mut socket,
+            &Answer::Parked {
+                pid: pid.as_raw_nonzero().get(),
+            },
+        ) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
@@ -79,13 +90,20 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
 fn park(cgroups: &[String]) -> Result<Fork, Failure> {
     join_cgroups(cgroups)?;
     process::unshare(
-        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWCGROUP,
+        UnshareFlags::NEWNS
+            | UnshareFlags::NEWPID
+            | UnshareFlags::NEWUTS
+            | UnshareFlags::NEWIPC
+            | UnshareFlags::NEWCGROUP,
     )
     .map_err(Failure::setup("making namespaces"))?;
     // Not private: volumes in memory that the node mounts while this process is parked must show up here.
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
-        .map_err(io::Error::from)
-        .map_err(Failure::setup("making mounts one-way"))?;
+    mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM,
+    )
+    .map_err(io::Error::from)
+    .map_err(Failure::setup("making mounts one-way"))?;
     process::fork().map_err(Failure::setup("forking"))
 }
 
@@ -111,10 +129,16 @@ fn become_container(start: &Start) -> Failure {
 
 fn prepare(start: &Start) -> Result<Identity, Failure> {
     join_namespace(&start.network_namespace, ThreadNameSpaceType::NETWORK)?;
-    join_namespace(&start.ipc_namespace, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)?;
+    join_namespace(
+        &start.ipc_namespace,
+        ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+    )?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .map_err(io::Error::from)
-        .map_err(Failure::setup(format_args!("naming the host {}", start.hostname)))?;
+        .map_err(Failure::setup(format_args!(
+            "naming the host {}",
+            start.hostname
+        )))?;
     filesystem::enter(start)?;
     let _ = rustix::process::setsid();
     identity_of(&start.process)
@@ -123,14 +147,19 @@ fn prepare(start: &Start) -> Result<Identity, Failure> {
 fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), Failure> {
     let what = format!("joining namespace {}", path.display());
     let file = fs::File::open(path).map_err(Failure::setup(&what))?;
-    rustix::thread::move_into_thread_name_spaces(file.as_fd(), kind).map_err(io::Error::from).map_err(Failure::setup(&what))
+    rustix::thread::move_into_thread_name_spaces(file.as_fd(), kind)
+        .map_err(io::Error::from)
+        .map_err(Failure::setup(&what))
 }
 
 /// Looks the user up in the container's files; the container's root is `/` by now.
 pub(crate) fn identity_of(process: &Process) -> Result<Identity, Failure> {
     let passwd = account_file("/etc/passwd");
     let group = account_file("/etc/group");
-    user::identify(&process.user, &passwd, &group).map_err(|message| Failure { kind: FailureKind::Config, message })
+    user::identify(&process.user, &passwd, &group).map_err(|message| Failure {
+        kind: FailureKind::Config,
+        message,
+    })
 }
 
 fn account_file(path: &str) -> String {
@@ -138,40 +167,70 @@ fn account_file(path: &str) -> String {
     let mut text = String::new();
     // A missing or unreadable file is an empty one: images from scratch have none.
     if let Ok(file) = fs::File::open(path) {
-        let _ = file.take(user::ACCOUNT_FILE_BYTES_MAX).read_to_string(&mut text);
+        let _ = file
+            .take(user::ACCOUNT_FILE_BYTES_MAX)
+            .read_to_string(&mut text);
     }
     text
 }
 
 /// The very last steps, shared with [`crate::sys::exec`]: directory, standard streams, privileges, program.
-pub(crate) fn execute(process: &Process, identity: &Identity) -> Result<std::convert::Infallible, Failure> {
+pub(crate) fn execute(
+    process: &Process,
+    identity: &Identity,
+) -> Result<std::convert::Infallible, Failure> {
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
     if !process.directory.exists() {
         let _ = fs::create_dir_all(&process.directory);
     }
     // Programs that reopen /dev/stdout need to own the pipe behind it.
     for stream in 1..=2 {
-        let _ = std::os::unix::fs::chown(format!("/proc/self/fd/{stream}"), Some(identity.uid), None);
+        let _ =
+            std::os::unix::fs::chown(format!("/proc/self/fd/{stream}"), Some(identity.uid), None);
     }
-    let mut env: Vec<(&str, &str)> = process.env.iter().filter_map(|pair| pair.split_once('=')).collect();
+    let mut env: Vec<(&str, &str)> = process
+        .env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .collect();
     if !env.iter().any(|(name, _)| *name == "HOME") {
         env.push(("HOME", &identity.home));
     }
     privileges::drop_to(process, identity).map_err(Failure::setup("dropping privileges"))?;
-    std::env::set_current_dir(&process.directory)
-        .map_err(|error| program(format!("working directory {}: {error}", process.directory.display())))?;
-    let path = env.iter().rev().find(|(name, _)| *name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
-    let (name, arguments) = process.argv.split_first().ok_or_else(|| program("no command specified".to_owned()))?;
+    std::env::set_current_dir(&process.directory).map_err(|error| {
+        program(format!(
+            "working directory {}: {error}",
+            process.directory.display()
+        ))
+    })?;
+    let path = env
+        .iter()
+        .rev()
+        .find(|(name, _)| *name == "PATH")
+        .map_or(DEFAULT_PATH, |(_, value)| value);
+    let (name, arguments) = process
+        .argv
+        .split_first()
+        .ok_or_else(|| program("no command specified".to_owned()))?;
     let file = find_program(name, path).map_err(program)?;
-    let error = Command::new(&file).arg0(name).args(arguments).env_clear().envs(env).exec();
+    let error = Command::new(&file)
+        .arg0(name)
+        .args(arguments)
+        .env_clear()
+        .envs(env)
+        .exec();
     Err(program(format!("exec: {:?}: {}", name, describe(&error))))
 }
 
 /// Where programs are looked for when the environment does not say.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn program(message: String) -> Failure {
-    Failure { kind: FailureKind::Program, message }
+    Failure {
+        kind: FailureKind::Program,
+        message,
+    }
 }
 
 fn describe(error: &io::Error) -> String {
@@ -194,7 +253,10 @@ fn find_program(name: &str, path: &str) -> Result<PathBuf, String> {
     }
     path.split(':')
         .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
-        .find(|file| fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
+        .find(|file| {
+            fs::metadata(file)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
         .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))
 }
 

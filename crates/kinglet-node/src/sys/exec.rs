@@ -19,7 +19,9 @@ const NOT_STARTED: u8 = 126;
 
 /// The helper's `main`.
 pub(crate) fn run(cgroups: &[String]) -> ExitCode {
-    let Ok(mut socket) = take_socket() else { return ExitCode::from(NOT_STARTED) };
+    let Ok(mut socket) = take_socket() else {
+        return ExitCode::from(NOT_STARTED);
+    };
     let failure = match wire::read::<Exec>(&mut socket) {
         Ok(Some(exec)) => match run_inside(&exec, cgroups) {
             Ok(exit) => return ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)),
@@ -45,10 +47,14 @@ fn run_inside(exec: &Exec, cgroups: &[String]) -> Result<Exit, Failure> {
         .map_err(io::Error::from)
         .map_err(Failure::setup("joining the container"))?;
     match process::fork().map_err(Failure::setup("forking"))? {
-        Fork::Parent(pid) => process::wait_for(pid).map_err(Failure::setup("waiting for the program")),
+        Fork::Parent(pid) => {
+            process::wait_for(pid).map_err(Failure::setup("waiting for the program"))
+        }
         Fork::Child => {
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-            let failure = match identity_of(&exec.process).and_then(|identity| execute(&exec.process, &identity)) {
+            let failure = match identity_of(&exec.process)
+                .and_then(|identity| execute(&exec.process, &identity))
+            {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };

@@ -13,16 +13,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, mount_remount, move_mount,
-    open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
 use crate::sys::cell::{Failure, descriptor_path};
 use crate::wire::{Mount, Root, Start};
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-const DEVICE_LINKS: [(&str, &str); 5] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
 const HIDDEN: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
@@ -36,7 +41,13 @@ const HIDDEN: [&str; 11] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 /// Linux takes one page of mount options.
 const OPTION_BYTES_MAX: usize = 4000;
 
@@ -52,13 +63,32 @@ struct Floating {
 pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
     let devices = DEVICES
         .iter()
-        .map(|name| pick_up(Path::new("/dev").join(name).as_path(), None, &Path::new("/dev").join(name), false))
+        .map(|name| {
+            pick_up(
+                Path::new("/dev").join(name).as_path(),
+                None,
+                &Path::new("/dev").join(name),
+                false,
+            )
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let cgroups = start.cgroups.iter().map(|(source, target)| pick_up(source, None, target, true)).collect::<Result<Vec<_>, _>>()?;
+    let cgroups = start
+        .cgroups
+        .iter()
+        .map(|(source, target)| pick_up(source, None, target, true))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut volumes = Vec::with_capacity(start.mounts.len());
     for one in &start.mounts {
         volumes.push(match one {
-            Mount::Bind { source, sub_path, target, read_only } => (one, Some(pick_up(source, sub_path.as_deref(), target, *read_only)?)),
+            Mount::Bind {
+                source,
+                sub_path,
+                target,
+                read_only,
+            } => (
+                one,
+                Some(pick_up(source, sub_path.as_deref(), target, *read_only)?),
+            ),
             Mount::Memory { .. } => (one, None),
         });
     }
@@ -67,7 +97,9 @@ pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
     for device in &devices {
         attach(device)?;
     }
-    let links = DEVICE_LINKS.iter().try_for_each(|(name, to)| symlink(to, Path::new("/dev").join(name)));
+    let links = DEVICE_LINKS
+        .iter()
+        .try_for_each(|(name, to)| symlink(to, Path::new("/dev").join(name)));
     links.map_err(Failure::setup("linking /dev"))?;
     if !cgroups.is_empty() {
         show_cgroups(&cgroups)?;
@@ -82,7 +114,12 @@ pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
     protect()?;
     make_tmp();
     if start.read_only_root {
-        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV, c"").map_err(failed("making / read-only"))?;
+        mount_remount(
+            "/",
+            MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV,
+            c"",
+        )
+        .map_err(failed("making / read-only"))?;
     }
     Ok(())
 }
@@ -92,28 +129,62 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(rustix::io::Errno) -> Fai
     move |error| Failure::setup(what)(error.into())
 }
 
-fn pick_up(source: &Path, sub_path: Option<&Path>, target: &Path, read_only: bool) -> Result<Floating, Failure> {
+fn pick_up(
+    source: &Path,
+    sub_path: Option<&Path>,
+    target: &Path,
+    read_only: bool,
+) -> Result<Floating, Failure> {
     let what = match sub_path {
-        Some(sub_path) => format!("mounting {} of {} on {}", sub_path.display(), source.display(), target.display()),
+        Some(sub_path) => format!(
+            "mounting {} of {} on {}",
+            sub_path.display(),
+            source.display(),
+            target.display()
+        ),
         None => format!("mounting {} on {}", source.display(), target.display()),
     };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = match sub_path {
-        None => open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?,
+        None => {
+            open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?
+        }
         Some(sub_path) => {
             let inside = inside(source, sub_path).map_err(Failure::setup(&what))?;
-            open_tree(&inside, c"", flags | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?
+            open_tree(
+                &inside,
+                c"",
+                flags | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE,
+            )
+            .map_err(failed(&what))?
         }
     };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree).map_err(failed(&what))?.st_mode);
-    Ok(Floating { tree, target: target.to_owned(), directory: kind == FileType::Directory, read_only })
+    Ok(Floating {
+        tree,
+        target: target.to_owned(),
+        directory: kind == FileType::Directory,
+        read_only,
+    })
 }
 
 /// Opens `sub_path` below `volume`, whatever links a container may have put there; makes missing directories.
 fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
-    let root = rustix::fs::open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = rustix::fs::open(
+        volume,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &Path| rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let open = |path: &Path| {
+        rustix::fs::openat2(
+            &root,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+    };
     match open(sub_path) {
         Ok(found) => return Ok(found),
         Err(rustix::io::Errno::NOENT) => {}
@@ -121,7 +192,11 @@ fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     }
     let mut reached = PathBuf::new();
     for part in sub_path.components() {
-        let parent = open(if reached.as_os_str().is_empty() { Path::new(".") } else { &reached })?;
+        let parent = open(if reached.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &reached
+        })?;
         if let std::path::Component::Normal(name) = part {
             match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o750)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => reached.push(name),
@@ -134,49 +209,101 @@ fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
 
 fn become_root(root: &Root) -> Result<(), Failure> {
     let directory = &root.directory;
-    std::env::set_current_dir(directory).map_err(Failure::setup(format_args!("entering {}", directory.display())))?;
+    std::env::set_current_dir(directory).map_err(Failure::setup(format_args!(
+        "entering {}",
+        directory.display()
+    )))?;
     let options = overlay_options(root).map_err(Failure::setup("linking layers"))?;
     let rootfs = directory.join("rootfs");
-    let mounted = mount_overlay(&rootfs, &[&options[..], b",volatile"].concat()).or_else(|error| match error {
-        // Kernels before 5.10 with backports, and upper layers on rare file systems.
-        rustix::io::Errno::INVAL => mount_overlay(&rootfs, &options),
-        other => Err(other),
-    });
-    mounted.map_err(failed(format_args!("mounting the image on {}", rootfs.display())))?;
+    let mounted =
+        mount_overlay(&rootfs, &[&options[..], b",volatile"].concat()).or_else(
+            |error| match error {
+                // Kernels before 5.10 with backports, and upper layers on rare file systems.
+                rustix::io::Errno::INVAL => mount_overlay(&rootfs, &options),
+                other => Err(other),
+            },
+        );
+    mounted.map_err(failed(format_args!(
+        "mounting the image on {}",
+        rootfs.display()
+    )))?;
     std::env::set_current_dir(&rootfs).map_err(Failure::setup("entering the root"))?;
     // The old root is stacked on the new one's directory and let go from there: no extra directory is needed.
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
-    mount_change(".", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(failed("making the old root private"))?;
+    mount_change(
+        ".",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )
+    .map_err(failed("making the old root private"))?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("letting the old root go"))?;
     std::env::set_current_dir("/").map_err(Failure::setup("entering /"))
 }
 
 fn mount_overlay(rootfs: &Path, options: &[u8]) -> rustix::io::Result<()> {
     let options = CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
-    mount("overlay", rootfs, "overlay", MountFlags::NODEV, options.as_c_str())
+    mount(
+        "overlay",
+        rootfs,
+        "overlay",
+        MountFlags::NODEV,
+        options.as_c_str(),
+    )
 }
 
 fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
     let escape = |path: &Path| {
-        path.as_os_str().as_bytes().iter().flat_map(|byte| if b"\\:,".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] }).collect::<Vec<u8>>()
+        path.as_os_str()
+            .as_bytes()
+            .iter()
+            .flat_map(|byte| {
+                if b"\\:,".contains(byte) {
+                    vec![b'\\', *byte]
+                } else {
+                    vec![*byte]
+                }
+            })
+            .collect::<Vec<u8>>()
     };
-    let mut layers = root.layers.iter().map(|layer| escape(layer)).collect::<Vec<_>>().join(&b':');
+    let mut layers = root
+        .layers
+        .iter()
+        .map(|layer| escape(layer))
+        .collect::<Vec<_>>()
+        .join(&b':');
     if layers.len() > OPTION_BYTES_MAX {
         fs::DirBuilder::new().recursive(true).create("l")?;
         for (index, layer) in root.layers.iter().enumerate() {
             symlink(layer, format!("l/{index}"))?;
         }
-        layers = (0..root.layers.len()).map(|index| format!("l/{index}").into_bytes()).collect::<Vec<_>>().join(&b':');
+        layers = (0..root.layers.len())
+            .map(|index| format!("l/{index}").into_bytes())
+            .collect::<Vec<_>>()
+            .join(&b':');
     }
-    Ok([&b"lowerdir="[..], &layers[..], b",upperdir=upper,workdir=work"].concat())
+    Ok([
+        &b"lowerdir="[..],
+        &layers[..],
+        b",upperdir=upper,workdir=work",
+    ]
+    .concat())
 }
 
 fn kernel_file_systems() -> Result<(), Failure> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let table: [(&str, &str, MountFlags, Option<&std::ffi::CStr>); 6] = [
         ("proc", "/proc", quiet, None),
-        ("tmpfs", "/dev", MountFlags::NOSUID.union(MountFlags::NODEV), Some(c"size=65536k,mode=755")),
-        ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5")),
+        (
+            "tmpfs",
+            "/dev",
+            MountFlags::NOSUID.union(MountFlags::NODEV),
+            Some(c"size=65536k,mode=755"),
+        ),
+        (
+            "devpts",
+            "/dev/pts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ),
         ("mqueue", "/dev/mqueue", quiet, None),
         ("tmpfs", "/dev/shm", quiet, Some(c"mode=1777,size=65536k")),
         ("sysfs", "/sys", quiet | MountFlags::RDONLY, None),
@@ -184,7 +311,10 @@ fn kernel_file_systems() -> Result<(), Failure> {
     for (kind, target, flags, options) in table {
         let path = Path::new(target);
         if !path.is_dir() {
-            fs::DirBuilder::new().mode(0o755).create(path).map_err(Failure::setup(format_args!("making {target}")))?;
+            fs::DirBuilder::new()
+                .mode(0o755)
+                .create(path)
+                .map_err(Failure::setup(format_args!("making {target}")))?;
         }
         let source = if target == "/dev/shm" { "shm" } else { kind };
         match mount(source, target, kind, flags, options) {
@@ -201,7 +331,14 @@ fn attach(floating: &Floating) -> Result<(), Failure> {
     let target = &floating.target;
     let what = format!("mounting on {}", target.display());
     make_target(target, floating.directory).map_err(Failure::setup(&what))?;
-    move_mount(&floating.tree, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS).map_err(failed(&what))?;
+    move_mount(
+        &floating.tree,
+        c"",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
+    )
+    .map_err(failed(&what))?;
     if floating.read_only {
         remount_read_only(target).map_err(failed(&what))?;
     }
@@ -217,12 +354,22 @@ fn make_target(target: &Path, directory: bool) -> io::Result<()> {
         Err(_) => {}
     }
     if directory {
-        return fs::DirBuilder::new().recursive(true).mode(0o755).create(target);
+        return fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(target);
     }
     if let Some(parent) = target.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)?;
     }
-    fs::OpenOptions::new().create(true).append(true).open(target).map(drop)
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(target)
+        .map(drop)
 }
 
 /// A bind mount keeps the flags of the file system it comes from, and a remount must repeat those that are locked.
@@ -249,17 +396,29 @@ fn show_cgroups(cgroups: &[Floating]) -> Result<(), Failure> {
     {
         return attach(one);
     }
-    mount("tmpfs", whole, "tmpfs", quiet, c"mode=755").map_err(failed("mounting /sys/fs/cgroup"))?;
+    mount("tmpfs", whole, "tmpfs", quiet, c"mode=755")
+        .map_err(failed("mounting /sys/fs/cgroup"))?;
     cgroups.iter().try_for_each(attach)?;
-    mount_remount(whole, quiet | MountFlags::RDONLY, c"mode=755").map_err(failed("protecting /sys/fs/cgroup"))
+    mount_remount(whole, quiet | MountFlags::RDONLY, c"mode=755")
+        .map_err(failed("protecting /sys/fs/cgroup"))
 }
 
 fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), Failure> {
     let what = format!("mounting memory on {}", target.display());
     make_target(target, true).map_err(Failure::setup(&what))?;
-    let options = bytes_max.map_or_else(|| "mode=1777".to_owned(), |bytes| format!("mode=1777,size={bytes}"));
+    let options = bytes_max.map_or_else(
+        || "mode=1777".to_owned(),
+        |bytes| format!("mode=1777,size={bytes}"),
+    );
     let options = CString::new(options).expect("digits and letters");
-    mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).map_err(failed(&what))
+    mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options.as_c_str(),
+    )
+    .map_err(failed(&what))
 }
 
 fn protect() -> Result<(), Failure> {
@@ -267,12 +426,22 @@ fn protect() -> Result<(), Failure> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let what = format!("protecting {}", path.display());
         let tree = open_tree(CWD, path, flags).map_err(failed(&what))?;
-        move_mount(&tree, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed(&what))?;
+        move_mount(
+            &tree,
+            c"",
+            CWD,
+            path,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(failed(&what))?;
         remount_read_only(path).map_err(failed(&what))?;
     }
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed("opening /dev/null"))?;
+    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("opening /dev/null"))?;
     for path in HIDDEN {
-        let Ok(found) = fs::metadata(path) else { continue };
+        let Ok(found) = fs::metadata(path) else {
+            continue;
+        };
         let what = format!("hiding {path}");
         if found.is_dir() {
             mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=0").map_err(failed(&what))?;

@@ -19,7 +19,9 @@ pub(crate) struct Namespaces {
 /// Makes fresh namespaces on a thread of its own and runs `inside` there before it ends.
 ///
 /// Blocking: takes about as long as the kernel needs to register a namespace (milliseconds).
-pub(crate) fn create<R: Send>(inside: impl FnOnce() -> io::Result<R> + Send) -> io::Result<(Namespaces, R)> {
+pub(crate) fn create<R: Send>(
+    inside: impl FnOnce() -> io::Result<R> + Send,
+) -> io::Result<(Namespaces, R)> {
     on_own_thread(move || {
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC)?;
         let network = std::fs::File::open("/proc/thread-self/ns/net")?.into();
@@ -36,10 +38,22 @@ pub(crate) fn current() -> io::Result<OwnedFd> {
 
 /// A socket that lives in another network namespace; using it afterwards needs no further visit there.
 pub(crate) fn stream_socket(network: impl AsFd + Send, address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     on_own_thread(move || {
-        rustix::thread::move_into_thread_name_spaces(network.as_fd(), ThreadNameSpaceType::NETWORK)?;
-        Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+        rustix::thread::move_into_thread_name_spaces(
+            network.as_fd(),
+            ThreadNameSpaceType::NETWORK,
+        )?;
+        Ok(rustix::net::socket_with(
+            family,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?)
     })
 }
 

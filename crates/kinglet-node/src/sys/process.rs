@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use tokio::io::unix::AsyncFd;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
 
 /// Which side of a fork this is.
 pub(crate) enum Fork {
@@ -21,7 +21,9 @@ pub(crate) fn fork() -> io::Result<Fork> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
-        pid => Ok(Fork::Parent(Pid::from_raw(pid).expect("fork gives a positive id to the parent"))),
+        pid => Ok(Fork::Parent(
+            Pid::from_raw(pid).expect("fork gives a positive id to the parent"),
+        )),
     }
 }
 
@@ -88,21 +90,28 @@ impl Exit {
 
 /// Reaps a child that has ended (its descriptor is readable); `None` while it runs.
 pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
-    let Some(status) = rustix::process::waitid(WaitId::PidFd(process), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)? else {
+    let Some(status) = rustix::process::waitid(
+        WaitId::PidFd(process),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    )?
+    else {
         return Ok(None);
     };
-    Ok(Some(match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Code(255),
-    }))
+    Ok(Some(
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Code(255),
+        },
+    ))
 }
 
 /// Waits for a child of this helper.
 pub(crate) fn wait_for(pid: Pid) -> io::Result<Exit> {
-    let (_, status) =
-        rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()))?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let (_, status) = rustix::io::retry_on_intr(|| {
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+    })?
+    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok(match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),

@@ -45,8 +45,13 @@ pub(crate) struct TokenWanted {
 
 /// All tokens that the volumes of a pod need.
 pub(crate) fn tokens(pod: &Pod) -> Vec<TokenWanted> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let projections = volumes.filter_map(|volume| volume.projected.as_ref()).flat_map(|projected| projected.sources.iter().flatten());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let projections = volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten());
     let mut wanted: Vec<TokenWanted> = projections
         .filter_map(|source| source.service_account_token.as_ref())
         .map(|token| wanted(token.audience.as_deref(), token.expiration_seconds))
@@ -57,7 +62,10 @@ pub(crate) fn tokens(pod: &Pod) -> Vec<TokenWanted> {
 }
 
 fn wanted(audience: Option<&str>, seconds: Option<i64>) -> TokenWanted {
-    TokenWanted { audience: audience.filter(|text| !text.is_empty()).map(str::to_owned), seconds: seconds.unwrap_or(TOKEN_SECONDS) }
+    TokenWanted {
+        audience: audience.filter(|text| !text.is_empty()).map(str::to_owned),
+        seconds: seconds.unwrap_or(TOKEN_SECONDS),
+    }
 }
 
 /// Everything that contents depend on.
@@ -73,26 +81,49 @@ pub(crate) struct Inputs<'a> {
 /// What a volume consists of; the error is for the user.
 pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String> {
     if let Some(empty) = &volume.empty_dir {
-        let bytes = empty.size_limit.as_ref().and_then(|text| kinglet_api::quantity::Quantity::parse(&text.0).ok());
+        let bytes = empty
+            .size_limit
+            .as_ref()
+            .and_then(|text| kinglet_api::quantity::Quantity::parse(&text.0).ok());
         return Ok(match empty.medium.as_deref() {
-            Some("Memory") => Content::Memory(bytes.map(|bytes| bytes.units().max(0).unsigned_abs()).filter(|bytes| *bytes > 0)),
+            Some("Memory") => Content::Memory(
+                bytes
+                    .map(|bytes| bytes.units().max(0).unsigned_abs())
+                    .filter(|bytes| *bytes > 0),
+            ),
             _ => Content::Empty,
         });
     }
     if let Some(host) = &volume.host_path {
-        return Ok(Content::Host { path: PathBuf::from(&host.path), kind: host.type_.clone().unwrap_or_default() });
+        return Ok(Content::Host {
+            path: PathBuf::from(&host.path),
+            kind: host.type_.clone().unwrap_or_default(),
+        });
     }
     if let Some(map) = &volume.config_map {
-        let found = config_map(inputs, &map.name, map.items.as_deref(), map.default_mode, map.optional == Some(true))?;
+        let found = config_map(
+            inputs,
+            &map.name,
+            map.items.as_deref(),
+            map.default_mode,
+            map.optional == Some(true),
+        )?;
         return Ok(Content::Files(found));
     }
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or("");
-        let found = self::secret(inputs, name, secret.items.as_deref(), secret.default_mode, secret.optional == Some(true))?;
+        let found = self::secret(
+            inputs,
+            name,
+            secret.items.as_deref(),
+            secret.default_mode,
+            secret.optional == Some(true),
+        )?;
         return Ok(Content::Files(found));
     }
     if let Some(downward) = &volume.downward_api {
-        return downward_files(inputs, downward.items.as_deref(), downward.default_mode).map(Content::Files);
+        return downward_files(inputs, downward.items.as_deref(), downward.default_mode)
+            .map(Content::Files);
     }
     if let Some(projected) = &volume.projected {
         let mode = projected.default_mode;
@@ -100,17 +131,32 @@ pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String
         for source in projected.sources.iter().flatten() {
             let mut found = Vec::new();
             if let Some(map) = &source.config_map {
-                found.extend(config_map(inputs, &map.name, map.items.as_deref(), mode, map.optional == Some(true))?);
+                found.extend(config_map(
+                    inputs,
+                    &map.name,
+                    map.items.as_deref(),
+                    mode,
+                    map.optional == Some(true),
+                )?);
             }
             if let Some(secret) = &source.secret {
-                found.extend(self::secret(inputs, &secret.name, secret.items.as_deref(), mode, secret.optional == Some(true))?);
+                found.extend(self::secret(
+                    inputs,
+                    &secret.name,
+                    secret.items.as_deref(),
+                    mode,
+                    secret.optional == Some(true),
+                )?);
             }
             if let Some(downward) = &source.downward_api {
                 found.extend(downward_files(inputs, downward.items.as_deref(), mode)?);
             }
             if let Some(token) = &source.service_account_token {
                 let wanted = wanted(token.audience.as_deref(), token.expiration_seconds);
-                let text = inputs.tokens.get(&wanted).ok_or("the service account token is not there yet")?;
+                let text = inputs
+                    .tokens
+                    .get(&wanted)
+                    .ok_or("the service account token is not there yet")?;
                 found.push(file(&token.path, text.as_bytes().to_vec(), mode)?);
             }
             for one in found {
@@ -126,12 +172,28 @@ pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String
     ))
 }
 
-fn config_map(inputs: &Inputs<'_>, name: &str, items: Option<&[KeyToPath]>, mode: Option<i32>, optional: bool) -> Result<Vec<File>, String> {
+fn config_map(
+    inputs: &Inputs<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: Option<i32>,
+    optional: bool,
+) -> Result<Vec<File>, String> {
     let mut data: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     match inputs.sources.config_map(name) {
         Some(map) => {
-            data.extend(map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes())));
-            data.extend(map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())));
+            data.extend(
+                map.data
+                    .iter()
+                    .flatten()
+                    .map(|(key, value)| (key.clone(), value.clone().into_bytes())),
+            );
+            data.extend(
+                map.binary_data
+                    .iter()
+                    .flatten()
+                    .map(|(key, value)| (key.clone(), value.0.clone())),
+            );
         }
         None if name == CA_MAP && !inputs.ca_pem.is_empty() => {
             data.insert("ca.crt".to_owned(), inputs.ca_pem.as_bytes().to_vec());
@@ -142,18 +204,37 @@ fn config_map(inputs: &Inputs<'_>, name: &str, items: Option<&[KeyToPath]>, mode
     pick(data, items, mode, optional)
 }
 
-fn secret(inputs: &Inputs<'_>, name: &str, items: Option<&[KeyToPath]>, mode: Option<i32>, optional: bool) -> Result<Vec<File>, String> {
+fn secret(
+    inputs: &Inputs<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: Option<i32>,
+    optional: bool,
+) -> Result<Vec<File>, String> {
     let data = match inputs.sources.secret(name) {
-        Some(secret) => secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
+        Some(secret) => secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.0.clone()))
+            .collect(),
         None if optional => return Ok(Vec::new()),
         None => return Err(format!("secret {name:?} not found")),
     };
     pick(data, items, mode, optional)
 }
 
-fn pick(mut data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, mode: Option<i32>, optional: bool) -> Result<Vec<File>, String> {
+fn pick(
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    mode: Option<i32>,
+    optional: bool,
+) -> Result<Vec<File>, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return data.into_iter().map(|(key, bytes)| file(&key, bytes, mode)).collect();
+        return data
+            .into_iter()
+            .map(|(key, bytes)| file(&key, bytes, mode))
+            .collect();
     };
     let mut files = Vec::new();
     for item in items {
@@ -166,7 +247,11 @@ fn pick(mut data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, mode: 
     Ok(files)
 }
 
-fn downward_files(inputs: &Inputs<'_>, items: Option<&[DownwardAPIVolumeFile]>, mode: Option<i32>) -> Result<Vec<File>, String> {
+fn downward_files(
+    inputs: &Inputs<'_>,
+    items: Option<&[DownwardAPIVolumeFile]>,
+    mode: Option<i32>,
+) -> Result<Vec<File>, String> {
     items
         .into_iter()
         .flatten()
@@ -185,12 +270,21 @@ fn downward_files(inputs: &Inputs<'_>, items: Option<&[DownwardAPIVolumeFile]>, 
 
 fn file(path: &str, bytes: Vec<u8>, mode: Option<i32>) -> Result<File, String> {
     let path = Path::new(path);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(name) if !name.to_string_lossy().starts_with("..")));
+    let plain = path.components().all(
+        |part| matches!(part, Component::Normal(name) if !name.to_string_lossy().starts_with("..")),
+    );
     if !plain || path.as_os_str().is_empty() {
-        return Err(format!("{:?} is not a path below a volume", path.display().to_string()));
+        return Err(format!(
+            "{:?} is not a path below a volume",
+            path.display().to_string()
+        ));
     }
     let mode = u32::try_from(mode.unwrap_or(DEFAULT_MODE) & 0o777).unwrap_or(0o644);
-    Ok(File { path: path.to_owned(), bytes, mode })
+    Ok(File {
+        path: path.to_owned(),
+        bytes,
+        mode,
+    })
 }
 
 #[cfg(test)]
@@ -202,16 +296,39 @@ mod tests {
 
     fn content(volume: serde_json::Value) -> Result<Content, String> {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": [], "volumes": [volume]}})).expect("pod");
-        let tokens = tokens(&pod).into_iter().map(|wanted| (wanted, "jwt".to_owned())).collect();
-        let inputs = Inputs { pod: &pod, facts: &facts(), sources: &Fixed, tokens: &tokens, ca_pem: "PEM" };
-        of(&pod.spec.as_ref().expect("spec").volumes.as_ref().expect("volumes")[0], &inputs)
+        let tokens = tokens(&pod)
+            .into_iter()
+            .map(|wanted| (wanted, "jwt".to_owned()))
+            .collect();
+        let inputs = Inputs {
+            pod: &pod,
+            facts: &facts(),
+            sources: &Fixed,
+            tokens: &tokens,
+            ca_pem: "PEM",
+        };
+        of(
+            &pod.spec
+                .as_ref()
+                .expect("spec")
+                .volumes
+                .as_ref()
+                .expect("volumes")[0],
+            &inputs,
+        )
     }
 
     fn files(volume: serde_json::Value) -> Result<Vec<(String, String, u32)>, String> {
         match content(volume)? {
             Content::Files(files) => Ok(files
                 .into_iter()
-                .map(|file| (file.path.display().to_string(), String::from_utf8_lossy(&file.bytes).into_owned(), file.mode))
+                .map(|file| {
+                    (
+                        file.path.display().to_string(),
+                        String::from_utf8_lossy(&file.bytes).into_owned(),
+                        file.mode,
+                    )
+                })
                 .collect()),
             other => panic!("{other:?}"),
         }
@@ -228,7 +345,9 @@ mod tests {
             Ok(vec![one("colour", "red", 0o644), one("size", "9", 0o644)])
         );
         assert_eq!(
-            files(json!({"name": "v", "secret": {"secretName": "keys", "defaultMode": 0o400, "items": [{"key": "password", "path": "a/b"}]}})),
+            files(
+                json!({"name": "v", "secret": {"secretName": "keys", "defaultMode": 0o400, "items": [{"key": "password", "path": "a/b"}]}})
+            ),
             Ok(vec![one("a/b", "hunter", 0o400)])
         );
         let api_access = json!({"name": "v", "projected": {"defaultMode": 420, "sources": [
@@ -236,20 +355,44 @@ mod tests {
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
             {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
         ]}});
-        assert_eq!(files(api_access), Ok(vec![one("token", "jwt", 0o644), one("ca.crt", "PEM", 0o644), one("namespace", "ns", 0o644)]));
-        assert_eq!(content(json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}})), Ok(Content::Memory(Some(1024))));
-        assert_eq!(content(json!({"name": "v", "emptyDir": {}})), Ok(Content::Empty));
+        assert_eq!(
+            files(api_access),
+            Ok(vec![
+                one("token", "jwt", 0o644),
+                one("ca.crt", "PEM", 0o644),
+                one("namespace", "ns", 0o644)
+            ])
+        );
+        assert_eq!(
+            content(json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}})),
+            Ok(Content::Memory(Some(1024)))
+        );
+        assert_eq!(
+            content(json!({"name": "v", "emptyDir": {}})),
+            Ok(Content::Empty)
+        );
     }
 
     #[test]
     fn what_is_missing_or_wrong() {
-        assert_eq!(files(json!({"name": "v", "configMap": {"name": "none", "optional": true}})), Ok(Vec::new()));
-        assert_eq!(files(json!({"name": "v", "secret": {"secretName": "none"}})), Err("secret \"none\" not found".to_owned()));
+        assert_eq!(
+            files(json!({"name": "v", "configMap": {"name": "none", "optional": true}})),
+            Ok(Vec::new())
+        );
+        assert_eq!(
+            files(json!({"name": "v", "secret": {"secretName": "none"}})),
+            Err("secret \"none\" not found".to_owned())
+        );
         let key = json!({"name": "v", "configMap": {"name": "settings", "items": [{"key": "none", "path": "x"}]}});
-        assert_eq!(files(key), Err("references non-existent key: none".to_owned()));
+        assert_eq!(
+            files(key),
+            Err("references non-existent key: none".to_owned())
+        );
         for path in ["../x", "/etc/passwd", "..data", ""] {
             assert!(files(json!({"name": "v", "configMap": {"name": "settings", "items": [{"key": "size", "path": path}]}})).is_err(), "{path}");
         }
-        assert!(content(json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}})).is_err());
+        assert!(
+            content(json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}})).is_err()
+        );
     }
 }

@@ -9,10 +9,17 @@ const SEARCH_MAX: usize = 32;
 
 /// What the container's host is called.
 pub(crate) fn hostname(pod: &Pod) -> String {
-    let name = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let name = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.hostname.as_deref())
+        .filter(|name| !name.is_empty());
     let name = name.or(pod.metadata.name.as_deref()).unwrap_or("pod");
     // Linux takes 64 bytes.
-    name.get(..63.min(name.len())).unwrap_or(name).trim_end_matches(['-', '.']).to_owned()
+    name.get(..63.min(name.len()))
+        .unwrap_or(name)
+        .trim_end_matches(['-', '.'])
+        .to_owned()
 }
 
 /// `/etc/hosts`, as a kubelet writes it.
@@ -22,15 +29,27 @@ pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, cluster_domain: &str) -> Strin
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
-    match spec.and_then(|spec| spec.subdomain.as_deref()).filter(|text| !text.is_empty()) {
+    match spec
+        .and_then(|spec| spec.subdomain.as_deref())
+        .filter(|text| !text.is_empty())
+    {
         Some(subdomain) => {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-            text.push_str(&format!("{address}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n"));
+            text.push_str(&format!(
+                "{address}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n"
+            ));
         }
         None => text.push_str(&format!("{address}\t{name}\n")),
     }
-    for alias in spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
-        text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t")));
+    for alias in spec
+        .iter()
+        .flat_map(|spec| spec.host_aliases.iter().flatten())
+    {
+        text.push_str(&format!(
+            "{}\t{}\n",
+            alias.ip,
+            alias.hostnames.as_deref().unwrap_or_default().join("\t")
+        ));
     }
     text
 }
@@ -40,25 +59,40 @@ pub(crate) fn resolv_conf(pod: &Pod, server: Ipv4Addr, cluster_domain: &str, hos
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let of_host = |key: &str| {
-        let lines = host.lines().filter_map(|line| line.trim().strip_prefix(key).map(str::trim));
-        lines.flat_map(|rest| rest.split_whitespace()).map(str::to_owned).collect::<Vec<_>>()
+        let lines = host
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(key).map(str::trim));
+        lines
+            .flat_map(|rest| rest.split_whitespace())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
-    let (mut servers, mut search, mut options) = match spec.and_then(|spec| spec.dns_policy.as_deref()) {
-        Some("None") => (Vec::new(), Vec::new(), Vec::new()),
-        Some("Default") => (of_host("nameserver"), of_host("search"), of_host("options")),
-        _ => {
-            let ours = [format!("{namespace}.svc.{cluster_domain}"), format!("svc.{cluster_domain}"), cluster_domain.to_owned()];
-            let search = ours.into_iter().chain(of_host("search")).collect();
-            (vec![server.to_string()], search, vec!["ndots:5".to_owned()])
-        }
-    };
+    let (mut servers, mut search, mut options) =
+        match spec.and_then(|spec| spec.dns_policy.as_deref()) {
+            Some("None") => (Vec::new(), Vec::new(), Vec::new()),
+            Some("Default") => (of_host("nameserver"), of_host("search"), of_host("options")),
+            _ => {
+                let ours = [
+                    format!("{namespace}.svc.{cluster_domain}"),
+                    format!("svc.{cluster_domain}"),
+                    cluster_domain.to_owned(),
+                ];
+                let search = ours.into_iter().chain(of_host("search")).collect();
+                (vec![server.to_string()], search, vec!["ndots:5".to_owned()])
+            }
+        };
     if let Some(config) = spec.and_then(|spec| spec.dns_config.as_ref()) {
         servers.extend(config.nameservers.iter().flatten().cloned());
         search.extend(config.searches.iter().flatten().cloned());
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
             options.retain(|other| other.split(':').next() != Some(&name));
-            options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
+            options.push(
+                option
+                    .value
+                    .as_ref()
+                    .map_or(name.clone(), |value| format!("{name}:{value}")),
+            );
         }
     }
     for list in [&mut servers, &mut search] {
@@ -85,17 +119,28 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec})).expect("pod")
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec}))
+            .expect("pod")
     }
 
     #[test]
     fn resolvers_by_policy() {
-        let of = |spec| resolv_conf(&pod(spec), Ipv4Addr::new(10, 1, 0, 1), "cluster.local", "nameserver 9.9.9.9\nsearch lan\n");
+        let of = |spec| {
+            resolv_conf(
+                &pod(spec),
+                Ipv4Addr::new(10, 1, 0, 1),
+                "cluster.local",
+                "nameserver 9.9.9.9\nsearch lan\n",
+            )
+        };
         assert_eq!(
             of(json!({"containers": []})),
             "search ns.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.1.0.1\noptions ndots:5\n"
         );
-        assert_eq!(of(json!({"containers": [], "dnsPolicy": "Default"})), "search lan\nnameserver 9.9.9.9\n");
+        assert_eq!(
+            of(json!({"containers": [], "dnsPolicy": "Default"})),
+            "search lan\nnameserver 9.9.9.9\n"
+        );
         let own = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]}});
         assert_eq!(of(own), "nameserver 1.1.1.1\noptions ndots:1\n");
     }
@@ -105,7 +150,13 @@ mod tests {
         let long = "a".repeat(62) + "-b";
         let named = pod(json!({"containers": [], "hostname": long}));
         assert_eq!(hostname(&named), "a".repeat(62));
-        let text = hosts(&pod(json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x", "y"]}]})), Ipv4Addr::new(10, 0, 0, 9), "cluster.local");
+        let text = hosts(
+            &pod(
+                json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x", "y"]}]}),
+            ),
+            Ipv4Addr::new(10, 0, 0, 9),
+            "cluster.local",
+        );
         assert!(text.contains("10.0.0.9\tp\n") && text.contains("1.2.3.4\tx\ty\n"));
     }
 }

@@ -16,24 +16,45 @@ use std::time::Instant;
 type Case = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
 
 const CASES: &[Case] = &[
-    ("engine_starts_containers_in_milliseconds", || Box::pin(engine::starts())),
-    ("engine_says_whose_fault_it_is", || Box::pin(engine::failures())),
-    ("engine_leaves_nothing_behind", || Box::pin(engine::leaves_nothing())),
+    ("engine_starts_containers_in_milliseconds", || {
+        Box::pin(engine::starts())
+    }),
+    ("engine_says_whose_fault_it_is", || {
+        Box::pin(engine::failures())
+    }),
+    ("engine_leaves_nothing_behind", || {
+        Box::pin(engine::leaves_nothing())
+    }),
     ("pod_becomes_ready_in_one_write", || Box::pin(pods::ready())),
-    ("pod_sees_its_volumes_and_environment", || Box::pin(pods::volumes())),
-    ("pod_with_init_containers_ends", || Box::pin(pods::init_and_end())),
-    ("crash_is_reported_with_last_words", || Box::pin(pods::crash())),
-    ("missing_image_is_reported", || Box::pin(pods::missing_image())),
-    ("loopback_only_programs_are_reached", || Box::pin(pods::loopback())),
+    ("pod_sees_its_volumes_and_environment", || {
+        Box::pin(pods::volumes())
+    }),
+    ("pod_with_init_containers_ends", || {
+        Box::pin(pods::init_and_end())
+    }),
+    ("crash_is_reported_with_last_words", || {
+        Box::pin(pods::crash())
+    }),
+    ("missing_image_is_reported", || {
+        Box::pin(pods::missing_image())
+    }),
+    ("loopback_only_programs_are_reached", || {
+        Box::pin(pods::loopback())
+    }),
     ("deletion_drains_and_removes", || Box::pin(pods::deletion())),
     ("liveness_failure_restarts", || Box::pin(pods::liveness())),
-    ("pods_of_an_earlier_life_are_gone", || Box::pin(pods::earlier_life())),
+    ("pods_of_an_earlier_life_are_gone", || {
+        Box::pin(pods::earlier_life())
+    }),
     ("names_resolve_inside_pods", || Box::pin(pods::names())),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|verb| verb == kinglet_node::HELPER_VERB) {
+    if arguments
+        .get(1)
+        .is_some_and(|verb| verb == kinglet_node::HELPER_VERB)
+    {
         return kinglet_node::helper(&arguments[2..]);
     }
     if !rustix::process::geteuid().is_root() {
@@ -41,20 +62,44 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !Path::new(world::BUSYBOX).exists() {
-        eprintln!("not run: the container tests need {} (apt-get install busybox-static)", world::BUSYBOX);
+        eprintln!(
+            "not run: the container tests need {} (apt-get install busybox-static)",
+            world::BUSYBOX
+        );
         return ExitCode::SUCCESS;
     }
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
-    let wanted: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with("--")).collect();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let wanted: Vec<&String> = arguments[1..]
+        .iter()
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
     let mut failed = 0;
-    for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()))) {
+    for (name, case) in CASES.iter().filter(|(name, _)| {
+        wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()))
+    }) {
         let began = Instant::now();
-        let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        let runtime = || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("runtime")
+        };
         let outcome = std::panic::catch_unwind(|| runtime().block_on(case()));
         runtime().block_on(world::sweep());
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
         failed += u32::from(outcome.is_err());
-        eprintln!("test {name} ... {verdict} ({:.1} s)", began.elapsed().as_secs_f64());
+        eprintln!(
+            "test {name} ... {verdict} ({:.1} s)",
+            began.elapsed().as_secs_f64()
+        );
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

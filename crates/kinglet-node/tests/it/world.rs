@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
-    "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup", "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test",
+    "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup",
+    "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test",
 ];
 
 /// Scratch directories of the current case.
@@ -29,14 +30,25 @@ static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// Takes off the host what a case that failed left there.
 pub(crate) async fn sweep() {
     let made = std::mem::take(&mut *MADE.lock());
-    for data in made.iter().flat_map(|path| [path.clone(), path.join("node")]).filter(|data| data.exists()) {
+    for data in made
+        .iter()
+        .flat_map(|path| [path.clone(), path.join("node")])
+        .filter(|data| data.exists())
+    {
         let tasks = Tasks::new();
         let names = kinglet_node::names::HostNames::new(&data);
-        if let Ok(engine) = kinglet_node::engine::Engine::open(&names, &data, "/proc/self/exe".into(), 1, &tasks).await {
+        if let Ok(engine) =
+            kinglet_node::engine::Engine::open(&names, &data, "/proc/self/exe".into(), 1, &tasks)
+                .await
+        {
             tasks.shutdown(Duration::from_secs(5)).await;
             engine.close().await;
         }
-        let _ = std::process::Command::new("umount").arg("-R").arg(data.join("memory")).stderr(std::process::Stdio::null()).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-R")
+            .arg(data.join("memory"))
+            .stderr(std::process::Stdio::null())
+            .status();
     }
     for path in made {
         let _ = std::fs::remove_dir_all(path);
@@ -50,7 +62,10 @@ impl Scratch {
     pub(crate) fn new(name: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("kinglet-node-{name}-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "kinglet-node-{name}-{}-{number}",
+            std::process::id()
+        ));
         std::fs::create_dir_all(&path).expect("scratch directory");
         MADE.lock().push(path.clone());
         Self(path)
@@ -77,7 +92,11 @@ pub(crate) fn busybox_tree(root: &Path) {
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("link");
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n").expect("file");
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n",
+    )
+    .expect("file");
 }
 
 /// Waits for something to become true; panics with its name after twenty seconds.
@@ -105,25 +124,51 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new(name: &str) -> Self {
         let scratch = Scratch::new(name);
-        let store = Store::open(&scratch.path().join("store"), ApiServer::store_options()).expect("store");
+        let store =
+            Store::open(&scratch.path().join("store"), ApiServer::store_options()).expect("store");
         let api = ApiServer::new(store, kinglet_apiserver::Options::default());
         let client = kube::Client::new(api.service(Identity::in_process("system:test")), "default");
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
         for name in ["default", "kube-node-lease"] {
-            let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("namespace");
-            namespaces.create(&PostParams::default(), &namespace).await.expect("namespace");
+            let namespace =
+                serde_json::from_value(json!({"metadata": {"name": name}})).expect("namespace");
+            namespaces
+                .create(&PostParams::default(), &namespace)
+                .await
+                .expect("namespace");
         }
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client.clone(), "default");
-        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).expect("account");
-        accounts.create(&PostParams::default(), &account).await.expect("account");
-        let images = Images::open(&scratch.path().join("images"), Registries::default(), Vec::new()).expect("images");
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
+            Api::namespaced(client.clone(), "default");
+        let account =
+            serde_json::from_value(json!({"metadata": {"name": "default"}})).expect("account");
+        accounts
+            .create(&PostParams::default(), &account)
+            .await
+            .expect("account");
+        let images = Images::open(
+            &scratch.path().join("images"),
+            Registries::default(),
+            Vec::new(),
+        )
+        .expect("images");
         let archive = busybox_archive(scratch.path());
-        images.import(&archive, Some("test/busybox:1")).await.expect("image");
+        images
+            .import(&archive, Some("test/busybox:1"))
+            .await
+            .expect("image");
         let tasks = Tasks::new();
         let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
         let drained = Arc::<Mutex<Vec<IpAddr>>>::default();
         let node = start_node(&scratch, &kit, &images, &drained).await;
-        Self { pods: Api::namespaced(client, "default"), scratch, kit, node, drained, images, tasks }
+        Self {
+            pods: Api::namespaced(client, "default"),
+            scratch,
+            kit,
+            node,
+            drained,
+            images,
+            tasks,
+        }
     }
 
     /// Stops the node and starts another on the same directory.
@@ -136,19 +181,34 @@ impl World {
     pub(crate) async fn create(&self, name: &str, spec: Value) -> Pod {
         let mut pod = json!({"metadata": {"name": name}, "spec": spec});
         pod["spec"]["nodeName"] = json!("test");
-        pod["spec"]["terminationGracePeriodSeconds"] = pod["spec"].get("terminationGracePeriodSeconds").cloned().unwrap_or(json!(5));
+        pod["spec"]["terminationGracePeriodSeconds"] = pod["spec"]
+            .get("terminationGracePeriodSeconds")
+            .cloned()
+            .unwrap_or(json!(5));
         pod["spec"]["automountServiceAccountToken"] = json!(false);
-        for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"]["containers"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+        {
             if container.get("image").is_none() {
                 container["image"] = json!("test/busybox:1");
             }
         }
         let pod = serde_json::from_value(pod).expect("pod");
-        self.pods.create(&PostParams::default(), &pod).await.expect("create")
+        self.pods
+            .create(&PostParams::default(), &pod)
+            .await
+            .expect("create")
     }
 
     /// Waits until the pod is as wished.
-    pub(crate) async fn wait(&self, name: &str, what: &str, check: impl Fn(&Pod) -> bool) -> Arc<Pod> {
+    pub(crate) async fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        check: impl Fn(&Pod) -> bool,
+    ) -> Arc<Pod> {
         let cache = self.kit.cache::<Pod>();
         let mut last = None;
         for _ in 0..6000 {
@@ -160,7 +220,10 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        panic!("waited in vain: {name} {what}; it is {}", serde_json::to_string_pretty(&last.and_then(|pod| pod.status.clone())).expect("status"));
+        panic!(
+            "waited in vain: {name} {what}; it is {}",
+            serde_json::to_string_pretty(&last.and_then(|pod| pod.status.clone())).expect("status")
+        );
     }
 
     pub(crate) async fn ready(&self, name: &str) -> Arc<Pod> {
@@ -168,34 +231,61 @@ impl World {
     }
 
     pub(crate) async fn delete(&self, name: &str) {
-        self.pods.delete(name, &DeleteParams::default()).await.expect("delete");
+        self.pods
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("delete");
     }
 
     pub(crate) async fn gone(&self, name: &str) {
         let cache = self.kit.cache::<Pod>();
-        until(&format!("{name} is gone"), || cache.get("default", name).is_none()).await;
+        until(&format!("{name} is gone"), || {
+            cache.get("default", name).is_none()
+        })
+        .await;
     }
 
     pub(crate) async fn logs(&self, name: &str, options: kinglet_node::LogOptions) -> String {
         use futures_util::StreamExt as _;
-        let chunks: Vec<_> = self.node.logs("default", name, options).expect("logs").collect().await;
-        chunks.into_iter().map(|bytes| String::from_utf8_lossy(&bytes.expect("bytes")).into_owned()).collect()
+        let chunks: Vec<_> = self
+            .node
+            .logs("default", name, options)
+            .expect("logs")
+            .collect()
+            .await;
+        chunks
+            .into_iter()
+            .map(|bytes| String::from_utf8_lossy(&bytes.expect("bytes")).into_owned())
+            .collect()
     }
 
     pub(crate) async fn close(self) {
         self.node.stop().await;
         self.tasks.shutdown(Duration::from_secs(5)).await;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-        assert!(!mounts.contains(&self.scratch.path().display().to_string()), "mounts stay behind");
+        assert!(
+            !mounts.contains(&self.scratch.path().display().to_string()),
+            "mounts stay behind"
+        );
     }
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-async fn start_node(scratch: &Scratch, kit: &Kit, images: &Images, drained: &Arc<Mutex<Vec<IpAddr>>>) -> NodeHandle {
+async fn start_node(
+    scratch: &Scratch,
+    kit: &Kit,
+    images: &Images,
+    drained: &Arc<Mutex<Vec<IpAddr>>>,
+) -> NodeHandle {
     let drained = Arc::clone(drained);
     Node::start(Options {
         data_dir: scratch.path().join("node"),
@@ -225,20 +315,35 @@ fn busybox_archive(scratch: &Path) -> PathBuf {
     let parts = scratch.join("parts");
     std::fs::create_dir_all(&parts).expect("directory");
     let tar = |directory: &Path, to: &Path, what: &[&str]| {
-        let status = std::process::Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(to).args(what).status().expect("tar");
+        let status = std::process::Command::new("tar")
+            .arg("-C")
+            .arg(directory)
+            .arg("-cf")
+            .arg(to)
+            .args(what)
+            .status()
+            .expect("tar");
         assert!(status.success());
     };
     tar(&tree, &parts.join("layer.tar"), &["."]);
-    let digest: String = Sha256::digest(std::fs::read(parts.join("layer.tar")).expect("layer")).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = Sha256::digest(std::fs::read(parts.join("layer.tar")).expect("layer"))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let config = json!({
         "architecture": "amd64", "os": "linux",
         "config": {"Cmd": ["sleep", "1000000"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     std::fs::write(parts.join("config.json"), config.to_string()).expect("config");
-    let manifest = json!([{"Config": "config.json", "RepoTags": ["test/busybox:1"], "Layers": ["layer.tar"]}]);
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": ["test/busybox:1"], "Layers": ["layer.tar"]}]);
     std::fs::write(parts.join("manifest.json"), manifest.to_string()).expect("manifest");
     let archive = scratch.join("busybox.tar");
-    tar(&parts, &archive, &["manifest.json", "config.json", "layer.tar"]);
+    tar(
+        &parts,
+        &archive,
+        &["manifest.json", "config.json", "layer.tar"],
+    );
     archive
 }

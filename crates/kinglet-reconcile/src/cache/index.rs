@@ -17,15 +17,25 @@ pub(super) struct Indexes {
 
 impl Indexes {
     pub(super) fn new(labels: Arc<[&'static str]>) -> Self {
-        Self { labels, by_owner: HashMap::new(), by_label: HashMap::new() }
+        Self {
+            labels,
+            by_owner: HashMap::new(),
+            by_label: HashMap::new(),
+        }
     }
 
     pub(super) fn add(&mut self, key: &Key, meta: &ObjectMeta) {
         for owner in meta.owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.as_str().into()).or_default().insert(key.clone());
+            self.by_owner
+                .entry(owner.uid.as_str().into())
+                .or_default()
+                .insert(key.clone());
         }
         for (label, value) in self.pairs(meta) {
-            self.by_label.entry((label, value.into())).or_default().insert(key.clone());
+            self.by_label
+                .entry((label, value.into()))
+                .or_default()
+                .insert(key.clone());
         }
     }
 
@@ -56,11 +66,23 @@ impl Indexes {
     /// The keys with that label, or `None` when the label is not indexed.
     pub(super) fn labelled(&self, label: &str, value: &str) -> Option<Vec<Key>> {
         let label = *self.labels.iter().find(|indexed| **indexed == label)?;
-        Some(self.by_label.get(&(label, Box::from(value))).into_iter().flatten().cloned().collect())
+        Some(
+            self.by_label
+                .get(&(label, Box::from(value)))
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        )
     }
 
     fn pairs<'a>(&self, meta: &'a ObjectMeta) -> Vec<(&'static str, &'a str)> {
-        let Some(labels) = &meta.labels else { return Vec::new() };
-        self.labels.iter().filter_map(|label| labels.get(*label).map(|value| (*label, value.as_str()))).collect()
+        let Some(labels) = &meta.labels else {
+            return Vec::new();
+        };
+        self.labels
+            .iter()
+            .filter_map(|label| labels.get(*label).map(|value| (*label, value.as_str())))
+            .collect()
     }
 }

@@ -32,10 +32,17 @@ impl Selector {
     /// Whether the labels satisfy it. An empty selector matches everything; an unknown operator matches nothing.
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let get = |key: &str| labels.and_then(|labels| labels.get(key));
-        self.pairs.iter().all(|(key, value)| get(key) == Some(value))
+        self.pairs
+            .iter()
+            .all(|(key, value)| get(key) == Some(value))
             && self.expressions.iter().all(|wanted| {
                 let value = get(&wanted.key);
-                let listed = |value: &String| wanted.values.as_ref().is_some_and(|values| values.contains(value));
+                let listed = |value: &String| {
+                    wanted
+                        .values
+                        .as_ref()
+                        .is_some_and(|values| values.contains(value))
+                };
                 match wanted.operator.as_str() {
                     "In" => value.is_some_and(listed),
                     "NotIn" => !value.is_some_and(listed),
@@ -49,13 +56,23 @@ impl Selector {
 
 impl From<&BTreeMap<String, String>> for Selector {
     fn from(pairs: &BTreeMap<String, String>) -> Self {
-        Self { pairs: pairs.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), expressions: Vec::new() }
+        Self {
+            pairs: pairs
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            expressions: Vec::new(),
+        }
     }
 }
 
 impl From<&LabelSelector> for Selector {
     fn from(selector: &LabelSelector) -> Self {
-        let mut out = selector.match_labels.as_ref().map(Self::from).unwrap_or_default();
+        let mut out = selector
+            .match_labels
+            .as_ref()
+            .map(Self::from)
+            .unwrap_or_default();
         out.expressions = selector.match_expressions.clone().unwrap_or_default();
         out
     }
@@ -63,8 +80,14 @@ impl From<&LabelSelector> for Selector {
 
 impl<const N: usize> From<[(&str, &str); N]> for Selector {
     fn from(pairs: [(&str, &str); N]) -> Self {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { pairs, expressions: Vec::new() }
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Self {
+            pairs,
+            expressions: Vec::new(),
+        }
     }
 }
 
@@ -100,7 +123,11 @@ impl<K: Object> Store<K> {
             gone_order: VecDeque::new(),
             listing: None,
         };
-        Self { state: RwLock::new(state), observers: Observers::default(), synced: watch::Sender::new(false) }
+        Self {
+            state: RwLock::new(state),
+            observers: Observers::default(),
+            synced: watch::Sender::new(false),
+        }
     }
 
     pub(crate) fn synced(&self) -> Synced {
@@ -113,12 +140,23 @@ impl<K: Object> Store<K> {
 
     pub(crate) fn list(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.state.read();
-        state.objects.get(namespace).into_iter().flatten().map(|(_, entry)| Arc::clone(&entry.object)).collect()
+        state
+            .objects
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .map(|(_, entry)| Arc::clone(&entry.object))
+            .collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
         let state = self.state.read();
-        state.objects.values().flatten().map(|(_, entry)| Arc::clone(&entry.object)).collect()
+        state
+            .objects
+            .values()
+            .flatten()
+            .map(|(_, entry)| Arc::clone(&entry.object))
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -131,23 +169,36 @@ impl<K: Object> Store<K> {
         for (label, value) in &selector.pairs {
             if let Some(keys) = state.indexes.labelled(label, value) {
                 let keys = keys.iter().filter(|key| &*key.namespace == namespace);
-                return keys.filter_map(|key| state.get(namespace, &key.name)).filter(matches).collect();
+                return keys
+                    .filter_map(|key| state.get(namespace, &key.name))
+                    .filter(matches)
+                    .collect();
             }
         }
         let all = state.objects.get(namespace).into_iter().flatten();
-        all.map(|(_, entry)| &entry.object).filter(|object| matches(object)).cloned().collect()
+        all.map(|(_, entry)| &entry.object)
+            .filter(|object| matches(object))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn by_owner(&self, uid: &str) -> Vec<Arc<K>> {
         let state = self.state.read();
-        state.indexes.owned_by(uid).filter_map(|key| state.get(&key.namespace, &key.name)).collect()
+        state
+            .indexes
+            .owned_by(uid)
+            .filter_map(|key| state.get(&key.namespace, &key.name))
+            .collect()
     }
 
     /// Registers an observer and tells it about everything that is there.
     pub(super) fn observe(&self, observer: Observer<K>) {
         let mut observers = self.observers.0.lock();
         for object in self.all() {
-            observer(&Change::Applied { old: None, new: object });
+            observer(&Change::Applied {
+                old: None,
+                new: object,
+            });
         }
         observers.push(observer);
     }
@@ -181,7 +232,10 @@ impl<K: Object> Store<K> {
 
 impl<K: Object> State<K> {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.objects.get(namespace)?.get(name).map(|entry| Arc::clone(&entry.object))
+        self.objects
+            .get(namespace)?
+            .get(name)
+            .map(|entry| Arc::clone(&entry.object))
     }
 
     fn put(&mut self, object: &Arc<K>, only_known: bool) -> (Vec<Change<K>>, Arc<K>) {
@@ -195,7 +249,10 @@ impl<K: Object> State<K> {
             return (Vec::new(), Arc::clone(object));
         }
         let mut changes = Vec::new();
-        let known = self.objects.get(&key.namespace).and_then(|all| all.get(&key.name));
+        let known = self
+            .objects
+            .get(&key.namespace)
+            .and_then(|all| all.get(&key.name));
         let old = match known {
             None if only_known => return (changes, Arc::clone(object)),
             None => None,
@@ -205,22 +262,35 @@ impl<K: Object> State<K> {
                 }
                 Some(Arc::clone(&entry.object))
             }
-            Some(entry) if version != 0 && version < entry.version => return (changes, Arc::clone(object)),
+            Some(entry) if version != 0 && version < entry.version => {
+                return (changes, Arc::clone(object));
+            }
             // Another object of the same name: the old one was deleted in between.
             Some(entry) => {
                 changes.push(Change::Deleted(Arc::clone(&entry.object)));
                 None
             }
         };
-        let replaced = old.clone().or_else(|| changes.first().and_then(Change::object).cloned());
+        let replaced = old
+            .clone()
+            .or_else(|| changes.first().and_then(Change::object).cloned());
         match &replaced {
             Some(before) => self.indexes.remove(&key, before.meta()),
             None => self.count += 1,
         }
         self.indexes.add(&key, object.meta());
-        let entry = Entry { object: Arc::clone(object), version };
-        self.objects.entry(Arc::clone(&key.namespace)).or_default().insert(key.name, entry);
-        changes.push(Change::Applied { old, new: Arc::clone(object) });
+        let entry = Entry {
+            object: Arc::clone(object),
+            version,
+        };
+        self.objects
+            .entry(Arc::clone(&key.namespace))
+            .or_default()
+            .insert(key.name, entry);
+        changes.push(Change::Applied {
+            old,
+            new: Arc::clone(object),
+        });
         (changes, Arc::clone(object))
     }
 
@@ -256,7 +326,9 @@ impl<K: Object> State<K> {
 
     /// What the listing did not mention although it is older than the listing.
     fn unmentioned(&mut self, listed_at: u64) -> Vec<(Key, Option<String>, u64)> {
-        let Some(mentioned) = self.listing.take() else { return Vec::new() };
+        let Some(mentioned) = self.listing.take() else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for entry in self.objects.values().flatten().map(|(_, entry)| entry) {
             let key = key_of(&*entry.object);
@@ -280,7 +352,11 @@ impl<K: Object> Sink for Store<K> {
 
     fn deleted(&self, object: &str) -> Result<(), serde_json::Error> {
         let object: K = serde_json::from_str(object)?;
-        self.remove(&key_of(&object), object.meta().uid.as_deref(), version_of(object.meta()));
+        self.remove(
+            &key_of(&object),
+            object.meta().uid.as_deref(),
+            version_of(object.meta()),
+        );
         Ok(())
     }
 
@@ -297,8 +373,8 @@ impl<K: Object> Sink for Store<K> {
 mod tests {
     use super::*;
     use crate::object::uid_of;
-    use kube::Resource as _;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Resource as _;
 
     fn map(name: &str, uid: &str, version: u64) -> ConfigMap {
         serde_json::from_value(serde_json::json!({
@@ -312,7 +388,9 @@ mod tests {
     }
 
     fn version(store: &Store<ConfigMap>, name: &str) -> u64 {
-        store.get("a", name).map_or(0, |object| version_of(object.meta()))
+        store
+            .get("a", name)
+            .map_or(0, |object| version_of(object.meta()))
     }
 
     #[test]
@@ -360,9 +438,17 @@ mod tests {
             let store: Store<ConfigMap> = Store::new(indexed);
             store.put(map("x", "1", 1), false);
             store.put(map("y", "2", 2), false);
-            let names: Vec<_> = store.select("a", &Selector::from([("app", "y")])).iter().map(|o| o.metadata.name.clone().unwrap()).collect();
+            let names: Vec<_> = store
+                .select("a", &Selector::from([("app", "y")]))
+                .iter()
+                .map(|o| o.metadata.name.clone().unwrap())
+                .collect();
             assert_eq!(names, ["y"]);
-            assert!(store.select("b", &Selector::from([("app", "y")])).is_empty());
+            assert!(
+                store
+                    .select("b", &Selector::from([("app", "y")]))
+                    .is_empty()
+            );
         }
     }
 
@@ -373,7 +459,10 @@ mod tests {
         let log = Arc::clone(&seen);
         store.observe(Box::new(move |change| {
             log.lock().push(match change {
-                Change::Applied { old, new } => (old.as_ref().map(|o| version_of(o.meta())), version_of(new.meta())),
+                Change::Applied { old, new } => (
+                    old.as_ref().map(|o| version_of(o.meta())),
+                    version_of(new.meta()),
+                ),
                 Change::Deleted(last) => (Some(version_of(last.meta())), 0),
                 Change::Resync => unreachable!(),
             });
@@ -383,6 +472,15 @@ mod tests {
         store.put(map("x", "1", 2), false);
         store.put(map("x", "9", 4), false);
         store.remove(&Key::new("a", "x"), Some("9"), 5);
-        assert_eq!(*seen.lock(), [(None, 1), (Some(1), 2), (Some(2), 0), (None, 4), (Some(4), 0)]);
+        assert_eq!(
+            *seen.lock(),
+            [
+                (None, 1),
+                (Some(1), 2),
+                (Some(2), 0),
+                (None, 4),
+                (Some(4), 0)
+            ]
+        );
     }
 }

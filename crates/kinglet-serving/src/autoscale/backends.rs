@@ -47,7 +47,10 @@ pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
     feed.pods.observe(move |change: &Change<Pod>| {
         for pod in change.states() {
             if let Some(revision) = label(&**pod, keys::REVISION) {
-                told.tell(Subject::Revision(Key::new(key_of(&**pod).namespace, revision)));
+                told.tell(Subject::Revision(Key::new(
+                    key_of(&**pod).namespace,
+                    revision,
+                )));
             }
         }
     });
@@ -67,11 +70,16 @@ pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
     feed.slices.observe(move |change: &Change<EndpointSlice>| {
         for slice in change.states() {
             if let Some(service) = label(&**slice, SLICE_SERVICE) {
-                told.tell(Subject::Service(Key::new(key_of(&**slice).namespace, service)));
+                told.tell(Subject::Service(Key::new(
+                    key_of(&**slice).namespace,
+                    service,
+                )));
             }
         }
     });
-    kit.tasks().spawn_cancellable("backend feed", async move { feed.outbox.settle(|subject| feed.present(subject)).await });
+    kit.tasks().spawn_cancellable("backend feed", async move {
+        feed.outbox.settle(|subject| feed.present(subject)).await
+    });
 }
 
 impl Feed {
@@ -84,11 +92,16 @@ impl Feed {
             Subject::Revision(key) => {
                 let revision = self.revisions.find(key)?;
                 let pods = pods::of_revision(&self.pods, &key.namespace, &key.name);
-                Some(Sent::Revision(Arc::new(revision_backend(&revision, pods.iter().map(|pod| &**pod)))))
+                Some(Sent::Revision(Arc::new(revision_backend(
+                    &revision,
+                    pods.iter().map(|pod| &**pod),
+                ))))
             }
             Subject::Service(key) => {
                 let service = self.services.find(key).filter(|found| is_ordinary(found))?;
-                let slices = self.slices.select(&key.namespace, [(SLICE_SERVICE, &*key.name)]);
+                let slices = self
+                    .slices
+                    .select(&key.namespace, [(SLICE_SERVICE, &*key.name)]);
                 Some(Sent::Service(Arc::new(service_backend(&service, &slices))))
             }
         }
@@ -96,24 +109,42 @@ impl Feed {
 }
 
 /// What the gateway must know about a Revision, given its pods.
-fn revision_backend<'a>(revision: &Revision, pods: impl Iterator<Item = &'a Pod>) -> RevisionBackend {
+fn revision_backend<'a>(
+    revision: &Revision,
+    pods: impl Iterator<Item = &'a Pod>,
+) -> RevisionBackend {
     let spec = &revision.spec;
     let uid = revision.metadata.uid.as_deref();
-    let of_this_life = |pod: &&Pod| uid.is_none() || label(*pod, keys::REVISION_UID).is_none_or(|other| uid == Some(other));
+    let of_this_life = |pod: &&Pod| {
+        uid.is_none() || label(*pod, keys::REVISION_UID).is_none_or(|other| uid == Some(other))
+    };
     let mut endpoints: Vec<Endpoint> = pods
         .filter(of_this_life)
         .filter(|pod| pods::takes_requests(pod))
         .filter_map(|pod| {
             let port = pods::user_port(pod).unwrap_or_else(|| spec.user_port());
-            Some(Endpoint { pod: pod.metadata.name.as_deref()?.into(), address: (pods::address(pod)?, port).into() })
+            Some(Endpoint {
+                pod: pod.metadata.name.as_deref()?.into(),
+                address: (pods::address(pod)?, port).into(),
+            })
         })
         .collect();
     endpoints.sort_by(|left, right| left.pod.cmp(&right.pod));
     RevisionBackend {
         revision: key_of(revision),
-        configuration: revision.label(keys::CONFIGURATION).unwrap_or_else(|| revision.name()).into(),
-        container_concurrency: spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(0),
-        timeout: seconds(spec.timeout_seconds.filter(|given| *given > 0).unwrap_or(DEFAULT_TIMEOUT_S)),
+        configuration: revision
+            .label(keys::CONFIGURATION)
+            .unwrap_or_else(|| revision.name())
+            .into(),
+        container_concurrency: spec
+            .container_concurrency
+            .and_then(|limit| u32::try_from(limit).ok())
+            .unwrap_or(0),
+        timeout: seconds(
+            spec.timeout_seconds
+                .filter(|given| *given > 0)
+                .unwrap_or(DEFAULT_TIMEOUT_S),
+        ),
         response_start_timeout: seconds(spec.response_start_timeout_seconds.unwrap_or(0)),
         idle_timeout: seconds(spec.idle_timeout_seconds.unwrap_or(0)),
         protocol: match spec.protocol() {
@@ -130,29 +161,52 @@ fn seconds(count: i64) -> Duration {
 
 /// A Service with pods that is not one of a Revision's two.
 fn is_ordinary(service: &Service) -> bool {
-    let selects = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|pairs| !pairs.is_empty());
+    let selects = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref())
+        .is_some_and(|pairs| !pairs.is_empty());
     selects && !is_deleting(service) && label(service, keys::SERVERLESS_SERVICE).is_none()
 }
 
 /// Ports of an ordinary Service and where they lead.
 fn service_backend(service: &Service, slices: &[Arc<EndpointSlice>]) -> ServiceBackend {
-    let declared = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let declared = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
     let mut ports = Vec::new();
     let mut h2c_ports = Vec::new();
     for declared in declared {
-        let Ok(number) = u16::try_from(declared.port) else { continue };
+        let Ok(number) = u16::try_from(declared.port) else {
+            continue;
+        };
         let name = declared.name.as_deref().unwrap_or("");
-        if matches!(name, "http2" | "h2c") || declared.app_protocol.as_deref() == Some("kubernetes.io/h2c") {
+        if matches!(name, "http2" | "h2c")
+            || declared.app_protocol.as_deref() == Some("kubernetes.io/h2c")
+        {
             h2c_ports.push(number);
         }
         let mut addresses = Vec::new();
         for slice in slices {
-            let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or("") == name);
-            let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
+            let port = slice
+                .ports
+                .iter()
+                .flatten()
+                .find(|port| port.name.as_deref().unwrap_or("") == name);
+            let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else {
+                continue;
+            };
             let ready = slice.endpoints.iter().filter(|endpoint| {
-                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+                endpoint
+                    .conditions
+                    .as_ref()
+                    .and_then(|conditions| conditions.ready)
+                    .unwrap_or(true)
             });
-            let ips = ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse().ok());
+            let ips = ready
+                .flat_map(|endpoint| &endpoint.addresses)
+                .filter_map(|ip| ip.parse().ok());
             addresses.extend(ips.map(|ip: IpAddr| SocketAddr::from((ip, port))));
         }
         addresses.sort_unstable();

@@ -81,7 +81,10 @@ struct Entry {
 impl Board {
     /// Registers a PodAutoscaler or changes what it asks for. Answers with the present wish.
     pub fn ensure(&mut self, key: &Key, wanted: Wanted, now: Moment) -> Wish {
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(wanted, now));
+        let entry = self
+            .entries
+            .entry(key.clone())
+            .or_insert_with(|| Entry::new(wanted, now));
         entry.adjust(wanted);
         if let Some(poked) = self.early.remove(key)
             && now.since(poked) <= EARLY_POKE_KEPT
@@ -148,7 +151,11 @@ impl Board {
     fn remember_early(&mut self, key: Key, now: Moment) {
         if self.early.len() >= EARLY_POKES_MAX && !self.early.contains_key(&key) {
             self.early.retain(|_, at| now.since(*at) <= EARLY_POKE_KEPT);
-            let oldest = self.early.iter().min_by_key(|(key, at)| (**at, (*key).clone())).map(|(key, _)| key.clone());
+            let oldest = self
+                .early
+                .iter()
+                .min_by_key(|(key, at)| (**at, (*key).clone()))
+                .map(|(key, _)| key.clone());
             if let Some(oldest) = oldest.filter(|_| self.early.len() >= EARLY_POKES_MAX) {
                 self.early.remove(&oldest);
             }
@@ -163,7 +170,8 @@ impl Board {
         let mut changed: Vec<Key> = Vec::new();
         for (key, entry) in &mut self.entries {
             entry.record_second(second);
-            let turn = second > entry.born && (second - entry.born).is_multiple_of(SECONDS_PER_DECISION);
+            let turn =
+                second > entry.born && (second - entry.born).is_multiple_of(SECONDS_PER_DECISION);
             if turn && entry.decide(now) {
                 changed.push(key.clone());
             }
@@ -174,7 +182,11 @@ impl Board {
 }
 
 /// What a poke is worth: one request, here and now.
-const ONE_REQUEST: Stat = Stat { average_concurrent_requests: 1.0, requests_per_second: 1.0, in_flight: 1 };
+const ONE_REQUEST: Stat = Stat {
+    average_concurrent_requests: 1.0,
+    requests_per_second: 1.0,
+    in_flight: 1,
+};
 
 impl Entry {
     fn new(wanted: Wanted, now: Moment) -> Self {
@@ -208,7 +220,8 @@ impl Entry {
     }
 
     fn record(&mut self, second: u64, stat: Stat) {
-        self.concurrency.record(second, stat.average_concurrent_requests);
+        self.concurrency
+            .record(second, stat.average_concurrent_requests);
         self.requests.record(second, stat.requests_per_second);
     }
 
@@ -225,7 +238,9 @@ impl Entry {
             // One report fell into the neighbouring second: the load did not vanish for a moment.
             None => self
                 .last
-                .filter(|(stat, at)| stat.in_flight > 0 && second.saturating_sub(*at) <= REPORT_BELIEVED_SECONDS)
+                .filter(|(stat, at)| {
+                    stat.in_flight > 0 && second.saturating_sub(*at) <= REPORT_BELIEVED_SECONDS
+                })
                 .map(|(stat, _)| stat),
         };
         let ahead = std::mem::take(&mut self.ahead);
@@ -233,7 +248,9 @@ impl Entry {
         // or where nobody would scrape because the gateway sees everything, silence is not recorded.
         match seen {
             Some(stat) => self.record(second, beyond(stat, ahead)),
-            None if self.wanted.ready > 0 && !self.always_buffered() => self.record(second, Stat::default()),
+            None if self.wanted.ready > 0 && !self.always_buffered() => {
+                self.record(second, Stat::default())
+            }
             None => {}
         }
     }
@@ -251,18 +268,32 @@ impl Entry {
         let averages = windows.averages(now.nearest_second());
         // Where all traffic is known to pass the gateway, silence is an answer; else it is none.
         let averages = averages.or(self.always_buffered().then_some((0.0, 0.0)));
-        let Some((stable, panic)) = averages else { return false };
-        let seen = Observed { ready: self.wanted.ready, stable, panic };
-        let Answer { desired, excess_burst_capacity } = self.autoscaler.decide(&self.wanted.policy, seen, now);
-        let wish = Wish { desired: Some(desired), excess_burst_capacity };
+        let Some((stable, panic)) = averages else {
+            return false;
+        };
+        let seen = Observed {
+            ready: self.wanted.ready,
+            stable,
+            panic,
+        };
+        let Answer {
+            desired,
+            excess_burst_capacity,
+        } = self.autoscaler.decide(&self.wanted.policy, seen, now);
+        let wish = Wish {
+            desired: Some(desired),
+            excess_burst_capacity,
+        };
         let before = std::mem::replace(&mut self.wish, wish);
-        before.desired != wish.desired || (before.excess_burst_capacity < 0) != (wish.excess_burst_capacity < 0)
+        before.desired != wish.desired
+            || (before.excess_burst_capacity < 0) != (wish.excess_burst_capacity < 0)
     }
 }
 
 fn add(left: Stat, right: Stat) -> Stat {
     Stat {
-        average_concurrent_requests: left.average_concurrent_requests + right.average_concurrent_requests,
+        average_concurrent_requests: left.average_concurrent_requests
+            + right.average_concurrent_requests,
         requests_per_second: left.requests_per_second + right.requests_per_second,
         in_flight: right.in_flight,
     }
@@ -280,7 +311,9 @@ fn divide(sum: Stat, count: u32) -> Stat {
 /// What `stat` says beyond what was counted already.
 fn beyond(stat: Stat, counted: Stat) -> Stat {
     Stat {
-        average_concurrent_requests: (stat.average_concurrent_requests - counted.average_concurrent_requests).max(0.0),
+        average_concurrent_requests: (stat.average_concurrent_requests
+            - counted.average_concurrent_requests)
+            .max(0.0),
         requests_per_second: (stat.requests_per_second - counted.requests_per_second).max(0.0),
         in_flight: stat.in_flight,
     }

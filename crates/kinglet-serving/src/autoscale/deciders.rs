@@ -31,7 +31,10 @@ impl Default for Deciders {
 impl Deciders {
     /// Nothing registered yet; time begins now.
     pub fn new() -> Self {
-        Self { board: Arc::default(), epoch: Instant::now() }
+        Self {
+            board: Arc::default(),
+            epoch: Instant::now(),
+        }
     }
 
     /// Registers a PodAutoscaler or changes what it asks for. Answers with the present wish.
@@ -45,7 +48,12 @@ impl Deciders {
     }
 
     /// Runs until `stop`. `wake` is called with each revision whose wish changed; it must be quick.
-    pub async fn run(&self, mut reports: mpsc::Receiver<Report>, wake: impl Fn(Key), stop: CancellationToken) {
+    pub async fn run(
+        &self,
+        mut reports: mpsc::Receiver<Report>,
+        wake: impl Fn(Key),
+        stop: CancellationToken,
+    ) {
         let second = Duration::from_secs(1);
         let mut seconds = interval_at(self.epoch + second, second);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -93,7 +101,15 @@ mod tests {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let (deciders, stop) = (deciders.clone(), stop.clone());
-            async move { deciders.run(receiver, |key| woken.try_send(key).expect("room for a key"), stop).await }
+            async move {
+                deciders
+                    .run(
+                        receiver,
+                        |key| woken.try_send(key).expect("room for a key"),
+                        stop,
+                    )
+                    .await
+            }
         });
         let began = Instant::now();
         reports.send(Report::Poke(key.clone())).await.unwrap();
@@ -104,7 +120,11 @@ mod tests {
         deciders.ensure(&key, Settings::default().wanted(1));
         assert_eq!(wakes.recv().await, Some(key.clone()));
         assert_eq!(deciders.ensure(&key, wanted).desired, Some(0));
-        assert!((59..=62).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert!(
+            (59..=62).contains(&began.elapsed().as_secs()),
+            "{:?}",
+            began.elapsed()
+        );
         stop.cancel();
         running.await.unwrap();
     }
@@ -120,7 +140,15 @@ mod tests {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let (deciders, stop) = (deciders.clone(), stop.clone());
-            async move { deciders.run(receiver, |key| woken.try_send(key).expect("room for a key"), stop).await }
+            async move {
+                deciders
+                    .run(
+                        receiver,
+                        |key| woken.try_send(key).expect("room for a key"),
+                        stop,
+                    )
+                    .await
+            }
         });
         assert_eq!(wakes.recv().await, Some(key));
         stop.cancel();

@@ -40,7 +40,9 @@ pub fn start(kit: &Kit, configs: LiveConfigs, deciders: Deciders) -> Queue {
             let (configs, deciders) = (configs.clone(), deciders.clone());
             async move {
                 let autoscaler = kit.cache::<PodAutoscaler>().find(&key);
-                let Some(autoscaler) = autoscaler.filter(|found| is_ours(found) && !is_deleting(&**found)) else {
+                let Some(autoscaler) =
+                    autoscaler.filter(|found| is_ours(found) && !is_deleting(&**found))
+                else {
                     deciders.remove(&key);
                     return Ok(Next::Done);
                 };
@@ -52,5 +54,8 @@ pub fn start(kit: &Kit, configs: LiveConfigs, deciders: Deciders) -> Queue {
 
 /// Whether this class is ours. An empty or missing class is: it is the default that the Revision would have got.
 fn is_ours(autoscaler: &PodAutoscaler) -> bool {
-    matches!(autoscaler.annotation(keys::AUTOSCALING_CLASS), None | Some("" | keys::AUTOSCALING_CLASS_KPA))
+    matches!(
+        autoscaler.annotation(keys::AUTOSCALING_CLASS),
+        None | Some("" | keys::AUTOSCALING_CLASS_KPA)
+    )
 }

@@ -10,7 +10,9 @@ use kinglet_reconcile::{Controller, Kit, Plan};
 /// Starts the controller.
 pub fn start(kit: &Kit) {
     Controller::<Metric>::new("metric-controller").run(kit, |kit, key| async move {
-        let Some(metric) = kit.cache::<Metric>().find(&key) else { return Ok(Default::default()) };
+        let Some(metric) = kit.cache::<Metric>().find(&key) else {
+            return Ok(Default::default());
+        };
         let now = kit.now();
         let mut plan = Plan::new();
         plan.status(&*metric, &decide(&metric, now));
@@ -21,7 +23,8 @@ pub fn start(kit: &Kit) {
 fn decide(metric: &Metric, now: jiff::Timestamp) -> MetricStatus {
     let mut status = metric.status.clone();
     status.common.observed_generation = metric.generation();
-    status.common.conditions =
-        Conditions::new().with(MetricCondition::Ready, Reach::Ready).finish(&metric.status.common.conditions, now);
+    status.common.conditions = Conditions::new()
+        .with(MetricCondition::Ready, Reach::Ready)
+        .finish(&metric.status.common.conditions, now);
     status
 }

@@ -65,8 +65,12 @@ pub fn address(pod: &Pod) -> Option<IpAddr> {
 /// Port of the user container as the Pod declares it.
 pub fn user_port(pod: &Pod) -> Option<u16> {
     let containers = &pod.spec.as_ref()?.containers;
-    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let port = ports.into_iter().find(|port| port.name.as_deref() == Some(USER_PORT_NAME))?;
+    let ports = containers
+        .iter()
+        .flat_map(|container| container.ports.iter().flatten());
+    let port = ports
+        .into_iter()
+        .find(|port| port.name.as_deref() == Some(USER_PORT_NAME))?;
     u16::try_from(port.container_port).ok()
 }
 
@@ -84,14 +88,27 @@ pub fn trouble<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<String> {
 
 fn unscheduled(pod: &Pod) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let refused = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    Some(with_message(refused.reason.as_deref().unwrap_or("Unschedulable"), refused.message.as_deref()))
+    let refused = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    Some(with_message(
+        refused.reason.as_deref().unwrap_or("Unschedulable"),
+        refused.message.as_deref(),
+    ))
 }
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
-    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
-    init.chain(status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten())
+    let init = status
+        .and_then(|status| status.init_container_statuses.as_ref())
+        .into_iter()
+        .flatten();
+    init.chain(
+        status
+            .and_then(|status| status.container_statuses.as_ref())
+            .into_iter()
+            .flatten(),
+    )
 }
 
 fn failure(container: &ContainerStatus) -> Option<String> {
@@ -103,8 +120,14 @@ fn failure(container: &ContainerStatus) -> Option<String> {
         return Some(with_message(&code, ended.message.as_deref()));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().filter(|reason| !matches!(*reason, "ContainerCreating" | "PodInitializing"))?;
-    Some(with_message(&format!("container {name}: {reason}"), waiting.message.as_deref()))
+    let reason = waiting
+        .reason
+        .as_deref()
+        .filter(|reason| !matches!(*reason, "ContainerCreating" | "PodInitializing"))?;
+    Some(with_message(
+        &format!("container {name}: {reason}"),
+        waiting.message.as_deref(),
+    ))
 }
 
 fn with_message(what: &str, message: Option<&str>) -> String {
@@ -115,12 +138,20 @@ fn with_message(what: &str, message: Option<&str>) -> String {
 }
 
 fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
 }
 
 fn has_ready_condition(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 #[cfg(test)]
@@ -156,9 +187,22 @@ pub(crate) mod tests {
         pending.status.as_mut().unwrap().phase = Some("Pending".to_owned());
         let mut done = pod("r", "e", "", false, false);
         done.status.as_mut().unwrap().phase = Some("Succeeded".to_owned());
-        let pods =
-            [pod("r", "a", "10.0.0.1", true, false), pod("r", "b", "10.0.0.2", false, false), pod("r", "c", "10.0.0.3", true, true), pending, done];
-        assert_eq!(PodCounts::of(&pods), PodCounts { ready: 1, not_ready: 3, pending: 1, terminating: 1 });
+        let pods = [
+            pod("r", "a", "10.0.0.1", true, false),
+            pod("r", "b", "10.0.0.2", false, false),
+            pod("r", "c", "10.0.0.3", true, true),
+            pending,
+            done,
+        ];
+        assert_eq!(
+            PodCounts::of(&pods),
+            PodCounts {
+                ready: 1,
+                not_ready: 3,
+                pending: 1,
+                terminating: 1
+            }
+        );
         assert!(takes_requests(&pods[0]) && !takes_requests(&pods[1]) && !takes_requests(&pods[2]));
         assert_eq!(user_port(&pods[0]), Some(8080));
         assert_eq!(address(&pods[0]), Some("10.0.0.1".parse().unwrap()));
@@ -175,10 +219,15 @@ pub(crate) mod tests {
             ]}))
         };
         let rows = [
-            (container(json!({"waiting": {"reason": "ContainerCreating"}})), None),
+            (
+                container(json!({"waiting": {"reason": "ContainerCreating"}})),
+                None,
+            ),
             (container(json!({"running": {}})), None),
             (
-                container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})),
+                container(
+                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}),
+                ),
                 Some("Pod p: container c: ImagePullBackOff: no such image"),
             ),
             (
@@ -186,7 +235,9 @@ pub(crate) mod tests {
                 Some("Pod p: container c exited with code 5: boom"),
             ),
             (
-                with(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}]})),
+                with(
+                    json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}]}),
+                ),
                 Some("Pod p: Unschedulable: no room"),
             ),
             (pod("r", "ready", "10.0.0.1", true, false), None),

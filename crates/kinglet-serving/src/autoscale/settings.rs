@@ -72,8 +72,11 @@ impl Settings {
             Some("rps") => Metric::Rps,
             _ => Metric::Concurrency,
         };
-        let stable_window = span(keys::WINDOW).unwrap_or(cluster.stable_window).max(Duration::from_secs(1));
-        let percentage = number(keys::PANIC_WINDOW_PERCENTAGE).unwrap_or(cluster.panic_window_percentage);
+        let stable_window = span(keys::WINDOW)
+            .unwrap_or(cluster.stable_window)
+            .max(Duration::from_secs(1));
+        let percentage =
+            number(keys::PANIC_WINDOW_PERCENTAGE).unwrap_or(cluster.panic_window_percentage);
         let load = target::resolve(&TargetFacts {
             metric,
             container_concurrency: u32::try_from(owner.spec.container_concurrency).unwrap_or(0),
@@ -83,31 +86,38 @@ impl Settings {
             target: number(keys::TARGET),
             utilization: number(keys::TARGET_UTILIZATION_PERCENTAGE).map(|percent| percent / 100.0),
         });
-        let initial_scale = pods(keys::INITIAL_SCALE).filter(|scale| *scale > 0 || cluster.allow_zero_initial_scale);
-        let threshold = number(keys::PANIC_THRESHOLD_PERCENTAGE).unwrap_or(cluster.panic_threshold_percentage);
+        let initial_scale = pods(keys::INITIAL_SCALE)
+            .filter(|scale| *scale > 0 || cluster.allow_zero_initial_scale);
+        let threshold =
+            number(keys::PANIC_THRESHOLD_PERCENTAGE).unwrap_or(cluster.panic_threshold_percentage);
         Self {
             policy: Policy {
                 max_up_rate: cluster.max_scale_up_rate,
                 max_down_rate: cluster.max_scale_down_rate,
                 target: load.target,
                 total: load.total,
-                target_burst_capacity: number(keys::TARGET_BURST_CAPACITY).unwrap_or(cluster.target_burst_capacity),
+                target_burst_capacity: number(keys::TARGET_BURST_CAPACITY)
+                    .unwrap_or(cluster.target_burst_capacity),
                 panic_threshold: threshold / 100.0,
                 stable_window,
                 scale_down_delay: span(keys::SCALE_DOWN_DELAY).unwrap_or(cluster.scale_down_delay),
-                initial_scale: initial_scale.unwrap_or_else(|| at_least_zero(cluster.initial_scale)),
+                initial_scale: initial_scale
+                    .unwrap_or_else(|| at_least_zero(cluster.initial_scale)),
                 activation_scale: pods(keys::ACTIVATION_SCALE).unwrap_or(0),
                 reachable: owner.spec.reachability != Reachability::Unreachable,
             },
             metric,
-            weighting: text(keys::METRIC_AGGREGATION_ALGORITHM).and_then(Weighting::parse).unwrap_or_default(),
+            weighting: text(keys::METRIC_AGGREGATION_ALGORITHM)
+                .and_then(Weighting::parse)
+                .unwrap_or_default(),
             stable_window,
             panic_window: target::panic_window(stable_window, percentage),
             min_scale: pods(keys::MIN_SCALE).unwrap_or_else(|| at_least_zero(cluster.min_scale)),
             max_scale: pods(keys::MAX_SCALE).unwrap_or_else(|| at_least_zero(cluster.max_scale)),
             scale_to_zero: cluster.enable_scale_to_zero,
             grace: cluster.scale_to_zero_grace_period,
-            retention: span(keys::SCALE_TO_ZERO_POD_RETENTION_PERIOD).unwrap_or(cluster.scale_to_zero_pod_retention_period),
+            retention: span(keys::SCALE_TO_ZERO_POD_RETENTION_PERIOD)
+                .unwrap_or(cluster.scale_to_zero_pod_retention_period),
             progress_deadline: owner
                 .annotation(keys::PROGRESS_DEADLINE)
                 .and_then(duration)
@@ -144,11 +154,16 @@ fn float(text: &str) -> Option<f64> {
 }
 
 fn count(text: &str) -> Option<u32> {
-    go::parse_int(text, 32).ok().and_then(|value| u32::try_from(value).ok())
+    go::parse_int(text, 32)
+        .ok()
+        .and_then(|value| u32::try_from(value).ok())
 }
 
 fn duration(text: &str) -> Option<Duration> {
-    GoDuration::parse(text).ok().filter(|value| value.0 >= 0).map(GoDuration::to_std)
+    GoDuration::parse(text)
+        .ok()
+        .filter(|value| value.0 >= 0)
+        .map(GoDuration::to_std)
 }
 
 #[cfg(test)]
@@ -157,8 +172,12 @@ mod tests {
 
     fn annotated(pairs: &[(&str, &str)]) -> PodAutoscaler {
         let mut owner = PodAutoscaler::default();
-        owner.metadata.annotations =
-            Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+        owner.metadata.annotations = Some(
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        );
         owner
     }
 
@@ -173,7 +192,13 @@ mod tests {
         ]);
         let settings = Settings::of(&owner, &Configs::default());
         assert_eq!((settings.policy.target, settings.policy.total), (7.0, 10.0));
-        assert_eq!((settings.stable_window.as_secs(), settings.panic_window.as_secs()), (20, 2));
+        assert_eq!(
+            (
+                settings.stable_window.as_secs(),
+                settings.panic_window.as_secs()
+            ),
+            (20, 2)
+        );
         assert_eq!(settings.min_scale, 2);
         assert!(settings.always_buffered());
         assert_eq!(settings.progress_deadline.as_secs(), 30);
@@ -187,7 +212,10 @@ mod tests {
             ("autoscaling.knative.dev/max-scale", "-1"),
             ("autoscaling.knative.dev/initial-scale", "0"),
         ]);
-        assert_eq!(Settings::of(&owner, &Configs::default()), Settings::default());
+        assert_eq!(
+            Settings::of(&owner, &Configs::default()),
+            Settings::default()
+        );
     }
 
     #[test]

@@ -23,7 +23,10 @@ pub fn start(kit: &Kit, activators: Vec<Activator>) {
         .owns::<Service>()
         .owns::<Endpoints>()
         .watches::<EndpointSlice, _>(|slice| {
-            Some(Key::new(key_of(slice).namespace, label(slice, keys::SERVERLESS_SERVICE)?))
+            Some(Key::new(
+                key_of(slice).namespace,
+                label(slice, keys::SERVERLESS_SERVICE)?,
+            ))
         })
         .reads::<Deployment>()
         .reports_errors()
@@ -31,8 +34,15 @@ pub fn start(kit: &Kit, activators: Vec<Activator>) {
             let activators = activators.clone();
             async move {
                 let service = kit.cache::<ServerlessService>().find(&key);
-                let Some(service) = service.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
-                kit.apply(decide::decide(&observe::observe(&kit, service, &activators))).await
+                let Some(service) = service.filter(|found| !is_deleting(&**found)) else {
+                    return Ok(Next::Done);
+                };
+                kit.apply(decide::decide(&observe::observe(
+                    &kit,
+                    service,
+                    &activators,
+                )))
+                .await
             }
         });
 }

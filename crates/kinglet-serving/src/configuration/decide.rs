@@ -25,13 +25,19 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         Latest::Missing => {
             created = build::revision(configuration, seen.now);
             plan.create(&created);
-            plan.normal(configuration, "Created", format!("Created Revision {:?}", created.name()));
+            plan.normal(
+                configuration,
+                "Created",
+                format!("Created Revision {:?}", created.name()),
+            );
             &created
         }
     };
 
     let mut status = configuration.status.clone();
-    latest.name().clone_into(&mut status.latest_created_revision_name);
+    latest
+        .name()
+        .clone_into(&mut status.latest_created_revision_name);
     let mut reach = judge(latest, &status);
     if matches!(reach, Some(Reach::Broken(_))) {
         tell_failure(seen, latest, reach.as_ref(), &mut plan);
@@ -42,11 +48,19 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         if ready.name() == latest.name() {
             reach = Some(Reach::Ready);
             if first {
-                plan.normal(configuration, "ConfigurationReady", "Configuration becomes ready");
+                plan.normal(
+                    configuration,
+                    "ConfigurationReady",
+                    "Configuration becomes ready",
+                );
             }
         }
         if status.latest_ready_revision_name != name {
-            plan.normal(configuration, "LatestReadyUpdate", format!("LatestReadyRevisionName updated to {name:?}"));
+            plan.normal(
+                configuration,
+                "LatestReadyUpdate",
+                format!("LatestReadyRevisionName updated to {name:?}"),
+            );
             name.clone_into(&mut status.latest_ready_revision_name);
         }
     }
@@ -58,14 +72,20 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 pub(super) fn refused(seen: &Seen, words: &str) -> Plan {
     let mut plan = Plan::new();
     let message = format!("Revision creation failed with message: {words}");
-    finish(seen, seen.configuration.status.clone(), Some(Reach::broken(REVISION_FAILED, message)), &mut plan);
+    finish(
+        seen,
+        seen.configuration.status.clone(),
+        Some(Reach::broken(REVISION_FAILED, message)),
+        &mut plan,
+    );
     plan
 }
 
 fn finish(seen: &Seen, mut status: ConfigurationStatus, reach: Option<Reach>, plan: &mut Plan) {
     let before = &seen.configuration.status.common.conditions;
-    status.common.conditions =
-        Conditions::new().with_some(ConfigurationCondition::Ready, reach).finish(before, seen.now);
+    status.common.conditions = Conditions::new()
+        .with_some(ConfigurationCondition::Ready, reach)
+        .finish(before, seen.now);
     status.common.observed_generation = seen.configuration.generation();
     plan.status(&*seen.configuration, &status);
 }
@@ -75,7 +95,11 @@ fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<Reach> {
     let ready = latest.status.common.condition("Ready");
     match ready {
         Some(ready) if ready.is_false() => {
-            let message = format!("Revision {:?} failed with message: {}.", latest.name(), ready.message);
+            let message = format!(
+                "Revision {:?} failed with message: {}.",
+                latest.name(),
+                ready.message
+            );
             Some(Reach::broken(REVISION_FAILED, message))
         }
         _ if latest.name() == status.latest_ready_revision_name => None,
@@ -98,23 +122,45 @@ fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&Reach>, plan: &mu
     } else {
         ("LatestCreatedFailed", "created")
     };
-    plan.warning(configuration, reason, format!("Latest {which} revision {:?} has failed", latest.name()));
+    plan.warning(
+        configuration,
+        reason,
+        format!("Latest {which} revision {:?} has failed", latest.name()),
+    );
 }
 
 /// The newest Revision that works, but none older than the one that was the latest.
 fn latest_ready(seen: &Seen) -> Option<&Revision> {
     let configuration = &*seen.configuration;
-    let wanted = configuration.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty());
+    let wanted = configuration
+        .spec
+        .template
+        .metadata
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     let known = &configuration.status.latest_ready_revision_name;
-    let floor = seen.revisions.iter().find(|revision| revision.name() == known).map(|revision| generation(revision));
+    let floor = seen
+        .revisions
+        .iter()
+        .find(|revision| revision.name() == known)
+        .map(|revision| generation(revision));
     let eligible = |revision: &&Revision| {
         let generation = generation(revision);
         let named = Some(revision.name()) == wanted;
-        named || floor.is_none_or(|floor| (floor..=configuration.generation()).contains(&generation))
+        named
+            || floor.is_none_or(|floor| (floor..=configuration.generation()).contains(&generation))
     };
     let ready = |revision: &&Revision| revision.status.common.is_ready(revision.generation());
     let revisions = seen.revisions.iter().map(|revision| &**revision);
-    revisions.filter(eligible).filter(ready).min_by_key(|revision| {
-        (Some(revision.name()) != wanted, Reverse(generation(revision)), revision.name().to_owned())
-    })
+    revisions
+        .filter(eligible)
+        .filter(ready)
+        .min_by_key(|revision| {
+            (
+                Some(revision.name()) != wanted,
+                Reverse(generation(revision)),
+                revision.name().to_owned(),
+            )
+        })
 }

@@ -39,19 +39,38 @@ pub(super) fn observe(kit: &Kit, configuration: Arc<Configuration>) -> Seen {
     let cache = kit.cache::<Revision>();
     let namespace = configuration.namespace();
     let revisions = cache.select(namespace, [(keys::CONFIGURATION, configuration.name())]);
-    let wanted = configuration.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty());
+    let wanted = configuration
+        .spec
+        .template
+        .metadata
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     let latest = match wanted {
         Some(name) => by_name(&configuration, name, cache.get(namespace, name)),
         None => by_generation(&configuration, &revisions),
     };
-    Seen { revisions, latest, now: kit.now(), configuration }
+    Seen {
+        revisions,
+        latest,
+        now: kit.now(),
+        configuration,
+    }
 }
 
-pub(super) fn by_name(configuration: &Configuration, name: &str, found: Option<Arc<Revision>>) -> Latest {
-    let Some(found) = found else { return Latest::Missing };
+pub(super) fn by_name(
+    configuration: &Configuration,
+    name: &str,
+    found: Option<Arc<Revision>>,
+) -> Latest {
+    let Some(found) = found else {
+        return Latest::Missing;
+    };
     let current = generation(&found) == configuration.generation();
     // Going back to an earlier name is fine as long as the template is the same.
-    if is_controlled_by(&*found, configuration) && (current || found.spec == configuration.spec.template.spec) {
+    if is_controlled_by(&*found, configuration)
+        && (current || found.spec == configuration.spec.template.spec)
+    {
         Latest::Found(found)
     } else {
         Latest::Taken(name.to_owned())
@@ -59,11 +78,16 @@ pub(super) fn by_name(configuration: &Configuration, name: &str, found: Option<A
 }
 
 pub(super) fn by_generation(configuration: &Configuration, revisions: &[Arc<Revision>]) -> Latest {
-    let current = revisions.iter().find(|revision| generation(revision) == configuration.generation());
+    let current = revisions
+        .iter()
+        .find(|revision| generation(revision) == configuration.generation());
     current.map_or(Latest::Missing, |found| Latest::Found(Arc::clone(found)))
 }
 
 /// The generation of the Configuration that made a Revision; 0 if it does not say.
 pub(super) fn generation(revision: &Revision) -> i64 {
-    revision.label(keys::CONFIGURATION_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    revision
+        .label(keys::CONFIGURATION_GENERATION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }

@@ -44,15 +44,28 @@ fn revision(name: &str, generation: i64, truth: &str, message: &str) -> Arc<Revi
 fn look(configuration: Configuration, revisions: &[Arc<Revision>]) -> Seen {
     let wanted = configuration.spec.template.metadata.name.clone();
     let latest = match wanted {
-        Some(name) => by_name(&configuration, &name, revisions.iter().find(|found| found.name() == name).cloned()),
+        Some(name) => by_name(
+            &configuration,
+            &name,
+            revisions.iter().find(|found| found.name() == name).cloned(),
+        ),
         None => by_generation(&configuration, revisions),
     };
     let now = Timestamp::from_second(1_795_256_272).unwrap();
-    Seen { configuration: Arc::new(configuration), revisions: revisions.to_vec(), latest, now }
+    Seen {
+        configuration: Arc::new(configuration),
+        revisions: revisions.to_vec(),
+        latest,
+        now,
+    }
 }
 
 fn status(plan: &Plan) -> Value {
-    plan.writes().find(|write| write.verb == Verb::Status).expect("a status").body["status"].clone()
+    plan.writes()
+        .find(|write| write.verb == Verb::Status)
+        .expect("a status")
+        .body["status"]
+        .clone()
 }
 
 fn said(plan: &Plan) -> String {
@@ -70,7 +83,9 @@ fn said(plan: &Plan) -> String {
 }
 
 fn notes(plan: &Plan) -> Vec<String> {
-    plan.notes().map(|note| format!("{} {}", note.reason, note.message)).collect()
+    plan.notes()
+        .map(|note| format!("{} {}", note.reason, note.message))
+        .collect()
 }
 
 #[test]
@@ -99,44 +114,74 @@ fn a_revision_is_made_as_knative_makes_it() {
     let mut alone = configuration(1, None, "");
     alone.metadata.annotations = None;
     let plan = decide(&look(alone, &[]));
-    assert_eq!(plan.writes().next().unwrap().body["metadata"]["labels"][keys::ROUTING_STATE], "pending");
+    assert_eq!(
+        plan.writes().next().unwrap().body["metadata"]["labels"][keys::ROUTING_STATE],
+        "pending"
+    );
 }
 
 #[test]
 fn the_newest_that_works_is_the_latest_ready() {
     type Row<'r> = (&'r str, &'r [Arc<Revision>], &'r str, &'r [&'r str]);
     let rows: [Row<'_>; 7] = [
-        ("", &[revision("hello-1", 3, "Unknown", "")], "hello-1/- Unknown - -", &[]),
-        ("", &[revision("hello-1", 3, "Unknown", "probe fails")], "hello-1/- Unknown - probe fails", &[]),
+        (
+            "",
+            &[revision("hello-1", 3, "Unknown", "")],
+            "hello-1/- Unknown - -",
+            &[],
+        ),
+        (
+            "",
+            &[revision("hello-1", 3, "Unknown", "probe fails")],
+            "hello-1/- Unknown - probe fails",
+            &[],
+        ),
         (
             "",
             &[revision("hello-1", 3, "True", "")],
             "hello-1/hello-1 True - -",
-            &["ConfigurationReady Configuration becomes ready", "LatestReadyUpdate LatestReadyRevisionName updated to \"hello-1\""],
+            &[
+                "ConfigurationReady Configuration becomes ready",
+                "LatestReadyUpdate LatestReadyRevisionName updated to \"hello-1\"",
+            ],
         ),
         (
             "hello-1",
-            &[revision("hello-1", 1, "True", ""), revision("hello-2", 2, "True", ""), revision("hello-3", 3, "Unknown", "")],
+            &[
+                revision("hello-1", 1, "True", ""),
+                revision("hello-2", 2, "True", ""),
+                revision("hello-3", 3, "Unknown", ""),
+            ],
             "hello-3/hello-2 Unknown - -",
             &["LatestReadyUpdate LatestReadyRevisionName updated to \"hello-2\""],
         ),
         (
             "hello-1",
-            &[revision("hello-1", 1, "True", ""), revision("hello-3", 3, "False", "no such image")],
+            &[
+                revision("hello-1", 1, "True", ""),
+                revision("hello-3", 3, "False", "no such image"),
+            ],
             "hello-3/hello-1 False RevisionFailed Revision \"hello-3\" failed with message: no such image.",
             &["LatestCreatedFailed Latest created revision \"hello-3\" has failed"],
         ),
         // It never moves back, whatever happens to the newer one.
         (
             "hello-2",
-            &[revision("hello-1", 1, "True", ""), revision("hello-2", 2, "False", ""), revision("hello-3", 3, "Unknown", "")],
+            &[
+                revision("hello-1", 1, "True", ""),
+                revision("hello-2", 2, "False", ""),
+                revision("hello-3", 3, "Unknown", ""),
+            ],
             "hello-3/hello-2 Unknown - -",
             &[],
         ),
         // Unless the latest ready one is gone.
         (
             "hello-2",
-            &[revision("hello-1", 1, "True", ""), revision("hello-3", 3, "Unknown", "")],
+            &[
+                revision("hello-1", 1, "True", ""),
+                revision("hello-3", 3, "Unknown", ""),
+            ],
             "hello-3/hello-1 Unknown - -",
             &["LatestReadyUpdate LatestReadyRevisionName updated to \"hello-1\""],
         ),
@@ -151,17 +196,26 @@ fn the_newest_that_works_is_the_latest_ready() {
 #[test]
 fn names_of_the_users() {
     // Back to an earlier name with the same template.
-    let back = [revision("hello-a", 1, "True", ""), revision("hello-b", 2, "True", "")];
+    let back = [
+        revision("hello-a", 1, "True", ""),
+        revision("hello-b", 2, "True", ""),
+    ];
     let plan = decide(&look(configuration(3, Some("hello-a"), "hello-b"), &back));
     assert_eq!(said(&plan), "hello-a/hello-a True - -");
 
     let mut other = Revision::clone(&back[0]);
     other.spec.timeout_seconds = Some(7);
-    let taken = look(configuration(3, Some("hello-a"), "hello-b"), &[Arc::new(other)]);
+    let taken = look(
+        configuration(3, Some("hello-a"), "hello-b"),
+        &[Arc::new(other)],
+    );
     assert!(matches!(taken.latest, Latest::Taken(_)));
     let plan = decide(&taken);
     let want = "Revision creation failed with message: revisions.serving.knative.dev \"hello-a\" already exists.";
-    assert_eq!(said(&plan), format!("-/hello-b False RevisionFailed {want}"));
+    assert_eq!(
+        said(&plan),
+        format!("-/hello-b False RevisionFailed {want}")
+    );
     assert!(plan.trouble.is_none());
 }
 
@@ -169,5 +223,8 @@ fn names_of_the_users() {
 fn a_refused_revision_is_told() {
     let seen = look(configuration(1, None, ""), &[]);
     let plan = refused(&seen, "admission says no");
-    assert_eq!(said(&plan), "-/- False RevisionFailed Revision creation failed with message: admission says no");
+    assert_eq!(
+        said(&plan),
+        "-/- False RevisionFailed Revision creation failed with message: admission says no"
+    );
 }

@@ -15,7 +15,11 @@ const HOUR: i64 = 3600;
 
 /// A Revision created and last used so many hours ago.
 fn revision(name: &str, created: i64, used: i64, state: &str) -> Arc<Revision> {
-    let at = |hours: i64| Timestamp::from_second((1_000 - hours) * HOUR).unwrap().to_string();
+    let at = |hours: i64| {
+        Timestamp::from_second((1_000 - hours) * HOUR)
+            .unwrap()
+            .to_string()
+    };
     let value = json!({
         "metadata": {
             "name": name, "namespace": "a", "creationTimestamp": at(created),
@@ -27,10 +31,24 @@ fn revision(name: &str, created: i64, used: i64, state: &str) -> Arc<Revision> {
 }
 
 fn gone(revisions: &[Arc<Revision>], gc: &Gc) -> (Vec<String>, Option<u64>) {
-    let configuration: Configuration =
-        serde_json::from_value(json!({"metadata": {"name": "hello"}, "status": {"latestReadyRevisionName": "latest"}})).unwrap();
-    let verdict = decide(&configuration, revisions, gc, Timestamp::from_second(1_000 * HOUR).unwrap());
-    (verdict.delete.iter().map(|revision| revision.name().to_owned()).collect(), verdict.again.map(|span| span.as_secs() / 3600))
+    let configuration: Configuration = serde_json::from_value(
+        json!({"metadata": {"name": "hello"}, "status": {"latestReadyRevisionName": "latest"}}),
+    )
+    .unwrap();
+    let verdict = decide(
+        &configuration,
+        revisions,
+        gc,
+        Timestamp::from_second(1_000 * HOUR).unwrap(),
+    );
+    (
+        verdict
+            .delete
+            .iter()
+            .map(|revision| revision.name().to_owned())
+            .collect(),
+        verdict.again.map(|span| span.as_secs() / 3600),
+    )
 }
 
 #[test]

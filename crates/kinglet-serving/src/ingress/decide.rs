@@ -11,7 +11,12 @@ use kinglet_reconcile::Plan;
 use super::GatewayNames;
 use super::publish::{PATIENCE, Place};
 
-pub(super) fn decide(ingress: &Ingress, outcome: &Result<Place, String>, names: &GatewayNames, now: Timestamp) -> Plan {
+pub(super) fn decide(
+    ingress: &Ingress,
+    outcome: &Result<Place, String>,
+    names: &GatewayNames,
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::new();
     let (network, balancer) = match outcome {
         Err(words) => {
@@ -29,9 +34,13 @@ pub(super) fn decide(ingress: &Ingress, outcome: &Result<Place, String>, names: 
             let waiting = Reach::waiting("Uninitialized", "Waiting for load balancer to be ready");
             (Reach::Ready, waiting)
         }
-        Ok(Place::Rejected(conflicts)) => {
-            (Reach::Ready, Reach::broken("DomainConflict", format!("Ingress rejected: {}", losses(conflicts))))
-        }
+        Ok(Place::Rejected(conflicts)) => (
+            Reach::Ready,
+            Reach::broken(
+                "DomainConflict",
+                format!("Ingress rejected: {}", losses(conflicts)),
+            ),
+        ),
     };
     let mut status = ingress.status.clone();
     status.common.conditions = Conditions::new()
@@ -48,12 +57,24 @@ pub(super) fn decide(ingress: &Ingress, outcome: &Result<Place, String>, names: 
 }
 
 fn entrance(domain: &str) -> LoadBalancerStatus {
-    let ingress = LoadBalancerIngress { domain_internal: domain.to_owned(), ..LoadBalancerIngress::default() };
-    LoadBalancerStatus { ingress: vec![ingress] }
+    let ingress = LoadBalancerIngress {
+        domain_internal: domain.to_owned(),
+        ..LoadBalancerIngress::default()
+    };
+    LoadBalancerStatus {
+        ingress: vec![ingress],
+    }
 }
 
 fn losses(conflicts: &[Conflict]) -> String {
-    let each: BTreeSet<String> =
-        conflicts.iter().map(|conflict| format!("host {} belongs to Ingress {}", conflict.host, conflict.owner)).collect();
+    let each: BTreeSet<String> = conflicts
+        .iter()
+        .map(|conflict| {
+            format!(
+                "host {} belongs to Ingress {}",
+                conflict.host, conflict.owner
+            )
+        })
+        .collect();
     each.into_iter().collect::<Vec<_>>().join(", ")
 }

@@ -94,35 +94,67 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Publisher {
     /// Starts publishing. `before` answers with the Ingresses that were there already.
-    pub(super) fn start(kit: &Kit, updates: mpsc::Sender<Update>, applied: watch::Receiver<u64>, queue: Queue, before: impl Future<Output = Vec<Key>> + Send + 'static) -> Self {
-        let shared = Shared { state: Mutex::default(), changed: Notify::new(), gathered: Notify::new(), applied: applied.clone() };
+    pub(super) fn start(
+        kit: &Kit,
+        updates: mpsc::Sender<Update>,
+        applied: watch::Receiver<u64>,
+        queue: Queue,
+        before: impl Future<Output = Vec<Key>> + Send + 'static,
+    ) -> Self {
+        let shared = Shared {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            gathered: Notify::new(),
+            applied: applied.clone(),
+        };
         let this = Self(Arc::new(shared));
         let (sender, listener) = (this.clone(), this.clone());
         let told = queue.clone();
         kit.tasks().spawn_cancellable("route tables", async move {
-            if tokio::time::timeout(GATHER_MAX, sender.gather(before)).await.is_err() {
-                tracing::warn!("some Ingresses were not looked at yet, the gateway begins without them");
+            if tokio::time::timeout(GATHER_MAX, sender.gather(before))
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    "some Ingresses were not looked at yet, the gateway begins without them"
+                );
             }
             sender.0.state.lock().gathering = Gathering::Over;
             sender.publish(updates, &queue).await;
         });
-        kit.tasks().spawn_cancellable("route acknowledgements", async move { listener.listen(applied, &told).await });
+        kit.tasks()
+            .spawn_cancellable("route acknowledgements", async move {
+                listener.listen(applied, &told).await
+            });
         this
     }
 
     /// Takes the rules of an Ingress over, and tells where it stands.
     pub(super) fn set(&self, key: &Key, ingress: &Ingress, rules: Vec<IngressRule>) -> Place {
-        let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        let created = ingress
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(i64::MAX, |time| time.0.as_second());
         let mut state = self.0.state.lock();
         let next = state.built + 1;
-        let same = state.entries.get(key).is_some_and(|entry| *entry.rules == rules);
+        let same = state
+            .entries
+            .get(key)
+            .is_some_and(|entry| *entry.rules == rules);
         if !same {
             let rank = (created, key.clone());
             if let Some(old) = state.entries.get(key).map(|entry| entry.rank.clone()) {
                 state.order.remove(&old);
             }
             state.order.insert(rank.clone());
-            let entry = Entry { rank, rules: rules.into(), version: next, since: Instant::now(), acknowledged: false };
+            let entry = Entry {
+                rank,
+                rules: rules.into(),
+                version: next,
+                since: Instant::now(),
+                acknowledged: false,
+            };
             state.entries.insert(key.clone(), entry);
             drop(state);
             self.0.changed.notify_one();
@@ -131,7 +163,9 @@ impl Publisher {
         let applied = *self.0.applied.borrow();
         let entry = &state.entries[key];
         if entry.version > applied {
-            return Place::OnItsWay { for_long: entry.since.elapsed() >= PATIENCE };
+            return Place::OnItsWay {
+                for_long: entry.since.elapsed() >= PATIENCE,
+            };
         }
         match state.conflicts.get(key) {
             Some(conflicts) => Place::Rejected(conflicts.clone()),
@@ -199,19 +233,33 @@ impl Publisher {
     fn snapshot(&self) -> (u64, Vec<IngressRule>) {
         let mut state = self.0.state.lock();
         state.built += 1;
-        let entries = state.order.iter().filter_map(|(_, key)| state.entries.get(key));
-        (state.built, entries.flat_map(|entry| entry.rules.iter().cloned()).collect())
+        let entries = state
+            .order
+            .iter()
+            .filter_map(|(_, key)| state.entries.get(key));
+        (
+            state.built,
+            entries
+                .flat_map(|entry| entry.rules.iter().cloned())
+                .collect(),
+        )
     }
 
     /// Wakes the Ingresses that gained or lost a conflict; a host may have become free.
     fn note_conflicts(&self, conflicts: &[Conflict], queue: &Queue) {
         let mut by_loser: BTreeMap<Key, Vec<Conflict>> = BTreeMap::new();
         for conflict in conflicts {
-            by_loser.entry(conflict.rejected.clone()).or_default().push(conflict.clone());
+            by_loser
+                .entry(conflict.rejected.clone())
+                .or_default()
+                .push(conflict.clone());
         }
         let before = std::mem::replace(&mut self.0.state.lock().conflicts, by_loser.clone());
         let keys: BTreeSet<&Key> = before.keys().chain(by_loser.keys()).collect();
-        for key in keys.into_iter().filter(|key| before.get(*key) != by_loser.get(*key)) {
+        for key in keys
+            .into_iter()
+            .filter(|key| before.get(*key) != by_loser.get(*key))
+        {
             queue.add(key.clone());
         }
     }
@@ -228,7 +276,10 @@ impl Publisher {
 
     fn acknowledge(&self, version: u64, queue: &Queue) {
         let mut state = self.0.state.lock();
-        let arrived = state.entries.iter_mut().filter(|(_, entry)| !entry.acknowledged && entry.version <= version);
+        let arrived = state
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| !entry.acknowledged && entry.version <= version);
         for (key, entry) in arrived {
             entry.acknowledged = true;
             queue.add(key.clone());

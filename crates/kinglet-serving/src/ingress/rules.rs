@@ -22,7 +22,12 @@ pub(super) fn of(
         api::HttpOption::Unset | api::HttpOption::Enabled => HttpOption::Enabled,
     };
     let rules = ingress.spec.rules.iter().enumerate();
-    rules.map(|(at, rule)| one(&key, rule, http_option, &hash, &service).map_err(|why| format!("spec.rules[{at}].{why}"))).collect()
+    rules
+        .map(|(at, rule)| {
+            one(&key, rule, http_option, &hash, &service)
+                .map_err(|why| format!("spec.rules[{at}].{why}"))
+        })
+        .collect()
 }
 
 fn one(
@@ -43,28 +48,42 @@ fn one(
         http_option,
         probe_hash: hash.to_owned(),
         paths: paths
-            .map(|(at, path)| self::path(path, service).map_err(|why| format!("http.paths[{at}].{why}")))
+            .map(|(at, path)| {
+                self::path(path, service).map_err(|why| format!("http.paths[{at}].{why}"))
+            })
             .collect::<Result<_, _>>()?,
     })
 }
 
-fn path(path: &api::HttpIngressPath, service: &impl Fn(&str, &str) -> Option<Arc<Service>>) -> Result<PathRule, String> {
+fn path(
+    path: &api::HttpIngressPath,
+    service: &impl Fn(&str, &str) -> Option<Arc<Service>>,
+) -> Result<PathRule, String> {
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let alone = path.splits.len() == 1;
     let splits = path.splits.iter().enumerate();
     Ok(PathRule {
         path: some(&path.path),
-        headers: path.headers.iter().map(|(name, value)| (name.clone(), value.exact.clone())).collect(),
+        headers: path
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.exact.clone()))
+            .collect(),
         append_headers: pairs(&path.append_headers),
         rewrite_host: some(&path.rewrite_host),
         splits: splits
-            .map(|(at, split)| self::split(split, alone, service).map_err(|why| format!("splits[{at}].{why}")))
+            .map(|(at, split)| {
+                self::split(split, alone, service).map_err(|why| format!("splits[{at}].{why}"))
+            })
             .collect::<Result<_, _>>()?,
     })
 }
 
 fn pairs(headers: &std::collections::BTreeMap<String, String>) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn split(
@@ -72,24 +91,40 @@ fn split(
     alone: bool,
     service: &impl Fn(&str, &str) -> Option<Arc<Service>>,
 ) -> Result<Split, String> {
-    let percent = if alone && split.percent == 0 { 100 } else { split.percent };
+    let percent = if alone && split.percent == 0 {
+        100
+    } else {
+        split.percent
+    };
     let percent = u8::try_from(percent).ok().filter(|percent| *percent <= 100);
     let (namespace, name) = (&split.service_namespace, &split.service_name);
     let port = match &split.service_port {
         IntOrString::Int(port) => u16::try_from(*port).ok().filter(|port| *port != 0),
         IntOrString::String(port_name) => {
-            let found = service(namespace, name).ok_or_else(|| format!("serviceName: Service {namespace}/{name} not found"))?;
-            let ports = found.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-            let named = ports.into_iter().find(|port| port.name.as_deref() == Some(port_name));
+            let found = service(namespace, name)
+                .ok_or_else(|| format!("serviceName: Service {namespace}/{name} not found"))?;
+            let ports = found
+                .spec
+                .iter()
+                .flat_map(|spec| spec.ports.iter().flatten());
+            let named = ports
+                .into_iter()
+                .find(|port| port.name.as_deref() == Some(port_name));
             named.and_then(|port| u16::try_from(port.port).ok())
         }
     };
     Ok(Split {
-        percent: percent.ok_or_else(|| format!("percent: {} is not between 0 and 100", split.percent))?,
+        percent: percent
+            .ok_or_else(|| format!("percent: {} is not between 0 and 100", split.percent))?,
         target: Target {
             namespace: namespace.clone(),
             service: name.clone(),
-            port: port.ok_or_else(|| format!("servicePort: {:?} is no port of Service {namespace}/{name}", split.service_port))?,
+            port: port.ok_or_else(|| {
+                format!(
+                    "servicePort: {:?} is no port of Service {namespace}/{name}",
+                    split.service_port
+                )
+            })?,
         },
         append_headers: pairs(&split.append_headers),
     })
@@ -101,5 +136,8 @@ fn probe_hash(ingress: &api::Ingress) -> String {
     hash.update(serde_json::to_vec(&ingress.spec).expect("an Ingress has string keys only"));
     hash.update(ingress.namespace());
     hash.update(ingress.name());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -1,5 +1,8 @@
 //! Rules of a KIngress, tables published, statuses.
-#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "tables read better without borrows"
+)]
 
 use std::time::Duration;
 
@@ -41,14 +44,36 @@ fn rules_are_read_and_faults_name_their_field() {
     let good = read(&ingress("x", "x.example.com", json!(80), &[30, 70])).unwrap();
     assert_eq!(good[0].hosts, ["x.example.com"]);
     assert_eq!(good[0].visibility, Visibility::External);
-    assert_eq!(good[0].paths[0].headers, [("Knative-Serving-Tag".to_owned(), "v1".to_owned())]);
-    assert_eq!(good[0].paths[0].splits.iter().map(|split| split.percent).collect::<Vec<_>>(), [30, 70]);
+    assert_eq!(
+        good[0].paths[0].headers,
+        [("Knative-Serving-Tag".to_owned(), "v1".to_owned())]
+    );
+    assert_eq!(
+        good[0].paths[0]
+            .splits
+            .iter()
+            .map(|split| split.percent)
+            .collect::<Vec<_>>(),
+        [30, 70]
+    );
     let alone = read(&ingress("x", "x.example.com", json!(81), &[0])).unwrap();
-    assert_eq!((alone[0].paths[0].splits[0].percent, alone[0].paths[0].splits[0].target.port), (100, 81));
+    assert_eq!(
+        (
+            alone[0].paths[0].splits[0].percent,
+            alone[0].paths[0].splits[0].target.port
+        ),
+        (100, 81)
+    );
     let wrong = read(&ingress("x", "h", json!("http"), &[100])).unwrap_err();
-    assert_eq!(wrong, "spec.rules[0].http.paths[0].splits[0].serviceName: Service a/x-0 not found");
+    assert_eq!(
+        wrong,
+        "spec.rules[0].http.paths[0].splits[0].serviceName: Service a/x-0 not found"
+    );
     let wrong = read(&ingress("x", "h", json!(80), &[20, 180])).unwrap_err();
-    assert_eq!(wrong, "spec.rules[0].http.paths[0].splits[1].percent: 180 is not between 0 and 100");
+    assert_eq!(
+        wrong,
+        "spec.rules[0].http.paths[0].splits[1].percent: 180 is not between 0 and 100"
+    );
 }
 
 #[test]
@@ -56,17 +81,51 @@ fn ready_means_in_force() {
     let names = GatewayNames::new("cluster.local");
     let now = Timestamp::from_second(5).unwrap();
     let object = ingress("x", "x.example.com", json!(80), &[100]);
-    let plan = decide(&object, &Ok(Place::OnItsWay { for_long: false }), &names, now);
+    let plan = decide(
+        &object,
+        &Ok(Place::OnItsWay { for_long: false }),
+        &names,
+        now,
+    );
     assert_eq!(plan.writes().count(), 0);
     assert!(matches!(plan.next, Next::After(_)));
     let plan = decide(&object, &Ok(Place::InForce), &names, now);
     let status = &plan.writes().next().unwrap().body["status"];
     assert_eq!(status["observedGeneration"], 2);
-    assert_eq!(status["privateLoadBalancer"], json!({"ingress": [{"domainInternal": "gateway-internal.kinglet-system.svc.cluster.local"}]}));
-    let brief: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|c| format!("{}={}", c["type"].as_str().unwrap(), c["status"].as_str().unwrap())).collect();
-    assert_eq!(brief, ["LoadBalancerReady=True", "NetworkConfigured=True", "Ready=True"]);
-    let plan = decide(&object, &Ok(Place::OnItsWay { for_long: true }), &names, now);
-    assert_eq!(plan.writes().next().unwrap().body["status"]["conditions"][0]["reason"], "Uninitialized");
+    assert_eq!(
+        status["privateLoadBalancer"],
+        json!({"ingress": [{"domainInternal": "gateway-internal.kinglet-system.svc.cluster.local"}]})
+    );
+    let brief: Vec<_> = status["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| {
+            format!(
+                "{}={}",
+                c["type"].as_str().unwrap(),
+                c["status"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        brief,
+        [
+            "LoadBalancerReady=True",
+            "NetworkConfigured=True",
+            "Ready=True"
+        ]
+    );
+    let plan = decide(
+        &object,
+        &Ok(Place::OnItsWay { for_long: true }),
+        &names,
+        now,
+    );
+    assert_eq!(
+        plan.writes().next().unwrap().body["status"]["conditions"][0]["reason"],
+        "Uninitialized"
+    );
 }
 
 struct Gateway {
@@ -90,8 +149,20 @@ fn gateway_after(before: Vec<Key>) -> Gateway {
     let (sender, updates) = mpsc::channel(1);
     let (applied, listener) = watch::channel(0);
     let queue = Queue::default();
-    let publisher = Publisher::start(&kit, sender, listener, queue.clone(), std::future::ready(before));
-    Gateway { tasks, publisher, updates, applied, queue }
+    let publisher = Publisher::start(
+        &kit,
+        sender,
+        listener,
+        queue.clone(),
+        std::future::ready(before),
+    );
+    Gateway {
+        tasks,
+        publisher,
+        updates,
+        applied,
+        queue,
+    }
 }
 
 #[derive(Clone)]
@@ -102,7 +173,10 @@ impl tower::Service<http::Request<kube::client::Body>> for Nobody {
     type Error = std::convert::Infallible;
     type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
         std::task::Poll::Ready(Ok(()))
     }
 
@@ -113,12 +187,20 @@ impl tower::Service<http::Request<kube::client::Body>> for Nobody {
 
 impl Gateway {
     fn set(&self, ingress: &Ingress) -> Place {
-        self.publisher.set(&key_of(ingress), ingress, rules::of(ingress, |_, _| None).unwrap())
+        self.publisher.set(
+            &key_of(ingress),
+            ingress,
+            rules::of(ingress, |_, _| None).unwrap(),
+        )
     }
 
     async fn apply(&mut self) -> usize {
-        let update = tokio::time::timeout(Duration::from_secs(5), self.updates.recv()).await.unwrap();
-        let Some(Update::Routes(table)) = update else { panic!("routes expected") };
+        let update = tokio::time::timeout(Duration::from_secs(5), self.updates.recv())
+            .await
+            .unwrap();
+        let Some(Update::Routes(table)) = update else {
+            panic!("routes expected")
+        };
         self.applied.send_replace(table.version);
         table.hosts().count()
     }
@@ -129,20 +211,35 @@ impl Gateway {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), woken).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), woken)
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn changes_are_published_together_and_acknowledged() {
     let mut gateway = gateway();
-    let objects: Vec<Ingress> = (0..50).map(|at| ingress(&format!("i{at}"), &format!("i{at}.example.com"), json!(80), &[100])).collect();
+    let objects: Vec<Ingress> = (0..50)
+        .map(|at| {
+            ingress(
+                &format!("i{at}"),
+                &format!("i{at}.example.com"),
+                json!(80),
+                &[100],
+            )
+        })
+        .collect();
     for object in &objects {
         assert_eq!(gateway.set(object), Place::OnItsWay { for_long: false });
     }
     assert_eq!(gateway.apply().await, 50, "one table for all");
     gateway.woken().await;
-    assert!(objects.iter().all(|object| gateway.set(object) == Place::InForce));
+    assert!(
+        objects
+            .iter()
+            .all(|object| gateway.set(object) == Place::InForce)
+    );
 
     let changed = ingress("i7", "other.example.com", json!(80), &[100]);
     assert_eq!(gateway.set(&changed), Place::OnItsWay { for_long: false });
@@ -157,16 +254,29 @@ async fn changes_are_published_together_and_acknowledged() {
 #[tokio::test]
 async fn a_host_has_one_owner_until_it_is_free() {
     let mut gateway = gateway();
-    let (first, second) = (ingress("a", "same.example.com", json!(80), &[100]), ingress("b", "same.example.com", json!(80), &[100]));
+    let (first, second) = (
+        ingress("a", "same.example.com", json!(80), &[100]),
+        ingress("b", "same.example.com", json!(80), &[100]),
+    );
     gateway.set(&second);
     gateway.set(&first);
     gateway.apply().await;
     assert_eq!(gateway.set(&first), Place::InForce);
-    let Place::Rejected(conflicts) = gateway.set(&second) else { panic!("rejected expected") };
+    let Place::Rejected(conflicts) = gateway.set(&second) else {
+        panic!("rejected expected")
+    };
     assert_eq!(conflicts[0].owner, key_of(&first));
-    let plan = decide(&second, &Ok(Place::Rejected(conflicts)), &GatewayNames::new("c"), Timestamp::from_second(1).unwrap());
+    let plan = decide(
+        &second,
+        &Ok(Place::Rejected(conflicts)),
+        &GatewayNames::new("c"),
+        Timestamp::from_second(1).unwrap(),
+    );
     let condition = &plan.writes().next().unwrap().body["status"]["conditions"][0];
-    assert_eq!(condition["message"], "Ingress rejected: host same.example.com belongs to Ingress a/a");
+    assert_eq!(
+        condition["message"],
+        "Ingress rejected: host same.example.com belongs to Ingress a/a"
+    );
     gateway.publisher.remove(&key_of(&first));
     gateway.apply().await;
     assert_eq!(gateway.set(&second), Place::InForce);
@@ -175,7 +285,16 @@ async fn a_host_has_one_owner_until_it_is_free() {
 
 #[tokio::test]
 async fn the_first_table_has_all_routes_of_before() {
-    let objects: Vec<Ingress> = (0..3).map(|at| ingress(&format!("i{at}"), &format!("i{at}.example.com"), json!(80), &[100])).collect();
+    let objects: Vec<Ingress> = (0..3)
+        .map(|at| {
+            ingress(
+                &format!("i{at}"),
+                &format!("i{at}.example.com"),
+                json!(80),
+                &[100],
+            )
+        })
+        .collect();
     let mut gateway = gateway_after(objects.iter().map(key_of).collect());
     for object in &objects[..2] {
         gateway.set(object);

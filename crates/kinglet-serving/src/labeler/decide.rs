@@ -29,7 +29,8 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn new(kit: &Kit, route: Arc<Route>, noted: &Noted) -> Self {
         let namespace = route.namespace().to_owned();
-        let (revision_cache, configuration_cache) = (kit.cache::<Revision>(), kit.cache::<Configuration>());
+        let (revision_cache, configuration_cache) =
+            (kit.cache::<Revision>(), kit.cache::<Configuration>());
         let mut revision_names = noted.revisions.clone();
         let mut configuration_names = noted.configurations.clone();
         for target in route.spec.traffic.iter().chain(&route.status.traffic) {
@@ -53,23 +54,40 @@ impl Seen {
                 configurations.insert(name, found);
             }
         }
-        Self { route, revisions, configurations, now: kit.now() }
+        Self {
+            route,
+            revisions,
+            configurations,
+            now: kit.now(),
+        }
     }
 }
 
 /// The Configuration that made a Revision.
 fn owner(revision: &Revision) -> Option<String> {
-    controller_of(revision).filter(|owner| refers_to::<Configuration>(owner)).map(|owner| owner.name.clone())
+    controller_of(revision)
+        .filter(|owner| refers_to::<Configuration>(owner))
+        .map(|owner| owner.name.clone())
 }
 
 pub(super) fn decide(seen: &Seen) -> Plan {
     let (revisions, configurations) = wanted(seen);
     let may_let_go = is_deleting(&*seen.route)
-        || seen.route.status.common.condition("Ready").is_some_and(|ready| !ready.is_unknown());
+        || seen
+            .route
+            .status
+            .common
+            .condition("Ready")
+            .is_some_and(|ready| !ready.is_unknown());
     let mut plan = Plan::new();
     for (name, configuration) in &seen.configurations {
         let wanted = configurations.contains(name);
-        if let Some(routes) = changed(configuration.annotation(keys::ROUTES), seen.route.name(), wanted, may_let_go) {
+        if let Some(routes) = changed(
+            configuration.annotation(keys::ROUTES),
+            seen.route.name(),
+            wanted,
+            may_let_go,
+        ) {
             let mut next = Configuration::clone(configuration);
             note(&mut next.metadata.annotations, &routes);
             plan.update(&**configuration, &next);
@@ -77,12 +95,22 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     }
     for (name, revision) in &seen.revisions {
         let wanted = revisions.contains(name);
-        let routes = changed(revision.annotation(keys::ROUTES), seen.route.name(), wanted, may_let_go);
+        let routes = changed(
+            revision.annotation(keys::ROUTES),
+            seen.route.name(),
+            wanted,
+            may_let_go,
+        );
         let present = metadata::names(revision.annotation(keys::ROUTES));
         let leads_here = routes.as_ref().unwrap_or(&present);
         // A Revision that never had a route stays pending; others are either reached or in reserve.
-        let state = if leads_here.is_empty() { "reserve" } else { "active" };
-        let state_changes = revision.label(keys::ROUTING_STATE) != Some(state) && (wanted || routes.is_some());
+        let state = if leads_here.is_empty() {
+            "reserve"
+        } else {
+            "active"
+        };
+        let state_changes =
+            revision.label(keys::ROUTING_STATE) != Some(state) && (wanted || routes.is_some());
         if routes.is_none() && !state_changes {
             continue;
         }
@@ -91,9 +119,17 @@ pub(super) fn decide(seen: &Seen) -> Plan {
             note(&mut next.metadata.annotations, routes);
         }
         if state_changes {
-            metadata::put(next.metadata.labels.get_or_insert_default(), keys::ROUTING_STATE, state);
+            metadata::put(
+                next.metadata.labels.get_or_insert_default(),
+                keys::ROUTING_STATE,
+                state,
+            );
             let stamp = crate::stamp(seen.now);
-            metadata::put(next.metadata.annotations.get_or_insert_default(), keys::ROUTING_STATE_MODIFIED, stamp);
+            metadata::put(
+                next.metadata.annotations.get_or_insert_default(),
+                keys::ROUTING_STATE_MODIFIED,
+                stamp,
+            );
         }
         plan.update(&**revision, &next);
     }
@@ -111,7 +147,9 @@ fn wanted(seen: &Seen) -> (BTreeSet<String>, BTreeSet<String>) {
         if !target.configuration_name.is_empty() {
             configurations.insert(target.configuration_name.clone());
         }
-        let Some(revision) = seen.revisions.get(&target.revision_name) else { continue };
+        let Some(revision) = seen.revisions.get(&target.revision_name) else {
+            continue;
+        };
         revisions.insert(target.revision_name.clone());
         if let Some(owner) = owner(revision) {
             // A target that follows the latest will soon lead to the newest.
@@ -130,7 +168,9 @@ fn wanted(seen: &Seen) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 fn newest(seen: &Seen, configuration: &str, revisions: &mut BTreeSet<String>) {
-    let Some(configuration) = seen.configurations.get(configuration) else { return };
+    let Some(configuration) = seen.configurations.get(configuration) else {
+        return;
+    };
     let name = &configuration.status.latest_created_revision_name;
     if seen.revisions.contains_key(name) {
         revisions.insert(name.clone());
@@ -138,9 +178,18 @@ fn newest(seen: &Seen, configuration: &str, revisions: &mut BTreeSet<String>) {
 }
 
 /// The list of Routes as it shall be, if it is different now.
-fn changed(list: Option<&str>, route: &str, wanted: bool, may_let_go: bool) -> Option<BTreeSet<String>> {
+fn changed(
+    list: Option<&str>,
+    route: &str,
+    wanted: bool,
+    may_let_go: bool,
+) -> Option<BTreeSet<String>> {
     let mut names = metadata::names(list);
-    let changes = if wanted { names.insert(route.to_owned()) } else { may_let_go && names.remove(route) };
+    let changes = if wanted {
+        names.insert(route.to_owned())
+    } else {
+        may_let_go && names.remove(route)
+    };
     changes.then_some(names)
 }
 

@@ -17,13 +17,19 @@ pub(super) struct RouteIndex<K> {
 
 impl<K> Clone for RouteIndex<K> {
     fn clone(&self) -> Self {
-        Self { by_route: Arc::clone(&self.by_route), kind: std::marker::PhantomData }
+        Self {
+            by_route: Arc::clone(&self.by_route),
+            kind: std::marker::PhantomData,
+        }
     }
 }
 
 impl<K: Object> RouteIndex<K> {
     pub(super) fn follow(kit: &Kit) -> Self {
-        let index = Self { by_route: Arc::default(), kind: std::marker::PhantomData };
+        let index = Self {
+            by_route: Arc::default(),
+            kind: std::marker::PhantomData,
+        };
         let target = Arc::clone(&index.by_route);
         kit.cache::<K>().observe(move |change| {
             let mut by_route = target.lock();
@@ -32,8 +38,13 @@ impl<K: Object> RouteIndex<K> {
                 Change::Deleted(last) => (Some(&**last), None),
                 Change::Resync => return,
             };
-            let (before, now) = (before.map(routes).unwrap_or_default(), now.map(routes).unwrap_or_default());
-            let Some(object) = change.object() else { return };
+            let (before, now) = (
+                before.map(routes).unwrap_or_default(),
+                now.map(routes).unwrap_or_default(),
+            );
+            let Some(object) = change.object() else {
+                return;
+            };
             let name = key_of(&**object).name;
             for gone in before.difference(&now) {
                 if let Some(names) = by_route.get_mut(gone) {
@@ -58,5 +69,8 @@ impl<K: Object> RouteIndex<K> {
 
 fn routes<K: Object>(object: &K) -> BTreeSet<Key> {
     let namespace = key_of(object).namespace;
-    metadata::names(annotation(object, keys::ROUTES)).into_iter().map(|name| Key::new(Arc::clone(&namespace), name)).collect()
+    metadata::names(annotation(object, keys::ROUTES))
+        .into_iter()
+        .map(|name| Key::new(Arc::clone(&namespace), name))
+        .collect()
 }

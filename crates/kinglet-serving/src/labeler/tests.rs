@@ -36,7 +36,12 @@ fn revision(name: &str, routes: &str, state: &str) -> Arc<Revision> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn look(route: Arc<Route>, latest_created: &str, routes: &str, revisions: Vec<Arc<Revision>>) -> Vec<String> {
+fn look(
+    route: Arc<Route>,
+    latest_created: &str,
+    routes: &str,
+    revisions: Vec<Arc<Revision>>,
+) -> Vec<String> {
     let configuration: Configuration = serde_json::from_value(json!({
         "metadata": {"name": "hello", "namespace": "a", "annotations": {keys::ROUTES: routes}},
         "status": {"latestCreatedRevisionName": latest_created},
@@ -44,7 +49,10 @@ fn look(route: Arc<Route>, latest_created: &str, routes: &str, revisions: Vec<Ar
     .unwrap();
     let seen = Seen {
         route,
-        revisions: revisions.into_iter().map(|revision| (revision.name().to_owned(), revision)).collect(),
+        revisions: revisions
+            .into_iter()
+            .map(|revision| (revision.name().to_owned(), revision))
+            .collect(),
         configurations: BTreeMap::from([("hello".to_owned(), Arc::new(configuration))]),
         now: Timestamp::from_second(0).unwrap(),
     };
@@ -53,9 +61,19 @@ fn look(route: Arc<Route>, latest_created: &str, routes: &str, revisions: Vec<Ar
         .map(|write| {
             let meta = &write.body["metadata"];
             let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
-            let (state, routes) = (text(&meta["labels"][keys::ROUTING_STATE]), text(&meta["annotations"][keys::ROUTES]));
-            let stamped = meta["annotations"].get(keys::ROUTING_STATE_MODIFIED).is_some();
-            format!("{} {} {state} {routes}{}", write.kind, write.key.name, if stamped { " stamped" } else { "" })
+            let (state, routes) = (
+                text(&meta["labels"][keys::ROUTING_STATE]),
+                text(&meta["annotations"][keys::ROUTES]),
+            );
+            let stamped = meta["annotations"]
+                .get(keys::ROUTING_STATE_MODIFIED)
+                .is_some();
+            format!(
+                "{} {} {state} {routes}{}",
+                write.kind,
+                write.key.name,
+                if stamped { " stamped" } else { "" }
+            )
         })
         .collect()
 }
@@ -64,25 +82,55 @@ fn look(route: Arc<Route>, latest_created: &str, routes: &str, revisions: Vec<Ar
 fn notes_follow_the_traffic() {
     let active = |name: &str| revision(name, "hello", "active");
     // As made by a Configuration that the Route leads to: nothing to do.
-    assert_eq!(look(route("Unknown", "", false), "v1", "hello", vec![active("v1")]), [""; 0]);
+    assert_eq!(
+        look(
+            route("Unknown", "", false),
+            "v1",
+            "hello",
+            vec![active("v1")]
+        ),
+        [""; 0]
+    );
     // A Configuration of its own, without notes.
     assert_eq!(
-        look(route("Unknown", "", false), "v1", "", vec![revision("v1", "", "pending")]),
-        ["Configuration hello - hello", "Revision v1 active hello stamped"]
+        look(
+            route("Unknown", "", false),
+            "v1",
+            "",
+            vec![revision("v1", "", "pending")]
+        ),
+        [
+            "Configuration hello - hello",
+            "Revision v1 active hello stamped"
+        ]
     );
     // The new one takes over: the old one goes only once the Route is settled.
     let both = || vec![active("v1"), active("v2")];
-    assert_eq!(look(route("Unknown", "v2", false), "v2", "hello", both()), [""; 0]);
-    assert_eq!(look(route("True", "v2", false), "v2", "hello", both()), ["Revision v1 reserve - stamped"]);
+    assert_eq!(
+        look(route("Unknown", "v2", false), "v2", "hello", both()),
+        [""; 0]
+    );
+    assert_eq!(
+        look(route("True", "v2", false), "v2", "hello", both()),
+        ["Revision v1 reserve - stamped"]
+    );
     // Another route still leads to it.
     let shared = vec![revision("v1", "hello,other", "active"), active("v2")];
-    assert_eq!(look(route("False", "v2", false), "v2", "hello", shared), ["Revision v1 active other"]);
+    assert_eq!(
+        look(route("False", "v2", false), "v2", "hello", shared),
+        ["Revision v1 active other"]
+    );
 }
 
 #[test]
 fn a_deleted_route_leaves_nothing_behind() {
     assert_eq!(
-        look(route("Unknown", "v1", true), "v1", "hello", vec![revision("v1", "hello", "active")]),
+        look(
+            route("Unknown", "v1", true),
+            "v1",
+            "hello",
+            vec![revision("v1", "hello", "active")]
+        ),
         ["Configuration hello - -", "Revision v1 reserve - stamped"]
     );
 }

@@ -39,7 +39,11 @@ pub(super) fn image_name(revision: &str, container: &str) -> String {
 }
 
 /// The PodAutoscaler as it shall be, built over the one seen.
-pub(super) fn autoscaler(facts: Facts<'_>, seen: Option<&PodAutoscaler>, reachability: Reachability) -> PodAutoscaler {
+pub(super) fn autoscaler(
+    facts: Facts<'_>,
+    seen: Option<&PodAutoscaler>,
+    reachability: Reachability,
+) -> PodAutoscaler {
     let revision = facts.revision;
     let mut annotations = deployment::annotations_for_autoscaler(revision);
     let spec = PodAutoscalerSpec {
@@ -57,7 +61,8 @@ pub(super) fn autoscaler(facts: Facts<'_>, seen: Option<&PodAutoscaler>, reachab
         // Annotations for the autoscaler follow the Revision, so that bounds can be changed while it lives; class and
         // metric may have been filled in.
         let kept = metadata::without(seen.metadata.annotations.as_ref(), |key| {
-            key.starts_with(keys::AUTOSCALING_PREFIX) && !matches!(key, keys::AUTOSCALING_CLASS | keys::AUTOSCALING_METRIC)
+            key.starts_with(keys::AUTOSCALING_PREFIX)
+                && !matches!(key, keys::AUTOSCALING_CLASS | keys::AUTOSCALING_METRIC)
         });
         for (key, value) in kept {
             annotations.entry(key).or_insert(value);
@@ -71,8 +76,14 @@ pub(super) fn autoscaler(facts: Facts<'_>, seen: Option<&PodAutoscaler>, reachab
         .entry(keys::AUTOSCALING_CLASS.to_owned())
         .or_insert_with(|| facts.configs.autoscaler.pod_autoscaler_class.clone())
         .clone();
-    let metric = if class == keys::AUTOSCALING_CLASS_HPA { "cpu" } else { "concurrency" };
-    annotations.entry(keys::AUTOSCALING_METRIC.to_owned()).or_insert_with(|| metric.to_owned());
+    let metric = if class == keys::AUTOSCALING_CLASS_HPA {
+        "cpu"
+    } else {
+        "concurrency"
+    };
+    annotations
+        .entry(keys::AUTOSCALING_METRIC.to_owned())
+        .or_insert_with(|| metric.to_owned());
     PodAutoscaler {
         metadata: ObjectMeta {
             name: revision.metadata.name.clone(),

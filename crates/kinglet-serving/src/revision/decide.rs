@@ -36,7 +36,9 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         }
         Known::Resolved(images) => {
             status.container_statuses.clone_from(&images.containers);
-            status.init_container_statuses.clone_from(&images.init_containers);
+            status
+                .init_container_statuses
+                .clone_from(&images.init_containers);
             run(seen, images, &mut plan, &mut told, &mut status);
         }
     }
@@ -51,7 +53,9 @@ pub(super) fn refused(seen: &Seen, why: &str) -> Plan {
     let mut status = seen.revision.status.clone();
     if let Known::Resolved(images) = &seen.images {
         status.container_statuses.clone_from(&images.containers);
-        status.init_container_statuses.clone_from(&images.init_containers);
+        status
+            .init_container_statuses
+            .clone_from(&images.init_containers);
     }
     told.resources = Some(Reach::broken("FailedCreate", why));
     told.container = Some(Reach::waiting(DEPLOYING, ""));
@@ -69,16 +73,29 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     fn new(before: &'a [Condition]) -> Self {
-        Self { before, resources: None, container: None, active: None }
+        Self {
+            before,
+            resources: None,
+            container: None,
+            active: None,
+        }
     }
 
     fn truth(&self, told: Option<&Reach>, kind: RevisionCondition) -> Truth {
-        let known = || self.before.iter().find(|condition| condition.kind == kind.name()).map(|known| known.status);
+        let known = || {
+            self.before
+                .iter()
+                .find(|condition| condition.kind == kind.name())
+                .map(|known| known.status)
+        };
         told.map(Reach::truth).or_else(known).unwrap_or_default()
     }
 
     fn resources(&self) -> Truth {
-        self.truth(self.resources.as_ref(), RevisionCondition::ResourcesAvailable)
+        self.truth(
+            self.resources.as_ref(),
+            RevisionCondition::ResourcesAvailable,
+        )
     }
 
     /// Whether either condition is False.
@@ -89,25 +106,48 @@ impl<'a> Told<'a> {
 }
 
 fn finish(seen: &Seen, told: Told<'_>, mut status: RevisionStatus, plan: &mut Plan) {
-    let Told { before, resources, container, active } = told;
+    let Told {
+        before,
+        resources,
+        container,
+        active,
+    } = told;
     status.common.conditions = Conditions::new()
         .with_some(RevisionCondition::ResourcesAvailable, resources)
         .with_some(RevisionCondition::ContainerHealthy, container)
         .with_some(RevisionCondition::Active, active)
         .finish(before, seen.now);
     status.common.observed_generation = seen.revision.generation();
-    let ready = |conditions: &[Condition]| conditions.iter().any(|found| found.kind == "Ready" && found.is_true());
+    let ready = |conditions: &[Condition]| {
+        conditions
+            .iter()
+            .any(|found| found.kind == "Ready" && found.is_true())
+    };
     let became_ready = ready(&status.common.conditions) && !ready(before);
     plan.status(&*seen.revision, &status);
     if became_ready {
-        plan.normal(&*seen.revision, "RevisionReady", "Revision becomes ready upon all resources being ready");
+        plan.normal(
+            &*seen.revision,
+            "RevisionReady",
+            "Revision becomes ready upon all resources being ready",
+        );
     }
 }
 
 /// Deployment, PodAutoscaler, Image caches.
-fn run(seen: &Seen, images: &Resolved, plan: &mut Plan, told: &mut Told<'_>, status: &mut RevisionStatus) {
+fn run(
+    seen: &Seen,
+    images: &Resolved,
+    plan: &mut Plan,
+    told: &mut Told<'_>,
+    status: &mut RevisionStatus,
+) {
     let revision = &*seen.revision;
-    let facts = Facts { revision, digests: &images.containers, configs: &seen.configs };
+    let facts = Facts {
+        revision,
+        digests: &images.containers,
+        configs: &seen.configs,
+    };
     let desired = deployment::build(facts);
     match seen.deployment.as_deref() {
         None => {
@@ -149,7 +189,10 @@ fn run(seen: &Seen, images: &Resolved, plan: &mut Plan, told: &mut Told<'_>, sta
 fn not_owned(kind: &str, name: &str, revision: &str, told: &mut Told<'_>, plan: &mut Plan) {
     let message = format!("There is an existing {kind} {name:?} that we do not own.");
     told.resources = Some(Reach::broken("NotOwned", message));
-    plan.fail(true, format!("revision: {revision:?} does not own {kind}: {name:?}"));
+    plan.fail(
+        true,
+        format!("revision: {revision:?} does not own {kind}: {name:?}"),
+    );
 }
 
 fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan: &mut Plan) {
@@ -189,18 +232,30 @@ fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan:
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 /// Whether any pod is ready.
 fn is_up(seen: &Seen, deployment: &Deployment) -> bool {
-    let counted = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0) > 0;
+    let counted = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.ready_replicas)
+        .unwrap_or(0)
+        > 0;
     counted || seen.pods.iter().any(|pod| pods::takes_requests(pod))
 }
 
 /// Whether requests can reach the Revision: one that fails or that no route leads to need not be kept up.
 fn reachability(seen: &Seen, told: &Told<'_>) -> Reachability {
-    let stuck = seen.deployment.as_deref().is_some_and(|found| replicas(found) > 0 && !is_up(seen, found));
+    let stuck = seen
+        .deployment
+        .as_deref()
+        .is_some_and(|found| replicas(found) > 0 && !is_up(seen, found));
     if told.is_bad() && stuck {
         return Reachability::Unreachable;
     }
@@ -212,7 +267,11 @@ fn reachability(seen: &Seen, told: &Told<'_>) -> Reachability {
 }
 
 pub(super) fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
-    autoscaler.status.common.condition(INITIALIZED).is_some_and(Condition::is_true)
+    autoscaler
+        .status
+        .common
+        .condition(INITIALIZED)
+        .is_some_and(Condition::is_true)
 }
 
 /// What the autoscaler says.
@@ -239,7 +298,10 @@ fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut 
         told.resources = Some(Reach::waiting(DEPLOYING, ""));
     }
     if ready.is_false() && !initialized && !bad && served {
-        told.resources = Some(Reach::broken("ProgressDeadlineExceeded", "Initial scale was never achieved"));
+        told.resources = Some(Reach::broken(
+            "ProgressDeadlineExceeded",
+            "Initial scale was never achieved",
+        ));
     }
     told.active = Some(match Reach::mirror(Some(ready)) {
         Reach::ReadyBecause(_) => Reach::Ready,

@@ -1,6 +1,8 @@
 //! The Deployment of a Revision, and its hash that decides whether one that is there must be rolled.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,11 +24,14 @@ const PRIVATE: [&str; 4] = [
 
 /// Labels of everything that belongs to a Revision.
 pub(super) fn labels(revision: &Revision) -> Pairs {
-    let mut labels =
-        metadata::without(revision.metadata.labels.as_ref(), |key| matches!(key, keys::ROUTE | keys::ROUTING_STATE));
+    let mut labels = metadata::without(revision.metadata.labels.as_ref(), |key| {
+        matches!(key, keys::ROUTE | keys::ROUTING_STATE)
+    });
     metadata::put(&mut labels, keys::REVISION, revision.name());
     metadata::put(&mut labels, keys::REVISION_UID, uid_of(revision));
-    labels.entry(keys::APP.to_owned()).or_insert_with(|| revision.name().to_owned());
+    labels
+        .entry(keys::APP.to_owned())
+        .or_insert_with(|| revision.name().to_owned());
     labels
 }
 
@@ -39,7 +44,9 @@ pub(super) fn annotations(revision: &Revision) -> Pairs {
 
 /// Annotations of the PodAutoscaler: all that are not private.
 pub(super) fn annotations_for_autoscaler(revision: &Revision) -> Pairs {
-    metadata::without(revision.metadata.annotations.as_ref(), |key| PRIVATE.contains(&key))
+    metadata::without(revision.metadata.annotations.as_ref(), |key| {
+        PRIVATE.contains(&key)
+    })
 }
 
 /// Pods that a new Revision starts with.
@@ -58,7 +65,11 @@ pub(super) fn build(facts: Facts<'_>) -> Deployment {
     let annotations = annotations(revision);
     let mut pod_annotations = annotations.clone();
     if let Some(serving) = revision.spec.serving_container() {
-        metadata::put(&mut pod_annotations, keys::DEFAULT_CONTAINER, serving.name.as_str());
+        metadata::put(
+            &mut pod_annotations,
+            keys::DEFAULT_CONTAINER,
+            serving.name.as_str(),
+        );
     }
     let selector = LabelSelector {
         match_labels: Some([(keys::REVISION_UID.to_owned(), uid_of(revision).to_owned())].into()),
@@ -107,13 +118,23 @@ pub(super) fn build(facts: Facts<'_>) -> Deployment {
 ///
 /// Replicas belong to the autoscaler, the selector cannot change, and what others noted on it stays.
 pub(super) fn renewed(present: &Deployment, desired: &Deployment) -> Option<Deployment> {
-    let hash = |deployment: &Deployment| deployment.metadata.labels.as_ref()?.get(keys::DEPLOYMENT_HASH).cloned();
+    let hash = |deployment: &Deployment| {
+        deployment
+            .metadata
+            .labels
+            .as_ref()?
+            .get(keys::DEPLOYMENT_HASH)
+            .cloned()
+    };
     if hash(present) == hash(desired) {
         return None;
     }
     let mut next = desired.clone();
     keep_foreign(&mut next.metadata.labels, present.metadata.labels.as_ref());
-    keep_foreign(&mut next.metadata.annotations, present.metadata.annotations.as_ref());
+    keep_foreign(
+        &mut next.metadata.annotations,
+        present.metadata.annotations.as_ref(),
+    );
     if let (Some(spec), Some(live)) = (&mut next.spec, &present.spec) {
         spec.replicas = live.replicas;
         spec.selector = live.selector.clone();
@@ -136,15 +157,24 @@ fn keep_foreign(next: &mut Option<Pairs>, live: Option<&Pairs>) {
 }
 
 fn progress_deadline(facts: Facts<'_>) -> i32 {
-    let own = facts.revision.annotation(keys::PROGRESS_DEADLINE).and_then(|text| GoDuration::parse(text).ok());
-    let deadline = own.map_or(facts.configs.deployment.progress_deadline, GoDuration::to_std);
+    let own = facts
+        .revision
+        .annotation(keys::PROGRESS_DEADLINE)
+        .and_then(|text| GoDuration::parse(text).ok());
+    let deadline = own.map_or(
+        facts.configs.deployment.progress_deadline,
+        GoDuration::to_std,
+    );
     i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX)
 }
 
 /// FNV-1a over the JSON of everything wanted, in base 36.
 fn hash(spec: &DeploymentSpec, labels: &Pairs, annotations: &Pairs) -> String {
-    let bytes = serde_json::to_vec(&(spec, annotations, labels)).expect("a Deployment has string keys only");
-    let sum = bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let bytes = serde_json::to_vec(&(spec, annotations, labels))
+        .expect("a Deployment has string keys only");
+    let sum = bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| {
+        (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
     base36(sum)
 }
 
@@ -157,5 +187,9 @@ fn base36(mut number: u32) -> String {
             break;
         }
     }
-    digits.iter().rev().map(|digit| char::from(*digit)).collect()
+    digits
+        .iter()
+        .rev()
+        .map(|digit| char::from(*digit))
+        .collect()
 }

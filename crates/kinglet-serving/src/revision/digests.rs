@@ -33,7 +33,11 @@ const DOCKER_HUB: &str = "index.docker.io";
 /// Knows what a tag means.
 pub trait ResolveDigest: Send + Sync + 'static {
     /// The image by digest (`repository@sha256:…`), or why it is not known, in words for the user.
-    fn resolve<'a>(&'a self, image: &'a str, credentials: &'a Credentials) -> BoxFuture<'a, Result<String, String>>;
+    fn resolve<'a>(
+        &'a self,
+        image: &'a str,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<String, String>>;
 }
 
 /// The images of a Revision.
@@ -88,9 +92,21 @@ struct Inner {
 }
 
 impl Digests {
-    pub(super) fn new(kit: Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>, queue: Queue) -> Self {
+    pub(super) fn new(
+        kit: Kit,
+        live: LiveConfigs,
+        resolver: Arc<dyn ResolveDigest>,
+        queue: Queue,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(WORKERS));
-        Self(Arc::new(Inner { kit, live, resolver, queue, permits, entries: Mutex::default() }))
+        Self(Arc::new(Inner {
+            kit,
+            live,
+            resolver,
+            queue,
+            permits,
+            entries: Mutex::default(),
+        }))
     }
 
     /// The images of `revision`, waiting [`PATIENCE`] at most.
@@ -100,18 +116,27 @@ impl Digests {
             return Known::Resolved(known);
         }
         let questions = match self.questions(revision) {
-            Ok(questions) if questions.is_empty() => return Known::Resolved(answered(revision, &BTreeMap::new())),
+            Ok(questions) if questions.is_empty() => {
+                return Known::Resolved(answered(revision, &BTreeMap::new()));
+            }
             Ok(questions) => questions,
             Err(message) => return self.unreadable(key, revision, message),
         };
         let mut answer = self.ask(key, revision, questions);
         // Only fails when the asking task was stopped, together with us.
-        let _ = tokio::time::timeout(PATIENCE, answer.wait_for(|answer| !matches!(answer, Answer::Waiting))).await;
+        let _ = tokio::time::timeout(
+            PATIENCE,
+            answer.wait_for(|answer| !matches!(answer, Answer::Waiting)),
+        )
+        .await;
         let now = answer.borrow().clone();
         match now {
             Answer::Waiting => Known::Pending,
             Answer::Done(found) => Known::Resolved(answered(revision, &found)),
-            Answer::Failed(message) => Known::Failed { message, news: self.is_news(key) },
+            Answer::Failed(message) => Known::Failed {
+                message,
+                news: self.is_news(key),
+            },
         }
     }
 
@@ -126,26 +151,49 @@ impl Digests {
         let skipped = &configs.deployment.registries_skipping_tag_resolving;
         let mut questions = Vec::new();
         for image in images(revision) {
-            let name = ImageName::parse(image).map_err(|error| failure(image, &error.to_string()))?;
-            let registry = if name.registry == "docker.io" { DOCKER_HUB } else { &name.registry };
-            if name.digest.is_none() && !skipped.contains(registry) && !questions.iter().any(|known| known == image) {
+            let name =
+                ImageName::parse(image).map_err(|error| failure(image, &error.to_string()))?;
+            let registry = if name.registry == "docker.io" {
+                DOCKER_HUB
+            } else {
+                &name.registry
+            };
+            if name.digest.is_none()
+                && !skipped.contains(registry)
+                && !questions.iter().any(|known| known == image)
+            {
                 questions.push(image.to_owned());
             }
         }
         Ok(questions)
     }
 
-    fn ask(&self, key: &Key, revision: &Revision, questions: Vec<String>) -> watch::Receiver<Answer> {
+    fn ask(
+        &self,
+        key: &Key,
+        revision: &Revision,
+        questions: Vec<String>,
+    ) -> watch::Receiver<Answer> {
         let uid = revision.metadata.uid.clone().unwrap_or_default();
         let mut entries = self.0.entries.lock();
         let known = entries.get(key).filter(|entry| entry.uid == uid);
-        let due = |entry: &Entry| entry.again_at.is_some_and(|at| at <= tokio::time::Instant::now());
+        let due = |entry: &Entry| {
+            entry
+                .again_at
+                .is_some_and(|at| at <= tokio::time::Instant::now())
+        };
         if let Some(entry) = known.filter(|entry| !due(entry)) {
             return entry.answer.clone();
         }
         let failures = known.map_or(0, |entry| entry.failures);
         let (sender, answer) = watch::channel(Answer::Waiting);
-        let entry = Entry { uid, answer: answer.clone(), told: false, failures, again_at: None };
+        let entry = Entry {
+            uid,
+            answer: answer.clone(),
+            told: false,
+            failures,
+            again_at: None,
+        };
         entries.insert(key.clone(), entry);
         drop(entries);
         let (this, key) = (self.clone(), key.clone());
@@ -157,13 +205,20 @@ impl Digests {
         answer
     }
 
-    async fn resolve_all(&self, account: &Account, questions: &[String]) -> Result<BTreeMap<String, String>, String> {
-        let Ok(_permit) = self.0.permits.acquire().await else { return Err("the controller is stopping".to_owned()) };
+    async fn resolve_all(
+        &self,
+        account: &Account,
+        questions: &[String],
+    ) -> Result<BTreeMap<String, String>, String> {
+        let Ok(_permit) = self.0.permits.acquire().await else {
+            return Err("the controller is stopping".to_owned());
+        };
         let credentials = account.credentials(&self.0.kit).await;
         let limit = self.0.live.get().deployment.digest_resolution_timeout;
         let mut found = BTreeMap::new();
         for image in questions {
-            let answer = tokio::time::timeout(limit, self.0.resolver.resolve(image, &credentials)).await;
+            let answer =
+                tokio::time::timeout(limit, self.0.resolver.resolve(image, &credentials)).await;
             let digest = match answer {
                 Ok(Ok(digest)) => digest,
                 Ok(Err(why)) => return Err(failure(image, &why)),
@@ -175,7 +230,12 @@ impl Digests {
     }
 
     /// Keeps the answer and wakes the Revision; after a failure once more when it is time to try again.
-    fn settle(&self, key: &Key, sender: &watch::Sender<Answer>, outcome: Result<BTreeMap<String, String>, String>) {
+    fn settle(
+        &self,
+        key: &Key,
+        sender: &watch::Sender<Answer>,
+        outcome: Result<BTreeMap<String, String>, String>,
+    ) {
         match outcome {
             Ok(found) => {
                 sender.send_replace(Answer::Done(found));
@@ -184,7 +244,9 @@ impl Digests {
                 let pause = {
                     let mut entries = self.0.entries.lock();
                     entries.get_mut(key).map(|entry| {
-                        let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(entry.failures)).min(PAUSE_MAX);
+                        let pause = PAUSE_MIN
+                            .saturating_mul(2_u32.saturating_pow(entry.failures))
+                            .min(PAUSE_MAX);
                         entry.failures = entry.failures.saturating_add(1);
                         entry.again_at = Some(tokio::time::Instant::now() + pause);
                         pause
@@ -201,7 +263,9 @@ impl Digests {
 
     fn is_news(&self, key: &Key) -> bool {
         let mut entries = self.0.entries.lock();
-        entries.get_mut(key).is_some_and(|entry| !std::mem::replace(&mut entry.told, true))
+        entries
+            .get_mut(key)
+            .is_some_and(|entry| !std::mem::replace(&mut entry.told, true))
     }
 
     /// An image name that nobody can read will not become better; it is told once.
@@ -211,7 +275,16 @@ impl Digests {
         let news = entries.get(key).is_none_or(|entry| entry.uid != uid);
         if news {
             let (_, answer) = watch::channel(Answer::Failed(message.clone()));
-            entries.insert(key.clone(), Entry { uid, answer, told: true, failures: 0, again_at: None });
+            entries.insert(
+                key.clone(),
+                Entry {
+                    uid,
+                    answer,
+                    told: true,
+                    failures: 0,
+                    again_at: None,
+                },
+            );
         }
         Known::Failed { message, news }
     }
@@ -222,7 +295,12 @@ fn failure(image: &str, why: &str) -> String {
 }
 
 fn containers(revision: &Revision) -> impl Iterator<Item = &Container> {
-    revision.spec.pod.containers.iter().chain(revision.spec.pod.init_containers.iter().flatten())
+    revision
+        .spec
+        .pod
+        .containers
+        .iter()
+        .chain(revision.spec.pod.init_containers.iter().flatten())
 }
 
 fn images(revision: &Revision) -> impl Iterator<Item = &str> {
@@ -246,12 +324,22 @@ fn answered(revision: &Revision, found: &BTreeMap<String, String>) -> Resolved {
         let by_digest = if image.contains('@') { image } else { "" };
         ContainerStatus {
             name: container.name.clone(),
-            image_digest: found.get(image).map_or(by_digest, String::as_str).to_owned(),
+            image_digest: found
+                .get(image)
+                .map_or(by_digest, String::as_str)
+                .to_owned(),
         }
     };
     Resolved {
         containers: revision.spec.pod.containers.iter().map(one).collect(),
-        init_containers: revision.spec.pod.init_containers.iter().flatten().map(one).collect(),
+        init_containers: revision
+            .spec
+            .pod
+            .init_containers
+            .iter()
+            .flatten()
+            .map(one)
+            .collect(),
     }
 }
 
@@ -267,8 +355,17 @@ impl Account {
         let pod = &revision.spec.pod;
         Self {
             namespace: revision.namespace().to_owned(),
-            service_account: pod.service_account_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()),
-            secrets: pod.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(),
+            service_account: pod
+                .service_account_name
+                .clone()
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "default".to_owned()),
+            secrets: pod
+                .image_pull_secrets
+                .iter()
+                .flatten()
+                .map(|secret| secret.name.clone())
+                .collect(),
         }
     }
 
@@ -276,14 +373,27 @@ impl Account {
     async fn credentials(&self, kit: &Kit) -> Credentials {
         let mut secrets = self.secrets.clone();
         let key = |name: &str| Key::new(self.namespace.as_str(), name);
-        if let Ok(account) = kit.read::<ServiceAccount>(&key(&self.service_account)).await {
-            secrets.extend(account.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()));
+        if let Ok(account) = kit
+            .read::<ServiceAccount>(&key(&self.service_account))
+            .await
+        {
+            secrets.extend(
+                account
+                    .image_pull_secrets
+                    .iter()
+                    .flatten()
+                    .map(|secret| secret.name.clone()),
+            );
         }
         let mut credentials = Credentials::default();
         for name in secrets {
-            let Ok(secret) = kit.read::<Secret>(&key(&name)).await else { continue };
+            let Ok(secret) = kit.read::<Secret>(&key(&name)).await else {
+                continue;
+            };
             let data = secret.data.as_ref();
-            let documents = [".dockerconfigjson", ".dockercfg"].into_iter().filter_map(|entry| data?.get(entry));
+            let documents = [".dockerconfigjson", ".dockercfg"]
+                .into_iter()
+                .filter_map(|entry| data?.get(entry));
             for document in documents {
                 if let Err(error) = credentials.add_docker_config(&document.0) {
                     tracing::warn!(secret = name, error, "pull secret not understood");

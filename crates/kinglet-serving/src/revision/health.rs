@@ -31,24 +31,39 @@ pub(super) struct Findings {
 pub(super) fn of_deployment(deployment: &Deployment) -> Reach {
     let status = deployment.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
-    let find = |kind: &str| conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+    let find = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind)
+    };
     let words = |text: Option<&String>| text.cloned().unwrap_or_default();
     // That pods cannot be made (a quota) is a deeper cause than that time ran out.
     if let Some(failure) = find("ReplicaFailure").filter(|failure| failure.status == "True") {
-        return Reach::broken(words(failure.reason.as_ref()), words(failure.message.as_ref()));
+        return Reach::broken(
+            words(failure.reason.as_ref()),
+            words(failure.message.as_ref()),
+        );
     }
     match find("Progressing") {
         None => Reach::waiting(DEPLOYING, ""),
         Some(progress) if progress.status == "True" => Reach::Ready,
-        Some(progress) if progress.status == "False" => {
-            Reach::broken(words(progress.reason.as_ref()), words(progress.message.as_ref()))
-        }
-        Some(progress) => Reach::waiting(words(progress.reason.as_ref()), words(progress.message.as_ref())),
+        Some(progress) if progress.status == "False" => Reach::broken(
+            words(progress.reason.as_ref()),
+            words(progress.message.as_ref()),
+        ),
+        Some(progress) => Reach::waiting(
+            words(progress.reason.as_ref()),
+            words(progress.message.as_ref()),
+        ),
     }
 }
 
 /// What the pods say while none of them is ready.
-pub(super) fn of_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, always_schedulable: bool) -> Findings {
+pub(super) fn of_pods<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    always_schedulable: bool,
+) -> Findings {
     let mut findings = Findings::default();
     for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
         if let Some(reach) = unscheduled(pod).filter(|_| !always_schedulable) {
@@ -71,25 +86,40 @@ pub(super) fn of_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, always_schedu
 }
 
 /// A pod that runs, is not ready, and for how many seconds it has been so.
-pub(super) fn slowest<'a>(pods: impl IntoIterator<Item = &'a Pod>, now: Timestamp) -> Option<(&'a Pod, i64)> {
+pub(super) fn slowest<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    now: Timestamp,
+) -> Option<(&'a Pod, i64)> {
     let alive = pods.into_iter().filter(|pod| !is_deleting(*pod));
-    alive.filter_map(|pod| Some((pod, running_for(pod, now)?))).max_by_key(|(_, seconds)| *seconds)
+    alive
+        .filter_map(|pod| Some((pod, running_for(pod, now)?)))
+        .max_by_key(|(_, seconds)| *seconds)
 }
 
 /// What is said about pods that run but do not get ready: told, but not called a failure before the deadline.
 /// `probe` is what the last failed probe said, if that is known.
-pub(super) fn of_slow_pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, probe: Option<&str>, now: Timestamp) -> Findings {
+pub(super) fn of_slow_pods<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    probe: Option<&str>,
+    now: Timestamp,
+) -> Findings {
     let mut findings = Findings::default();
-    let Some((pod, running_for)) = slowest(pods, now) else { return findings };
+    let Some((pod, running_for)) = slowest(pods, now) else {
+        return findings;
+    };
     if running_for < SLOW_AFTER_SECONDS {
         findings.again_seconds = Some(SLOW_AFTER_SECONDS - running_for);
         return findings;
     }
     let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
-    let said = probe.or_else(|| condition?.message.as_deref()).filter(|said| !said.is_empty());
+    let said = probe
+        .or_else(|| condition?.message.as_deref())
+        .filter(|said| !said.is_empty());
     let message = match said {
         Some(said) => format!("Container runs but is not ready: {said}"),
-        None => "Container runs but is not ready, its readiness probe has not succeeded yet".to_owned(),
+        None => {
+            "Container runs but is not ready, its readiness probe has not succeeded yet".to_owned()
+        }
     };
     findings.container = Some(Reach::waiting("ContainersNotReady", message));
     findings.again_seconds = Some(SLOW_AGAIN_SECONDS);
@@ -114,9 +144,13 @@ fn running_for(pod: &Pod, now: Timestamp) -> Option<i64> {
 }
 
 fn unscheduled(pod: &Pod) -> Option<Reach> {
-    let condition = pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
+    let condition =
+        pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
     let words = |text: Option<&String>| text.cloned().unwrap_or_default();
-    Some(Reach::broken(words(condition.reason.as_ref()), words(condition.message.as_ref())))
+    Some(Reach::broken(
+        words(condition.reason.as_ref()),
+        words(condition.message.as_ref()),
+    ))
 }
 
 fn pod_condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
@@ -127,15 +161,26 @@ fn pod_condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
 /// Init containers first, as they run first.
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
-    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
+    let init = status
+        .and_then(|status| status.init_container_statuses.as_ref())
+        .into_iter()
+        .flatten();
     // An init container that ended well is done.
     let init = init.filter(|container| !matches!(&container.state, Some(ContainerState { terminated: Some(ended), .. }) if ended.exit_code == 0));
-    init.chain(status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten())
+    init.chain(
+        status
+            .and_then(|status| status.container_statuses.as_ref())
+            .into_iter()
+            .flatten(),
+    )
 }
 
 fn user_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
-    let all = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let all = status
+        .and_then(|status| status.container_statuses.as_ref())
+        .into_iter()
+        .flatten();
     all.filter(|container| container.name != QUEUE)
 }
 
@@ -148,20 +193,33 @@ enum Verdict {
 
 fn verdict(container: &ContainerStatus) -> Option<Verdict> {
     let ended = |state: Option<&ContainerState>| state.and_then(|state| state.terminated.clone());
-    if let Some(ended) = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref())) {
+    if let Some(ended) =
+        ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()))
+    {
         let said = ended.message.filter(|message| !message.is_empty());
         let said = match (said, ended.exit_code) {
             (Some(said), _) => said,
             (None, 0) => "container exited with no error".to_owned(),
             (None, code) => match ended.reason.as_deref() {
-                Some(reason) if !reason.is_empty() && reason != "Error" => format!("{reason} (exit code {code})"),
+                Some(reason) if !reason.is_empty() && reason != "Error" => {
+                    format!("{reason} (exit code {code})")
+                }
                 _ => format!("exit code {code}, without a word"),
             },
         };
         let reason = format!("ExitCode{}", ended.exit_code);
-        return Some(Verdict::Ended(Reach::broken(reason, format!("Container failed with: {said}"))));
+        return Some(Verdict::Ended(Reach::broken(
+            reason,
+            format!("Container failed with: {said}"),
+        )));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.clone().filter(|reason| !reason.is_empty() && !ON_ITS_WAY.contains(&reason.as_str()))?;
-    Some(Verdict::Stuck(Reach::broken(reason, waiting.message.clone().unwrap_or_default())))
+    let reason = waiting
+        .reason
+        .clone()
+        .filter(|reason| !reason.is_empty() && !ON_ITS_WAY.contains(&reason.as_str()))?;
+    Some(Verdict::Stuck(Reach::broken(
+        reason,
+        waiting.message.clone().unwrap_or_default(),
+    )))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::List;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kinglet_api::autoscaling::PodAutoscaler;
 use kinglet_api::caching::Image;
@@ -36,12 +36,19 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn observe(kit: &Kit, live: &LiveConfigs, revision: Arc<Revision>, images: Known) -> Seen {
+pub(super) fn observe(
+    kit: &Kit,
+    live: &LiveConfigs,
+    revision: Arc<Revision>,
+    images: Known,
+) -> Seen {
     let (namespace, name) = (revision.namespace(), revision.name());
     let uid = revision.metadata.uid.as_deref().unwrap_or_default();
     Seen {
         images,
-        deployment: kit.cache::<Deployment>().get(namespace, &names::deployment(name)),
+        deployment: kit
+            .cache::<Deployment>()
+            .get(namespace, &names::deployment(name)),
         autoscaler: kit.cache::<PodAutoscaler>().get(namespace, name),
         caches: kit.cache::<Image>().by_owner(uid),
         pods: pods::of_revision(&kit.cache::<Pod>(), namespace, name),
@@ -54,19 +61,39 @@ pub(super) fn observe(kit: &Kit, live: &LiveConfigs, revision: Arc<Revision>, im
 
 /// Asks for what the last failed probe of a slow pod said. Events are not cached: they are needed here alone, and rarely.
 pub(super) async fn ask_for_probe(kit: &Kit, seen: &mut Seen) {
-    let initialized = seen.autoscaler.as_deref().is_some_and(super::decide::is_initialized);
+    let initialized = seen
+        .autoscaler
+        .as_deref()
+        .is_some_and(super::decide::is_initialized);
     let up = seen.pods.iter().any(|pod| pods::takes_requests(pod));
     let slowest = health::slowest(seen.pods.iter().map(|pod| &**pod), seen.now);
-    let Some((pod, _)) = slowest.filter(|(_, seconds)| !initialized && !up && health::is_slow(*seconds)) else { return };
+    let Some((pod, _)) =
+        slowest.filter(|(_, seconds)| !initialized && !up && health::is_slow(*seconds))
+    else {
+        return;
+    };
     let path = format!(
         "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.kind%3DPod%2CinvolvedObject.name%3D{}%2Creason%3DUnhealthy",
         seen.revision.namespace(),
         name_of(pod),
     );
     // Without an answer the pod's own condition speaks.
-    let Ok(answer) = kit.call(Method::GET, &path, None).await else { return };
-    let Ok(events) = serde_json::from_slice::<List<Event>>(&answer) else { return };
-    let readiness = |event: &&Event| event.message.as_deref().is_some_and(|message| message.contains("eadiness"));
-    let last = events.items.iter().filter(readiness).max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    let Ok(answer) = kit.call(Method::GET, &path, None).await else {
+        return;
+    };
+    let Ok(events) = serde_json::from_slice::<List<Event>>(&answer) else {
+        return;
+    };
+    let readiness = |event: &&Event| {
+        event
+            .message
+            .as_deref()
+            .is_some_and(|message| message.contains("eadiness"))
+    };
+    let last = events
+        .items
+        .iter()
+        .filter(readiness)
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
     seen.probe = last.and_then(|event| event.message.clone());
 }

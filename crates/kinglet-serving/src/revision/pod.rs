@@ -35,7 +35,9 @@ pub(super) struct Facts<'a> {
 
 /// The finished pod spec.
 pub(super) fn spec(facts: Facts<'_>) -> PodSpec {
-    let Facts { revision, configs, .. } = facts;
+    let Facts {
+        revision, configs, ..
+    } = facts;
     let mut pod = revision.spec.pod.clone();
     let mut containers = containers::user(facts);
     containers.push(queue::container(facts));
@@ -48,9 +50,14 @@ pub(super) fn spec(facts: Facts<'_>) -> PodSpec {
     if pod.runtime_class_name.is_none() {
         let none = std::collections::BTreeMap::new();
         let labels = revision.metadata.labels.as_ref().unwrap_or(&none);
-        pod.runtime_class_name = configs.deployment.runtime_class_for(labels).map(str::to_owned);
+        pod.runtime_class_name = configs
+            .deployment
+            .runtime_class_for(labels)
+            .map(str::to_owned);
     }
-    if pod.affinity.is_none() && configs.deployment.default_affinity_type == AffinityType::PreferSpreadRevisionOverNodes {
+    if pod.affinity.is_none()
+        && configs.deployment.default_affinity_type == AffinityType::PreferSpreadRevisionOverNodes
+    {
         pod.affinity = Some(spread(revision.name()));
     }
     defaults::fill(&mut pod);
@@ -68,7 +75,10 @@ fn spread(revision: &str) -> Affinity {
         topology_key: "kubernetes.io/hostname".to_owned(),
         ..PodAffinityTerm::default()
     };
-    let weighted = WeightedPodAffinityTerm { weight: 100, pod_affinity_term: term };
+    let weighted = WeightedPodAffinityTerm {
+        weight: 100,
+        pod_affinity_term: term,
+    };
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![weighted]),

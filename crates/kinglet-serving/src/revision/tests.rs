@@ -1,5 +1,8 @@
 //! What a Revision says, from its first second on, and in every kind of trouble.
-#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "tables read better without borrows"
+)]
 
 use std::sync::Arc;
 
@@ -30,10 +33,16 @@ impl World {
             "spec": {"containers": [{"name": "user-container", "image": "x:1"}]},
         }))
         .unwrap();
-        let image = ContainerStatus { name: "user-container".to_owned(), image_digest: String::new() };
+        let image = ContainerStatus {
+            name: "user-container".to_owned(),
+            image_digest: String::new(),
+        };
         Self(Seen {
             revision: Arc::new(revision),
-            images: Known::Resolved(Resolved { containers: vec![image], init_containers: Vec::new() }),
+            images: Known::Resolved(Resolved {
+                containers: vec![image],
+                init_containers: Vec::new(),
+            }),
             deployment: None,
             autoscaler: None,
             caches: Vec::new(),
@@ -55,9 +64,16 @@ impl World {
                     body["metadata"]["uid"] = json!("r-1");
                     self.0.revision = Arc::new(serde_json::from_value(body).unwrap());
                 }
-                ("Deployment", _) => self.0.deployment = Some(Arc::new(serde_json::from_value(body).unwrap())),
-                ("PodAutoscaler", _) => self.0.autoscaler = Some(Arc::new(serde_json::from_value(body).unwrap())),
-                ("Image", _) => self.0.caches.push(Arc::new(serde_json::from_value(body).unwrap())),
+                ("Deployment", _) => {
+                    self.0.deployment = Some(Arc::new(serde_json::from_value(body).unwrap()))
+                }
+                ("PodAutoscaler", _) => {
+                    self.0.autoscaler = Some(Arc::new(serde_json::from_value(body).unwrap()))
+                }
+                ("Image", _) => self
+                    .0
+                    .caches
+                    .push(Arc::new(serde_json::from_value(body).unwrap())),
                 (other, _) => panic!("{other} written"),
             }
         }
@@ -67,7 +83,9 @@ impl World {
     fn deployment(&mut self, replicas: i32, ready: i32, conditions: Value) {
         let mut next = Deployment::clone(self.0.deployment.as_ref().unwrap());
         next.spec.as_mut().unwrap().replicas = Some(replicas);
-        next.status = serde_json::from_value(json!({"readyReplicas": ready, "conditions": conditions})).unwrap();
+        next.status =
+            serde_json::from_value(json!({"readyReplicas": ready, "conditions": conditions}))
+                .unwrap();
         self.0.deployment = Some(Arc::new(next));
     }
 
@@ -80,21 +98,45 @@ impl World {
     fn pods(&mut self, statuses: &[Value]) {
         self.0.pods = statuses
             .iter()
-            .map(|status| Arc::new(serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()))
+            .map(|status| {
+                Arc::new(
+                    serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status}))
+                        .unwrap(),
+                )
+            })
             .collect();
     }
 
     fn says(&self) -> Vec<String> {
         let conditions = &self.0.revision.status.common.conditions;
         let words = |condition: &kinglet_api::duck::Condition| {
-            format!("{}={} {} {}", condition.kind, condition.status.as_str(), condition.reason, condition.message).trim_end().to_owned()
+            format!(
+                "{}={} {} {}",
+                condition.kind,
+                condition.status.as_str(),
+                condition.reason,
+                condition.message
+            )
+            .trim_end()
+            .to_owned()
         };
-        conditions.iter().filter(|condition| condition.kind != "Ready").map(words).collect()
+        conditions
+            .iter()
+            .filter(|condition| condition.kind != "Ready")
+            .map(words)
+            .collect()
     }
 
     fn ready(&self) -> String {
         let ready = self.0.revision.status.common.condition("Ready").unwrap();
-        format!("{} {} {}", ready.status.as_str(), ready.reason, ready.message).trim_end().to_owned()
+        format!(
+            "{} {} {}",
+            ready.status.as_str(),
+            ready.reason,
+            ready.message
+        )
+        .trim_end()
+        .to_owned()
     }
 
     fn reachability(&self) -> Value {
@@ -102,7 +144,15 @@ impl World {
     }
 }
 
-fn scaler(ready: &str, reason: &str, message: &str, initialized: &str, service: &str, actual: i32, desired: i32) -> Value {
+fn scaler(
+    ready: &str,
+    reason: &str,
+    message: &str,
+    initialized: &str,
+    service: &str,
+    actual: i32,
+    desired: i32,
+) -> Value {
     json!({
         "observedGeneration": 1, "serviceName": service, "metricsServiceName": "", "actualScale": actual, "desiredScale": desired,
         "conditions": [
@@ -132,7 +182,15 @@ fn deploying() -> World {
     let mut world = World::new();
     world.step();
     world.deployment(1, 0, progressing());
-    world.autoscaler(scaler("Unknown", "Queued", "Requests are buffered.", "Unknown", "", 0, -1));
+    world.autoscaler(scaler(
+        "Unknown",
+        "Queued",
+        "Requests are buffered.",
+        "Unknown",
+        "",
+        0,
+        -1,
+    ));
     world
 }
 
@@ -140,61 +198,193 @@ fn deploying() -> World {
 fn from_nothing_to_ready_and_to_zero() {
     let mut world = World::new();
     let first = world.step();
-    let kinds: Vec<_> = first.writes().map(|write| (write.verb.clone(), write.kind.as_str())).collect();
-    assert_eq!(kinds, [(Verb::Create, "Deployment"), (Verb::Create, "PodAutoscaler"), (Verb::Create, "Image"), (Verb::Status, "Revision")]);
-    assert_eq!(world.says(), ["Active=Unknown Deploying", "ContainerHealthy=Unknown Deploying", "ResourcesAvailable=Unknown Deploying"]);
+    let kinds: Vec<_> = first
+        .writes()
+        .map(|write| (write.verb.clone(), write.kind.as_str()))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (Verb::Create, "Deployment"),
+            (Verb::Create, "PodAutoscaler"),
+            (Verb::Create, "Image"),
+            (Verb::Status, "Revision")
+        ]
+    );
+    assert_eq!(
+        world.says(),
+        [
+            "Active=Unknown Deploying",
+            "ContainerHealthy=Unknown Deploying",
+            "ResourcesAvailable=Unknown Deploying"
+        ]
+    );
     assert_eq!(world.reachability(), "Reachable");
     let again = world.step();
-    assert!(again.writes().all(kinglet_reconcile::Write::changes_nothing), "{again:?}");
+    assert!(
+        again
+            .writes()
+            .all(kinglet_reconcile::Write::changes_nothing),
+        "{again:?}"
+    );
 
     world.deployment(1, 0, progressing());
-    world.autoscaler(scaler("Unknown", "Queued", "Requests are buffered.", "Unknown", "", 0, -1));
+    world.autoscaler(scaler(
+        "Unknown",
+        "Queued",
+        "Requests are buffered.",
+        "Unknown",
+        "",
+        0,
+        -1,
+    ));
     world.step();
     assert_eq!(
         world.says(),
-        ["Active=Unknown Queued Requests are buffered.", "ContainerHealthy=Unknown Deploying", "ResourcesAvailable=Unknown Deploying"]
+        [
+            "Active=Unknown Queued Requests are buffered.",
+            "ContainerHealthy=Unknown Deploying",
+            "ResourcesAvailable=Unknown Deploying"
+        ]
     );
 
     world.deployment(1, 1, progressing());
     world.step();
-    assert_eq!(world.says()[1..], ["ContainerHealthy=True", "ResourcesAvailable=Unknown Deploying"]);
+    assert_eq!(
+        world.says()[1..],
+        [
+            "ContainerHealthy=True",
+            "ResourcesAvailable=Unknown Deploying"
+        ]
+    );
 
     world.autoscaler(scaler("Unknown", "NotReady", "", "True", "hello-1", 1, -1));
     let plan = world.step();
-    assert_eq!(world.says(), ["Active=Unknown NotReady", "ContainerHealthy=True", "ResourcesAvailable=True"]);
+    assert_eq!(
+        world.says(),
+        [
+            "Active=Unknown NotReady",
+            "ContainerHealthy=True",
+            "ResourcesAvailable=True"
+        ]
+    );
     assert_eq!(world.ready(), "True");
-    assert_eq!(plan.notes().map(|note| note.reason.as_str()).collect::<Vec<_>>(), ["RevisionReady"]);
-    assert_eq!((world.0.revision.status.actual_replicas, world.0.revision.status.desired_replicas), (Some(1), None));
+    assert_eq!(
+        plan.notes()
+            .map(|note| note.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["RevisionReady"]
+    );
+    assert_eq!(
+        (
+            world.0.revision.status.actual_replicas,
+            world.0.revision.status.desired_replicas
+        ),
+        (Some(1), None)
+    );
 
     world.deployment(0, 0, progressing());
-    world.autoscaler(scaler("False", "NoTraffic", "The target is not receiving traffic.", "True", "hello-1", 0, 0));
+    world.autoscaler(scaler(
+        "False",
+        "NoTraffic",
+        "The target is not receiving traffic.",
+        "True",
+        "hello-1",
+        0,
+        0,
+    ));
     world.step();
-    assert_eq!(world.says()[0], "Active=False NoTraffic The target is not receiving traffic.");
+    assert_eq!(
+        world.says()[0],
+        "Active=False NoTraffic The target is not receiving traffic."
+    );
     assert_eq!(world.ready(), "True");
 
     // Waking up: slowness is no news.
     world.deployment(1, 0, progressing());
-    world.pods(&[container(json!({"running": {"startedAt": "1970-01-01T00:00:00Z"}}), json!({}), true)]);
-    world.autoscaler(scaler("Unknown", "Queued", "Requests are buffered.", "True", "hello-1", 0, 1));
+    world.pods(&[container(
+        json!({"running": {"startedAt": "1970-01-01T00:00:00Z"}}),
+        json!({}),
+        true,
+    )]);
+    world.autoscaler(scaler(
+        "Unknown",
+        "Queued",
+        "Requests are buffered.",
+        "True",
+        "hello-1",
+        0,
+        1,
+    ));
     world.step();
     assert_eq!(world.ready(), "True");
 }
 
 #[test]
 fn trouble_is_told_at_once() {
-    let waiting = |reason: &str, message: &str| container(json!({"waiting": {"reason": reason, "message": message}}), json!({}), false);
+    let waiting = |reason: &str, message: &str| {
+        container(
+            json!({"waiting": {"reason": reason, "message": message}}),
+            json!({}),
+            false,
+        )
+    };
     let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message, "reason": "Error"}});
     let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}]});
     let slow = |since: &str| container(json!({"running": {"startedAt": since}}), json!({}), true);
     let rows: [(&str, Value, &str, &str); 9] = [
-        ("image", waiting("ErrImagePull", "no such host"), "False ErrImagePull no such host", "Unreachable"),
-        ("back-off", waiting("ImagePullBackOff", "Back-off pulling image"), "False ImagePullBackOff Back-off pulling image", "Unreachable"),
-        ("on its way", waiting("ContainerCreating", ""), "Unknown Deploying", "Reachable"),
-        ("unschedulable", unscheduled, "False Unschedulable 0/1 nodes are available", "Unreachable"),
-        ("crash", container(ended(5, "Crashed...\n"), json!({}), false), "False ExitCode5 Container failed with: Crashed...", "Unreachable"),
-        ("crash loop", container(json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended(128, "no such file"), false), "False ExitCode128 Container failed with: no such file", "Unreachable"),
-        ("silent exit", container(ended(0, ""), json!({}), false), "False ExitCode0 Container failed with: container exited with no error", "Unreachable"),
-        ("just started", slow("1970-01-01T00:16:38Z"), "Unknown Deploying", "Reachable"),
+        (
+            "image",
+            waiting("ErrImagePull", "no such host"),
+            "False ErrImagePull no such host",
+            "Unreachable",
+        ),
+        (
+            "back-off",
+            waiting("ImagePullBackOff", "Back-off pulling image"),
+            "False ImagePullBackOff Back-off pulling image",
+            "Unreachable",
+        ),
+        (
+            "on its way",
+            waiting("ContainerCreating", ""),
+            "Unknown Deploying",
+            "Reachable",
+        ),
+        (
+            "unschedulable",
+            unscheduled,
+            "False Unschedulable 0/1 nodes are available",
+            "Unreachable",
+        ),
+        (
+            "crash",
+            container(ended(5, "Crashed...\n"), json!({}), false),
+            "False ExitCode5 Container failed with: Crashed...",
+            "Unreachable",
+        ),
+        (
+            "crash loop",
+            container(
+                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+                ended(128, "no such file"),
+                false,
+            ),
+            "False ExitCode128 Container failed with: no such file",
+            "Unreachable",
+        ),
+        (
+            "silent exit",
+            container(ended(0, ""), json!({}), false),
+            "False ExitCode0 Container failed with: container exited with no error",
+            "Unreachable",
+        ),
+        (
+            "just started",
+            slow("1970-01-01T00:16:38Z"),
+            "Unknown Deploying",
+            "Reachable",
+        ),
         (
             "probe fails",
             slow("1970-01-01T00:16:30Z"),
@@ -208,7 +398,11 @@ fn trouble_is_told_at_once() {
         let plan = world.step();
         assert_eq!(world.ready(), want, "{name}");
         assert_eq!(world.reachability(), reachability, "{name}");
-        assert_eq!(matches!(plan.next, Next::After(_)), ["just started", "probe fails"].contains(&name), "{name}");
+        assert_eq!(
+            matches!(plan.next, Next::After(_)),
+            ["just started", "probe fails"].contains(&name),
+            "{name}"
+        );
     }
 }
 
@@ -226,7 +420,15 @@ fn what_the_deployment_says() {
     assert_eq!(world.ready(), "False ProgressDeadlineExceeded timed out");
     // Given up: the reason stays, though the pods are gone and the Deployment is content.
     world.deployment(0, 0, progressing());
-    world.autoscaler(scaler("False", "TimedOut", "could not be activated", "Unknown", "hello-1", 0, 0));
+    world.autoscaler(scaler(
+        "False",
+        "TimedOut",
+        "could not be activated",
+        "Unknown",
+        "hello-1",
+        0,
+        0,
+    ));
     world.step();
     assert_eq!(world.ready(), "False ProgressDeadlineExceeded timed out");
 }
@@ -234,7 +436,11 @@ fn what_the_deployment_says() {
 #[test]
 fn recovery() {
     let mut world = deploying();
-    world.pods(&[container(json!({"waiting": {"reason": "ImagePullBackOff", "message": "x"}}), json!({}), false)]);
+    world.pods(&[container(
+        json!({"waiting": {"reason": "ImagePullBackOff", "message": "x"}}),
+        json!({}),
+        false,
+    )]);
     world.step();
     assert!(world.ready().starts_with("False ImagePullBackOff"));
     world.deployment(1, 1, progressing());
@@ -250,11 +456,24 @@ fn a_refused_deployment_is_told_until_it_is_there() {
     let mut world = World::new();
     let plan = super::decide::refused(&world.0, "exceeded quota");
     let write = plan.writes().next().unwrap();
-    assert_eq!((write.kind.as_str(), plan.writes().count()), ("Revision", 1));
+    assert_eq!(
+        (write.kind.as_str(), plan.writes().count()),
+        ("Revision", 1)
+    );
     world.0.revision = Arc::new(serde_json::from_value(write.body.clone()).unwrap());
     assert_eq!(world.ready(), "False FailedCreate exceeded quota");
-    assert_eq!(world.says(), ["ContainerHealthy=Unknown Deploying", "ResourcesAvailable=False FailedCreate exceeded quota"]);
-    assert!(super::decide::refused(&world.0, "exceeded quota").writes().all(|write| write.changes_nothing()));
+    assert_eq!(
+        world.says(),
+        [
+            "ContainerHealthy=Unknown Deploying",
+            "ResourcesAvailable=False FailedCreate exceeded quota"
+        ]
+    );
+    assert!(
+        super::decide::refused(&world.0, "exceeded quota")
+            .writes()
+            .all(|write| write.changes_nothing())
+    );
     world.step();
     assert_eq!(world.ready(), "Unknown Deploying");
 }
@@ -266,13 +485,22 @@ fn images_first() {
     let plan = world.step();
     assert_eq!(plan.writes().count(), 1, "only the status");
     assert_eq!(world.ready(), "Unknown ResolvingDigests");
-    world.0.images = Known::Failed { message: "Unable to fetch image \"x\": no".to_owned(), news: true };
+    world.0.images = Known::Failed {
+        message: "Unable to fetch image \"x\": no".to_owned(),
+        news: true,
+    };
     let plan = world.step();
-    assert_eq!(world.ready(), "False ContainerMissing Unable to fetch image \"x\": no");
+    assert_eq!(
+        world.ready(),
+        "False ContainerMissing Unable to fetch image \"x\": no"
+    );
     assert!(plan.trouble.is_some());
     world.0.images = Known::Pending;
     world.step();
-    assert!(world.ready().starts_with("False ContainerMissing"), "until it is known better");
+    assert!(
+        world.ready().starts_with("False ContainerMissing"),
+        "until it is known better"
+    );
     world.0.images = World::new().0.images;
     world.step();
     assert_eq!(world.ready(), "Unknown Deploying");
@@ -285,23 +513,53 @@ fn foreign_objects_are_left_alone() {
     let foreign = json!({"metadata": {"name": "hello-1-deployment", "namespace": "a"}, "spec": {"selector": {}, "template": {}}});
     world.0.deployment = Some(Arc::new(serde_json::from_value(foreign).unwrap()));
     let plan = world.step();
-    assert_eq!(plan.writes().filter(|write| write.kind != "Revision").count(), 0);
-    assert_eq!(world.ready(), "False NotOwned There is an existing Deployment \"hello-1-deployment\" that we do not own.");
+    assert_eq!(
+        plan.writes()
+            .filter(|write| write.kind != "Revision")
+            .count(),
+        0
+    );
+    assert_eq!(
+        world.ready(),
+        "False NotOwned There is an existing Deployment \"hello-1-deployment\" that we do not own."
+    );
 }
 
 #[test]
 fn the_autoscalers_bounds_follow_the_revision() {
     let mut world = deploying();
     let mut next = Revision::clone(&world.0.revision);
-    next.metadata.annotations.get_or_insert_default().insert("autoscaling.knative.dev/min-scale".to_owned(), "2".to_owned());
+    next.metadata.annotations.get_or_insert_default().insert(
+        "autoscaling.knative.dev/min-scale".to_owned(),
+        "2".to_owned(),
+    );
     world.0.revision = Arc::new(next.clone());
     world.step();
-    let annotations = |world: &World| world.0.autoscaler.as_ref().unwrap().metadata.annotations.clone().unwrap();
-    assert_eq!(annotations(&world)["autoscaling.knative.dev/min-scale"], "2");
-    assert_eq!(annotations(&world)["autoscaling.knative.dev/class"], "kpa.autoscaling.knative.dev");
+    let annotations = |world: &World| {
+        world
+            .0
+            .autoscaler
+            .as_ref()
+            .unwrap()
+            .metadata
+            .annotations
+            .clone()
+            .unwrap()
+    };
+    assert_eq!(
+        annotations(&world)["autoscaling.knative.dev/min-scale"],
+        "2"
+    );
+    assert_eq!(
+        annotations(&world)["autoscaling.knative.dev/class"],
+        "kpa.autoscaling.knative.dev"
+    );
     next.metadata.annotations = None;
     world.0.revision = Arc::new(next);
     world.step();
     assert!(!annotations(&world).contains_key("autoscaling.knative.dev/min-scale"));
-    assert_eq!(annotations(&world)["autoscaling.knative.dev/metric"], "concurrency");
+    assert_eq!(
+        annotations(&world)["autoscaling.knative.dev/metric"],
+        "concurrency"
+    );
 }

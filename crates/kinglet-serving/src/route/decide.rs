@@ -21,10 +21,20 @@ use super::traffic::{self, Target, Traffic};
 pub(super) fn decide(seen: &Seen) -> Plan {
     let mut plan = Plan::new();
     let route = &*seen.route;
-    if !route.metadata.finalizers.iter().flatten().any(|known| known == keys::ROUTE_FINALIZER) {
+    if !route
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|known| known == keys::ROUTE_FINALIZER)
+    {
         // The labeler's; added here so that two controllers do not write one object at the same moment.
         plan.add_finalizer(route, keys::ROUTE_FINALIZER);
-        plan.normal(route, "FinalizerUpdate", format!("Updated {:?} finalizers", route.name()));
+        plan.normal(
+            route,
+            "FinalizerUpdate",
+            format!("Updated {:?} finalizers", route.name()),
+        );
     }
     let mut status = route.status.clone();
     let mut told = Told::default();
@@ -32,7 +42,11 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         told.ingress = Some(not_configured());
     }
     program(seen, &mut plan, &mut told, &mut status);
-    let Told { traffic, certificate, ingress } = told;
+    let Told {
+        traffic,
+        certificate,
+        ingress,
+    } = told;
     status.common.conditions = Conditions::new()
         .with_some(RouteCondition::CertificateProvisioned, certificate)
         .with_some(RouteCondition::IngressReady, ingress)
@@ -52,7 +66,10 @@ struct Told {
 }
 
 fn not_configured() -> Reach {
-    Reach::waiting("IngressNotConfigured", "Ingress has not yet been reconciled.")
+    Reach::waiting(
+        "IngressNotConfigured",
+        "Ingress has not yet been reconciled.",
+    )
 }
 
 fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStatus) {
@@ -73,8 +90,15 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
         }
     };
     told.traffic = Some(Reach::Ready);
-    told.certificate = Some(Reach::ready_because("TLSNotEnabled", "external-domain-tls is not enabled"));
-    let local = service_host(seen.route.name(), seen.route.namespace(), &seen.cluster_domain);
+    told.certificate = Some(Reach::ready_because(
+        "TLSNotEnabled",
+        "external-domain-tls is not enabled",
+    ));
+    let local = service_host(
+        seen.route.name(),
+        seen.route.namespace(),
+        &seen.cluster_domain,
+    );
     status.address = Some(Addressable::url(format!("http://{local}")));
     if let Some(reach) = foreign(seen, places.values()) {
         plan.fail(true, message_of(&reach));
@@ -94,19 +118,26 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
     let present = seen.ingress.as_deref();
     plan.ensure(present, &desired);
     if present.is_none() {
-        plan.normal(&*seen.route, "Created", format!("Created Ingress {:?}", desired.name()));
+        plan.normal(
+            &*seen.route,
+            "Created",
+            format!("Created Ingress {:?}", desired.name()),
+        );
     }
     // What the gateway says counts only if it speaks of what is wanted now.
     let current = present.filter(|present| present.spec == desired.spec && is_observed(present));
     told.ingress = Some(match current {
-        _ if rollout.is_under_way() => {
-            Reach::waiting("RolloutInProgress", "A gradual rollout of the latest revision(s) is in progress.")
-        }
+        _ if rollout.is_under_way() => Reach::waiting(
+            "RolloutInProgress",
+            "A gradual rollout of the latest revision(s) is in progress.",
+        ),
         Some(current) => mirrored(current),
         None => not_configured(),
     });
     for place in places.values() {
-        let gateway = present.filter(|present| is_observed(present)).map(|present| &present.status);
+        let gateway = present
+            .filter(|present| is_observed(present))
+            .map(|present| &present.status);
         if let Err(obstacle) = placeholder::ensure(seen, place, gateway, plan) {
             let reach = obstacle_reach(&obstacle);
             plan.fail(true, message_of(&reach));
@@ -137,18 +168,29 @@ fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<R
             return Some(obstacle_reach(&obstacle));
         }
     }
-    let ingress = seen.ingress.as_deref().filter(|ingress| !is_controlled_by(*ingress, &*seen.route))?;
-    Some(Reach::broken("NotOwned", format!("There is an existing Ingress {:?} that we do not own.", ingress.name())))
+    let ingress = seen
+        .ingress
+        .as_deref()
+        .filter(|ingress| !is_controlled_by(*ingress, &*seen.route))?;
+    Some(Reach::broken(
+        "NotOwned",
+        format!(
+            "There is an existing Ingress {:?} that we do not own.",
+            ingress.name()
+        ),
+    ))
 }
 
 fn obstacle_reach(obstacle: &Obstacle) -> Reach {
     match obstacle {
-        Obstacle::NotOwned(name) => {
-            Reach::broken("NotOwned", format!("There is an existing placeholder Service {name:?} that we do not own."))
-        }
-        Obstacle::SeveralAddresses => {
-            Reach::broken("SeveralAddresses", "The gateway announces more than one address; exactly one can be led to.")
-        }
+        Obstacle::NotOwned(name) => Reach::broken(
+            "NotOwned",
+            format!("There is an existing placeholder Service {name:?} that we do not own."),
+        ),
+        Obstacle::SeveralAddresses => Reach::broken(
+            "SeveralAddresses",
+            "The gateway announces more than one address; exactly one can be led to.",
+        ),
     }
 }
 
@@ -162,34 +204,57 @@ fn message_of(reach: &Reach) -> String {
 /// The state of the gradual rollout after this look; looks again when the next step is due.
 fn roll_out(seen: &Seen, traffic: &Traffic, plan: &mut Plan) -> Rollout {
     let target = Rollout::target(traffic);
-    let default_s = i64::try_from(seen.configs.network.rollout_duration.as_secs()).unwrap_or(i64::MAX);
+    let default_s =
+        i64::try_from(seen.configs.network.rollout_duration.as_secs()).unwrap_or(i64::MAX);
     let duration_s = rollout::duration_s(&seen.route, default_s);
     let present = seen.ingress.as_deref();
     let previous = present.and_then(|present| Rollout::parse(present.annotation(keys::ROLLOUT)?));
-    let Some((present, previous)) = present.zip(previous).filter(|_| duration_s > 0) else { return target };
+    let Some((present, previous)) = present.zip(previous).filter(|_| duration_s > 0) else {
+        return target;
+    };
     let now_ns = i64::try_from(seen.now.as_nanosecond()).unwrap_or(i64::MAX);
     let ready = present.status.common.is_ready(present.generation());
-    let settled = seen.route.status.common.condition("IngressReady").is_some_and(kinglet_api::duck::Condition::is_true);
-    let previous = if ready && !settled { previous.with_measured_steps(now_ns, duration_s) } else { previous };
+    let settled = seen
+        .route
+        .status
+        .common
+        .condition("IngressReady")
+        .is_some_and(kinglet_api::duck::Condition::is_true);
+    let previous = if ready && !settled {
+        previous.with_measured_steps(now_ns, duration_s)
+    } else {
+        previous
+    };
     let next = previous.towards(target, now_ns);
     if let Some(at) = next.next_step_ns() {
-        plan.after(Duration::from_nanos(at.saturating_sub(now_ns).max(0).unsigned_abs()));
+        plan.after(Duration::from_nanos(
+            at.saturating_sub(now_ns).max(0).unsigned_abs(),
+        ));
     }
     next
 }
 
 /// `status.traffic`: the targets with their Revisions, those that follow the latest with every Revision of a rollout.
-fn shown(traffic: &Traffic, places: &BTreeMap<String, Place>, rollout: &Rollout) -> Vec<TrafficTarget> {
+fn shown(
+    traffic: &Traffic,
+    places: &BTreeMap<String, Place>,
+    rollout: &Rollout,
+) -> Vec<TrafficTarget> {
     let mut shown: Vec<TrafficTarget> = Vec::new();
     let mut add = |target: &Target, revision: &str, percent: Option<i64>| {
         let same = shown.iter_mut().find(|known| {
-            known.tag == target.tag && known.revision_name == revision && known.latest_revision == target.latest_revision
+            known.tag == target.tag
+                && known.revision_name == revision
+                && known.latest_revision == target.latest_revision
         });
         if let Some(known) = same {
             known.percent = Some(known.percent.unwrap_or(0) + percent.unwrap_or(0));
             return;
         }
-        let url = places.get(&target.tag).filter(|_| !target.tag.is_empty()).map(|place| place.url.clone());
+        let url = places
+            .get(&target.tag)
+            .filter(|_| !target.tag.is_empty())
+            .map(|place| place.url.clone());
         shown.push(TrafficTarget {
             tag: target.tag.clone(),
             revision_name: revision.to_owned(),
@@ -200,8 +265,12 @@ fn shown(traffic: &Traffic, places: &BTreeMap<String, Place>, rollout: &Rollout)
         });
     };
     for target in &traffic.targets {
-        let parts = rollout.parts("", &target.configuration).filter(|parts| parts.len() > 1);
-        match parts.filter(|_| target.latest_revision == Some(true) && target.percent.unwrap_or(0) > 0) {
+        let parts = rollout
+            .parts("", &target.configuration)
+            .filter(|parts| parts.len() > 1);
+        match parts
+            .filter(|_| target.latest_revision == Some(true) && target.percent.unwrap_or(0) > 0)
+        {
             Some(parts) => {
                 for part in parts {
                     add(target, &part.revision_name, Some(part.percent));

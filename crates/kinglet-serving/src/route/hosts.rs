@@ -27,7 +27,11 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn visibility(&self) -> Visibility {
-        if self.external.is_some() { Visibility::ExternalIP } else { Visibility::ClusterLocal }
+        if self.external.is_some() {
+            Visibility::ExternalIP
+        } else {
+            Visibility::ClusterLocal
+        }
     }
 
     /// The host that is shown.
@@ -44,16 +48,26 @@ fn tags(route: &Route) -> BTreeSet<&str> {
 
 /// Names of the placeholder Services, as far as they can be told.
 pub(super) fn names(route: &Route, configs: &Configs) -> Option<Vec<String>> {
-    tags(route).into_iter().map(|tag| name(route, tag, configs).ok()).collect()
+    tags(route)
+        .into_iter()
+        .map(|tag| name(route, tag, configs).ok())
+        .collect()
 }
 
 fn name(route: &Route, tag: &str, configs: &Configs) -> Result<String, String> {
-    if tag.is_empty() { Ok(route.name().to_owned()) } else { configs.network.tag_name(route.name(), tag) }
+    if tag.is_empty() {
+        Ok(route.name().to_owned())
+    } else {
+        configs.network.tag_name(route.name(), tag)
+    }
 }
 
 /// The places of a Route by tag.
 pub(super) fn places(seen: &Seen) -> Result<BTreeMap<String, Place>, String> {
-    tags(&seen.route).into_iter().map(|tag| Ok((tag.to_owned(), place(seen, tag)?))).collect()
+    tags(&seen.route)
+        .into_iter()
+        .map(|tag| Ok((tag.to_owned(), place(seen, tag)?)))
+        .collect()
 }
 
 fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
@@ -61,7 +75,10 @@ fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
     let name = name(route, tag, configs)?;
     let local = service_host(&name, route.namespace(), &seen.cluster_domain);
     let none = BTreeMap::new();
-    let domain = configs.domain.lookup(route.metadata.labels.as_ref().unwrap_or(&none), &seen.cluster_domain);
+    let domain = configs.domain.lookup(
+        route.metadata.labels.as_ref().unwrap_or(&none),
+        &seen.cluster_domain,
+    );
     let marked = seen
         .services
         .get(&name)
@@ -84,9 +101,18 @@ fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
     if let Some(wrong) = wrong.first() {
         return Err(format!("invalid domain name {shown:?}: {wrong}"));
     }
-    let scheme = if external.is_some() { configs.network.default_external_scheme.as_str() } else { "http" };
+    let scheme = if external.is_some() {
+        configs.network.default_external_scheme.as_str()
+    } else {
+        "http"
+    };
     let url = format!("{scheme}://{shown}");
-    Ok(Place { name, local, external, url })
+    Ok(Place {
+        name,
+        local,
+        external,
+        url,
+    })
 }
 
 /// All names under which a Service can be reached from inside, sorted.

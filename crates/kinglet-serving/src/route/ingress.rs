@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::config::{Flag, HttpProtocol};
 use kinglet_api::networking::{
-    HeaderMatch, HttpIngressPath, HttpIngressRule, HttpOption, Ingress, IngressBackendSplit, IngressRule, IngressSpec,
-    Protocol, Visibility,
+    HeaderMatch, HttpIngressPath, HttpIngressRule, HttpOption, Ingress, IngressBackendSplit,
+    IngressRule, IngressSpec, Protocol, Visibility,
 };
 use kinglet_api::{keys, names};
 use kinglet_reconcile::owner_reference;
@@ -35,15 +35,26 @@ pub(super) fn build(
     metadata::put(&mut labels, keys::ROUTE, route.name());
     metadata::put(&mut labels, keys::ROUTE_NAMESPACE, route.namespace());
     let mut annotations = metadata::without(route.metadata.annotations.as_ref(), |key| {
-        matches!(key, LAST_APPLIED | "networking.knative.dev/certificate-class" | "networking.knative.dev/ingress-class")
+        matches!(
+            key,
+            LAST_APPLIED
+                | "networking.knative.dev/certificate-class"
+                | "networking.knative.dev/ingress-class"
+        )
     });
-    let class = keys::INGRESS_CLASS.get(route.metadata.annotations.as_ref()).unwrap_or(&seen.configs.network.ingress_class);
+    let class = keys::INGRESS_CLASS
+        .get(route.metadata.annotations.as_ref())
+        .unwrap_or(&seen.configs.network.ingress_class);
     metadata::put(&mut annotations, keys::INGRESS_CLASS.canonical(), class);
     metadata::put(&mut annotations, keys::ROLLOUT, rollout.to_json());
     if let Some(tags) = tag_to_host(places) {
         metadata::put(&mut annotations, keys::TAG_TO_HOST, tags);
     }
-    let spec = IngressSpec { http_option: http_option(seen)?, tls: Vec::new(), rules: rules(seen, traffic, places, rollout) };
+    let spec = IngressSpec {
+        http_option: http_option(seen)?,
+        tls: Vec::new(),
+        rules: rules(seen, traffic, places, rollout),
+    };
     let base = match seen.ingress.as_deref() {
         Some(present) => present.metadata.clone(),
         None => ObjectMeta {
@@ -53,8 +64,16 @@ pub(super) fn build(
             ..ObjectMeta::default()
         },
     };
-    let metadata = ObjectMeta { labels: metadata::some(labels), annotations: metadata::some(annotations), ..base };
-    Ok(Ingress { metadata, spec, ..Ingress::default() })
+    let metadata = ObjectMeta {
+        labels: metadata::some(labels),
+        annotations: metadata::some(annotations),
+        ..base
+    };
+    Ok(Ingress {
+        metadata,
+        spec,
+        ..Ingress::default()
+    })
 }
 
 fn http_option(seen: &Seen) -> Result<HttpOption, String> {
@@ -62,7 +81,10 @@ fn http_option(seen: &Seen) -> Result<HttpOption, String> {
     match own.map(str::to_ascii_lowercase).as_deref() {
         Some("enabled") => Ok(HttpOption::Enabled),
         Some("redirected") => Ok(HttpOption::Redirected),
-        Some(_) => Err(format!("incorrect http-protocol annotation: {}", own.unwrap_or_default())),
+        Some(_) => Err(format!(
+            "incorrect http-protocol annotation: {}",
+            own.unwrap_or_default()
+        )),
         None => Ok(match seen.configs.network.http_protocol {
             HttpProtocol::Enabled => HttpOption::Enabled,
             HttpProtocol::Redirected => HttpOption::Redirected,
@@ -83,10 +105,17 @@ fn tag_to_host(places: &BTreeMap<String, Place>) -> Option<String> {
     (!hosts.is_empty()).then(|| serde_json::to_string(&hosts).expect("text only"))
 }
 
-fn rules(seen: &Seen, traffic: &Traffic, places: &BTreeMap<String, Place>, rollout: &Rollout) -> Vec<IngressRule> {
+fn rules(
+    seen: &Seen,
+    traffic: &Traffic,
+    places: &BTreeMap<String, Place>,
+    rollout: &Rollout,
+) -> Vec<IngressRule> {
     let mut rules = Vec::new();
     for (tag, members) in &traffic.groups {
-        let Some(place) = places.get(tag) else { continue };
+        let Some(place) = places.get(tag) else {
+            continue;
+        };
         let paths = paths(seen, traffic, tag, members, rollout);
         let local = hosts::expanded(&place.local, &seen.cluster_domain);
         rules.push(rule(local, Visibility::ClusterLocal, &paths));
@@ -98,11 +127,26 @@ fn rules(seen: &Seen, traffic: &Traffic, places: &BTreeMap<String, Place>, rollo
 }
 
 fn rule(hosts: Vec<String>, visibility: Visibility, paths: &[HttpIngressPath]) -> IngressRule {
-    IngressRule { hosts, visibility, http: Some(HttpIngressRule { paths: paths.to_vec() }) }
+    IngressRule {
+        hosts,
+        visibility,
+        http: Some(HttpIngressRule {
+            paths: paths.to_vec(),
+        }),
+    }
 }
 
-fn paths(seen: &Seen, traffic: &Traffic, tag: &str, members: &[Target], rollout: &Rollout) -> Vec<HttpIngressPath> {
-    let mut path = HttpIngressPath { splits: splits(seen, tag, members, rollout), ..HttpIngressPath::default() };
+fn paths(
+    seen: &Seen,
+    traffic: &Traffic,
+    tag: &str,
+    members: &[Target],
+    rollout: &Rollout,
+) -> Vec<HttpIngressPath> {
+    let mut path = HttpIngressPath {
+        splits: splits(seen, tag, members, rollout),
+        ..HttpIngressPath::default()
+    };
     if seen.configs.features.tag_header_based_routing != Flag::Enabled {
         return vec![path];
     }
@@ -111,22 +155,45 @@ fn paths(seen: &Seen, traffic: &Traffic, tag: &str, members: &[Target], rollout:
         return vec![path];
     }
     metadata::put(&mut path.append_headers, DEFAULT_ROUTE_HEADER, "true");
-    let tagged = traffic.groups.iter().filter(|(tag, _)| !tag.is_empty()).map(|(tag, members)| HttpIngressPath {
-        splits: splits(seen, tag, members, rollout),
-        headers: [(TAG_HEADER.to_owned(), HeaderMatch { exact: tag.clone() })].into(),
-        ..HttpIngressPath::default()
-    });
+    let tagged = traffic
+        .groups
+        .iter()
+        .filter(|(tag, _)| !tag.is_empty())
+        .map(|(tag, members)| HttpIngressPath {
+            splits: splits(seen, tag, members, rollout),
+            headers: [(TAG_HEADER.to_owned(), HeaderMatch { exact: tag.clone() })].into(),
+            ..HttpIngressPath::default()
+        });
     tagged.chain([path]).collect()
 }
 
-fn splits(seen: &Seen, tag: &str, members: &[Target], rollout: &Rollout) -> Vec<IngressBackendSplit> {
+fn splits(
+    seen: &Seen,
+    tag: &str,
+    members: &[Target],
+    rollout: &Rollout,
+) -> Vec<IngressBackendSplit> {
     let mut splits = Vec::new();
-    for member in members.iter().filter(|member| member.percent.unwrap_or(0) > 0) {
+    for member in members
+        .iter()
+        .filter(|member| member.percent.unwrap_or(0) > 0)
+    {
         let follows = member.latest_revision == Some(true) && !member.configuration.is_empty();
-        match rollout.parts(tag, &member.configuration).filter(|_| follows) {
-            Some(parts) => splits.extend(parts.iter().filter(|part| part.percent > 0).map(|part| split(seen, part))),
+        match rollout
+            .parts(tag, &member.configuration)
+            .filter(|_| follows)
+        {
+            Some(parts) => splits.extend(
+                parts
+                    .iter()
+                    .filter(|part| part.percent > 0)
+                    .map(|part| split(seen, part)),
+            ),
             None => {
-                let part = Part { revision_name: member.revision.clone(), percent: member.percent.unwrap_or(0) };
+                let part = Part {
+                    revision_name: member.revision.clone(),
+                    percent: member.percent.unwrap_or(0),
+                };
                 splits.push(split(seen, &part));
             }
         }
@@ -136,17 +203,27 @@ fn splits(seen: &Seen, tag: &str, members: &[Target], rollout: &Rollout) -> Vec<
 
 fn split(seen: &Seen, part: &Part) -> IngressBackendSplit {
     let namespace = seen.route.namespace();
-    let protocol = seen.referenced.revisions.get(&part.revision_name).map(|revision| revision.spec.protocol());
+    let protocol = seen
+        .referenced
+        .revisions
+        .get(&part.revision_name)
+        .map(|revision| revision.spec.protocol());
     let port = match protocol.unwrap_or_default() {
         Protocol::Http1 => 80,
         Protocol::H2c => 81,
     };
-    let headers = [(NAMESPACE_HEADER, namespace), (REVISION_HEADER, part.revision_name.as_str())];
+    let headers = [
+        (NAMESPACE_HEADER, namespace),
+        (REVISION_HEADER, part.revision_name.as_str()),
+    ];
     IngressBackendSplit {
         service_namespace: namespace.to_owned(),
         service_name: part.revision_name.clone(),
         service_port: IntOrString::Int(port),
         percent: part.percent,
-        append_headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        append_headers: headers
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
     }
 }

@@ -11,9 +11,9 @@ use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_api::{keys, names};
 use kinglet_reconcile::{Key, Kit, key_of, uid_of};
 
+use super::hosts;
 use super::rollout::Rollout;
 use super::tracker::{Reference, Tracker};
-use super::hosts;
 use crate::configs::LiveConfigs;
 
 /// Facts about one Route.
@@ -37,10 +37,24 @@ pub(super) struct Referenced {
     pub(super) revisions: BTreeMap<String, Arc<Revision>>,
 }
 
-pub(super) fn observe(kit: &Kit, live: &LiveConfigs, tracker: &Tracker, cluster_domain: &Arc<str>, route: Arc<Route>) -> Seen {
+pub(super) fn observe(
+    kit: &Kit,
+    live: &LiveConfigs,
+    tracker: &Tracker,
+    cluster_domain: &Arc<str>,
+    route: Arc<Route>,
+) -> Seen {
     let namespace = route.namespace();
-    let ingress = kit.cache::<Ingress>().get(namespace, &names::child(route.name(), ""));
-    let referenced = Reader { kit, tracker, route: key_of(&*route), needed: BTreeSet::new() }.read(&route, ingress.as_deref());
+    let ingress = kit
+        .cache::<Ingress>()
+        .get(namespace, &names::child(route.name(), ""));
+    let referenced = Reader {
+        kit,
+        tracker,
+        route: key_of(&*route),
+        needed: BTreeSet::new(),
+    }
+    .read(&route, ingress.as_deref());
     let configs = live.get();
     let (service_cache, endpoints_cache) = (kit.cache::<Service>(), kit.cache::<Endpoints>());
     let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
@@ -52,8 +66,10 @@ pub(super) fn observe(kit: &Kit, live: &LiveConfigs, tracker: &Tracker, cluster_
             services.insert(name, service);
         }
     }
-    let endpoints =
-        services.keys().filter_map(|name| Some((name.clone(), endpoints_cache.get(namespace, name)?))).collect();
+    let endpoints = services
+        .keys()
+        .filter_map(|name| Some((name.clone(), endpoints_cache.get(namespace, name)?)))
+        .collect();
     Seen {
         referenced,
         ingress,
@@ -83,12 +99,15 @@ impl Reader<'_> {
                 if let Some(configuration) = label {
                     self.configuration(&configuration, &mut referenced);
                 }
-            } else if let Some(latest) = self.configuration(&target.configuration_name, &mut referenced) {
+            } else if let Some(latest) =
+                self.configuration(&target.configuration_name, &mut referenced)
+            {
                 self.revision(&latest, &mut referenced);
             }
         }
         // A rollout under way still needs the revisions it comes from.
-        let rollout = ingress.and_then(|ingress| Rollout::parse(ingress.annotation(keys::ROLLOUT)?));
+        let rollout =
+            ingress.and_then(|ingress| Rollout::parse(ingress.annotation(keys::ROLLOUT)?));
         for revision in rollout.iter().flat_map(Rollout::revisions) {
             self.revision(revision, &mut referenced);
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::keys;
@@ -18,14 +20,19 @@ const H2C: &str = "kubernetes.io/h2c";
 
 /// A new placeholder; until the gateway has an address it leads to the public host.
 fn new(route: &Route, place: &Place) -> Service {
-    let mut labels = metadata::without(route.metadata.labels.as_ref(), |key| key == keys::VISIBILITY);
+    let mut labels = metadata::without(route.metadata.labels.as_ref(), |key| {
+        key == keys::VISIBILITY
+    });
     metadata::put(&mut labels, keys::ROUTE, route.name());
     Service {
         metadata: ObjectMeta {
             name: Some(place.name.clone()),
             namespace: route.metadata.namespace.clone(),
             labels: metadata::some(labels),
-            annotations: metadata::some(metadata::without(route.metadata.annotations.as_ref(), |_| false)),
+            annotations: metadata::some(metadata::without(
+                route.metadata.annotations.as_ref(),
+                |_| false,
+            )),
             owner_references: Some(vec![owner_reference(route)]),
             ..ObjectMeta::default()
         },
@@ -74,7 +81,12 @@ pub(super) fn check(seen: &Seen, place: &Place) -> Result<(), Obstacle> {
 }
 
 /// Creates the placeholder, or leads it to the gateway once that has an address.
-pub(super) fn ensure(seen: &Seen, place: &Place, gateway: Option<&IngressStatus>, plan: &mut Plan) -> Result<(), Obstacle> {
+pub(super) fn ensure(
+    seen: &Seen,
+    place: &Place,
+    gateway: Option<&IngressStatus>,
+    plan: &mut Plan,
+) -> Result<(), Obstacle> {
     let present = seen.services.get(&place.name).map(|service| &**service);
     let balancer = gateway.and_then(|status| balancer(status, present));
     let entrance = match balancer.map(|balancer| balancer.ingress.as_slice()) {
@@ -88,21 +100,36 @@ pub(super) fn ensure(seen: &Seen, place: &Place, gateway: Option<&IngressStatus>
             service.spec = Some(spec);
         }
         plan.create(&service);
-        plan.normal(&*seen.route, "Created", format!("Created placeholder service {:?}", place.name));
+        plan.normal(
+            &*seen.route,
+            "Created",
+            format!("Created placeholder service {:?}", place.name),
+        );
         return Ok(());
     };
-    let Some((entrance, wanted)) = entrance.and_then(|entrance| Some((entrance, leading_to(entrance)?))) else { return Ok(()) };
+    let Some((entrance, wanted)) =
+        entrance.and_then(|entrance| Some((entrance, leading_to(entrance)?)))
+    else {
+        return Ok(());
+    };
     redirect(present, wanted, plan);
     if !entrance.ip.is_empty() {
         let endpoints = endpoints(present, &entrance.ip);
-        plan.ensure(seen.endpoints.get(&place.name).map(|found| &**found), &endpoints);
+        plan.ensure(
+            seen.endpoints.get(&place.name).map(|found| &**found),
+            &endpoints,
+        );
     }
     Ok(())
 }
 
 /// The gateway inside, if there is one or the Service is for inside only; else the public one.
-fn balancer<'s>(status: &'s IngressStatus, present: Option<&Service>) -> Option<&'s LoadBalancerStatus> {
-    let local = present.and_then(|service| label(service, keys::VISIBILITY)) == Some(keys::VISIBILITY_CLUSTER_LOCAL);
+fn balancer<'s>(
+    status: &'s IngressStatus,
+    present: Option<&Service>,
+) -> Option<&'s LoadBalancerStatus> {
+    let local = present.and_then(|service| label(service, keys::VISIBILITY))
+        == Some(keys::VISIBILITY_CLUSTER_LOCAL);
     match &status.private_load_balancer {
         Some(private) if local || !private.ingress.is_empty() => Some(private),
         _ if local => None,
@@ -118,7 +145,10 @@ fn leading_to(entrance: &LoadBalancerIngress) -> Option<ServiceSpec> {
         ..ServiceSpec::default()
     };
     if !entrance.ip.is_empty() {
-        return Some(ServiceSpec { cluster_ip: Some("None".to_owned()), ..plain(port("http2", Some(H2C))) });
+        return Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            ..plain(port("http2", Some(H2C)))
+        });
     }
     for host in [&entrance.domain_internal, &entrance.domain] {
         if !host.is_empty() {
@@ -169,7 +199,10 @@ fn kind(spec: &ServiceSpec) -> &'static str {
 }
 
 fn endpoints(service: &Service, ip: &str) -> Endpoints {
-    let address = EndpointAddress { ip: ip.to_owned(), ..EndpointAddress::default() };
+    let address = EndpointAddress {
+        ip: ip.to_owned(),
+        ..EndpointAddress::default()
+    };
     let port = EndpointPort {
         name: Some("http2".to_owned()),
         port: 80,
@@ -197,10 +230,15 @@ fn endpoints(service: &Service, ip: &str) -> Endpoints {
 pub(super) fn sweep(seen: &Seen, places: &BTreeMap<String, Place>, plan: &mut Plan) {
     for (name, service) in &seen.services {
         let kept = places.values().any(|place| place.name == *name);
-        let ours = kinglet_reconcile::is_controlled_by(&**service, &*seen.route) && label(&**service, keys::ROUTE).is_some();
+        let ours = kinglet_reconcile::is_controlled_by(&**service, &*seen.route)
+            && label(&**service, keys::ROUTE).is_some();
         if !kept && ours {
             plan.delete(&**service, Cascade::Background);
-            if let Some(endpoints) = seen.endpoints.get(name).filter(|found| kinglet_reconcile::is_controlled_by(&***found, &*seen.route)) {
+            if let Some(endpoints) = seen
+                .endpoints
+                .get(name)
+                .filter(|found| kinglet_reconcile::is_controlled_by(&***found, &*seen.route))
+            {
                 plan.delete(&**endpoints, Cascade::Background);
             }
         }

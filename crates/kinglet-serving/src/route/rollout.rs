@@ -53,7 +53,10 @@ pub(super) struct Steps {
     pub(super) step_size: i64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this shape"
+)]
 fn is_zero(value: &i64) -> bool {
     *value == 0
 }
@@ -62,7 +65,11 @@ impl Rollout {
     /// Reads a state; one that cannot be right is as good as none.
     pub(super) fn parse(json: &str) -> Option<Self> {
         let rollout: Self = serde_json::from_str(json).ok()?;
-        rollout.configurations.iter().all(Entry::is_valid).then_some(rollout)
+        rollout
+            .configurations
+            .iter()
+            .all(Entry::is_valid)
+            .then_some(rollout)
     }
 
     /// As the annotation holds it.
@@ -74,7 +81,9 @@ impl Rollout {
     pub(super) fn target(traffic: &Traffic) -> Self {
         let mut configurations = Vec::new();
         for (tag, members) in &traffic.groups {
-            let latest = members.iter().filter(|member| !member.configuration.is_empty() && member.latest_revision == Some(true));
+            let latest = members.iter().filter(|member| {
+                !member.configuration.is_empty() && member.latest_revision == Some(true)
+            });
             for member in latest {
                 let percent = member.percent.unwrap_or(0);
                 if percent > 0 {
@@ -82,7 +91,10 @@ impl Rollout {
                         configuration_name: member.configuration.clone(),
                         tag: tag.clone(),
                         percent,
-                        revisions: vec![Part { revision_name: member.revision.clone(), percent }],
+                        revisions: vec![Part {
+                            revision_name: member.revision.clone(),
+                            percent,
+                        }],
                         step_params: Steps::default(),
                     });
                 }
@@ -95,23 +107,37 @@ impl Rollout {
 
     /// The parts of a Configuration's share in a group.
     pub(super) fn parts(&self, tag: &str, configuration: &str) -> Option<&[Part]> {
-        self.find(tag, configuration).map(|entry| entry.revisions.as_slice())
+        self.find(tag, configuration)
+            .map(|entry| entry.revisions.as_slice())
     }
 
     /// The names of all Revisions in it.
     pub(super) fn revisions(&self) -> impl Iterator<Item = &str> {
-        self.configurations.iter().flat_map(|entry| entry.revisions.iter().map(|part| part.revision_name.as_str()))
+        self.configurations.iter().flat_map(|entry| {
+            entry
+                .revisions
+                .iter()
+                .map(|part| part.revision_name.as_str())
+        })
     }
 
     /// Whether any Configuration has more than one Revision at work.
     pub(super) fn is_under_way(&self) -> bool {
-        self.configurations.iter().any(|entry| entry.revisions.len() > 1)
+        self.configurations
+            .iter()
+            .any(|entry| entry.revisions.len() > 1)
     }
 
     /// When the next step is due.
     pub(super) fn next_step_ns(&self) -> Option<i64> {
-        let moving = self.configurations.iter().filter(|entry| entry.revisions.len() > 1);
-        moving.map(|entry| entry.step_params.next_step_time).filter(|time| *time > 0).min()
+        let moving = self
+            .configurations
+            .iter()
+            .filter(|entry| entry.revisions.len() > 1);
+        moving
+            .map(|entry| entry.step_params.next_step_time)
+            .filter(|time| *time > 0)
+            .min()
     }
 
     /// The gateway has taken the first step: how long that took tells how fast the others can go.
@@ -142,11 +168,14 @@ impl Rollout {
     }
 
     fn find(&self, tag: &str, configuration: &str) -> Option<&Entry> {
-        self.configurations.iter().find(|entry| entry.tag == tag && entry.configuration_name == configuration)
+        self.configurations
+            .iter()
+            .find(|entry| entry.tag == tag && entry.configuration_name == configuration)
     }
 
     fn sort(&mut self) {
-        self.configurations.sort_by(|a, b| (&a.tag, &a.configuration_name).cmp(&(&b.tag, &b.configuration_name)));
+        self.configurations
+            .sort_by(|a, b| (&a.tag, &a.configuration_name).cmp(&(&b.tag, &b.configuration_name)));
     }
 }
 
@@ -154,7 +183,9 @@ impl Entry {
     fn is_valid(&self) -> bool {
         let sum: i64 = self.revisions.iter().map(|part| part.percent).sum();
         let step = self.step_params.step_size;
-        (0..=100).contains(&self.percent) && (0..=self.percent).contains(&step) && sum == self.percent
+        (0..=100).contains(&self.percent)
+            && (0..=self.percent).contains(&step)
+            && sum == self.percent
     }
 
     fn measure(&mut self, now_ns: i64, duration_s: i64) {
@@ -174,7 +205,9 @@ impl Entry {
 
     fn towards(mut self, wanted: Self, now_ns: i64) -> Self {
         self.adjust(wanted.percent);
-        let Some(goal) = wanted.revisions.last() else { return wanted };
+        let Some(goal) = wanted.revisions.last() else {
+            return wanted;
+        };
         match self.revisions.last() {
             None => wanted,
             Some(newest) if newest.revision_name == goal.revision_name => {
@@ -215,7 +248,9 @@ impl Entry {
         if steps.step_size <= 0 || now_ns < steps.next_step_time {
             return;
         }
-        let Some(mut newest) = self.revisions.pop() else { return };
+        let Some(mut newest) = self.revisions.pop() else {
+            return;
+        };
         let mut left = steps.step_size;
         while let Some(last) = self.revisions.last_mut() {
             if last.percent > left {
@@ -236,19 +271,32 @@ impl Entry {
 
     /// A new Revision appeared: it begins with one percent.
     fn begin(&mut self, revision: &str, now_ns: i64) {
-        self.step_params = Steps { start_time: now_ns, ..Steps::default() };
-        if let Some(newest) = self.revisions.iter_mut().rev().find(|part| part.percent > 0) {
+        self.step_params = Steps {
+            start_time: now_ns,
+            ..Steps::default()
+        };
+        if let Some(newest) = self
+            .revisions
+            .iter_mut()
+            .rev()
+            .find(|part| part.percent > 0)
+        {
             newest.percent -= 1;
         }
         self.revisions.retain(|part| part.percent > 0);
-        self.revisions.push(Part { revision_name: revision.to_owned(), percent: 1 });
+        self.revisions.push(Part {
+            revision_name: revision.to_owned(),
+            percent: 1,
+        });
     }
 }
 
 /// How long a rollout shall take, in seconds; 0 for at once.
 pub(super) fn duration_s(route: &Route, default_s: i64) -> i64 {
     let own = kinglet_api::keys::ROLLOUT_DURATION.get(route.metadata.annotations.as_ref());
-    let own = own.and_then(|text| kinglet_api::go::GoDuration::parse(text).ok()).map(|span| span.0 / SECOND_NS);
+    let own = own
+        .and_then(|text| kinglet_api::go::GoDuration::parse(text).ok())
+        .map(|span| span.0 / SECOND_NS);
     own.filter(|seconds| *seconds > 0).unwrap_or(default_s)
 }
 
@@ -257,7 +305,10 @@ mod tests {
     use super::*;
 
     fn entry(percent: i64, parts: &[(&str, i64)]) -> Entry {
-        let part = |(name, percent): &(&str, i64)| Part { revision_name: (*name).to_owned(), percent: *percent };
+        let part = |(name, percent): &(&str, i64)| Part {
+            revision_name: (*name).to_owned(),
+            percent: *percent,
+        };
         Entry {
             configuration_name: "hello".to_owned(),
             percent,
@@ -267,11 +318,17 @@ mod tests {
     }
 
     fn rollout(entry: Entry) -> Rollout {
-        Rollout { configurations: vec![entry] }
+        Rollout {
+            configurations: vec![entry],
+        }
     }
 
     fn shares(state: &Rollout) -> Vec<i64> {
-        state.configurations[0].revisions.iter().map(|part| part.percent).collect()
+        state.configurations[0]
+            .revisions
+            .iter()
+            .map(|part| part.percent)
+            .collect()
     }
 
     #[test]
@@ -293,8 +350,14 @@ mod tests {
             assert_eq!(shares(&state), [percent - 1, 1]);
             let mut now = start + ready_after * SECOND_NS;
             let mut state = state.with_measured_steps(now, duration);
-            assert_eq!(state.configurations[0].step_params.step_size, size, "{duration} {ready_after}");
-            assert_eq!(state.configurations[0].step_params.step_duration, step, "{duration} {ready_after}");
+            assert_eq!(
+                state.configurations[0].step_params.step_size, size,
+                "{duration} {ready_after}"
+            );
+            assert_eq!(
+                state.configurations[0].step_params.step_duration, step,
+                "{duration} {ready_after}"
+            );
             let mut seen = vec![1];
             let mut steps = 0;
             while state.is_under_way() {
@@ -328,7 +391,11 @@ mod tests {
     fn what_cannot_be_right_is_ignored() {
         let good = rollout(entry(100, &[("a", 60), ("b", 40)]));
         assert_eq!(Rollout::parse(&good.to_json()), Some(good));
-        for bad in ["", "{", r#"{"configurations":[{"configurationName":"x","percent":100,"revisions":[{"revisionName":"a","percent":1}]}]}"#] {
+        for bad in [
+            "",
+            "{",
+            r#"{"configurations":[{"configurationName":"x","percent":100,"revisions":[{"revisionName":"a","percent":1}]}]}"#,
+        ] {
             assert_eq!(Rollout::parse(bad), None, "{bad}");
         }
     }

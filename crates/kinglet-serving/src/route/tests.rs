@@ -1,5 +1,8 @@
 //! Plans for a Route, as recorded in 01 (ready), 03 (private), 05 (no digest), 13 (traffic errors), 14 (rollout).
-#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "tables read better without borrows"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +23,16 @@ struct World(Seen);
 
 fn configs(maps: &[(&str, &str, &str)]) -> Arc<Configs> {
     let mut all: BTreeMap<String, Data> = BTreeMap::new();
-    all.entry("config-domain".to_owned()).or_default().insert("example.com".to_owned(), String::new());
-    all.entry("config-network".to_owned()).or_default().insert("ingress-class".to_owned(), "x.ingress".to_owned());
+    all.entry("config-domain".to_owned())
+        .or_default()
+        .insert("example.com".to_owned(), String::new());
+    all.entry("config-network".to_owned())
+        .or_default()
+        .insert("ingress-class".to_owned(), "x.ingress".to_owned());
     for (map, key, value) in maps {
-        all.entry((*map).to_owned()).or_default().insert((*key).to_owned(), (*value).to_owned());
+        all.entry((*map).to_owned())
+            .or_default()
+            .insert((*key).to_owned(), (*value).to_owned());
     }
     let (configs, problems) = Configs::from_maps(|name| all.get(name));
     assert_eq!(problems, []);
@@ -68,7 +77,10 @@ impl World {
             "status": {"latestReadyRevisionName": latest_ready, "conditions": [{"type": "Ready", "status": ready, "message": message}]},
         });
         let found: Configuration = serde_json::from_value(value).unwrap();
-        self.0.referenced.configurations.insert("hello".to_owned(), Arc::new(found));
+        self.0
+            .referenced
+            .configurations
+            .insert("hello".to_owned(), Arc::new(found));
     }
 
     fn revision(&mut self, name: &str, ready: &str, message: &str) {
@@ -85,7 +97,10 @@ impl World {
             value["metadata"]["labels"][keys::SERVICE] = json!(service);
         }
         let found: Revision = serde_json::from_value(value).unwrap();
-        self.0.referenced.revisions.insert(name.to_owned(), Arc::new(found));
+        self.0
+            .referenced
+            .revisions
+            .insert(name.to_owned(), Arc::new(found));
     }
 
     /// Looks, and takes over what was written, as the API server would keep it.
@@ -96,18 +111,28 @@ impl World {
             match (write.kind.as_str(), &write.verb) {
                 ("Route", _) => self.route(|route| {
                     let next: Route = serde_json::from_value(body).unwrap();
-                    if write.verb == Verb::Status { route.status = next.status } else { route.metadata = next.metadata }
+                    if write.verb == Verb::Status {
+                        route.status = next.status
+                    } else {
+                        route.metadata = next.metadata
+                    }
                 }),
                 ("Ingress", _) => {
-                    let spec_changed = self.0.ingress.as_ref().is_none_or(|old| serde_json::to_value(&old.spec).unwrap() != body["spec"]);
-                    let generation = self.0.ingress.as_ref().map_or(0, |old| old.generation()) + i64::from(spec_changed);
+                    let spec_changed =
+                        self.0.ingress.as_ref().is_none_or(|old| {
+                            serde_json::to_value(&old.spec).unwrap() != body["spec"]
+                        });
+                    let generation = self.0.ingress.as_ref().map_or(0, |old| old.generation())
+                        + i64::from(spec_changed);
                     body["metadata"]["generation"] = json!(generation);
                     self.0.ingress = Some(Arc::new(serde_json::from_value(body).unwrap()));
                 }
                 ("Service", Verb::Delete { .. }) => drop(self.0.services.remove(&*write.key.name)),
                 ("Service", _) => {
                     let service: Service = serde_json::from_value(body).unwrap();
-                    self.0.services.insert(write.key.name.to_string(), Arc::new(service));
+                    self.0
+                        .services
+                        .insert(write.key.name.to_string(), Arc::new(service));
                 }
                 (other, verb) => panic!("{verb:?} {other}"),
             }
@@ -131,14 +156,25 @@ impl World {
     fn says(&self) -> Vec<String> {
         let conditions = &self.0.route.status.common.conditions;
         let words = |condition: &kinglet_api::duck::Condition| {
-            format!("{}={} {} {}", condition.kind, condition.status.as_str(), condition.reason, condition.message).trim_end().to_owned()
+            format!(
+                "{}={} {} {}",
+                condition.kind,
+                condition.status.as_str(),
+                condition.reason,
+                condition.message
+            )
+            .trim_end()
+            .to_owned()
         };
         conditions.iter().map(words).collect()
     }
 
     fn ready(&self) -> String {
         let all = self.says();
-        all.iter().find_map(|one| one.strip_prefix("Ready=")).unwrap().to_owned()
+        all.iter()
+            .find_map(|one| one.strip_prefix("Ready="))
+            .unwrap()
+            .to_owned()
     }
 
     fn traffic(&self) -> Value {
@@ -150,13 +186,27 @@ impl World {
     }
 
     fn leads_to(&self, service: &str) -> String {
-        self.0.services[service].spec.as_ref().unwrap().external_name.clone().unwrap()
+        self.0.services[service]
+            .spec
+            .as_ref()
+            .unwrap()
+            .external_name
+            .clone()
+            .unwrap()
     }
 
     /// Percent by Revision of the first rule.
     fn shares(&self) -> Vec<(String, i64)> {
         let rule = self.0.ingress.as_ref().unwrap().spec.rules[0].clone();
-        rule.http.unwrap().paths.last().unwrap().splits.iter().map(|split| (split.service_name.clone(), split.percent)).collect()
+        rule.http
+            .unwrap()
+            .paths
+            .last()
+            .unwrap()
+            .splits
+            .iter()
+            .map(|split| (split.service_name.clone(), split.percent))
+            .collect()
     }
 }
 
@@ -175,26 +225,42 @@ fn from_waiting_to_ready() {
     let mut world = World::latest();
     world.configuration("", "Unknown", "");
     let first = world.step();
-    assert_eq!(first.notes().map(|note| note.message.as_str()).collect::<Vec<_>>(), ["Updated \"hello\" finalizers"]);
+    assert_eq!(
+        first
+            .notes()
+            .map(|note| note.message.as_str())
+            .collect::<Vec<_>>(),
+        ["Updated \"hello\" finalizers"]
+    );
     let waiting = "Unknown RevisionMissing Configuration \"hello\" is waiting for a Revision to become ready.";
     assert_eq!(
         world.says(),
         [
             format!("AllTrafficAssigned={waiting}"),
             "CertificateProvisioned=Unknown".to_owned(),
-            "IngressReady=Unknown IngressNotConfigured Ingress has not yet been reconciled.".to_owned(),
+            "IngressReady=Unknown IngressNotConfigured Ingress has not yet been reconciled."
+                .to_owned(),
             format!("Ready={waiting}"),
         ]
     );
-    assert_eq!(world.0.route.status.url.as_deref(), Some("http://hello.a.example.com"));
+    assert_eq!(
+        world.0.route.status.url.as_deref(),
+        Some("http://hello.a.example.com")
+    );
     assert_eq!(world.0.route.status.address, None);
 
     world.configuration("hello-1", "True", "");
     world.revision("hello-1", "True", "");
     let second = world.step();
     assert_eq!(
-        second.notes().map(|note| note.message.as_str()).collect::<Vec<_>>(),
-        ["Created Ingress \"hello\"", "Created placeholder service \"hello\""]
+        second
+            .notes()
+            .map(|note| note.message.as_str())
+            .collect::<Vec<_>>(),
+        [
+            "Created Ingress \"hello\"",
+            "Created placeholder service \"hello\""
+        ]
     );
     assert_eq!(
         world.says(),
@@ -225,13 +291,30 @@ fn from_waiting_to_ready() {
             ]},
         })
     );
-    assert_eq!(world.traffic(), json!([{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}]));
-    assert_eq!(world.0.route.status.address.as_ref().unwrap().url.as_deref(), Some("http://hello.a.svc.cluster.local"));
+    assert_eq!(
+        world.traffic(),
+        json!([{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}])
+    );
+    assert_eq!(
+        world
+            .0
+            .route
+            .status
+            .address
+            .as_ref()
+            .unwrap()
+            .url
+            .as_deref(),
+        Some("http://hello.a.svc.cluster.local")
+    );
 
     world.acknowledge();
     world.step();
     assert_eq!(world.ready(), "True");
-    assert_eq!(world.leads_to("hello"), "gateway-internal.x.svc.cluster.local");
+    assert_eq!(
+        world.leads_to("hello"),
+        "gateway-internal.x.svc.cluster.local"
+    );
     let service = serde_json::to_value(&*world.0.services["hello"]).unwrap();
     assert_eq!(
         service["spec"],
@@ -241,12 +324,24 @@ fn from_waiting_to_ready() {
         })
     );
     let again = world.step();
-    assert!(again.writes().all(kinglet_reconcile::Write::changes_nothing), "{again:?}");
+    assert!(
+        again
+            .writes()
+            .all(kinglet_reconcile::Write::changes_nothing),
+        "{again:?}"
+    );
 
     // A new domain, at once.
-    world.0.configs = configs(&[("config-domain", "other.org", "selector: {\"serving.knative.dev/service\": hello}")]);
+    world.0.configs = configs(&[(
+        "config-domain",
+        "other.org",
+        "selector: {\"serving.knative.dev/service\": hello}",
+    )]);
     world.step();
-    assert_eq!(world.0.route.status.url.as_deref(), Some("http://hello.a.other.org"));
+    assert_eq!(
+        world.0.route.status.url.as_deref(),
+        Some("http://hello.a.other.org")
+    );
     assert!(world.ready().starts_with("Unknown IngressNotConfigured"));
 }
 
@@ -255,27 +350,90 @@ fn targets_that_cannot_be_had() {
     let fixed = |name: &str| json!([{"revisionName": name, "percent": 50, "latestRevision": false}, {"configurationName": "hello", "latestRevision": true, "percent": 50}]);
     type Prepare = fn(&mut World);
     let rows: [(Value, Prepare, &str); 9] = [
-        (fixed("hello-9"), |world| { world.configuration("hello-1", "True", ""); world.revision("hello-1", "True", ""); }, "False RevisionMissing Revision \"hello-9\" referenced in traffic not found."),
-        (fixed("hello-9"), |_| {}, "False ConfigurationMissing Configuration \"hello\" referenced in traffic not found."),
-        (fixed("hello-1"), |world| { world.configuration("", "Unknown", ""); world.revision("hello-1", "True", ""); }, "Unknown RevisionMissing Configuration \"hello\" is waiting for a Revision to become ready."),
-        (fixed("hello-1"), |world| { world.configuration("", "False", "Revision \"hello-1\" failed with message: boom."); world.revision("hello-1", "False", "boom"); },
-            "False RevisionMissing Configuration \"hello\" does not have any ready Revision: Revision \"hello-1\" failed with message: boom."),
-        (fixed("hello-1"), |world| { world.configuration("hello-2", "True", ""); world.revision("hello-2", "True", ""); world.revision("hello-1", "False", "boom"); },
-            "False RevisionMissing Revision \"hello-1\" failed to become ready: boom"),
-        (fixed("hello-1"), |world| { world.configuration("hello-2", "True", ""); world.revision("hello-2", "True", ""); world.revision("hello-1", "Unknown", ""); },
-            "Unknown RevisionMissing Revision \"hello-1\" is not yet ready."),
-        (fixed("other-1"), |world| { world.configuration("hello-1", "True", ""); world.revision("hello-1", "True", ""); world.revision_of("other-1", Some("other"), "True", ""); },
-            "False RevisionNotOwned Revision \"other-1\" belongs to Service \"other\", not Service \"hello\"."),
-        (fixed("free-1"), |world| { world.configuration("hello-1", "True", ""); world.revision("hello-1", "True", ""); world.revision_of("free-1", None, "True", ""); },
-            "False RevisionNotOwned Revision \"free-1\" does not belong to Service \"hello\"."),
-        (json!([{"configurationName": "hello", "tag": "Not.A.Name!", "percent": 100}]), |_| {},
-            "False ErrorConfig invalid domain name \"Not.A.Name!-hello.a.example.com\": a lowercase RFC 1123 subdomain"),
+        (
+            fixed("hello-9"),
+            |world| {
+                world.configuration("hello-1", "True", "");
+                world.revision("hello-1", "True", "");
+            },
+            "False RevisionMissing Revision \"hello-9\" referenced in traffic not found.",
+        ),
+        (
+            fixed("hello-9"),
+            |_| {},
+            "False ConfigurationMissing Configuration \"hello\" referenced in traffic not found.",
+        ),
+        (
+            fixed("hello-1"),
+            |world| {
+                world.configuration("", "Unknown", "");
+                world.revision("hello-1", "True", "");
+            },
+            "Unknown RevisionMissing Configuration \"hello\" is waiting for a Revision to become ready.",
+        ),
+        (
+            fixed("hello-1"),
+            |world| {
+                world.configuration(
+                    "",
+                    "False",
+                    "Revision \"hello-1\" failed with message: boom.",
+                );
+                world.revision("hello-1", "False", "boom");
+            },
+            "False RevisionMissing Configuration \"hello\" does not have any ready Revision: Revision \"hello-1\" failed with message: boom.",
+        ),
+        (
+            fixed("hello-1"),
+            |world| {
+                world.configuration("hello-2", "True", "");
+                world.revision("hello-2", "True", "");
+                world.revision("hello-1", "False", "boom");
+            },
+            "False RevisionMissing Revision \"hello-1\" failed to become ready: boom",
+        ),
+        (
+            fixed("hello-1"),
+            |world| {
+                world.configuration("hello-2", "True", "");
+                world.revision("hello-2", "True", "");
+                world.revision("hello-1", "Unknown", "");
+            },
+            "Unknown RevisionMissing Revision \"hello-1\" is not yet ready.",
+        ),
+        (
+            fixed("other-1"),
+            |world| {
+                world.configuration("hello-1", "True", "");
+                world.revision("hello-1", "True", "");
+                world.revision_of("other-1", Some("other"), "True", "");
+            },
+            "False RevisionNotOwned Revision \"other-1\" belongs to Service \"other\", not Service \"hello\".",
+        ),
+        (
+            fixed("free-1"),
+            |world| {
+                world.configuration("hello-1", "True", "");
+                world.revision("hello-1", "True", "");
+                world.revision_of("free-1", None, "True", "");
+            },
+            "False RevisionNotOwned Revision \"free-1\" does not belong to Service \"hello\".",
+        ),
+        (
+            json!([{"configurationName": "hello", "tag": "Not.A.Name!", "percent": 100}]),
+            |_| {},
+            "False ErrorConfig invalid domain name \"Not.A.Name!-hello.a.example.com\": a lowercase RFC 1123 subdomain",
+        ),
     ];
     for (traffic, prepare, want) in rows {
         let mut world = World::new(traffic);
         prepare(&mut world);
         world.step();
-        assert!(world.ready().starts_with(want), "want {want}\n got {}", world.ready());
+        assert!(
+            world.ready().starts_with(want),
+            "want {want}\n got {}",
+            world.ready()
+        );
         assert!(world.0.ingress.is_none(), "{want}");
     }
 }
@@ -291,7 +449,8 @@ fn a_bad_target_leaves_what_serves_alone() {
     let before = world.ingress();
     world.route(|route| {
         route.metadata.generation = Some(2);
-        route.spec.traffic = serde_json::from_value(json!([{"revisionName": "hello-9", "percent": 100}])).unwrap();
+        route.spec.traffic =
+            serde_json::from_value(json!([{"revisionName": "hello-9", "percent": 100}])).unwrap();
     });
     world.step();
     assert_eq!(world.ingress(), before);
@@ -304,7 +463,10 @@ fn a_bad_target_leaves_what_serves_alone() {
             "Ready=False RevisionMissing Revision \"hello-9\" referenced in traffic not found.",
         ]
     );
-    assert_eq!(world.traffic(), json!([{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}]));
+    assert_eq!(
+        world.traffic(),
+        json!([{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}])
+    );
 }
 
 #[test]
@@ -338,33 +500,77 @@ fn tags_have_names_of_their_own() {
     );
     let rules = ingress["spec"]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), 6);
-    assert_eq!(rules[2], rule(json!(["now-hello.a", "now-hello.a.svc", "now-hello.a.svc.cluster.local"]), "ClusterLocal", "hello-1"));
+    assert_eq!(
+        rules[2],
+        rule(
+            json!([
+                "now-hello.a",
+                "now-hello.a.svc",
+                "now-hello.a.svc.cluster.local"
+            ]),
+            "ClusterLocal",
+            "hello-1"
+        )
+    );
     let split = &rules[5]["http"]["paths"][0]["splits"][0];
-    assert_eq!((&split["percent"], &split["servicePort"]), (&json!(100), &json!(81)));
-    assert_eq!(world.0.services.keys().collect::<Vec<_>>(), ["hello", "now-hello", "old-hello"]);
+    assert_eq!(
+        (&split["percent"], &split["servicePort"]),
+        (&json!(100), &json!(81))
+    );
+    assert_eq!(
+        world.0.services.keys().collect::<Vec<_>>(),
+        ["hello", "now-hello", "old-hello"]
+    );
 
     // One tag for callers inside only; another is dropped.
     let mut service = Service::clone(&world.0.services["now-hello"]);
-    service.metadata.labels.get_or_insert_default().insert(keys::VISIBILITY.to_owned(), "cluster-local".to_owned());
-    world.0.services.insert("now-hello".to_owned(), Arc::new(service));
+    service
+        .metadata
+        .labels
+        .get_or_insert_default()
+        .insert(keys::VISIBILITY.to_owned(), "cluster-local".to_owned());
+    world
+        .0
+        .services
+        .insert("now-hello".to_owned(), Arc::new(service));
     world.route(|route| drop(route.spec.traffic.pop()));
     world.step();
-    assert_eq!(world.0.services.keys().collect::<Vec<_>>(), ["hello", "now-hello"]);
+    assert_eq!(
+        world.0.services.keys().collect::<Vec<_>>(),
+        ["hello", "now-hello"]
+    );
     assert_eq!(world.0.ingress.as_ref().unwrap().spec.rules.len(), 3);
-    assert_eq!(world.traffic()[1]["url"], "http://now-hello.a.svc.cluster.local");
+    assert_eq!(
+        world.traffic()[1]["url"],
+        "http://now-hello.a.svc.cluster.local"
+    );
 }
 
 #[test]
 fn a_private_route() {
     let mut world = World::latest();
-    world.route(|route| drop(route.metadata.labels.get_or_insert_default().insert(keys::VISIBILITY.to_owned(), "cluster-local".to_owned())));
+    world.route(|route| {
+        drop(
+            route
+                .metadata
+                .labels
+                .get_or_insert_default()
+                .insert(keys::VISIBILITY.to_owned(), "cluster-local".to_owned()),
+        )
+    });
     world.configuration("hello-1", "True", "");
     world.revision("hello-1", "True", "");
     world.step();
-    assert_eq!(world.0.route.status.url.as_deref(), Some("http://hello.a.svc.cluster.local"));
+    assert_eq!(
+        world.0.route.status.url.as_deref(),
+        Some("http://hello.a.svc.cluster.local")
+    );
     assert_eq!(world.0.ingress.as_ref().unwrap().spec.rules.len(), 1);
     let labels = world.0.services["hello"].metadata.labels.clone().unwrap();
-    assert_eq!(labels.keys().collect::<Vec<_>>(), [keys::ROUTE, keys::SERVICE]);
+    assert_eq!(
+        labels.keys().collect::<Vec<_>>(),
+        [keys::ROUTE, keys::SERVICE]
+    );
 }
 
 #[test]
@@ -380,16 +586,30 @@ fn routing_by_tag_header() {
     world.step();
     let ingress = world.ingress();
     let paths = &ingress["spec"]["rules"][0]["http"]["paths"];
-    assert_eq!(paths[0]["headers"], json!({"Knative-Serving-Tag": {"exact": "v1"}}));
+    assert_eq!(
+        paths[0]["headers"],
+        json!({"Knative-Serving-Tag": {"exact": "v1"}})
+    );
     assert_eq!(paths[0]["splits"][0]["serviceName"], "hello-1");
-    assert_eq!(paths[1]["appendHeaders"], json!({"Knative-Serving-Default-Route": "true"}));
-    assert_eq!(ingress["spec"]["rules"][2]["http"]["paths"][0]["appendHeaders"], json!({"Knative-Serving-Tag": "v1"}));
+    assert_eq!(
+        paths[1]["appendHeaders"],
+        json!({"Knative-Serving-Default-Route": "true"})
+    );
+    assert_eq!(
+        ingress["spec"]["rules"][2]["http"]["paths"][0]["appendHeaders"],
+        json!({"Knative-Serving-Tag": "v1"})
+    );
 }
 
 #[test]
 fn a_new_revision_comes_in_gradually() {
     let mut world = World::latest();
-    world.route(|route| drop(route.metadata.annotations.get_or_insert_default().insert("serving.knative.dev/rollout-duration".to_owned(), "60s".to_owned())));
+    world.route(|route| {
+        drop(route.metadata.annotations.get_or_insert_default().insert(
+            "serving.knative.dev/rollout-duration".to_owned(),
+            "60s".to_owned(),
+        ))
+    });
     world.configuration("hello-1", "True", "");
     world.revision("hello-1", "True", "");
     world.step();
@@ -402,7 +622,10 @@ fn a_new_revision_comes_in_gradually() {
     world.step();
     let share = |old: i64, new: i64| vec![("hello-1".to_owned(), old), ("hello-2".to_owned(), new)];
     assert_eq!(world.shares(), share(99, 1));
-    assert_eq!(world.ready(), "Unknown RolloutInProgress A gradual rollout of the latest revision(s) is in progress.");
+    assert_eq!(
+        world.ready(),
+        "Unknown RolloutInProgress A gradual rollout of the latest revision(s) is in progress."
+    );
     assert_eq!(
         world.traffic(),
         json!([{"latestRevision": true, "percent": 99, "revisionName": "hello-1"}, {"latestRevision": true, "percent": 1, "revisionName": "hello-2"}])
@@ -414,12 +637,20 @@ fn a_new_revision_comes_in_gradually() {
     assert_eq!(world.shares(), share(99, 1));
     let mut steps = 0;
     while world.shares().len() > 1 {
-        world.0.now = world.0.now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+        world.0.now = world
+            .0
+            .now
+            .checked_add(jiff::SignedDuration::from_secs(1))
+            .unwrap();
         world.step();
         world.acknowledge();
         steps += 1;
         if steps == 1 {
-            assert_eq!(world.shares(), share(97, 3), "two percent a second, as recorded");
+            assert_eq!(
+                world.shares(),
+                share(97, 3),
+                "two percent a second, as recorded"
+            );
         }
         assert!(steps < 100);
     }
@@ -433,10 +664,17 @@ fn what_belongs_to_others_is_left_alone() {
     let mut world = World::latest();
     world.configuration("hello-1", "True", "");
     world.revision("hello-1", "True", "");
-    let foreign: Service = serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "a"}})).unwrap();
-    world.0.services.insert("hello".to_owned(), Arc::new(foreign));
+    let foreign: Service =
+        serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "a"}})).unwrap();
+    world
+        .0
+        .services
+        .insert("hello".to_owned(), Arc::new(foreign));
     let plan = world.step();
     assert!(world.0.ingress.is_none());
-    assert_eq!(world.ready(), "False NotOwned There is an existing placeholder Service \"hello\" that we do not own.");
+    assert_eq!(
+        world.ready(),
+        "False NotOwned There is an existing placeholder Service \"hello\" that we do not own."
+    );
     assert!(plan.trouble.is_some());
 }

@@ -27,9 +27,17 @@ impl Tracker {
     /// Notes further references of a Route. To be called before they are read, so that no change is missed.
     pub(super) fn add(&self, route: &Key, reference: Reference) {
         let mut tables = self.0.lock();
-        let new = tables.references.entry(route.clone()).or_default().insert(reference.clone());
+        let new = tables
+            .references
+            .entry(route.clone())
+            .or_default()
+            .insert(reference.clone());
         if new {
-            tables.routes.entry(reference).or_default().insert(route.clone());
+            tables
+                .routes
+                .entry(reference)
+                .or_default()
+                .insert(route.clone());
         }
     }
 
@@ -52,7 +60,12 @@ impl Tracker {
 
     /// The Routes that refer to something.
     pub(super) fn routes_to(&self, reference: &Reference) -> BTreeSet<Key> {
-        self.0.lock().routes.get(reference).cloned().unwrap_or_default()
+        self.0
+            .lock()
+            .routes
+            .get(reference)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -75,11 +88,17 @@ mod tests {
     fn references_come_and_go() {
         let tracker = Tracker::default();
         let key = |name: &str| Key::new("a", name);
-        let (one, two) = (Reference::Revision(key("x-1")), Reference::Configuration(key("x")));
+        let (one, two) = (
+            Reference::Revision(key("x-1")),
+            Reference::Configuration(key("x")),
+        );
         tracker.add(&key("r"), one.clone());
         tracker.add(&key("r"), two.clone());
         tracker.add(&key("s"), two.clone());
-        assert_eq!(tracker.routes_to(&two), BTreeSet::from([key("r"), key("s")]));
+        assert_eq!(
+            tracker.routes_to(&two),
+            BTreeSet::from([key("r"), key("s")])
+        );
         tracker.keep_only(&key("r"), &BTreeSet::from([one.clone()]));
         assert_eq!(tracker.routes_to(&two), BTreeSet::from([key("s")]));
         tracker.forget(&key("r"));

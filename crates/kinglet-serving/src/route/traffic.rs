@@ -62,22 +62,32 @@ fn one(route: &Route, target: &TrafficTarget, referenced: &Referenced) -> Result
         tag: target.tag.clone(),
         revision: revision.name().to_owned(),
         configuration: target.configuration_name.clone(),
-        latest_revision: target.latest_revision.or(Some(target.revision_name.is_empty())),
+        latest_revision: target
+            .latest_revision
+            .or(Some(target.revision_name.is_empty())),
         percent: target.percent,
     })
 }
 
 fn missing(kind: &str, name: &str) -> Reach {
-    Reach::broken(format!("{kind}Missing"), format!("{kind} {name:?} referenced in traffic not found."))
+    Reach::broken(
+        format!("{kind}Missing"),
+        format!("{kind} {name:?} referenced in traffic not found."),
+    )
 }
 
 fn fixed<'r>(route: &Route, name: &str, referenced: &'r Referenced) -> Result<&'r Revision, Reach> {
-    let revision = referenced.revisions.get(name).ok_or_else(|| missing("Revision", name))?;
+    let revision = referenced
+        .revisions
+        .get(name)
+        .ok_or_else(|| missing("Revision", name))?;
     if let Some(service) = route.label(keys::SERVICE) {
         match revision.label(keys::SERVICE) {
             Some(other) if other == service => {}
             Some(other) => {
-                let message = format!("Revision {name:?} belongs to Service {other:?}, not Service {service:?}.");
+                let message = format!(
+                    "Revision {name:?} belongs to Service {other:?}, not Service {service:?}."
+                );
                 return Err(Reach::broken("RevisionNotOwned", message));
             }
             None => {
@@ -88,24 +98,36 @@ fn fixed<'r>(route: &Route, name: &str, referenced: &'r Referenced) -> Result<&'
     }
     ready(revision)?;
     if let Some(configuration) = revision.label(keys::CONFIGURATION) {
-        referenced.configurations.get(configuration).ok_or_else(|| missing("Configuration", configuration))?;
+        referenced
+            .configurations
+            .get(configuration)
+            .ok_or_else(|| missing("Configuration", configuration))?;
     }
     Ok(revision)
 }
 
 fn latest<'r>(name: &str, referenced: &'r Referenced) -> Result<&'r Revision, Reach> {
-    let configuration = referenced.configurations.get(name).ok_or_else(|| missing("Configuration", name))?;
+    let configuration = referenced
+        .configurations
+        .get(name)
+        .ok_or_else(|| missing("Configuration", name))?;
     let latest = &configuration.status.latest_ready_revision_name;
     if latest.is_empty() {
         return Err(without_revision(configuration));
     }
-    let revision = referenced.revisions.get(latest).ok_or_else(|| missing("Revision", latest))?;
+    let revision = referenced
+        .revisions
+        .get(latest)
+        .ok_or_else(|| missing("Revision", latest))?;
     ready(revision)?;
     Ok(revision)
 }
 
 fn without_revision(configuration: &Configuration) -> Reach {
-    let (name, ready) = (configuration.name(), configuration.status.common.condition("Ready"));
+    let (name, ready) = (
+        configuration.name(),
+        configuration.status.common.condition("Ready"),
+    );
     if ready.is_some_and(Condition::is_false) {
         let message = format!("Configuration {name:?} does not have any ready Revision");
         Reach::broken(REVISION_MISSING, because(&message, ready))
@@ -123,13 +145,19 @@ fn ready(revision: &Revision) -> Result<(), Reach> {
             let message = format!("Revision {name:?} failed to become ready");
             Err(Reach::broken(REVISION_MISSING, because(&message, ready)))
         }
-        _ => Err(Reach::waiting(REVISION_MISSING, because(&format!("Revision {name:?} is not yet ready"), ready))),
+        _ => Err(Reach::waiting(
+            REVISION_MISSING,
+            because(&format!("Revision {name:?} is not yet ready"), ready),
+        )),
     }
 }
 
 /// Knative's sentence, and behind it what the object below says, which Knative leaves the user to look up.
 fn because(sentence: &str, below: Option<&Condition>) -> String {
-    match below.map(|condition| condition.message.trim()).filter(|message| !message.is_empty()) {
+    match below
+        .map(|condition| condition.message.trim())
+        .filter(|message| !message.is_empty())
+    {
         Some(cause) => format!("{sentence}: {cause}"),
         None => format!("{sentence}."),
     }
@@ -141,8 +169,13 @@ fn grouped(targets: Vec<Target>) -> Traffic {
         let own = (!target.tag.is_empty()).then_some(target.tag.as_str());
         for group in [Some(""), own].into_iter().flatten() {
             let members = groups.entry(group.to_owned()).or_default();
-            match members.iter_mut().find(|member| member.revision == target.revision) {
-                Some(member) => member.percent = Some(member.percent.unwrap_or(0) + target.percent.unwrap_or(0)),
+            match members
+                .iter_mut()
+                .find(|member| member.revision == target.revision)
+            {
+                Some(member) => {
+                    member.percent = Some(member.percent.unwrap_or(0) + target.percent.unwrap_or(0))
+                }
                 None => members.push(target.clone()),
             }
         }

@@ -19,8 +19,15 @@ pub(super) fn configuration(service: &Service, seen: Option<&Configuration>) -> 
     routes.insert(name.to_owned());
     metadata::put(&mut annotations, keys::ROUTES, metadata::joined(&routes));
     Configuration {
-        metadata: child(service, seen.map(|seen| &seen.metadata), labels, annotations),
-        spec: ConfigurationSpec { template: service.spec.template.clone() },
+        metadata: child(
+            service,
+            seen.map(|seen| &seen.metadata),
+            labels,
+            annotations,
+        ),
+        spec: ConfigurationSpec {
+            template: service.spec.template.clone(),
+        },
         ..Configuration::default()
     }
 }
@@ -28,19 +35,34 @@ pub(super) fn configuration(service: &Service, seen: Option<&Configuration>) -> 
 pub(super) fn route(service: &Service, seen: Option<&Route>) -> Route {
     let mut labels = metadata::without(service.metadata.labels.as_ref(), |_| false);
     metadata::put(&mut labels, keys::SERVICE, service.name());
-    let annotations = metadata::without(service.metadata.annotations.as_ref(), |key| key == LAST_APPLIED);
+    let annotations = metadata::without(service.metadata.annotations.as_ref(), |key| {
+        key == LAST_APPLIED
+    });
     let mut traffic = service.spec.traffic.clone();
-    for target in traffic.iter_mut().filter(|target| target.revision_name.is_empty()) {
+    for target in traffic
+        .iter_mut()
+        .filter(|target| target.revision_name.is_empty())
+    {
         service.name().clone_into(&mut target.configuration_name);
     }
     Route {
-        metadata: child(service, seen.map(|seen| &seen.metadata), labels, annotations),
+        metadata: child(
+            service,
+            seen.map(|seen| &seen.metadata),
+            labels,
+            annotations,
+        ),
         spec: RouteSpec { traffic },
         ..Route::default()
     }
 }
 
-fn child(service: &Service, seen: Option<&ObjectMeta>, labels: Pairs, annotations: Pairs) -> ObjectMeta {
+fn child(
+    service: &Service,
+    seen: Option<&ObjectMeta>,
+    labels: Pairs,
+    annotations: Pairs,
+) -> ObjectMeta {
     let base = match seen {
         Some(seen) => seen.clone(),
         None => ObjectMeta {
@@ -50,5 +72,9 @@ fn child(service: &Service, seen: Option<&ObjectMeta>, labels: Pairs, annotation
             ..ObjectMeta::default()
         },
     };
-    ObjectMeta { labels: metadata::some(labels), annotations: metadata::some(annotations), ..base }
+    ObjectMeta {
+        labels: metadata::some(labels),
+        annotations: metadata::some(annotations),
+        ..base
+    }
 }

@@ -36,7 +36,10 @@ impl Said {
     /// The one told last speaks for the Service. That is the Route, unless the Configuration has failed: then the
     /// Route can only repeat it.
     fn conditions(self, previous: &[Condition], now: jiff::Timestamp) -> Vec<Condition> {
-        let Self { configuration, route } = self;
+        let Self {
+            configuration,
+            route,
+        } = self;
         let failed = matches!(configuration, Some(Reach::Broken(_)));
         let all = Conditions::new();
         let all = if failed {
@@ -51,34 +54,59 @@ impl Said {
 }
 
 /// Keeps the Configuration; whether to go on with the Route.
-fn configuration(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStatus) -> bool {
+fn configuration(
+    seen: &Seen,
+    plan: &mut Plan,
+    said: &mut Said,
+    status: &mut ServiceStatus,
+) -> bool {
     let service = &*seen.service;
     let name = service.name();
-    let brings_name = service.spec.template.metadata.name.as_deref().is_some_and(|name| !name.is_empty());
+    let brings_name = service
+        .spec
+        .template
+        .metadata
+        .name
+        .as_deref()
+        .is_some_and(|name| !name.is_empty());
     let present = seen.configuration.as_deref();
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Configuration {name:?} that we do not own.");
         said.configuration = Some(Reach::broken("NotOwned", message));
-        plan.fail(true, format!("service: {name:?} does not own configuration: {name:?}"));
+        plan.fail(
+            true,
+            format!("service: {name:?} does not own configuration: {name:?}"),
+        );
         return false;
     }
     let desired = children::configuration(service, present);
     plan.ensure(present, &desired);
     let settled = match present {
         None => {
-            plan.normal(service, "Created", format!("Created Configuration {name:?}"));
+            plan.normal(
+                service,
+                "Created",
+                format!("Created Configuration {name:?}"),
+            );
             None
         }
         // A changed spec has not been looked at by its own controller yet.
-        Some(present) => Some(present).filter(|present| present.spec == desired.spec && is_current(present)),
+        Some(present) => {
+            Some(present).filter(|present| present.spec == desired.spec && is_current(present))
+        }
     };
     let Some(present) = settled else {
-        let message = "The Configuration is still working to reflect the latest desired specification.";
+        let message =
+            "The Configuration is still working to reflect the latest desired specification.";
         said.configuration = Some(Reach::waiting(OUT_OF_DATE, message));
         return !brings_name;
     };
-    status.latest_created_revision_name.clone_from(&present.status.latest_created_revision_name);
-    status.latest_ready_revision_name.clone_from(&present.status.latest_ready_revision_name);
+    status
+        .latest_created_revision_name
+        .clone_from(&present.status.latest_created_revision_name);
+    status
+        .latest_ready_revision_name
+        .clone_from(&present.status.latest_ready_revision_name);
     said.configuration = Some(mirror(present.status.common.condition("Ready")));
     true
 }
@@ -89,7 +117,9 @@ fn is_current(configuration: &Configuration) -> bool {
 
 /// Whether the Revision name that the user brings is his to use.
 fn name_is_free(seen: &Seen, said: &mut Said) -> bool {
-    let (Some(namesake), Some(configuration)) = (&seen.namesake, &seen.configuration) else { return true };
+    let (Some(namesake), Some(configuration)) = (&seen.namesake, &seen.configuration) else {
+        return true;
+    };
     let generation = namesake.label(keys::CONFIGURATION_GENERATION);
     let ours = is_controlled_by(&**namesake, &**configuration);
     let same = generation == Some(configuration.generation().to_string().as_str())
@@ -112,7 +142,10 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Route {name:?} that we do not own.");
         said.route = Some(Reach::broken("NotOwned", message));
-        plan.fail(true, format!("service: {name:?} does not own route: {name:?}"));
+        plan.fail(
+            true,
+            format!("service: {name:?} does not own route: {name:?}"),
+        );
         return;
     }
     let desired = children::route(service, present);
@@ -123,7 +156,8 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
             None
         }
         Some(present) => Some(present).filter(|present| {
-            present.spec == desired.spec && present.status.common.observed_generation == present.generation()
+            present.spec == desired.spec
+                && present.status.common.observed_generation == present.generation()
         }),
     };
     let Some(present) = settled else {
@@ -131,20 +165,31 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
         said.route = Some(Reach::waiting(OUT_OF_DATE, message));
         return;
     };
-    let RouteStatus { common, url, address, traffic } = &present.status;
+    let RouteStatus {
+        common,
+        url,
+        address,
+        traffic,
+    } = &present.status;
     status.url.clone_from(url);
     status.address.clone_from(address);
     status.traffic.clone_from(traffic);
     let mut reach = mirror(common.condition("Ready"));
     if reach == Reach::Ready && !traffic_arrived(seen, present) {
-        reach = Reach::waiting("TrafficNotMigrated", "Traffic is not yet migrated to the latest revision.");
+        reach = Reach::waiting(
+            "TrafficNotMigrated",
+            "Traffic is not yet migrated to the latest revision.",
+        );
     }
     said.route = Some(reach);
 }
 
 /// Whether the traffic that flows is the traffic wanted, with the latest ready Revision in place of the Configuration.
 fn traffic_arrived(seen: &Seen, route: &Route) -> bool {
-    let latest = seen.configuration.as_ref().map_or("", |found| found.status.latest_ready_revision_name.as_str());
+    let latest = seen
+        .configuration
+        .as_ref()
+        .map_or("", |found| found.status.latest_ready_revision_name.as_str());
     let plain = |target: &TrafficTarget| {
         let mut plain = target.clone();
         plain.url = None;

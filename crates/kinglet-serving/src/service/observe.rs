@@ -19,7 +19,13 @@ pub(super) struct Seen {
 
 pub(super) fn observe(kit: &Kit, service: Arc<Service>) -> Seen {
     let (namespace, name) = (service.namespace(), service.name());
-    let wanted = service.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty());
+    let wanted = service
+        .spec
+        .template
+        .metadata
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     Seen {
         configuration: kit.cache::<Configuration>().get(namespace, name),
         route: kit.cache::<Route>().get(namespace, name),

@@ -1,5 +1,8 @@
 //! Plans for a Service, as recorded in 01 (ready), 05 (no digest), 13 (traffic errors) and 15 (labels).
-#![expect(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "tables read better without borrows"
+)]
 
 use std::sync::Arc;
 
@@ -34,12 +37,21 @@ fn template() -> Value {
 
 fn seen(service: Service) -> Seen {
     let now = Timestamp::from_second(1_000).unwrap();
-    Seen { service: Arc::new(service), configuration: None, route: None, namesake: None, now }
+    Seen {
+        service: Arc::new(service),
+        configuration: None,
+        route: None,
+        namesake: None,
+        now,
+    }
 }
 
 /// The child as the API server would give it back, observed and with this `Ready`.
 fn stored<K: serde::de::DeserializeOwned>(plan: &Plan, kind: &str, status: Value) -> Arc<K> {
-    let write = plan.writes().find(|write| write.kind == kind).expect("the child is written");
+    let write = plan
+        .writes()
+        .find(|write| write.kind == kind)
+        .expect("the child is written");
     let mut body = write.body.clone();
     body["metadata"]["uid"] = json!(format!("{kind}-uid"));
     body["metadata"]["generation"] = json!(1);
@@ -52,24 +64,44 @@ fn ready(truth: &str, reason: &str, message: &str) -> Value {
 }
 
 fn conditions(plan: &Plan) -> Vec<String> {
-    let status = plan.writes().find(|write| write.verb == Verb::Status).expect("a status");
+    let status = plan
+        .writes()
+        .find(|write| write.verb == Verb::Status)
+        .expect("a status");
     let all = status.body["status"]["conditions"].as_array().unwrap();
     all.iter()
         .map(|condition| {
             let text = |key: &str| condition[key].as_str().unwrap_or("").to_owned();
-            format!("{}={} {} {}", text("type"), text("status"), text("reason"), text("message")).trim_end().to_owned()
+            format!(
+                "{}={} {} {}",
+                text("type"),
+                text("status"),
+                text("reason"),
+                text("message")
+            )
+            .trim_end()
+            .to_owned()
         })
         .collect()
 }
 
 fn kinds(plan: &Plan) -> Vec<(Verb, &str)> {
-    plan.writes().map(|write| (write.verb.clone(), write.kind.as_str())).collect()
+    plan.writes()
+        .map(|write| (write.verb.clone(), write.kind.as_str()))
+        .collect()
 }
 
 #[test]
 fn the_children_are_as_knative_makes_them() {
     let plan = decide(&seen(service(template())));
-    assert_eq!(kinds(&plan), [(Verb::Create, "Configuration"), (Verb::Create, "Route"), (Verb::Status, "Service")]);
+    assert_eq!(
+        kinds(&plan),
+        [
+            (Verb::Create, "Configuration"),
+            (Verb::Create, "Route"),
+            (Verb::Status, "Service")
+        ]
+    );
     let bodies: Vec<Value> = plan.writes().map(|write| write.body.clone()).collect();
     let owner = json!([{"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "hello", "uid": "s-1", "controller": true, "blockOwnerDeletion": true}]);
     assert_eq!(
@@ -96,8 +128,17 @@ fn the_children_are_as_knative_makes_them() {
             "spec": {"traffic": [{"configurationName": "hello", "latestRevision": true, "percent": 100}]},
         })
     );
-    let notes: Vec<_> = plan.notes().map(|note| (note.reason.as_str(), note.message.as_str())).collect();
-    assert_eq!(notes, [("Created", "Created Configuration \"hello\""), ("Created", "Created Route \"hello\"")]);
+    let notes: Vec<_> = plan
+        .notes()
+        .map(|note| (note.reason.as_str(), note.message.as_str()))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            ("Created", "Created Configuration \"hello\""),
+            ("Created", "Created Route \"hello\"")
+        ]
+    );
 }
 
 #[test]
@@ -106,8 +147,12 @@ fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
     named["metadata"] = json!({"name": "hello-a"});
     let mut seen = seen(service(named));
     let first = decide(&seen);
-    assert_eq!(kinds(&first), [(Verb::Create, "Configuration"), (Verb::Status, "Service")]);
-    let out_of_date = "The Configuration is still working to reflect the latest desired specification.";
+    assert_eq!(
+        kinds(&first),
+        [(Verb::Create, "Configuration"), (Verb::Status, "Service")]
+    );
+    let out_of_date =
+        "The Configuration is still working to reflect the latest desired specification.";
     assert_eq!(
         conditions(&first),
         [
@@ -117,11 +162,21 @@ fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
         ]
     );
     seen.configuration = Some(stored(&first, "Configuration", ready("Unknown", "", "")));
-    let taken: Revision = serde_json::from_value(json!({"metadata": {"name": "hello-a", "namespace": "ready"}, "spec": {"containers": []}})).unwrap();
+    let taken: Revision = serde_json::from_value(
+        json!({"metadata": {"name": "hello-a", "namespace": "ready"}, "spec": {"containers": []}}),
+    )
+    .unwrap();
     seen.namesake = Some(Arc::new(taken));
     let second = decide(&seen);
-    assert_eq!(kinds(&second), [(Verb::Update, "Configuration"), (Verb::Status, "Service")]);
-    assert!(conditions(&second)[2].starts_with("RoutesReady=False RevisionNameTaken The revision name \"hello-a\" is taken"));
+    assert_eq!(
+        kinds(&second),
+        [(Verb::Update, "Configuration"), (Verb::Status, "Service")]
+    );
+    assert!(
+        conditions(&second)[2].starts_with(
+            "RoutesReady=False RevisionNameTaken The revision name \"hello-a\" is taken"
+        )
+    );
     seen.namesake = None;
     let third = decide(&seen);
     assert!(kinds(&third).contains(&(Verb::Create, "Route")));
@@ -138,8 +193,10 @@ fn the_status_is_what_the_children_say() {
         }
         base
     };
-    let names = json!({"latestCreatedRevisionName": "hello-1", "latestReadyRevisionName": "hello-1"});
-    let newer = json!({"latestCreatedRevisionName": "hello-2", "latestReadyRevisionName": "hello-2"});
+    let names =
+        json!({"latestCreatedRevisionName": "hello-1", "latestReadyRevisionName": "hello-1"});
+    let newer =
+        json!({"latestCreatedRevisionName": "hello-2", "latestReadyRevisionName": "hello-2"});
     let failed = "Revision \"hello-1\" failed with message: no such image.";
     let cases = [
         (
@@ -178,11 +235,19 @@ fn the_status_is_what_the_children_say() {
     ];
     for (configuration, route, want) in cases {
         let mut seen = blank.clone();
-        seen.configuration = Some(stored::<Configuration>(&first, "Configuration", configuration));
+        seen.configuration = Some(stored::<Configuration>(
+            &first,
+            "Configuration",
+            configuration,
+        ));
         seen.route = Some(stored::<Route>(&first, "Route", route));
         let plan = decide(&seen);
         assert_eq!(conditions(&plan), want);
-        assert!(plan.writes().filter(|write| write.verb == Verb::Update).all(kinglet_reconcile::Write::changes_nothing));
+        assert!(
+            plan.writes()
+                .filter(|write| write.verb == Verb::Update)
+                .all(kinglet_reconcile::Write::changes_nothing)
+        );
         assert_eq!(plan.notes().count(), 0);
     }
 }
@@ -190,10 +255,15 @@ fn the_status_is_what_the_children_say() {
 #[test]
 fn what_belongs_to_others_is_left_alone() {
     let mut seen = seen(service(template()));
-    let foreign: Configuration = serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "ready"}})).unwrap();
+    let foreign: Configuration =
+        serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "ready"}}))
+            .unwrap();
     seen.configuration = Some(Arc::new(foreign));
     let plan = decide(&seen);
     assert_eq!(kinds(&plan), [(Verb::Status, "Service")]);
-    assert!(conditions(&plan)[0].ends_with("NotOwned There is an existing Configuration \"hello\" that we do not own."));
+    assert!(
+        conditions(&plan)[0]
+            .ends_with("NotOwned There is an existing Configuration \"hello\" that we do not own.")
+    );
     assert!(plan.trouble.is_some());
 }

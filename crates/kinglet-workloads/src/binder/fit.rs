@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::quantity::millis;
@@ -59,9 +61,17 @@ impl Resources {
 /// What a Pod asks for: the sum of its containers, at least what any init container needs alone, plus its overhead.
 /// Containers whose image begins with one of `not_started` take nothing: the node answers for them.
 pub(super) fn request(pod: &Pod, not_started: &[String]) -> Resources {
-    let Some(spec) = &pod.spec else { return Resources { pods: 1, ..Resources::default() } };
+    let Some(spec) = &pod.spec else {
+        return Resources {
+            pods: 1,
+            ..Resources::default()
+        };
+    };
     let of = |container: &Container| {
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let requests = container
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.as_ref());
         requests.map(Resources::of).unwrap_or_default()
     };
     let mut total = Resources::default();
@@ -69,7 +79,11 @@ pub(super) fn request(pod: &Pod, not_started: &[String]) -> Resources {
         let image = container.image.as_deref().unwrap_or_default();
         not_started.iter().any(|prefix| image.starts_with(prefix))
     };
-    for container in spec.containers.iter().filter(|container| !answered(container)) {
+    for container in spec
+        .containers
+        .iter()
+        .filter(|container| !answered(container))
+    {
         total.add(&of(container), 1);
     }
     let mut sidecars = Resources::default();
@@ -101,8 +115,12 @@ pub(super) fn allocatable(node: Option<&Node>, capacity: &Capacity) -> Resources
         pods: capacity.pods,
         other: BTreeMap::new(),
     };
-    let said = node.and_then(|node| node.status.as_ref()).and_then(|status| status.allocatable.as_ref());
-    let Some(said) = said.map(Resources::of) else { return told };
+    let said = node
+        .and_then(|node| node.status.as_ref())
+        .and_then(|status| status.allocatable.as_ref());
+    let Some(said) = said.map(Resources::of) else {
+        return told;
+    };
     let or = |said: i64, told: i64| if said > 0 { said } else { told };
     Resources {
         cpu_millis: or(said.cpu_millis, told.cpu_millis),
@@ -132,7 +150,11 @@ pub(super) struct Misfit {
 impl Misfit {
     /// The scheduler's sentence for one node.
     pub(super) fn message(&self) -> String {
-        let reasons: Vec<String> = self.reasons.iter().map(|reason| format!("1 {reason}")).collect();
+        let reasons: Vec<String> = self
+            .reasons
+            .iter()
+            .map(|reason| format!("1 {reason}"))
+            .collect();
         let help = if self.crowded {
             "No preemption victims found for incoming pod."
         } else {
@@ -147,14 +169,25 @@ impl Misfit {
 
 /// Whether the Pod fits; the first kind of reason that applies is the one told, resources are told together.
 pub(super) fn fit(pod: &Pod, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
-    let alone = |reason: String| Err(Misfit { reasons: vec![reason], crowded: false });
+    let alone = |reason: String| {
+        Err(Misfit {
+            reasons: vec![reason],
+            crowded: false,
+        })
+    };
     let spec = pod.spec.clone().unwrap_or_default();
     let of_node = seen.node.and_then(|node| node.spec.as_ref());
-    if of_node.and_then(|spec| spec.unschedulable).unwrap_or(false) && !tolerates_unschedulable(&spec) {
+    if of_node.and_then(|spec| spec.unschedulable).unwrap_or(false)
+        && !tolerates_unschedulable(&spec)
+    {
         return alone("node(s) were unschedulable".to_owned());
     }
     if let Some(taint) = untolerated(&spec, of_node.and_then(|spec| spec.taints.as_ref())) {
-        return alone(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or("")));
+        return alone(format!(
+            "node(s) had untolerated taint {{{}: {}}}",
+            taint.key,
+            taint.value.as_deref().unwrap_or("")
+        ));
     }
     if !selected(&spec, seen) {
         return alone("node(s) didn't match Pod's node affinity/selector".to_owned());
@@ -176,12 +209,21 @@ fn room(request: &Resources, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
         }
     };
     check("cpu", request.cpu_millis, taken.cpu_millis, all.cpu_millis);
-    check("memory", request.memory_bytes, taken.memory_bytes, all.memory_bytes);
+    check(
+        "memory",
+        request.memory_bytes,
+        taken.memory_bytes,
+        all.memory_bytes,
+    );
     for (name, wanted) in &request.other {
         let of = |amounts: &Resources| amounts.other.get(name).copied().unwrap_or(0);
         check(name, *wanted, of(taken), of(all));
     }
-    if reasons.is_empty() { Ok(()) } else { Err(Misfit { reasons, crowded }) }
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(Misfit { reasons, crowded })
+    }
 }
 
 fn tolerates_unschedulable(spec: &PodSpec) -> bool {
@@ -190,12 +232,21 @@ fn tolerates_unschedulable(spec: &PodSpec) -> bool {
         effect: "NoSchedule".to_owned(),
         ..Taint::default()
     };
-    spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, &taint))
+    spec.tolerations
+        .iter()
+        .flatten()
+        .any(|toleration| tolerates(toleration, &taint))
 }
 
 fn untolerated<'a>(spec: &PodSpec, taints: Option<&'a Vec<Taint>>) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    taints.into_iter().flatten().filter(hard).find(|taint| !spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint)))
+    taints.into_iter().flatten().filter(hard).find(|taint| {
+        !spec
+            .tolerations
+            .iter()
+            .flatten()
+            .any(|toleration| tolerates(toleration, taint))
+    })
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -203,17 +254,36 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let exists = toleration.operator.as_deref() == Some("Exists");
     (blank(&toleration.effect) || toleration.effect.as_deref() == Some(&taint.effect))
         && ((blank(&toleration.key) && exists) || toleration.key.as_deref() == Some(&taint.key))
-        && (exists || toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""))
+        && (exists
+            || toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""))
 }
 
 fn selected(spec: &PodSpec, seen: &NodeSeen<'_>) -> bool {
     let mut labels = default_labels(seen.name);
-    labels.extend(seen.node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default());
-    let by_label = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    labels.extend(
+        seen.node
+            .and_then(|node| node.metadata.labels.clone())
+            .unwrap_or_default(),
+    );
+    let by_label = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| {
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
     let by_affinity = required.is_none_or(|selector| {
-        selector.node_selector_terms.iter().any(|term| term_matches(term, &labels, seen.name))
+        selector
+            .node_selector_terms
+            .iter()
+            .any(|term| term_matches(term, &labels, seen.name))
     });
     by_label && by_affinity
 }
@@ -223,8 +293,12 @@ fn term_matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name
     let fields = term.match_fields.iter().flatten();
     let empty = expressions.clone().count() + fields.clone().count() == 0;
     !empty
-        && expressions.into_iter().all(|wanted| requirement_matches(wanted, labels.get(&wanted.key).map(String::as_str)))
-        && fields.into_iter().all(|wanted| wanted.key == "metadata.name" && requirement_matches(wanted, Some(name)))
+        && expressions
+            .into_iter()
+            .all(|wanted| requirement_matches(wanted, labels.get(&wanted.key).map(String::as_str)))
+        && fields
+            .into_iter()
+            .all(|wanted| wanted.key == "metadata.name" && requirement_matches(wanted, Some(name)))
 }
 
 fn requirement_matches(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -237,8 +311,14 @@ fn requirement_matches(wanted: &NodeSelectorRequirement, value: Option<&str>) ->
         "NotIn" => !value.is_some_and(listed),
         "Exists" => value.is_some(),
         "DoesNotExist" => value.is_none(),
-        "Gt" => value.and_then(number).zip(bound).is_some_and(|(value, bound)| value > bound),
-        "Lt" => value.and_then(number).zip(bound).is_some_and(|(value, bound)| value < bound),
+        "Gt" => value
+            .and_then(number)
+            .zip(bound)
+            .is_some_and(|(value, bound)| value > bound),
+        "Lt" => value
+            .and_then(number)
+            .zip(bound)
+            .is_some_and(|(value, bound)| value < bound),
         _ => false,
     }
 }
@@ -257,17 +337,35 @@ mod tests {
     }
 
     fn asking(cpu: &str, memory: &str) -> Pod {
-        pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}))
+        pod(
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]}),
+        )
     }
 
     fn node(spec: Value, labels: Value) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}, "spec": spec}))
+            .unwrap()
     }
 
     fn try_fit(pod: &Pod, node: Option<&Node>, taken_cpu: i64) -> Result<(), String> {
-        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 1 << 30, pods: 10, not_started: Vec::new() };
-        let taken = Resources { cpu_millis: taken_cpu, pods: 1, ..Resources::default() };
-        let seen = NodeSeen { name: "n", node, allocatable: allocatable(node, &capacity), taken, not_started: &capacity.not_started };
+        let capacity = Capacity {
+            cpu_millis: 2000,
+            memory_bytes: 1 << 30,
+            pods: 10,
+            not_started: Vec::new(),
+        };
+        let taken = Resources {
+            cpu_millis: taken_cpu,
+            pods: 1,
+            ..Resources::default()
+        };
+        let seen = NodeSeen {
+            name: "n",
+            node,
+            allocatable: allocatable(node, &capacity),
+            taken,
+            not_started: &capacity.not_started,
+        };
         fit(pod, &seen).map_err(|misfit| misfit.message())
     }
 
@@ -276,34 +374,74 @@ mod tests {
         let tail = "no new claims to deallocate, preemption: 0/1 nodes are available: 1";
         assert_eq!(
             try_fit(&asking("1000", "1Mi"), None, 0).unwrap_err(),
-            format!("0/1 nodes are available: 1 Insufficient cpu. {tail} Preemption is not helpful for scheduling.")
+            format!(
+                "0/1 nodes are available: 1 Insufficient cpu. {tail} Preemption is not helpful for scheduling."
+            )
         );
         assert_eq!(
             try_fit(&asking("1", "1Mi"), None, 1500).unwrap_err(),
-            format!("0/1 nodes are available: 1 Insufficient cpu. {tail} No preemption victims found for incoming pod.")
+            format!(
+                "0/1 nodes are available: 1 Insufficient cpu. {tail} No preemption victims found for incoming pod."
+            )
         );
         assert_eq!(
             try_fit(&asking("3", "2Gi"), None, 0).unwrap_err(),
-            format!("0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory. {tail} Preemption is not helpful for scheduling.")
+            format!(
+                "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory. {tail} Preemption is not helpful for scheduling."
+            )
         );
     }
 
     #[test]
     fn selectors_taints_and_affinity_count() {
-        let tainted = node(json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}), json!({}));
-        let tolerant = pod(json!({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}));
+        let tainted = node(
+            json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}),
+            json!({}),
+        );
+        let tolerant = pod(
+            json!({"tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]}),
+        );
         let labelled = node(json!({}), json!({"disk": "ssd", "size": "5"}));
         let cordoned = node(json!({"unschedulable": true}), json!({}));
-        let affinity = |expression: Value| pod(json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}}));
+        let affinity = |expression: Value| {
+            pod(
+                json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}}),
+            )
+        };
         let cases = [
             ("a taint repels", pod(json!({})), Some(&tainted), false),
             ("a toleration helps", tolerant, Some(&tainted), true),
             ("cordoned", pod(json!({})), Some(&cordoned), false),
-            ("selector matches", pod(json!({"nodeSelector": {"disk": "ssd"}})), Some(&labelled), true),
-            ("selector does not match", pod(json!({"nodeSelector": {"disk": "hdd"}})), Some(&labelled), false),
-            ("default labels count", pod(json!({"nodeSelector": {"kubernetes.io/os": "linux"}})), None, true),
-            ("affinity In", affinity(json!({"key": "disk", "operator": "In", "values": ["ssd"]})), Some(&labelled), true),
-            ("affinity Gt", affinity(json!({"key": "size", "operator": "Gt", "values": ["5"]})), Some(&labelled), false),
+            (
+                "selector matches",
+                pod(json!({"nodeSelector": {"disk": "ssd"}})),
+                Some(&labelled),
+                true,
+            ),
+            (
+                "selector does not match",
+                pod(json!({"nodeSelector": {"disk": "hdd"}})),
+                Some(&labelled),
+                false,
+            ),
+            (
+                "default labels count",
+                pod(json!({"nodeSelector": {"kubernetes.io/os": "linux"}})),
+                None,
+                true,
+            ),
+            (
+                "affinity In",
+                affinity(json!({"key": "disk", "operator": "In", "values": ["ssd"]})),
+                Some(&labelled),
+                true,
+            ),
+            (
+                "affinity Gt",
+                affinity(json!({"key": "size", "operator": "Gt", "values": ["5"]})),
+                Some(&labelled),
+                false,
+            ),
         ];
         for (name, pod, node, fits) in cases {
             assert_eq!(try_fit(&pod, node, 0).is_ok(), fits, "{name}");
@@ -329,7 +467,10 @@ mod tests {
             {"name": "user-container", "image": "hello", "resources": {"requests": {"cpu": "100m"}}},
             {"name": "queue-proxy", "image": "samples.kinglet/queue-proxy:latest", "resources": {"requests": {"cpu": "25m"}}}
         ]}));
-        assert_eq!(request(&pod, &["samples.kinglet/queue-proxy".to_owned()]).cpu_millis, 100);
+        assert_eq!(
+            request(&pod, &["samples.kinglet/queue-proxy".to_owned()]).cpu_millis,
+            100
+        );
         assert_eq!(request(&pod, &[]).cpu_millis, 125);
     }
 }

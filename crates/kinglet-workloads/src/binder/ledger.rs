@@ -22,7 +22,11 @@ impl Ledger {
     pub(super) fn take(&self, pod: &Key, node: &str, request: Resources) {
         let mut inner = self.0.lock();
         inner.release(pod);
-        inner.by_node.entry(node.to_owned()).or_default().add(&request, 1);
+        inner
+            .by_node
+            .entry(node.to_owned())
+            .or_default()
+            .add(&request, 1);
         inner.by_pod.insert(pod.clone(), (node.to_owned(), request));
     }
 
@@ -39,7 +43,9 @@ impl Ledger {
 
 impl Inner {
     fn release(&mut self, pod: &Key) -> bool {
-        let Some((node, request)) = self.by_pod.remove(pod) else { return false };
+        let Some((node, request)) = self.by_pod.remove(pod) else {
+            return false;
+        };
         if let Some(account) = self.by_node.get_mut(&node) {
             account.add(&request, -1);
         }
@@ -54,11 +60,19 @@ mod tests {
     #[test]
     fn accounts_balance() {
         let ledger = Ledger::default();
-        let request = Resources { cpu_millis: 100, memory_bytes: 10, pods: 1, ..Resources::default() };
+        let request = Resources {
+            cpu_millis: 100,
+            memory_bytes: 10,
+            pods: 1,
+            ..Resources::default()
+        };
         ledger.take(&Key::new("a", "x"), "n", request.clone());
         ledger.take(&Key::new("a", "x"), "n", request.clone());
         ledger.take(&Key::new("a", "y"), "n", request);
-        assert_eq!((ledger.taken("n").cpu_millis, ledger.taken("n").pods), (200, 2));
+        assert_eq!(
+            (ledger.taken("n").cpu_millis, ledger.taken("n").pods),
+            (200, 2)
+        );
         assert!(ledger.release(&Key::new("a", "x")) && !ledger.release(&Key::new("a", "x")));
         assert_eq!(ledger.taken("n").memory_bytes, 10);
     }

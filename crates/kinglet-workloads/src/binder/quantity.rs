@@ -3,7 +3,9 @@
 /// The value in thousandths, rounded up; `None` when it is no quantity. Saturates.
 pub(super) fn millis(text: &str) -> Option<i64> {
     let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (multiplier, divisor, exponent) = match suffix {
         "" => (1_i128, 1_i128, 0),
@@ -22,7 +24,15 @@ pub(super) fn millis(text: &str) -> Option<i64> {
         "Ti" => (1 << 40, 1, 0),
         "Pi" => (1 << 50, 1, 0),
         "Ei" => (1 << 60, 1, 0),
-        other => (1, 1, other.strip_prefix(['e', 'E'])?.parse::<i32>().ok().filter(|e| (-18..=18).contains(e))?),
+        other => (
+            1,
+            1,
+            other
+                .strip_prefix(['e', 'E'])?
+                .parse::<i32>()
+                .ok()
+                .filter(|e| (-18..=18).contains(e))?,
+        ),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let (sign, whole) = match whole.strip_prefix('-') {

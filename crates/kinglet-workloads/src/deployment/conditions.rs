@@ -32,38 +32,73 @@ pub(super) fn status(facts: &Facts<'_>) -> (DeploymentStatus, Option<Duration>) 
     available(facts, &mut status);
     let spec = deployment.spec.as_ref();
     let paused = spec.and_then(|spec| spec.paused).unwrap_or(false);
-    let deadline = spec.and_then(|spec| spec.progress_deadline_seconds).filter(|seconds| *seconds != i32::MAX);
+    let deadline = spec
+        .and_then(|spec| spec.progress_deadline_seconds)
+        .filter(|seconds| *seconds != i32::MAX);
     match deadline {
         None => drop_condition(&mut status, "Progressing"),
         Some(_) if paused => {
-            if condition(&status, "Progressing").is_none_or(|known| known.reason.as_deref() != Some("ProgressDeadlineExceeded")) {
-                set(&mut status, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", facts.now);
+            if condition(&status, "Progressing")
+                .is_none_or(|known| known.reason.as_deref() != Some("ProgressDeadlineExceeded"))
+            {
+                set(
+                    &mut status,
+                    "Progressing",
+                    "Unknown",
+                    "DeploymentPaused",
+                    "Deployment is paused",
+                    facts.now,
+                );
             }
         }
         Some(seconds) => progressing(facts, &before, &mut status, seconds),
     }
     replica_failure(facts, &mut status);
-    let again = deadline.filter(|_| !paused).and_then(|seconds| deadline_left(&status, facts, seconds));
+    let again = deadline
+        .filter(|_| !paused)
+        .and_then(|seconds| deadline_left(&status, facts, seconds));
     (status, again)
 }
 
 /// The status after the new ReplicaSet could not be created.
-pub(super) fn creation_failed(deployment: &Deployment, name: &str, message: &str, now: Timestamp) -> DeploymentStatus {
+pub(super) fn creation_failed(
+    deployment: &Deployment,
+    name: &str,
+    message: &str,
+    now: Timestamp,
+) -> DeploymentStatus {
     let mut status = deployment.status.clone().unwrap_or_default();
     let message = format!("Failed to create new replica set \"{name}\": {message}");
-    set(&mut status, "Progressing", "False", "ReplicaSetCreateError", &message, now);
+    set(
+        &mut status,
+        "Progressing",
+        "False",
+        "ReplicaSetCreateError",
+        &message,
+        now,
+    );
     status
 }
 
 fn counts(facts: &Facts<'_>, before: &DeploymentStatus) -> DeploymentStatus {
     let sum = |of: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| {
-        facts.all.iter().filter_map(|set| set.status.as_ref()).map(of).sum::<i32>()
+        facts
+            .all
+            .iter()
+            .filter_map(|set| set.status.as_ref())
+            .map(of)
+            .sum::<i32>()
     };
     let available = sum(|status| status.available_replicas.unwrap_or(0));
     DeploymentStatus {
         observed_generation: facts.deployment.metadata.generation,
         replicas: some(sum(|status| status.replicas)),
-        updated_replicas: some(facts.new.and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas)),
+        updated_replicas: some(
+            facts
+                .new
+                .and_then(|set| set.status.as_ref())
+                .map_or(0, |status| status.replicas),
+        ),
         ready_replicas: some(sum(|status| status.ready_replicas.unwrap_or(0))),
         available_replicas: some(available),
         unavailable_replicas: some((facts.replicas_wanted - available).max(0)),
@@ -74,70 +109,153 @@ fn counts(facts: &Facts<'_>, before: &DeploymentStatus) -> DeploymentStatus {
 }
 
 fn available(facts: &Facts<'_>, status: &mut DeploymentStatus) {
-    let enough = status.available_replicas.unwrap_or(0) >= facts.limits.replicas - facts.limits.max_unavailable;
+    let enough = status.available_replicas.unwrap_or(0)
+        >= facts.limits.replicas - facts.limits.max_unavailable;
     if enough {
         let words = "Deployment has minimum availability.";
-        set(status, "Available", "True", "MinimumReplicasAvailable", words, facts.now);
+        set(
+            status,
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            words,
+            facts.now,
+        );
     } else {
         let words = "Deployment does not have minimum availability.";
-        set(status, "Available", "False", "MinimumReplicasUnavailable", words, facts.now);
+        set(
+            status,
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            words,
+            facts.now,
+        );
     }
 }
 
-fn progressing(facts: &Facts<'_>, before: &DeploymentStatus, status: &mut DeploymentStatus, seconds: i32) {
+fn progressing(
+    facts: &Facts<'_>,
+    before: &DeploymentStatus,
+    status: &mut DeploymentStatus,
+    seconds: i32,
+) {
     let name = facts.new.and_then(|set| set.metadata.name.as_deref());
     let subject = match facts.created.or(name) {
         Some(name) => format!("ReplicaSet \"{name}\""),
-        None => format!("Deployment \"{}\"", facts.deployment.metadata.name.as_deref().unwrap_or("")),
+        None => format!(
+            "Deployment \"{}\"",
+            facts.deployment.metadata.name.as_deref().unwrap_or("")
+        ),
     };
     if let Some(created) = facts.created {
         let words = format!("Created new replica set \"{created}\"");
-        return set(status, "Progressing", "True", "NewReplicaSetCreated", &words, facts.now);
+        return set(
+            status,
+            "Progressing",
+            "True",
+            "NewReplicaSetCreated",
+            &words,
+            facts.now,
+        );
     }
     let known = condition(status, "Progressing").cloned();
     let reason = known.as_ref().and_then(|known| known.reason.as_deref());
     if reason == Some("DeploymentPaused") {
-        return set(status, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", facts.now);
+        return set(
+            status,
+            "Progressing",
+            "Unknown",
+            "DeploymentResumed",
+            "Deployment is resumed",
+            facts.now,
+        );
     }
     let (Some(known), Some(name)) = (known.as_ref(), name) else {
         if let Some(name) = name {
             let words = format!("Found new replica set \"{name}\"");
-            set(status, "Progressing", "True", "FoundNewReplicaSet", &words, facts.now);
+            set(
+                status,
+                "Progressing",
+                "True",
+                "FoundNewReplicaSet",
+                &words,
+                facts.now,
+            );
         }
         return;
     };
     let _ = name;
-    let settled = status.replicas == status.updated_replicas && reason == Some("NewReplicaSetAvailable");
+    let settled =
+        status.replicas == status.updated_replicas && reason == Some("NewReplicaSetAvailable");
     if settled {
         return;
     }
     if complete(facts, status) {
         let words = format!("{subject} has successfully progressed.");
-        set(status, "Progressing", "True", "NewReplicaSetAvailable", &words, facts.now);
+        set(
+            status,
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            &words,
+            facts.now,
+        );
     } else if advanced(before, status) {
         let words = format!("{subject} is progressing.");
-        let since = known.last_transition_time.clone().filter(|_| known.status == "True");
+        let since = known
+            .last_transition_time
+            .clone()
+            .filter(|_| known.status == "True");
         drop_condition(status, "Progressing");
-        set(status, "Progressing", "True", "ReplicaSetUpdated", &words, facts.now);
-        if let (Some(since), Some(condition)) = (since, status.conditions.iter_mut().flatten().last()) {
+        set(
+            status,
+            "Progressing",
+            "True",
+            "ReplicaSetUpdated",
+            &words,
+            facts.now,
+        );
+        if let (Some(since), Some(condition)) =
+            (since, status.conditions.iter_mut().flatten().last())
+        {
             condition.last_transition_time = Some(since);
         }
     } else if timed_out(known, seconds, facts.now) {
         let words = format!("{subject} has timed out progressing.");
-        set(status, "Progressing", "False", "ProgressDeadlineExceeded", &words, facts.now);
+        set(
+            status,
+            "Progressing",
+            "False",
+            "ProgressDeadlineExceeded",
+            &words,
+            facts.now,
+        );
     }
 }
 
 fn replica_failure(facts: &Facts<'_>, status: &mut DeploymentStatus) {
     let failure = |set: &ReplicaSet| {
         let all = set.status.as_ref()?.conditions.as_ref()?;
-        all.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned()
+        all.iter()
+            .find(|condition| condition.type_ == "ReplicaFailure")
+            .cloned()
     };
-    let found = facts.new.and_then(failure).or_else(|| facts.all.iter().find_map(|set| failure(set)));
+    let found = facts
+        .new
+        .and_then(failure)
+        .or_else(|| facts.all.iter().find_map(|set| failure(set)));
     match found {
         Some(failure) => {
             let reason = failure.reason.unwrap_or_default();
-            set(status, "ReplicaFailure", &failure.status, &reason, &failure.message.unwrap_or_default(), facts.now);
+            set(
+                status,
+                "ReplicaFailure",
+                &failure.status,
+                &reason,
+                &failure.message.unwrap_or_default(),
+                facts.now,
+            );
         }
         None => drop_condition(status, "ReplicaFailure"),
     }
@@ -146,7 +264,9 @@ fn replica_failure(facts: &Facts<'_>, status: &mut DeploymentStatus) {
 /// Whether the rollout is done.
 pub(super) fn complete(facts: &Facts<'_>, status: &DeploymentStatus) -> bool {
     let wanted = some(facts.limits.replicas);
-    status.updated_replicas == wanted && status.replicas == wanted && status.available_replicas == wanted
+    status.updated_replicas == wanted
+        && status.replicas == wanted
+        && status.available_replicas == wanted
 }
 
 fn advanced(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {
@@ -171,17 +291,31 @@ fn timed_out(known: &DeploymentCondition, seconds: i32, now: Timestamp) -> bool 
 
 fn deadline_left(status: &DeploymentStatus, facts: &Facts<'_>, seconds: i32) -> Option<Duration> {
     let known = condition(status, "Progressing")?;
-    if matches!(known.reason.as_deref(), Some("NewReplicaSetAvailable" | "ProgressDeadlineExceeded")) {
+    if matches!(
+        known.reason.as_deref(),
+        Some("NewReplicaSetAvailable" | "ProgressDeadlineExceeded")
+    ) {
         return None;
     }
-    let since = known.last_update_time.as_ref().map_or(facts.now, |time| time.0);
+    let since = known
+        .last_update_time
+        .as_ref()
+        .map_or(facts.now, |time| time.0);
     // One second more, since stamps carry whole seconds.
     let left = SignedDuration::from_secs(i64::from(seconds) + 1) - facts.now.duration_since(since);
-    Some(Duration::try_from(left).unwrap_or(Duration::ZERO).max(Duration::from_millis(100)))
+    Some(
+        Duration::try_from(left)
+            .unwrap_or(Duration::ZERO)
+            .max(Duration::from_millis(100)),
+    )
 }
 
 fn condition<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+    status
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 fn drop_condition(status: &mut DeploymentStatus, type_: &str) {
@@ -191,13 +325,22 @@ fn drop_condition(status: &mut DeploymentStatus, type_: &str) {
 }
 
 /// Sets a condition; the same status and reason leave it as it is, the same status keeps its transition time.
-fn set(status: &mut DeploymentStatus, type_: &str, value: &str, reason: &str, message: &str, now: Timestamp) {
+fn set(
+    status: &mut DeploymentStatus,
+    type_: &str,
+    value: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
     let known = condition(status, type_);
     if known.is_some_and(|known| known.status == value && known.reason.as_deref() == Some(reason)) {
         return;
     }
     let stamp = crate::time::whole_seconds(now);
-    let since = known.filter(|known| known.status == value).and_then(|known| known.last_transition_time.clone());
+    let since = known
+        .filter(|known| known.status == value)
+        .and_then(|known| known.last_transition_time.clone());
     let condition = DeploymentCondition {
         type_: type_.to_owned(),
         status: value.to_owned(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use kinglet_reconcile::{Cascade, Note, Plan, Severity, annotation, name_of, owner_reference, uid_of};
+use kinglet_reconcile::{
+    Cascade, Note, Plan, Severity, annotation, name_of, owner_reference, uid_of,
+};
 
 use super::conditions::{self, Facts};
 use super::rollout::{self, Limits, Size};
@@ -30,28 +32,52 @@ pub(super) struct Decision {
 
 /// Whether old Pods must be gone before new ones start.
 pub(super) fn is_recreate(deployment: &Deployment) -> bool {
-    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    let strategy = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
 /// The size in the spec.
 pub(super) fn replicas_of(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0)
+    set.spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(0)
 }
 
 /// The Event that tells of a scaling.
 pub(super) fn scaled(deployment: &Deployment, set: &ReplicaSet, from: i32, to: i32) -> Note {
     let direction = if to > from { "up" } else { "down" };
-    let words = format!("Scaled {direction} replica set {} from {from} to {to}", name_of(set));
+    let words = format!(
+        "Scaled {direction} replica set {} from {from} to {to}",
+        name_of(set)
+    );
     Note::new(deployment, Severity::Normal, "ScalingReplicaSet", words)
 }
 
 /// The plan when the new ReplicaSet could not be created.
-pub(super) fn creation_failed(seen: &Seen, new: &ReplicaSet, message: &str, now: Timestamp) -> Plan {
+pub(super) fn creation_failed(
+    seen: &Seen,
+    new: &ReplicaSet,
+    message: &str,
+    now: Timestamp,
+) -> Plan {
     let deployment = &*seen.deployment;
     let mut plan = Plan::new();
-    plan.warning(deployment, "ReplicaSetCreateError", format!("Failed to create new replica set \"{}\": {message}", name_of(new)));
-    plan.status(deployment, &conditions::creation_failed(deployment, name_of(new), message, now));
+    plan.warning(
+        deployment,
+        "ReplicaSetCreateError",
+        format!(
+            "Failed to create new replica set \"{}\": {message}",
+            name_of(new)
+        ),
+    );
+    plan.status(
+        deployment,
+        &conditions::creation_failed(deployment, name_of(new), message, now),
+    );
     plan
 }
 
@@ -65,7 +91,12 @@ pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
     adopt(seen, &mut plan);
     let limits = Limits::of(deployment);
     let (new, mut old) = sort(seen);
-    old.sort_by_key(|set| (set.metadata.creation_timestamp.clone().map(|time| time.0), name_of(&**set).to_owned()));
+    old.sort_by_key(|set| {
+        (
+            set.metadata.creation_timestamp.clone().map(|time| time.0),
+            name_of(&**set).to_owned(),
+        )
+    });
     let revision = next_revision(new.as_deref(), &old);
     let sizes = sizes(seen, &limits, new.as_deref(), &old);
 
@@ -78,7 +109,14 @@ pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
         set
     });
     if let Some(new) = &new {
-        resize(deployment, new, sizes.new, &limits, Some(revision), &mut plan);
+        resize(
+            deployment,
+            new,
+            sizes.new,
+            &limits,
+            Some(revision),
+            &mut plan,
+        );
     }
     for (set, wanted) in old.iter().zip(&sizes.old) {
         resize(deployment, set, *wanted, &limits, None, &mut plan);
@@ -96,7 +134,12 @@ pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
     if conditions::complete(&facts, &status) || is_paused(deployment) {
         clean_up(deployment, &old, &mut plan);
     }
-    number(deployment, new.is_some() || create.is_some(), revision, &mut plan);
+    number(
+        deployment,
+        new.is_some() || create.is_some(),
+        revision,
+        &mut plan,
+    );
     plan.status(deployment, &status);
     if let Some(again) = again {
         plan.after(again);
@@ -112,22 +155,52 @@ struct Sizes {
 fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<ReplicaSet>]) -> Sizes {
     let new_size = new.map(size_of).unwrap_or_default();
     let old_sizes: Vec<Size> = old.iter().map(|set| size_of(set)).collect();
-    let active: Vec<&Size> = old_sizes.iter().chain(new.is_some().then_some(&new_size)).filter(|size| size.wanted > 0).collect();
-    let scaled = active.iter().any(|size| size.desired_then.is_some_and(|then| then != limits.replicas));
+    let active: Vec<&Size> = old_sizes
+        .iter()
+        .chain(new.is_some().then_some(&new_size))
+        .filter(|size| size.wanted > 0)
+        .collect();
+    let scaled = active.iter().any(|size| {
+        size.desired_then
+            .is_some_and(|then| then != limits.replicas)
+    });
     let as_they_are = || old_sizes.iter().map(|size| size.wanted).collect::<Vec<_>>();
     let paused = is_paused(&seen.deployment);
     if scaled || paused {
         return match active.len() {
-            0 if paused => Sizes { new: if new.is_some() { limits.replicas } else { 0 }, old: as_they_are() },
-            1 if new_size.wanted > 0 => Sizes { new: limits.replicas, old: as_they_are() },
-            1 if new.is_none() && !paused => Sizes { new: 0, old: replaced(&old_sizes, limits.replicas) },
-            1 => Sizes { new: new_size.wanted, old: replaced(&old_sizes, limits.replicas) },
-            _ if new.is_some() && new_size.wanted == limits.replicas && new_size.available == limits.replicas => {
-                Sizes { new: limits.replicas, old: vec![0; old.len()] }
+            0 if paused => Sizes {
+                new: if new.is_some() { limits.replicas } else { 0 },
+                old: as_they_are(),
+            },
+            1 if new_size.wanted > 0 => Sizes {
+                new: limits.replicas,
+                old: as_they_are(),
+            },
+            1 if new.is_none() && !paused => Sizes {
+                new: 0,
+                old: replaced(&old_sizes, limits.replicas),
+            },
+            1 => Sizes {
+                new: new_size.wanted,
+                old: replaced(&old_sizes, limits.replicas),
+            },
+            _ if new.is_some()
+                && new_size.wanted == limits.replicas
+                && new_size.available == limits.replicas =>
+            {
+                Sizes {
+                    new: limits.replicas,
+                    old: vec![0; old.len()],
+                }
             }
-            _ if is_recreate(&seen.deployment) => Sizes { new: new_size.wanted, old: as_they_are() },
+            _ if is_recreate(&seen.deployment) => Sizes {
+                new: new_size.wanted,
+                old: as_they_are(),
+            },
             _ => {
-                let all: Vec<Size> = std::iter::once(new_size).chain(old_sizes.iter().copied()).collect();
+                let all: Vec<Size> = std::iter::once(new_size)
+                    .chain(old_sizes.iter().copied())
+                    .collect();
                 let mut out = rollout::proportional(limits, &all);
                 let new = out.remove(0);
                 Sizes { new, old: out }
@@ -135,9 +208,17 @@ fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<Repl
         };
     }
     if is_recreate(&seen.deployment) {
-        let left = |set: &Arc<ReplicaSet>| seen.pods_left.get(uid_of(&**set)).copied().unwrap_or(0) > 0;
+        let left =
+            |set: &Arc<ReplicaSet>| seen.pods_left.get(uid_of(&**set)).copied().unwrap_or(0) > 0;
         let clear = old_sizes.iter().all(|size| size.wanted == 0) && !old.iter().any(left);
-        return Sizes { new: if clear { limits.replicas } else { new_size.wanted }, old: vec![0; old.len()] };
+        return Sizes {
+            new: if clear {
+                limits.replicas
+            } else {
+                new_size.wanted
+            },
+            old: vec![0; old.len()],
+        };
     }
     let (new, old) = rollout::rolling(limits, new_size, &old_sizes);
     Sizes { new, old }
@@ -145,35 +226,69 @@ fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<Repl
 
 /// The one active old ReplicaSet gets the new size, the others keep theirs.
 fn replaced(old: &[Size], replicas: i32) -> Vec<i32> {
-    old.iter().map(|size| if size.wanted > 0 { replicas } else { size.wanted }).collect()
+    old.iter()
+        .map(|size| {
+            if size.wanted > 0 {
+                replicas
+            } else {
+                size.wanted
+            }
+        })
+        .collect()
 }
 
 fn size_of(set: &ReplicaSet) -> Size {
     let number = |name| annotation(set, name).and_then(|text| text.parse().ok());
     Size {
         wanted: replicas_of(set),
-        available: set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
+        available: set
+            .status
+            .as_ref()
+            .and_then(|status| status.available_replicas)
+            .unwrap_or(0),
         desired_then: number(DESIRED),
         max_then: number(MAX),
     }
 }
 
 fn is_paused(deployment: &Deployment) -> bool {
-    deployment.spec.as_ref().and_then(|spec| spec.paused).unwrap_or(false)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.paused)
+        .unwrap_or(false)
 }
 
 /// The ReplicaSet of the present template (the oldest, should there be two), and the others.
 fn sort(seen: &Seen) -> (Option<Arc<ReplicaSet>>, Vec<Arc<ReplicaSet>>) {
-    let age = |set: &&Arc<ReplicaSet>| (set.metadata.creation_timestamp.clone().map(|time| time.0), name_of(&***set).to_owned());
-    let matching = seen.owned.iter().filter(|set| template::same(set, &seen.deployment));
+    let age = |set: &&Arc<ReplicaSet>| {
+        (
+            set.metadata.creation_timestamp.clone().map(|time| time.0),
+            name_of(&***set).to_owned(),
+        )
+    };
+    let matching = seen
+        .owned
+        .iter()
+        .filter(|set| template::same(set, &seen.deployment));
     let new = matching.min_by_key(age).cloned();
-    let is_new = |set: &Arc<ReplicaSet>| new.as_ref().is_some_and(|new| uid_of(&**new) == uid_of(&**set));
-    let old = seen.owned.iter().filter(|set| !is_new(set)).cloned().collect();
+    let is_new = |set: &Arc<ReplicaSet>| {
+        new.as_ref()
+            .is_some_and(|new| uid_of(&**new) == uid_of(&**set))
+    };
+    let old = seen
+        .owned
+        .iter()
+        .filter(|set| !is_new(set))
+        .cloned()
+        .collect();
     (new, old)
 }
 
 fn revision_of(set: &ReplicaSet) -> i64 {
-    annotation(set, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotation(set, REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn next_revision(new: Option<&ReplicaSet>, old: &[Arc<ReplicaSet>]) -> i64 {
@@ -184,17 +299,31 @@ fn next_revision(new: Option<&ReplicaSet>, old: &[Arc<ReplicaSet>]) -> i64 {
 fn annotate(set: &mut ReplicaSet, limits: &Limits, revision: Option<i64>) {
     let annotations = set.metadata.annotations.get_or_insert_default();
     annotations.insert(DESIRED.to_owned(), limits.replicas.to_string());
-    annotations.insert(MAX.to_owned(), (limits.replicas + limits.max_surge).to_string());
+    annotations.insert(
+        MAX.to_owned(),
+        (limits.replicas + limits.max_surge).to_string(),
+    );
     let Some(revision) = revision else { return };
     let before = annotations.insert(REVISION.to_owned(), revision.to_string());
     if let Some(before) = before.filter(|before| *before != revision.to_string()) {
         let history = annotations.entry(REVISION_HISTORY.to_owned()).or_default();
-        *history = if history.is_empty() { before } else { format!("{history},{before}") };
+        *history = if history.is_empty() {
+            before
+        } else {
+            format!("{history},{before}")
+        };
     }
 }
 
 /// Brings one ReplicaSet to its size; the new one also to what the Deployment hands down.
-fn resize(deployment: &Deployment, seen: &ReplicaSet, wanted: i32, limits: &Limits, revision: Option<i64>, plan: &mut Plan) {
+fn resize(
+    deployment: &Deployment,
+    seen: &ReplicaSet,
+    wanted: i32,
+    limits: &Limits,
+    revision: Option<i64>,
+    plan: &mut Plan,
+) {
     let mut set = seen.clone();
     let from = replicas_of(seen);
     if revision.is_some() {
@@ -219,7 +348,10 @@ fn resize(deployment: &Deployment, seen: &ReplicaSet, wanted: i32, limits: &Limi
 fn adopt(seen: &Seen, plan: &mut Plan) {
     for orphan in &seen.orphans {
         let mut set = (**orphan).clone();
-        set.metadata.owner_references.get_or_insert_default().push(owner_reference(&*seen.deployment));
+        set.metadata
+            .owner_references
+            .get_or_insert_default()
+            .push(owner_reference(&*seen.deployment));
         plan.update(&**orphan, &set);
     }
 }
@@ -230,20 +362,31 @@ fn number(deployment: &Deployment, has_new: bool, revision: i64, plan: &mut Plan
         return;
     }
     let mut desired = deployment.clone();
-    desired.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision.to_string());
+    desired
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(REVISION.to_owned(), revision.to_string());
     plan.update(deployment, &desired);
 }
 
 /// Old ReplicaSets that are empty, beyond the history that was asked for.
 fn clean_up(deployment: &Deployment, old: &[Arc<ReplicaSet>], plan: &mut Plan) {
-    let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+    let limit = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.revision_history_limit)
+        .unwrap_or(10);
     let alive = |set: &&Arc<ReplicaSet>| set.metadata.deletion_timestamp.is_none();
     let mut candidates: Vec<_> = old.iter().filter(alive).collect();
     candidates.sort_by_key(|set| revision_of(set));
-    let excess = candidates.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+    let excess = candidates
+        .len()
+        .saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
     for set in candidates.into_iter().take(excess) {
         let status = set.status.as_ref();
-        let observed = status.and_then(|status| status.observed_generation) >= set.metadata.generation;
+        let observed =
+            status.and_then(|status| status.observed_generation) >= set.metadata.generation;
         if replicas_of(set) == 0 && status.is_none_or(|status| status.replicas == 0) && observed {
             plan.delete(&**set, Cascade::Background);
         }

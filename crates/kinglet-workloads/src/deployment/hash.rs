@@ -12,8 +12,13 @@ pub(super) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> Stri
         text.extend_from_slice(&collisions.to_le_bytes());
     }
     // FNV-1a, 32 bits: stable over versions of this program, which a library's hasher does not promise.
-    let sum = text.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    sum.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    let sum = text.iter().fold(0x811c_9dc5_u32, |sum, byte| {
+        (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    sum.to_string()
+        .bytes()
+        .map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()]))
+        .collect()
 }
 
 #[cfg(test)]

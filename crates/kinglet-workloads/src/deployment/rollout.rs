@@ -30,24 +30,41 @@ impl Limits {
         let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
         let strategy = spec.and_then(|spec| spec.strategy.as_ref());
         if super::decide::is_recreate(deployment) {
-            return Self { replicas, max_surge: 0, max_unavailable: 0 };
+            return Self {
+                replicas,
+                max_surge: 0,
+                max_unavailable: 0,
+            };
         }
-        let rolling = strategy.and_then(|strategy: &DeploymentStrategy| strategy.rolling_update.as_ref());
+        let rolling =
+            strategy.and_then(|strategy: &DeploymentStrategy| strategy.rolling_update.as_ref());
         let quarter = IntOrString::String("25%".to_owned());
-        let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()).unwrap_or(&quarter);
-        let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&quarter);
+        let surge = rolling
+            .and_then(|rolling| rolling.max_surge.as_ref())
+            .unwrap_or(&quarter);
+        let unavailable = rolling
+            .and_then(|rolling| rolling.max_unavailable.as_ref())
+            .unwrap_or(&quarter);
         let max_surge = resolve(surge, replicas, true);
         let mut max_unavailable = resolve(unavailable, replicas, false);
         // Both zero would never move; Kubernetes lets one be missing then.
         if max_surge == 0 && max_unavailable == 0 {
             max_unavailable = 1;
         }
-        Self { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
+        Self {
+            replicas,
+            max_surge,
+            max_unavailable: max_unavailable.min(replicas),
+        }
     }
 
     /// The most Pods at any time.
     pub(super) fn max_total(&self) -> i32 {
-        if self.replicas == 0 { 0 } else { self.replicas + self.max_surge }
+        if self.replicas == 0 {
+            0
+        } else {
+            self.replicas + self.max_surge
+        }
     }
 }
 
@@ -57,7 +74,11 @@ fn resolve(value: &IntOrString, of: i32, round_up: bool) -> i32 {
         IntOrString::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
             let exact = percent.max(0) * i64::from(of);
-            let whole = if round_up { (exact + 99) / 100 } else { exact / 100 };
+            let whole = if round_up {
+                (exact + 99) / 100
+            } else {
+                exact / 100
+            };
             i32::try_from(whole).unwrap_or(i32::MAX)
         }
     }
@@ -80,7 +101,11 @@ pub(super) fn grow(limits: &Limits, new: i32, total: i32) -> i32 {
         return limits.replicas;
     }
     let room = limits.replicas + limits.max_surge - total;
-    if room <= 0 { new } else { new + room.min(limits.replicas - new) }
+    if room <= 0 {
+        new
+    } else {
+        new + room.min(limits.replicas - new)
+    }
 }
 
 /// The sizes of the old ReplicaSets: first without what is not available anyway, then as availability allows.
@@ -121,9 +146,16 @@ pub(super) fn proportional(limits: &Limits, sizes: &[Size]) -> Vec<i32> {
         let before = size.max_then.filter(|max| *max > 0).unwrap_or(total).max(1);
         let share = (f64::from(size.wanted) * f64::from(allowed) / f64::from(before)).round();
         // Within i32: both factors are sizes, the divisor is at least one.
-        #[expect(clippy::cast_possible_truncation, reason = "a rounded product of replica counts, clamped below")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a rounded product of replica counts, clamped below"
+        )]
         let change = (share as i64).clamp(0, i64::from(i32::MAX)) as i32 - size.wanted;
-        let change = if left >= 0 { change.clamp(0, left) } else { change.clamp(left, 0) };
+        let change = if left >= 0 {
+            change.clamp(0, left)
+        } else {
+            change.clamp(left, 0)
+        };
         out[*index] += change;
         left -= change;
     }
@@ -139,11 +171,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn limits(replicas: i32, max_surge: i32, max_unavailable: i32) -> Limits {
-        Limits { replicas, max_surge, max_unavailable }
+        Limits {
+            replicas,
+            max_surge,
+            max_unavailable,
+        }
     }
 
     fn size(wanted: i32, available: i32) -> Size {
-        Size { wanted, available, ..Size::default() }
+        Size {
+            wanted,
+            available,
+            ..Size::default()
+        }
     }
 
     #[test]
@@ -156,12 +196,48 @@ mod tests {
     #[test]
     fn a_rollout_steps_as_availability_allows() {
         let cases = [
-            ("surge first", limits(4, 1, 0), size(0, 0), vec![size(4, 4)], (1, vec![4])),
-            ("the new one is not available yet", limits(4, 1, 0), size(1, 0), vec![size(4, 4)], (1, vec![4])),
-            ("one old may go", limits(4, 1, 0), size(1, 1), vec![size(4, 4)], (1, vec![3])),
-            ("unavailable old ones go first", limits(4, 1, 1), size(1, 0), vec![size(4, 2)], (1, vec![3])),
-            ("old ones that never came up go at once", limits(1, 1, 0), size(1, 1), vec![size(1, 0)], (1, vec![0])),
-            ("scale to zero", limits(0, 0, 0), size(2, 2), vec![], (0, vec![])),
+            (
+                "surge first",
+                limits(4, 1, 0),
+                size(0, 0),
+                vec![size(4, 4)],
+                (1, vec![4]),
+            ),
+            (
+                "the new one is not available yet",
+                limits(4, 1, 0),
+                size(1, 0),
+                vec![size(4, 4)],
+                (1, vec![4]),
+            ),
+            (
+                "one old may go",
+                limits(4, 1, 0),
+                size(1, 1),
+                vec![size(4, 4)],
+                (1, vec![3]),
+            ),
+            (
+                "unavailable old ones go first",
+                limits(4, 1, 1),
+                size(1, 0),
+                vec![size(4, 2)],
+                (1, vec![3]),
+            ),
+            (
+                "old ones that never came up go at once",
+                limits(1, 1, 0),
+                size(1, 1),
+                vec![size(1, 0)],
+                (1, vec![0]),
+            ),
+            (
+                "scale to zero",
+                limits(0, 0, 0),
+                size(2, 2),
+                vec![],
+                (0, vec![]),
+            ),
             ("wake", limits(1, 1, 0), size(0, 0), vec![], (1, vec![])),
         ];
         for (name, limits, new, old, expected) in cases {

@@ -31,22 +31,37 @@ const NOT_COPIED: [&str; 6] = [
 
 /// Whether a ReplicaSet was made from the Deployment's present template.
 pub(super) fn same(set: &ReplicaSet, deployment: &Deployment) -> bool {
-    let Some(of_set) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else { return false };
-    let Some(wanted) = deployment.spec.as_ref().map(|spec| &spec.template) else { return false };
+    let Some(of_set) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else {
+        return false;
+    };
+    let Some(wanted) = deployment.spec.as_ref().map(|spec| &spec.template) else {
+        return false;
+    };
     without_hash(of_set) == without_hash(wanted)
 }
 
 /// The ReplicaSet for the Deployment's template, without size.
 pub(super) fn replica_set(deployment: &Deployment) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
+    let collisions = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count)
+        .unwrap_or(0);
     let hash = template_hash(&spec.template, collisions);
     let mut template = spec.template.clone();
-    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    let labels = template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
     labels.insert(HASH_LABEL.to_owned(), hash.clone());
     let labels = labels.clone();
     let mut selector = spec.selector.clone();
-    selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(HASH_LABEL.to_owned(), hash.clone());
     let name = deployment.metadata.name.as_deref().unwrap_or("");
     ReplicaSet {
         metadata: ObjectMeta {
@@ -70,7 +85,9 @@ pub(super) fn replica_set(deployment: &Deployment) -> ReplicaSet {
 /// The annotations that a Deployment hands down to its ReplicaSet.
 pub(super) fn handed_down(deployment: &Deployment) -> BTreeMap<String, String> {
     let all = deployment.metadata.annotations.iter().flatten();
-    all.filter(|(key, _)| !NOT_COPIED.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
+    all.filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
@@ -81,6 +98,9 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
         labels.remove(HASH_LABEL);
     }
     metadata.labels = metadata.labels.take().filter(|labels| !labels.is_empty());
-    metadata.annotations = metadata.annotations.take().filter(|annotations| !annotations.is_empty());
+    metadata.annotations = metadata
+        .annotations
+        .take()
+        .filter(|annotations| !annotations.is_empty());
     template
 }

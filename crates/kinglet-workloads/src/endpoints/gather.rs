@@ -38,10 +38,20 @@ pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> Gathered {
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
     let mut out = Gathered::new();
     for pod in pods.iter().filter(|pod| !pods::is_terminal(pod)) {
-        let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()) else {
+        let Some(address) = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.pod_ip.clone())
+            .filter(|ip| !ip.is_empty())
+        else {
             continue;
         };
-        let ports: Vec<Port> = spec.ports.iter().flatten().filter_map(|port| resolve(port, pod)).collect();
+        let ports: Vec<Port> = spec
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| resolve(port, pod))
+            .collect();
         let terminating = pod.metadata.deletion_timestamp.is_some();
         let serving = pods::is_ready(pod);
         let of_pod = pod.spec.as_ref();
@@ -51,7 +61,9 @@ pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> Gathered {
             ready: publish || (serving && !terminating),
             serving,
             terminating,
-            hostname: of_pod.and_then(|spec| spec.hostname.clone()).filter(|_| subdomain == service.metadata.name.as_deref()),
+            hostname: of_pod
+                .and_then(|spec| spec.hostname.clone())
+                .filter(|_| subdomain == service.metadata.name.as_deref()),
             node_name: pods::node_of(pod).map(str::to_owned),
             target: ObjectReference {
                 kind: Some("Pod".to_owned()),
@@ -75,13 +87,28 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => named(pod, name, &protocol)?,
     };
-    Some(Port { name: port.name.clone(), port: number, protocol, app_protocol: port.app_protocol.clone() })
+    Some(Port {
+        name: port.name.clone(),
+        port: number,
+        protocol,
+        app_protocol: port.app_protocol.clone(),
+    })
 }
 
 fn named(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let mut ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let found = ports.find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol);
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let mut ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
+    let found = ports.find(|port| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    });
     found.map(|port| port.container_port)
 }

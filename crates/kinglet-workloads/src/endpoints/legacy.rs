@@ -1,6 +1,8 @@
 //! The Endpoints object of a Service with a selector: pure.
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kinglet_reconcile::{Cascade, Plan, label};
 
@@ -14,11 +16,17 @@ const CONTROLLER: &str = "endpoint-controller";
 const ADDRESSES_MAX: usize = 1000;
 
 /// Makes the Endpoints equal what was gathered.
-pub(super) fn decide(service: Option<&Service>, gathered: Option<&Gathered>, present: Option<&Endpoints>) -> Plan {
+pub(super) fn decide(
+    service: Option<&Service>,
+    gathered: Option<&Gathered>,
+    present: Option<&Endpoints>,
+) -> Plan {
     let mut plan = Plan::new();
     let (Some(service), Some(gathered)) = (service, gathered) else {
-        let ours = present.filter(|present| service.is_none() && label(*present, MANAGED_BY) == Some(CONTROLLER));
-        if let Some(present) = ours.filter(|present| present.metadata.deletion_timestamp.is_none()) {
+        let ours = present
+            .filter(|present| service.is_none() && label(*present, MANAGED_BY) == Some(CONTROLLER));
+        if let Some(present) = ours.filter(|present| present.metadata.deletion_timestamp.is_none())
+        {
             plan.delete(present, Cascade::Background);
         }
         return plan;
@@ -26,14 +34,24 @@ pub(super) fn decide(service: Option<&Service>, gathered: Option<&Gathered>, pre
     if service.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let mut desired = Endpoints { metadata: metadata(service), subsets: subsets(gathered) };
+    let mut desired = Endpoints {
+        metadata: metadata(service),
+        subsets: subsets(gathered),
+    };
     match present {
         None => {
-            let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-            desired.metadata.annotations = created.map(|created| [(TRIGGER_TIME.to_owned(), created)].into());
+            let created = service
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0.to_string());
+            desired.metadata.annotations =
+                created.map(|created| [(TRIGGER_TIME.to_owned(), created)].into());
             plan.create(&desired);
         }
-        Some(seen) if seen.subsets == desired.subsets && seen.metadata.labels == desired.metadata.labels => {}
+        Some(seen)
+            if seen.subsets == desired.subsets
+                && seen.metadata.labels == desired.metadata.labels => {}
         Some(seen) => {
             plan.update(seen, &desired);
         }
@@ -61,7 +79,9 @@ fn subsets(gathered: &Gathered) -> Option<Vec<EndpointSubset>> {
     for (ports, backends) in gathered {
         let mut some = |ready: bool| {
             // A Pod that ends is in neither list: these readers know nothing of draining.
-            let wanted = backends.iter().filter(|backend| backend.ready == ready && (backend.ready || !backend.terminating));
+            let wanted = backends.iter().filter(|backend| {
+                backend.ready == ready && (backend.ready || !backend.terminating)
+            });
             let addresses: Vec<_> = wanted.take(left).map(address).collect();
             left -= addresses.len();
             (!addresses.is_empty()).then_some(addresses)
@@ -79,7 +99,11 @@ fn subsets(gathered: &Gathered) -> Option<Vec<EndpointSubset>> {
                 app_protocol: port.app_protocol.clone(),
             })
             .collect();
-        out.push(EndpointSubset { addresses, not_ready_addresses, ports: (!ports.is_empty()).then_some(ports) });
+        out.push(EndpointSubset {
+            addresses,
+            not_ready_addresses,
+            ports: (!ports.is_empty()).then_some(ports),
+        });
     }
     (!out.is_empty()).then_some(out)
 }
@@ -108,13 +132,19 @@ mod tests {
         let pod = |name: &str, ip: &str, status: &str| -> Value {
             json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"containers": []}, "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": status}]}})
         };
-        let pods: Vec<_> = [pod("x", "10.0.0.1", "True"), pod("y", "10.0.0.2", "False")].into_iter().map(|pod| Arc::new(serde_json::from_value(pod).unwrap())).collect();
+        let pods: Vec<_> = [pod("x", "10.0.0.1", "True"), pod("y", "10.0.0.2", "False")]
+            .into_iter()
+            .map(|pod| Arc::new(serde_json::from_value(pod).unwrap()))
+            .collect();
         let gathered = gather(&service, &pods);
         let plan = decide(Some(&service), Some(&gathered), None);
         let body = &plan.writes().next().unwrap().body;
         assert_eq!(body["subsets"][0]["addresses"][0]["ip"], "10.0.0.1");
         assert_eq!(body["subsets"][0]["notReadyAddresses"][0]["ip"], "10.0.0.2");
-        assert_eq!(body["subsets"][0]["ports"], json!([{"port": 8080, "protocol": "TCP"}]));
+        assert_eq!(
+            body["subsets"][0]["ports"],
+            json!([{"port": 8080, "protocol": "TCP"}])
+        );
         let seen: Endpoints = serde_json::from_value(body.clone()).unwrap();
         assert!(decide(Some(&service), Some(&gathered), Some(&seen)).is_empty());
         assert_eq!(decide(None, None, Some(&seen)).writes().count(), 1);

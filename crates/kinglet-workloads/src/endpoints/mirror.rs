@@ -18,16 +18,35 @@ const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 const ADDRESSES_MAX: usize = 1000;
 
 /// Makes the slices equal the Endpoints, or removes them when nothing is to be mirrored.
-pub(super) fn decide(service: Option<&Service>, endpoints: Option<&Endpoints>, present: &[Arc<EndpointSlice>]) -> Plan {
+pub(super) fn decide(
+    service: Option<&Service>,
+    endpoints: Option<&Endpoints>,
+    present: &[Arc<EndpointSlice>],
+) -> Plan {
     let mut plan = Plan::new();
     let wanted: Vec<EndpointSlice> = endpoints
         .filter(|endpoints| is_mirrored(service, endpoints))
-        .map(|endpoints| endpoints.subsets.iter().flatten().flat_map(|subset| slices(endpoints, subset)).collect())
+        .map(|endpoints| {
+            endpoints
+                .subsets
+                .iter()
+                .flatten()
+                .flat_map(|subset| slices(endpoints, subset))
+                .collect()
+        })
         .unwrap_or_default();
-    let mut free: Vec<&Arc<EndpointSlice>> = present.iter().filter(|slice| slice.metadata.deletion_timestamp.is_none()).collect();
+    let mut free: Vec<&Arc<EndpointSlice>> = present
+        .iter()
+        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+        .collect();
     for slice in wanted {
-        let same_ports = |seen: &&Arc<EndpointSlice>| seen.address_type == slice.address_type && seen.ports == slice.ports;
-        let found = free.iter().position(same_ports).or_else(|| free.iter().position(|seen| seen.address_type == slice.address_type));
+        let same_ports = |seen: &&Arc<EndpointSlice>| {
+            seen.address_type == slice.address_type && seen.ports == slice.ports
+        };
+        let found = free.iter().position(same_ports).or_else(|| {
+            free.iter()
+                .position(|seen| seen.address_type == slice.address_type)
+        });
         match found.map(|index| free.remove(index)) {
             None => {
                 plan.create(&slice);
@@ -36,7 +55,8 @@ pub(super) fn decide(service: Option<&Service>, endpoints: Option<&Endpoints>, p
                 let same = seen.endpoints == slice.endpoints
                     && seen.ports == slice.ports
                     && seen.metadata.labels == slice.metadata.labels
-                    && seen.metadata.annotations.clone().unwrap_or_default() == slice.metadata.annotations.clone().unwrap_or_default();
+                    && seen.metadata.annotations.clone().unwrap_or_default()
+                        == slice.metadata.annotations.clone().unwrap_or_default();
                 if !same {
                     plan.update(&**seen, &slice);
                 }
@@ -50,8 +70,9 @@ pub(super) fn decide(service: Option<&Service>, endpoints: Option<&Endpoints>, p
 }
 
 fn is_mirrored(service: Option<&Service>, endpoints: &Endpoints) -> bool {
-    service.is_some_and(|service| selector_of(service).is_none() && service.metadata.deletion_timestamp.is_none())
-        && endpoints.metadata.deletion_timestamp.is_none()
+    service.is_some_and(|service| {
+        selector_of(service).is_none() && service.metadata.deletion_timestamp.is_none()
+    }) && endpoints.metadata.deletion_timestamp.is_none()
         && label(endpoints, SKIP) != Some("true")
         && annotation(endpoints, LEADER).is_none()
 }
@@ -68,12 +89,27 @@ fn slices(endpoints: &Endpoints, subset: &EndpointSubset) -> Vec<EndpointSlice> 
             app_protocol: port.app_protocol.clone(),
         })
         .collect();
-    let ready = subset.addresses.iter().flatten().map(|address| (address, true));
-    let not_ready = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
+    let ready = subset
+        .addresses
+        .iter()
+        .flatten()
+        .map(|address| (address, true));
+    let not_ready = subset
+        .not_ready_addresses
+        .iter()
+        .flatten()
+        .map(|address| (address, false));
     let mut by_family: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
     for (address, ready) in ready.chain(not_ready).take(ADDRESSES_MAX) {
-        let family = if address.ip.contains(':') { "IPv6" } else { "IPv4" };
-        by_family.entry(family).or_default().push(endpoint(address, ready));
+        let family = if address.ip.contains(':') {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
+        by_family
+            .entry(family)
+            .or_default()
+            .push(endpoint(address, ready));
     }
     let slice = |(family, all): (&str, Vec<Endpoint>)| EndpointSlice {
         address_type: family.to_owned(),
@@ -87,7 +123,10 @@ fn slices(endpoints: &Endpoints, subset: &EndpointSubset) -> Vec<EndpointSlice> 
 fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
     Endpoint {
         addresses: vec![address.ip.clone()],
-        conditions: Some(EndpointConditions { ready: Some(ready), ..EndpointConditions::default() }),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            ..EndpointConditions::default()
+        }),
         hostname: address.hostname.clone(),
         node_name: address.node_name.clone(),
         target_ref: address.target_ref.clone(),
@@ -100,10 +139,15 @@ fn metadata(endpoints: &Endpoints) -> ObjectMeta {
     let mut labels = own_labels(endpoints.metadata.labels.as_ref());
     labels.insert(SERVICE_NAME.to_owned(), name.clone());
     labels.insert(MANAGED_BY.to_owned(), MIRROR_CONTROLLER.to_owned());
-    let not_copied = [TRIGGER_TIME, "kubectl.kubernetes.io/last-applied-configuration"];
+    let not_copied = [
+        TRIGGER_TIME,
+        "kubectl.kubernetes.io/last-applied-configuration",
+    ];
     let annotations = endpoints.metadata.annotations.iter().flatten();
-    let annotations: BTreeMap<_, _> =
-        annotations.filter(|(key, _)| !not_copied.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let annotations: BTreeMap<_, _> = annotations
+        .filter(|(key, _)| !not_copied.contains(&key.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     ObjectMeta {
         generate_name: Some(format!("{name}-")),
         namespace: endpoints.metadata.namespace.clone(),
@@ -120,7 +164,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn service(spec: Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "a"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "a"}, "spec": spec}))
+            .unwrap()
     }
 
     fn endpoints() -> Endpoints {
@@ -135,13 +180,27 @@ mod tests {
     fn a_service_without_selector_is_mirrored_as_recorded() {
         let plan = decide(Some(&service(json!({}))), Some(&endpoints()), &[]);
         let body = &plan.writes().next().unwrap().body;
-        assert_eq!(body["endpoints"], json!([{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}]));
+        assert_eq!(
+            body["endpoints"],
+            json!([{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}])
+        );
         assert_eq!(body["metadata"]["annotations"], json!({"k": "v"}));
         assert_eq!(body["metadata"]["labels"][MANAGED_BY], MIRROR_CONTROLLER);
         assert_eq!(body["metadata"]["ownerReferences"][0]["kind"], "Endpoints");
         let seen = Arc::new(serde_json::from_value::<EndpointSlice>(body.clone()).unwrap());
-        assert!(decide(Some(&service(json!({}))), Some(&endpoints()), &[Arc::clone(&seen)]).is_empty());
-        let removed = decide(Some(&service(json!({"selector": {"a": "b"}}))), Some(&endpoints()), &[seen]);
+        assert!(
+            decide(
+                Some(&service(json!({}))),
+                Some(&endpoints()),
+                &[Arc::clone(&seen)]
+            )
+            .is_empty()
+        );
+        let removed = decide(
+            Some(&service(json!({"selector": {"a": "b"}}))),
+            Some(&endpoints()),
+            &[seen],
+        );
         assert_eq!(removed.writes().count(), 1);
     }
 

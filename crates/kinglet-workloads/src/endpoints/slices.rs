@@ -8,13 +8,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kinglet_reconcile::{Cascade, Plan, owner_reference};
 
 use super::gather::{Backend, Gathered, Port};
-use super::{HEADLESS, MANAGED_BY, SERVICE_NAME, SLICE_CONTROLLER, TRIGGER_TIME, is_headless, own_labels};
+use super::{
+    HEADLESS, MANAGED_BY, SERVICE_NAME, SLICE_CONTROLLER, TRIGGER_TIME, is_headless, own_labels,
+};
 
 /// Endpoints per slice, as in Kubernetes.
 const ENDPOINTS_MAX: usize = 100;
 
 /// Makes the slices equal what was gathered; without a Service or a selector there are none.
-pub(super) fn decide(service: Option<&Service>, gathered: Option<&Gathered>, present: &[Arc<EndpointSlice>]) -> Plan {
+pub(super) fn decide(
+    service: Option<&Service>,
+    gathered: Option<&Gathered>,
+    present: &[Arc<EndpointSlice>],
+) -> Plan {
     let mut plan = Plan::new();
     let (Some(service), Some(gathered)) = (service, gathered) else {
         // The garbage collector takes the slices of a Service that is gone; a selector may also just have been removed.
@@ -26,25 +32,38 @@ pub(super) fn decide(service: Option<&Service>, gathered: Option<&Gathered>, pre
     if service.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let mut free: Vec<&Arc<EndpointSlice>> = present.iter().filter(|slice| slice.metadata.deletion_timestamp.is_none()).collect();
+    let mut free: Vec<&Arc<EndpointSlice>> = present
+        .iter()
+        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+        .collect();
     let mut missing = Vec::new();
     for (shape, endpoints) in wanted(gathered) {
         // A slice keeps its ports, so that watchers see endpoints come and go and not slices.
-        let found = free.iter().position(|slice| slice.address_type == shape.family && slice.ports.as_deref().unwrap_or_default() == shape.ports);
+        let found = free.iter().position(|slice| {
+            slice.address_type == shape.family
+                && slice.ports.as_deref().unwrap_or_default() == shape.ports
+        });
         match found {
             Some(index) => fill(service, free.remove(index), &shape, endpoints, &mut plan),
             None => missing.push((shape, endpoints)),
         }
     }
     for (shape, endpoints) in missing {
-        let reusable = free.iter().position(|slice| slice.address_type == shape.family);
+        let reusable = free
+            .iter()
+            .position(|slice| slice.address_type == shape.family);
         match reusable {
             Some(index) => fill(service, free.remove(index), &shape, endpoints, &mut plan),
             None => {
                 let mut slice = shell(service, &shape);
                 slice.endpoints = endpoints;
-                let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-                slice.metadata.annotations = created.map(|created| [(TRIGGER_TIME.to_owned(), created)].into());
+                let created = service
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0.to_string());
+                slice.metadata.annotations =
+                    created.map(|created| [(TRIGGER_TIME.to_owned(), created)].into());
                 plan.create(&slice);
             }
         }
@@ -65,21 +84,40 @@ fn wanted(gathered: &Gathered) -> Vec<(Shape, Vec<Endpoint>)> {
     let mut out = Vec::new();
     for (ports, backends) in gathered {
         for family in ["IPv4", "IPv6"] {
-            let of_family: Vec<&Backend> = backends.iter().filter(|backend| family_of(&backend.address) == family).collect();
+            let of_family: Vec<&Backend> = backends
+                .iter()
+                .filter(|backend| family_of(&backend.address) == family)
+                .collect();
             for chunk in of_family.chunks(ENDPOINTS_MAX) {
-                let shape = Shape { family: family.to_owned(), ports: ports.iter().map(port).collect() };
-                out.push((shape, chunk.iter().map(|backend| endpoint(backend)).collect()));
+                let shape = Shape {
+                    family: family.to_owned(),
+                    ports: ports.iter().map(port).collect(),
+                };
+                out.push((
+                    shape,
+                    chunk.iter().map(|backend| endpoint(backend)).collect(),
+                ));
             }
         }
     }
     if out.is_empty() {
-        out.push((Shape { family: "IPv4".to_owned(), ports: Vec::new() }, Vec::new()));
+        out.push((
+            Shape {
+                family: "IPv4".to_owned(),
+                ports: Vec::new(),
+            },
+            Vec::new(),
+        ));
     }
     out
 }
 
 fn family_of(address: &str) -> &'static str {
-    if address.contains(':') { "IPv6" } else { "IPv4" }
+    if address.contains(':') {
+        "IPv6"
+    } else {
+        "IPv4"
+    }
 }
 
 fn port(port: &Port) -> EndpointPort {
@@ -129,7 +167,13 @@ fn shell(service: &Service, shape: &Shape) -> EndpointSlice {
     }
 }
 
-fn fill(service: &Service, seen: &EndpointSlice, shape: &Shape, endpoints: Vec<Endpoint>, plan: &mut Plan) {
+fn fill(
+    service: &Service,
+    seen: &EndpointSlice,
+    shape: &Shape,
+    endpoints: Vec<Endpoint>,
+    plan: &mut Plan,
+) {
     let mut desired = shell(service, shape);
     let unchanged = seen.endpoints == endpoints
         && seen.metadata.labels == desired.metadata.labels
@@ -171,26 +215,56 @@ mod tests {
 
     #[test]
     fn readiness_and_ports_are_resolved_per_pod() {
-        let service = service(json!({"selector": {"a": "b"}, "ports": [{"name": "http", "port": 80, "targetPort": "web"}]}));
+        let service = service(
+            json!({"selector": {"a": "b"}, "ports": [{"name": "http", "port": 80, "targetPort": "web"}]}),
+        );
         let pods = [
             pod("up", "10.0.0.1", true, json!({})),
             pod("starting", "10.0.0.2", false, json!({})),
-            pod("ending", "10.0.0.3", true, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})),
+            pod(
+                "ending",
+                "10.0.0.3",
+                true,
+                json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            ),
             pod("no-address", "", true, json!({})),
         ];
         let plan = plan(&service, &pods, &[]);
         let slice = plan.writes().next().unwrap();
         assert_eq!(slice.verb, Verb::Create);
-        assert_eq!(slice.body["ports"], json!([{"name": "http", "port": 8012, "protocol": "TCP"}]));
-        let told: Vec<_> = slice.body["endpoints"].as_array().unwrap().iter().map(|e| (e["addresses"][0].as_str().unwrap(), e["conditions"].clone())).collect();
-        assert_eq!(told, [
-            ("10.0.0.1", json!({"ready": true, "serving": true, "terminating": false})),
-            ("10.0.0.2", json!({"ready": false, "serving": false, "terminating": false})),
-            ("10.0.0.3", json!({"ready": false, "serving": true, "terminating": true})),
-        ]);
-        assert_eq!(slice.body["metadata"]["labels"], json!({
-            "app": "x", "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"
-        }));
+        assert_eq!(
+            slice.body["ports"],
+            json!([{"name": "http", "port": 8012, "protocol": "TCP"}])
+        );
+        let told: Vec<_> = slice.body["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| (e["addresses"][0].as_str().unwrap(), e["conditions"].clone()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    "10.0.0.1",
+                    json!({"ready": true, "serving": true, "terminating": false})
+                ),
+                (
+                    "10.0.0.2",
+                    json!({"ready": false, "serving": false, "terminating": false})
+                ),
+                (
+                    "10.0.0.3",
+                    json!({"ready": false, "serving": true, "terminating": true})
+                ),
+            ]
+        );
+        assert_eq!(
+            slice.body["metadata"]["labels"],
+            json!({
+                "app": "x", "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"
+            })
+        );
         assert_eq!(slice.body["metadata"]["generateName"], "s-");
     }
 
@@ -198,13 +272,18 @@ mod tests {
     fn no_pods_leave_one_empty_slice_which_is_then_filled() {
         let service = service(json!({"selector": {"a": "b"}, "ports": [{"port": 80}]}));
         let first = plan(&service, &[], &[]);
-        let mut slice: EndpointSlice = serde_json::from_value(first.writes().next().unwrap().body.clone()).unwrap();
+        let mut slice: EndpointSlice =
+            serde_json::from_value(first.writes().next().unwrap().body.clone()).unwrap();
         assert!(slice.endpoints.is_empty());
         slice.metadata.name = Some("s-1".into());
         slice.metadata.annotations = None;
         let present = [Arc::new(slice)];
         assert!(plan(&service, &[], &present).writes().next().is_none());
-        let second = plan(&service, &[pod("up", "10.0.0.1", true, json!({}))], &present);
+        let second = plan(
+            &service,
+            &[pod("up", "10.0.0.1", true, json!({}))],
+            &present,
+        );
         let write = second.writes().next().unwrap();
         assert_eq!((&write.verb, &*write.key.name), (&Verb::Update, "s-1"));
         assert_eq!(second.writes().count(), 1);
@@ -213,8 +292,20 @@ mod tests {
     #[test]
     fn a_slice_holds_a_hundred() {
         let service = service(json!({"selector": {"a": "b"}, "ports": [{"port": 80}]}));
-        let pods: Vec<_> = (0..250).map(|n| pod(&format!("p{n:03}"), &format!("10.0.{}.{}", n / 250, n % 250), true, json!({}))).collect();
-        let sizes: Vec<_> = plan(&service, &pods, &[]).writes().map(|write| write.body["endpoints"].as_array().unwrap().len()).collect();
+        let pods: Vec<_> = (0..250)
+            .map(|n| {
+                pod(
+                    &format!("p{n:03}"),
+                    &format!("10.0.{}.{}", n / 250, n % 250),
+                    true,
+                    json!({}),
+                )
+            })
+            .collect();
+        let sizes: Vec<_> = plan(&service, &pods, &[])
+            .writes()
+            .map(|write| write.body["endpoints"].as_array().unwrap().len())
+            .collect();
         assert_eq!(sizes, [100, 100, 50]);
     }
 }

@@ -21,8 +21,14 @@ pub(super) async fn reconcile(kit: Kit, shared: Arc<Shared>, key: Key) -> Result
             }
             drop_finalizer(&kit, &object, ORPHAN).await?;
         }
-        Task::Foreground { object, blocked: false, .. } => drop_finalizer(&kit, &object, FOREGROUND).await?,
-        Task::Foreground { object, dependants, .. } => {
+        Task::Foreground {
+            object,
+            blocked: false,
+            ..
+        } => drop_finalizer(&kit, &object, FOREGROUND).await?,
+        Task::Foreground {
+            object, dependants, ..
+        } => {
             for dependant in dependants.iter().filter(|dependant| !dependant.deleting) {
                 let task = shared.graph.lock().task(&dependant.uid);
                 owners(&kit, &shared, task).await?;
@@ -36,7 +42,16 @@ pub(super) async fn reconcile(kit: Kit, shared: Arc<Shared>, key: Key) -> Result
 
 /// Deletes an object whose owners are all gone or going, or takes off the references to those that are.
 async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
-    let Task::Owners { object, mut present, waiting, unknown, has_dependants } = task else { return Ok(()) };
+    let Task::Owners {
+        object,
+        mut present,
+        waiting,
+        unknown,
+        has_dependants,
+    } = task
+    else {
+        return Ok(());
+    };
     let mut absent = Vec::new();
     for owner in unknown {
         if exists(kit, shared, &object, &owner).await? {
@@ -49,7 +64,10 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
         return Ok(());
     }
     if !present.is_empty() {
-        return drop_owners(kit, &object, |owner| absent.contains(owner) || waiting.contains(owner)).await;
+        return drop_owners(kit, &object, |owner| {
+            absent.contains(owner) || waiting.contains(owner)
+        })
+        .await;
     }
     let has = |name: &str| object.finalizers.iter().any(|finalizer| finalizer == name);
     let policy = if has(ORPHAN) {
@@ -66,7 +84,10 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
         "propagationPolicy": policy,
         "preconditions": {"uid": *object.uid, "resourceVersion": object.version},
     });
-    settled(kit.call(Method::DELETE, &object.path(), Some(&options)).await)
+    settled(
+        kit.call(Method::DELETE, &object.path(), Some(&options))
+            .await,
+    )
 }
 
 #[derive(Deserialize)]
@@ -82,7 +103,9 @@ struct FoundMeta {
 /// Asks the API server for an owner that the graph does not know. An owner of a kind that is not served is taken as
 /// present: its kind may come back.
 async fn exists(kit: &Kit, shared: &Shared, object: &Node, owner: &Owner) -> Result<bool, Fault> {
-    let Some(kind) = shared.kinds.find(&owner.api_version, &owner.kind) else { return Ok(true) };
+    let Some(kind) = shared.kinds.find(&owner.api_version, &owner.kind) else {
+        return Ok(true);
+    };
     // A namespaced owner is in the same namespace, or it does not exist.
     let path = format!("{}/{}", kind.path(Some(&object.namespace)), owner.name);
     if kind.namespaced && object.namespace.is_empty() {
@@ -90,7 +113,11 @@ async fn exists(kit: &Kit, shared: &Shared, object: &Node, owner: &Owner) -> Res
     }
     match kit.call(Method::GET, &path, None).await {
         Ok(answer) => {
-            let found: Found = serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt: format!("reading {path}"), source })?;
+            let found: Found =
+                serde_json::from_slice(&answer).map_err(|source| Fault::Garbled {
+                    attempt: format!("reading {path}"),
+                    source,
+                })?;
             Ok(found.metadata.uid == *owner.uid)
         }
         Err(fault) if fault.is_not_found() => Ok(false),
@@ -103,20 +130,35 @@ async fn drop_owners(kit: &Kit, object: &Node, goes: impl Fn(&Owner) -> bool) ->
     if stays.len() == object.owners.len() {
         return Ok(());
     }
-    let stays = if stays.is_empty() { Value::Null } else { stays.into_iter().map(Owner::to_json).collect() };
+    let stays = if stays.is_empty() {
+        Value::Null
+    } else {
+        stays.into_iter().map(Owner::to_json).collect()
+    };
     patch(kit, object, json!({"ownerReferences": stays})).await
 }
 
 async fn drop_finalizer(kit: &Kit, object: &Node, finalizer: &str) -> Result<(), Fault> {
-    let stays: Vec<&String> = object.finalizers.iter().filter(|known| *known != finalizer).collect();
-    let stays = if stays.is_empty() { Value::Null } else { json!(stays) };
+    let stays: Vec<&String> = object
+        .finalizers
+        .iter()
+        .filter(|known| *known != finalizer)
+        .collect();
+    let stays = if stays.is_empty() {
+        Value::Null
+    } else {
+        json!(stays)
+    };
     patch(kit, object, json!({"finalizers": stays})).await
 }
 
 async fn patch(kit: &Kit, object: &Node, mut metadata: Value) -> Result<(), Fault> {
     metadata["uid"] = json!(*object.uid);
     metadata["resourceVersion"] = json!(object.version);
-    settled(kit.merge_patch(&object.path(), &json!({"metadata": metadata})).await)
+    settled(
+        kit.merge_patch(&object.path(), &json!({"metadata": metadata}))
+            .await,
+    )
 }
 
 /// Gone already is done; a conflict comes back, since the graph was behind.

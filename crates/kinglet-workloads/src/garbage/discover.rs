@@ -21,7 +21,11 @@ pub(crate) struct Kind {
 impl Kind {
     /// Path of the collection, of one namespace or of all.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        let root = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
         match namespace.filter(|namespace| self.namespaced && !namespace.is_empty()) {
             Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.plural),
             None => format!("{root}/{}", self.plural),
@@ -38,7 +42,9 @@ impl Kind {
     pub(crate) fn is_ignored(&self) -> bool {
         matches!(
             (self.group.as_str(), self.plural.as_str()),
-            ("" | "events.k8s.io", "events") | ("coordination.k8s.io", "leases") | ("metrics.k8s.io", _)
+            ("" | "events.k8s.io", "events")
+                | ("coordination.k8s.io", "leases")
+                | ("metrics.k8s.io", _)
         )
     }
 }
@@ -75,27 +81,49 @@ impl Kinds {
 
     /// The kind that an owner reference means.
     pub(crate) fn find(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
-        self.0.borrow().iter().find(|known| known.is(api_version, kind)).cloned()
+        self.0
+            .borrow()
+            .iter()
+            .find(|known| known.is(api_version, kind))
+            .cloned()
     }
 }
 
 /// Asks for everything; a kind served in several versions is taken once, in the preferred one.
 pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, Fault> {
-    let ask = |attempt: &str, source: kube::Error| Fault::Unreachable { attempt: attempt.to_owned(), source: source.into() };
+    let ask = |attempt: &str, source: kube::Error| Fault::Unreachable {
+        attempt: attempt.to_owned(),
+        source: source.into(),
+    };
     let mut out: Vec<Arc<Kind>> = Vec::new();
-    let core = client.list_core_api_resources("v1").await.map_err(|source| ask("discovering the core kinds", source))?;
+    let core = client
+        .list_core_api_resources("v1")
+        .await
+        .map_err(|source| ask("discovering the core kinds", source))?;
     take(&mut out, "", "v1", core);
-    let groups = client.list_api_groups().await.map_err(|source| ask("discovering the API groups", source))?;
+    let groups = client
+        .list_api_groups()
+        .await
+        .map_err(|source| ask("discovering the API groups", source))?;
     for group in groups.groups {
-        let preferred = group.preferred_version.as_ref().map(|version| version.version.clone());
-        let mut versions: Vec<String> = group.versions.iter().map(|version| version.version.clone()).collect();
+        let preferred = group
+            .preferred_version
+            .as_ref()
+            .map(|version| version.version.clone());
+        let mut versions: Vec<String> = group
+            .versions
+            .iter()
+            .map(|version| version.version.clone())
+            .collect();
         versions.sort_by_key(|version| Some(version) != preferred.as_ref());
         for version in versions {
             let name = format!("{}/{version}", group.name);
             match client.list_api_group_resources(&name).await {
                 Ok(list) => take(&mut out, &group.name, &version, list),
                 // One group that is down must not blind us to the others.
-                Err(source) => tracing::debug!(group = name, error = %source, "a group could not be discovered"),
+                Err(source) => {
+                    tracing::debug!(group = name, error = %source, "a group could not be discovered")
+                }
             }
         }
     }
@@ -105,7 +133,9 @@ pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, Fault> 
 fn take(out: &mut Vec<Arc<Kind>>, group: &str, version: &str, list: APIResourceList) {
     for resource in list.resources {
         let can = |verb: &str| resource.verbs.iter().any(|known| known == verb);
-        let known = out.iter().any(|known| known.group == group && known.plural == resource.name);
+        let known = out
+            .iter()
+            .any(|known| known.group == group && known.plural == resource.name);
         if known || resource.name.contains('/') || !(can("list") && can("watch") && can("delete")) {
             continue;
         }

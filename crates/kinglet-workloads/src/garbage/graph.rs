@@ -56,7 +56,10 @@ impl Owner {
     /// The reference as it is written.
     pub(super) fn to_json(&self) -> Value {
         let mut out = json!({"apiVersion": *self.api_version, "kind": *self.kind, "name": *self.name, "uid": *self.uid});
-        for (field, value) in [("controller", self.controller), ("blockOwnerDeletion", self.block_owner_deletion)] {
+        for (field, value) in [
+            ("controller", self.controller),
+            ("blockOwnerDeletion", self.block_owner_deletion),
+        ] {
             if let Some(value) = value {
                 out[field] = json!(value);
             }
@@ -85,7 +88,11 @@ impl Node {
     }
 
     fn waits_for_dependants(&self) -> bool {
-        self.deleting && self.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
+        self.deleting
+            && self
+                .finalizers
+                .iter()
+                .any(|finalizer| finalizer == FOREGROUND)
     }
 
     fn orphans_dependants(&self) -> bool {
@@ -105,11 +112,24 @@ pub(super) enum Wake {
 pub(super) enum Task {
     Nothing,
     /// Let the dependants go, then take the finalizer off.
-    Orphan { object: Node, dependants: Vec<Node> },
+    Orphan {
+        object: Node,
+        dependants: Vec<Node>,
+    },
     /// Delete these dependants; when nothing blocks any more, take the finalizer off.
-    Foreground { object: Node, dependants: Vec<Node>, blocked: bool },
+    Foreground {
+        object: Node,
+        dependants: Vec<Node>,
+        blocked: bool,
+    },
     /// Look at the owners: `unknown` ones must be asked for.
-    Owners { object: Node, present: Vec<Owner>, waiting: Vec<Owner>, unknown: Vec<Owner>, has_dependants: bool },
+    Owners {
+        object: Node,
+        present: Vec<Owner>,
+        waiting: Vec<Owner>,
+        unknown: Vec<Owner>,
+        has_dependants: bool,
+    },
 }
 
 /// Every object, by uid.
@@ -129,7 +149,12 @@ impl Graph {
             Some((known, _)) => Arc::clone(known),
             None => Arc::from(metadata.uid),
         };
-        let owners: Vec<Owner> = metadata.owner_references.into_iter().flatten().map(|owner| self.shared(owner)).collect();
+        let owners: Vec<Owner> = metadata
+            .owner_references
+            .into_iter()
+            .flatten()
+            .map(|owner| self.shared(owner))
+            .collect();
         let node = Node {
             kind: Arc::clone(kind),
             uid: Arc::clone(&uid),
@@ -146,13 +171,20 @@ impl Graph {
             self.unlink(before);
             // A reference that was taken off may have been what its owner waited for.
             for owner in &before.owners {
-                if self.nodes.get(&owner.uid).is_some_and(Node::waits_for_dependants) {
+                if self
+                    .nodes
+                    .get(&owner.uid)
+                    .is_some_and(Node::waits_for_dependants)
+                {
                     wakes.insert(Arc::clone(&owner.uid), true);
                 }
             }
         }
         for owner in &node.owners {
-            self.dependants.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(&uid));
+            self.dependants
+                .entry(Arc::clone(&owner.uid))
+                .or_default()
+                .insert(Arc::clone(&uid));
         }
         if node.waits_for_dependants() || node.orphans_dependants() {
             wakes.insert(Arc::clone(&uid), true);
@@ -168,15 +200,37 @@ impl Graph {
                 Some(_) => {}
             }
         }
-        wakes.into_iter().map(|(uid, now)| if now { Wake::Now(uid) } else { Wake::Later(uid) }).collect()
+        wakes
+            .into_iter()
+            .map(|(uid, now)| {
+                if now {
+                    Wake::Now(uid)
+                } else {
+                    Wake::Later(uid)
+                }
+            })
+            .collect()
     }
 
     /// An object is gone: its dependants must be looked at, and owners that wait for it.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<Wake> {
-        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        let Some(node) = self.nodes.remove(uid) else {
+            return Vec::new();
+        };
         self.unlink(&node);
-        let mut wakes: Vec<Wake> = self.dependants.get(uid).into_iter().flatten().cloned().map(Wake::Now).collect();
-        let waiting = node.owners.iter().filter(|owner| self.nodes.get(&owner.uid).is_some_and(Node::waits_for_dependants));
+        let mut wakes: Vec<Wake> = self
+            .dependants
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .map(Wake::Now)
+            .collect();
+        let waiting = node.owners.iter().filter(|owner| {
+            self.nodes
+                .get(&owner.uid)
+                .is_some_and(Node::waits_for_dependants)
+        });
         wakes.extend(waiting.map(|owner| Wake::Now(Arc::clone(&owner.uid))));
         wakes
     }
@@ -184,7 +238,12 @@ impl Graph {
     /// What a complete listing of a kind did not mention is gone.
     pub(super) fn sweep(&mut self, kind: &Arc<Kind>, mentioned: &HashSet<Arc<str>>) -> Vec<Wake> {
         let gone = |node: &&Node| node.kind == *kind && !mentioned.contains(&node.uid);
-        let gone: Vec<Arc<str>> = self.nodes.values().filter(gone).map(|node| Arc::clone(&node.uid)).collect();
+        let gone: Vec<Arc<str>> = self
+            .nodes
+            .values()
+            .filter(gone)
+            .map(|node| Arc::clone(&node.uid))
+            .collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
@@ -195,16 +254,30 @@ impl Graph {
 
     /// What an object needs.
     pub(super) fn task(&self, uid: &str) -> Task {
-        let Some(node) = self.nodes.get(uid) else { return Task::Nothing };
+        let Some(node) = self.nodes.get(uid) else {
+            return Task::Nothing;
+        };
         let object = node.clone();
         if node.orphans_dependants() {
-            return Task::Orphan { object, dependants: self.dependants_of(uid).cloned().collect() };
+            return Task::Orphan {
+                object,
+                dependants: self.dependants_of(uid).cloned().collect(),
+            };
         }
         if node.waits_for_dependants() {
             let dependants: Vec<Node> = self.dependants_of(uid).cloned().collect();
-            let blocks = |dependant: &Node| dependant.owners.iter().any(|owner| &*owner.uid == uid && owner.block_owner_deletion == Some(true));
+            let blocks = |dependant: &Node| {
+                dependant
+                    .owners
+                    .iter()
+                    .any(|owner| &*owner.uid == uid && owner.block_owner_deletion == Some(true))
+            };
             let blocked = dependants.iter().any(blocks);
-            return Task::Foreground { object, dependants, blocked };
+            return Task::Foreground {
+                object,
+                dependants,
+                blocked,
+            };
         }
         if node.deleting || node.owners.is_empty() {
             return Task::Nothing;
@@ -218,11 +291,21 @@ impl Graph {
             }
         }
         let has_dependants = self.dependants_of(uid).next().is_some();
-        Task::Owners { object, present, waiting, unknown, has_dependants }
+        Task::Owners {
+            object,
+            present,
+            waiting,
+            unknown,
+            has_dependants,
+        }
     }
 
     fn dependants_of<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Node> {
-        self.dependants.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid))
+        self.dependants
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| self.nodes.get(uid))
     }
 
     fn unlink(&mut self, node: &Node) {
@@ -237,8 +320,18 @@ impl Graph {
     }
 
     fn shared(&mut self, owner: OwnerSeen) -> Owner {
-        let OwnerSeen { api_version, kind, name, uid, controller, block_owner_deletion } = owner;
-        let known = self.nodes.get_key_value(uid.as_str()).map(|(known, _)| Arc::clone(known));
+        let OwnerSeen {
+            api_version,
+            kind,
+            name,
+            uid,
+            controller,
+            block_owner_deletion,
+        } = owner;
+        let known = self
+            .nodes
+            .get_key_value(uid.as_str())
+            .map(|(known, _)| Arc::clone(known));
         Owner {
             api_version: self.word(&api_version),
             kind: self.word(&kind),
@@ -264,12 +357,20 @@ impl Graph {
 mod tests {
     use super::*;
     fn kind() -> Arc<Kind> {
-        Arc::new(Kind { group: String::new(), version: "v1".into(), kind: "ConfigMap".into(), plural: "configmaps".into(), namespaced: true, delete_collection: true })
+        Arc::new(Kind {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            plural: "configmaps".into(),
+            namespaced: true,
+            delete_collection: true,
+        })
     }
 
     fn object(uid: &str, owners: &[&str], extra: Value) -> Metadata {
         let owners: Vec<Value> = owners.iter().map(|uid| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": uid, "uid": uid, "blockOwnerDeletion": true})).collect();
-        let mut meta = json!({"uid": uid, "name": uid, "namespace": "a", "ownerReferences": owners});
+        let mut meta =
+            json!({"uid": uid, "name": uid, "namespace": "a", "ownerReferences": owners});
         for (key, value) in extra.as_object().unwrap() {
             meta[key] = value.clone();
         }
@@ -288,18 +389,35 @@ mod tests {
     fn dependants_are_looked_at_when_their_owner_goes() {
         let mut graph = Graph::default();
         assert!(graph.put(&kind(), object("o", &[], json!({}))).is_empty());
-        assert!(graph.put(&kind(), object("d", &["o"], json!({}))).is_empty());
+        assert!(
+            graph
+                .put(&kind(), object("d", &["o"], json!({})))
+                .is_empty()
+        );
         assert_eq!(graph.remove("o"), [now("d")]);
-        let Task::Owners { unknown, present, .. } = graph.task("d") else { panic!("owners are looked at") };
+        let Task::Owners {
+            unknown, present, ..
+        } = graph.task("d")
+        else {
+            panic!("owners are looked at")
+        };
         assert_eq!((unknown.len(), present.len()), (1, 0));
     }
 
     #[test]
     fn an_unknown_owner_is_waited_for_a_moment() {
         let mut graph = Graph::default();
-        assert_eq!(graph.put(&kind(), object("d", &["o"], json!({}))), [Wake::Later("d".into())]);
+        assert_eq!(
+            graph.put(&kind(), object("d", &["o"], json!({}))),
+            [Wake::Later("d".into())]
+        );
         graph.put(&kind(), object("o", &[], json!({})));
-        let Task::Owners { unknown, present, .. } = graph.task("d") else { panic!("owners are looked at") };
+        let Task::Owners {
+            unknown, present, ..
+        } = graph.task("d")
+        else {
+            panic!("owners are looked at")
+        };
         assert_eq!((unknown.len(), present.len()), (0, 1));
     }
 
@@ -308,20 +426,42 @@ mod tests {
         let mut graph = Graph::default();
         graph.put(&kind(), object("o", &[], json!({})));
         graph.put(&kind(), object("d", &["o"], json!({})));
-        assert_eq!(graph.put(&kind(), object("o", &[], foreground())), [now("o")]);
-        let Task::Foreground { blocked, dependants, .. } = graph.task("o") else { panic!("dependants go first") };
+        assert_eq!(
+            graph.put(&kind(), object("o", &[], foreground())),
+            [now("o")]
+        );
+        let Task::Foreground {
+            blocked,
+            dependants,
+            ..
+        } = graph.task("o")
+        else {
+            panic!("dependants go first")
+        };
         assert!(blocked && dependants.len() == 1);
         assert_eq!(graph.remove("d"), [now("o")]);
-        assert!(matches!(graph.task("o"), Task::Foreground { blocked: false, .. }));
+        assert!(matches!(
+            graph.task("o"),
+            Task::Foreground { blocked: false, .. }
+        ));
     }
 
     #[test]
     fn orphaning_names_the_dependants() {
         let mut graph = Graph::default();
         graph.put(&kind(), object("d", &["o"], json!({})));
-        let wakes = graph.put(&kind(), object("o", &[], json!({"deletionTimestamp": "t", "finalizers": [ORPHAN]})));
+        let wakes = graph.put(
+            &kind(),
+            object(
+                "o",
+                &[],
+                json!({"deletionTimestamp": "t", "finalizers": [ORPHAN]}),
+            ),
+        );
         assert_eq!(wakes, [now("o")]);
-        assert!(matches!(graph.task("o"), Task::Orphan { dependants, .. } if dependants.len() == 1));
+        assert!(
+            matches!(graph.task("o"), Task::Orphan { dependants, .. } if dependants.len() == 1)
+        );
     }
 
     #[test]
@@ -329,7 +469,10 @@ mod tests {
         let mut graph = Graph::default();
         graph.put(&kind(), object("o", &[], json!({})));
         graph.put(&kind(), object("d", &["o"], json!({})));
-        assert_eq!(graph.sweep(&kind(), &HashSet::from([Arc::from("d")])), [now("d")]);
+        assert_eq!(
+            graph.sweep(&kind(), &HashSet::from([Arc::from("d")])),
+            [now("d")]
+        );
         assert!(graph.dependants.contains_key("o"));
         graph.remove("d");
         assert!(graph.dependants.is_empty() && graph.nodes.is_empty());

@@ -29,7 +29,13 @@ pub(super) struct KindSink {
 
 impl KindSink {
     pub(super) fn new(shared: Arc<Shared>, kind: Arc<Kind>) -> Self {
-        Self { shared, kind, listing: Mutex::default(), synced: watch::Sender::new(false), abandoned: AtomicBool::new(false) }
+        Self {
+            shared,
+            kind,
+            listing: Mutex::default(),
+            synced: watch::Sender::new(false),
+            abandoned: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn kind(&self) -> &Arc<Kind> {
@@ -72,7 +78,9 @@ impl Sink for KindSink {
     }
 
     fn end(&self, _version: u64) {
-        let Some(mentioned) = self.listing.lock().take() else { return };
+        let Some(mentioned) = self.listing.lock().take() else {
+            return;
+        };
         let wakes = self.shared.graph.lock().sweep(&self.kind, &mentioned);
         self.shared.wake(wakes);
         self.synced.send_replace(true);

@@ -25,7 +25,11 @@ pub(super) enum Scale {
 
 /// Compares the active Pods with the number wanted.
 pub(super) fn scale(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Scale {
-    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let wanted = usize::try_from(wanted).unwrap_or(0);
     if active.len() < wanted {
         return Scale::Create((wanted - active.len()).min(BURST));
@@ -49,19 +53,43 @@ fn worth(pod: &Pod, now: Timestamp) -> impl Ord + use<> {
         _ => 0,
     };
     let ready = pods::is_ready(pod);
-    let cost: i64 = annotation(pod, "controller.kubernetes.io/pod-deletion-cost").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let ready_since = pods::condition(pod, "Ready").and_then(|condition| condition.last_transition_time.as_ref());
+    let cost: i64 = annotation(pod, "controller.kubernetes.io/pod-deletion-cost")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    let ready_since =
+        pods::condition(pod, "Ready").and_then(|condition| condition.last_transition_time.as_ref());
     let ready_for = ready_since.map_or(0, |since| now.duration_since(since.0).as_secs());
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let restarts = statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0);
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let restarts = statuses
+        .into_iter()
+        .flatten()
+        .map(|status| status.restart_count)
+        .max()
+        .unwrap_or(0);
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let name = pod.metadata.name.clone();
-    (pods::node_of(pod).is_some(), phase, ready, cost, ready_for, Reverse(restarts), Reverse(created), name)
+    (
+        pods::node_of(pod).is_some(),
+        phase,
+        ready,
+        cost,
+        ready_for,
+        Reverse(restarts),
+        Reverse(created),
+        name,
+    )
 }
 
 /// The Pod that the template asks for.
 pub(super) fn pod(set: &ReplicaSet) -> Pod {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+    let template = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.clone())
+        .unwrap_or_default();
     let of_template = template.metadata.unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
@@ -86,10 +114,16 @@ pub(super) fn status(
     now: Timestamp,
 ) -> (ReplicaSetStatus, Option<Duration>) {
     let spec = set.spec.clone().unwrap_or_default();
-    let template = spec.template.and_then(|template| template.metadata).and_then(|meta| meta.labels).unwrap_or_default();
+    let template = spec
+        .template
+        .and_then(|template| template.metadata)
+        .and_then(|meta| meta.labels)
+        .unwrap_or_default();
     let labelled = |pod: &Pod| {
         let labels = pod.metadata.labels.as_ref();
-        template.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        template
+            .iter()
+            .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
     };
     let mut again: Option<Duration> = None;
     let mut available = 0;
@@ -114,13 +148,29 @@ pub(super) fn status(
     (status, again)
 }
 
-fn conditions(set: &ReplicaSet, failure: Option<(&'static str, String)>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
-    let known = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let before = known.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned();
-    let mut out: Vec<_> = known.into_iter().filter(|condition| condition.type_ != "ReplicaFailure").collect();
+fn conditions(
+    set: &ReplicaSet,
+    failure: Option<(&'static str, String)>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let known = set
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
+    let before = known
+        .iter()
+        .find(|condition| condition.type_ == "ReplicaFailure")
+        .cloned();
+    let mut out: Vec<_> = known
+        .into_iter()
+        .filter(|condition| condition.type_ != "ReplicaFailure")
+        .collect();
     match (failure, before) {
         // The first words stay: a message with another generated name each time would make every retry a change.
-        (Some((reason, _)), Some(before)) if before.reason.as_deref() == Some(reason) => out.push(before),
+        (Some((reason, _)), Some(before)) if before.reason.as_deref() == Some(reason) => {
+            out.push(before)
+        }
         (Some((reason, message)), _) => out.push(ReplicaSetCondition {
             type_: "ReplicaFailure".to_owned(),
             status: "True".to_owned(),
@@ -152,12 +202,16 @@ mod tests {
 
     fn pod(name: &str, node: Option<&str>, phase: &str, ready_since: Option<i64>) -> Arc<Pod> {
         let since = ready_since.map(|second| Timestamp::from_second(second).unwrap().to_string());
-        let conditions = since.map(|since| json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]));
-        Arc::new(serde_json::from_value(json!({
-            "metadata": {"name": name, "namespace": "a", "labels": {"app": "x"}},
-            "spec": {"nodeName": node, "containers": []},
-            "status": {"phase": phase, "conditions": conditions}
-        })).unwrap())
+        let conditions = since
+            .map(|since| json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]));
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "a", "labels": {"app": "x"}},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "conditions": conditions}
+            }))
+            .unwrap(),
+        )
     }
 
     #[test]
@@ -168,8 +222,13 @@ mod tests {
             pod("starting", Some("n"), "Pending", None),
             pod("unbound", None, "Pending", None),
         ];
-        let Scale::Delete(victims) = scale(&set(1), &pods, now()) else { panic!("pods are deleted") };
-        let names: Vec<_> = victims.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect();
+        let Scale::Delete(victims) = scale(&set(1), &pods, now()) else {
+            panic!("pods are deleted")
+        };
+        let names: Vec<_> = victims
+            .iter()
+            .map(|pod| pod.metadata.name.as_deref().unwrap())
+            .collect();
         assert_eq!(names, ["unbound", "starting", "young"]);
         assert_eq!(scale(&set(4), &pods, now()), Scale::Keep);
         assert_eq!(scale(&set(6), &pods, now()), Scale::Create(2));
@@ -177,12 +236,33 @@ mod tests {
 
     #[test]
     fn the_status_counts_and_remembers_the_first_words_of_a_failure() {
-        let pods = vec![pod("a", Some("n"), "Running", Some(1000)), pod("b", Some("n"), "Pending", None)];
-        let (first, _) = status(&set(3), &pods, Some(("FailedCreate", "pods \"r-1\" is forbidden".into())), now());
-        assert_eq!((first.replicas, first.ready_replicas, first.fully_labeled_replicas, first.observed_generation), (2, Some(1), Some(2), Some(3)));
+        let pods = vec![
+            pod("a", Some("n"), "Running", Some(1000)),
+            pod("b", Some("n"), "Pending", None),
+        ];
+        let (first, _) = status(
+            &set(3),
+            &pods,
+            Some(("FailedCreate", "pods \"r-1\" is forbidden".into())),
+            now(),
+        );
+        assert_eq!(
+            (
+                first.replicas,
+                first.ready_replicas,
+                first.fully_labeled_replicas,
+                first.observed_generation
+            ),
+            (2, Some(1), Some(2), Some(3))
+        );
         let mut later = set(3);
         later.status = Some(first.clone());
-        let (second, _) = status(&later, &pods, Some(("FailedCreate", "pods \"r-2\" is forbidden".into())), now());
+        let (second, _) = status(
+            &later,
+            &pods,
+            Some(("FailedCreate", "pods \"r-2\" is forbidden".into())),
+            now(),
+        );
         assert_eq!(second, first);
         let (healed, _) = status(&later, &pods, None, now());
         assert_eq!(healed.conditions, None);
@@ -192,7 +272,15 @@ mod tests {
     fn a_pod_becomes_available_by_waiting() {
         let mut set = set(1);
         set.spec.as_mut().unwrap().min_ready_seconds = Some(10);
-        let (status, again) = status(&set, &[pod("a", Some("n"), "Running", Some(999_996))], None, now());
-        assert_eq!((status.available_replicas, again), (None, Some(Duration::from_secs(6))));
+        let (status, again) = status(
+            &set,
+            &[pod("a", Some("n"), "Running", Some(999_996))],
+            None,
+            now(),
+        );
+        assert_eq!(
+            (status.available_replicas, again),
+            (None, Some(Duration::from_secs(6)))
+        );
     }
 }

@@ -16,8 +16,14 @@ pub(crate) fn start(kit: &Kit) {
 }
 
 async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault> {
-    let Some(pod) = kit.cache::<Pod>().find(&key) else { return Ok(Next::Done) };
-    let bound = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some();
+    let Some(pod) = kit.cache::<Pod>().find(&key) else {
+        return Ok(Next::Done);
+    };
+    let bound = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .is_some();
     if pod.metadata.deletion_timestamp.is_some() {
         let mut write = Write::delete(&*pod, Cascade::Background);
         if let Verb::Delete { grace_seconds, .. } = &mut write.verb {
@@ -26,7 +32,11 @@ async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault>
         kit.perform(&write).await?;
         return Ok(Next::Done);
     }
-    let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    let running = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some("Running");
     if !bound || running || key.name.starts_with("sleepy") {
         return Ok(Next::Done);
     }

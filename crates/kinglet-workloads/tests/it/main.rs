@@ -1,7 +1,11 @@
 //! The controllers against an API server: ours in this process, and a real kube-apiserver where `KINGLET_PEERS` names a
 //! folder with the programs built from `tests/peers`.
 
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test may panic; helpers of tests are not seen as tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test may panic; helpers of tests are not seen as tests"
+)]
 
 mod fake_node;
 mod scenarios;
@@ -19,7 +23,13 @@ async fn over_our_own_api_server() {
     talk();
     let store = Store::in_memory(ApiServer::store_options());
     let api = ApiServer::new(store, Options::default());
-    scenarios::all(&kube::Client::new(api.service(Identity::in_process("system:serviceaccount:kube-system:workloads")), "default")).await;
+    scenarios::all(&kube::Client::new(
+        api.service(Identity::in_process(
+            "system:serviceaccount:kube-system:workloads",
+        )),
+        "default",
+    ))
+    .await;
 }
 
 /// A real API server, with our controllers instead of Kubernetes' own.
@@ -47,7 +57,10 @@ fn peers() -> Option<Connect> {
     talk();
     if cluster::programs().is_none() {
         let why = "KINGLET_PEERS does not name a folder with kube-apiserver (cargo xtask peers), or etcd is not installed";
-        assert!(std::env::var_os("CI").is_none(), "CI runs every test, but {why}");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI runs every test, but {why}"
+        );
         // Not `eprintln`: the harness shows that of failed tests only.
         let _ = writeln!(std::io::stderr(), "not run: {why}");
         return None;
@@ -59,12 +72,17 @@ async fn connect(cluster: &Cluster) -> kube::Client {
     // The first one to install it wins; the others find it there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let file = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     kube::Client::try_from(config).unwrap()
 }
 
 /// Logs of the controllers, when `RUST_LOG` asks for them.
 fn talk() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
 }

@@ -22,8 +22,12 @@ pub(crate) async fn all(client: &kube::Client) {
     run.deletion().await;
     run.custom_resources().await;
     run.unschedulable().await;
-    run.namespaces_go(&["life", "services", "deletion", "custom", "crowded"]).await;
-    assert!(tasks.shutdown(Duration::from_secs(10)).await, "every task ends");
+    run.namespaces_go(&["life", "services", "deletion", "custom", "crowded"])
+        .await;
+    assert!(
+        tasks.shutdown(Duration::from_secs(10)).await,
+        "every task ends"
+    );
 }
 
 /// What must hold with Kubernetes' controllers and only our binder.
@@ -31,7 +35,10 @@ pub(crate) async fn binder_only(client: &kube::Client) {
     let (run, tasks) = Run::start(client, Parts::BINDER);
     run.deployment_life().await;
     run.unschedulable().await;
-    assert!(tasks.shutdown(Duration::from_secs(10)).await, "every task ends");
+    assert!(
+        tasks.shutdown(Duration::from_secs(10)).await,
+        "every task ends"
+    );
 }
 
 struct Run {
@@ -57,12 +64,17 @@ fn deployment(name: &str, replicas: i32, image: &str) -> Deployment {
 }
 
 /// Awaits a condition; what was last seen is in the failure.
-async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
     let began = Instant::now();
     loop {
         match check().await {
             Ok(value) => return value,
-            Err(seen) if began.elapsed() > Duration::from_secs(20) => panic!("{what}: last seen {seen}"),
+            Err(seen) if began.elapsed() > Duration::from_secs(20) => {
+                panic!("{what}: last seen {seen}")
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
@@ -72,24 +84,61 @@ impl Run {
     fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
         let tasks = Tasks::new();
         let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
-        let capacity = Capacity { cpu_millis: 2000, memory_bytes: 4 << 30, pods: 110, not_started: Vec::new() };
-        let options = Options { node_name: "node1".into(), capacity, root_ca_pem: Some("PEM".into()), parts };
+        let capacity = Capacity {
+            cpu_millis: 2000,
+            memory_bytes: 4 << 30,
+            pods: 110,
+            not_started: Vec::new(),
+        };
+        let options = Options {
+            node_name: "node1".into(),
+            capacity,
+            root_ca_pem: Some("PEM".into()),
+            parts,
+        };
         kinglet_workloads::run(&kit, options);
         super::fake_node::start(&kit);
-        (Self { client: client.clone(), kit }, tasks)
+        (
+            Self {
+                client: client.clone(),
+                kit,
+            },
+            tasks,
+        )
     }
 
-    fn api<K: Object + kube::Resource<Scope = kube::core::NamespaceResourceScope>>(&self, namespace: &str) -> Api<K> {
+    fn api<K: Object + kube::Resource<Scope = kube::core::NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+    ) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
     async fn namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        namespaces.create(&PostParams::default(), &typed(json!({"metadata": {"name": name}}))).await.unwrap();
+        namespaces
+            .create(
+                &PostParams::default(),
+                &typed(json!({"metadata": {"name": name}})),
+            )
+            .await
+            .unwrap();
         until("the namespace has its ServiceAccount and CA", || async {
-            let account = self.api::<ServiceAccount>(name).get_opt("default").await.unwrap();
-            let map = self.api::<ConfigMap>(name).get_opt("kube-root-ca.crt").await.unwrap();
-            if account.is_some() && map.is_some() { Ok(()) } else { Err(format!("{account:?} {map:?}")) }
+            let account = self
+                .api::<ServiceAccount>(name)
+                .get_opt("default")
+                .await
+                .unwrap();
+            let map = self
+                .api::<ConfigMap>(name)
+                .get_opt("kube-root-ca.crt")
+                .await
+                .unwrap();
+            if account.is_some() && map.is_some() {
+                Ok(())
+            } else {
+                Err(format!("{account:?} {map:?}"))
+            }
         })
         .await;
     }
@@ -98,20 +147,44 @@ impl Run {
         until("the rollout is done", || async {
             let seen = self.api::<Deployment>(namespace).get(name).await.unwrap();
             let status = seen.status.clone().unwrap_or_default();
-            let progressing = status.conditions.iter().flatten().find(|condition| condition.type_ == "Progressing");
+            let progressing = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == "Progressing");
             let done = status.observed_generation == seen.metadata.generation
-                && progressing.and_then(|condition| condition.reason.as_deref()) == Some("NewReplicaSetAvailable")
+                && progressing.and_then(|condition| condition.reason.as_deref())
+                    == Some("NewReplicaSetAvailable")
                 && status.available_replicas.unwrap_or(0) == replicas
                 && status.replicas.unwrap_or(0) == replicas;
-            if done { Ok(seen) } else { Err(format!("{status:?}")) }
+            if done {
+                Ok(seen)
+            } else {
+                Err(format!("{status:?}"))
+            }
         })
         .await
     }
 
-    async fn gone<K: Object + std::fmt::Debug + kube::Resource<Scope = kube::core::NamespaceResourceScope>>(&self, namespace: &str, labels: &str) {
+    async fn gone<
+        K: Object + std::fmt::Debug + kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    >(
+        &self,
+        namespace: &str,
+        labels: &str,
+    ) {
         until("nothing is left", || async {
-            let left = self.api::<K>(namespace).list(&ListParams::default().labels(labels)).await.unwrap().items;
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            let left = self
+                .api::<K>(namespace)
+                .list(&ListParams::default().labels(labels))
+                .await
+                .unwrap()
+                .items;
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
         })
         .await;
     }
@@ -120,69 +193,166 @@ impl Run {
         self.namespace("life").await;
         let api = self.api::<Deployment>("life");
         let began = Instant::now();
-        api.create(&PostParams::default(), &deployment("d", 2, "v1")).await.unwrap();
+        api.create(&PostParams::default(), &deployment("d", 2, "v1"))
+            .await
+            .unwrap();
         let first = self.settled("life", "d", 2).await;
         eprintln!("deployment of two is available after {:?}", began.elapsed());
-        assert_eq!(first.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "1");
+        assert_eq!(
+            first.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
+            "1"
+        );
 
-        api.patch("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 0}}))).await.unwrap();
+        api.patch(
+            "d",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"spec": {"replicas": 0}})),
+        )
+        .await
+        .unwrap();
         self.settled("life", "d", 0).await;
         self.gone::<Pod>("life", "app=d").await;
 
         let began = Instant::now();
-        api.patch("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await.unwrap();
+        api.patch(
+            "d",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"spec": {"replicas": 1}})),
+        )
+        .await
+        .unwrap();
         self.settled("life", "d", 1).await;
         eprintln!("woken from zero after {:?}", began.elapsed());
 
-        let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}});
-        api.patch("d", &PatchParams::default(), &Patch::Strategic(image)).await.unwrap();
+        let image =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}});
+        api.patch("d", &PatchParams::default(), &Patch::Strategic(image))
+            .await
+            .unwrap();
         let second = self.settled("life", "d", 1).await;
-        assert_eq!(second.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "2");
+        assert_eq!(
+            second.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
+            "2"
+        );
         until("the old replica set is cleaned up", || async {
-            let sets = self.api::<ReplicaSet>("life").list(&ListParams::default()).await.unwrap().items;
-            if sets.len() == 1 { Ok(()) } else { Err(format!("{sets:?}")) }
+            let sets = self
+                .api::<ReplicaSet>("life")
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items;
+            if sets.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{sets:?}"))
+            }
         })
         .await;
-        let pods = self.api::<Pod>("life").list(&ListParams::default()).await.unwrap().items;
-        assert_eq!(pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count(), 1);
+        let pods = self
+            .api::<Pod>("life")
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items;
+        assert_eq!(
+            pods.iter()
+                .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+                .count(),
+            1
+        );
     }
 
     async fn services(&self) {
         self.namespace("services").await;
         let ports = json!([{"name": "http", "port": 80, "targetPort": "web"}]);
         let service = json!({"metadata": {"name": "s", "labels": {"l": "1"}}, "spec": {"selector": {"app": "d"}, "ports": ports}});
-        self.api::<Service>("services").create(&PostParams::default(), &typed(service)).await.unwrap();
-        self.api::<Deployment>("services").create(&PostParams::default(), &deployment("d", 2, "v1")).await.unwrap();
+        self.api::<Service>("services")
+            .create(&PostParams::default(), &typed(service))
+            .await
+            .unwrap();
+        self.api::<Deployment>("services")
+            .create(&PostParams::default(), &deployment("d", 2, "v1"))
+            .await
+            .unwrap();
         self.settled("services", "d", 2).await;
         let slice = until("the slice names both pods", || async {
             let labels = ListParams::default().labels("kubernetes.io/service-name=s");
-            let slices = self.api::<EndpointSlice>("services").list(&labels).await.unwrap().items;
-            let ready = slices.iter().flat_map(|slice| &slice.endpoints).filter(|e| e.conditions.as_ref().unwrap().ready == Some(true)).count();
-            if slices.len() == 1 && ready == 2 { Ok(slices[0].clone()) } else { Err(format!("{slices:?}")) }
+            let slices = self
+                .api::<EndpointSlice>("services")
+                .list(&labels)
+                .await
+                .unwrap()
+                .items;
+            let ready = slices
+                .iter()
+                .flat_map(|slice| &slice.endpoints)
+                .filter(|e| e.conditions.as_ref().unwrap().ready == Some(true))
+                .count();
+            if slices.len() == 1 && ready == 2 {
+                Ok(slices[0].clone())
+            } else {
+                Err(format!("{slices:?}"))
+            }
         })
         .await;
         assert_eq!(slice.ports.unwrap()[0].port, Some(8012));
         until("the Endpoints name both pods", || async {
-            let endpoints = self.api::<Endpoints>("services").get_opt("s").await.unwrap();
-            let count = endpoints.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.addresses.iter().flatten()).count();
-            if count == 2 { Ok(()) } else { Err(format!("{endpoints:?}")) }
+            let endpoints = self
+                .api::<Endpoints>("services")
+                .get_opt("s")
+                .await
+                .unwrap();
+            let count = endpoints
+                .iter()
+                .flat_map(|e| e.subsets.iter().flatten())
+                .flat_map(|s| s.addresses.iter().flatten())
+                .count();
+            if count == 2 {
+                Ok(())
+            } else {
+                Err(format!("{endpoints:?}"))
+            }
         })
         .await;
 
         let plain = json!({"metadata": {"name": "m"}, "spec": {"ports": [{"port": 80}]}});
-        self.api::<Service>("services").create(&PostParams::default(), &typed(plain)).await.unwrap();
+        self.api::<Service>("services")
+            .create(&PostParams::default(), &typed(plain))
+            .await
+            .unwrap();
         let by_hand = json!({"metadata": {"name": "m"}, "subsets": [{"addresses": [{"ip": "10.1.1.1"}], "ports": [{"port": 8080}]}]});
-        self.api::<Endpoints>("services").create(&PostParams::default(), &typed(by_hand)).await.unwrap();
+        self.api::<Endpoints>("services")
+            .create(&PostParams::default(), &typed(by_hand))
+            .await
+            .unwrap();
         until("what is written by hand is mirrored", || async {
             let labels = ListParams::default().labels("kubernetes.io/service-name=m");
-            let slices = self.api::<EndpointSlice>("services").list(&labels).await.unwrap().items;
-            if slices.len() == 1 && slices[0].endpoints.len() == 1 { Ok(()) } else { Err(format!("{slices:?}")) }
+            let slices = self
+                .api::<EndpointSlice>("services")
+                .list(&labels)
+                .await
+                .unwrap()
+                .items;
+            if slices.len() == 1 && slices[0].endpoints.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{slices:?}"))
+            }
         })
         .await;
-        self.api::<Service>("services").delete("s", &DeleteParams::default()).await.unwrap();
-        self.gone::<EndpointSlice>("services", "kubernetes.io/service-name=s").await;
+        self.api::<Service>("services")
+            .delete("s", &DeleteParams::default())
+            .await
+            .unwrap();
+        self.gone::<EndpointSlice>("services", "kubernetes.io/service-name=s")
+            .await;
         until("the Endpoints go with their Service", || async {
-            match self.api::<Endpoints>("services").get_opt("s").await.unwrap() {
+            match self
+                .api::<Endpoints>("services")
+                .get_opt("s")
+                .await
+                .unwrap()
+            {
                 None => Ok(()),
                 Some(left) => Err(format!("{left:?}")),
             }
@@ -193,13 +363,19 @@ impl Run {
     async fn deletion(&self) {
         self.namespace("deletion").await;
         let api = self.api::<Deployment>("deletion");
-        for (name, how) in [("background", DeleteParams::background()), ("foreground", DeleteParams::foreground())] {
-            api.create(&PostParams::default(), &deployment(name, 1, "v1")).await.unwrap();
+        for (name, how) in [
+            ("background", DeleteParams::background()),
+            ("foreground", DeleteParams::foreground()),
+        ] {
+            api.create(&PostParams::default(), &deployment(name, 1, "v1"))
+                .await
+                .unwrap();
             self.settled("deletion", name, 1).await;
             let began = Instant::now();
             api.delete(name, &how).await.unwrap();
             self.gone::<Pod>("deletion", &format!("app={name}")).await;
-            self.gone::<ReplicaSet>("deletion", &format!("app={name}")).await;
+            self.gone::<ReplicaSet>("deletion", &format!("app={name}"))
+                .await;
             until("the owner is gone", || async {
                 match api.get_opt(name).await.unwrap() {
                     None => Ok(()),
@@ -209,14 +385,25 @@ impl Run {
             .await;
             eprintln!("{name} deletion of three levels took {:?}", began.elapsed());
         }
-        api.create(&PostParams::default(), &deployment("orphan", 1, "v1")).await.unwrap();
+        api.create(&PostParams::default(), &deployment("orphan", 1, "v1"))
+            .await
+            .unwrap();
         self.settled("deletion", "orphan", 1).await;
         api.delete("orphan", &DeleteParams::orphan()).await.unwrap();
         until("the replica set is let go", || async {
             let labels = ListParams::default().labels("app=orphan");
-            let sets = self.api::<ReplicaSet>("deletion").list(&labels).await.unwrap().items;
+            let sets = self
+                .api::<ReplicaSet>("deletion")
+                .list(&labels)
+                .await
+                .unwrap()
+                .items;
             let free = sets.len() == 1 && sets[0].metadata.owner_references.is_none();
-            if free && api.get_opt("orphan").await.unwrap().is_none() { Ok(()) } else { Err(format!("{sets:?}")) }
+            if free && api.get_opt("orphan").await.unwrap().is_none() {
+                Ok(())
+            } else {
+                Err(format!("{sets:?}"))
+            }
         })
         .await;
     }
@@ -232,23 +419,47 @@ impl Run {
                 "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]
             }
         });
-        definitions.create(&PostParams::default(), &typed(definition)).await.unwrap();
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("test.kinglet.dev", "v1", "Thing"));
-        let things: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "custom", &resource);
+        definitions
+            .create(&PostParams::default(), &typed(definition))
+            .await
+            .unwrap();
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind::gvk("test.kinglet.dev", "v1", "Thing"));
+        let things: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), "custom", &resource);
         let owner = until("the new kind is served", || async {
             let thing = DynamicObject::new("owner", &resource);
-            things.create(&PostParams::default(), &thing).await.map_err(|error| error.to_string())
+            things
+                .create(&PostParams::default(), &thing)
+                .await
+                .map_err(|error| error.to_string())
         })
         .await;
         let reference = json!({"apiVersion": "test.kinglet.dev/v1", "kind": "Thing", "name": "owner", "uid": owner.metadata.uid});
         let map = json!({"metadata": {"name": "owned", "labels": {"l": "1"}, "ownerReferences": [reference]}});
-        self.api::<ConfigMap>("custom").create(&PostParams::default(), &typed(map)).await.unwrap();
+        self.api::<ConfigMap>("custom")
+            .create(&PostParams::default(), &typed(map))
+            .await
+            .unwrap();
         let stranger = json!({"apiVersion": "test.kinglet.dev/v1", "kind": "Thing", "name": "never", "uid": "00000000-0000-0000-0000-000000000000"});
         let dangling = json!({"metadata": {"name": "dangling", "labels": {"l": "2"}, "ownerReferences": [stranger]}});
-        self.api::<ConfigMap>("custom").create(&PostParams::default(), &typed(dangling)).await.unwrap();
+        self.api::<ConfigMap>("custom")
+            .create(&PostParams::default(), &typed(dangling))
+            .await
+            .unwrap();
         self.gone::<ConfigMap>("custom", "l=2").await;
-        assert!(self.api::<ConfigMap>("custom").get_opt("owned").await.unwrap().is_some(), "an owner that exists keeps its own");
-        things.delete("owner", &DeleteParams::default()).await.unwrap();
+        assert!(
+            self.api::<ConfigMap>("custom")
+                .get_opt("owned")
+                .await
+                .unwrap()
+                .is_some(),
+            "an owner that exists keeps its own"
+        );
+        things
+            .delete("owner", &DeleteParams::default())
+            .await
+            .unwrap();
         self.gone::<ConfigMap>("custom", "l=1").await;
     }
 
@@ -256,27 +467,50 @@ impl Run {
         self.namespace("crowded").await;
         let pod = |name: &str, cpu: &str| -> Pod {
             let resources = json!({"requests": {"cpu": cpu}});
-            typed(json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i", "resources": resources}]}}))
+            typed(
+                json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i", "resources": resources}]}}),
+            )
         };
         let api = self.api::<Pod>("crowded");
-        let big = api.create(&PostParams::default(), &pod("big", "1500m")).await.unwrap();
+        let big = api
+            .create(&PostParams::default(), &pod("big", "1500m"))
+            .await
+            .unwrap();
         until("the first is bound", || async {
             let seen = api.get("big").await.unwrap();
-            if seen.spec.as_ref().unwrap().node_name.as_deref() == Some("node1") { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen.spec.as_ref().unwrap().node_name.as_deref() == Some("node1") {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         })
         .await;
-        api.create(&PostParams::default(), &pod("second", "1")).await.unwrap();
+        api.create(&PostParams::default(), &pod("second", "1"))
+            .await
+            .unwrap();
         until("the second waits in the scheduler's words", || async {
             let seen = api.get("second").await.unwrap();
             let conditions = seen.status.unwrap().conditions.unwrap_or_default();
-            let message = conditions.iter().find(|c| c.type_ == "PodScheduled").and_then(|c| c.message.clone()).unwrap_or_default();
-            if message.starts_with("0/1 nodes are available: 1 Insufficient cpu.") { Ok(()) } else { Err(message) }
+            let message = conditions
+                .iter()
+                .find(|c| c.type_ == "PodScheduled")
+                .and_then(|c| c.message.clone())
+                .unwrap_or_default();
+            if message.starts_with("0/1 nodes are available: 1 Insufficient cpu.") {
+                Ok(())
+            } else {
+                Err(message)
+            }
         })
         .await;
         self.kit.delete(&big, Cascade::Background).await.unwrap();
         until("room wakes it", || async {
             let seen = api.get("second").await.unwrap();
-            if seen.spec.as_ref().unwrap().node_name.is_some() { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen.spec.as_ref().unwrap().node_name.is_some() {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         })
         .await;
         assert!(!uid_of(&big).is_empty() && name_of(&big) == "big");
@@ -285,7 +519,10 @@ impl Run {
     async fn namespaces_go(&self, names: &[&str]) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for name in names {
-            namespaces.delete(name, &DeleteParams::default()).await.unwrap();
+            namespaces
+                .delete(name, &DeleteParams::default())
+                .await
+                .unwrap();
         }
         for name in names {
             until("the namespace is gone", || async {

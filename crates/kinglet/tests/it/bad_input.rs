@@ -16,19 +16,42 @@ fn wrong_objects_are_refused_by_field() {
         let (_instance, api) = start().await?;
         let services = serving("default", "services");
         let cases: [(&str, Value, &str); 4] = [
-            ("/spec/traffic", json!([{"latestRevision": true, "percent": 50}]), "Traffic targets sum to 50, want 100"),
+            (
+                "/spec/traffic",
+                json!([{"latestRevision": true, "percent": 50}]),
+                "Traffic targets sum to 50, want 100",
+            ),
             ("/spec/template/spec/containers/0/image", json!(""), "image"),
-            ("/spec/template/spec/containerConcurrency", json!("many"), "containerConcurrency"),
-            ("/spec/template/metadata/annotations", json!({"autoscaling.knative.dev/min-scale": "-1"}), "min-scale"),
+            (
+                "/spec/template/spec/containerConcurrency",
+                json!("many"),
+                "containerConcurrency",
+            ),
+            (
+                "/spec/template/metadata/annotations",
+                json!({"autoscaling.knative.dev/min-scale": "-1"}),
+                "min-scale",
+            ),
         ];
         for (pointer, value, expected) in cases {
             let mut service = sample_service("bad", "default", "helloworld");
             set(&mut service, pointer, value);
-            let error = api.create(&services, &service).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
-            ensure!(error.contains(expected), "{pointer}: {error:?} does not mention {expected:?}");
+            let error = api
+                .create(&services, &service)
+                .await
+                .err()
+                .map(|error| format!("{error:#}"))
+                .unwrap_or_default();
+            ensure!(
+                error.contains(expected),
+                "{pointer}: {error:?} does not mention {expected:?}"
+            );
         }
         let list = api.get(&services).await?;
-        ensure!(list["items"].as_array().is_some_and(Vec::is_empty), "nothing is stored: {list}");
+        ensure!(
+            list["items"].as_array().is_some_and(Vec::is_empty),
+            "nothing is stored: {list}"
+        );
         Ok(())
     });
 }
@@ -48,7 +71,11 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
 fn failures_show_in_conditions_within_seconds() {
     run(async {
         let (instance, api) = start().await?;
-        checks::failures(Place { api: &api, instance: &instance }).await
+        checks::failures(Place {
+            api: &api,
+            instance: &instance,
+        })
+        .await
     });
 }
 
@@ -56,7 +83,14 @@ fn failures_show_in_conditions_within_seconds() {
 fn a_start_that_cannot_work_says_why() {
     run(async {
         let (instance, _api) = start().await?;
-        let port = instance.ready.api_url.rsplit(':').next().unwrap_or_default().trim_end_matches('/').to_owned();
+        let port = instance
+            .ready
+            .api_url
+            .rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned();
         let data = instance::scratch("refused");
         let refused = |command: &mut Command| -> anyhow::Result<String> {
             let output = command.output()?;
@@ -64,14 +98,34 @@ fn a_start_that_cannot_work_says_why() {
             Ok(String::from_utf8_lossy(&output.stderr).into_owned())
         };
         let mut taken = Command::new(&setup().binary);
-        taken.args(["up", "--http-port", "0", "--api-port", &port, "--data"]).arg(&data).arg("--kubeconfig").arg(data.join("k"));
+        taken
+            .args(["up", "--http-port", "0", "--api-port", &port, "--data"])
+            .arg(&data)
+            .arg("--kubeconfig")
+            .arg(data.join("k"));
         let said = refused(&mut taken)?;
-        ensure!(said.contains(&format!("port {port}")) && said.contains("--api-port"), "{said}");
+        ensure!(
+            said.contains(&format!("port {port}")) && said.contains("--api-port"),
+            "{said}"
+        );
 
         let said = refused(&mut setup().command(&instance.data))?;
         ensure!(said.contains("in use by another process"), "{said}");
 
-        let said = refused(Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&setup().binary).args(["up", "--api-port", "0", "--http-port", "0", "--data", "/tmp/kinglet-nobody"]));
+        let said = refused(
+            Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+                .arg(&setup().binary)
+                .args([
+                    "up",
+                    "--api-port",
+                    "0",
+                    "--http-port",
+                    "0",
+                    "--data",
+                    "/tmp/kinglet-nobody",
+                ]),
+        );
         if let Ok(said) = said {
             ensure!(said.contains("root"), "{said}");
         }
@@ -80,7 +134,10 @@ fn a_start_that_cannot_work_says_why() {
         std::fs::create_dir_all(broken.join("store"))?;
         std::fs::write(broken.join("store/state.db"), vec![7_u8; 8192])?;
         let said = refused(&mut setup().command(&broken))?;
-        ensure!(said.contains("state.db") && said.contains("damaged"), "{said}");
+        ensure!(
+            said.contains("state.db") && said.contains("damaged"),
+            "{said}"
+        );
         for folder in [data, broken] {
             let _ = std::fs::remove_dir_all(folder);
         }

@@ -29,7 +29,9 @@ impl Place<'_> {
         let services = serving("default", "services");
         self.api.apply(&services, &complete(service)?).await?;
         let name = service["metadata"]["name"].as_str().context("a name")?;
-        self.api.condition(&format!("{services}/{name}"), "Ready", "True", READY_MAX).await
+        self.api
+            .condition(&format!("{services}/{name}"), "Ready", "True", READY_MAX)
+            .await
     }
 
     async fn ask(&self, host: &str) -> anyhow::Result<web::Answer> {
@@ -39,7 +41,10 @@ impl Place<'_> {
     }
 
     async fn items(&self, path: &str) -> anyhow::Result<Vec<Value>> {
-        Ok(self.api.get(path).await?["items"].as_array().cloned().unwrap_or_default())
+        Ok(self.api.get(path).await?["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default())
     }
 }
 
@@ -63,30 +68,52 @@ fn complete(service: &Value) -> anyhow::Result<Value> {
     admission::review(&review, &mut object, &Configs::default())?;
     // Who made it is for the server to say.
     if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|key, _| !["serving.knative.dev/creator", "serving.knative.dev/lastModifier"].contains(&key.as_str()));
+        annotations.retain(|key, _| {
+            ![
+                "serving.knative.dev/creator",
+                "serving.knative.dev/lastModifier",
+            ]
+            .contains(&key.as_str())
+        });
     }
     Ok(object)
 }
 
 fn hello(name: &str, target: &str) -> Value {
     let mut service = sample_service(name, "default", "helloworld");
-    service["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "TARGET", "value": target}]);
+    service["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "TARGET", "value": target}]);
     service
 }
 
 /// Apply, ask, scale to zero, wake up: the first thing anyone does.
 pub(crate) async fn story(place: Place<'_>) -> anyhow::Result<()> {
     // The shortest grace that Knative allows; also shows that the ConfigMap is followed.
-    place.api.merge(AUTOSCALER, &json!({"data": {"scale-to-zero-grace-period": "6s"}})).await?;
+    place
+        .api
+        .merge(
+            AUTOSCALER,
+            &json!({"data": {"scale-to-zero-grace-period": "6s"}}),
+        )
+        .await?;
     let mut service = hello("story", "test");
-    service["spec"]["template"]["metadata"]["annotations"] = json!({"autoscaling.knative.dev/window": "6s"});
+    service["spec"]["template"]["metadata"]["annotations"] =
+        json!({"autoscaling.knative.dev/window": "6s"});
     let ready = place.apply(&service).await?;
-    ensure!(ready["status"]["url"] == "http://story.default.localhost", "url is {}", ready["status"]["url"]);
+    ensure!(
+        ready["status"]["url"] == "http://story.default.localhost",
+        "url is {}",
+        ready["status"]["url"]
+    );
     let answer = place.ask("story.default.localhost").await?;
     ensure!(answer.body == "Hello test!\n", "{answer:?}");
 
     until("scale to zero", Duration::from_secs(60), || async {
-        let pods = place.items("/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=story").await?;
+        let pods = place
+            .items(
+                "/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=story",
+            )
+            .await?;
         Ok(pods.is_empty().then_some(()))
     })
     .await?;
@@ -108,24 +135,54 @@ pub(crate) async fn private_names(place: Place<'_>) -> anyhow::Result<()> {
     let mut service = hello("private", "inside");
     service["metadata"]["labels"] = json!({"networking.knative.dev/visibility": "cluster-local"});
     let ready = place.apply(&service).await?;
-    ensure!(ready["status"]["url"] == "http://private.default.svc.cluster.local", "url is {}", ready["status"]["url"]);
-    let answer = web::get(place.instance.gateway(), "private.default.svc.cluster.local", "/").await?;
-    ensure!(answer.status == 404, "the external gateway must not know cluster-local names: {answer:?}");
+    ensure!(
+        ready["status"]["url"] == "http://private.default.svc.cluster.local",
+        "url is {}",
+        ready["status"]["url"]
+    );
+    let answer = web::get(
+        place.instance.gateway(),
+        "private.default.svc.cluster.local",
+        "/",
+    )
+    .await?;
+    ensure!(
+        answer.status == 404,
+        "the external gateway must not know cluster-local names: {answer:?}"
+    );
     Ok(())
 }
 
 /// No request fails while one revision takes over from another. The long run is `cargo xtask soak`.
 pub(crate) async fn rollout(place: Place<'_>) -> anyhow::Result<()> {
     place.apply(&hello("rollout", "v1")).await?;
-    let load = load::start(place.instance.gateway(), "rollout.default.localhost", "/", 8, Duration::from_millis(1));
+    let load = load::start(
+        place.instance.gateway(),
+        "rollout.default.localhost",
+        "/",
+        8,
+        Duration::from_millis(1),
+    );
     for target in ["v2", "v3", "v4"] {
         place.apply(&hello("rollout", target)).await?;
     }
     let answered = load.finished();
-    until("requests after the last change", READY_MAX, || async { Ok((load.finished() > answered + 100).then_some(())) }).await?;
+    until("requests after the last change", READY_MAX, || async {
+        Ok((load.finished() > answered + 100).then_some(()))
+    })
+    .await?;
     let tally = load.stop().await;
-    ensure!(tally.failed() == 0, "{:?} of {} requests failed", tally.bad, tally.good);
-    ensure!(tally.bodies.contains_key("Hello v1!") && tally.bodies.contains_key("Hello v4!"), "{:?}", tally.bodies);
+    ensure!(
+        tally.failed() == 0,
+        "{:?} of {} requests failed",
+        tally.bad,
+        tally.good
+    );
+    ensure!(
+        tally.bodies.contains_key("Hello v1!") && tally.bodies.contains_key("Hello v4!"),
+        "{:?}",
+        tally.bodies
+    );
     Ok(())
 }
 
@@ -137,7 +194,13 @@ pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
         service["spec"]["traffic"] = traffic.clone();
         service
     };
-    place.apply(&version("canary-v1", "one", &json!([{"revisionName": "canary-v1", "percent": 100}]))).await?;
+    place
+        .apply(&version(
+            "canary-v1",
+            "one",
+            &json!([{"revisionName": "canary-v1", "percent": 100}]),
+        ))
+        .await?;
     let split = json!([
         {"revisionName": "canary-v1", "percent": 80, "tag": "stable"},
         {"revisionName": "canary-v2", "percent": 20, "tag": "next"},
@@ -150,9 +213,18 @@ pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
         *counts.entry(answer.body.trim().to_owned()).or_insert(0_u32) += 1;
     }
     let one = counts.get("Hello one!").copied().unwrap_or(0);
-    ensure!((780..=820).contains(&one), "80/20 within two points, got {counts:?}");
-    for (tag, body) in [("stable", "Hello one!"), ("next", "Hello two!"), ("latest", "Hello two!")] {
-        let answer = place.ask(&format!("{tag}-canary.default.localhost")).await?;
+    ensure!(
+        (780..=820).contains(&one),
+        "80/20 within two points, got {counts:?}"
+    );
+    for (tag, body) in [
+        ("stable", "Hello one!"),
+        ("next", "Hello two!"),
+        ("latest", "Hello two!"),
+    ] {
+        let answer = place
+            .ask(&format!("{tag}-canary.default.localhost"))
+            .await?;
         ensure!(answer.body.trim() == body, "tag {tag}: {answer:?}");
     }
     Ok(())
@@ -175,14 +247,24 @@ pub(crate) async fn deletion(place: Place<'_>) -> anyhow::Result<()> {
         "/api/v1/namespaces/default/pods",
     ];
     let ours = |items: Vec<Value>| -> Vec<String> {
-        let names = items.iter().filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned));
-        names.filter(|name| name == "leaving" || name.starts_with("leaving-")).collect()
+        let names = items
+            .iter()
+            .filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned));
+        names
+            .filter(|name| name == "leaving" || name.starts_with("leaving-"))
+            .collect()
     };
     place.apply(&hello("leaving", "soon")).await?;
     for path in CHAIN {
-        ensure!(!ours(place.items(path).await?).is_empty(), "{path} has nothing of the Service");
+        ensure!(
+            !ours(place.items(path).await?).is_empty(),
+            "{path} has nothing of the Service"
+        );
     }
-    place.api.delete(&format!("{}/leaving", serving("default", "services"))).await?;
+    place
+        .api
+        .delete(&format!("{}/leaving", serving("default", "services")))
+        .await?;
     until("everything to be gone", READY_MAX, || async {
         for path in CHAIN {
             let left = ours(place.items(path).await?);
@@ -192,7 +274,10 @@ pub(crate) async fn deletion(place: Place<'_>) -> anyhow::Result<()> {
     })
     .await?;
     let answer = web::get(place.instance.gateway(), "leaving.default.localhost", "/").await?;
-    ensure!(answer.status == 404, "the gateway has forgotten it: {answer:?}");
+    ensure!(
+        answer.status == 404,
+        "the gateway has forgotten it: {answer:?}"
+    );
     Ok(())
 }
 
@@ -203,9 +288,20 @@ pub(crate) async fn failures(place: Place<'_>) -> anyhow::Result<()> {
     let mut crashing = sample_service("crashing", "default", "helloworld");
     crashing["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["nosuchname"]);
     crashing["spec"]["template"]["spec"]["containers"][0]["command"] = json!(["/sample"]);
-    for (name, service, expected) in [("missing", missing, "nosuchsample"), ("crashing", crashing, "Container failed with")] {
+    for (name, service, expected) in [
+        ("missing", missing, "nosuchsample"),
+        ("crashing", crashing, "Container failed with"),
+    ] {
         place.api.apply(&services, &complete(&service)?).await?;
-        let failed = place.api.condition(&format!("{services}/{name}"), "Ready", "False", Duration::from_secs(30)).await?;
+        let failed = place
+            .api
+            .condition(
+                &format!("{services}/{name}"),
+                "Ready",
+                "False",
+                Duration::from_secs(30),
+            )
+            .await?;
         let text = failed["status"]["conditions"].to_string();
         ensure!(text.contains(expected), "{name}: {text}");
     }
@@ -214,6 +310,9 @@ pub(crate) async fn failures(place: Place<'_>) -> anyhow::Result<()> {
 
 /// After a restart of ours the Services of before answer again.
 pub(crate) async fn still_serves(place: Place<'_>) -> anyhow::Result<()> {
-    until("an answer after the restart", READY_MAX, || async { place.ask("story.default.localhost").await.map(Some) }).await?;
+    until("an answer after the restart", READY_MAX, || async {
+        place.ask("story.default.localhost").await.map(Some)
+    })
+    .await?;
     Ok(())
 }

@@ -14,11 +14,17 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[test]
 fn sees_every_change() {
     run(async {
-        let Some(program) = std::env::var_os("KINGLET_PEERS").map(|folder| PathBuf::from(folder).join("informer")).filter(|path| path.is_file()) else {
+        let Some(program) = std::env::var_os("KINGLET_PEERS")
+            .map(|folder| PathBuf::from(folder).join("informer"))
+            .filter(|path| path.is_file())
+        else {
             return not_run("the client-go informer program is not built (cargo xtask peers)");
         };
         let (instance, api) = start().await?;
-        let mut child = Command::new(program).args(["-kubeconfig", &instance.ready.kubeconfig, "-until", "last"]).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(program)
+            .args(["-kubeconfig", &instance.ready.kubeconfig, "-until", "last"])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         for line in lines.by_ref() {
             if line? == "SYNCED" {
@@ -29,17 +35,26 @@ fn sees_every_change() {
         for number in 0..50 {
             let name = format!("map-{number}");
             api.create(MAPS, &map(&name)).await?;
-            api.merge(&format!("{MAPS}/{name}"), &json!({"data": {"n": "1"}})).await?;
+            api.merge(&format!("{MAPS}/{name}"), &json!({"data": {"n": "1"}}))
+                .await?;
             api.delete(&format!("{MAPS}/{name}")).await?;
         }
         api.create(MAPS, &map("last")).await?;
         api.delete(&format!("{MAPS}/last")).await?;
-        let seen: Vec<String> = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).collect()).await?;
+        let seen: Vec<String> =
+            tokio::task::spawn_blocking(move || lines.map_while(Result::ok).collect()).await?;
         let status = child.wait()?;
         ensure!(status.success(), "the informer ended with {status}");
-        let count = |verb: &str| seen.iter().filter(|line| line.starts_with(verb) && line.contains(" map-")).count();
+        let count = |verb: &str| {
+            seen.iter()
+                .filter(|line| line.starts_with(verb) && line.contains(" map-"))
+                .count()
+        };
         // An informer may fold a change into the next one, but additions and removals are all there.
-        ensure!((count("ADDED configmap"), count("DELETED configmap")) == (50, 50), "{seen:#?}");
+        ensure!(
+            (count("ADDED configmap"), count("DELETED configmap")) == (50, 50),
+            "{seen:#?}"
+        );
         Ok(())
     });
 }

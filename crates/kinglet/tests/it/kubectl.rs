@@ -35,48 +35,164 @@ fn what_kubectl_users_do() {
         let said = |arguments: &[&str]| expect(config, arguments);
 
         ensure!(said(&["apply", "-f", &file])?.contains("created"));
-        said(&["wait", "--for=condition=Ready", "ksvc/hello", "--timeout=60s"])?;
+        said(&[
+            "wait",
+            "--for=condition=Ready",
+            "ksvc/hello",
+            "--timeout=60s",
+        ])?;
         // kubectl replaces lists of custom resources whole and says "configured"; nothing may come of it.
         said(&["apply", "-f", &file])?;
-        let after = said(&["get", "ksvc", "hello", "-o", "jsonpath={.metadata.generation} {.status.latestCreatedRevisionName}"])?;
-        ensure!(after == "1 hello-00001", "client-side apply twice made {after}");
-        ensure!(said(&["apply", "--server-side", "--force-conflicts", "-f", &file])?.contains("serverside-applied"));
+        let after = said(&[
+            "get",
+            "ksvc",
+            "hello",
+            "-o",
+            "jsonpath={.metadata.generation} {.status.latestCreatedRevisionName}",
+        ])?;
+        ensure!(
+            after == "1 hello-00001",
+            "client-side apply twice made {after}"
+        );
+        ensure!(
+            said(&["apply", "--server-side", "--force-conflicts", "-f", &file])?
+                .contains("serverside-applied")
+        );
         let table = said(&["get", "ksvc,configuration,revision,route,pods"])?;
-        for column in ["URL", "LATESTCREATED", "LATESTREADY", "CONFIG NAME", "GENERATION", "ACTUAL REPLICAS", "DESIRED REPLICAS", "RESTARTS"] {
+        for column in [
+            "URL",
+            "LATESTCREATED",
+            "LATESTREADY",
+            "CONFIG NAME",
+            "GENERATION",
+            "ACTUAL REPLICAS",
+            "DESIRED REPLICAS",
+            "RESTARTS",
+        ] {
             ensure!(table.contains(column), "no column {column} in\n{table}");
         }
         ensure!(table.contains("2/2"), "pods read 2/2:\n{table}");
 
         said(&["create", "namespace", "other"])?;
-        said(&["-n", "other", "create", "configmap", "map", "--from-literal=a=b"])?;
-        said(&["-n", "other", "create", "secret", "generic", "secret", "--from-literal=a=b"])?;
-        said(&["-n", "other", "create", "deployment", "web", "--image=samples.kinglet/helloworld", "--replicas=2"])?;
-        said(&["-n", "other", "wait", "--for=condition=Available", "deployment/web", "--timeout=60s"])?;
-        said(&["-n", "other", "rollout", "status", "deployment/web", "--timeout=60s"])?;
+        said(&[
+            "-n",
+            "other",
+            "create",
+            "configmap",
+            "map",
+            "--from-literal=a=b",
+        ])?;
+        said(&[
+            "-n",
+            "other",
+            "create",
+            "secret",
+            "generic",
+            "secret",
+            "--from-literal=a=b",
+        ])?;
+        said(&[
+            "-n",
+            "other",
+            "create",
+            "deployment",
+            "web",
+            "--image=samples.kinglet/helloworld",
+            "--replicas=2",
+        ])?;
+        said(&[
+            "-n",
+            "other",
+            "wait",
+            "--for=condition=Available",
+            "deployment/web",
+            "--timeout=60s",
+        ])?;
+        said(&[
+            "-n",
+            "other",
+            "rollout",
+            "status",
+            "deployment/web",
+            "--timeout=60s",
+        ])?;
         said(&["-n", "other", "scale", "deployment/web", "--replicas=1"])?;
         ensure!(said(&["explain", "ksvc.spec"])?.contains("traffic"));
         ensure!(said(&["explain", "pod.spec.containers"])?.contains("image"));
-        said(&["patch", "ksvc", "hello", "--type=merge", "-p", r#"{"metadata":{"annotations":{"a":"b"}}}"#])?;
-        said(&["patch", "ksvc", "hello", "--type=json", "-p", r#"[{"op":"remove","path":"/metadata/annotations/a"}]"#])?;
-        said(&["-n", "other", "patch", "deployment", "web", "-p", r#"{"spec":{"template":{"metadata":{"labels":{"x":"y"}}}}}"#])?;
+        said(&[
+            "patch",
+            "ksvc",
+            "hello",
+            "--type=merge",
+            "-p",
+            r#"{"metadata":{"annotations":{"a":"b"}}}"#,
+        ])?;
+        said(&[
+            "patch",
+            "ksvc",
+            "hello",
+            "--type=json",
+            "-p",
+            r#"[{"op":"remove","path":"/metadata/annotations/a"}]"#,
+        ])?;
+        said(&[
+            "-n",
+            "other",
+            "patch",
+            "deployment",
+            "web",
+            "-p",
+            r#"{"spec":{"template":{"metadata":{"labels":{"x":"y"}}}}}"#,
+        ])?;
         said(&["label", "ksvc", "hello", "team=a"])?;
         ensure!(said(&["get", "ksvc", "-l", "team=a", "-o", "name"])?.contains("hello"));
-        ensure!(said(&["logs", "-l", "serving.knative.dev/service=hello", "-c", "user-container"])?.contains("listening"));
+        ensure!(
+            said(&[
+                "logs",
+                "-l",
+                "serving.knative.dev/service=hello",
+                "-c",
+                "user-container"
+            ])?
+            .contains("listening")
+        );
         ensure!(said(&["describe", "ksvc", "hello"])?.contains("Events"));
         ensure!(said(&["get", "events"])?.contains("Created"));
         ensure!(said(&["api-resources"])?.contains("serving.knative.dev/v1"));
-        ensure!(said(&["diff", "-f", &file]).is_ok() || !kubectl(config, &["diff", "-f", &file])?.stderr.is_empty());
+        ensure!(
+            said(&["diff", "-f", &file]).is_ok()
+                || !kubectl(config, &["diff", "-f", &file])?.stderr.is_empty()
+        );
 
         let refused = kubectl(config, &["exec", "deploy/hello", "--", "true"])?;
         ensure!(!refused.status.success());
         let edit = std::process::Command::new(program().expect("checked above"))
-            .args(["--kubeconfig", &instance.ready.kubeconfig, "edit", "ksvc", "hello"])
+            .args([
+                "--kubeconfig",
+                &instance.ready.kubeconfig,
+                "edit",
+                "ksvc",
+                "hello",
+            ])
             .env("KUBE_EDITOR", "sed -i s/kubectl/edited/")
             .output()?;
-        ensure!(edit.status.success(), "{}", String::from_utf8_lossy(&edit.stderr));
+        ensure!(
+            edit.status.success(),
+            "{}",
+            String::from_utf8_lossy(&edit.stderr)
+        );
 
-        said(&["delete", "ksvc", "hello", "--cascade=foreground", "--timeout=60s"])?;
-        ensure!(!said(&["get", "deployments", "-o", "name"])?.contains("hello"), "foreground deletion leaves nothing");
+        said(&[
+            "delete",
+            "ksvc",
+            "hello",
+            "--cascade=foreground",
+            "--timeout=60s",
+        ])?;
+        ensure!(
+            !said(&["get", "deployments", "-o", "name"])?.contains("hello"),
+            "foreground deletion leaves nothing"
+        );
         said(&["delete", "namespace", "other", "--timeout=60s"])?;
         Ok(())
     });

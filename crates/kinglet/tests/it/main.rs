@@ -26,7 +26,10 @@ fn setup() -> Setup {
 
 /// Says in one line that a test did not happen; not allowed where everything must be tested.
 fn not_run(why: &str) -> anyhow::Result<()> {
-    anyhow::ensure!(std::env::var_os("CI").is_none(), "CI runs every test, but {why}");
+    anyhow::ensure!(
+        std::env::var_os("CI").is_none(),
+        "CI runs every test, but {why}"
+    );
     // Not `eprintln`: the harness shows that of failed tests only.
     let _ = writeln!(std::io::stderr(), "not run: {why}");
     Ok(())
@@ -54,7 +57,11 @@ fn run<F: Future<Output = anyhow::Result<()>>>(test: F) {
     if !root() {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     if let Err(error) = runtime.block_on(test) {
         panic!("{error:#}");
     }

@@ -13,11 +13,18 @@ fn one_crashing_does_not_touch_the_other() {
         let (second, second_api) = start().await?;
         for api in [&first_api, &second_api] {
             let services = serving("default", "services");
-            api.create(&services, &sample_service("hello", "default", "helloworld")).await?;
-            api.condition(&format!("{services}/hello"), "Ready", "True", READY_MAX).await?;
+            api.create(&services, &sample_service("hello", "default", "helloworld"))
+                .await?;
+            api.condition(&format!("{services}/hello"), "Ready", "True", READY_MAX)
+                .await?;
         }
         first.kill();
-        let again = kinglet_testkit::Setup { data: Some(first.data.clone()), ..crate::setup() }.start().await?;
+        let again = kinglet_testkit::Setup {
+            data: Some(first.data.clone()),
+            ..crate::setup()
+        }
+        .start()
+        .await?;
         for instance in [&second, &again] {
             let answer = web::get(instance.gateway(), "hello.default.localhost", "/").await?;
             ensure!(answer.status == 200, "{answer:?}");

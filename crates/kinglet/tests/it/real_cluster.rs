@@ -10,11 +10,17 @@ use crate::{not_run, run, setup};
 fn controllers_work_over_a_real_control_plane() {
     run(async {
         if cluster::programs().is_none() {
-            return not_run("KINGLET_PEERS does not name a folder with kube-apiserver (cargo xtask peers), or etcd is not installed");
+            return not_run(
+                "KINGLET_PEERS does not name a folder with kube-apiserver (cargo xtask peers), or etcd is not installed",
+            );
         }
         let mut cluster = Cluster::without_manager().await?;
         let data = instance::scratch("attached");
-        let attached = Setup { attach: Some(cluster.kubeconfig.clone()), data: Some(data.clone()), ..setup() };
+        let attached = Setup {
+            attach: Some(cluster.kubeconfig.clone()),
+            data: Some(data.clone()),
+            ..setup()
+        };
         let outcome = all(&mut cluster, &attached).await;
         let _ = std::fs::remove_dir_all(&data);
         outcome
@@ -26,7 +32,10 @@ async fn all(cluster: &mut Cluster, attached: &Setup) -> anyhow::Result<()> {
     let instance = attached.start().await?;
     // Ours first, so that Kubernetes' garbage collector knows our kinds from its start.
     cluster.manage().await?;
-    let place = Place { api: &api, instance: &instance };
+    let place = Place {
+        api: &api,
+        instance: &instance,
+    };
     tokio::try_join!(checks::story(place), checks::deletion(place), async {
         checks::private_names(place).await?;
         checks::splits(place).await?;
@@ -36,6 +45,10 @@ async fn all(cluster: &mut Cluster, attached: &Setup) -> anyhow::Result<()> {
     instance.stop().await?;
     // Started again, with everything there already.
     let again = attached.start().await?;
-    checks::still_serves(Place { api: &api, instance: &again }).await?;
+    checks::still_serves(Place {
+        api: &api,
+        instance: &again,
+    })
+    .await?;
     again.stop().await
 }

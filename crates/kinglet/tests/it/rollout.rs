@@ -7,6 +7,10 @@ use crate::{run, start};
 fn no_request_fails_during_a_rollout() {
     run(async {
         let (instance, api) = start().await?;
-        checks::rollout(Place { api: &api, instance: &instance }).await
+        checks::rollout(Place {
+            api: &api,
+            instance: &instance,
+        })
+        .await
     });
 }

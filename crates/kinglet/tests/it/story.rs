@@ -7,7 +7,11 @@ use crate::{run, start};
 fn a_service_answers_goes_to_zero_and_wakes_up() {
     run(async {
         let (instance, api) = start().await?;
-        checks::story(Place { api: &api, instance: &instance }).await?;
+        checks::story(Place {
+            api: &api,
+            instance: &instance,
+        })
+        .await?;
         instance.stop().await
     });
 }
@@ -16,7 +20,10 @@ fn a_service_answers_goes_to_zero_and_wakes_up() {
 fn private_names_and_deletion() {
     run(async {
         let (instance, api) = start().await?;
-        let place = Place { api: &api, instance: &instance };
+        let place = Place {
+            api: &api,
+            instance: &instance,
+        };
         checks::private_names(place).await?;
         checks::deletion(place).await
     });

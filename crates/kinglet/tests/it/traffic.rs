@@ -14,10 +14,18 @@ use crate::{run, start};
 fn splits_tags_and_another_domain() {
     run(async {
         let (instance, api) = start().await?;
-        checks::splits(Place { api: &api, instance: &instance }).await?;
+        checks::splits(Place {
+            api: &api,
+            instance: &instance,
+        })
+        .await?;
 
         // Another domain: visible in the status and by Host header within a second.
-        api.merge("/api/v1/namespaces/knative-serving/configmaps/config-domain", &json!({"data": {"example.org": ""}})).await?;
+        api.merge(
+            "/api/v1/namespaces/knative-serving/configmaps/config-domain",
+            &json!({"data": {"example.org": ""}}),
+        )
+        .await?;
         let path = format!("{}/canary", serving("default", "services"));
         until("the new domain", Duration::from_secs(10), || async {
             let url = api.get(&path).await?["status"]["url"].clone();

@@ -16,11 +16,20 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
     allow_zero(&api).await?;
     let services = serving("default", "services");
     for number in 0..rounds + AT_ONCE {
-        let service = annotated(sample_service(&format!("cold-{number}"), "default", "helloworld"), &json!({"autoscaling.knative.dev/initial-scale": "0"}));
+        let service = annotated(
+            sample_service(&format!("cold-{number}"), "default", "helloworld"),
+            &json!({"autoscaling.knative.dev/initial-scale": "0"}),
+        );
         api.create(&services, &service).await?;
     }
     for number in 0..rounds + AT_ONCE {
-        api.condition(&format!("{services}/cold-{number}"), "Ready", "True", Duration::from_secs(60)).await?;
+        api.condition(
+            &format!("{services}/cold-{number}"),
+            "Ready",
+            "True",
+            Duration::from_secs(60),
+        )
+        .await?;
     }
     let mut alone = Vec::new();
     let mut waterfall = String::new();
@@ -33,12 +42,24 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         // The next one starts on a quiet machine.
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    let output = std::process::Command::new(crate::release_binary()?).args(["status", "--cold-starts", "--data"]).arg(&instance.data).output()?;
-    for line in String::from_utf8_lossy(&output.stdout).lines().skip_while(|line| !line.starts_with("Cold starts")).take(12) {
+    let output = std::process::Command::new(crate::release_binary()?)
+        .args(["status", "--cold-starts", "--data"])
+        .arg(&instance.data)
+        .output()?;
+    for line in String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .skip_while(|line| !line.starts_with("Cold starts"))
+        .take(12)
+    {
         waterfall.push_str(line);
         waterfall.push('\n');
     }
-    println!("cold start, helloworld, {rounds} one after the other: median {:.1} ms, p99 {:.1} ms, min {:.1} ms", percentile(&alone, 50.0), percentile(&alone, 99.0), percentile(&alone, 0.0));
+    println!(
+        "cold start, helloworld, {rounds} one after the other: median {:.1} ms, p99 {:.1} ms, min {:.1} ms",
+        percentile(&alone, 50.0),
+        percentile(&alone, 99.0),
+        percentile(&alone, 0.0)
+    );
     println!("{waterfall}");
     let began = Instant::now();
     let mut requests = tokio::task::JoinSet::new();
@@ -46,7 +67,8 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         let gateway = instance.gateway().to_owned();
         requests.spawn(async move {
             let began = Instant::now();
-            let answer = web::get(&gateway, &format!("cold-{number}.default.localhost"), "/").await?;
+            let answer =
+                web::get(&gateway, &format!("cold-{number}.default.localhost"), "/").await?;
             ensure!(answer.status == 200, "{answer:?}");
             anyhow::Ok(began.elapsed().as_secs_f64() * 1e3)
         });
@@ -56,6 +78,11 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         together.push(outcome??);
     }
     let all = began.elapsed().as_secs_f64();
-    println!("{AT_ONCE} cold starts at once: {:.0}/s, median {:.0} ms, last {:.0} ms", f64::from(AT_ONCE) / all, percentile(&together, 50.0), percentile(&together, 100.0));
+    println!(
+        "{AT_ONCE} cold starts at once: {:.0}/s, median {:.0} ms, last {:.0} ms",
+        f64::from(AT_ONCE) / all,
+        percentile(&together, 50.0),
+        percentile(&together, 100.0)
+    );
     instance.stop().await
 }

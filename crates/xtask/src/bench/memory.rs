@@ -19,33 +19,78 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let pid = instance.ready.pid;
     let nothing = family_bytes(pid);
-    println!("resident, nothing deployed: {:.1} MB (of it helpers {:.1} MB)", mb(nothing), mb(nothing - resident_bytes(pid)));
+    println!(
+        "resident, nothing deployed: {:.1} MB (of it helpers {:.1} MB)",
+        mb(nothing),
+        mb(nothing - resident_bytes(pid))
+    );
     let services = serving("default", "services");
     for number in 0..IDLE {
-        api.create(&services, &annotated(sample_service(&format!("idle-{number}"), "default", "helloworld"), &json!({"autoscaling.knative.dev/initial-scale": "0"}))).await?;
+        api.create(
+            &services,
+            &annotated(
+                sample_service(&format!("idle-{number}"), "default", "helloworld"),
+                &json!({"autoscaling.knative.dev/initial-scale": "0"}),
+            ),
+        )
+        .await?;
     }
     for number in 0..IDLE {
-        api.condition(&format!("{services}/idle-{number}"), "Ready", "True", Duration::from_secs(60)).await?;
+        api.condition(
+            &format!("{services}/idle-{number}"),
+            "Ready",
+            "True",
+            Duration::from_secs(60),
+        )
+        .await?;
     }
     tokio::time::sleep(SETTLE).await;
     let idle = family_bytes(pid);
-    println!("resident, {IDLE} idle services: {:.1} MB ({:.0} kB each)", mb(idle), (idle.saturating_sub(nothing)) as f64 / 1e3 / f64::from(IDLE));
-    api.create(&services, &annotated(sample_service("many", "default", "helloworld"), &json!({"autoscaling.knative.dev/min-scale": PODS.to_string()}))).await?;
-    api.condition(&format!("{services}/many"), "Ready", "True", Duration::from_secs(120)).await?;
+    println!(
+        "resident, {IDLE} idle services: {:.1} MB ({:.0} kB each)",
+        mb(idle),
+        (idle.saturating_sub(nothing)) as f64 / 1e3 / f64::from(IDLE)
+    );
+    api.create(
+        &services,
+        &annotated(
+            sample_service("many", "default", "helloworld"),
+            &json!({"autoscaling.knative.dev/min-scale": PODS.to_string()}),
+        ),
+    )
+    .await?;
+    api.condition(
+        &format!("{services}/many"),
+        "Ready",
+        "True",
+        Duration::from_secs(120),
+    )
+    .await?;
     tokio::time::sleep(SETTLE).await;
     let running = family_bytes(pid);
-    println!("resident, {PODS} pods more: {:.1} MB ({:.0} kB of our own for each pod)", mb(running), (running.saturating_sub(idle)) as f64 / 1e3 / f64::from(PODS));
+    println!(
+        "resident, {PODS} pods more: {:.1} MB ({:.0} kB of our own for each pod)",
+        mb(running),
+        (running.saturating_sub(idle)) as f64 / 1e3 / f64::from(PODS)
+    );
     instance.stop().await
 }
 
 /// The process and its children that run our own program (containers run theirs).
 fn family_bytes(pid: u32) -> u64 {
     let own = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let children = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|child| {
-        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        parent == Some(pid) && std::fs::read_link(format!("/proc/{child}/exe")).ok() == own
-    });
+    let children = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|child| {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            let parent = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+            parent == Some(pid) && std::fs::read_link(format!("/proc/{child}/exe")).ok() == own
+        });
     resident_bytes(pid) + children.map(resident_bytes).sum::<u64>()
 }
 

@@ -25,7 +25,9 @@ struct Way {
 
 pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
-        if !Path::new("/usr/bin").join(program).exists() && !Path::new("/usr/sbin").join(program).exists() {
+        if !Path::new("/usr/bin").join(program).exists()
+            && !Path::new("/usr/sbin").join(program).exists()
+        {
             bail!("{program} is not installed: apt-get install {package}");
         }
     }
@@ -33,14 +35,40 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     let services = serving("default", "services");
     let host = "hello.default.localhost";
     api.create(&services, &annotated(sample_service("hello", "default", "helloworld"), &json!({"autoscaling.knative.dev/min-scale": "1", "autoscaling.knative.dev/max-scale": "1"}))).await?;
-    api.condition(&format!("{services}/hello"), "Ready", "True", Duration::from_secs(60)).await?;
+    api.condition(
+        &format!("{services}/hello"),
+        "Ready",
+        "True",
+        Duration::from_secs(60),
+    )
+    .await?;
     let pods = api.get("/api/v1/namespaces/default/pods").await?;
-    let container = format!("{}:8080", pods["items"][0]["status"]["podIP"].as_str().context("the pod has an address")?);
+    let container = format!(
+        "{}:8080",
+        pods["items"][0]["status"]["podIP"]
+            .as_str()
+            .context("the pod has an address")?
+    );
     let folder = instance::scratch("nginx");
     let nginx = nginx(&folder, &container)?;
     let nginx_address = format!("127.0.0.1:{}", nginx.port);
-    until("nginx", Duration::from_secs(10), || async { Ok((web::get(&nginx_address, host, "/").await?.status == 200).then_some(())) }).await?;
-    let mut ways = [("gateway", kinglet.gateway().to_owned()), ("nginx", nginx_address.clone()), ("container", container)].map(|(name, address)| Way { name, address, host: host.to_owned(), rates: Vec::new(), p50: Vec::new(), p99: Vec::new() });
+    until("nginx", Duration::from_secs(10), || async {
+        Ok((web::get(&nginx_address, host, "/").await?.status == 200).then_some(()))
+    })
+    .await?;
+    let mut ways = [
+        ("gateway", kinglet.gateway().to_owned()),
+        ("nginx", nginx_address.clone()),
+        ("container", container),
+    ]
+    .map(|(name, address)| Way {
+        name,
+        address,
+        host: host.to_owned(),
+        rates: Vec::new(),
+        p50: Vec::new(),
+        p99: Vec::new(),
+    });
     for _ in 0..rounds {
         for way in &mut ways {
             let (rate, p50, p99) = wrk(way, seconds)?;
@@ -51,11 +79,22 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     }
     drop(nginx);
     let _ = std::fs::remove_dir_all(folder);
-    println!("requests per second, {CONNECTIONS} connections, keep-alive HTTP/1.1, {rounds} runs of {seconds} s taking turns (median):");
+    println!(
+        "requests per second, {CONNECTIONS} connections, keep-alive HTTP/1.1, {rounds} runs of {seconds} s taking turns (median):"
+    );
     for way in &ways {
-        println!("  {:<10} {:>8.0}/s  p50 {:.2} ms  p99 {:.2} ms", way.name, percentile(&way.rates, 50.0), percentile(&way.p50, 50.0), percentile(&way.p99, 50.0));
+        println!(
+            "  {:<10} {:>8.0}/s  p50 {:.2} ms  p99 {:.2} ms",
+            way.name,
+            percentile(&way.rates, 50.0),
+            percentile(&way.p50, 50.0),
+            percentile(&way.p99, 50.0)
+        );
     }
-    println!("  gateway / nginx = {:.2}", percentile(&ways[0].rates, 50.0) / percentile(&ways[1].rates, 50.0));
+    println!(
+        "  gateway / nginx = {:.2}",
+        percentile(&ways[0].rates, 50.0) / percentile(&ways[1].rates, 50.0)
+    );
     kinglet.stop().await
 }
 
@@ -73,7 +112,9 @@ impl Drop for Nginx {
 
 fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
     std::fs::create_dir_all(folder)?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
     let config = folder.join("nginx.conf");
     std::fs::write(
         &config,
@@ -86,27 +127,60 @@ fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
             folder = folder.display()
         ),
     )?;
-    let child = Command::new("nginx").arg("-c").arg(&config).arg("-p").arg(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("starting nginx")?;
+    let child = Command::new("nginx")
+        .arg("-c")
+        .arg(&config)
+        .arg("-p")
+        .arg(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("starting nginx")?;
     Ok(Nginx { child, port })
 }
 
 /// Rate, p50 and p99 in milliseconds.
 fn wrk(way: &Way, seconds: u32) -> anyhow::Result<(f64, f64, f64)> {
     let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--latency", "-H", &format!("Host: {}", way.host), &format!("http://{}/", way.address)])
+        .args([
+            "-t1",
+            &format!("-c{CONNECTIONS}"),
+            &format!("-d{seconds}s"),
+            "--latency",
+            "-H",
+            &format!("Host: {}", way.host),
+            &format!("http://{}/", way.address),
+        ])
         .output()
         .context("running wrk")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{}: {text}", way.name);
-    let field = |label: &str| text.lines().find_map(|line| line.trim().strip_prefix(label)).map(|rest| rest.trim().to_owned());
-    let rate = field("Requests/sec:").and_then(|text| text.parse().ok()).with_context(|| format!("reading wrk: {text}"))?;
-    let latency = |label: &str| field(label).and_then(|text| milliseconds(&text)).unwrap_or(f64::NAN);
+    ensure!(
+        !text.contains("Non-2xx") && !text.contains("Socket errors"),
+        "{}: {text}",
+        way.name
+    );
+    let field = |label: &str| {
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix(label))
+            .map(|rest| rest.trim().to_owned())
+    };
+    let rate = field("Requests/sec:")
+        .and_then(|text| text.parse().ok())
+        .with_context(|| format!("reading wrk: {text}"))?;
+    let latency = |label: &str| {
+        field(label)
+            .and_then(|text| milliseconds(&text))
+            .unwrap_or(f64::NAN)
+    };
     Ok((rate, latency("50%"), latency("99%")))
 }
 
 fn milliseconds(text: &str) -> Option<f64> {
     for (unit, factor) in [("us", 1e-3), ("ms", 1.0), ("s", 1e3)] {
-        if let Some(number) = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok()) {
+        if let Some(number) = text
+            .strip_suffix(unit)
+            .and_then(|number| number.parse::<f64>().ok())
+        {
             return Some(number * factor);
         }
     }

@@ -9,11 +9,19 @@ const BATCHES: &str = "a note about the last write, there or not as changes happ
 /// Kind (or `*`, or `*/` and how the name begins), how the path begins (or `*` and how it ends), reason.
 const EXCEPTIONS: [(&str, &str, &str); 25] = [
     ("*/probe-tcp", ".status.conditions", REFUSED),
-    ("Ingress", ".metadata.annotations.networking.knative.dev/ingress.class", "our own ingress class is the one in force"),
+    (
+        "Ingress",
+        ".metadata.annotations.networking.knative.dev/ingress.class",
+        "our own ingress class is the one in force",
+    ),
     ("Ingress", ".status.publicLoadBalancer", "our own gateway"),
     ("Ingress", ".status.privateLoadBalancer", "our own gateway"),
     ("Service", ".spec.externalName", "our own gateway"),
-    ("ServerlessService", ".spec.numActivators", "one process is the only activator"),
+    (
+        "ServerlessService",
+        ".spec.numActivators",
+        "one process is the only activator",
+    ),
     ("PodAutoscaler", ".metadata.generation", REWRITES),
     ("PodAutoscaler", ".status.observedGeneration", REWRITES),
     ("ServerlessService", ".metadata.generation", REWRITES),
@@ -21,16 +29,44 @@ const EXCEPTIONS: [(&str, &str, &str); 25] = [
     ("Ingress", ".metadata.generation", REWRITES),
     ("Ingress", ".status.observedGeneration", REWRITES),
     ("EndpointSlice", ".metadata.generation", REWRITES),
-    ("*", "*serving.knative.dev/deployment-hash", "any stable hash will do (spec 4.3.2)"),
-    ("*", "*serving.knative.dev/creator", "the administrator has another name here"),
-    ("*", "*serving.knative.dev/lastModifier", "the administrator has another name here"),
+    (
+        "*",
+        "*serving.knative.dev/deployment-hash",
+        "any stable hash will do (spec 4.3.2)",
+    ),
+    (
+        "*",
+        "*serving.knative.dev/creator",
+        "the administrator has another name here",
+    ),
+    (
+        "*",
+        "*serving.knative.dev/lastModifier",
+        "the administrator has another name here",
+    ),
     ("Pod", ".spec.nodeName", "this machine"),
     ("Endpoints", "*.nodeName", "this machine"),
     ("EndpointSlice", "*.nodeName", "this machine"),
-    ("Endpoints", "*.targetRef.name", "the activator is this process"),
-    ("EndpointSlice", "*.targetRef.name", "the activator is this process"),
-    ("*", "*[queue-proxy].image", "the queue-proxy image is our own"),
-    ("Pod", ".status.containerStatuses[queue-proxy].imageID", "no image of queue-proxy is pulled: the node is the queue-proxy"),
+    (
+        "Endpoints",
+        "*.targetRef.name",
+        "the activator is this process",
+    ),
+    (
+        "EndpointSlice",
+        "*.targetRef.name",
+        "the activator is this process",
+    ),
+    (
+        "*",
+        "*[queue-proxy].image",
+        "the queue-proxy image is our own",
+    ),
+    (
+        "Pod",
+        ".status.containerStatuses[queue-proxy].imageID",
+        "no image of queue-proxy is pulled: the node is the queue-proxy",
+    ),
     (
         "Endpoints",
         ".metadata.annotations.endpoints.kubernetes.io/last-change-trigger-time",
@@ -54,9 +90,18 @@ const ACCEPTED: [(&str, &str, &str); 1] = [(
 const EVENTS: [(&str, &str); 5] = [
     ("/probe-tcp", REFUSED),
     (": Successfully assigned ", "this machine has another name"),
-    ("Readiness probe failed: HTTP probe failed with statuscode: 503", "the queue-proxy of a pod that goes is not asked again"),
-    ("not found", "upstream's reconcilers meet objects that are not there yet"),
-    ("Container image \"kn.local/queue:1\" already present", "the queue-proxy image is our own, and nothing is pulled"),
+    (
+        "Readiness probe failed: HTTP probe failed with statuscode: 503",
+        "the queue-proxy of a pod that goes is not asked again",
+    ),
+    (
+        "not found",
+        "upstream's reconcilers meet objects that are not there yet",
+    ),
+    (
+        "Container image \"kn.local/queue:1\" already present",
+        "the queue-proxy image is our own, and nothing is pulled",
+    ),
 ];
 
 /// The reason why a difference is accepted.
@@ -75,15 +120,25 @@ pub(crate) fn reason(object: &str, difference: &Difference) -> Option<&'static s
 
 fn of_object(of: &str, object: &str) -> bool {
     let (kind, name) = object.split_once('/').unwrap_or((object, ""));
-    of == "*" || of == kind || of.strip_prefix("*/").is_some_and(|begin| name.starts_with(begin))
+    of == "*"
+        || of == kind
+        || of
+            .strip_prefix("*/")
+            .is_some_and(|begin| name.starts_with(begin))
 }
 
 /// The reason why a step is accepted that was refused in the recording.
 pub(crate) fn accepted(scenario: &str, file: &str) -> Option<&'static str> {
-    ACCEPTED.iter().find(|(of, step, _)| *of == scenario && *step == file).map(|(_, _, reason)| *reason)
+    ACCEPTED
+        .iter()
+        .find(|(of, step, _)| *of == scenario && *step == file)
+        .map(|(_, _, reason)| *reason)
 }
 
 /// The reason why an Event may be missing or extra.
 pub(crate) fn event(line: &str) -> Option<&'static str> {
-    EVENTS.iter().find(|(part, _)| line.contains(part)).map(|(_, reason)| *reason)
+    EVENTS
+        .iter()
+        .find(|(part, _)| line.contains(part))
+        .map(|(_, reason)| *reason)
 }

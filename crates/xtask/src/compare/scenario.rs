@@ -39,30 +39,72 @@ const COLLECTIONS: [&str; 15] = [
 ];
 
 /// Answers how many differences are left over all snapshots, refusals and Events.
-pub(crate) async fn replay(api: &Api, instance: &Instance, folder: &Path, show: Show) -> anyhow::Result<usize> {
-    let scenario = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+pub(crate) async fn replay(
+    api: &Api,
+    instance: &Instance,
+    folder: &Path,
+    show: Show,
+) -> anyhow::Result<usize> {
+    let scenario = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let about = std::fs::read_to_string(folder.join("about.txt")).unwrap_or_default();
     println!("\n== {scenario}: {}", about.trim());
     let namespace = first_namespace(folder)?;
-    api.create("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await?;
+    api.create(
+        "/api/v1/namespaces",
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+    )
+    .await?;
     let mut left = 0;
-    for Step { what, refusal } in steps(&std::fs::read_to_string(folder.join("timeline.txt")).context("reading timeline.txt")?) {
+    for Step { what, refusal } in steps(
+        &std::fs::read_to_string(folder.join("timeline.txt")).context("reading timeline.txt")?,
+    ) {
         if let Some(file) = what.strip_prefix("kubectl apply -f ") {
-            left += apply(instance, &namespace, &scenario, &folder.join(file), refusal.as_deref())?;
+            left += apply(
+                instance,
+                &namespace,
+                &scenario,
+                &folder.join(file),
+                refusal.as_deref(),
+            )?;
         } else if let Some(file) = what.strip_prefix("snapshot ") {
             left += snapshot(api, &namespace, &folder.join(file), show).await?;
-            left += tables::compare(Path::new(&instance.ready.kubeconfig), &namespace, &folder.join(file.replace("objects-", "kubectl-get-").replace(".yaml", ".txt")))?;
+            left += tables::compare(
+                Path::new(&instance.ready.kubeconfig),
+                &namespace,
+                &folder.join(
+                    file.replace("objects-", "kubectl-get-")
+                        .replace(".yaml", ".txt"),
+                ),
+            )?;
         } else if what == "label removed" {
-            api.merge(&format!("/apis/serving.knative.dev/v1/namespaces/{namespace}/services/hello"), &json!({"metadata": {"labels": {"networking.knative.dev/visibility": null}}})).await?;
+            api.merge(
+                &format!("/apis/serving.knative.dev/v1/namespaces/{namespace}/services/hello"),
+                &json!({"metadata": {"labels": {"networking.knative.dev/visibility": null}}}),
+            )
+            .await?;
         } else if what.starts_with("request through") {
             let began = Instant::now();
-            let answer = web::get(instance.gateway(), &format!("hello.{namespace}.example.com"), "/").await?;
-            println!("   request answered {} after {:.0} ms", answer.status, began.elapsed().as_secs_f64() * 1e3);
+            let answer = web::get(
+                instance.gateway(),
+                &format!("hello.{namespace}.example.com"),
+                "/",
+            )
+            .await?;
+            println!(
+                "   request answered {} after {:.0} ms",
+                answer.status,
+                began.elapsed().as_secs_f64() * 1e3
+            );
             left += usize::from(answer.status != 200);
         }
     }
     left += events(api, &namespace, &folder.join("events.txt"), show).await?;
-    api.delete(&format!("/api/v1/namespaces/{namespace}")).await?;
+    api.delete(&format!("/api/v1/namespaces/{namespace}"))
+        .await?;
     Ok(left)
 }
 
@@ -79,12 +121,20 @@ fn steps(timeline: &str) -> Vec<Step> {
         if let Some((_, what)) = line.split_once("-------- ") {
             match (what.strip_prefix("refused: "), steps.last_mut()) {
                 (Some(text), Some(step)) => step.refusal = Some(text.to_owned()),
-                _ => steps.push(Step { what: what.trim().to_owned(), refusal: None }),
+                _ => steps.push(Step {
+                    what: what.trim().to_owned(),
+                    refusal: None,
+                }),
             }
             refused = what.starts_with("refused: ");
         } else if timed(line) {
             refused = false;
-        } else if refused && let Some(Step { refusal: Some(refusal), .. }) = steps.last_mut() {
+        } else if refused
+            && let Some(Step {
+                refusal: Some(refusal),
+                ..
+            }) = steps.last_mut()
+        {
             refusal.push('\n');
             refusal.push_str(line);
         }
@@ -94,11 +144,19 @@ fn steps(timeline: &str) -> Vec<Step> {
 
 /// Whether a line begins as entries of the timeline do: `  1.04s …`.
 fn timed(line: &str) -> bool {
-    line.trim_start().split_once("s ").is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
+    line.trim_start()
+        .split_once("s ")
+        .is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
 }
 
 /// Applies a file as the recording did; answers 1 if the verdict or its words differ.
-fn apply(instance: &Instance, namespace: &str, scenario: &str, file: &Path, refusal: Option<&str>) -> anyhow::Result<usize> {
+fn apply(
+    instance: &Instance,
+    namespace: &str,
+    scenario: &str,
+    file: &Path,
+    refusal: Option<&str>,
+) -> anyhow::Result<usize> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let known = exceptions::accepted(scenario, &name);
     let path = file.display().to_string();
@@ -115,10 +173,20 @@ fn apply(instance: &Instance, namespace: &str, scenario: &str, file: &Path, refu
             return Ok(0);
         }
         (false, Some(recorded), None) if sentence(recorded) == sentence(&said) => return Ok(0),
-        (false, Some(recorded), None) => println!("   {name}: refused with other words\n     expected {}\n     got      {}", sentence(recorded).join("\n              "), sentence(&said).join("\n              ")),
-        (true, Some(recorded), None) => println!("   {name}: accepted, expected: {}", sentence(recorded).join("\n")),
+        (false, Some(recorded), None) => println!(
+            "   {name}: refused with other words\n     expected {}\n     got      {}",
+            sentence(recorded).join("\n              "),
+            sentence(&said).join("\n              ")
+        ),
+        (true, Some(recorded), None) => println!(
+            "   {name}: accepted, expected: {}",
+            sentence(recorded).join("\n")
+        ),
         (false, None, _) => println!("   {name}: refused: {}", said.trim()),
-        (_, _, Some(_)) => println!("   {name}: no longer the exception that it is listed as: {}", said.trim()),
+        (_, _, Some(_)) => println!(
+            "   {name}: no longer the exception that it is listed as: {}",
+            said.trim()
+        ),
     }
     Ok(1)
 }
@@ -127,32 +195,67 @@ fn apply(instance: &Instance, namespace: &str, scenario: &str, file: &Path, refu
 /// prints them in Go's notation, we as JSON.
 fn sentence(said: &str) -> Vec<&str> {
     let begin = said.find("admission webhook").unwrap_or(0);
-    let whole = |line: &&str| ["\"&", "\"{"].into_iter().any(|start| line.trim_start_matches(['\t', '-', '+', ':', ' ']).starts_with(start));
-    said[begin..].trim_end().lines().filter(|line| !whole(line)).collect()
+    let whole = |line: &&str| {
+        ["\"&", "\"{"].into_iter().any(|start| {
+            line.trim_start_matches(['\t', '-', '+', ':', ' '])
+                .starts_with(start)
+        })
+    };
+    said[begin..]
+        .trim_end()
+        .lines()
+        .filter(|line| !whole(line))
+        .collect()
 }
 
 /// Compares the Events as a set.
 async fn events(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::Result<usize> {
-    let expected = event_lines(std::fs::read_to_string(file)?.lines().map(str::to_owned).collect());
+    let expected = event_lines(
+        std::fs::read_to_string(file)?
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+    );
     let began = Instant::now();
     loop {
-        let list = api.get(&format!("/api/v1/namespaces/{namespace}/events")).await?;
+        let list = api
+            .get(&format!("/api/v1/namespaces/{namespace}/events"))
+            .await?;
         let lines = list["items"].as_array().into_iter().flatten().map(|event| {
             let text = |field: &str| event[field].as_str().unwrap_or_default();
             let about = |field: &str| event["involvedObject"][field].as_str().unwrap_or_default();
-            format!("{} {} {}/{}: {}", text("type"), text("reason"), about("kind"), about("name"), text("message"))
+            format!(
+                "{} {} {}/{}: {}",
+                text("type"),
+                text("reason"),
+                about("kind"),
+                about("name"),
+                text("message")
+            )
         });
         let actual = event_lines(lines.collect());
         let wrong: Vec<String> = expected
             .difference(&actual)
             .map(|line| ("missing", line))
-            .chain(actual.difference(&expected).map(|line| ("not expected", line)))
+            .chain(
+                actual
+                    .difference(&expected)
+                    .map(|line| ("not expected", line)),
+            )
             .filter(|(_, line)| exceptions::event(line).is_none())
             .map(|(what, line)| format!("{what}: {line}"))
             .collect();
         if wrong.is_empty() || began.elapsed() > EVENTS_MAX {
-            println!("   events: {} recorded, {} here, {} differences", expected.len(), actual.len(), wrong.len());
-            wrong.iter().take(show.most).for_each(|line| println!("     {line}"));
+            println!(
+                "   events: {} recorded, {} here, {} differences",
+                expected.len(),
+                actual.len(),
+                wrong.len()
+            );
+            wrong
+                .iter()
+                .take(show.most)
+                .for_each(|line| println!("     {line}"));
             return Ok(wrong.len());
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -161,7 +264,12 @@ async fn events(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::
 
 /// Lines `Type Reason Kind/name: message` with random suffixes replaced.
 fn event_lines(lines: Vec<String>) -> BTreeSet<String> {
-    let names = lines.iter().filter_map(|line| line.split(' ').nth(2)?.trim_end_matches(':').split_once('/'));
+    let names = lines.iter().filter_map(|line| {
+        line.split(' ')
+            .nth(2)?
+            .trim_end_matches(':')
+            .split_once('/')
+    });
     let words: Vec<(String, String)> = names.filter_map(|(kind, name)| word(kind, name)).collect();
     let replaced = lines.into_iter().map(|line| {
         let mut line = Value::String(line);
@@ -179,22 +287,37 @@ fn word(kind: &str, name: &str) -> Option<(String, String)> {
         "EndpointSlice" => "SLICE",
         _ => return None,
     };
-    name.rsplit_once('-').map(|(_, suffix)| (suffix.to_owned(), with.to_owned()))
+    name.rsplit_once('-')
+        .map(|(_, suffix)| (suffix.to_owned(), with.to_owned()))
 }
 
 fn first_namespace(folder: &Path) -> anyhow::Result<String> {
-    let mut files: Vec<_> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("objects-"))).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("objects-"))
+        })
+        .collect();
     files.sort();
     let text = std::fs::read_to_string(files.first().context("the scenario has no snapshot")?)?;
     let objects = documents(&text)?;
-    Ok(objects[0]["metadata"]["namespace"].as_str().context("an object has a namespace")?.to_owned())
+    Ok(objects[0]["metadata"]["namespace"]
+        .as_str()
+        .context("an object has a namespace")?
+        .to_owned())
 }
 
 async fn snapshot(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::Result<usize> {
     let expected = by_name(documents(&std::fs::read_to_string(file)?)?);
     let began = Instant::now();
     // An object chain comes to rest; what is left when it does not get better any more is the difference.
-    let limit = if file.to_string_lossy().contains("zero") { SETTLE_TO_ZERO_MAX } else { SETTLE_MAX };
+    let limit = if file.to_string_lossy().contains("zero") {
+        SETTLE_TO_ZERO_MAX
+    } else {
+        SETTLE_MAX
+    };
     let mut best = compare(api, namespace, &expected).await?;
     while !best.differences.is_empty() && began.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -203,8 +326,18 @@ async fn snapshot(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow
             best = now;
         }
     }
-    let Found { differences, excepted } = best;
-    println!("   {}: {} objects, {} differences, {} exceptions, after {:.1} s", file.file_name().unwrap_or_default().to_string_lossy(), expected.len(), differences.len(), excepted.len(), began.elapsed().as_secs_f64());
+    let Found {
+        differences,
+        excepted,
+    } = best;
+    println!(
+        "   {}: {} objects, {} differences, {} exceptions, after {:.1} s",
+        file.file_name().unwrap_or_default().to_string_lossy(),
+        expected.len(),
+        differences.len(),
+        excepted.len(),
+        began.elapsed().as_secs_f64()
+    );
     for (object, difference) in differences.iter().take(show.most) {
         println!("     {object} {difference}");
     }
@@ -221,11 +354,19 @@ struct Found {
     excepted: Vec<(String, Difference, &'static str)>,
 }
 
-async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>) -> anyhow::Result<Found> {
+async fn compare(
+    api: &Api,
+    namespace: &str,
+    expected: &BTreeMap<String, Value>,
+) -> anyhow::Result<Found> {
     let mut objects = Vec::new();
     for collection in COLLECTIONS {
         let list = api.get(&collection.replace("NS", namespace)).await?;
-        let kind = list["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
+        let kind = list["kind"]
+            .as_str()
+            .unwrap_or_default()
+            .trim_end_matches("List")
+            .to_owned();
         for mut item in list["items"].as_array().cloned().unwrap_or_default() {
             item["kind"] = json!(kind);
             item["apiVersion"] = list["apiVersion"].clone();
@@ -233,7 +374,10 @@ async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>)
         }
     }
     let actual = by_name(objects);
-    let Found { mut differences, mut excepted } = Found::default();
+    let Found {
+        mut differences,
+        mut excepted,
+    } = Found::default();
     let mut names: Vec<&String> = expected.keys().chain(actual.keys()).collect();
     names.sort();
     names.dedup();
@@ -241,7 +385,11 @@ async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>)
         let mut found = Vec::new();
         match (expected.get(name), actual.get(name)) {
             (Some(left), Some(right)) => diff("", left, right, &mut found),
-            (left, right) => found.push(Difference { path: "the object".to_owned(), expected: left.map(|_| json!("there")), actual: right.map(|_| json!("there")) }),
+            (left, right) => found.push(Difference {
+                path: "the object".to_owned(),
+                expected: left.map(|_| json!("there")),
+                actual: right.map(|_| json!("there")),
+            }),
         }
         for difference in found {
             if let Some(reason) = exceptions::reason(name, &difference) {
@@ -251,17 +399,31 @@ async fn compare(api: &Api, namespace: &str, expected: &BTreeMap<String, Value>)
             }
         }
     }
-    Ok(Found { differences, excepted })
+    Ok(Found {
+        differences,
+        excepted,
+    })
 }
 
 /// Objects by kind and name, with random suffixes replaced by words, so that both sides have the same names.
 fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let mut words: Vec<(String, String)> = Vec::new();
     for object in &objects {
-        let (kind, name) = (object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
+        let (kind, name) = (
+            object["kind"].as_str().unwrap_or_default(),
+            object["metadata"]["name"].as_str().unwrap_or_default(),
+        );
         words.extend(word(kind, name));
-        for volume in object["spec"]["volumes"].as_array().into_iter().flatten().filter(|_| kind == "Pod") {
-            if let Some(suffix) = volume["name"].as_str().and_then(|name| name.strip_prefix("kube-api-access-")) {
+        for volume in object["spec"]["volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|_| kind == "Pod")
+        {
+            if let Some(suffix) = volume["name"]
+                .as_str()
+                .and_then(|name| name.strip_prefix("kube-api-access-"))
+            {
                 words.push((suffix.to_owned(), "ACCESS".to_owned()));
             }
         }
@@ -272,8 +434,22 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
         let mut object = object;
         replace(&mut object, &words);
         order(&mut object);
-        let group = object["apiVersion"].as_str().unwrap_or_default().split_once('/').map_or("", |(group, _)| group).to_owned();
-        let key = format!("{}/{}{}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default(), if group.ends_with("knative.dev") { format!(" ({group})") } else { String::new() });
+        let group = object["apiVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .split_once('/')
+            .map_or("", |(group, _)| group)
+            .to_owned();
+        let key = format!(
+            "{}/{}{}",
+            object["kind"].as_str().unwrap_or_default(),
+            object["metadata"]["name"].as_str().unwrap_or_default(),
+            if group.ends_with("knative.dev") {
+                format!(" ({group})")
+            } else {
+                String::new()
+            }
+        );
         let mut numbered = key.clone();
         let mut number = 1;
         while named.contains_key(&numbered) {
@@ -294,7 +470,11 @@ fn order(object: &mut Value) {
     };
     match object["kind"].as_str() {
         Some("EndpointSlice") => by_name(&mut object["ports"]),
-        Some("Endpoints") => object["subsets"].as_array_mut().into_iter().flatten().for_each(|subset| by_name(&mut subset["ports"])),
+        Some("Endpoints") => object["subsets"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .for_each(|subset| by_name(&mut subset["ports"])),
         _ => {}
     }
     if object["metadata"]["annotations"].is_null() {
@@ -307,7 +487,10 @@ fn replace(value: &mut Value, words: &[(String, String)]) {
         Value::String(text) => {
             for (word, with) in words {
                 let whole = |end: &str| text.contains(&format!("-{word}{end}"));
-                if text == word || text.ends_with(&format!("-{word}")) || ["-", "\"", " ", ":"].into_iter().any(whole) {
+                if text == word
+                    || text.ends_with(&format!("-{word}"))
+                    || ["-", "\"", " ", ":"].into_iter().any(whole)
+                {
                     *text = text.replace(word.as_str(), with);
                 }
             }

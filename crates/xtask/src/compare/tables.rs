@@ -14,14 +14,30 @@ images.caching.internal.knative.dev,deployments,replicasets,pods,services";
 const IGNORED: [&str; 4] = ["AGE", "CLUSTER-IP", "EXTERNAL-IP", "ACTIVATORS"];
 
 /// Answers how many rows differ.
-pub(crate) fn compare(kubeconfig: &Path, namespace: &str, recorded: &Path) -> anyhow::Result<usize> {
-    let Ok(recorded) = std::fs::read_to_string(recorded) else { return Ok(0) };
+pub(crate) fn compare(
+    kubeconfig: &Path,
+    namespace: &str,
+    recorded: &Path,
+) -> anyhow::Result<usize> {
+    let Ok(recorded) = std::fs::read_to_string(recorded) else {
+        return Ok(0);
+    };
     let printed = kubectl::expect(kubeconfig, &["-n", namespace, "get", KINDS])?;
     let (expected, actual) = (rows(&recorded), rows(&printed));
-    let missing = expected.iter().filter(|row| !actual.contains(row)).map(|row| ("missing", row));
-    let extra = actual.iter().filter(|row| !expected.contains(row)).map(|row| ("not expected", row));
+    let missing = expected
+        .iter()
+        .filter(|row| !actual.contains(row))
+        .map(|row| ("missing", row));
+    let extra = actual
+        .iter()
+        .filter(|row| !expected.contains(row))
+        .map(|row| ("not expected", row));
     let wrong: Vec<_> = missing.chain(extra).collect();
-    println!("   kubectl get: {} rows, {} differences", expected.len(), wrong.len());
+    println!(
+        "   kubectl get: {} rows, {} differences",
+        expected.len(),
+        wrong.len()
+    );
     for (what, row) in &wrong {
         println!("     {what}: {row}");
     }
@@ -39,11 +55,23 @@ fn rows(text: &str) -> Vec<String> {
             columns = headers(line);
         } else {
             let cells = columns.iter().enumerate().map(|(index, (name, from))| {
-                let to = columns.get(index + 1).map_or(line.len(), |(_, to)| *to).min(line.len());
+                let to = columns
+                    .get(index + 1)
+                    .map_or(line.len(), |(_, to)| *to)
+                    .min(line.len());
                 let cell = line.get((*from).min(to)..to).unwrap_or_default().trim();
-                (*name, if index == 0 { plain_name(cell) } else { cell.to_owned() })
+                (
+                    *name,
+                    if index == 0 {
+                        plain_name(cell)
+                    } else {
+                        cell.to_owned()
+                    },
+                )
             });
-            let kept = cells.filter(|(name, _)| !IGNORED.contains(name)).map(|(name, cell)| format!("{name}={cell}"));
+            let kept = cells
+                .filter(|(name, _)| !IGNORED.contains(name))
+                .map(|(name, cell)| format!("{name}={cell}"));
             rows.push(kept.collect::<Vec<_>>().join(" | "));
         }
     }
@@ -82,7 +110,13 @@ mod tests {
     #[test]
     fn rows_are_compared_by_column() {
         let table = "NAME                              CONFIG NAME   AGE\npod/hello-deployment-75c6f-ckpw7   hello         5s\n\nNAME    READY\nksvc/a  \n";
-        assert_eq!(rows(table), ["NAME=pod/hello-deployment-RANDOM-RANDOM | CONFIG NAME=hello", "NAME=ksvc/a | READY="]);
+        assert_eq!(
+            rows(table),
+            [
+                "NAME=pod/hello-deployment-RANDOM-RANDOM | CONFIG NAME=hello",
+                "NAME=ksvc/a | READY="
+            ]
+        );
         let header = super::headers("NAME    CONFIG NAME   READY");
         assert_eq!(header, [("NAME", 0), ("CONFIG NAME", 8), ("READY", 22)]);
     }

@@ -30,12 +30,23 @@ impl Worker {
             }
             return;
         }
-        self.stopping = Some(Stopping { deadline, asked: false, killed: false, quietly });
+        self.stopping = Some(Stopping {
+            deadline,
+            asked: false,
+            killed: false,
+            quietly,
+        });
         for index in 0..self.members.len() {
             if self.members[index].is_running() && self.finished.is_none() {
                 let name = self.members[index].name.clone();
                 if !quietly {
-                    self.shared.event(&self.pod, Some(&name), Severity::Normal, "Killing", format!("Stopping container {name}"));
+                    self.shared.event(
+                        &self.pod,
+                        Some(&name),
+                        Severity::Normal,
+                        "Killing",
+                        format!("Stopping container {name}"),
+                    );
                 }
                 if self.members[index].role == Role::Proxy {
                     self.members[index].passed = Some(false);
@@ -95,7 +106,9 @@ impl Worker {
 
     /// SIGKILL when patience is over.
     pub(super) fn stop_further(&mut self) {
-        let Some(stopping) = &mut self.stopping else { return };
+        let Some(stopping) = &mut self.stopping else {
+            return;
+        };
         if stopping.killed || Instant::now() < stopping.deadline {
             return;
         }
@@ -140,7 +153,9 @@ impl Worker {
 
     /// Whether everything has ended and the worker may leave.
     pub(super) fn is_over(&mut self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
+        let Some(stopping) = &self.stopping else {
+            return false;
+        };
         let quietly = stopping.quietly;
         // What is only being started is dropped with its task.
         if !self.live.is_empty() {
@@ -149,10 +164,14 @@ impl Worker {
         if self.finished.is_none() && !quietly {
             let now = self.shared.kit().now();
             self.end_rest(now);
-            let well = self.members.iter().filter(|member| member.role == Role::App).all(|member| match &member.stage {
-                Stage::Ended(ending) => ending.code == 0,
-                _ => true,
-            });
+            let well = self
+                .members
+                .iter()
+                .filter(|member| member.role == Role::App)
+                .all(|member| match &member.stage {
+                    Stage::Ended(ending) => ending.code == 0,
+                    _ => true,
+                });
             self.finished = Some(well);
             self.report_now();
             return false;
@@ -176,11 +195,18 @@ impl Worker {
 
     async fn delete(&self) {
         let meta = &self.pod.metadata;
-        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else {
+            return;
+        };
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid(&self.pod)}});
         for attempt in 1..=DELETE_ATTEMPTS {
-            match self.shared.kit().call(Method::DELETE, &path, Some(&body)).await {
+            match self
+                .shared
+                .kit()
+                .call(Method::DELETE, &path, Some(&body))
+                .await
+            {
                 Ok(_) | Err(Fault::NotFound { .. } | Fault::Conflict { .. }) => return,
                 Err(error) => {
                     tracing::debug!(pod = name, %error, attempt, "a pod that has ended could not be deleted");
@@ -188,6 +214,10 @@ impl Worker {
                 }
             }
         }
-        tracing::warn!(pod = name, namespace, "a pod that has ended stays in the API until Kinglet starts again");
+        tracing::warn!(
+            pod = name,
+            namespace,
+            "a pod that has ended stays in the API until Kinglet starts again"
+        );
     }
 }

@@ -15,7 +15,8 @@ const CONFLICTS_MAX: u32 = 4;
 impl Worker {
     /// Something changed that can wait a moment.
     pub(super) fn report_soon(&mut self) {
-        self.report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+        self.report_at
+            .get_or_insert_with(|| Instant::now() + REPORT_DELAY);
     }
 
     pub(super) fn report_now(&mut self) {
@@ -40,7 +41,11 @@ impl Worker {
     /// Writes the status if it is time to.
     pub(super) async fn report(&mut self) {
         self.tell_readers();
-        let quietly = self.gone || self.stopping.as_ref().is_some_and(|stopping| stopping.quietly);
+        let quietly = self.gone
+            || self
+                .stopping
+                .as_ref()
+                .is_some_and(|stopping| stopping.quietly);
         if quietly {
             self.report_at = None;
             return;
@@ -58,21 +63,33 @@ impl Worker {
                 self.written = Some(fresh);
                 return;
             }
-            match self.shared.kit().update_status::<Pod>(&self.pod, &fresh).await {
+            match self
+                .shared
+                .kit()
+                .update_status::<Pod>(&self.pod, &fresh)
+                .await
+            {
                 Ok(written) => {
-                    tracing::debug!(pod = self.pod.metadata.name, phase = fresh.phase, urgent, "status is written");
+                    tracing::debug!(
+                        pod = self.pod.metadata.name,
+                        phase = fresh.phase,
+                        urgent,
+                        "status is written"
+                    );
                     self.pod = written;
                     self.written = Some(fresh);
                     return;
                 }
-                Err(Fault::Conflict { .. }) => match self.shared.kit().read::<Pod>(&key_of(&*self.pod)).await {
-                    Ok(newer) if uid(&newer) == uid(&self.pod) => {
-                        self.pod = newer;
-                        fresh = self.status();
+                Err(Fault::Conflict { .. }) => {
+                    match self.shared.kit().read::<Pod>(&key_of(&*self.pod)).await {
+                        Ok(newer) if uid(&newer) == uid(&self.pod) => {
+                            self.pod = newer;
+                            fresh = self.status();
+                        }
+                        // Another pod of that name, or none: ours is gone, and the watch will say so.
+                        _ => return,
                     }
-                    // Another pod of that name, or none: ours is gone, and the watch will say so.
-                    _ => return,
-                },
+                }
                 Err(Fault::NotFound { .. }) => return,
                 Err(error) => {
                     tracing::debug!(pod = self.pod.metadata.name, %error, "a pod's status could not be written");

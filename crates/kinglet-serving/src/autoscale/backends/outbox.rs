@@ -37,7 +37,11 @@ struct State {
 
 impl Outbox {
     pub(super) fn new(updates: mpsc::Sender<Update>) -> Self {
-        Self { updates, state: Mutex::default(), bell: Notify::new() }
+        Self {
+            updates,
+            state: Mutex::default(),
+            bell: Notify::new(),
+        }
     }
 
     /// Sends the subject's present state if it differs from what was sent.
@@ -68,9 +72,13 @@ impl Outbox {
         loop {
             self.bell.notified().await;
             loop {
-                let Ok(room) = self.updates.reserve().await else { return };
+                let Ok(room) = self.updates.reserve().await else {
+                    return;
+                };
                 let mut state = self.state.lock();
-                let Some(subject) = state.owed.pop_first() else { break };
+                let Some(subject) = state.owed.pop_first() else {
+                    break;
+                };
                 let now = present(&subject);
                 if state.sent.get(&subject) != now.as_ref() {
                     room.send(update(&subject, now.clone()));
@@ -92,9 +100,13 @@ impl State {
 
 fn update(subject: &Subject, now: Option<Sent>) -> Update {
     match (subject, now) {
-        (Subject::Revision(key), Some(Sent::Revision(backend))) => Update::Revision(key.clone(), Some(backend)),
+        (Subject::Revision(key), Some(Sent::Revision(backend))) => {
+            Update::Revision(key.clone(), Some(backend))
+        }
         (Subject::Revision(key), _) => Update::Revision(key.clone(), None),
-        (Subject::Service(key), Some(Sent::Service(backend))) => Update::Service(key.clone(), Some(backend)),
+        (Subject::Service(key), Some(Sent::Service(backend))) => {
+            Update::Service(key.clone(), Some(backend))
+        }
         (Subject::Service(key), _) => Update::Service(key.clone(), None),
     }
 }
@@ -108,20 +120,35 @@ mod tests {
     }
 
     fn state(port: u16) -> Sent {
-        Sent::Service(Arc::new(ServiceBackend { ports: vec![(port, Vec::new())], ..ServiceBackend::default() }))
+        Sent::Service(Arc::new(ServiceBackend {
+            ports: vec![(port, Vec::new())],
+            ..ServiceBackend::default()
+        }))
     }
 
     /// (name, port) of what arrives; no port means forgotten.
     fn arrived(update: Update) -> (String, Option<u16>) {
-        let Update::Service(key, backend) = update else { panic!("a service was told") };
-        (key.name.to_string(), backend.map(|backend| backend.ports[0].0))
+        let Update::Service(key, backend) = update else {
+            panic!("a service was told")
+        };
+        (
+            key.name.to_string(),
+            backend.map(|backend| backend.ports[0].0),
+        )
     }
 
     #[tokio::test]
     async fn only_changes_are_sent() {
         let (updates, mut receiver) = mpsc::channel(8);
         let outbox = Outbox::new(updates);
-        for present in [None, Some(state(1)), Some(state(1)), Some(state(2)), None, None] {
+        for present in [
+            None,
+            Some(state(1)),
+            Some(state(1)),
+            Some(state(2)),
+            None,
+            None,
+        ] {
             outbox.tell(subject("a"), |_| present.clone());
         }
         drop(outbox);
@@ -146,14 +173,23 @@ mod tests {
         let settling = tokio::spawn({
             let outbox = Arc::clone(&outbox);
             async move {
-                outbox.settle(|subject| (*subject != self::subject("c")).then(|| state(9))).await;
+                outbox
+                    .settle(|subject| (*subject != self::subject("c")).then(|| state(9)))
+                    .await;
             }
         });
         let mut all = Vec::new();
         for _ in 0..3 {
             all.push(arrived(receiver.recv().await.unwrap()));
         }
-        assert_eq!(all, [("a".into(), Some(1)), ("a".into(), Some(9)), ("b".into(), Some(9))]);
+        assert_eq!(
+            all,
+            [
+                ("a".into(), Some(1)),
+                ("a".into(), Some(9)),
+                ("b".into(), Some(9))
+            ]
+        );
         assert!(receiver.try_recv().is_err());
         settling.abort();
     }

@@ -15,7 +15,12 @@ fn revision(spec: &serde_json::Value) -> Revision {
 #[test]
 fn only_ready_pods_of_this_life_sorted_by_name() {
     let mut old_life = pod("r", "e", "10.0.0.5", true, false);
-    old_life.metadata.labels.as_mut().unwrap().insert(keys::REVISION_UID.to_owned(), "another".to_owned());
+    old_life
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert(keys::REVISION_UID.to_owned(), "another".to_owned());
     let pods = [
         pod("r", "c", "10.0.0.3", true, false),
         pod("r", "a", "10.0.0.1", true, false),
@@ -24,10 +29,20 @@ fn only_ready_pods_of_this_life_sorted_by_name() {
         old_life,
         pod("r", "f", "", true, false),
     ];
-    let backend = revision_backend(&revision(&json!({"containers": [{"image": "x"}]})), pods.iter());
-    let names: Vec<&str> = backend.endpoints.iter().map(|endpoint| &*endpoint.pod).collect();
+    let backend = revision_backend(
+        &revision(&json!({"containers": [{"image": "x"}]})),
+        pods.iter(),
+    );
+    let names: Vec<&str> = backend
+        .endpoints
+        .iter()
+        .map(|endpoint| &*endpoint.pod)
+        .collect();
     assert_eq!(names, ["a", "c"]);
-    assert_eq!(backend.endpoints[0].address, "10.0.0.1:8080".parse().unwrap());
+    assert_eq!(
+        backend.endpoints[0].address,
+        "10.0.0.1:8080".parse().unwrap()
+    );
     assert_eq!(&*backend.configuration, "hello");
 }
 
@@ -44,8 +59,18 @@ fn limits_and_protocol_come_from_the_revision() {
     assert_eq!(backend.idle_timeout.as_secs(), 7);
     assert_eq!(backend.protocol, Protocol::H2c);
     assert!(backend.endpoints.is_empty());
-    let bare = revision_backend(&revision(&json!({"containers": [{"image": "x"}]})), [].iter());
-    assert_eq!((bare.timeout.as_secs(), bare.container_concurrency, bare.protocol), (300, 0, Protocol::Http1));
+    let bare = revision_backend(
+        &revision(&json!({"containers": [{"image": "x"}]})),
+        [].iter(),
+    );
+    assert_eq!(
+        (
+            bare.timeout.as_secs(),
+            bare.container_concurrency,
+            bare.protocol
+        ),
+        (300, 0, Protocol::Http1)
+    );
 }
 
 #[test]
@@ -66,6 +91,18 @@ fn ordinary_services_by_port() {
     }))
     .unwrap();
     assert!(is_ordinary(&service));
-    let expected = vec![(80, vec!["10.0.0.1:8080".parse().unwrap(), "10.0.0.2:8080".parse().unwrap()]), (81, vec![])];
-    assert_eq!(service_backend(&service, &[Arc::new(slice)]).ports, expected);
+    let expected = vec![
+        (
+            80,
+            vec![
+                "10.0.0.1:8080".parse().unwrap(),
+                "10.0.0.2:8080".parse().unwrap(),
+            ],
+        ),
+        (81, vec![]),
+    ];
+    assert_eq!(
+        service_backend(&service, &[Arc::new(slice)]).ports,
+        expected
+    );
 }

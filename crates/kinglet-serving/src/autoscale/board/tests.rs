@@ -36,8 +36,11 @@ fn at(second: u64) -> Moment {
 }
 
 fn load(requests: f64) -> Report {
-    let stat =
-        Stat { average_concurrent_requests: requests, requests_per_second: requests, in_flight: requests as u32 };
+    let stat = Stat {
+        average_concurrent_requests: requests,
+        requests_per_second: requests,
+        in_flight: requests as u32,
+    };
     Report::Stat(key(), stat)
 }
 
@@ -58,7 +61,10 @@ fn follows_the_recorded_load() {
             67 => Some(0.0),
             _ => None,
         };
-        let mut woken: Vec<Key> = reported.and_then(|requests| board.report(load(requests), at(second))).into_iter().collect();
+        let mut woken: Vec<Key> = reported
+            .and_then(|requests| board.report(load(requests), at(second)))
+            .into_iter()
+            .collect();
         woken.extend(board.second(at(second)));
         for key in woken {
             let desired = board.wish(&key).and_then(|wish| wish.desired).unwrap();
@@ -70,10 +76,17 @@ fn follows_the_recorded_load() {
     }
     let desired: Vec<u32> = steps.iter().map(|step| step.1).collect();
     assert_eq!(desired, [0, 4, 5, 4, 3, 1, 0], "{steps:?}");
-    assert_eq!((steps[1].0, steps[2].0), (6, 7), "the burst is seen with its first report");
+    assert_eq!(
+        (steps[1].0, steps[2].0),
+        (6, 7),
+        "the burst is seen with its first report"
+    );
     assert!((67..=69).contains(&steps[3].0), "{steps:?}");
     assert!((83..=85).contains(&steps[4].0), "{steps:?}");
-    assert!((87..=89).contains(&steps[6].0), "one window after the end: {steps:?}");
+    assert!(
+        (87..=89).contains(&steps[6].0),
+        "one window after the end: {steps:?}"
+    );
 }
 
 #[test]
@@ -88,7 +101,11 @@ fn a_poke_is_decided_at_once() {
     let moment = Moment::new(Duration::from_millis(11_300));
     assert_eq!(board.report(Report::Poke(key()), moment), Some(key()));
     assert_eq!(board.wish(&key()).unwrap().desired, Some(1));
-    assert_eq!(board.report(Report::Poke(key()), moment), None, "once is enough");
+    assert_eq!(
+        board.report(Report::Poke(key()), moment),
+        None,
+        "once is enough"
+    );
 }
 
 #[test]
@@ -127,17 +144,30 @@ fn load_on_a_sleeping_revision_wakes_it_without_a_poke() {
 fn a_poke_before_its_autoscaler_is_kept_for_a_while() {
     let mut board = Board::default();
     assert_eq!(board.report(Report::Poke(key()), at(5)), None);
-    assert_eq!(board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(6)).desired, Some(1));
+    assert_eq!(
+        board
+            .ensure(&key(), wanted(211.0, 60, 70.0, 0), at(6))
+            .desired,
+        Some(1)
+    );
     let other = Key::new("load", "late");
     board.report(Report::Poke(other.clone()), at(5));
-    assert_eq!(board.ensure(&other, wanted(211.0, 60, 70.0, 0), at(99)).desired, None);
+    assert_eq!(
+        board
+            .ensure(&other, wanted(211.0, 60, 70.0, 0), at(99))
+            .desired,
+        None
+    );
 }
 
 #[test]
 fn early_pokes_are_bounded() {
     let mut board = Board::default();
     for number in 0..EARLY_POKES_MAX + 100 {
-        board.report(Report::Poke(Key::new("load", format!("r{number}"))), at(number as u64 / 1000));
+        board.report(
+            Report::Poke(Key::new("load", format!("r{number}"))),
+            at(number as u64 / 1000),
+        );
     }
     assert_eq!(board.early.len(), EARLY_POKES_MAX);
 }
@@ -150,7 +180,11 @@ fn what_was_counted_ahead_is_not_counted_again() {
     board.report(load(1.0), at(1));
     board.second(at(1));
     board.second(at(2));
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(2), "one request at a target of 0.7, not two of them");
+    assert_eq!(
+        board.wish(&key()).unwrap().desired,
+        Some(2),
+        "one request at a target of 0.7, not two of them"
+    );
 }
 
 #[test]

@@ -19,7 +19,10 @@ pub(super) fn service(
         if let Some(annotations) = &mut metadata.annotations {
             annotations.remove(keys::AUTOSCALING_METRIC);
         }
-        ServerlessService { metadata, ..Default::default() }
+        ServerlessService {
+            metadata,
+            ..Default::default()
+        }
     });
     desired.spec = ServerlessServiceSpec {
         mode: Some(match mode {
@@ -36,7 +39,10 @@ pub(super) fn service(
 /// The Metric wanted. Its metadata follows the PodAutoscaler's.
 pub(super) fn metric(owner: &PodAutoscaler, seen: Option<&Metric>, spec: MetricSpec) -> Metric {
     let wanted = child(owner);
-    let mut desired = seen.cloned().unwrap_or_else(|| Metric { metadata: wanted.clone(), ..Default::default() });
+    let mut desired = seen.cloned().unwrap_or_else(|| Metric {
+        metadata: wanted.clone(),
+        ..Default::default()
+    });
     desired.metadata.annotations = wanted.annotations;
     desired.metadata.labels = wanted.labels;
     desired.spec = spec;

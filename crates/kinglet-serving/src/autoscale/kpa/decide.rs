@@ -36,9 +36,21 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         return plan;
     }
     let Some(wish) = seen.wish else {
-        let desired = children::service(owner, seen.service.as_deref(), PathMode::Proxy, path::FEWEST_ACTIVATORS);
+        let desired = children::service(
+            owner,
+            seen.service.as_deref(),
+            PathMode::Proxy,
+            path::FEWEST_ACTIVATORS,
+        );
         plan.ensure(seen.service.as_deref(), &desired);
-        plan.status(owner, &status(seen, None, Reached::NotReady("No Private Service Name".to_owned())));
+        plan.status(
+            owner,
+            &status(
+                seen,
+                None,
+                Reached::NotReady("No Private Service Name".to_owned()),
+            ),
+        );
         return plan;
     };
 
@@ -48,13 +60,23 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         plan.after(wait);
     }
 
-    let private = seen.service.as_ref().map_or("", |service| &service.status.private_service_name);
+    let private = seen
+        .service
+        .as_ref()
+        .map_or("", |service| &service.status.private_service_name);
     let metric = MetricSpec {
         stable_window: nanoseconds(seen.settings.stable_window),
         panic_window: nanoseconds(seen.settings.panic_window),
-        scrape_target: if seen.settings.always_buffered() { String::new() } else { private.to_owned() },
+        scrape_target: if seen.settings.always_buffered() {
+            String::new()
+        } else {
+            private.to_owned()
+        },
     };
-    plan.ensure(seen.metric.as_deref(), &children::metric(owner, seen.metric.as_deref(), metric));
+    plan.ensure(
+        seen.metric.as_deref(),
+        &children::metric(owner, seen.metric.as_deref(), metric),
+    );
 
     let mode = path::mode(order.want, wish.excess_burst_capacity);
     let settings = &seen.settings;
@@ -68,12 +90,20 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     plan.ensure(seen.service.as_deref(), &desired);
     let reached = match seen.service.as_deref() {
         // The one just changed has not been looked at by its own controller yet.
-        Some(service) if service.spec == desired.spec && service.status.common.is_ready(service.generation()) => {
+        Some(service)
+            if service.spec == desired.spec
+                && service.status.common.is_ready(service.generation()) =>
+        {
             Reached::Ready
         }
-        Some(service) => {
-            Reached::NotReady(service.status.common.condition("Ready").map(|top| top.message.clone()).unwrap_or_default())
-        }
+        Some(service) => Reached::NotReady(
+            service
+                .status
+                .common
+                .condition("Ready")
+                .map(|top| top.message.clone())
+                .unwrap_or_default(),
+        ),
         None => Reached::NotReady(String::new()),
     };
     plan.status(owner, &status(seen, order.want, reached));
@@ -83,18 +113,30 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 /// The kind of a child that belongs to somebody else.
 fn foreign(seen: &Seen) -> Option<&'static str> {
     let owner = &*seen.autoscaler;
-    if seen.service.as_ref().is_some_and(|service| !is_controlled_by(&**service, owner)) {
+    if seen
+        .service
+        .as_ref()
+        .is_some_and(|service| !is_controlled_by(&**service, owner))
+    {
         return Some("ServerlessService");
     }
-    seen.metric.as_ref().is_some_and(|metric| !is_controlled_by(&**metric, owner)).then_some("Metric")
+    seen.metric
+        .as_ref()
+        .is_some_and(|metric| !is_controlled_by(&**metric, owner))
+        .then_some("Metric")
 }
 
 /// Writes the replica count over the Deployment that was seen.
 fn scale(seen: &Seen, order: &Order, plan: &mut Plan) {
-    let Some(want) = order.want.filter(|_| order.apply) else { return };
+    let Some(want) = order.want.filter(|_| order.apply) else {
+        return;
+    };
     let Some(deployment) = seen.deployment.as_deref() else {
         let target = &seen.autoscaler.spec.scale_target_ref.name;
-        plan.fail(true, format!("there is no Deployment {target:?} to scale to {want}"));
+        plan.fail(
+            true,
+            format!("there is no Deployment {target:?} to scale to {want}"),
+        );
         return;
     };
     let want = i32::try_from(want).unwrap_or(i32::MAX);
@@ -109,13 +151,20 @@ fn scale(seen: &Seen, order: &Order, plan: &mut Plan) {
 fn facts(seen: &Seen, wish: Option<u32>) -> BoundFacts {
     let settings = &seen.settings;
     let owner = &*seen.autoscaler;
-    let buffered = seen.service.as_ref().and_then(|service| service.status.common.condition(BUFFERED));
+    let buffered = seen
+        .service
+        .as_ref()
+        .and_then(|service| service.status.common.condition(BUFFERED));
     BoundFacts {
         wish,
         min: settings.min_scale,
         max: settings.max_scale,
         initial_scale: settings.policy.initial_scale,
-        initialized: owner.status.common.condition(INITIALIZED).is_some_and(Condition::is_true),
+        initialized: owner
+            .status
+            .common
+            .condition(INITIALIZED)
+            .is_some_and(Condition::is_true),
         unreachable: owner.spec.reachability == Reachability::Unreachable,
         scale_to_zero_enabled: settings.scale_to_zero,
         activity: activity(seen),
@@ -125,7 +174,9 @@ fn facts(seen: &Seen, wish: Option<u32>) -> BoundFacts {
         progress_deadline: settings.progress_deadline,
         always_buffered: settings.always_buffered(),
         buffer: seen.buffer,
-        buffered_for: buffered.filter(|condition| condition.is_true()).map(|condition| held(seen, condition)),
+        buffered_for: buffered
+            .filter(|condition| condition.is_true())
+            .map(|condition| held(seen, condition)),
     }
 }
 
@@ -140,7 +191,12 @@ fn activity(seen: &Seen) -> Activity {
 }
 
 fn was(owner: &PodAutoscaler) -> Was {
-    match owner.status.common.condition(ACTIVE).map(|condition| condition.status) {
+    match owner
+        .status
+        .common
+        .condition(ACTIVE)
+        .map(|condition| condition.status)
+    {
         None | Some(Truth::Unknown) => Was::Activating,
         Some(Truth::True) => Was::Active,
         Some(Truth::False) => Was::Inactive,
@@ -149,7 +205,10 @@ fn was(owner: &PodAutoscaler) -> Was {
 
 /// How long a condition has said what it says.
 fn held(seen: &Seen, condition: &Condition) -> Duration {
-    let since = condition.last_transition_time.as_ref().map_or(seen.now, |time| time.0);
+    let since = condition
+        .last_transition_time
+        .as_ref()
+        .map_or(seen.now, |time| time.0);
     Duration::try_from(seen.now.duration_since(since)).unwrap_or(Duration::ZERO)
 }
 
@@ -158,22 +217,34 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
     let mut status = owner.status.clone();
     // Before the private Service exists its names are not known; once known they stay.
     if let Some(service) = seen.service.as_deref().filter(|_| seen.wish.is_some()) {
-        status.metrics_service_name.clone_from(&service.status.private_service_name);
+        status
+            .metrics_service_name
+            .clone_from(&service.status.private_service_name);
         status.service_name.clone_from(&service.status.service_name);
     }
     let (says, initialized) = activity::judge(&ActivityFacts {
         want,
         ready: seen.pods.ready,
-        min: bounds::minimum(seen.settings.min_scale, owner.spec.reachability == Reachability::Unreachable),
+        min: bounds::minimum(
+            seen.settings.min_scale,
+            owner.spec.reachability == Reachability::Unreachable,
+        ),
         initial_scale: seen.settings.policy.initial_scale,
-        initialized: status.common.condition(INITIALIZED).is_some_and(Condition::is_true),
+        initialized: status
+            .common
+            .condition(INITIALIZED)
+            .is_some_and(Condition::is_true),
         has_service: !status.service_name.is_empty(),
         was: was(owner),
     });
     let active = match (&reached, says) {
-        (Reached::NotOwned(kind), _) => {
-            Reach::broken("NotOwned", format!("There is an existing {kind} {:?} that we do not own.", owner.name()))
-        }
+        (Reached::NotOwned(kind), _) => Reach::broken(
+            "NotOwned",
+            format!(
+                "There is an existing {kind} {:?} that we do not own.",
+                owner.name()
+            ),
+        ),
         (_, Says::Active) => Reach::Ready,
         // Knative stops here; what keeps the pods from coming is what one wants to read.
         (_, Says::Queued) => match &seen.trouble {
@@ -189,10 +260,16 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
     };
     status.common.conditions = Conditions::new()
         .with(PodAutoscalerCondition::SKSReady, reached)
-        .with_some(PodAutoscalerCondition::ScaleTargetInitialized, initialized.then_some(Reach::Ready))
+        .with_some(
+            PodAutoscalerCondition::ScaleTargetInitialized,
+            initialized.then_some(Reach::Ready),
+        )
         .with(PodAutoscalerCondition::Active, active)
         .finish(&owner.status.common.conditions, seen.now);
-    keep_activation_clock(&mut status.common.conditions, &owner.status.common.conditions);
+    keep_activation_clock(
+        &mut status.common.conditions,
+        &owner.status.common.conditions,
+    );
     status.common.observed_generation = owner.generation();
     status.actual_scale = Some(i32::try_from(seen.pods.ready).unwrap_or(i32::MAX));
     status.desired_scale = match want {
@@ -206,8 +283,17 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
 /// The deadline of an activation counts from its begin: a new message about it is no new begin.
 fn keep_activation_clock(conditions: &mut [Condition], before: &[Condition]) {
     let activating = |condition: &&Condition| condition.kind == ACTIVE && condition.is_unknown();
-    let Some(began) = before.iter().find(activating).and_then(|was| was.last_transition_time.clone()) else { return };
-    if let Some(active) = conditions.iter_mut().find(|condition| activating(&&**condition)) {
+    let Some(began) = before
+        .iter()
+        .find(activating)
+        .and_then(|was| was.last_transition_time.clone())
+    else {
+        return;
+    };
+    if let Some(active) = conditions
+        .iter_mut()
+        .find(|condition| activating(&&**condition))
+    {
         active.last_transition_time = Some(began);
     }
 }

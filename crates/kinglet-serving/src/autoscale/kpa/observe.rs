@@ -45,7 +45,9 @@ pub(super) fn observe(
     let trouble = pods::trouble(pods.iter().map(|pod| &**pod));
     let pods = PodCounts::of(pods.iter().map(|pod| &**pod));
     let service = kit.cache::<ServerlessService>().find(key);
-    let measured = service.as_ref().is_some_and(|service| !service.status.private_service_name.is_empty());
+    let measured = service
+        .as_ref()
+        .is_some_and(|service| !service.status.private_service_name.is_empty());
     let wish = measured.then(|| deciders.ensure(key, settings.wanted(pods.ready)));
     let target = &autoscaler.spec.scale_target_ref.name;
     Seen {

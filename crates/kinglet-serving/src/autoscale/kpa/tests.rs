@@ -63,11 +63,17 @@ impl World {
     }
 
     fn pass(&mut self, seconds: i64) {
-        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        self.now = self
+            .now
+            .checked_add(SignedDuration::from_secs(seconds))
+            .unwrap();
     }
 
     fn wish(&mut self, desired: impl Into<Option<u32>>) {
-        self.wish = Some(Wish { desired: desired.into(), excess_burst_capacity: -1 });
+        self.wish = Some(Wish {
+            desired: desired.into(),
+            excess_burst_capacity: -1,
+        });
     }
 
     fn seen(&self) -> Seen {
@@ -81,7 +87,10 @@ impl World {
             service: self.service.clone().map(Arc::new),
             metric: None,
             deployment: Some(Arc::new(deployment)),
-            pods: PodCounts { ready: self.ready, ..PodCounts::default() },
+            pods: PodCounts {
+                ready: self.ready,
+                ..PodCounts::default()
+            },
             trouble: self.trouble.clone(),
             settings: Settings::of(&self.owner, &self.configs),
             wish: self.wish,
@@ -93,23 +102,47 @@ impl World {
     /// Reconciles once; statuses and replicas are taken over, and the ServerlessService follows as its controller would.
     fn reconcile(&mut self) -> Did {
         let plan = decide(&self.seen());
-        let find = |kind: &str, verb: Verb| plan.writes().find(|write| write.kind == kind && write.verb == verb);
-        let replicas = find("Deployment", Verb::Update).and_then(|write| write.body["spec"]["replicas"].as_i64());
+        let find = |kind: &str, verb: Verb| {
+            plan.writes()
+                .find(|write| write.kind == kind && write.verb == verb)
+        };
+        let replicas = find("Deployment", Verb::Update)
+            .and_then(|write| write.body["spec"]["replicas"].as_i64());
         if let Some(replicas) = replicas {
             self.replicas = i32::try_from(replicas).unwrap();
         }
-        if let Some(write) = plan.writes().find(|write| write.kind == "ServerlessService" && !write.changes_nothing()) {
-            let mut service: ServerlessService = serde_json::from_value(write.body.clone()).unwrap();
-            let generation = self.service.as_ref().map_or(0, ServerlessService::generation) + 1;
+        if let Some(write) = plan
+            .writes()
+            .find(|write| write.kind == "ServerlessService" && !write.changes_nothing())
+        {
+            let mut service: ServerlessService =
+                serde_json::from_value(write.body.clone()).unwrap();
+            let generation = self
+                .service
+                .as_ref()
+                .map_or(0, ServerlessService::generation)
+                + 1;
             service.metadata.generation = Some(generation);
             service.metadata.uid = Some("uid-sks".to_owned());
             self.service = Some(service);
         }
         let status = find("PodAutoscaler", Verb::Status).unwrap();
         self.owner = serde_json::from_value(status.body.clone()).unwrap();
-        let conditions: Vec<String> = self.owner.status.common.conditions.iter().map(brief).collect();
+        let conditions: Vec<String> = self
+            .owner
+            .status
+            .common
+            .conditions
+            .iter()
+            .map(brief)
+            .collect();
         let desired = i64::from(self.owner.status.desired_scale.unwrap());
-        Did { replicas, conditions: conditions.join("; "), desired, plan }
+        Did {
+            replicas,
+            conditions: conditions.join("; "),
+            desired,
+            plan,
+        }
     }
 
     /// The ServerlessService's controller has caught up.
@@ -121,10 +154,15 @@ impl World {
         } else {
             Reach::waiting("NoHealthyBackends", "K8s Service is not ready")
         };
-        use kinglet_api::conditions::ServerlessServiceCondition::{ActivatorEndpointsPopulated, EndpointsPopulated};
+        use kinglet_api::conditions::ServerlessServiceCondition::{
+            ActivatorEndpointsPopulated, EndpointsPopulated,
+        };
         service.status.common.conditions = Conditions::new()
             .with(EndpointsPopulated, populated)
-            .with(ActivatorEndpointsPopulated, Reach::ready_because("ActivatorEndpointsPopulated", ""))
+            .with(
+                ActivatorEndpointsPopulated,
+                Reach::ready_because("ActivatorEndpointsPopulated", ""),
+            )
             .finish(&service.status.common.conditions.clone(), now);
         service.status.common.observed_generation = service.metadata.generation.unwrap();
         service.status.service_name = "hello-00001".to_owned();
@@ -133,12 +171,22 @@ impl World {
 }
 
 fn brief(condition: &Condition) -> String {
-    let text = format!("{}={} {}", condition.kind, condition.status.as_str(), condition.reason);
+    let text = format!(
+        "{}={} {}",
+        condition.kind,
+        condition.status.as_str(),
+        condition.reason
+    );
     let text = text.trim_end();
-    if condition.message.is_empty() { text.to_owned() } else { format!("{text} {:?}", condition.message) }
+    if condition.message.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text} {:?}", condition.message)
+    }
 }
 
-const QUEUED: &str = "Queued \"Requests to the target are being buffered as resources are provisioned.\"";
+const QUEUED: &str =
+    "Queued \"Requests to the target are being buffered as resources are provisioned.\"";
 const NO_TRAFFIC: &str = "NoTraffic \"The target is not receiving traffic.\"";
 
 /// Up to the state in which one pod serves.
@@ -156,23 +204,47 @@ fn serving(annotations: &Value) -> World {
 
 #[test]
 fn becomes_ready_as_recorded() {
-    let mut world = World::new(&json!({"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev", "autoscaling.knative.dev/metric": "concurrency"}));
+    let mut world = World::new(
+        &json!({"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev", "autoscaling.knative.dev/metric": "concurrency"}),
+    );
     let did = world.reconcile();
-    let not_ready = "SKSReady=Unknown NotReady \"No Private Service Name\"; ScaleTargetInitialized=Unknown";
-    assert_eq!(did.conditions, format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}; {not_ready}"));
-    assert_eq!((did.desired, world.owner.status.actual_scale), (-1, Some(0)));
+    let not_ready =
+        "SKSReady=Unknown NotReady \"No Private Service Name\"; ScaleTargetInitialized=Unknown";
+    assert_eq!(
+        did.conditions,
+        format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}; {not_ready}")
+    );
+    assert_eq!(
+        (did.desired, world.owner.status.actual_scale),
+        (-1, Some(0))
+    );
     let service = world.service.clone().unwrap();
     assert_eq!(service.spec.num_activators, 2);
-    assert_eq!(service.annotation("autoscaling.knative.dev/metric"), None, "the metric is no business of the service");
+    assert_eq!(
+        service.annotation("autoscaling.knative.dev/metric"),
+        None,
+        "the metric is no business of the service"
+    );
 
     world.service_follows();
     world.wish(None);
     let did = world.reconcile();
-    let unready = "SKSReady=Unknown NotReady \"K8s Service is not ready\"; ScaleTargetInitialized=Unknown";
-    assert_eq!(did.conditions, format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}; {unready}"));
+    let unready =
+        "SKSReady=Unknown NotReady \"K8s Service is not ready\"; ScaleTargetInitialized=Unknown";
+    assert_eq!(
+        did.conditions,
+        format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}; {unready}")
+    );
     assert_eq!(world.service.as_ref().unwrap().spec.num_activators, 3);
-    assert_eq!(did.replicas, None, "the Deployment began with its initial scale");
-    let metric = did.plan.writes().find(|write| write.kind == "Metric").unwrap();
+    assert_eq!(
+        did.replicas, None,
+        "the Deployment began with its initial scale"
+    );
+    let metric = did
+        .plan
+        .writes()
+        .find(|write| write.kind == "Metric")
+        .unwrap();
     assert_eq!(
         metric.body["spec"],
         json!({"stableWindow": 60_000_000_000_i64, "panicWindow": 6_000_000_000_i64, "scrapeTarget": "hello-00001-private"})
@@ -182,17 +254,26 @@ fn becomes_ready_as_recorded() {
     world.ready = 1;
     let did = world.reconcile();
     let top = "Ready=Unknown NotReady \"K8s Service is not ready\"; SKSReady=Unknown NotReady \"K8s Service is not ready\"";
-    assert_eq!(did.conditions, format!("Active=True; {top}; ScaleTargetInitialized=True"));
+    assert_eq!(
+        did.conditions,
+        format!("Active=True; {top}; ScaleTargetInitialized=True")
+    );
     world.service_follows();
     let did = world.reconcile();
-    assert_eq!(did.conditions, "Active=True; Ready=True; SKSReady=True; ScaleTargetInitialized=True");
+    assert_eq!(
+        did.conditions,
+        "Active=True; Ready=True; SKSReady=True; ScaleTargetInitialized=True"
+    );
     assert_eq!(world.service.as_ref().unwrap().spec.num_activators, 4);
     assert_eq!(did.desired, -1);
     assert_eq!(world.owner.status.service_name, "hello-00001");
 
     let did = world.reconcile();
-    let repeated: Vec<&Write> =
-        did.plan.writes().filter(|write| write.kind != "Metric" && !write.changes_nothing()).collect();
+    let repeated: Vec<&Write> = did
+        .plan
+        .writes()
+        .filter(|write| write.kind != "Metric" && !write.changes_nothing())
+        .collect();
     assert!(repeated.is_empty(), "{repeated:?}");
 }
 
@@ -202,19 +283,34 @@ fn zero_and_wake_as_recorded() {
     world.pass(3);
     world.wish(0);
     let did = world.reconcile();
-    assert_eq!((did.desired, did.replicas), (1, None), "the window is not over");
+    assert_eq!(
+        (did.desired, did.replicas),
+        (1, None),
+        "the window is not over"
+    );
     assert_eq!(did.plan.next, Next::After(Duration::from_secs(3)));
 
     world.pass(3);
     let did = world.reconcile();
     let rest = "SKSReady=True; ScaleTargetInitialized=True";
-    assert_eq!(did.conditions, format!("Active=False {NO_TRAFFIC}; Ready=False {NO_TRAFFIC}; {rest}"));
-    assert_eq!((did.desired, did.replicas), (0, None), "requests go through the gateway first");
+    assert_eq!(
+        did.conditions,
+        format!("Active=False {NO_TRAFFIC}; Ready=False {NO_TRAFFIC}; {rest}")
+    );
+    assert_eq!(
+        (did.desired, did.replicas),
+        (0, None),
+        "requests go through the gateway first"
+    );
 
     world.pass(3);
     assert_eq!(world.reconcile().replicas, None);
     world.pass(1);
-    assert_eq!(world.reconcile().replicas, Some(0), "ten seconds in proxy mode are the grace period");
+    assert_eq!(
+        world.reconcile().replicas,
+        Some(0),
+        "ten seconds in proxy mode are the grace period"
+    );
     world.ready = 0;
     let did = world.reconcile();
     assert_eq!(did.desired, 0);
@@ -223,13 +319,24 @@ fn zero_and_wake_as_recorded() {
     world.wish(1);
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (1, Some(1)));
-    assert_eq!(did.plan.writes().next().unwrap().kind, "Deployment", "what a request waits for is written first");
-    assert!(did.conditions.starts_with(&format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}")), "{did:?}");
+    assert_eq!(
+        did.plan.writes().next().unwrap().kind,
+        "Deployment",
+        "what a request waits for is written first"
+    );
+    assert!(
+        did.conditions
+            .starts_with(&format!("Active=Unknown {QUEUED}; Ready=Unknown {QUEUED}")),
+        "{did:?}"
+    );
     world.ready = 1;
     world.service_follows();
     world.reconcile();
     world.service_follows();
-    assert_eq!(world.reconcile().conditions, "Active=True; Ready=True; SKSReady=True; ScaleTargetInitialized=True");
+    assert_eq!(
+        world.reconcile().conditions,
+        "Active=True; Ready=True; SKSReady=True; ScaleTargetInitialized=True"
+    );
 }
 
 #[test]
@@ -250,12 +357,23 @@ fn initial_scale_zero_as_recorded() {
     let mut world = World::new(&json!({"autoscaling.knative.dev/initial-scale": "0"}));
     world.replicas = 0;
     let did = world.reconcile();
-    assert!(did.conditions.starts_with(&format!("Active=False {NO_TRAFFIC}; Ready=False {NO_TRAFFIC}")), "{did:?}");
-    assert!(did.conditions.ends_with("ScaleTargetInitialized=Unknown"), "{did:?}");
+    assert!(
+        did.conditions.starts_with(&format!(
+            "Active=False {NO_TRAFFIC}; Ready=False {NO_TRAFFIC}"
+        )),
+        "{did:?}"
+    );
+    assert!(
+        did.conditions.ends_with("ScaleTargetInitialized=Unknown"),
+        "{did:?}"
+    );
     world.service_follows();
     world.wish(None);
     let did = world.reconcile();
-    assert!(did.conditions.ends_with("ScaleTargetInitialized=True"), "{did:?}");
+    assert!(
+        did.conditions.ends_with("ScaleTargetInitialized=True"),
+        "{did:?}"
+    );
     assert_eq!((did.desired, did.replicas), (-1, None));
 }
 
@@ -269,7 +387,12 @@ fn minimum_scale_as_recorded() {
     assert_eq!((did.desired, did.replicas), (2, Some(2)));
     world.ready = 1;
     world.service_follows();
-    assert!(world.reconcile().conditions.starts_with("Active=Unknown Queued"));
+    assert!(
+        world
+            .reconcile()
+            .conditions
+            .starts_with("Active=Unknown Queued")
+    );
     world.ready = 2;
     assert!(world.reconcile().conditions.starts_with("Active=True"));
     assert_eq!(world.service.as_ref().unwrap().spec.num_activators, 5);
@@ -287,25 +410,46 @@ fn a_revision_that_never_starts_is_given_up_as_recorded() {
     world.pass(61);
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (0, Some(0)));
-    assert!(did.conditions.starts_with("Active=False TimedOut \"The target could not be activated.\""), "{did:?}");
-    assert!(world.reconcile().conditions.starts_with(&format!("Active=False {NO_TRAFFIC}")));
+    assert!(
+        did.conditions
+            .starts_with("Active=False TimedOut \"The target could not be activated.\""),
+        "{did:?}"
+    );
+    assert!(
+        world
+            .reconcile()
+            .conditions
+            .starts_with(&format!("Active=False {NO_TRAFFIC}"))
+    );
 }
 
 #[test]
 fn a_missing_deployment_is_told_and_retried() {
     let mut world = serving(&json!({}));
     world.wish(3);
-    let plan = decide(&Seen { deployment: None, ..world.seen() });
+    let plan = decide(&Seen {
+        deployment: None,
+        ..world.seen()
+    });
     let trouble = plan.trouble.unwrap();
-    assert!(trouble.retry && trouble.message.contains("hello-00001-deployment"), "{trouble:?}");
+    assert!(
+        trouble.retry && trouble.message.contains("hello-00001-deployment"),
+        "{trouble:?}"
+    );
 }
 
 #[test]
 fn spare_capacity_takes_the_gateway_out_of_the_path() {
     let mut world = serving(&json!({}));
-    world.wish = Some(Wish { desired: Some(3), excess_burst_capacity: 5 });
+    world.wish = Some(Wish {
+        desired: Some(3),
+        excess_burst_capacity: 5,
+    });
     world.reconcile();
-    assert_eq!(world.service.as_ref().unwrap().spec.mode, Some(kinglet_api::networking::ServerlessServiceMode::Serve));
+    assert_eq!(
+        world.service.as_ref().unwrap().spec.mode,
+        Some(kinglet_api::networking::ServerlessServiceMode::Serve)
+    );
 }
 
 #[test]
@@ -313,7 +457,10 @@ fn a_foreign_service_is_named() {
     let mut world = serving(&json!({}));
     world.service.as_mut().unwrap().metadata.owner_references = None;
     let did = world.reconcile();
-    assert!(did.conditions.starts_with("Active=False NotOwned"), "{did:?}");
+    assert!(
+        did.conditions.starts_with("Active=False NotOwned"),
+        "{did:?}"
+    );
     assert!(did.plan.trouble.is_some());
 }
 
@@ -326,8 +473,15 @@ fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
     world.pass(20);
     world.trouble = Some("Pod p: container user-container exited with code 5: boom".to_owned());
     let did = world.reconcile();
-    assert!(did.conditions.contains("provisioned. Pod p: container user-container exited with code 5: boom"), "{did:?}");
-    assert!(did.conditions.starts_with("Active=Unknown Queued"), "{did:?}");
+    assert!(
+        did.conditions
+            .contains("provisioned. Pod p: container user-container exited with code 5: boom"),
+        "{did:?}"
+    );
+    assert!(
+        did.conditions.starts_with("Active=Unknown Queued"),
+        "{did:?}"
+    );
     world.pass(30);
     world.trouble = Some("Pod p: container user-container: CrashLoopBackOff".to_owned());
     assert_eq!(world.reconcile().replicas, None);
@@ -343,7 +497,8 @@ fn load_silence_and_wake_together() {
     use kinglet_decide::feed::{Key, Report, Stat};
     use kinglet_decide::scale::Moment;
 
-    let annotations = json!({"autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "20s"});
+    let annotations =
+        json!({"autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "20s"});
     let mut world = serving(&annotations);
     let key = Key::new("default", "hello-00001");
     let mut board = Board::default();
@@ -352,13 +507,20 @@ fn load_silence_and_wake_together() {
     for second in 1..=150_u64 {
         let now = Moment::from_secs(second);
         let load = |requests: f64| {
-            let stat = Stat { average_concurrent_requests: requests, requests_per_second: 2.0 * requests, in_flight: requests as u32 };
+            let stat = Stat {
+                average_concurrent_requests: requests,
+                requests_per_second: 2.0 * requests,
+                in_flight: requests as u32,
+            };
             Report::Stat(key.clone(), stat)
         };
         match second {
             5..=64 => drop(board.report(load(30.0), now)),
             65 => drop(board.report(load(0.0), now)),
-            130 => assert_eq!(board.report(Report::Poke(key.clone()), now), Some(key.clone())),
+            130 => assert_eq!(
+                board.report(Report::Poke(key.clone()), now),
+                Some(key.clone())
+            ),
             _ => {}
         }
         board.second(now);
@@ -368,7 +530,11 @@ fn load_silence_and_wake_together() {
             }
             *at > second
         });
-        world.wish = Some(board.ensure(&key, Settings::of(&world.owner, &world.configs).wanted(world.ready), now));
+        world.wish = Some(board.ensure(
+            &key,
+            Settings::of(&world.owner, &world.configs).wanted(world.ready),
+            now,
+        ));
         world.service_follows();
         let did = world.reconcile();
         if let Some(replicas) = did.replicas {
@@ -386,5 +552,9 @@ fn load_silence_and_wake_together() {
     assert!(up <= 7, "{scales:?}");
     let zero = scales.iter().find(|scale| scale.1 == 0).unwrap().0;
     assert!((65 + 20..=65 + 20 + 10 + 4).contains(&zero), "{scales:?}");
-    assert_eq!(scales.last(), Some(&(130, 1)), "woken in the second of the request: {scales:?}");
+    assert_eq!(
+        scales.last(),
+        Some(&(130, 1)),
+        "woken in the second of the request: {scales:?}"
+    );
 }

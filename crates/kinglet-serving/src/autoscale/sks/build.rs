@@ -54,11 +54,21 @@ pub(super) fn private_service(
     let protocol = owner.spec.protocol_type;
     let serving = serving_port(protocol);
     let ports = vec![
-        port(port_name(protocol), 80, IntOrString::Int(serving), h2c(protocol)),
+        port(
+            port_name(protocol),
+            80,
+            IntOrString::Int(serving),
+            h2c(protocol),
+        ),
         port("https", 443, IntOrString::Int(TLS_PORT), None),
         named(AUTOSCALING_METRICS),
         named(USER_METRICS),
-        port(istio_port_name(protocol), serving, IntOrString::Int(serving), None),
+        port(
+            istio_port_name(protocol),
+            serving,
+            IntOrString::Int(serving),
+            None,
+        ),
     ];
     service(owner, seen, name, "Private", ports, Some(selector.clone()))
 }
@@ -70,7 +80,12 @@ pub(super) fn public_service(owner: &ServerlessService, seen: Option<&Service>) 
         Protocol::H2c => 81,
     };
     let ports = vec![
-        port(port_name(protocol), outside, IntOrString::Int(serving_port(protocol)), h2c(protocol)),
+        port(
+            port_name(protocol),
+            outside,
+            IntOrString::Int(serving_port(protocol)),
+            h2c(protocol),
+        ),
         port("https", 443, IntOrString::Int(TLS_PORT), None),
     ];
     service(owner, seen, owner.name(), "Public", ports, None)
@@ -101,7 +116,11 @@ pub(super) fn endpoints_of_pods(
     let protocol = owner.spec.protocol_type;
     let ports = vec![
         endpoint_port(port_name(protocol), serving_port(protocol), h2c(protocol)),
-        endpoint_port(istio_port_name(protocol), serving_port(protocol), h2c(protocol)),
+        endpoint_port(
+            istio_port_name(protocol),
+            serving_port(protocol),
+            h2c(protocol),
+        ),
         endpoint_port("https", TLS_PORT, None),
     ];
     endpoints(owner, seen, pods.to_vec(), ports)
@@ -139,14 +158,29 @@ fn endpoints(
     ports: Vec<EndpointPort>,
 ) -> Endpoints {
     let mut desired = seen.cloned().unwrap_or_default();
-    desired.metadata = metadata(owner, seen.map(|seen| &seen.metadata), owner.name(), "Public");
-    desired.subsets = (!addresses.is_empty())
-        .then(|| vec![EndpointSubset { addresses: Some(addresses), not_ready_addresses: None, ports: Some(ports) }]);
+    desired.metadata = metadata(
+        owner,
+        seen.map(|seen| &seen.metadata),
+        owner.name(),
+        "Public",
+    );
+    desired.subsets = (!addresses.is_empty()).then(|| {
+        vec![EndpointSubset {
+            addresses: Some(addresses),
+            not_ready_addresses: None,
+            ports: Some(ports),
+        }]
+    });
     desired
 }
 
 /// Labels and annotations follow the ServerlessService's; what others added stays.
-fn metadata(owner: &ServerlessService, seen: Option<&ObjectMeta>, name: &str, kind: &str) -> ObjectMeta {
+fn metadata(
+    owner: &ServerlessService,
+    seen: Option<&ObjectMeta>,
+    name: &str,
+    kind: &str,
+) -> ObjectMeta {
     let mut metadata = seen.cloned().unwrap_or_default();
     metadata.name = Some(name.to_owned());
     metadata.namespace.clone_from(&owner.metadata.namespace);
@@ -155,7 +189,10 @@ fn metadata(owner: &ServerlessService, seen: Option<&ObjectMeta>, name: &str, ki
     labels.insert(keys::SERVERLESS_SERVICE.to_owned(), owner.name().to_owned());
     labels.insert(keys::SERVICE_TYPE.to_owned(), kind.to_owned());
     if let Some(annotations) = &owner.metadata.annotations {
-        metadata.annotations.get_or_insert_default().extend(annotations.clone());
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(annotations.clone());
     }
     metadata.owner_references = Some(vec![owner_reference(owner)]);
     metadata
@@ -177,7 +214,12 @@ fn named((name, number): (&str, i32)) -> ServicePort {
 }
 
 fn endpoint_port(name: &str, port: i32, app_protocol: Option<String>) -> EndpointPort {
-    EndpointPort { name: Some(name.to_owned()), port, protocol: Some("TCP".to_owned()), app_protocol }
+    EndpointPort {
+        name: Some(name.to_owned()),
+        port,
+        protocol: Some("TCP".to_owned()),
+        app_protocol,
+    }
 }
 
 fn h2c(protocol: Protocol) -> Option<String> {

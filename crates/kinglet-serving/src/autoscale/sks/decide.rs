@@ -27,15 +27,24 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         let target = &owner.spec.object_ref.name;
         let waiting = Reach::waiting("CreatingPrivateService", NOT_READY);
         plan.status(owner, &status(seen, &private_name, waiting));
-        plan.fail(true, format!("there is no Deployment {target:?} whose pods could be selected"));
+        plan.fail(
+            true,
+            format!("there is no Deployment {target:?} whose pods could be selected"),
+        );
         return plan;
     };
     let private = build::private_service(owner, seen.private.as_deref(), &private_name, selector);
     plan.ensure(seen.private.as_deref(), &private);
-    plan.ensure(seen.public.as_deref(), &build::public_service(owner, seen.public.as_deref()));
+    plan.ensure(
+        seen.public.as_deref(),
+        &build::public_service(owner, seen.public.as_deref()),
+    );
     plan.ensure(seen.endpoints.as_deref(), &public_endpoints(seen));
-    let populated =
-        if seen.ready.is_empty() { Reach::waiting("NoHealthyBackends", NOT_READY) } else { Reach::Ready };
+    let populated = if seen.ready.is_empty() {
+        Reach::waiting("NoHealthyBackends", NOT_READY)
+    } else {
+        Reach::Ready
+    };
     plan.status(owner, &status(seen, &private_name, populated));
     plan
 }
@@ -44,13 +53,26 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 fn foreign<'a>(seen: &'a Seen, private_name: &'a str) -> Option<(&'static str, &'a str)> {
     let owner = &*seen.owner;
     let others = |object: Option<bool>| object == Some(false);
-    if others(seen.private.as_ref().map(|found| is_controlled_by(&**found, owner))) {
+    if others(
+        seen.private
+            .as_ref()
+            .map(|found| is_controlled_by(&**found, owner)),
+    ) {
         return Some(("Service", private_name));
     }
-    if others(seen.public.as_ref().map(|found| is_controlled_by(&**found, owner))) {
+    if others(
+        seen.public
+            .as_ref()
+            .map(|found| is_controlled_by(&**found, owner)),
+    ) {
         return Some(("Service", owner.name()));
     }
-    others(seen.endpoints.as_ref().map(|found| is_controlled_by(&**found, owner))).then_some(("Endpoints", owner.name()))
+    others(
+        seen.endpoints
+            .as_ref()
+            .map(|found| is_controlled_by(&**found, owner)),
+    )
+    .then_some(("Endpoints", owner.name()))
 }
 
 /// Whether requests to the public Service go through the buffer. Without ready pods they must, without
@@ -66,12 +88,22 @@ fn public_endpoints(seen: &Seen) -> Endpoints {
     if !proxies(seen) {
         return build::endpoints_of_pods(owner, present, &seen.ready);
     }
-    let addresses: Vec<String> = seen.activators.iter().map(|activator| activator.ip.to_string()).collect();
+    let addresses: Vec<String> = seen
+        .activators
+        .iter()
+        .map(|activator| activator.ip.to_string())
+        .collect();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let count = usize::try_from(owner.spec.num_activators).ok().filter(|count| *count > 0).unwrap_or(all.len());
+    let count = usize::try_from(owner.spec.num_activators)
+        .ok()
+        .filter(|count| *count > 0)
+        .unwrap_or(all.len());
     let chosen = subset::choose(&all, count, owner.name());
-    let activators =
-        seen.activators.iter().zip(&addresses).filter(|(_, address)| chosen.contains(&address.as_str()));
+    let activators = seen
+        .activators
+        .iter()
+        .zip(&addresses)
+        .filter(|(_, address)| chosen.contains(&address.as_str()));
     build::endpoints_of_activators(owner, present, activators.map(|(activator, _)| activator))
 }
 
@@ -89,10 +121,17 @@ fn status(seen: &Seen, private_name: &str, populated: Reach) -> ServerlessServic
         reason: "ActivatorEndpointsPopulated".to_owned(),
         message: "Revision is backed by Activator".to_owned(),
     };
-    let buffered = if buffered { Reach::ReadyBecause(why) } else { Reach::Broken(why) };
+    let buffered = if buffered {
+        Reach::ReadyBecause(why)
+    } else {
+        Reach::Broken(why)
+    };
     status.common.conditions = Conditions::new()
         .with(ServerlessServiceCondition::EndpointsPopulated, populated)
-        .with_some(ServerlessServiceCondition::ActivatorEndpointsPopulated, owned.then_some(buffered))
+        .with_some(
+            ServerlessServiceCondition::ActivatorEndpointsPopulated,
+            owned.then_some(buffered),
+        )
         .finish(&owner.status.common.conditions, seen.now);
     status
 }

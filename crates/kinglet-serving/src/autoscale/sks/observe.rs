@@ -31,12 +31,20 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn observe(kit: &Kit, owner: Arc<ServerlessService>, activators: &Arc<[Activator]>) -> Seen {
+pub(super) fn observe(
+    kit: &Kit,
+    owner: Arc<ServerlessService>,
+    activators: &Arc<[Activator]>,
+) -> Seen {
     let namespace = owner.namespace();
     let private = names::private_service(owner.name());
     let services = kit.cache::<Service>();
-    let deployment = kit.cache::<Deployment>().get(namespace, &owner.spec.object_ref.name);
-    let slices = kit.cache::<EndpointSlice>().select(namespace, [(SLICE_SERVICE, private.as_str())]);
+    let deployment = kit
+        .cache::<Deployment>()
+        .get(namespace, &owner.spec.object_ref.name);
+    let slices = kit
+        .cache::<EndpointSlice>()
+        .select(namespace, [(SLICE_SERVICE, private.as_str())]);
     Seen {
         private: services.get(namespace, &private),
         public: services.get(namespace, owner.name()),
@@ -50,9 +58,14 @@ pub(super) fn observe(kit: &Kit, owner: Arc<ServerlessService>, activators: &Arc
 }
 
 /// The ready addresses of some slices, each once, sorted by address.
-pub(super) fn ready_addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<EndpointAddress> {
+pub(super) fn ready_addresses<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> Vec<EndpointAddress> {
     let mut all: BTreeMap<String, EndpointAddress> = BTreeMap::new();
-    for endpoint in slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| is_ready(endpoint)) {
+    for endpoint in slices
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|endpoint| is_ready(endpoint))
+    {
         for ip in &endpoint.addresses {
             let address = EndpointAddress {
                 ip: ip.clone(),
@@ -68,5 +81,9 @@ pub(super) fn ready_addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice
 
 /// Kubernetes: a missing condition means ready.
 fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    endpoint
+        .conditions
+        .as_ref()
+        .and_then(|conditions| conditions.ready)
+        .unwrap_or(true)
 }

@@ -26,46 +26,74 @@ fn owner(mode: &str, protocol: &str) -> ServerlessService {
 }
 
 fn seen(mode: &str, protocol: &str, ready: usize) -> Seen {
-    let address = |n| EndpointAddress { ip: format!("10.0.0.{n}"), ..Default::default() };
+    let address = |n| EndpointAddress {
+        ip: format!("10.0.0.{n}"),
+        ..Default::default()
+    };
     Seen {
         owner: Arc::new(owner(mode, protocol)),
         private: None,
         public: None,
         endpoints: None,
-        selector: Some(BTreeMap::from([("serving.knative.dev/revisionUID".to_owned(), "u".to_owned())])),
+        selector: Some(BTreeMap::from([(
+            "serving.knative.dev/revisionUID".to_owned(),
+            "u".to_owned(),
+        )])),
         ready: (1..=ready).map(address).collect(),
-        activators: Arc::new([Activator { ip: "10.44.0.1".parse().unwrap(), pod: "activator".into(), node: None }]),
+        activators: Arc::new([Activator {
+            ip: "10.44.0.1".parse().unwrap(),
+            pod: "activator".into(),
+            node: None,
+        }]),
         now: "2026-11-21T10:00:00Z".parse().unwrap(),
     }
 }
 
 fn written<'a>(plan: &'a Plan, kind: &str, name: &str) -> &'a Value {
-    let found = plan.writes().find(|write: &&Write| write.kind == kind && &*write.key.name == name);
-    &found.unwrap_or_else(|| panic!("no {kind} {name} in {plan:?}")).body
+    let found = plan
+        .writes()
+        .find(|write: &&Write| write.kind == kind && &*write.key.name == name);
+    &found
+        .unwrap_or_else(|| panic!("no {kind} {name} in {plan:?}"))
+        .body
 }
 
 fn conditions(plan: &Plan) -> Vec<String> {
-    let body = plan.writes().find(|write| write.verb == Verb::Status).map(|write| &write.body).unwrap();
+    let body = plan
+        .writes()
+        .find(|write| write.verb == Verb::Status)
+        .map(|write| &write.body)
+        .unwrap();
     let list = body["status"]["conditions"].as_array().unwrap();
     list.iter()
         .map(|condition| {
             let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-            format!("{}={} {}", text("type"), text("status"), text("reason")).trim_end().to_owned()
+            format!("{}={} {}", text("type"), text("status"), text("reason"))
+                .trim_end()
+                .to_owned()
         })
         .collect()
 }
 
 fn addresses(plan: &Plan) -> Vec<String> {
     let body = written(plan, "Endpoints", "hello-a");
-    let list = body["subsets"][0]["addresses"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|address| address["ip"].as_str().unwrap().to_owned()).collect()
+    let list = body["subsets"][0]["addresses"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    list.iter()
+        .map(|address| address["ip"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn builds_both_services() {
     let plan = decide(&seen("Proxy", "http1", 0));
     let private = written(&plan, "Service", "hello-a-private");
-    assert_eq!(private["spec"]["selector"], json!({"serving.knative.dev/revisionUID": "u"}));
+    assert_eq!(
+        private["spec"]["selector"],
+        json!({"serving.knative.dev/revisionUID": "u"})
+    );
     assert_eq!(
         private["spec"]["ports"],
         json!([
@@ -76,7 +104,10 @@ fn builds_both_services() {
             {"name": "http-istio", "port": 8012, "protocol": "TCP", "targetPort": 8012},
         ])
     );
-    assert_eq!(private["metadata"]["labels"]["networking.internal.knative.dev/serviceType"], "Private");
+    assert_eq!(
+        private["metadata"]["labels"]["networking.internal.knative.dev/serviceType"],
+        "Private"
+    );
     let public = written(&plan, "Service", "hello-a");
     assert_eq!(public["spec"].get("selector"), None);
     assert_eq!(
@@ -86,8 +117,14 @@ fn builds_both_services() {
             {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 8112},
         ])
     );
-    assert_eq!(public["metadata"]["ownerReferences"][0]["kind"], "ServerlessService");
-    assert_eq!(public["metadata"]["annotations"]["autoscaling.knative.dev/class"], "kpa.autoscaling.knative.dev");
+    assert_eq!(
+        public["metadata"]["ownerReferences"][0]["kind"],
+        "ServerlessService"
+    );
+    assert_eq!(
+        public["metadata"]["annotations"]["autoscaling.knative.dev/class"],
+        "kpa.autoscaling.knative.dev"
+    );
 }
 
 #[test]
@@ -97,41 +134,94 @@ fn h2c_has_ports_of_its_own() {
         written(&plan, "Service", "hello-a")["spec"]["ports"][0],
         json!({"name": "http2", "port": 81, "protocol": "TCP", "targetPort": 8013, "appProtocol": "kubernetes.io/h2c"})
     );
-    assert_eq!(written(&plan, "Service", "hello-a-private")["spec"]["ports"][4]["name"], "http2-istio");
+    assert_eq!(
+        written(&plan, "Service", "hello-a-private")["spec"]["ports"][4]["name"],
+        "http2-istio"
+    );
 }
 
 #[test]
 fn who_stands_behind_the_public_service() {
     let rows = [
-        ("no pods", "Serve", 0, vec!["10.44.0.1"], ["ActivatorEndpointsPopulated=True ActivatorEndpointsPopulated", "EndpointsPopulated=Unknown NoHealthyBackends", "Ready=Unknown NoHealthyBackends"]),
-        ("pods, direct", "Serve", 2, vec!["10.0.0.1", "10.0.0.2"], ["ActivatorEndpointsPopulated=False ActivatorEndpointsPopulated", "EndpointsPopulated=True", "Ready=True"]),
-        ("pods, buffered", "Proxy", 2, vec!["10.44.0.1"], ["ActivatorEndpointsPopulated=True ActivatorEndpointsPopulated", "EndpointsPopulated=True", "Ready=True"]),
+        (
+            "no pods",
+            "Serve",
+            0,
+            vec!["10.44.0.1"],
+            [
+                "ActivatorEndpointsPopulated=True ActivatorEndpointsPopulated",
+                "EndpointsPopulated=Unknown NoHealthyBackends",
+                "Ready=Unknown NoHealthyBackends",
+            ],
+        ),
+        (
+            "pods, direct",
+            "Serve",
+            2,
+            vec!["10.0.0.1", "10.0.0.2"],
+            [
+                "ActivatorEndpointsPopulated=False ActivatorEndpointsPopulated",
+                "EndpointsPopulated=True",
+                "Ready=True",
+            ],
+        ),
+        (
+            "pods, buffered",
+            "Proxy",
+            2,
+            vec!["10.44.0.1"],
+            [
+                "ActivatorEndpointsPopulated=True ActivatorEndpointsPopulated",
+                "EndpointsPopulated=True",
+                "Ready=True",
+            ],
+        ),
     ];
     for (case, mode, ready, expected, wanted) in rows {
         let plan = decide(&seen(mode, "http1", ready));
         assert_eq!(addresses(&plan), expected, "{case}");
         assert_eq!(conditions(&plan), wanted, "{case}");
         let status = &plan.writes().last().unwrap().body["status"];
-        assert_eq!((&status["serviceName"], &status["privateServiceName"]), (&json!("hello-a"), &json!("hello-a-private")));
+        assert_eq!(
+            (&status["serviceName"], &status["privateServiceName"]),
+            (&json!("hello-a"), &json!("hello-a-private"))
+        );
         assert_eq!(status["observedGeneration"], 3);
     }
 }
 
 #[test]
 fn without_activators_it_is_the_pods() {
-    let bare = Seen { activators: Arc::new([]), ..seen("Proxy", "http1", 1) };
+    let bare = Seen {
+        activators: Arc::new([]),
+        ..seen("Proxy", "http1", 1)
+    };
     assert_eq!(addresses(&decide(&bare)), ["10.0.0.1"]);
-    let empty = Seen { activators: Arc::new([]), ..seen("Proxy", "http1", 0) };
+    let empty = Seen {
+        activators: Arc::new([]),
+        ..seen("Proxy", "http1", 0)
+    };
     assert!(addresses(&decide(&empty)).is_empty());
 }
 
 #[test]
 fn a_foreign_service_stops_it() {
-    let stranger: Service = serde_json::from_value(json!({"metadata": {"name": "hello-a", "namespace": "ready"}})).unwrap();
-    let plan = decide(&Seen { public: Some(Arc::new(stranger)), ..seen("Proxy", "http1", 0) });
-    assert_eq!(conditions(&plan), ["EndpointsPopulated=False NotOwned", "Ready=False NotOwned"]);
+    let stranger: Service =
+        serde_json::from_value(json!({"metadata": {"name": "hello-a", "namespace": "ready"}}))
+            .unwrap();
+    let plan = decide(&Seen {
+        public: Some(Arc::new(stranger)),
+        ..seen("Proxy", "http1", 0)
+    });
+    assert_eq!(
+        conditions(&plan),
+        ["EndpointsPopulated=False NotOwned", "Ready=False NotOwned"]
+    );
     assert_eq!(plan.writes().count(), 1);
-    assert_eq!(plan.trouble.unwrap().message, "Resource hello-a of type Service is not owned by SKS");
+    assert_eq!(
+        plan.trouble.unwrap().message,
+        "Resource hello-a of type Service is not owned by SKS"
+    );
 }
 
 #[test]
@@ -148,10 +238,18 @@ fn deciding_twice_changes_nothing() {
         value
     };
     let again = Seen {
-        private: Some(Arc::new(serde_json::from_value(take("Service", "hello-a-private")).unwrap())),
-        public: Some(Arc::new(serde_json::from_value(take("Service", "hello-a")).unwrap())),
-        endpoints: Some(Arc::new(serde_json::from_value(take("Endpoints", "hello-a")).unwrap())),
-        owner: Arc::new(serde_json::from_value(plan.writes().last().unwrap().body.clone()).unwrap()),
+        private: Some(Arc::new(
+            serde_json::from_value(take("Service", "hello-a-private")).unwrap(),
+        )),
+        public: Some(Arc::new(
+            serde_json::from_value(take("Service", "hello-a")).unwrap(),
+        )),
+        endpoints: Some(Arc::new(
+            serde_json::from_value(take("Endpoints", "hello-a")).unwrap(),
+        )),
+        owner: Arc::new(
+            serde_json::from_value(plan.writes().last().unwrap().body.clone()).unwrap(),
+        ),
         ..first
     };
     assert!(decide(&again).writes().all(Write::changes_nothing));

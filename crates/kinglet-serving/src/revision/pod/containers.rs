@@ -1,6 +1,8 @@
 //! The user's containers as they run: image by digest, Knative's environment, drain hook, no readiness probe of their own.
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, Probe,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::config::Flag;
 use kinglet_api::keys;
@@ -9,15 +11,29 @@ use super::{Facts, queue};
 use crate::autoscale::pods::USER_PORT_NAME;
 
 pub(super) fn user(facts: Facts<'_>) -> Vec<Container> {
-    let serving = facts.revision.spec.serving_container().map(std::ptr::from_ref);
+    let serving = facts
+        .revision
+        .spec
+        .serving_container()
+        .map(std::ptr::from_ref);
     let all = facts.revision.spec.pod.containers.iter();
-    all.map(|container| one(facts, container, Some(std::ptr::from_ref(container)) == serving)).collect()
+    all.map(|container| {
+        one(
+            facts,
+            container,
+            Some(std::ptr::from_ref(container)) == serving,
+        )
+    })
+    .collect()
 }
 
 fn one(facts: Facts<'_>, container: &Container, serves: bool) -> Container {
     let revision = facts.revision;
     let mut out = container.clone();
-    let resolved = facts.digests.iter().find(|known| known.name == container.name);
+    let resolved = facts
+        .digests
+        .iter()
+        .find(|known| known.name == container.name);
     if let Some(known) = resolved.filter(|known| !known.image_digest.is_empty()) {
         out.image = Some(known.image_digest.clone());
     }
@@ -27,7 +43,10 @@ fn one(facts: Facts<'_>, container: &Container, serves: bool) -> Container {
         ..HTTPGetAction::default()
     };
     out.lifecycle = Some(Lifecycle {
-        pre_stop: Some(LifecycleHandler { http_get: Some(drain), ..LifecycleHandler::default() }),
+        pre_stop: Some(LifecycleHandler {
+            http_get: Some(drain),
+            ..LifecycleHandler::default()
+        }),
         ..out.lifecycle.unwrap_or_default()
     });
     let env = out.env.get_or_insert_default();
@@ -36,17 +55,32 @@ fn one(facts: Facts<'_>, container: &Container, serves: bool) -> Container {
         env.push(variable("PORT", &user_port.to_string()));
     }
     env.push(variable("K_REVISION", revision.name()));
-    env.push(variable("K_CONFIGURATION", revision.label(keys::CONFIGURATION).unwrap_or_default()));
-    env.push(variable("K_SERVICE", revision.label(keys::SERVICE).unwrap_or_default()));
+    env.push(variable(
+        "K_CONFIGURATION",
+        revision.label(keys::CONFIGURATION).unwrap_or_default(),
+    ));
+    env.push(variable(
+        "K_SERVICE",
+        revision.label(keys::SERVICE).unwrap_or_default(),
+    ));
     out.stdin = None;
     out.tty = None;
-    if out.termination_message_policy.as_deref().unwrap_or("").is_empty() {
+    if out
+        .termination_message_policy
+        .as_deref()
+        .unwrap_or("")
+        .is_empty()
+    {
         out.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
     }
     // queue-proxy asks for them; only a command must be run in the container itself.
     out.readiness_probe = out.readiness_probe.filter(|probe| probe.exec.is_some());
     if serves {
-        let protocol = out.ports.as_ref().and_then(|ports| ports.first()).and_then(|port| port.protocol.clone());
+        let protocol = out
+            .ports
+            .as_ref()
+            .and_then(|ports| ports.first())
+            .and_then(|port| port.protocol.clone());
         out.ports = Some(vec![ContainerPort {
             name: Some(USER_PORT_NAME.to_owned()),
             container_port: user_port,
@@ -77,5 +111,9 @@ fn aim(probe: &mut Probe, user_port: i32, keep_numeric: bool) {
 
 /// An environment variable; an empty value is left out, as Kubernetes does.
 pub(super) fn variable(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.to_owned()).filter(|value| !value.is_empty()), ..EnvVar::default() }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()).filter(|value| !value.is_empty()),
+        ..EnvVar::default()
+    }
 }

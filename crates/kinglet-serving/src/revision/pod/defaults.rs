@@ -11,11 +11,20 @@ pub(super) fn fill(pod: &mut PodSpec) {
     or(&mut pod.restart_policy, "Always");
     or(&mut pod.dns_policy, "ClusterFirst");
     or(&mut pod.scheduler_name, "default-scheduler");
-    pod.security_context.get_or_insert_with(PodSecurityContext::default);
-    if let Some(account) = pod.service_account_name.as_deref().filter(|account| !account.is_empty()) {
+    pod.security_context
+        .get_or_insert_with(PodSecurityContext::default);
+    if let Some(account) = pod
+        .service_account_name
+        .as_deref()
+        .filter(|account| !account.is_empty())
+    {
         pod.service_account = text(account);
     }
-    for container in pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()) {
+    for container in pod
+        .containers
+        .iter_mut()
+        .chain(pod.init_containers.iter_mut().flatten())
+    {
         fill_container(container);
     }
     for volume in pod.volumes.iter_mut().flatten() {
@@ -39,15 +48,26 @@ fn fill_container(container: &mut Container) {
         or(&mut port.protocol, "TCP");
     }
     for variable in container.env.iter_mut().flatten() {
-        if let Some(field) = variable.value_from.as_mut().and_then(|source| source.field_ref.as_mut()) {
+        if let Some(field) = variable
+            .value_from
+            .as_mut()
+            .and_then(|source| source.field_ref.as_mut())
+        {
             or(&mut field.api_version, "v1");
         }
     }
-    let probes = [&mut container.readiness_probe, &mut container.liveness_probe, &mut container.startup_probe];
+    let probes = [
+        &mut container.readiness_probe,
+        &mut container.liveness_probe,
+        &mut container.startup_probe,
+    ];
     for probe in probes.into_iter().flatten() {
         fill_probe(probe);
     }
-    let hooks = container.lifecycle.iter_mut().flat_map(|hooks| [hooks.pre_stop.as_mut(), hooks.post_start.as_mut()]);
+    let hooks = container
+        .lifecycle
+        .iter_mut()
+        .flat_map(|hooks| [hooks.pre_stop.as_mut(), hooks.post_start.as_mut()]);
     for get in hooks.flatten().filter_map(|hook| hook.http_get.as_mut()) {
         or(&mut get.scheme, "HTTP");
     }

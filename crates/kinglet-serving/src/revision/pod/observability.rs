@@ -7,7 +7,13 @@ use serde::Serialize;
 
 /// The configuration as JSON.
 pub(super) fn json(from: &Observability) -> String {
-    let metrics = |from: &'_ kinglet_api::config::Metrics| (from.protocol.clone(), from.endpoint.clone(), nanoseconds(from.export_interval));
+    let metrics = |from: &'_ kinglet_api::config::Metrics| {
+        (
+            from.protocol.clone(),
+            from.endpoint.clone(),
+            nanoseconds(from.export_interval),
+        )
+    };
     let (protocol, endpoint, export_interval) = metrics(&from.metrics);
     let (request_protocol, request_endpoint, request_interval) = metrics(&from.request_metrics);
     let told = Told {
@@ -16,12 +22,24 @@ pub(super) fn json(from: &Observability) -> String {
             endpoint: &from.tracing.endpoint,
             sampling_rate: from.tracing.sampling_rate,
         },
-        metrics: Metrics { protocol: &protocol, endpoint: &endpoint, export_interval },
+        metrics: Metrics {
+            protocol: &protocol,
+            endpoint: &endpoint,
+            export_interval,
+        },
         runtime: Runtime {
-            profiling: if from.runtime_profiling { "enabled" } else { "disabled" },
+            profiling: if from.runtime_profiling {
+                "enabled"
+            } else {
+                "disabled"
+            },
             export_interval: nanoseconds(from.runtime_export_interval),
         },
-        request_metrics: Metrics { protocol: &request_protocol, endpoint: &request_endpoint, export_interval: request_interval },
+        request_metrics: Metrics {
+            protocol: &request_protocol,
+            endpoint: &request_endpoint,
+            export_interval: request_interval,
+        },
         enable_var_log_collection: from.enable_var_log_collection,
         logging_url_template: &from.revision_url_template,
         request_log_template: &from.request_log_template,
@@ -33,7 +51,9 @@ pub(super) fn json(from: &Observability) -> String {
 
 /// Go's encoder escapes what could end an HTML script.
 pub(super) fn as_go_writes(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 fn nanoseconds(span: Duration) -> i64 {
@@ -87,17 +107,26 @@ struct Runtime<'a> {
     export_interval: i64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this shape"
+)]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this shape"
+)]
 fn is_nothing(value: &i64) -> bool {
     *value == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this shape"
+)]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
@@ -111,6 +140,9 @@ mod tests {
         let json = json(&Observability::default());
         let start = r#"{"tracing":{"protocol":"none"},"metrics":{"protocol":"none"},"runtime":{"profiling":"disabled","exportInterval":15000000000},"requestMetrics":{"protocol":"none"},"requestLogTemplate":"{\"httpRequest\": {\"requestMethod\":"#;
         assert!(json.starts_with(start), "{json}");
-        assert!(json.ends_with(r#"\"traceId\": \"{{.TraceID}}\"}"}"#), "{json}");
+        assert!(
+            json.ends_with(r#"\"traceId\": \"{{.TraceID}}\"}"}"#),
+            "{json}"
+        );
     }
 }

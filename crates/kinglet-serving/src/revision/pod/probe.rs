@@ -64,11 +64,19 @@ struct Grpc {
 pub(super) fn encoded(facts: Facts<'_>) -> String {
     let spec = &facts.revision.spec;
     let user_port = i32::from(spec.user_port());
-    let default = Probe { success_threshold: Some(1), ..Probe::default() };
-    let serving = spec.serving_container().and_then(|container| container.readiness_probe.clone()).unwrap_or(default);
+    let default = Probe {
+        success_threshold: Some(1),
+        ..Probe::default()
+    };
+    let serving = spec
+        .serving_container()
+        .and_then(|container| container.readiness_probe.clone())
+        .unwrap_or(default);
     let serving = encode(&serving, user_port);
     let json = if facts.configs.features.multi_container_probing == Flag::Enabled {
-        let all: Vec<Encoded> = std::iter::once(serving).chain(spec.sidecars().filter_map(sidecar)).collect();
+        let all: Vec<Encoded> = std::iter::once(serving)
+            .chain(spec.sidecars().filter_map(sidecar))
+            .collect();
         serde_json::to_string(&all)
     } else {
         serde_json::to_string(&serving)
@@ -78,14 +86,21 @@ pub(super) fn encoded(facts: Facts<'_>) -> String {
 
 /// A sidecar's own probe, if queue-proxy can run it: it needs a port, and commands are run in the container.
 fn sidecar(container: &Container) -> Option<Encoded> {
-    let probe = container.readiness_probe.as_ref().filter(|probe| probe.exec.is_none())?;
+    let probe = container
+        .readiness_probe
+        .as_ref()
+        .filter(|probe| probe.exec.is_none())?;
     let port = probe
         .http_get
         .as_ref()
         .map(|get| &get.port)
         .or(probe.tcp_socket.as_ref().map(|socket| &socket.port))
         .and_then(numeric)
-        .or(probe.grpc.as_ref().map(|grpc| grpc.port).filter(|port| *port != 0))?;
+        .or(probe
+            .grpc
+            .as_ref()
+            .map(|grpc| grpc.port)
+            .filter(|port| *port != 0))?;
     Some(encode(probe, port))
 }
 
@@ -100,12 +115,26 @@ fn encode(probe: &Probe, user_port: i32) -> Encoded {
     if let Some(get) = &probe.http_get {
         http_get = Some(http(get, user_port));
     } else if let Some(action) = &probe.grpc {
-        let port = if action.port == 0 { user_port } else { action.port };
-        grpc = Some(Grpc { port, service: action.service.clone().unwrap_or_default() });
+        let port = if action.port == 0 {
+            user_port
+        } else {
+            action.port
+        };
+        grpc = Some(Grpc {
+            port,
+            service: action.service.clone().unwrap_or_default(),
+        });
     } else {
         // A command is run by the kubelet; queue-proxy only sees whether anybody listens.
-        let port = probe.tcp_socket.as_ref().and_then(|socket| numeric(&socket.port)).unwrap_or(user_port);
-        tcp_socket = Some(TcpSocket { port, host: LOOPBACK });
+        let port = probe
+            .tcp_socket
+            .as_ref()
+            .and_then(|socket| numeric(&socket.port))
+            .unwrap_or(user_port);
+        tcp_socket = Some(TcpSocket {
+            port,
+            host: LOOPBACK,
+        });
     }
     Encoded {
         http_get,
@@ -125,8 +154,17 @@ fn http(get: &HTTPGetAction, user_port: i32) -> HttpGet {
         path: get.path.clone().unwrap_or_default(),
         port: numeric(&get.port).unwrap_or(user_port),
         host: LOOPBACK,
-        scheme: get.scheme.clone().filter(|scheme| !scheme.is_empty()).unwrap_or_else(|| "HTTP".to_owned()),
-        http_headers: headers.map(|header| Header { name: header.name.clone(), value: header.value.clone() }).collect(),
+        scheme: get
+            .scheme
+            .clone()
+            .filter(|scheme| !scheme.is_empty())
+            .unwrap_or_else(|| "HTTP".to_owned()),
+        http_headers: headers
+            .map(|header| Header {
+                name: header.name.clone(),
+                value: header.value.clone(),
+            })
+            .collect(),
     }
 }
 

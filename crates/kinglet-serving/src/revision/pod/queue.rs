@@ -1,8 +1,8 @@
 //! The queue-proxy container. Standalone nothing is started for it, but the template is the same in both shapes.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, HTTPHeader, ObjectFieldSelector, Probe,
-    SeccompProfile, SecurityContext,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, HTTPHeader,
+    ObjectFieldSelector, Probe, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::config::{Flag, SYSTEM_NAMESPACE};
@@ -38,8 +38,14 @@ pub(super) fn container(facts: Facts<'_>) -> Container {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
             run_as_non_root: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
             ..SecurityContext::default()
         }),
         volume_mounts: volumes::of_queue(facts),
@@ -55,21 +61,42 @@ fn serving_port(facts: Facts<'_>) -> i32 {
 }
 
 fn ports(facts: Facts<'_>) -> Vec<ContainerPort> {
-    let profiling = facts.configs.observability.runtime_profiling.then_some(("profiling-port", PROFILING_PORT));
-    let all = [("http-autometric", AUTOMETRIC_PORT), ("http-usermetric", USERMETRIC_PORT)]
-        .into_iter()
-        .chain(profiling)
-        .chain([("queue-port", serving_port(facts)), ("https-port", TLS_PORT)]);
-    all.map(|(name, port)| ContainerPort { name: Some(name.to_owned()), container_port: port, ..ContainerPort::default() })
-        .collect()
+    let profiling = facts
+        .configs
+        .observability
+        .runtime_profiling
+        .then_some(("profiling-port", PROFILING_PORT));
+    let all = [
+        ("http-autometric", AUTOMETRIC_PORT),
+        ("http-usermetric", USERMETRIC_PORT),
+    ]
+    .into_iter()
+    .chain(profiling)
+    .chain([
+        ("queue-port", serving_port(facts)),
+        ("https-port", TLS_PORT),
+    ]);
+    all.map(|(name, port)| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: port,
+        ..ContainerPort::default()
+    })
+    .collect()
 }
 
 /// The user's timing, asked at queue-proxy.
 fn readiness(facts: Facts<'_>) -> Probe {
-    let timing = facts.revision.spec.serving_container().and_then(|container| container.readiness_probe.as_ref());
+    let timing = facts
+        .revision
+        .spec
+        .serving_container()
+        .and_then(|container| container.readiness_probe.as_ref());
     let get = HTTPGetAction {
         port: IntOrString::Int(serving_port(facts)),
-        http_headers: Some(vec![HTTPHeader { name: "K-Network-Probe".to_owned(), value: "queue".to_owned() }]),
+        http_headers: Some(vec![HTTPHeader {
+            name: "K-Network-Probe".to_owned(),
+            value: "queue".to_owned(),
+        }]),
         ..HTTPGetAction::default()
     };
     Probe {
@@ -83,46 +110,96 @@ fn readiness(facts: Facts<'_>) -> Probe {
 }
 
 fn environment(facts: Facts<'_>) -> Vec<EnvVar> {
-    let Facts { revision, configs, .. } = facts;
+    let Facts {
+        revision, configs, ..
+    } = facts;
     let (spec, deployment) = (&revision.spec, &configs.deployment);
     let number = |value: Option<i64>| value.unwrap_or(0).to_string();
     let truth = |value: bool| if value { "true" } else { "false" };
     let enabled = |flag: Flag| truth(flag == Flag::Enabled);
-    let duplex = revision.annotation(keys::HTTP_FULL_DUPLEX).is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
+    let duplex = revision
+        .annotation(keys::HTTP_FULL_DUPLEX)
+        .is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
     let mut all = vec![
         variable("SERVING_NAMESPACE", revision.namespace()),
-        variable("SERVING_SERVICE", revision.label(keys::SERVICE).unwrap_or_default()),
-        variable("SERVING_CONFIGURATION", controller_of(revision).map_or("", |owner| &owner.name)),
+        variable(
+            "SERVING_SERVICE",
+            revision.label(keys::SERVICE).unwrap_or_default(),
+        ),
+        variable(
+            "SERVING_CONFIGURATION",
+            controller_of(revision).map_or("", |owner| &owner.name),
+        ),
         variable("SERVING_REVISION", revision.name()),
         variable("QUEUE_SERVING_PORT", &serving_port(facts).to_string()),
         variable("QUEUE_SERVING_TLS_PORT", &TLS_PORT.to_string()),
         variable("CONTAINER_CONCURRENCY", &number(spec.container_concurrency)),
         variable("REVISION_TIMEOUT_SECONDS", &number(spec.timeout_seconds)),
-        variable("REVISION_RESPONSE_START_TIMEOUT_SECONDS", &number(spec.response_start_timeout_seconds)),
-        variable("REVISION_IDLE_TIMEOUT_SECONDS", &number(spec.idle_timeout_seconds)),
+        variable(
+            "REVISION_RESPONSE_START_TIMEOUT_SECONDS",
+            &number(spec.response_start_timeout_seconds),
+        ),
+        variable(
+            "REVISION_IDLE_TIMEOUT_SECONDS",
+            &number(spec.idle_timeout_seconds),
+        ),
         field("SERVING_POD", "metadata.name"),
         field("SERVING_POD_IP", "status.podIP"),
         variable("SERVING_LOGGING_CONFIG", &configs.logging.zap_logger_config),
-        variable("SERVING_LOGGING_LEVEL", configs.logging.level("queueproxy").unwrap_or_default()),
+        variable(
+            "SERVING_LOGGING_LEVEL",
+            configs.logging.level("queueproxy").unwrap_or_default(),
+        ),
         variable("USER_PORT", &spec.user_port().to_string()),
         variable("SYSTEM_NAMESPACE", SYSTEM_NAMESPACE),
         variable("SERVING_READINESS_PROBE", &probe::encoded(facts)),
         field("HOST_IP", "status.hostIP"),
-        variable("ENABLE_HTTP2_AUTO_DETECTION", enabled(configs.features.autodetect_http2)),
+        variable(
+            "ENABLE_HTTP2_AUTO_DETECTION",
+            enabled(configs.features.autodetect_http2),
+        ),
         variable("ENABLE_HTTP_FULL_DUPLEX", truth(duplex)),
         variable("ROOT_CA", &deployment.queue_sidecar_rootca),
-        variable("QUEUE_PROXY_TLS_MIN_VERSION", &deployment.queue_sidecar_tls_min_version),
-        variable("QUEUE_PROXY_TLS_MAX_VERSION", &deployment.queue_sidecar_tls_max_version),
-        variable("QUEUE_PROXY_TLS_CIPHER_SUITES", &deployment.queue_sidecar_tls_cipher_suites),
-        variable("QUEUE_PROXY_TLS_CURVE_PREFERENCES", &deployment.queue_sidecar_tls_curve_preferences),
-        variable("ENABLE_MULTI_CONTAINER_PROBES", enabled(configs.features.multi_container_probing)),
+        variable(
+            "QUEUE_PROXY_TLS_MIN_VERSION",
+            &deployment.queue_sidecar_tls_min_version,
+        ),
+        variable(
+            "QUEUE_PROXY_TLS_MAX_VERSION",
+            &deployment.queue_sidecar_tls_max_version,
+        ),
+        variable(
+            "QUEUE_PROXY_TLS_CIPHER_SUITES",
+            &deployment.queue_sidecar_tls_cipher_suites,
+        ),
+        variable(
+            "QUEUE_PROXY_TLS_CURVE_PREFERENCES",
+            &deployment.queue_sidecar_tls_curve_preferences,
+        ),
+        variable(
+            "ENABLE_MULTI_CONTAINER_PROBES",
+            enabled(configs.features.multi_container_probing),
+        ),
     ];
-    all.push(variable("OBSERVABILITY_CONFIG", &observability::json(&configs.observability)));
+    all.push(variable(
+        "OBSERVABILITY_CONFIG",
+        &observability::json(&configs.observability),
+    ));
     all
 }
 
 pub(super) fn field(name: &str, path: &str) -> EnvVar {
-    let field_ref = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() };
-    let source = EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() };
-    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
+    let field_ref = ObjectFieldSelector {
+        api_version: Some("v1".to_owned()),
+        field_path: path.to_owned(),
+    };
+    let source = EnvVarSource {
+        field_ref: Some(field_ref),
+        ..EnvVarSource::default()
+    };
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(source),
+        ..EnvVar::default()
+    }
 }

@@ -25,17 +25,39 @@ pub(super) fn queue(facts: Facts<'_>) -> ResourceRequirements {
     let (mut requests, mut limits) = configured(facts);
     share(facts, &mut requests, &mut limits);
     let annotations = facts.revision.metadata.annotations.as_ref();
-    let explicit: [(&str, Priority, &mut Amounts); 2] =
-        [("cpu", keys::QUEUE_CPU_REQUEST, &mut requests), ("cpu", keys::QUEUE_CPU_LIMIT, &mut limits)];
+    let explicit: [(&str, Priority, &mut Amounts); 2] = [
+        ("cpu", keys::QUEUE_CPU_REQUEST, &mut requests),
+        ("cpu", keys::QUEUE_CPU_LIMIT, &mut limits),
+    ];
     for (resource, key, into) in explicit {
         set(into, resource, key.get(annotations));
     }
-    set(&mut requests, "memory", keys::QUEUE_MEMORY_REQUEST.get(annotations));
-    set(&mut limits, "memory", keys::QUEUE_MEMORY_LIMIT.get(annotations));
-    set(&mut requests, "ephemeral-storage", keys::QUEUE_EPHEMERAL_STORAGE_REQUEST.get(annotations));
-    set(&mut limits, "ephemeral-storage", keys::QUEUE_EPHEMERAL_STORAGE_LIMIT.get(annotations));
+    set(
+        &mut requests,
+        "memory",
+        keys::QUEUE_MEMORY_REQUEST.get(annotations),
+    );
+    set(
+        &mut limits,
+        "memory",
+        keys::QUEUE_MEMORY_LIMIT.get(annotations),
+    );
+    set(
+        &mut requests,
+        "ephemeral-storage",
+        keys::QUEUE_EPHEMERAL_STORAGE_REQUEST.get(annotations),
+    );
+    set(
+        &mut limits,
+        "ephemeral-storage",
+        keys::QUEUE_EPHEMERAL_STORAGE_LIMIT.get(annotations),
+    );
     let some = |amounts: Amounts| (!amounts.is_empty()).then_some(amounts);
-    ResourceRequirements { requests: some(requests), limits: some(limits), claims: None }
+    ResourceRequirements {
+        requests: some(requests),
+        limits: some(limits),
+        claims: None,
+    }
 }
 
 fn configured(facts: Facts<'_>) -> (Amounts, Amounts) {
@@ -44,17 +66,35 @@ fn configured(facts: Facts<'_>) -> (Amounts, Amounts) {
     let or = |default: &str| defaults.then(|| default.to_owned());
     let text = |quantity: Option<Quantity>| quantity.map(|quantity| quantity.to_string());
     let collect = |pairs: [(&str, Option<String>); 3]| {
-        pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), ApiQuantity(value?)))).collect::<Amounts>()
+        pairs
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), ApiQuantity(value?))))
+            .collect::<Amounts>()
     };
     let requests = collect([
         ("cpu", text(deployment.queue_sidecar_cpu_request)),
-        ("memory", text(deployment.queue_sidecar_memory_request).or_else(|| or("400Mi"))),
-        ("ephemeral-storage", text(deployment.queue_sidecar_ephemeral_storage_request)),
+        (
+            "memory",
+            text(deployment.queue_sidecar_memory_request).or_else(|| or("400Mi")),
+        ),
+        (
+            "ephemeral-storage",
+            text(deployment.queue_sidecar_ephemeral_storage_request),
+        ),
     ]);
     let limits = collect([
-        ("cpu", text(deployment.queue_sidecar_cpu_limit).or_else(|| or("1"))),
-        ("memory", text(deployment.queue_sidecar_memory_limit).or_else(|| or("800Mi"))),
-        ("ephemeral-storage", text(deployment.queue_sidecar_ephemeral_storage_limit)),
+        (
+            "cpu",
+            text(deployment.queue_sidecar_cpu_limit).or_else(|| or("1")),
+        ),
+        (
+            "memory",
+            text(deployment.queue_sidecar_memory_limit).or_else(|| or("800Mi")),
+        ),
+        (
+            "ephemeral-storage",
+            text(deployment.queue_sidecar_ephemeral_storage_limit),
+        ),
     ]);
     (requests, limits)
 }
@@ -62,16 +102,42 @@ fn configured(facts: Facts<'_>) -> (Amounts, Amounts) {
 /// The deprecated percentage of what the user container has.
 fn share(facts: Facts<'_>, requests: &mut Amounts, limits: &mut Amounts) {
     let annotations = facts.revision.metadata.annotations.as_ref();
-    let percentage = keys::QUEUE_RESOURCE_PERCENTAGE.get(annotations).and_then(|text| text.trim().parse::<f64>().ok());
-    let Some(fraction) = percentage.map(|percentage| percentage / 100.0).filter(|fraction| fraction.is_finite()) else { return };
-    let Some(user) = facts.revision.spec.serving_container().and_then(|container| container.resources.as_ref()) else { return };
+    let percentage = keys::QUEUE_RESOURCE_PERCENTAGE
+        .get(annotations)
+        .and_then(|text| text.trim().parse::<f64>().ok());
+    let Some(fraction) = percentage
+        .map(|percentage| percentage / 100.0)
+        .filter(|fraction| fraction.is_finite())
+    else {
+        return;
+    };
+    let Some(user) = facts
+        .revision
+        .spec
+        .serving_container()
+        .and_then(|container| container.resources.as_ref())
+    else {
+        return;
+    };
     for (resource, is_limit, least, most) in SHARES {
-        let (from, into) = if is_limit { (&user.limits, &mut *limits) } else { (&user.requests, &mut *requests) };
+        let (from, into) = if is_limit {
+            (&user.limits, &mut *limits)
+        } else {
+            (&user.requests, &mut *requests)
+        };
         let amount = from.as_ref().and_then(|amounts| amounts.get(resource));
-        let Some(millis) = amount.and_then(|amount| Quantity::parse(&amount.0).ok()).map(Quantity::millis).filter(|m| *m != 0) else {
+        let Some(millis) = amount
+            .and_then(|amount| Quantity::parse(&amount.0).ok())
+            .map(Quantity::millis)
+            .filter(|m| *m != 0)
+        else {
             continue;
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "truncated as Knative does")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "truncated as Knative does"
+        )]
         let part = ((millis as f64 * fraction) as i64).clamp(least, most);
         into.insert(resource.to_owned(), ApiQuantity(written(resource, part)));
     }
@@ -82,7 +148,11 @@ fn written(resource: &str, millis: i64) -> String {
     if resource == "memory" && millis % MI == 0 {
         return format!("{}Mi", millis / MI);
     }
-    if millis % 1000 == 0 { (millis / 1000).to_string() } else { format!("{millis}m") }
+    if millis % 1000 == 0 {
+        (millis / 1000).to_string()
+    } else {
+        format!("{millis}m")
+    }
 }
 
 fn set(into: &mut Amounts, resource: &str, value: Option<&str>) {

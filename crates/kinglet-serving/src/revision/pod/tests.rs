@@ -45,26 +45,41 @@ fn merge(into: &mut Value, from: &Value) {
                 merge(into.entry(key.clone()).or_insert(Value::Null), value);
             }
         }
-        (Value::Array(into), Value::Array(from)) if from.len() == 1 && into.len() == 1 => merge(&mut into[0], &from[0]),
+        (Value::Array(into), Value::Array(from)) if from.len() == 1 && into.len() == 1 => {
+            merge(&mut into[0], &from[0])
+        }
         (into, from) => *into = from.clone(),
     }
 }
 
 fn configs() -> Configs {
-    let deployment = Deployment { queue_sidecar_image: "kn.local/queue:1".to_owned(), ..Deployment::default() };
-    Configs { deployment, ..Configs::default() }
+    let deployment = Deployment {
+        queue_sidecar_image: "kn.local/queue:1".to_owned(),
+        ..Deployment::default()
+    };
+    Configs {
+        deployment,
+        ..Configs::default()
+    }
 }
 
 fn deployment_of(spec: &Value, annotations: &Value, configs: &Configs) -> Value {
     let revision = revision(spec, annotations);
-    serde_json::to_value(deployment::build(Facts { revision: &revision, digests: &[], configs })).unwrap()
+    serde_json::to_value(deployment::build(Facts {
+        revision: &revision,
+        digests: &[],
+        configs,
+    }))
+    .unwrap()
 }
 
 /// The recorded spec, in which `OBSERVABILITY` stands for a long value tested elsewhere.
 fn recorded() -> Value {
     let text = include_str!("recorded.json");
     let mut spec: Value = serde_json::from_str(text).unwrap();
-    let env = spec["template"]["spec"]["containers"][1]["env"].as_array_mut().unwrap();
+    let env = spec["template"]["spec"]["containers"][1]["env"]
+        .as_array_mut()
+        .unwrap();
     env.last_mut().unwrap()["value"] = json!(observability::json(&Observability::default()));
     spec
 }
@@ -76,7 +91,12 @@ fn differences(path: &str, want: &Value, got: &Value, into: &mut Vec<String>) {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let null = Value::Null;
-                differences(&format!("{path}.{key}"), a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), into);
+                differences(
+                    &format!("{path}.{key}"),
+                    a.get(key).unwrap_or(&null),
+                    b.get(key).unwrap_or(&null),
+                    into,
+                );
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -96,9 +116,13 @@ fn the_deployment_is_the_recorded_one() {
     differences("spec", &recorded(), &got["spec"], &mut found);
     assert_eq!(found, [""; 0]);
     assert_eq!(got["metadata"]["name"], "hello-a-deployment");
-    assert_eq!(got["metadata"]["annotations"], json!({"serving.knative.dev/creator": "admin"}));
+    assert_eq!(
+        got["metadata"]["annotations"],
+        json!({"serving.knative.dev/creator": "admin"})
+    );
     let mut labels = recorded()["template"]["metadata"]["labels"].clone();
-    labels["serving.knative.dev/deployment-hash"] = got["metadata"]["labels"]["serving.knative.dev/deployment-hash"].clone();
+    labels["serving.knative.dev/deployment-hash"] =
+        got["metadata"]["labels"]["serving.knative.dev/deployment-hash"].clone();
     assert_eq!(got["metadata"]["labels"], labels);
 }
 
@@ -107,7 +131,12 @@ fn each_kind_of_container() {
     let user = "template.spec.containers[0]";
     let queue = "template.spec.containers[1]";
     let one = |container: Value| json!({"containers": [container]});
-    let probe_env = |json: &str| format!("spec.{queue}.env[16].value: want \"{{\\\"tcpSocket\\\":{{\\\"port\\\":8080,\\\"host\\\":\\\"127.0.0.1\\\"}},\\\"successThreshold\\\":1}}\", got {}", Value::String(json.to_owned()));
+    let probe_env = |json: &str| {
+        format!(
+            "spec.{queue}.env[16].value: want \"{{\\\"tcpSocket\\\":{{\\\"port\\\":8080,\\\"host\\\":\\\"127.0.0.1\\\"}},\\\"successThreshold\\\":1}}\", got {}",
+            Value::String(json.to_owned())
+        )
+    };
     let rows: Vec<(&str, Value, Value, Vec<String>)> = vec![
         (
             "port-h2c",
@@ -215,25 +244,67 @@ fn volumes_get_their_modes() {
     let volumes = &got["spec"]["template"]["spec"]["volumes"];
     assert_eq!(volumes[0]["configMap"]["defaultMode"], 420);
     assert_eq!(volumes[1]["secret"]["defaultMode"], 420);
-    assert_eq!(volumes[3]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3600);
+    assert_eq!(
+        volumes[3]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
+        3600
+    );
 }
 
 #[test]
 fn a_digest_takes_the_place_of_the_tag() {
     let revision = revision(&json!({}), &json!({}));
-    let digests = [kinglet_api::serving::ContainerStatus { name: "user-container".to_owned(), image_digest: "x@sha256:1".to_owned() }];
+    let digests = [kinglet_api::serving::ContainerStatus {
+        name: "user-container".to_owned(),
+        image_digest: "x@sha256:1".to_owned(),
+    }];
     let configs = configs();
-    let built = |digests| deployment::build(Facts { revision: &revision, digests, configs: &configs });
+    let built = |digests| {
+        deployment::build(Facts {
+            revision: &revision,
+            digests,
+            configs: &configs,
+        })
+    };
     let (by_tag, by_digest) = (built(&[][..]), built(&digests[..]));
-    let image = |deployment: &k8s_openapi::api::apps::v1::Deployment| deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0].image.clone();
+    let image = |deployment: &k8s_openapi::api::apps::v1::Deployment| {
+        deployment
+            .spec
+            .as_ref()
+            .unwrap()
+            .template
+            .spec
+            .as_ref()
+            .unwrap()
+            .containers[0]
+            .image
+            .clone()
+    };
     assert_eq!(image(&by_digest).as_deref(), Some("x@sha256:1"));
     assert!(deployment::renewed(&by_tag, &by_tag).is_none());
     let mut live = by_tag.clone();
     live.spec.as_mut().unwrap().replicas = Some(9);
-    live.metadata.annotations.as_mut().unwrap().insert("kubectl.kubernetes.io/restartedAt".to_owned(), "now".to_owned());
-    live.metadata.labels.as_mut().unwrap().insert("serving.knative.dev/old".to_owned(), "x".to_owned());
+    live.metadata.annotations.as_mut().unwrap().insert(
+        "kubectl.kubernetes.io/restartedAt".to_owned(),
+        "now".to_owned(),
+    );
+    live.metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert("serving.knative.dev/old".to_owned(), "x".to_owned());
     let next = deployment::renewed(&live, &by_digest).unwrap();
     assert_eq!(next.spec.as_ref().unwrap().replicas, Some(9));
-    assert!(next.metadata.annotations.unwrap().contains_key("kubectl.kubernetes.io/restartedAt"));
-    assert!(!next.metadata.labels.unwrap().contains_key("serving.knative.dev/old"));
+    assert!(
+        next.metadata
+            .annotations
+            .unwrap()
+            .contains_key("kubectl.kubernetes.io/restartedAt")
+    );
+    assert!(
+        !next
+            .metadata
+            .labels
+            .unwrap()
+            .contains_key("serving.knative.dev/old")
+    );
 }

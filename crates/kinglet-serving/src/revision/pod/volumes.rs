@@ -1,8 +1,9 @@
 //! Volumes that Knative adds: container logs, pod info, tokens for queue-proxy.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector, PodSpec,
-    ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
+    PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use kinglet_api::config::Flag;
 use kinglet_api::keys;
@@ -18,20 +19,37 @@ const TOKEN_SECONDS: i64 = 3600;
 pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
     let mut added = Vec::new();
     if facts.configs.observability.enable_var_log_collection {
-        for container in pod.containers.iter_mut().filter(|container| container.name != queue::NAME) {
-            let path = format!("$(K_INTERNAL_POD_NAMESPACE)_$(K_INTERNAL_POD_NAME)_{}", container.name);
-            container.volume_mounts.get_or_insert_default().push(VolumeMount {
-                name: VAR_LOG.to_owned(),
-                mount_path: "/var/log".to_owned(),
-                sub_path_expr: Some(path),
-                ..VolumeMount::default()
-            });
+        for container in pod
+            .containers
+            .iter_mut()
+            .filter(|container| container.name != queue::NAME)
+        {
+            let path = format!(
+                "$(K_INTERNAL_POD_NAMESPACE)_$(K_INTERNAL_POD_NAME)_{}",
+                container.name
+            );
+            container
+                .volume_mounts
+                .get_or_insert_default()
+                .push(VolumeMount {
+                    name: VAR_LOG.to_owned(),
+                    mount_path: "/var/log".to_owned(),
+                    sub_path_expr: Some(path),
+                    ..VolumeMount::default()
+                });
             let env = container.env.get_or_insert_default();
             env.push(queue::field("K_INTERNAL_POD_NAME", "metadata.name"));
-            env.push(queue::field("K_INTERNAL_POD_NAMESPACE", "metadata.namespace"));
+            env.push(queue::field(
+                "K_INTERNAL_POD_NAMESPACE",
+                "metadata.namespace",
+            ));
         }
         let empty_dir = Some(EmptyDirVolumeSource::default());
-        added.push(Volume { name: VAR_LOG.to_owned(), empty_dir, ..Volume::default() });
+        added.push(Volume {
+            name: VAR_LOG.to_owned(),
+            empty_dir,
+            ..Volume::default()
+        });
     }
     if has_pod_info(facts) {
         let annotations = DownwardAPIVolumeFile {
@@ -42,8 +60,15 @@ pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
             }),
             ..DownwardAPIVolumeFile::default()
         };
-        let source = DownwardAPIVolumeSource { items: Some(vec![annotations]), ..DownwardAPIVolumeSource::default() };
-        added.push(Volume { name: POD_INFO.to_owned(), downward_api: Some(source), ..Volume::default() });
+        let source = DownwardAPIVolumeSource {
+            items: Some(vec![annotations]),
+            ..DownwardAPIVolumeSource::default()
+        };
+        added.push(Volume {
+            name: POD_INFO.to_owned(),
+            downward_api: Some(source),
+            ..Volume::default()
+        });
     }
     let audiences = &facts.configs.deployment.queue_sidecar_token_audiences;
     if !audiences.is_empty() {
@@ -55,8 +80,15 @@ pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
             }),
             ..VolumeProjection::default()
         });
-        let projected = ProjectedVolumeSource { sources: Some(sources.collect()), ..ProjectedVolumeSource::default() };
-        added.push(Volume { name: TOKENS.to_owned(), projected: Some(projected), ..Volume::default() });
+        let projected = ProjectedVolumeSource {
+            sources: Some(sources.collect()),
+            ..ProjectedVolumeSource::default()
+        };
+        added.push(Volume {
+            name: TOKENS.to_owned(),
+            projected: Some(projected),
+            ..Volume::default()
+        });
     }
     if !added.is_empty() {
         pod.volumes.get_or_insert_default().extend(added);
@@ -77,14 +109,24 @@ pub(super) fn of_queue(facts: Facts<'_>) -> Option<Vec<VolumeMount>> {
     if has_pod_info(facts) {
         mount(POD_INFO, "/etc/podinfo");
     }
-    if !facts.configs.deployment.queue_sidecar_token_audiences.is_empty() {
+    if !facts
+        .configs
+        .deployment
+        .queue_sidecar_token_audiences
+        .is_empty()
+    {
         mount(TOKENS, "/var/run/secrets/tokens");
     }
     (!mounts.is_empty()).then_some(mounts)
 }
 
 fn has_pod_info(facts: Facts<'_>) -> bool {
-    let asked = || facts.revision.annotation(keys::QUEUE_PROXY_PODINFO).is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
+    let asked = || {
+        facts
+            .revision
+            .annotation(keys::QUEUE_PROXY_PODINFO)
+            .is_some_and(|value| value.eq_ignore_ascii_case("enabled"))
+    };
     match facts.configs.features.queueproxy_mount_podinfo {
         Flag::Enabled => true,
         Flag::Allowed => asked(),

@@ -38,18 +38,42 @@ fn set_of(deployment: &Deployment, wanted: i32, available: i32) -> ReplicaSet {
     set.metadata.resource_version = Some("1".into());
     annotate(&mut set, &Limits::of(deployment), Some(1));
     set.spec.as_mut().unwrap().replicas = Some(wanted);
-    set.status = Some(serde_json::from_value(json!({"replicas": wanted, "readyReplicas": available, "availableReplicas": available})).unwrap());
+    set.status = Some(
+        serde_json::from_value(
+            json!({"replicas": wanted, "readyReplicas": available, "availableReplicas": available}),
+        )
+        .unwrap(),
+    );
     set
 }
 
 fn conditions(plan: &Plan) -> Vec<String> {
-    let status = plan.writes().find(|write| write.verb == Verb::Status).expect("a status is decided");
-    let all = status.body["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    all.iter().map(|c| format!("{}={} {} {}", c["type"].as_str().unwrap(), c["status"].as_str().unwrap(), c["reason"].as_str().unwrap(), c["message"].as_str().unwrap())).collect()
+    let status = plan
+        .writes()
+        .find(|write| write.verb == Verb::Status)
+        .expect("a status is decided");
+    let all = status.body["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    all.iter()
+        .map(|c| {
+            format!(
+                "{}={} {} {}",
+                c["type"].as_str().unwrap(),
+                c["status"].as_str().unwrap(),
+                c["reason"].as_str().unwrap(),
+                c["message"].as_str().unwrap()
+            )
+        })
+        .collect()
 }
 
 fn with_status(deployment: &Deployment, plan: &Plan) -> Deployment {
-    let status = plan.writes().find(|write| write.verb == Verb::Status).unwrap();
+    let status = plan
+        .writes()
+        .find(|write| write.verb == Verb::Status)
+        .unwrap();
     let mut deployment = deployment.clone();
     deployment.status = serde_json::from_value(status.body["status"].clone()).unwrap();
     deployment.metadata.annotations = Some([(REVISION.to_owned(), "1".to_owned())].into());
@@ -73,25 +97,42 @@ fn the_life_of_a_rollout_reads_as_recorded() {
             format!("Progressing=True NewReplicaSetCreated Created new replica set \"{name}\""),
         ]
     );
-    assert!(first.plan.writes().any(|write| write.verb == Verb::Update && write.body["metadata"]["annotations"][REVISION] == "1"));
+    assert!(first.plan.writes().any(|write| write.verb == Verb::Update
+        && write.body["metadata"]["annotations"][REVISION] == "1"));
 
     let d = with_status(&d, &first.plan);
     let second = decide(&seen(&d, vec![set_of(&d, 1, 0)]), now());
-    assert_eq!(conditions(&second.plan)[1], format!("Progressing=True ReplicaSetUpdated ReplicaSet \"{name}\" is progressing."));
-    assert_eq!(second.plan.next, kinglet_reconcile::Next::After(std::time::Duration::from_secs(601)));
+    assert_eq!(
+        conditions(&second.plan)[1],
+        format!("Progressing=True ReplicaSetUpdated ReplicaSet \"{name}\" is progressing.")
+    );
+    assert_eq!(
+        second.plan.next,
+        kinglet_reconcile::Next::After(std::time::Duration::from_secs(601))
+    );
 
     let d = with_status(&d, &second.plan);
     let third = decide(&seen(&d, vec![set_of(&d, 1, 1)]), now());
     assert_eq!(
         conditions(&third.plan),
         [
-            "Available=True MinimumReplicasAvailable Deployment has minimum availability.".to_owned(),
-            format!("Progressing=True NewReplicaSetAvailable ReplicaSet \"{name}\" has successfully progressed."),
+            "Available=True MinimumReplicasAvailable Deployment has minimum availability."
+                .to_owned(),
+            format!(
+                "Progressing=True NewReplicaSetAvailable ReplicaSet \"{name}\" has successfully progressed."
+            ),
         ]
     );
     let d = with_status(&d, &third.plan);
     let settled = decide(&seen(&d, vec![set_of(&d, 1, 1)]), now());
-    assert!(settled.plan.writes().all(kinglet_reconcile::Write::changes_nothing), "{:?}", settled.plan);
+    assert!(
+        settled
+            .plan
+            .writes()
+            .all(kinglet_reconcile::Write::changes_nothing),
+        "{:?}",
+        settled.plan
+    );
 }
 
 #[test]
@@ -104,7 +145,12 @@ fn a_deadline_that_passes_is_said_once() {
     let late = Timestamp::from_second(NOW + 601).unwrap();
     let third = decide(&seen(&d, vec![set_of(&d, 1, 0)]), late);
     let name = template::replica_set(&d).metadata.name.unwrap();
-    assert_eq!(conditions(&third.plan)[1], format!("Progressing=False ProgressDeadlineExceeded ReplicaSet \"{name}\" has timed out progressing."));
+    assert_eq!(
+        conditions(&third.plan)[1],
+        format!(
+            "Progressing=False ProgressDeadlineExceeded ReplicaSet \"{name}\" has timed out progressing."
+        )
+    );
     assert_eq!(third.plan.next, kinglet_reconcile::Next::Done);
 }
 
@@ -115,7 +161,10 @@ fn waking_from_zero_is_one_update_before_any_status() {
     let awake = deployment(1, "v1");
     let decision = decide(&seen(&awake, vec![set]), now());
     let first = decision.plan.writes().next().unwrap();
-    assert_eq!((first.kind.as_str(), &first.body["spec"]["replicas"]), ("ReplicaSet", &json!(1)));
+    assert_eq!(
+        (first.kind.as_str(), &first.body["spec"]["replicas"]),
+        ("ReplicaSet", &json!(1))
+    );
     let note = decision.plan.notes().next().unwrap();
     assert!(note.message.ends_with("from 0 to 1"), "{}", note.message);
 }
@@ -134,21 +183,33 @@ fn a_new_template_replaces_the_old_one_and_cleans_up() {
     let d = deployment(1, "v2");
     let first = decide(&seen(&d, vec![old.clone()]), now());
     let new = first.create.unwrap();
-    assert_eq!((replicas_of(&new), annotation(&new, REVISION)), (1, Some("2")));
+    assert_eq!(
+        (replicas_of(&new), annotation(&new, REVISION)),
+        (1, Some("2"))
+    );
 
     let ready = decide(&seen(&d, vec![old.clone(), set_of(&d, 1, 1)]), now());
-    let down = ready.plan.writes().find(|write| &*write.key.name == name_of(&old)).unwrap();
+    let down = ready
+        .plan
+        .writes()
+        .find(|write| &*write.key.name == name_of(&old))
+        .unwrap();
     assert_eq!(down.body["spec"]["replicas"], json!(0));
 
     let empty = set_of(&deployment(1, "v1"), 0, 0);
     let done = decide(&seen(&d, vec![empty, set_of(&d, 1, 1)]), now());
-    assert!(done.plan.writes().any(|write| matches!(write.verb, Verb::Delete { .. })));
+    assert!(
+        done.plan
+            .writes()
+            .any(|write| matches!(write.verb, Verb::Delete { .. }))
+    );
 }
 
 #[test]
 fn recreate_waits_for_the_last_old_pod() {
     let mut d = deployment(1, "v2");
-    d.spec.as_mut().unwrap().strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
+    d.spec.as_mut().unwrap().strategy =
+        serde_json::from_value(json!({"type": "Recreate"})).unwrap();
     let old = set_of(&deployment(1, "v1"), 0, 0);
     let mut seen = seen(&d, vec![old.clone()]);
     seen.pods_left = [(uid_of(&old).to_owned(), 1)].into();
@@ -165,7 +226,10 @@ fn a_failure_to_create_pods_is_carried_up() {
         {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"x\" is forbidden"}
     ])).unwrap();
     let decision = decide(&seen(&d, vec![set]), now());
-    assert!(conditions(&decision.plan).contains(&"ReplicaFailure=True FailedCreate pods \"x\" is forbidden".to_owned()));
+    assert!(
+        conditions(&decision.plan)
+            .contains(&"ReplicaFailure=True FailedCreate pods \"x\" is forbidden".to_owned())
+    );
 }
 
 #[test]
@@ -174,5 +238,8 @@ fn a_paused_deployment_says_so_and_creates_nothing() {
     d.spec.as_mut().unwrap().paused = Some(true);
     let decision = decide(&seen(&d, vec![]), now());
     assert!(decision.create.is_none());
-    assert!(conditions(&decision.plan).contains(&"Progressing=Unknown DeploymentPaused Deployment is paused".to_owned()));
+    assert!(
+        conditions(&decision.plan)
+            .contains(&"Progressing=Unknown DeploymentPaused Deployment is paused".to_owned())
+    );
 }
