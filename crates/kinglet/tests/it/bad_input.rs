@@ -112,23 +112,23 @@ fn a_start_that_cannot_work_says_why() {
         let said = refused(&mut setup().command(&instance.data))?;
         ensure!(said.contains("in use by another process"), "{said}");
 
-        let said = refused(
-            Command::new("setpriv")
-                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-                .arg(&setup().binary)
-                .args([
-                    "up",
-                    "--api-port",
-                    "0",
-                    "--http-port",
-                    "0",
-                    "--data",
-                    "/tmp/kinglet-nobody",
-                ]),
-        );
-        if let Ok(said) = said {
-            ensure!(said.contains("root"), "{said}");
+        // A copy that anybody may run: the build's own folder may be closed to others.
+        let open = instance::scratch("nobody");
+        std::fs::create_dir_all(&open)?;
+        let copy = open.join("kinglet");
+        std::fs::copy(&setup().binary, &copy)?;
+        for path in [&open, &copy] {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         }
+        let mut nobody = Command::new("setpriv");
+        nobody
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy);
+        nobody
+            .args(["up", "--api-port", "0", "--http-port", "0", "--data"])
+            .arg(open.join("data"));
+        let said = refused(&mut nobody)?;
+        ensure!(said.contains("Error: ") && said.contains("root"), "{said}");
 
         let broken = instance::scratch("broken");
         std::fs::create_dir_all(broken.join("store"))?;
@@ -138,7 +138,7 @@ fn a_start_that_cannot_work_says_why() {
             said.contains("state.db") && said.contains("damaged"),
             "{said}"
         );
-        for folder in [data, broken] {
+        for folder in [data, broken, open] {
             let _ = std::fs::remove_dir_all(folder);
         }
         Ok(())

@@ -159,13 +159,30 @@ fn what_kubectl_users_do() {
         ensure!(said(&["describe", "ksvc", "hello"])?.contains("Events"));
         ensure!(said(&["get", "events"])?.contains("Created"));
         ensure!(said(&["api-resources"])?.contains("serving.knative.dev/v1"));
+        // 0: no difference, 1: some; anything above is a failure.
+        let diff = kubectl(config, &["diff", "-f", &file])?;
         ensure!(
-            said(&["diff", "-f", &file]).is_ok()
-                || !kubectl(config, &["diff", "-f", &file])?.stderr.is_empty()
+            matches!(diff.status.code(), Some(0 | 1)),
+            "diff: {}",
+            String::from_utf8_lossy(&diff.stderr)
         );
 
-        let refused = kubectl(config, &["exec", "deploy/hello", "--", "true"])?;
-        ensure!(!refused.status.success());
+        let pod = said(&[
+            "get",
+            "pods",
+            "-l",
+            "serving.knative.dev/service=hello",
+            "-o",
+            "name",
+        ])?;
+        let pod = pod.lines().next().unwrap_or_default();
+        ensure!(pod.starts_with("pod/"), "a pod runs: {pod:?}");
+        let refused = kubectl(config, &["exec", pod, "--", "true"])?;
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(
+            !refused.status.success() && why.contains("not supported yet"),
+            "exec is refused in words: {why}"
+        );
         let edit = std::process::Command::new(program().expect("checked above"))
             .args([
                 "--kubeconfig",
