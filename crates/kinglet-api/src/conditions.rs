@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::duck::{Condition, Truth};
+use crate::duck::{Condition, ConditionStatus};
 
 /// The conditions that a kind can have.
 pub trait ConditionSet: Copy + Eq + 'static {
@@ -22,46 +22,46 @@ pub trait ConditionSet: Copy + Eq + 'static {
 
 /// What is known about one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum ConditionState {
     /// It holds.
-    Ready,
+    True,
     /// It holds, with a remark.
-    ReadyBecause(Why),
+    TrueBecause(ConditionDetail),
     /// Not known yet.
-    Waiting(Why),
+    Unknown(ConditionDetail),
     /// It does not hold.
-    Broken(Why),
+    False(ConditionDetail),
 }
 
 /// Reason (one word) and message (a sentence) of a condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Why {
+pub struct ConditionDetail {
     /// One word, for programs.
     pub reason: String,
     /// A sentence, for people.
     pub message: String,
 }
 
-impl Reach {
+impl ConditionState {
     /// It holds, with a remark.
-    pub fn ready_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::ReadyBecause(Why {
+    pub fn true_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::TrueBecause(ConditionDetail {
             reason: reason.into(),
             message: message.into(),
         })
     }
 
     /// Not known yet.
-    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Waiting(Why {
+    pub fn unknown_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Unknown(ConditionDetail {
             reason: reason.into(),
             message: message.into(),
         })
     }
 
     /// It does not hold.
-    pub fn broken(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Broken(Why {
+    pub fn false_because(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::False(ConditionDetail {
             reason: reason.into(),
             message: message.into(),
         })
@@ -69,7 +69,7 @@ impl Reach {
 
     /// Nothing is known and there is nothing to say.
     pub fn unknown() -> Self {
-        Self::Waiting(Why::default())
+        Self::Unknown(ConditionDetail::default())
     }
 
     /// Carries another object's condition over; `None` is unknown.
@@ -77,33 +77,33 @@ impl Reach {
         let Some(condition) = condition else {
             return Self::unknown();
         };
-        let why = Why {
+        let detail = ConditionDetail {
             reason: condition.reason.clone(),
             message: condition.message.clone(),
         };
         match condition.status {
-            Truth::True if why == Why::default() => Self::Ready,
-            Truth::True => Self::ReadyBecause(why),
-            Truth::False => Self::Broken(why),
-            Truth::Unknown => Self::Waiting(why),
+            ConditionStatus::True if detail == ConditionDetail::default() => Self::True,
+            ConditionStatus::True => Self::TrueBecause(detail),
+            ConditionStatus::False => Self::False(detail),
+            ConditionStatus::Unknown => Self::Unknown(detail),
         }
     }
 
     /// The answer alone.
-    pub fn truth(&self) -> Truth {
+    pub fn status(&self) -> ConditionStatus {
         match self {
-            Self::Ready | Self::ReadyBecause(_) => Truth::True,
-            Self::Waiting(_) => Truth::Unknown,
-            Self::Broken(_) => Truth::False,
+            Self::True | Self::TrueBecause(_) => ConditionStatus::True,
+            Self::Unknown(_) => ConditionStatus::Unknown,
+            Self::False(_) => ConditionStatus::False,
         }
     }
 
-    fn into_parts(self) -> (Truth, Why) {
+    fn into_parts(self) -> (ConditionStatus, ConditionDetail) {
         match self {
-            Self::Ready => (Truth::True, Why::default()),
-            Self::ReadyBecause(why) => (Truth::True, why),
-            Self::Waiting(why) => (Truth::Unknown, why),
-            Self::Broken(why) => (Truth::False, why),
+            Self::True => (ConditionStatus::True, ConditionDetail::default()),
+            Self::TrueBecause(detail) => (ConditionStatus::True, detail),
+            Self::Unknown(detail) => (ConditionStatus::Unknown, detail),
+            Self::False(detail) => (ConditionStatus::False, detail),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Reach {
 /// The conditions of one object in the making.
 #[derive(Clone, Debug)]
 pub struct Conditions<K> {
-    told: Vec<(K, Reach)>,
+    told: Vec<(K, ConditionState)>,
     without: Vec<K>,
 }
 
@@ -132,17 +132,17 @@ impl<K: ConditionSet> Conditions<K> {
 
     /// Tells about one condition; a later word about the same one replaces the earlier.
     #[must_use]
-    pub fn with(mut self, kind: K, reach: Reach) -> Self {
+    pub fn with(mut self, kind: K, state: ConditionState) -> Self {
         self.told.retain(|(told, _)| *told != kind);
-        self.told.push((kind, reach));
+        self.told.push((kind, state));
         self
     }
 
     /// As [`Conditions::with`], if there is anything to tell; otherwise what was known stays.
     #[must_use]
-    pub fn with_some(self, kind: K, reach: Option<Reach>) -> Self {
-        match reach {
-            Some(reach) => self.with(kind, reach),
+    pub fn with_some(self, kind: K, state: Option<ConditionState>) -> Self {
+        match state {
+            Some(state) => self.with(kind, state),
             None => self,
         }
     }
@@ -177,8 +177,8 @@ impl<K: ConditionSet> Conditions<K> {
                 });
             }
         }
-        for (kind, reach) in self.told {
-            let (status, Why { reason, message }) = reach.into_parts();
+        for (kind, state) in self.told {
+            let (status, ConditionDetail { reason, message }) = state.into_parts();
             let severity = if decides(kind.name()) || kind.name() == K::TOP {
                 ""
             } else {
@@ -221,19 +221,19 @@ impl<K: ConditionSet> Conditions<K> {
 
 /// What the dependents say together.
 fn derive(dependents: &[&Condition]) -> Condition {
-    let last = |truth: Truth| {
+    let last = |truth: ConditionStatus| {
         dependents
             .iter()
             .rev()
             .find(|condition| condition.status == truth)
     };
-    match last(Truth::False).or_else(|| last(Truth::Unknown)) {
+    match last(ConditionStatus::False).or_else(|| last(ConditionStatus::Unknown)) {
         Some(worst) => Condition {
             last_transition_time: None,
             ..(*worst).clone()
         },
         None => Condition {
-            status: Truth::True,
+            status: ConditionStatus::True,
             ..Condition::default()
         },
     }
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn ready_follows_from_the_dependents() {
         use RevisionCondition::{Active, ContainerHealthy, ResourcesAvailable};
-        type Told = Vec<(RevisionCondition, Reach)>;
+        type Told = Vec<(RevisionCondition, ConditionState)>;
         let cases: [(Told, &[&str]); 6] = [
             (
                 vec![],
@@ -392,8 +392,8 @@ mod tests {
             ),
             (
                 vec![
-                    (ResourcesAvailable, Reach::Ready),
-                    (ContainerHealthy, Reach::Ready),
+                    (ResourcesAvailable, ConditionState::True),
+                    (ContainerHealthy, ConditionState::True),
                 ],
                 &[
                     "ContainerHealthy=True",
@@ -403,8 +403,11 @@ mod tests {
             ),
             (
                 vec![
-                    (ResourcesAvailable, Reach::waiting("Deploying", "")),
-                    (ContainerHealthy, Reach::Ready),
+                    (
+                        ResourcesAvailable,
+                        ConditionState::unknown_because("Deploying", ""),
+                    ),
+                    (ContainerHealthy, ConditionState::True),
                 ],
                 &[
                     "ContainerHealthy=True",
@@ -414,8 +417,14 @@ mod tests {
             ),
             (
                 vec![
-                    (ContainerHealthy, Reach::broken("ExitCode1", "")),
-                    (ResourcesAvailable, Reach::waiting("Deploying", "")),
+                    (
+                        ContainerHealthy,
+                        ConditionState::false_because("ExitCode1", ""),
+                    ),
+                    (
+                        ResourcesAvailable,
+                        ConditionState::unknown_because("Deploying", ""),
+                    ),
                 ],
                 &[
                     "ContainerHealthy=False ExitCode1",
@@ -425,9 +434,9 @@ mod tests {
             ),
             (
                 vec![
-                    (Active, Reach::broken("NoTraffic", "")),
-                    (ResourcesAvailable, Reach::Ready),
-                    (ContainerHealthy, Reach::Ready),
+                    (Active, ConditionState::false_because("NoTraffic", "")),
+                    (ResourcesAvailable, ConditionState::True),
+                    (ContainerHealthy, ConditionState::True),
                 ],
                 &[
                     "Active=False NoTraffic",
@@ -438,8 +447,11 @@ mod tests {
             ),
             (
                 vec![
-                    (ContainerHealthy, Reach::broken("First", "")),
-                    (ResourcesAvailable, Reach::broken("Second", "")),
+                    (ContainerHealthy, ConditionState::false_because("First", "")),
+                    (
+                        ResourcesAvailable,
+                        ConditionState::false_because("Second", ""),
+                    ),
                 ],
                 &[
                     "ContainerHealthy=False First",
@@ -451,8 +463,8 @@ mod tests {
         for (told, want) in cases {
             let conditions = told
                 .into_iter()
-                .fold(Conditions::new(), |all, (kind, reach)| {
-                    all.with(kind, reach)
+                .fold(Conditions::new(), |all, (kind, state)| {
+                    all.with(kind, state)
                 });
             assert_eq!(brief(&conditions.finish(&[], at(1))), want);
         }
@@ -461,11 +473,11 @@ mod tests {
     #[test]
     fn time_moves_only_with_the_answer() {
         let first = Conditions::new()
-            .with(ServiceCondition::RoutesReady, Reach::Ready)
+            .with(ServiceCondition::RoutesReady, ConditionState::True)
             .finish(&[], at(1));
         let second = Conditions::new()
-            .with(ServiceCondition::RoutesReady, Reach::Ready)
-            .with(ServiceCondition::ConfigurationsReady, Reach::Ready)
+            .with(ServiceCondition::RoutesReady, ConditionState::True)
+            .with(ServiceCondition::ConfigurationsReady, ConditionState::True)
             .finish(&first, at(9));
         let times: Vec<_> = second
             .iter()
@@ -487,7 +499,7 @@ mod tests {
     #[test]
     fn extras_are_informative_and_can_go() {
         let with = Conditions::new()
-            .with(RevisionCondition::Active, Reach::Ready)
+            .with(RevisionCondition::Active, ConditionState::True)
             .finish(&[], at(1));
         assert_eq!(with[0].severity, "Info");
         let gone = Conditions::new()
@@ -499,7 +511,7 @@ mod tests {
     #[test]
     fn a_kind_without_dependents_tells_ready_itself() {
         let told = Conditions::new()
-            .with(MetricCondition::Ready, Reach::Ready)
+            .with(MetricCondition::Ready, ConditionState::True)
             .finish(&[], at(1));
         assert_eq!(brief(&told), ["Ready=True"]);
         assert_eq!(told[0].severity, "");

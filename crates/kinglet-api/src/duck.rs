@@ -45,7 +45,7 @@ impl Status {
 
 /// Answer of a condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Truth {
+pub enum ConditionStatus {
     /// It holds.
     True,
     /// It does not hold.
@@ -55,7 +55,7 @@ pub enum Truth {
     Unknown,
 }
 
-impl Truth {
+impl ConditionStatus {
     /// As written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ pub struct Condition {
     #[serde(rename = "type")]
     pub kind: String,
     /// The answer.
-    pub status: Truth,
+    pub status: ConditionStatus,
     /// Empty for those that decide about `Ready`, `Info` for the others.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub severity: String,
@@ -92,17 +92,17 @@ pub struct Condition {
 impl Condition {
     /// Status is True.
     pub fn is_true(&self) -> bool {
-        self.status == Truth::True
+        self.status == ConditionStatus::True
     }
 
     /// Status is False.
     pub fn is_false(&self) -> bool {
-        self.status == Truth::False
+        self.status == ConditionStatus::False
     }
 
     /// Status is Unknown.
     pub fn is_unknown(&self) -> bool {
-        self.status == Truth::Unknown
+        self.status == ConditionStatus::Unknown
     }
 
     /// Equal in everything but the transition time.

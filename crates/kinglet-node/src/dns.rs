@@ -15,7 +15,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinglet_process::Tasks;
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 
 use crate::pod::start::Shared;
 
@@ -25,7 +25,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let zone = Arc::new(zone::Zone {
         domain: shared.options.cluster_domain.clone(),
         gateway: shared.engine.gateway(),
-        records: Box::new(Cached(shared.kit().clone())),
+        records: Box::new(Cached(shared.context().clone())),
     });
     let upstream = Arc::new(upstream::Upstream::new(&shared.resolv_conf, address.ip()));
     if let Err(error) = server::start(address, zone, upstream, tasks).await {
@@ -34,7 +34,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
 }
 
 /// What the caches know about names.
-struct Cached(Kit);
+struct Cached(Context);
 
 impl zone::Records for Cached {
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {

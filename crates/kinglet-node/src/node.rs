@@ -100,7 +100,7 @@ impl Node {
                 path: data.clone(),
                 source,
             })?;
-        let loops = options.kit.tasks().child();
+        let loops = options.context.tasks().child();
         // Pods are not children of anybody's tasks: they end by themselves when the node is stopped.
         let pods = Tasks::new();
         let engine = Engine::open(
@@ -138,13 +138,13 @@ impl Node {
 
 /// Their first listing is complete before the first pod needs it.
 fn warm_caches(shared: &Shared) {
-    let kit = shared.kit();
-    kit.cache::<Pod>();
-    kit.cache::<ConfigMap>();
-    kit.cache::<Secret>();
-    kit.cache::<ServiceAccount>();
-    kit.cache::<Service>();
-    kit.cache::<EndpointSlice>();
+    let context = shared.context();
+    context.cache::<Pod>();
+    context.cache::<ConfigMap>();
+    context.cache::<Secret>();
+    context.cache::<ServiceAccount>();
+    context.cache::<Service>();
+    context.cache::<EndpointSlice>();
 }
 
 fn prepare(data: &Path) -> std::io::Result<()> {
@@ -180,7 +180,7 @@ impl NodeHandle {
         pod: &str,
         options: LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, LogError> {
-        let object = self.0.shared.kit().cache::<Pod>().get(namespace, pod);
+        let object = self.0.shared.context().cache::<Pod>().get(namespace, pod);
         let logs = {
             let workers = self.0.workers.lock();
             let entry = workers
@@ -275,7 +275,7 @@ impl NodeHandle {
     }
 
     async fn follow_pods(&self) {
-        let cache = self.0.shared.kit().cache::<Pod>();
+        let cache = self.0.shared.context().cache::<Pod>();
         cache.wait_synced().await;
         let mut changes = cache.subscribe();
         while let Some(change) = changes.recv().await {
@@ -400,7 +400,7 @@ impl NodeHandle {
         if let Err(error) = self
             .0
             .shared
-            .kit()
+            .context()
             .call(Method::DELETE, &path, Some(&body))
             .await
         {
@@ -410,9 +410,9 @@ impl NodeHandle {
 
     /// Tells workers when something that volumes are made of changes.
     async fn follow_sources(&self) {
-        let kit = self.0.shared.kit();
-        let mut maps = kit.cache::<ConfigMap>().subscribe();
-        let mut secrets = kit.cache::<Secret>().subscribe();
+        let context = self.0.shared.context();
+        let mut maps = context.cache::<ConfigMap>().subscribe();
+        let mut secrets = context.cache::<Secret>().subscribe();
         loop {
             let namespace = tokio::select! {
                 Some(change) = maps.recv() => change.object().and_then(|map| map.metadata.namespace.clone()),

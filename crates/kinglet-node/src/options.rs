@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use kinglet_image::Images;
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 
 /// Waits until the data plane has no request in flight to a pod (the queue-proxy's `/wait-for-drain`).
 /// The node bounds it by the pod's grace period.
@@ -20,7 +20,7 @@ pub struct Options {
     /// Name of the Node object; Pods bound to it are run here.
     pub node_name: String,
     /// Caches, client, clock, tasks, Events.
-    pub kit: Kit,
+    pub context: Context,
     /// The machine's images.
     pub images: Images,
     /// See [`Drain`].

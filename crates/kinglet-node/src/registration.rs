@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use kinglet_process::Tasks;
-use kinglet_reconcile::Fault;
+use kinglet_reconcile::ReconcileError;
 use serde_json::{Value, json};
 
 use crate::pod::start::Shared;
@@ -47,7 +47,7 @@ pub(crate) fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     });
 }
 
-async fn register(shared: &Shared) -> Result<(), Fault> {
+async fn register(shared: &Shared) -> Result<(), ReconcileError> {
     let name = &shared.options.node_name;
     let labels = json!({
         "kubernetes.io/hostname": name,
@@ -56,15 +56,15 @@ async fn register(shared: &Shared) -> Result<(), Fault> {
     });
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}});
     match shared
-        .kit()
+        .context()
         .call(Method::POST, "/api/v1/nodes", Some(&node))
         .await
     {
-        Ok(_) | Err(Fault::AlreadyExists { .. }) => {}
+        Ok(_) | Err(ReconcileError::AlreadyExists { .. }) => {}
         Err(error) => return Err(error),
     }
     let path = format!("/api/v1/nodes/{name}");
-    let current = shared.kit().call(Method::GET, &path, None).await?;
+    let current = shared.context().call(Method::GET, &path, None).await?;
     let Ok(mut current) = serde_json::from_slice::<Value>(&current) else {
         return Ok(());
     };
@@ -76,7 +76,7 @@ async fn register(shared: &Shared) -> Result<(), Fault> {
         object.insert("status".to_owned(), status);
     }
     shared
-        .kit()
+        .context()
         .call(Method::PUT, &format!("{path}/status"), Some(&current))
         .await
         .map(|_| ())
@@ -91,7 +91,7 @@ fn architecture() -> &'static str {
 }
 
 fn status(shared: &Shared) -> Value {
-    let now = shared.kit().now();
+    let now = shared.context().now();
     let now = jiff::Timestamp::from_second(now.as_second())
         .unwrap_or(now)
         .to_string();
@@ -141,16 +141,16 @@ fn os_image() -> String {
     )
 }
 
-async fn renew(shared: &Shared) -> Result<(), Fault> {
+async fn renew(shared: &Shared) -> Result<(), ReconcileError> {
     let name = &shared.options.node_name;
     let base = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     // MicroTime carries six digits.
-    let now = format!("{:.6}", shared.kit().now());
+    let now = format!("{:.6}", shared.context().now());
     let spec =
         json!({"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now});
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});
     match shared
-        .kit()
+        .context()
         .call(Method::GET, &format!("{base}/{name}"), None)
         .await
     {
@@ -162,13 +162,13 @@ async fn renew(shared: &Shared) -> Result<(), Fault> {
                 object.insert("spec".to_owned(), lease["spec"].clone());
             }
             shared
-                .kit()
+                .context()
                 .call(Method::PUT, &format!("{base}/{name}"), Some(&current))
                 .await
                 .map(|_| ())
         }
-        Err(Fault::NotFound { .. }) => shared
-            .kit()
+        Err(ReconcileError::NotFound { .. }) => shared
+            .context()
             .call(Method::POST, base, Some(&lease))
             .await
             .map(|_| ()),

@@ -145,7 +145,7 @@ impl<K: Object> Cache<K> {
 
     /// Calls `observer` with every change, at once and in order; first with each object that is there already.
     ///
-    /// It runs on the path of the change: be quick, never wait, never write through a [`crate::Kit`] inside.
+    /// It runs on the path of the change: be quick, never wait, never write through a [`crate::Context`] inside.
     pub fn observe(&self, observer: impl Fn(&Change<K>) + Send + Sync + 'static) {
         self.store.observe(Box::new(move |change| {
             observer(change);

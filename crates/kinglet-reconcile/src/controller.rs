@@ -13,10 +13,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::cache::Change;
 use crate::caches::Caches;
-use crate::fault::Fault;
-use crate::kit::Kit;
+use crate::context::Context;
+use crate::error::ReconcileError;
 use crate::object::{Key, Object, controller_of, key_of, refers_to};
-use crate::plan::{Next, Note, Severity, reference_to};
+use crate::plan::{EventRecord, Next, Severity, reference_to};
 use crate::queue::Queue;
 
 /// Keys worked on at a time, as in Knative.
@@ -26,7 +26,8 @@ const RESYNC: Duration = Duration::from_secs(10 * 3600);
 /// How long one reconcile may take, as in Knative.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-type Reconcile = Arc<dyn Fn(Kit, Key) -> BoxFuture<'static, Result<Next, Fault>> + Send + Sync>;
+type Reconcile =
+    Arc<dyn Fn(Context, Key) -> BoxFuture<'static, Result<Next, ReconcileError>> + Send + Sync>;
 type Source = Box<dyn FnOnce(&Caches, &Queue) + Send>;
 type Wait = Box<dyn FnOnce(&Caches) -> BoxFuture<'static, ()> + Send>;
 
@@ -140,21 +141,21 @@ impl<P: Object> Controller<P> {
         self.queue.clone()
     }
 
-    /// Starts the controller as tasks of the kit. The queue that is returned wakes keys from outside.
-    pub fn run<R, F>(self, kit: &Kit, reconcile: R) -> Queue
+    /// Starts the controller as tasks of the context. The queue that is returned wakes keys from outside.
+    pub fn run<R, F>(self, context: &Context, reconcile: R) -> Queue
     where
-        R: Fn(Kit, Key) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Next, Fault>> + Send + 'static,
+        R: Fn(Context, Key) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
     {
-        let kit = kit.named(self.name);
-        let reconcile: Reconcile = Arc::new(move |kit, key| Box::pin(reconcile(kit, key)));
-        let caches = kit.caches().clone();
+        let context = context.named(self.name);
+        let reconcile: Reconcile = Arc::new(move |context, key| Box::pin(reconcile(context, key)));
+        let caches = context.caches().clone();
         for source in self.sources {
             source(&caches, &self.queue);
         }
         let waits: Vec<_> = self.waits.into_iter().map(|wait| wait(&caches)).collect();
         let running = Running {
-            kit,
+            context,
             queue: self.queue.clone(),
             reconcile,
             deadline: self.deadline,
@@ -188,7 +189,7 @@ fn keys_of<P: Object>(caches: &Caches) -> Vec<Key> {
 /// A controller at work, its types erased.
 #[derive(Clone)]
 struct Running {
-    kit: Kit,
+    context: Context,
     queue: Queue,
     reconcile: Reconcile,
     deadline: Duration,
@@ -198,10 +199,10 @@ struct Running {
 
 impl Running {
     fn start(self, waits: Vec<BoxFuture<'static, ()>>, workers: usize, resync: Duration) {
-        let tasks = self.kit.tasks().clone();
+        let tasks = self.context.tasks().clone();
         tasks.clone().spawn_cancellable("controller", async move {
             futures_util::future::join_all(waits).await;
-            tracing::debug!(controller = self.kit.component(), "caches are complete");
+            tracing::debug!(controller = self.context.component(), "caches are complete");
             let queue = self.queue.clone();
             tasks.spawn_cancellable("queue timer", async move { queue.keep_time().await });
             for _ in 0..workers {
@@ -211,7 +212,7 @@ impl Running {
             let keys = (self.keys)();
             loop {
                 tokio::time::sleep(resync).await;
-                for key in keys(self.kit.caches()) {
+                for key in keys(self.context.caches()) {
                     self.queue.add_slowly(key);
                 }
             }
@@ -219,7 +220,7 @@ impl Running {
     }
 
     async fn work(&self) {
-        let mut leadership = self.kit.leadership().clone();
+        let mut leadership = self.context.leadership().clone();
         loop {
             // Keys gather meanwhile, each once, so a new leader begins with all that changed.
             leadership.lead().await;
@@ -230,18 +231,19 @@ impl Running {
         }
     }
 
-    async fn attempt(&self, key: &Key) -> Result<Next, Fault> {
-        let run = AssertUnwindSafe(async { (self.reconcile)(self.kit.clone(), key.clone()).await })
-            .catch_unwind();
+    async fn attempt(&self, key: &Key) -> Result<Next, ReconcileError> {
+        let run =
+            AssertUnwindSafe(async { (self.reconcile)(self.context.clone(), key.clone()).await })
+                .catch_unwind();
         match tokio::time::timeout(self.deadline, run).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => Err(Fault::Panicked(words(&*panic))),
-            Err(_) => Err(Fault::Timeout(self.deadline)),
+            Ok(Err(panic)) => Err(ReconcileError::Panicked(words(&*panic))),
+            Err(_) => Err(ReconcileError::Timeout(self.deadline)),
         }
     }
 
-    fn settle(&self, key: &Key, outcome: Result<Next, Fault>) {
-        let fault = match outcome {
+    fn settle(&self, key: &Key, outcome: Result<Next, ReconcileError>) {
+        let error = match outcome {
             Ok(next) => {
                 self.queue.forgive(key);
                 match next {
@@ -251,30 +253,30 @@ impl Running {
                 }
                 return;
             }
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        if !fault.is_stale() {
-            let cause = std::error::Error::source(&fault).map(ToString::to_string);
+        if !error.is_stale() {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
             // Once for each row of failures; the repetitions are for those who look closely.
             if self.queue.failures(key) == 0 {
-                tracing::warn!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed");
+                tracing::warn!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed");
             } else {
-                tracing::debug!(controller = self.kit.component(), %key, error = %fault, cause, "reconcile failed again");
+                tracing::debug!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed again");
             }
             if let Some(about) = self
                 .subject
-                .and_then(|subject| subject(self.kit.caches(), key))
+                .and_then(|subject| subject(self.context.caches(), key))
             {
                 let reason = "InternalError".to_owned();
-                self.kit.note(Note {
+                self.context.event(EventRecord {
                     about,
                     severity: Severity::Warning,
                     reason,
-                    message: fault.message(),
+                    message: error.message(),
                 });
             }
         }
-        if fault.retry_helps() {
+        if error.retry_helps() {
             self.queue.retry(key);
         } else {
             self.queue.forgive(key);

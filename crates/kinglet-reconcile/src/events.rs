@@ -1,6 +1,6 @@
 //! Events: recorded in the background, repeated ones counted, never on anybody's critical path.
 //!
-//! A note that finds the queue full is dropped: Events tell a story to people and are no state.
+//! A event that finds the queue full is dropped: Events tell a story to people and are no state.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::caches::Caches;
-use crate::fault::Fault;
-use crate::plan::Note;
+use crate::error::ReconcileError;
+use crate::plan::EventRecord;
 use crate::wire;
 
 /// Notes waiting to be written; a burst of 20 services makes about 200.
@@ -25,7 +25,7 @@ const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 
 struct Heard {
     component: &'static str,
-    note: Note,
+    event: EventRecord,
     at: Timestamp,
 }
 
@@ -49,13 +49,13 @@ impl Recorder {
         }
     }
 
-    /// Records a note; never waits.
-    pub(crate) fn record(&self, component: &'static str, note: Note) {
+    /// Records a event; never waits.
+    pub(crate) fn record(&self, component: &'static str, event: EventRecord) {
         if self
             .sender
             .try_send(Heard {
                 component,
-                note,
+                event,
                 at: self.clock.now(),
             })
             .is_err()
@@ -65,7 +65,7 @@ impl Recorder {
     }
 }
 
-/// What makes two notes the same.
+/// What makes two events the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Sameness {
     component: &'static str,
@@ -126,11 +126,11 @@ impl Allowance {
     }
 }
 
-async fn write_all(client: kube::Client, mut notes: mpsc::Receiver<Heard>) {
+async fn write_all(client: kube::Client, mut events: mpsc::Receiver<Heard>) {
     let mut told: Memory<Sameness, Told> = Memory::new();
     let mut allowances: Memory<(&'static str, String), Allowance> = Memory::new();
-    while let Some(heard) = notes.recv().await {
-        let about = &heard.note.about;
+    while let Some(heard) = events.recv().await {
+        let about = &heard.event.about;
         let subject = about
             .uid
             .clone()
@@ -147,14 +147,18 @@ async fn write_all(client: kube::Client, mut notes: mpsc::Receiver<Heard>) {
             name: String::new(),
             count: 0,
         });
-        if let Err(fault) = write(&client, &heard, told).await {
-            tracing::debug!(error = %fault, reason = heard.note.reason, "an event could not be written");
+        if let Err(error) = write(&client, &heard, told).await {
+            tracing::debug!(error = %error, reason = heard.event.reason, "an event could not be written");
         }
     }
 }
 
-async fn write(client: &kube::Client, heard: &Heard, told: &mut Told) -> Result<(), Fault> {
-    let namespace = namespace_for(&heard.note.about);
+async fn write(
+    client: &kube::Client,
+    heard: &Heard,
+    told: &mut Told,
+) -> Result<(), ReconcileError> {
+    let namespace = namespace_for(&heard.event.about);
     let path = format!("/api/v1/namespaces/{namespace}/events");
     if told.count > 0 {
         let patch = json!({"count": told.count + 1, "lastTimestamp": heard.at.to_string()});
@@ -162,15 +166,15 @@ async fn write(client: &kube::Client, heard: &Heard, told: &mut Told) -> Result<
             .header("content-type", "application/merge-patch+json")
             .header("accept", "application/json")
             .body(patch.to_string().into_bytes())
-            .map_err(|source| Fault::Permanent(source.to_string()))?;
+            .map_err(|source| ReconcileError::Permanent(source.to_string()))?;
         match wire::open(client, "counting an event", request).await {
             Ok(_) => {
                 told.count += 1;
                 return Ok(());
             }
             // Events expire; then the count starts anew.
-            Err(Fault::NotFound { .. }) => told.count = 0,
-            Err(fault) => return Err(fault),
+            Err(ReconcileError::NotFound { .. }) => told.count = 0,
+            Err(error) => return Err(error),
         }
     }
     let body = event(heard);
@@ -200,36 +204,36 @@ fn namespace_for(about: &ObjectReference) -> &str {
 }
 
 fn sameness(heard: &Heard) -> Sameness {
-    let note = &heard.note;
+    let event = &heard.event;
     Sameness {
         component: heard.component,
-        uid: note.about.uid.clone().unwrap_or_default(),
-        name: note.about.name.clone().unwrap_or_default(),
-        severity: note.severity.as_str(),
-        reason: note.reason.clone(),
-        message: note.message.clone(),
+        uid: event.about.uid.clone().unwrap_or_default(),
+        name: event.about.name.clone().unwrap_or_default(),
+        severity: event.severity.as_str(),
+        reason: event.reason.clone(),
+        message: event.message.clone(),
     }
 }
 
 fn event(heard: &Heard) -> Value {
-    let note = &heard.note;
+    let event = &heard.event;
     let at = heard.at.to_string();
     // Events carry whole seconds.
     let second =
         jiff::Timestamp::from_second(heard.at.as_second()).map_or(at, |second| second.to_string());
     let name = format!(
         "{}.{:x}",
-        note.about.name.as_deref().unwrap_or("unknown"),
+        event.about.name.as_deref().unwrap_or("unknown"),
         heard.at.as_nanosecond()
     );
     json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace_for(&note.about)},
-        "involvedObject": note.about,
-        "reason": note.reason,
-        "message": note.message,
-        "type": note.severity.as_str(),
+        "metadata": {"name": name, "namespace": namespace_for(&event.about)},
+        "involvedObject": event.about,
+        "reason": event.reason,
+        "message": event.message,
+        "type": event.severity.as_str(),
         "source": {"component": heard.component},
         "reportingComponent": heard.component,
         "reportingInstance": "",
@@ -261,7 +265,7 @@ mod tests {
             name: Some("node".into()),
             ..ObjectReference::default()
         };
-        let note = Note {
+        let event = EventRecord {
             about,
             severity: Severity::Normal,
             reason: "Started".into(),
@@ -269,7 +273,7 @@ mod tests {
         };
         let event = event(&Heard {
             component: "c",
-            note,
+            event,
             at: Timestamp::from_second(1000).unwrap(),
         });
         assert_eq!(event["metadata"]["namespace"], "default");

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fault::Fault;
+use crate::error::ReconcileError;
 use crate::wire;
 
 /// Longest line (one object) that is accepted; etcd's own limit for an object is 1.5 MiB.
@@ -140,8 +140,8 @@ impl Feed {
                     };
                     continue;
                 }
-                Err(fault) => {
-                    tracing::debug!(path = %self.path, error = %fault, "watch broke, trying again")
+                Err(error) => {
+                    tracing::debug!(path = %self.path, error = %error, "watch broke, trying again")
                 }
             }
             // A connection that worked for a while earns a prompt new one; a listing cut short starts over.
@@ -168,7 +168,7 @@ impl Feed {
         client: &kube::Client,
         sink: &dyn Sink,
         position: &mut Position,
-    ) -> Result<Ended, Fault> {
+    ) -> Result<Ended, ReconcileError> {
         if position.version.is_none() && position.paged {
             self.list(client, sink, position).await?;
         }
@@ -184,11 +184,11 @@ impl Feed {
         }
         let mut body = match wire::open(client, "watching", self.request(&query, false)).await {
             Ok(body) => body,
-            Err(Fault::Refused { code: 410, .. }) => return Ok(Ended::Expired),
-            Err(Fault::Refused {
+            Err(ReconcileError::Refused { code: 410, .. }) => return Ok(Ended::Expired),
+            Err(ReconcileError::Refused {
                 code: 400 | 422, ..
             }) if position.listing => return Ok(Ended::NoStreaming),
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error),
         };
         let mut rest: Vec<u8> = Vec::new();
         loop {
@@ -216,8 +216,8 @@ impl Feed {
         line: &str,
         sink: &dyn Sink,
         position: &mut Position,
-    ) -> Result<Option<Ended>, Fault> {
-        let garbled = |source| Fault::Garbled {
+    ) -> Result<Option<Ended>, ReconcileError> {
+        let garbled = |source| ReconcileError::Garbled {
             attempt: format!("watching {}", self.path),
             source,
         };
@@ -232,7 +232,7 @@ impl Feed {
                 // A server whose storage cannot stream listings says so here (seen with Kubernetes 1.34 on etcd 3.4).
                 return Ok(Some(Ended::NoStreaming));
             }
-            return Err(Fault::Busy {
+            return Err(ReconcileError::Busy {
                 attempt: format!("watching {}", self.path),
                 code: status.code,
                 message: status.message,
@@ -269,7 +269,7 @@ impl Feed {
         client: &kube::Client,
         sink: &dyn Sink,
         position: &mut Position,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ReconcileError> {
         sink.begin();
         let mut next: Option<String> = None;
         loop {
@@ -283,13 +283,13 @@ impl Feed {
             let bytes = body
                 .collect()
                 .await
-                .map_err(|source| Fault::Unreachable {
+                .map_err(|source| ReconcileError::Unreachable {
                     attempt: attempt.clone(),
                     source: source.into(),
                 })?
                 .to_bytes();
             let page: Page<'_> =
-                serde_json::from_slice(&bytes).map_err(|source| Fault::Garbled {
+                serde_json::from_slice(&bytes).map_err(|source| ReconcileError::Garbled {
                     attempt: attempt.clone(),
                     source,
                 })?;
@@ -343,8 +343,8 @@ impl Feed {
 fn take_lines<T>(
     rest: &mut Vec<u8>,
     data: &[u8],
-    mut each: impl FnMut(&str) -> Result<Option<T>, Fault>,
-) -> Result<Option<T>, Fault> {
+    mut each: impl FnMut(&str) -> Result<Option<T>, ReconcileError>,
+) -> Result<Option<T>, ReconcileError> {
     let mut data = data;
     while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
         let (head, tail) = data.split_at(at);
@@ -361,7 +361,7 @@ fn take_lines<T>(
         }
     }
     if rest.len() + data.len() > LINE_BYTES_MAX {
-        return Err(Fault::Permanent(
+        return Err(ReconcileError::Permanent(
             "a watched object is larger than 32 MiB".to_owned(),
         ));
     }
@@ -371,10 +371,12 @@ fn take_lines<T>(
 
 fn line_text<T>(
     line: &[u8],
-    each: &mut impl FnMut(&str) -> Result<Option<T>, Fault>,
-) -> Result<Option<T>, Fault> {
+    each: &mut impl FnMut(&str) -> Result<Option<T>, ReconcileError>,
+) -> Result<Option<T>, ReconcileError> {
     let text = std::str::from_utf8(line)
-        .map_err(|source| Fault::Transient(format!("a watch line is not UTF-8: {source}")))?
+        .map_err(|source| {
+            ReconcileError::Transient(format!("a watch line is not UTF-8: {source}"))
+        })?
         .trim();
     if text.is_empty() {
         Ok(None)

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::fault::Fault;
-use crate::kit::Kit;
+use crate::context::Context;
+use crate::error::ReconcileError;
 use crate::object::Key;
 
 /// Whether this process may work, as it changes. Cheap to clone.
@@ -54,28 +54,31 @@ impl Leadership {
         Self(watch::Sender::new(true).subscribe())
     }
 
-    /// Starts a campaign as a task of the kit; the Lease is given back when the tasks are cancelled.
-    pub fn campaign(kit: &Kit, campaign: Campaign) -> Self {
+    /// Starts a campaign as a task of the context; the Lease is given back when the tasks are cancelled.
+    pub fn campaign(context: &Context, campaign: Campaign) -> Self {
         let sender = watch::Sender::new(false);
         let leadership = Self(sender.subscribe());
-        let (kit, stop) = (kit.clone(), kit.tasks().token());
-        kit.tasks().clone().spawn("leader election", async move {
-            let mut standing = Standing {
-                seen: None,
-                seen_at: Instant::now(),
-                renewed_at: None,
-            };
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    () = standing.stand(&kit, &campaign, &sender) => {}
+        let (context, stop) = (context.clone(), context.tasks().token());
+        context
+            .tasks()
+            .clone()
+            .spawn("leader election", async move {
+                let mut standing = Standing {
+                    seen: None,
+                    seen_at: Instant::now(),
+                    renewed_at: None,
+                };
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = standing.stand(&context, &campaign, &sender) => {}
+                    }
                 }
-            }
-            if *sender.borrow() {
-                standing.resign(&kit, &campaign).await;
-            }
-            sender.send_replace(false);
-        });
+                if *sender.borrow() {
+                    standing.resign(&context, &campaign).await;
+                }
+                sender.send_replace(false);
+            });
         leadership
     }
 
@@ -140,8 +143,13 @@ fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged_for: Duration) -> 
 }
 
 impl Standing {
-    async fn stand(&mut self, kit: &Kit, campaign: &Campaign, sender: &watch::Sender<bool>) {
-        match self.attempt(kit, campaign).await {
+    async fn stand(
+        &mut self,
+        context: &Context,
+        campaign: &Campaign,
+        sender: &watch::Sender<bool>,
+    ) {
+        match self.attempt(context, campaign).await {
             Ok(true) => {
                 self.renewed_at = Some(Instant::now());
                 if !sender.send_replace(true) {
@@ -149,8 +157,8 @@ impl Standing {
                 }
             }
             Ok(false) => self.step_down(campaign, sender),
-            Err(fault) => {
-                tracing::debug!(lease = %campaign.lease, error = %fault, "leader election failed, trying again");
+            Err(error) => {
+                tracing::debug!(lease = %campaign.lease, error = %error, "leader election failed, trying again");
                 let late = self
                     .renewed_at
                     .is_none_or(|at| at.elapsed() >= campaign.renew_deadline);
@@ -169,11 +177,15 @@ impl Standing {
         }
     }
 
-    async fn attempt(&mut self, kit: &Kit, campaign: &Campaign) -> Result<bool, Fault> {
-        let found = match kit.read::<Lease>(&campaign.lease).await {
+    async fn attempt(
+        &mut self,
+        context: &Context,
+        campaign: &Campaign,
+    ) -> Result<bool, ReconcileError> {
+        let found = match context.read::<Lease>(&campaign.lease).await {
             Ok(lease) => Some(lease),
-            Err(fault) if fault.is_not_found() => None,
-            Err(fault) => return Err(fault),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
         };
         let version = found
             .as_ref()
@@ -196,21 +208,21 @@ impl Standing {
         else {
             return Ok(false);
         };
-        let desired = held(campaign, transitions, acquired, kit.now());
+        let desired = held(campaign, transitions, acquired, context.now());
         let written = match &found {
-            Some(lease) => kit.update(&**lease, &desired).await.map(|_| ()),
-            None => kit.create(&desired).await.map(|_| ()),
+            Some(lease) => context.update(&**lease, &desired).await.map(|_| ()),
+            None => context.create(&desired).await.map(|_| ()),
         };
         match written {
             Ok(()) => Ok(true),
             // Somebody was faster.
-            Err(fault) if fault.is_stale() => Ok(false),
-            Err(fault) => Err(fault),
+            Err(error) if error.is_stale() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    async fn resign(&self, kit: &Kit, campaign: &Campaign) {
-        let Ok(lease) = kit.read::<Lease>(&campaign.lease).await else {
+    async fn resign(&self, context: &Context, campaign: &Campaign) {
+        let Ok(lease) = context.read::<Lease>(&campaign.lease).await else {
             return;
         };
         let mut desired = (*lease).clone();
@@ -220,8 +232,8 @@ impl Standing {
         }
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        if let Err(fault) = kit.update(&*lease, &desired).await {
-            tracing::debug!(lease = %campaign.lease, error = %fault, "the lease could not be given back");
+        if let Err(error) = context.update(&*lease, &desired).await {
+            tracing::debug!(lease = %campaign.lease, error = %error, "the lease could not be given back");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reconciling: shared caches, the work queue, the one place that writes, events.
 //!
 //! Flow: watch -> [`Cache`] -> key in a [`Queue`] -> reconciler: observe (caches) -> decide (pure) -> [`Plan`] ->
-//! [`Kit::apply`] -> API server; its answer is in the cache at once.
+//! [`Context::apply`] -> API server; its answer is in the cache at once.
 //! Always: one watch per kind and process; a cached object never grows older; a stale plan loses on its version; a key
 //! is worked on by one worker at a time; nothing here polls.
 //! Absent: knowledge of any particular kind, and of whether the client leads to a socket or into this process.
@@ -10,13 +10,13 @@
 //!
 //! ```no_run
 //! use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-//! use kinglet_reconcile::{Caches, Controller, Fault, Key, Kit, Next, Plan, name_of, owner_reference};
+//! use kinglet_reconcile::{Caches, Controller, ReconcileError, Key, Context, Next, Plan, name_of, owner_reference};
 //!
 //! /// Every namespace has a ConfigMap with its name inside.
-//! async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
-//!     let Some(namespace) = kit.cache::<Namespace>().find(&key) else { return Ok(Next::Done) };
-//!     let present = kit.cache::<ConfigMap>().get(&key.name, "about");
-//!     kit.apply(decide(&namespace, present.as_deref())).await
+//! async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
+//!     let Some(namespace) = context.cache::<Namespace>().find(&key) else { return Ok(Next::Done) };
+//!     let present = context.cache::<ConfigMap>().get(&key.name, "about");
+//!     context.apply(decide(&namespace, present.as_deref())).await
 //! }
 //!
 //! fn decide(namespace: &Namespace, present: Option<&ConfigMap>) -> Plan {
@@ -31,20 +31,20 @@
 //! }
 //!
 //! # fn start(client: kube::Client, tasks: kinglet_process::Tasks, clock: kinglet_process::clock::Clock) {
-//! let kit = Kit::new(&Caches::new(client, tasks, clock));
+//! let context = Context::new(&Caches::new(client, tasks, clock));
 //! Controller::<Namespace>::new("about-controller")
 //!     .watches::<ConfigMap, _>(|map| Some(Key::new("", map.metadata.namespace.as_deref()?)))
-//!     .run(&kit, reconcile);
+//!     .run(&context, reconcile);
 //! # }
 //! ```
 
 pub mod cache;
 pub mod caches;
+pub mod context;
 pub mod controller;
+pub mod error;
 mod events;
-pub mod fault;
 pub mod feed;
-pub mod kit;
 pub mod leader;
 pub mod object;
 pub mod plan;
@@ -53,13 +53,13 @@ mod wire;
 
 pub use cache::{Cache, Change, Changes, Selector};
 pub use caches::{Caches, Scope};
+pub use context::Context;
 pub use controller::Controller;
-pub use fault::{Blame, Fault};
-pub use kit::Kit;
+pub use error::ReconcileError;
 pub use leader::{Campaign, Leadership};
 pub use object::{
     Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of,
     namespace_of, owner_reference, refers_to, uid_of, version_of,
 };
-pub use plan::{Cascade, Next, Note, Plan, Severity, Step, Verb, Write, reference_to};
+pub use plan::{Cascade, EventRecord, Next, Plan, Severity, Step, Verb, Write, reference_to};
 pub use queue::Queue;

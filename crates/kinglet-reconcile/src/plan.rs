@@ -1,4 +1,4 @@
-//! A plan: what a pure decision wants written, as data. [`crate::Kit::apply`] carries it out and decides nothing.
+//! A plan: what a pure decision wants written, as data. [`crate::Context::apply`] carries it out and decides nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::caches::Caches;
-use crate::fault::Fault;
+use crate::error::ReconcileError;
 use crate::object::{Key, Object, key_of, namespace_of};
 
 /// When to look at a key again.
@@ -65,7 +65,7 @@ impl Severity {
 
 /// An Event to be recorded about an object.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Note {
+pub struct EventRecord {
     /// What it is about.
     pub about: ObjectReference,
     /// Normal or Warning.
@@ -76,8 +76,8 @@ pub struct Note {
     pub message: String,
 }
 
-impl Note {
-    /// A note about `object`.
+impl EventRecord {
+    /// A event about `object`.
     pub fn new<K: Object>(
         object: &K,
         severity: Severity,
@@ -302,10 +302,10 @@ pub enum Step {
     /// A write; the plan stops at the first that fails.
     Write(Box<Write>),
     /// An Event; never waits and never fails.
-    Note(Box<Note>),
+    Event(Box<EventRecord>),
 }
 
-/// A domain error found while deciding; becomes a [`Fault`].
+/// A domain error found while deciding; becomes a [`ReconcileError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// Whether another try may help.
@@ -314,7 +314,7 @@ pub struct Trouble {
     pub message: String,
 }
 
-impl From<Trouble> for Fault {
+impl From<Trouble> for ReconcileError {
     fn from(trouble: Trouble) -> Self {
         if trouble.retry {
             Self::Transient(trouble.message)
@@ -398,7 +398,7 @@ impl Plan {
         reason: &str,
         message: impl Into<String>,
     ) -> &mut Self {
-        self.note(Note::new(about, Severity::Normal, reason, message))
+        self.event(EventRecord::new(about, Severity::Normal, reason, message))
     }
 
     /// Records a Warning Event.
@@ -408,12 +408,12 @@ impl Plan {
         reason: &str,
         message: impl Into<String>,
     ) -> &mut Self {
-        self.note(Note::new(about, Severity::Warning, reason, message))
+        self.event(EventRecord::new(about, Severity::Warning, reason, message))
     }
 
     /// Records an Event.
-    pub fn note(&mut self, note: Note) -> &mut Self {
-        self.steps.push(Step::Note(Box::new(note)));
+    pub fn event(&mut self, event: EventRecord) -> &mut Self {
+        self.steps.push(Step::Event(Box::new(event)));
         self
     }
 
@@ -459,15 +459,15 @@ impl Plan {
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.steps.iter().filter_map(|step| match step {
             Step::Write(write) => Some(&**write),
-            Step::Note(_) => None,
+            Step::Event(_) => None,
         })
     }
 
     /// The Events: what tests look at.
-    pub fn notes(&self) -> impl Iterator<Item = &Note> {
+    pub fn events(&self) -> impl Iterator<Item = &EventRecord> {
         self.steps.iter().filter_map(|step| match step {
             Step::Write(_) => None,
-            Step::Note(note) => Some(&**note),
+            Step::Event(event) => Some(&**event),
         })
     }
 

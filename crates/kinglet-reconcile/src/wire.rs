@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use serde::Deserialize;
 
-use crate::fault::Fault;
+use crate::error::ReconcileError;
 
 /// Largest answer to a single call that is read into memory (a list page of 500 objects is far below it).
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -27,11 +27,11 @@ pub(crate) async fn open(
     client: &kube::Client,
     attempt: &str,
     request: Request<Vec<u8>>,
-) -> Result<Body, Fault> {
+) -> Result<Body, ReconcileError> {
     let response = client
         .send(request.map(Body::from))
         .await
-        .map_err(|source| Fault::Unreachable {
+        .map_err(|source| ReconcileError::Unreachable {
             attempt: attempt.to_owned(),
             source: source.into(),
         })?;
@@ -52,7 +52,7 @@ pub(crate) async fn call(
     method: Method,
     path: &str,
     body: Vec<u8>,
-) -> Result<Bytes, Fault> {
+) -> Result<Bytes, ReconcileError> {
     let mut builder = Request::builder()
         .method(method)
         .uri(path)
@@ -61,18 +61,18 @@ pub(crate) async fn call(
         builder = builder.header("content-type", "application/json");
     }
     let request = builder.body(body).map_err(|source| {
-        Fault::Permanent(format!("{attempt}: {path} is no valid address: {source}"))
+        ReconcileError::Permanent(format!("{attempt}: {path} is no valid address: {source}"))
     })?;
     let body = open(client, attempt, request).await?;
     collect(attempt, body).await
 }
 
 /// The whole body of an answer.
-pub(crate) async fn collect(attempt: &str, body: Body) -> Result<Bytes, Fault> {
+pub(crate) async fn collect(attempt: &str, body: Body) -> Result<Bytes, ReconcileError> {
     let collected = Limited::new(body, ANSWER_BYTES_MAX)
         .collect()
         .await
-        .map_err(|source| Fault::Unreachable {
+        .map_err(|source| ReconcileError::Unreachable {
             attempt: attempt.to_owned(),
             source,
         })?;
@@ -80,7 +80,7 @@ pub(crate) async fn collect(attempt: &str, body: Body) -> Result<Bytes, Fault> {
 }
 
 /// Turns a refusal into the fault that says whose it is.
-pub(crate) fn refusal(attempt: &str, status: StatusCode, body: &[u8]) -> Fault {
+pub(crate) fn refusal(attempt: &str, status: StatusCode, body: &[u8]) -> ReconcileError {
     let answer: StatusAnswer = serde_json::from_slice(body).unwrap_or_else(|_| StatusAnswer {
         message: String::from_utf8_lossy(body).trim().to_owned(),
         ..StatusAnswer::default()
@@ -92,15 +92,15 @@ pub(crate) fn refusal(attempt: &str, status: StatusCode, body: &[u8]) -> Fault {
         answer.message
     };
     match (status.as_u16(), answer.reason.as_str()) {
-        (409, "AlreadyExists") => Fault::AlreadyExists { attempt, message },
-        (409, _) => Fault::Conflict { attempt, message },
-        (404, _) => Fault::NotFound { attempt, message },
-        (code @ (408 | 429 | 500..=599), _) => Fault::Busy {
+        (409, "AlreadyExists") => ReconcileError::AlreadyExists { attempt, message },
+        (409, _) => ReconcileError::Conflict { attempt, message },
+        (404, _) => ReconcileError::NotFound { attempt, message },
+        (code @ (408 | 429 | 500..=599), _) => ReconcileError::Busy {
             attempt,
             code,
             message,
         },
-        (code, _) => Fault::Refused {
+        (code, _) => ReconcileError::Refused {
             attempt,
             code,
             reason: answer.reason,

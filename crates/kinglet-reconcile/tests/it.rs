@@ -16,7 +16,9 @@ use http::{Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
-use kinglet_reconcile::{Caches, Change, Controller, Fault, Key, Kit, Next, Plan, Queue};
+use kinglet_reconcile::{
+    Caches, Change, Context, Controller, Key, Next, Plan, Queue, ReconcileError,
+};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -274,15 +276,15 @@ async fn a_reader_that_falls_behind_is_told_to_look_again() {
 }
 
 fn controller(
-    kit: &Kit,
-    reconcile: impl Fn(u32, Kit) -> Result<Next, Fault> + Send + Sync + 'static,
+    context: &Context,
+    reconcile: impl Fn(u32, Context) -> Result<Next, ReconcileError> + Send + Sync + 'static,
 ) -> (Queue, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&count);
     let reconcile = Arc::new(reconcile);
-    let queue = Controller::<ConfigMap>::new("test").run(kit, move |kit, _: Key| {
+    let queue = Controller::<ConfigMap>::new("test").run(context, move |context, _: Key| {
         let (counter, reconcile) = (Arc::clone(&counter), Arc::clone(&reconcile));
-        async move { reconcile(counter.fetch_add(1, Ordering::SeqCst), kit) }
+        async move { reconcile(counter.fetch_add(1, Ordering::SeqCst), context) }
     });
     (queue, count)
 }
@@ -302,12 +304,12 @@ async fn failures_and_panics_are_retried_and_permanent_faults_are_not() {
         "sendInitialEvents",
         &[event("ADDED", map("x", 1, "one")), listed(3)],
     );
-    let kit = Kit::new(&caches(&script));
-    let (queue, count) = controller(&kit, |attempt, _| match attempt {
+    let context = Context::new(&caches(&script));
+    let (queue, count) = controller(&context, |attempt, _| match attempt {
         0 => panic!("on purpose"),
-        1 => Err(Fault::transient("not yet")),
+        1 => Err(ReconcileError::transient("not yet")),
         2 => Ok(Next::After(Duration::from_secs(5))),
-        _ => Err(Fault::permanent("never")),
+        _ => Err(ReconcileError::permanent("never")),
     });
     settle(&count, 4).await;
     tokio::time::sleep(Duration::from_secs(2000)).await;
@@ -327,44 +329,44 @@ async fn a_plan_is_in_the_cache_when_apply_returns_and_an_older_event_does_not_u
             200,
             map("x", 8, "two"),
         );
-    let kit = Kit::new(&caches(&script));
-    within(kit.cache::<ConfigMap>().wait_synced()).await;
-    let seen = kit.cache::<ConfigMap>().get("a", "x").unwrap();
+    let context = Context::new(&caches(&script));
+    within(context.cache::<ConfigMap>().wait_synced()).await;
+    let seen = context.cache::<ConfigMap>().get("a", "x").unwrap();
     let mut desired = (*seen).clone();
     desired.data = Some([("k".to_owned(), "two".to_owned())].into());
     let mut plan = Plan::new();
     plan.update(&*seen, &desired);
-    within(kit.apply(plan.clone())).await.unwrap();
-    let cached = kit.cache::<ConfigMap>().get("a", "x").unwrap();
+    within(context.apply(plan.clone())).await.unwrap();
+    let cached = context.cache::<ConfigMap>().get("a", "x").unwrap();
     assert_eq!(cached.data, desired.data);
     // The same plan again would lose; a plan over what is now seen changes nothing and asks nobody.
     let asked = script.log.lock().len();
     let mut again = Plan::new();
     again.update(&*cached, &desired);
-    within(kit.apply(again)).await.unwrap();
+    within(context.apply(again)).await.unwrap();
     assert_eq!(script.log.lock().len(), asked);
 }
 
 #[tokio::test(start_paused = true)]
 async fn refusals_say_whose_fault_they_are() {
     let status = |code: u16, reason: &str| json!({"kind": "Status", "code": code, "reason": reason, "message": "words"});
-    let cases: [(u16, &str, fn(&Fault) -> bool); 5] = [
-        (409, "Conflict", Fault::is_conflict),
-        (409, "AlreadyExists", Fault::is_already_exists),
-        (404, "NotFound", Fault::is_not_found),
-        (403, "Forbidden", |fault| {
-            matches!(fault, Fault::Refused { code: 403, .. })
+    let cases: [(u16, &str, fn(&ReconcileError) -> bool); 5] = [
+        (409, "Conflict", ReconcileError::is_conflict),
+        (409, "AlreadyExists", ReconcileError::is_already_exists),
+        (404, "NotFound", ReconcileError::is_not_found),
+        (403, "Forbidden", |error| {
+            matches!(error, ReconcileError::Refused { code: 403, .. })
         }),
-        (429, "TooManyRequests", |fault| {
-            matches!(fault, Fault::Busy { .. })
+        (429, "TooManyRequests", |error| {
+            matches!(error, ReconcileError::Busy { .. })
         }),
     ];
     for (code, reason, expected) in cases {
         let script = Script::default().then("POST", code, status(code, reason));
-        let kit = Kit::new(&caches(&script));
+        let context = Context::new(&caches(&script));
         let object: ConfigMap = serde_json::from_value(map("x", 1, "one")).unwrap();
-        let fault = within(kit.create(&object)).await.unwrap_err();
-        assert!(expected(&fault), "{fault:?}");
-        assert_eq!(fault.message(), "words");
+        let error = within(context.create(&object)).await.unwrap_err();
+        assert!(expected(&error), "{error:?}");
+        assert_eq!(error.message(), "words");
     }
 }

@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use kinglet_decide::feed::Report;
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 use tokio::sync::mpsc;
 
 use crate::configs::LiveConfigs;
@@ -41,14 +41,19 @@ pub struct Options {
     pub activators: Vec<Activator>,
 }
 
-/// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the kit.
-pub fn start(kit: &Kit, configs: LiveConfigs, options: Options, reports: mpsc::Receiver<Report>) {
+/// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the context.
+pub fn start(
+    context: &Context,
+    configs: LiveConfigs,
+    options: Options,
+    reports: mpsc::Receiver<Report>,
+) {
     let deciders = deciders::Deciders::new();
-    let queue = kpa::start(kit, configs, deciders.clone());
-    metric::start(kit);
-    sks::start(kit, options.activators);
-    let stop = kit.tasks().token();
-    kit.tasks().spawn("autoscaler", async move {
+    let queue = kpa::start(context, configs, deciders.clone());
+    metric::start(context);
+    sks::start(context, options.activators);
+    let stop = context.tasks().token();
+    context.tasks().spawn("autoscaler", async move {
         deciders.run(reports, |key| queue.add(key), stop).await;
     });
 }

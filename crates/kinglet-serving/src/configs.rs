@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kinglet_api::config::{Configs, Data, NAMES, SYSTEM_NAMESPACE};
-use kinglet_reconcile::{Cache, Change, Kit, name_of, namespace_of};
+use kinglet_reconcile::{Cache, Change, Context, name_of, namespace_of};
 use parking_lot::Mutex;
 
 /// A handle to the present configuration. Cheap to clone.
@@ -19,9 +19,9 @@ impl LiveConfigs {
     /// Follows the ConfigMaps of `knative-serving`, beginning with `initial`.
     ///
     /// Controllers that are started later are woken by a ConfigMap after it was taken over here.
-    pub fn follow(kit: &Kit, initial: Configs) -> Self {
+    pub fn follow(context: &Context, initial: Configs) -> Self {
         let live = Self(Arc::new(Mutex::new(Arc::new(initial))));
-        let maps = kit.cache::<ConfigMap>();
+        let maps = context.cache::<ConfigMap>();
         let (told, all) = (live.clone(), maps.clone());
         maps.observe(move |change: &Change<ConfigMap>| {
             if change.object().is_some_and(|map| is_ours(map)) {

@@ -11,35 +11,39 @@ mod observe;
 mod tests;
 
 use kinglet_api::serving::{Configuration, Revision};
-use kinglet_reconcile::{Controller, Fault, Kit, Next, is_deleting};
+use kinglet_reconcile::{Context, Controller, Next, ReconcileError, is_deleting};
 
 use crate::configs::LiveConfigs;
 
 const WORKERS: usize = 4;
 
 /// Starts the controller.
-pub fn start(kit: &Kit, live: LiveConfigs) {
+pub fn start(context: &Context, live: LiveConfigs) {
     Controller::<Configuration>::new("configuration-controller")
         .owns::<Revision>()
         .workers(WORKERS)
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let live = live.clone();
             async move {
-                let found = kit.cache::<Configuration>().find(&key);
+                let found = context.cache::<Configuration>().find(&key);
                 let Some(configuration) = found.filter(|found| !is_deleting(&**found)) else {
                     return Ok(Next::Done);
                 };
                 let configuration =
-                    crate::unadmitted::configuration(configuration, &live.get(), kit.now());
-                let seen = observe::observe(&kit, configuration);
+                    crate::unadmitted::configuration(configuration, &live.get(), context.now());
+                let seen = observe::observe(&context, configuration);
                 let outcome =
-                    crate::outcome::apply(&kit, &*seen.configuration, decide::decide(&seen)).await;
+                    crate::outcome::apply(&context, &*seen.configuration, decide::decide(&seen))
+                        .await;
                 // A refused Revision is what the user must hear about, so it is in the status, too.
-                if let Err(fault @ (Fault::Refused { .. } | Fault::Busy { .. })) = &outcome
+                if let Err(error @ (ReconcileError::Refused { .. } | ReconcileError::Busy { .. })) =
+                    &outcome
                     && seen.is_to_create()
                 {
-                    kit.apply(decide::refused(&seen, &fault.message())).await?;
+                    context
+                        .apply(decide::refused(&seen, &error.message()))
+                        .await?;
                 }
                 outcome
             }

@@ -12,14 +12,14 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision};
 use kinglet_reconcile::{
-    Cascade, Controller, Key, Kit, Next, controller_of, is_deleting, key_of, name_of,
+    Cascade, Context, Controller, Key, Next, controller_of, is_deleting, key_of, name_of,
 };
 
 use crate::configs::{self, LiveConfigs};
 
 /// Starts the controller.
-pub fn start(kit: &Kit, live: LiveConfigs) {
-    let all = kit.cache::<Configuration>();
+pub fn start(context: &Context, live: LiveConfigs) {
+    let all = context.cache::<Configuration>();
     Controller::<Configuration>::new("revision-gc-controller")
         .watches::<Revision, _>(|revision| {
             // Only one in reserve can be collected; the others change all the time.
@@ -32,17 +32,17 @@ pub fn start(kit: &Kit, live: LiveConfigs) {
             let all = if concerned { all.all() } else { Vec::new() };
             all.into_iter().map(|configuration| key_of(&*configuration))
         })
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let live = live.clone();
             async move {
-                let found = kit.cache::<Configuration>().find(&key);
+                let found = context.cache::<Configuration>().find(&key);
                 let Some(configuration) = found.filter(|found| !is_deleting(&**found)) else { return Ok(Next::Done) };
-                let revisions = kit.cache::<Revision>().select(&key.namespace, [(keys::CONFIGURATION, &*key.name)]);
-                let verdict = decide::decide(&configuration, &revisions, &live.get().gc, kit.now());
+                let revisions = context.cache::<Revision>().select(&key.namespace, [(keys::CONFIGURATION, &*key.name)]);
+                let verdict = decide::decide(&configuration, &revisions, &live.get().gc, context.now());
                 for revision in &verdict.delete {
                     tracing::info!(revision = revision.name(), namespace = %key.namespace, "collecting a revision that is not used");
                     // One that cannot be deleted must not keep the others.
-                    if let Err(error) = kit.delete(&**revision, Cascade::Background).await {
+                    if let Err(error) = context.delete(&**revision, Cascade::Background).await {
                         tracing::warn!(%error, "a revision was not collected");
                     }
                 }

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Service;
 use kinglet_api::keys;
 use kinglet_api::networking::Ingress;
 use kinglet_decide::feed::Update;
-use kinglet_reconcile::{Controller, Kit, Next, is_deleting, key_of};
+use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of};
 use tokio::sync::{mpsc, watch};
 
 use publish::Publisher;
@@ -47,7 +47,7 @@ impl GatewayNames {
 /// Starts the controller. `applied` is the version of the table that the gateway has in force; from 1 on, that has
 /// the routes of all Ingresses there were at the start.
 pub fn start(
-    kit: &Kit,
+    context: &Context,
     names: GatewayNames,
     updates: mpsc::Sender<Update>,
     applied: watch::Receiver<u64>,
@@ -57,7 +57,7 @@ pub fn start(
         .reads::<Service>()
         .workers(WORKERS)
         .reports_errors();
-    let ingresses = kit.cache::<Ingress>();
+    let ingresses = context.cache::<Ingress>();
     let before = async move {
         ingresses.wait_synced().await;
         ingresses
@@ -66,25 +66,26 @@ pub fn start(
             .map(|ingress| key_of(&**ingress))
             .collect()
     };
-    let publisher = Publisher::start(kit, updates, applied, controller.queue(), before);
-    controller.run(kit, move |kit, key| {
+    let publisher = Publisher::start(context, updates, applied, controller.queue(), before);
+    controller.run(context, move |context, key| {
         let (names, publisher) = (Arc::clone(&names), publisher.clone());
         async move {
-            let found = kit.cache::<Ingress>().find(&key);
+            let found = context.cache::<Ingress>().find(&key);
             let ours = found.filter(|found| !is_deleting(&**found) && is_ours(found));
             let Some(ingress) = ours else {
                 publisher.remove(&key);
                 publisher.pass(&key);
                 return Ok(Next::Done);
             };
-            let services = kit.cache::<Service>();
+            let services = context.cache::<Service>();
             let rules = rules::of(&ingress, |namespace, name| services.get(namespace, name));
             let outcome = match rules {
                 Ok(rules) => Ok(publisher.set(&key, &ingress, rules)),
                 Err(words) => Err(words),
             };
             publisher.pass(&key);
-            kit.apply(decide::decide(&ingress, &outcome, &names, kit.now()))
+            context
+                .apply(decide::decide(&ingress, &outcome, &names, context.now()))
                 .await
         }
     });

@@ -12,23 +12,23 @@ mod tests;
 
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route};
-use kinglet_reconcile::{Controller, Kit, Next, Plan, is_deleting};
+use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting};
 
 use decide::Seen;
 use index::RouteIndex;
 
 /// Starts the controller.
-pub fn start(kit: &Kit) {
-    let revisions = RouteIndex::<Revision>::follow(kit);
-    let configurations = RouteIndex::<Configuration>::follow(kit);
+pub fn start(context: &Context) {
+    let revisions = RouteIndex::<Revision>::follow(context);
+    let configurations = RouteIndex::<Configuration>::follow(context);
     Controller::<Route>::new("labeler-controller")
         .reads::<Revision>()
         .reads::<Configuration>()
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let (revisions, configurations) = (revisions.clone(), configurations.clone());
             async move {
-                let Some(route) = kit.cache::<Route>().find(&key) else {
+                let Some(route) = context.cache::<Route>().find(&key) else {
                     return Ok(Next::Done);
                 };
                 // The Route's own controller adds the finalizer; before that there is nothing that must be undone.
@@ -46,14 +46,14 @@ pub fn start(kit: &Kit) {
                     configurations: configurations.of(&key),
                 };
                 let deleting = is_deleting(&*route);
-                let seen = Seen::new(&kit, route, &noted);
+                let seen = Seen::new(&context, route, &noted);
                 let mut plan = decide::decide(&seen);
                 if deleting {
                     let mut last = Plan::new();
                     last.remove_finalizer(&*seen.route, keys::ROUTE_FINALIZER);
                     plan.append(last);
                 }
-                kit.apply(plan).await
+                context.apply(plan).await
             }
         });
 }

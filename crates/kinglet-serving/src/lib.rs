@@ -5,14 +5,14 @@
 //! counts -> ready pods -> the gateway. Beside the chain: [`labeler`] notes which Routes lead where, [`gc`] collects
 //! Revisions that nobody needs, [`configs`] follows the operator's ConfigMaps.
 //! Always: a reconciler is observe (caches) -> decide (pure, no clock but its argument) -> one plan of writes; every
-//! write goes through the kit; the deepest cause known below is what the objects above say.
+//! write goes through the context; the deepest cause known below is what the objects above say.
 
 use std::sync::Arc;
 
 use kinglet_api::config::Configs;
 use kinglet_api::keys;
 use kinglet_decide::feed::{Report, Update};
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 use tokio::sync::{mpsc, watch};
 
 pub mod configs;
@@ -60,8 +60,8 @@ pub struct Options {
     pub applied: watch::Receiver<u64>,
 }
 
-/// Starts all of Knative Serving as tasks of the kit.
-pub fn start(kit: &Kit, options: Options) {
+/// Starts all of Knative Serving as tasks of the context.
+pub fn start(context: &Context, options: Options) {
     let Options {
         configs,
         cluster_domain,
@@ -73,21 +73,21 @@ pub fn start(kit: &Kit, options: Options) {
         applied,
     } = options;
     // First, so that a controller woken by a ConfigMap finds it read.
-    let live = configs::LiveConfigs::follow(kit, configs);
-    autoscale::backends::start(kit, updates.clone());
-    ingress::start(kit, gateway, updates, applied);
+    let live = configs::LiveConfigs::follow(context, configs);
+    autoscale::backends::start(context, updates.clone());
+    ingress::start(context, gateway, updates, applied);
     autoscale::start(
-        kit,
+        context,
         live.clone(),
         autoscale::Options { activators },
         reports,
     );
-    revision::start(kit, live.clone(), digests);
-    route::start(kit, live.clone(), cluster_domain.into());
-    configuration::start(kit, live.clone());
-    labeler::start(kit);
-    gc::start(kit, live.clone());
-    service::start(kit, live);
+    revision::start(context, live.clone(), digests);
+    route::start(context, live.clone(), cluster_domain.into());
+    configuration::start(context, live.clone());
+    labeler::start(context);
+    gc::start(context, live.clone());
+    service::start(context, live);
 }
 
 /// A moment as Knative's annotations hold it: RFC 3339, UTC, whole seconds.

@@ -1,9 +1,13 @@
 //! Carrying out a plan and telling the story when a child cannot be created.
 
-use kinglet_reconcile::{Fault, Kit, Next, Note, Object, Plan, Severity, Verb};
+use kinglet_reconcile::{Context, EventRecord, Next, Object, Plan, ReconcileError, Severity, Verb};
 
 /// Applies the plan. A creation that the API server refuses becomes a Warning `CreationFailed` on `about`.
-pub(crate) async fn apply<K: Object>(kit: &Kit, about: &K, plan: Plan) -> Result<Next, Fault> {
+pub(crate) async fn apply<K: Object>(
+    context: &Context,
+    about: &K,
+    plan: Plan,
+) -> Result<Next, ReconcileError> {
     let creations: Vec<(String, String, String)> = plan
         .writes()
         .filter(|write| write.verb == Verb::Create)
@@ -15,15 +19,15 @@ pub(crate) async fn apply<K: Object>(kit: &Kit, about: &K, plan: Plan) -> Result
             )
         })
         .collect();
-    let outcome = kit.apply(plan).await;
-    if let Err(fault) = &outcome
-        && !fault.is_stale()
+    let outcome = context.apply(plan).await;
+    if let Err(error) = &outcome
+        && !error.is_stale()
         && let Some((_, kind, name)) = creations
             .iter()
-            .find(|(attempt, ..)| attempted(fault) == Some(attempt))
+            .find(|(attempt, ..)| attempted(error) == Some(attempt))
     {
-        let message = format!("Failed to create {kind} {name:?}: {}", fault.message());
-        kit.note(Note::new(
+        let message = format!("Failed to create {kind} {name:?}: {}", error.message());
+        context.event(EventRecord::new(
             about,
             Severity::Warning,
             "CreationFailed",
@@ -34,16 +38,16 @@ pub(crate) async fn apply<K: Object>(kit: &Kit, about: &K, plan: Plan) -> Result
 }
 
 /// Whether the API server does not want an object of this kind as we make it.
-pub(crate) fn is_refused(fault: &Fault, kind: &str) -> bool {
-    matches!(fault, Fault::Refused { attempt, .. } if attempt.starts_with(&format!("creating {kind} ")))
+pub(crate) fn is_refused(error: &ReconcileError, kind: &str) -> bool {
+    matches!(error, ReconcileError::Refused { attempt, .. } if attempt.starts_with(&format!("creating {kind} ")))
 }
 
-fn attempted(fault: &Fault) -> Option<&str> {
-    match fault {
-        Fault::Refused { attempt, .. }
-        | Fault::Busy { attempt, .. }
-        | Fault::NotFound { attempt, .. }
-        | Fault::Unreachable { attempt, .. } => Some(attempt),
+fn attempted(error: &ReconcileError) -> Option<&str> {
+    match error {
+        ReconcileError::Refused { attempt, .. }
+        | ReconcileError::Busy { attempt, .. }
+        | ReconcileError::NotFound { attempt, .. }
+        | ReconcileError::Unreachable { attempt, .. } => Some(attempt),
         _ => None,
     }
 }

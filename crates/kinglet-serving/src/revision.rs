@@ -24,7 +24,7 @@ use kinglet_api::autoscaling::PodAutoscaler;
 use kinglet_api::caching::Image;
 use kinglet_api::keys;
 use kinglet_api::serving::Revision;
-use kinglet_reconcile::{Controller, Key, Kit, Next, is_deleting, key_of, label, name_of};
+use kinglet_reconcile::{Context, Controller, Key, Next, is_deleting, key_of, label, name_of};
 
 use crate::configs::{self, LiveConfigs};
 use digests::{Digests, ResolveDigest};
@@ -42,8 +42,8 @@ const CONCERNING: [&str; 6] = [
 ];
 
 /// Starts the controller.
-pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
-    let all = kit.cache::<Revision>();
+pub fn start(context: &Context, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
+    let all = context.cache::<Revision>();
     let controller = Controller::<Revision>::new("revision-controller")
         .owns::<Deployment>()
         .owns::<PodAutoscaler>()
@@ -56,11 +56,11 @@ pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
         })
         .workers(WORKERS)
         .reports_errors();
-    let digests = Digests::new(kit.clone(), live.clone(), resolver, controller.queue());
-    controller.run(kit, move |kit, key| {
+    let digests = Digests::new(context.clone(), live.clone(), resolver, controller.queue());
+    controller.run(context, move |context, key| {
         let (live, digests) = (live.clone(), digests.clone());
         async move {
-            let Some(revision) = kit
+            let Some(revision) = context
                 .cache::<Revision>()
                 .find(&key)
                 .filter(|found| !is_deleting(&**found))
@@ -69,13 +69,16 @@ pub fn start(kit: &Kit, live: LiveConfigs, resolver: Arc<dyn ResolveDigest>) {
                 return Ok(Next::Done);
             };
             let images = digests.of(&key, &revision).await;
-            let mut seen = observe::observe(&kit, &live, revision, images);
-            observe::ask_for_probe(&kit, &mut seen).await;
-            let outcome = crate::outcome::apply(&kit, &*seen.revision, decide::decide(&seen)).await;
-            if let Err(fault) = &outcome
-                && crate::outcome::is_refused(fault, "Deployment")
+            let mut seen = observe::observe(&context, &live, revision, images);
+            observe::ask_for_probe(&context, &mut seen).await;
+            let outcome =
+                crate::outcome::apply(&context, &*seen.revision, decide::decide(&seen)).await;
+            if let Err(error) = &outcome
+                && crate::outcome::is_refused(error, "Deployment")
             {
-                kit.apply(decide::refused(&seen, &fault.message())).await?;
+                context
+                    .apply(decide::refused(&seen, &error.message()))
+                    .await?;
             }
             outcome
         }

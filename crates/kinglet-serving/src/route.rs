@@ -22,7 +22,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
 use kinglet_api::networking::Ingress;
 use kinglet_api::serving::{Configuration, Revision, Route};
-use kinglet_reconcile::{Controller, Kit, Next, is_deleting, key_of, name_of};
+use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of, name_of};
 
 use crate::configs::{self, LiveConfigs};
 use tracker::{Reference, Tracker};
@@ -32,10 +32,10 @@ const WORKERS: usize = 4;
 const CONCERNING: [&str; 3] = ["config-network", "config-domain", "config-features"];
 
 /// Starts the controller.
-pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
+pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
     let tracker = Tracker::default();
     let (of_configuration, of_revision) = (tracker.clone(), tracker.clone());
-    let all = kit.cache::<Route>();
+    let all = context.cache::<Route>();
     Controller::<Route>::new("route-controller")
         .owns::<Service>()
         .owns::<Ingress>()
@@ -53,11 +53,11 @@ pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
         })
         .workers(WORKERS)
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let (live, tracker, cluster_domain) =
                 (live.clone(), tracker.clone(), Arc::clone(&cluster_domain));
             async move {
-                let Some(route) = kit
+                let Some(route) = context
                     .cache::<Route>()
                     .find(&key)
                     .filter(|found| !is_deleting(&**found))
@@ -65,8 +65,8 @@ pub fn start(kit: &Kit, live: LiveConfigs, cluster_domain: Arc<str>) {
                     tracker.forget(&key);
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(&kit, &live, &tracker, &cluster_domain, route);
-                crate::outcome::apply(&kit, &*seen.route, decide::decide(&seen)).await
+                let seen = observe::observe(&context, &live, &tracker, &cluster_domain, route);
+                crate::outcome::apply(&context, &*seen.route, decide::decide(&seen)).await
             }
         });
 }

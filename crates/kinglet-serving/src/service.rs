@@ -12,7 +12,7 @@ mod observe;
 mod tests;
 
 use kinglet_api::serving::{Configuration, Revision, Route, Service};
-use kinglet_reconcile::{Controller, Kit, Next, is_deleting};
+use kinglet_reconcile::{Context, Controller, Next, is_deleting};
 
 use crate::configs::LiveConfigs;
 
@@ -20,25 +20,25 @@ use crate::configs::LiveConfigs;
 const WORKERS: usize = 4;
 
 /// Starts the controller.
-pub fn start(kit: &Kit, live: LiveConfigs) {
+pub fn start(context: &Context, live: LiveConfigs) {
     Controller::<Service>::new("service-controller")
         .owns::<Configuration>()
         .owns::<Route>()
         .reads::<Revision>()
         .workers(WORKERS)
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let live = live.clone();
             async move {
-                let found = kit.cache::<Service>().find(&key);
+                let found = context.cache::<Service>().find(&key);
                 let Some(service) = found.filter(|found| !is_deleting(&**found)) else {
                     return Ok(Next::Done);
                 };
                 let seen = observe::observe(
-                    &kit,
-                    crate::unadmitted::service(service, &live.get(), kit.now()),
+                    &context,
+                    crate::unadmitted::service(service, &live.get(), context.now()),
                 );
-                crate::outcome::apply(&kit, &*seen.service, decide::decide(&seen)).await
+                crate::outcome::apply(&context, &*seen.service, decide::decide(&seen)).await
             }
         });
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kinglet_reconcile::{
-    Change, Controller, Fault, Key, Kit, Next, Note, Plan, Queue, Severity, key_of, name_of,
+    Change, Context, Controller, EventRecord, Key, Next, Plan, Queue, ReconcileError, Severity,
+    key_of, name_of,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -48,7 +49,7 @@ struct Binder {
 }
 
 /// Starts the binder.
-pub(crate) fn start(kit: &Kit, node_name: String, capacity: Capacity) {
+pub(crate) fn start(context: &Context, node_name: String, capacity: Capacity) {
     let binder = Arc::new(Binder {
         node_name,
         capacity,
@@ -60,13 +61,15 @@ pub(crate) fn start(kit: &Kit, node_name: String, capacity: Capacity) {
         .workers(1);
     let queue = controller.queue();
     let (observer, wake) = (Arc::clone(&binder), queue.clone());
-    kit.cache::<Pod>()
+    context
+        .cache::<Pod>()
         .observe(move |change| observer.follow(change, &wake));
     let (observer, wake) = (Arc::clone(&binder), queue);
-    kit.cache::<Node>()
+    context
+        .cache::<Node>()
         .observe(move |_| observer.wake_waiting(&wake));
-    controller.run(kit, move |kit, key| {
-        reconcile(kit, Arc::clone(&binder), key)
+    controller.run(context, move |context, key| {
+        reconcile(context, Arc::clone(&binder), key)
     });
 }
 
@@ -113,15 +116,19 @@ impl Binder {
     }
 }
 
-async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Fault> {
-    let Some(pod) = kit
+async fn reconcile(
+    context: Context,
+    binder: Arc<Binder>,
+    key: Key,
+) -> Result<Next, ReconcileError> {
+    let Some(pod) = context
         .cache::<Pod>()
         .find(&key)
         .filter(|pod| wants_a_node(pod))
     else {
         return Ok(Next::Done);
     };
-    let node = kit.cache::<Node>().get("", &binder.node_name);
+    let node = context.cache::<Node>().get("", &binder.node_name);
     let seen = fit::NodeSeen {
         name: &binder.node_name,
         node: node.as_deref(),
@@ -130,15 +137,22 @@ async fn reconcile(kit: Kit, binder: Arc<Binder>, key: Key) -> Result<Next, Faul
         not_started: &binder.capacity.not_started,
     };
     match fit::fit(&pod, &seen) {
-        Ok(()) => bind(&kit, &binder, &pod, &key).await,
+        Ok(()) => bind(&context, &binder, &pod, &key).await,
         Err(misfit) => {
             binder.waiting.lock().insert(key);
-            kit.apply(refuse(&pod, &misfit.message(), &kit)).await
+            context
+                .apply(refuse(&pod, &misfit.message(), &context))
+                .await
         }
     }
 }
 
-async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, Fault> {
+async fn bind(
+    context: &Context,
+    binder: &Binder,
+    pod: &Pod,
+    key: &Key,
+) -> Result<Next, ReconcileError> {
     let node = &binder.node_name;
     // Taken at once, so that the next Pod does not count on the same room; given back if the binding fails.
     binder
@@ -150,21 +164,21 @@ async fn bind(kit: &Kit, binder: &Binder, pod: &Pod, key: &Key) -> Result<Next, 
         "metadata": {"name": *key.name, "namespace": *key.namespace, "uid": pod.metadata.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
-    if let Err(fault) = kit.post_subresource(pod, "binding", &body).await {
+    if let Err(error) = context.post_subresource(pod, "binding", &body).await {
         binder.ledger.release(key);
-        return if fault.is_not_found() || fault.is_conflict() {
+        return if error.is_not_found() || error.is_conflict() {
             Ok(Next::Done)
         } else {
-            Err(fault)
+            Err(error)
         };
     }
     binder.waiting.lock().remove(key);
     let words = format!("Successfully assigned {key} to {node}");
-    kit.note(Note::new(pod, Severity::Normal, "Scheduled", words));
+    context.event(EventRecord::new(pod, Severity::Normal, "Scheduled", words));
     Ok(Next::Done)
 }
 
-fn refuse(pod: &Pod, message: &str, kit: &Kit) -> Plan {
+fn refuse(pod: &Pod, message: &str, context: &Context) -> Plan {
     let mut status = pod.status.clone().unwrap_or_default();
     let known = pods::condition(pod, "PodScheduled");
     let unchanged = known.is_some_and(|known| {
@@ -184,7 +198,9 @@ fn refuse(pod: &Pod, message: &str, kit: &Kit) -> Plan {
         status: "False".to_owned(),
         reason: Some("Unschedulable".to_owned()),
         message: Some(message.to_owned()),
-        last_transition_time: Some(since.unwrap_or(Time(crate::time::whole_seconds(kit.now())))),
+        last_transition_time: Some(
+            since.unwrap_or(Time(crate::time::whole_seconds(context.now()))),
+        ),
         last_probe_time: None,
         observed_generation: pod.metadata.generation,
     };

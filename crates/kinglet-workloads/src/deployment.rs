@@ -14,7 +14,8 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{
-    Cache, Controller, Fault, Key, Kit, Next, Object, controller_of, is_controlled_by, refers_to,
+    Cache, Context, Controller, Key, Next, Object, ReconcileError, controller_of, is_controlled_by,
+    refers_to,
 };
 
 use crate::pods;
@@ -23,13 +24,13 @@ use crate::pods;
 const NAME: &str = "deployment-controller";
 
 /// Starts the controller.
-pub(crate) fn start(kit: &Kit) {
-    let (sets, deployments) = (kit.cache::<ReplicaSet>(), kit.cache::<Deployment>());
+pub(crate) fn start(context: &Context) {
+    let (sets, deployments) = (context.cache::<ReplicaSet>(), context.cache::<Deployment>());
     Controller::<Deployment>::new(NAME)
         .owns::<ReplicaSet>()
         .watches::<Pod, _>(move |pod| waits_for_end(pod, &sets, &deployments))
         .workers(4)
-        .run(kit, reconcile);
+        .run(context, reconcile);
 }
 
 /// A Deployment of strategy Recreate goes on when the last old Pod has really ended.
@@ -53,18 +54,18 @@ fn waits_for_end(
     decide::is_recreate(&deployment).then(|| Key::new(namespace, owner.name.as_str()))
 }
 
-async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
-    let Some(deployment) = kit.cache::<Deployment>().find(&key) else {
+async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
+    let Some(deployment) = context.cache::<Deployment>().find(&key) else {
         return Ok(Next::Done);
     };
-    let seen = observe(&kit, &deployment);
-    let mut plan = decide::decide(&seen, kit.now());
+    let seen = observe(&context, &deployment);
+    let mut plan = decide::decide(&seen, context.now());
     let Some(new) = plan.create.take() else {
-        return kit.apply(plan.plan).await;
+        return context.apply(plan.plan).await;
     };
-    match kit.create(&new).await {
+    match context.create(&new).await {
         Ok(created) => {
-            plan.plan.note(decide::scaled(
+            plan.plan.event(decide::scaled(
                 &deployment,
                 &created,
                 0,
@@ -73,24 +74,27 @@ async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
             if decide::replicas_of(&created) == 0 {
                 plan.plan.steps.pop();
             }
-            kit.apply(plan.plan).await
+            context.apply(plan.plan).await
         }
-        Err(fault) if fault.is_already_exists() => collided(&kit, &deployment, &new, fault).await,
-        Err(fault) => {
-            kit.apply(decide::creation_failed(
-                &seen,
-                &new,
-                &fault.message(),
-                kit.now(),
-            ))
-            .await?;
-            Err(fault)
+        Err(error) if error.is_already_exists() => {
+            collided(&context, &deployment, &new, error).await
+        }
+        Err(error) => {
+            context
+                .apply(decide::creation_failed(
+                    &seen,
+                    &new,
+                    &error.message(),
+                    context.now(),
+                ))
+                .await?;
+            Err(error)
         }
     }
 }
 
-fn observe(kit: &Kit, deployment: &Arc<Deployment>) -> decide::Seen {
-    let sets = kit.cache::<ReplicaSet>();
+fn observe(context: &Context, deployment: &Arc<Deployment>) -> decide::Seen {
+    let sets = context.cache::<ReplicaSet>();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
     let selected = sets.select(
         namespace,
@@ -110,7 +114,7 @@ fn observe(kit: &Kit, deployment: &Arc<Deployment>) -> decide::Seen {
         .into_iter()
         .filter(|set| controller_of(&**set).is_none() && set.metadata.deletion_timestamp.is_none())
         .collect();
-    let pods = kit.cache::<Pod>();
+    let pods = context.cache::<Pod>();
     let lingering = |set: &Arc<ReplicaSet>| {
         let of_set = pods.by_owner(set.meta_uid());
         of_set.iter().filter(|pod| !pods::is_terminal(pod)).count()
@@ -133,20 +137,20 @@ fn observe(kit: &Kit, deployment: &Arc<Deployment>) -> decide::Seen {
 
 /// The name is taken: by ourselves moments ago (then the cache will show it), or by another object with the same hash.
 async fn collided(
-    kit: &Kit,
+    context: &Context,
     deployment: &Deployment,
     new: &ReplicaSet,
-    fault: Fault,
-) -> Result<Next, Fault> {
+    error: ReconcileError,
+) -> Result<Next, ReconcileError> {
     let key = kinglet_reconcile::key_of(new);
-    let present = kit.read::<ReplicaSet>(&key).await?;
+    let present = context.read::<ReplicaSet>(&key).await?;
     if is_controlled_by(&*present, deployment) && template::same(&present, deployment) {
         return Ok(Next::Again);
     }
     let mut status = deployment.status.clone().unwrap_or_default();
     status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-    kit.update_status(deployment, &status).await?;
-    Err(fault)
+    context.update_status(deployment, &status).await?;
+    Err(error)
 }
 
 /// The uid of an object, empty before it has one.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kinglet_reconcile::{Controller, Fault, Key, Kit, Next, Plan, key_of, label};
+use kinglet_reconcile::{Context, Controller, Key, Next, Plan, ReconcileError, key_of, label};
 
 use crate::selectors::SelectorIndex;
 
@@ -32,10 +32,10 @@ const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Starts the three controllers.
-pub(crate) fn start(kit: &Kit) {
+pub(crate) fn start(context: &Context) {
     let index = SelectorIndex::default();
     let feed = index.clone();
-    kit.cache::<Service>().observe(move |change| {
+    context.cache::<Service>().observe(move |change| {
         feed.follow(change, |service: &Service| {
             service.spec.as_ref().and_then(|spec| spec.selector.clone())
         });
@@ -50,13 +50,15 @@ pub(crate) fn start(kit: &Kit) {
             .watches::<EndpointSlice, _>(move |slice| written_by(slice, SLICE_CONTROLLER))
             .watches::<Endpoints, _>(|endpoints| Some(key_of(endpoints)))
             .workers(2)
-            .run(kit, move |kit, key| reconcile_selected(kit, key, reconcile));
+            .run(context, move |context, key| {
+                reconcile_selected(context, key, reconcile)
+            });
     }
     Controller::<Endpoints>::new("endpointslicemirroring-controller")
         .watches::<Service, _>(|service| Some(key_of(service)))
         .watches::<EndpointSlice, _>(|slice| written_by(slice, MIRROR_CONTROLLER))
         .workers(2)
-        .run(kit, mirrored);
+        .run(context, mirrored);
 }
 
 #[derive(Clone, Copy)]
@@ -74,41 +76,45 @@ fn written_by(slice: &EndpointSlice, controller: &str) -> Option<Key> {
     ))
 }
 
-async fn reconcile_selected(kit: Kit, key: Key, which: Which) -> Result<Next, Fault> {
-    let service = kit.cache::<Service>().find(&key);
+async fn reconcile_selected(
+    context: Context,
+    key: Key,
+    which: Which,
+) -> Result<Next, ReconcileError> {
+    let service = context.cache::<Service>().find(&key);
     let selector = service
         .as_ref()
         .and_then(|service| selector_of(service).cloned());
     let gathered = match (&service, &selector) {
         (Some(service), Some(selector)) => Some(gather::gather(
             service,
-            &kit.cache::<Pod>().select(&key.namespace, selector),
+            &context.cache::<Pod>().select(&key.namespace, selector),
         )),
         _ => None,
     };
     let plan = match which {
         Which::Slices => {
-            let present = slices_of(&kit, &key, SLICE_CONTROLLER);
+            let present = slices_of(&context, &key, SLICE_CONTROLLER);
             slices::decide(service.as_deref(), gathered.as_ref(), &present)
         }
         Which::Legacy => {
-            let present = kit.cache::<Endpoints>().find(&key);
+            let present = context.cache::<Endpoints>().find(&key);
             legacy::decide(service.as_deref(), gathered.as_ref(), present.as_deref())
         }
     };
-    kit.apply(plan).await
+    context.apply(plan).await
 }
 
-async fn mirrored(kit: Kit, key: Key) -> Result<Next, Fault> {
-    let endpoints = kit.cache::<Endpoints>().find(&key);
-    let service = kit.cache::<Service>().find(&key);
-    let present = slices_of(&kit, &key, MIRROR_CONTROLLER);
+async fn mirrored(context: Context, key: Key) -> Result<Next, ReconcileError> {
+    let endpoints = context.cache::<Endpoints>().find(&key);
+    let service = context.cache::<Service>().find(&key);
+    let present = slices_of(&context, &key, MIRROR_CONTROLLER);
     let plan: Plan = mirror::decide(service.as_deref(), endpoints.as_deref(), &present);
-    kit.apply(plan).await
+    context.apply(plan).await
 }
 
-fn slices_of(kit: &Kit, key: &Key, controller: &str) -> Vec<Arc<EndpointSlice>> {
-    kit.cache::<EndpointSlice>().select(
+fn slices_of(context: &Context, key: &Key, controller: &str) -> Vec<Arc<EndpointSlice>> {
+    context.cache::<EndpointSlice>().select(
         &key.namespace,
         [(SERVICE_NAME, &*key.name), (MANAGED_BY, controller)],
     )

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kinglet_reconcile::{Change, Controller, Key, Kit, Queue};
+use kinglet_reconcile::{Change, Context, Controller, Key, Queue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
 }
 
 /// Starts discovery alone, or with the collector; `gone` is told the namespace of each object that disappears.
-pub(crate) fn start(kit: &Kit, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync + 'static) {
+pub(crate) fn start(context: &Context, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync + 'static) {
     let controller = Controller::<Namespace>::unwatched(NAME).workers(4);
     let queue = controller.queue();
     let shared = Arc::new(Shared {
@@ -51,20 +51,20 @@ pub(crate) fn start(kit: &Kit, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync 
         queue,
         gone: Box::new(gone),
     });
-    let (kit, feeder) = (kit.named(NAME), Arc::clone(&shared));
-    let tasks = kit.tasks().clone();
+    let (context, feeder) = (context.named(NAME), Arc::clone(&shared));
+    let tasks = context.tasks().clone();
     tasks.spawn_cancellable("garbage collector", async move {
         let mut known = feeder.kinds.subscribe();
         let mut sinks: Vec<Arc<KindSink>> = Vec::new();
         let mut controller = Some(controller);
         loop {
             let present = known.borrow_and_update().clone();
-            follow(&kit, &feeder, &present, &mut sinks);
+            follow(&context, &feeder, &present, &mut sinks);
             if let Some(controller) = controller.take_if(|_| !present.is_empty()) {
                 first_listings(&sinks).await;
                 let collector = Arc::clone(&feeder);
-                controller.run(&kit, move |kit, key| {
-                    collect::reconcile(kit, Arc::clone(&collector), key)
+                controller.run(&context, move |context, key| {
+                    collect::reconcile(context, Arc::clone(&collector), key)
                 });
             }
             if known.changed().await.is_err() {
@@ -75,22 +75,23 @@ pub(crate) fn start(kit: &Kit, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync 
 }
 
 /// Keeps the list of kinds current.
-pub(crate) fn discover(kit: &Kit) -> Kinds {
+pub(crate) fn discover(context: &Context) -> Kinds {
     let kinds = Kinds::default();
     let changed = Arc::new(Notify::new());
     let bell = Arc::clone(&changed);
-    kit.cache::<CustomResourceDefinition>()
+    context
+        .cache::<CustomResourceDefinition>()
         .observe(move |_: &Change<_>| bell.notify_one());
-    let (found, client) = (kinds.clone(), kit.client().clone());
-    kit.tasks().spawn_cancellable("discovery", async move {
+    let (found, client) = (kinds.clone(), context.client().clone());
+    context.tasks().spawn_cancellable("discovery", async move {
         loop {
             let pause = match discover::all(&client).await {
                 Ok(all) => {
                     found.set(all);
                     REDISCOVER
                 }
-                Err(fault) => {
-                    tracing::debug!(error = %fault, "discovery failed, trying again");
+                Err(error) => {
+                    tracing::debug!(error = %error, "discovery failed, trying again");
                     REDISCOVER_AFTER_FAILURE
                 }
             };
@@ -104,7 +105,12 @@ pub(crate) fn discover(kit: &Kit) -> Kinds {
 }
 
 /// Starts feeds of kinds that are new and ends those of kinds that are gone.
-fn follow(kit: &Kit, shared: &Arc<Shared>, present: &[Arc<Kind>], sinks: &mut Vec<Arc<KindSink>>) {
+fn follow(
+    context: &Context,
+    shared: &Arc<Shared>,
+    present: &[Arc<Kind>],
+    sinks: &mut Vec<Arc<KindSink>>,
+) {
     sinks.retain(|sink| {
         let stays = present.contains(sink.kind());
         if !stays {
@@ -124,8 +130,9 @@ fn follow(kit: &Kit, shared: &Arc<Shared>, present: &[Arc<Kind>], sinks: &mut Ve
             fields: String::new(),
             metadata_only: true,
         };
-        kit.tasks()
-            .spawn_cancellable("garbage feed", feed.run(kit.client().clone(), sink));
+        context
+            .tasks()
+            .spawn_cancellable("garbage feed", feed.run(context.client().clone(), sink));
     }
 }
 

@@ -26,7 +26,7 @@ mod time;
 
 use std::sync::Arc;
 
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 
 pub use binder::Capacity;
 
@@ -77,8 +77,8 @@ pub struct Options {
     pub parts: Parts,
 }
 
-/// Starts the controllers as tasks of the kit.
-pub fn run(kit: &Kit, options: Options) {
+/// Starts the controllers as tasks of the context.
+pub fn run(context: &Context, options: Options) {
     let Options {
         node_name,
         capacity,
@@ -86,30 +86,30 @@ pub fn run(kit: &Kit, options: Options) {
         parts,
     } = options;
     if parts.deployments {
-        deployment::start(kit);
-        replicaset::start(kit);
+        deployment::start(context);
+        replicaset::start(context);
     }
     if parts.binder {
-        binder::start(kit, node_name, capacity);
+        binder::start(context, node_name, capacity);
     }
     if parts.endpoints {
-        endpoints::start(kit);
+        endpoints::start(context);
     }
     if !parts.garbage && !parts.namespaces {
         return;
     }
-    let kinds = garbage::discover(kit);
+    let kinds = garbage::discover(context);
     let mut gone: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(|_| {});
     if parts.namespaces {
-        namespace::start_defaults(kit, root_ca_pem);
+        namespace::start_defaults(context, root_ca_pem);
         let controller = namespace::lifecycle();
-        gone = Arc::new(namespace::wake(kit, controller.queue()));
+        gone = Arc::new(namespace::wake(context, controller.queue()));
         let kinds = kinds.clone();
-        controller.run(kit, move |kit, key| {
-            namespace::empty(kit, kinds.clone(), key)
+        controller.run(context, move |context, key| {
+            namespace::empty(context, kinds.clone(), key)
         });
     }
     if parts.garbage {
-        garbage::start(kit, &kinds, move |namespace| gone(namespace));
+        garbage::start(context, &kinds, move |namespace| gone(namespace));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, NamespaceCondition, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kinglet_reconcile::{Controller, Fault, Key, Kit, Next, Plan, Queue};
+use kinglet_reconcile::{Context, Controller, Key, Next, Plan, Queue, ReconcileError};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const ROOT_CA_NOTE: &str = "Contains a CA bundle that can be used to verify the 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts what gives each namespace its ServiceAccount and, if there is one, the CA.
-pub(crate) fn start_defaults(kit: &Kit, root_ca_pem: Option<String>) {
+pub(crate) fn start_defaults(context: &Context, root_ca_pem: Option<String>) {
     let in_namespace =
         |namespace: Option<&String>| namespace.map(|namespace| Key::new("", namespace.as_str()));
     Controller::<Namespace>::new("serviceaccount-controller")
@@ -31,27 +31,33 @@ pub(crate) fn start_defaults(kit: &Kit, root_ca_pem: Option<String>) {
             in_namespace(map.metadata.namespace.as_ref())
                 .filter(|_| map.metadata.name.as_deref() == Some(ROOT_CA))
         })
-        .run(kit, move |kit, key| defaults(kit, key, root_ca_pem.clone()));
+        .run(context, move |context, key| {
+            defaults(context, key, root_ca_pem.clone())
+        });
 }
 
-async fn defaults(kit: Kit, key: Key, root_ca_pem: Option<String>) -> Result<Next, Fault> {
-    let Some(namespace) = kit.cache::<Namespace>().find(&key) else {
+async fn defaults(
+    context: Context,
+    key: Key,
+    root_ca_pem: Option<String>,
+) -> Result<Next, ReconcileError> {
+    let Some(namespace) = context.cache::<Namespace>().find(&key) else {
         return Ok(Next::Done);
     };
     if namespace.metadata.deletion_timestamp.is_some() {
         return Ok(Next::Done);
     }
-    let account = kit.cache::<ServiceAccount>().get(&key.name, "default");
-    let map = kit.cache::<ConfigMap>().get(&key.name, ROOT_CA);
+    let account = context.cache::<ServiceAccount>().get(&key.name, "default");
+    let map = context.cache::<ConfigMap>().get(&key.name, ROOT_CA);
     let plan = decide_defaults(
         &key.name,
         account.as_deref(),
         map.as_deref(),
         root_ca_pem.as_deref(),
     );
-    match kit.apply(plan).await {
+    match context.apply(plan).await {
         // The namespace is going away at this moment.
-        Err(Fault::Refused { message, .. }) if message.contains("being terminated") => {
+        Err(ReconcileError::Refused { message, .. }) if message.contains("being terminated") => {
             Ok(Next::Done)
         }
         other => other,
@@ -104,8 +110,8 @@ pub(crate) fn lifecycle() -> Controller<Namespace> {
 }
 
 /// Wakes a namespace under deletion when an object in it is gone.
-pub(crate) fn wake(kit: &Kit, queue: Queue) -> impl Fn(&str) + Send + Sync + 'static {
-    let namespaces = kit.cache::<Namespace>();
+pub(crate) fn wake(context: &Context, queue: Queue) -> impl Fn(&str) + Send + Sync + 'static {
+    let namespaces = context.cache::<Namespace>();
     move |name| {
         if namespaces
             .get("", name)
@@ -117,8 +123,12 @@ pub(crate) fn wake(kit: &Kit, queue: Queue) -> impl Fn(&str) + Send + Sync + 'st
 }
 
 /// Deletes everything in a namespace under deletion, then lets it go.
-pub(crate) async fn empty(kit: Kit, kinds: Kinds, key: Key) -> Result<Next, Fault> {
-    let Some(namespace) = kit.cache::<Namespace>().find(&key) else {
+pub(crate) async fn empty(
+    context: Context,
+    kinds: Kinds,
+    key: Key,
+) -> Result<Next, ReconcileError> {
+    let Some(namespace) = context.cache::<Namespace>().find(&key) else {
         return Ok(Next::Done);
     };
     let held = namespace
@@ -135,20 +145,20 @@ pub(crate) async fn empty(kit: Kit, kinds: Kinds, key: Key) -> Result<Next, Faul
     }
     let mut left = BTreeMap::new();
     for kind in all.iter().filter(|kind| kind.namespaced) {
-        let count = remove_all(&kit, kind, &key.name).await?;
+        let count = remove_all(&context, kind, &key.name).await?;
         if count > 0 {
             left.insert(resource_name(kind), count);
         }
     }
     if left.is_empty() {
-        return finalize(&kit, &namespace, &key).await;
+        return finalize(&context, &namespace, &key).await;
     }
     let mut plan = Plan::new();
     let mut status = namespace.status.clone().unwrap_or_default();
     status.phase = Some("Terminating".to_owned());
-    status.conditions = Some(vec![remaining(&namespace, &left, kit.now())]);
+    status.conditions = Some(vec![remaining(&namespace, &left, context.now())]);
     plan.status(&*namespace, &status).after(LOOK_AGAIN);
-    kit.apply(plan).await
+    context.apply(plan).await
 }
 
 fn resource_name(kind: &Kind) -> String {
@@ -221,17 +231,24 @@ impl Listed {
 }
 
 /// Asks for the deletion of all objects of a kind; gives how many are still there.
-async fn remove_all(kit: &Kit, kind: &Kind, namespace: &str) -> Result<usize, Fault> {
+async fn remove_all(
+    context: &Context,
+    kind: &Kind,
+    namespace: &str,
+) -> Result<usize, ReconcileError> {
     let path = kind.path(Some(namespace));
-    let Some(listed) = list(kit, &path).await?.filter(|listed| listed.count() > 0) else {
+    let Some(listed) = list(context, &path)
+        .await?
+        .filter(|listed| listed.count() > 0)
+    else {
         return Ok(0);
     };
     let options =
         json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
     let all_at_once = kind.delete_collection
-        && match kit.call(Method::DELETE, &path, Some(&options)).await {
+        && match context.call(Method::DELETE, &path, Some(&options)).await {
             // Some kinds are offered that way and yet refused.
-            Err(Fault::Refused { code: 405, .. }) => false,
+            Err(ReconcileError::Refused { code: 405, .. }) => false,
             answer => gone_is_fine(answer).map(|()| true)?,
         };
     if !all_at_once {
@@ -242,41 +259,48 @@ async fn remove_all(kit: &Kit, kind: &Kind, namespace: &str) -> Result<usize, Fa
             .filter(|item| item.metadata.deletion_timestamp.is_none());
         for item in alive {
             gone_is_fine(
-                kit.call(
-                    Method::DELETE,
-                    &format!("{path}/{}", item.metadata.name),
-                    Some(&options),
-                )
-                .await,
+                context
+                    .call(
+                        Method::DELETE,
+                        &format!("{path}/{}", item.metadata.name),
+                        Some(&options),
+                    )
+                    .await,
             )?;
         }
     }
-    Ok(list(kit, &path).await?.map_or(0, |listed| listed.count()))
+    Ok(list(context, &path)
+        .await?
+        .map_or(0, |listed| listed.count()))
 }
 
 /// One page of what there is, or nothing when the kind has just been removed.
-async fn list(kit: &Kit, path: &str) -> Result<Option<Listed>, Fault> {
+async fn list(context: &Context, path: &str) -> Result<Option<Listed>, ReconcileError> {
     let listing = format!("{path}?limit={PAGE}");
-    match kit.call(Method::GET, &listing, None).await {
+    match context.call(Method::GET, &listing, None).await {
         Ok(answer) => {
             let attempt = format!("listing {listing}");
             serde_json::from_slice(&answer)
                 .map(Some)
-                .map_err(|source| Fault::Garbled { attempt, source })
+                .map_err(|source| ReconcileError::Garbled { attempt, source })
         }
-        Err(fault) if fault.is_not_found() => Ok(None),
-        Err(fault) => Err(fault),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-fn gone_is_fine(answer: Result<bytes::Bytes, Fault>) -> Result<(), Fault> {
+fn gone_is_fine(answer: Result<bytes::Bytes, ReconcileError>) -> Result<(), ReconcileError> {
     match answer {
-        Err(fault) if fault.is_not_found() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         other => other.map(|_| ()),
     }
 }
 
-async fn finalize(kit: &Kit, namespace: &Namespace, key: &Key) -> Result<Next, Fault> {
+async fn finalize(
+    context: &Context,
+    namespace: &Namespace,
+    key: &Key,
+) -> Result<Next, ReconcileError> {
     let mut body = namespace.clone();
     let spec = body.spec.get_or_insert_default();
     spec.finalizers = spec.finalizers.take().map(|all| {
@@ -284,17 +308,18 @@ async fn finalize(kit: &Kit, namespace: &Namespace, key: &Key) -> Result<Next, F
             .filter(|known| known != "kubernetes")
             .collect()
     });
-    let body = serde_json::to_value(&body).map_err(|source| Fault::Garbled {
+    let body = serde_json::to_value(&body).map_err(|source| ReconcileError::Garbled {
         attempt: "writing a namespace".to_owned(),
         source,
     })?;
     gone_is_fine(
-        kit.call(
-            Method::PUT,
-            &format!("/api/v1/namespaces/{}/finalize", key.name),
-            Some(&body),
-        )
-        .await,
+        context
+            .call(
+                Method::PUT,
+                &format!("/api/v1/namespaces/{}/finalize", key.name),
+                Some(&body),
+            )
+            .await,
     )?;
     Ok(Next::Done)
 }

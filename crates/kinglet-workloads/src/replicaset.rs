@@ -1,6 +1,6 @@
 //! ReplicaSets: as many active Pods as the spec says.
 //!
-//! Always: a Pod that was created is in the cache before the reconcile ends (the kit reads its own writes), and a key
+//! Always: a Pod that was created is in the cache before the reconcile ends (the context reads its own writes), and a key
 //! has one worker, so nothing is created twice on the ground of a stale view.
 
 mod decide;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{
-    Cache, Cascade, Controller, Fault, Key, Kit, Next, Note, Plan, Selector, Severity, Write,
-    controller_of, key_of, name_of, owner_reference, uid_of,
+    Cache, Cascade, Context, Controller, EventRecord, Key, Next, Plan, ReconcileError, Selector,
+    Severity, Write, controller_of, key_of, name_of, owner_reference, uid_of,
 };
 
 use crate::pods;
@@ -21,10 +21,10 @@ use crate::selectors::SelectorIndex;
 const NAME: &str = "replicaset-controller";
 
 /// Starts the controller.
-pub(crate) fn start(kit: &Kit) {
+pub(crate) fn start(context: &Context) {
     let index = SelectorIndex::default();
     let feed = index.clone();
-    kit.cache::<ReplicaSet>().observe(move |change| {
+    context.cache::<ReplicaSet>().observe(move |change| {
         feed.follow(change, |set: &ReplicaSet| {
             set.spec
                 .as_ref()
@@ -42,35 +42,35 @@ pub(crate) fn start(kit: &Kit) {
             }
         })
         .workers(4)
-        .run(kit, reconcile);
+        .run(context, reconcile);
 }
 
-async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
-    let Some(set) = kit.cache::<ReplicaSet>().find(&key) else {
+async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
+    let Some(set) = context.cache::<ReplicaSet>().find(&key) else {
         return Ok(Next::Done);
     };
-    let pods = kit.cache::<Pod>();
-    adopt(&kit, &set, &pods).await?;
+    let pods = context.cache::<Pod>();
+    adopt(&context, &set, &pods).await?;
     let mut failure = None;
     if set.metadata.deletion_timestamp.is_none() {
-        failure = scale(&kit, &set, &active(&set, &pods)).await.err();
+        failure = scale(&context, &set, &active(&set, &pods)).await.err();
     }
     let (status, again) = decide::status(
         &set,
         &active(&set, &pods),
         failure.as_ref().map(Trouble::words),
-        kit.now(),
+        context.now(),
     );
     let mut plan = Plan::new();
     plan.status(&*set, &status);
     if let Some(again) = again {
         plan.after(again);
     }
-    let next = kit.apply(plan).await?;
+    let next = context.apply(plan).await?;
     match failure {
         // Nothing can be created in a namespace that goes away, however often one tries.
-        Some(Trouble { fault, .. }) if is_closing(&fault) => Ok(Next::Done),
-        Some(Trouble { fault, .. }) => Err(fault),
+        Some(Trouble { error, .. }) if is_closing(&error) => Ok(Next::Done),
+        Some(Trouble { error, .. }) => Err(error),
         None => Ok(next),
     }
 }
@@ -78,12 +78,12 @@ async fn reconcile(kit: Kit, key: Key) -> Result<Next, Fault> {
 /// What went wrong while scaling.
 struct Trouble {
     reason: &'static str,
-    fault: Fault,
+    error: ReconcileError,
 }
 
 impl Trouble {
     fn words(&self) -> (&'static str, String) {
-        (self.reason, self.fault.message())
+        (self.reason, self.error.message())
     }
 }
 
@@ -94,31 +94,31 @@ fn active(set: &ReplicaSet, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
     all
 }
 
-async fn scale(kit: &Kit, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Trouble> {
-    match decide::scale(set, active, kit.now()) {
+async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Trouble> {
+    match decide::scale(set, active, context.now()) {
         decide::Scale::Keep => Ok(()),
-        decide::Scale::Create(count) => create(kit, set, count).await,
+        decide::Scale::Create(count) => create(context, set, count).await,
         decide::Scale::Delete(victims) => {
             for pod in victims {
-                match kit.delete(&*pod, Cascade::Background).await {
+                match context.delete(&*pod, Cascade::Background).await {
                     Ok(()) => note(
-                        kit,
+                        context,
                         set,
                         Severity::Normal,
                         "SuccessfulDelete",
                         format!("Deleted pod: {}", name_of(&*pod)),
                     ),
-                    Err(fault) => {
+                    Err(error) => {
                         note(
-                            kit,
+                            context,
                             set,
                             Severity::Warning,
                             "FailedDelete",
-                            format!("Error deleting: {}", fault.message()),
+                            format!("Error deleting: {}", error.message()),
                         );
                         return Err(Trouble {
                             reason: "FailedDelete",
-                            fault,
+                            error,
                         });
                     }
                 }
@@ -128,30 +128,30 @@ async fn scale(kit: &Kit, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), T
     }
 }
 
-async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble> {
+async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(), Trouble> {
     let pod = decide::pod(set);
     for _ in 0..count {
-        match kit.create(&pod).await {
+        match context.create(&pod).await {
             Ok(created) => note(
-                kit,
+                context,
                 set,
                 Severity::Normal,
                 "SuccessfulCreate",
                 format!("Created pod: {}", name_of(&*created)),
             ),
-            Err(fault) => {
-                if !is_closing(&fault) {
+            Err(error) => {
+                if !is_closing(&error) {
                     note(
-                        kit,
+                        context,
                         set,
                         Severity::Warning,
                         "FailedCreate",
-                        format!("Error creating: {}", fault.message()),
+                        format!("Error creating: {}", error.message()),
                     );
                 }
                 return Err(Trouble {
                     reason: "FailedCreate",
-                    fault,
+                    error,
                 });
             }
         }
@@ -160,16 +160,20 @@ async fn create(kit: &Kit, set: &ReplicaSet, count: usize) -> Result<(), Trouble
 }
 
 /// Whether the namespace is going away.
-fn is_closing(fault: &Fault) -> bool {
-    matches!(fault, Fault::Refused { message, .. } if message.contains("being terminated"))
+fn is_closing(error: &ReconcileError) -> bool {
+    matches!(error, ReconcileError::Refused { message, .. } if message.contains("being terminated"))
 }
 
-fn note(kit: &Kit, set: &ReplicaSet, severity: Severity, reason: &str, message: String) {
-    kit.note(Note::new(set, severity, reason, message));
+fn note(context: &Context, set: &ReplicaSet, severity: Severity, reason: &str, message: String) {
+    context.event(EventRecord::new(set, severity, reason, message));
 }
 
 /// Takes Pods that match and that nobody controls; lets go of those that no longer match.
-async fn adopt(kit: &Kit, set: &ReplicaSet, pods: &Cache<Pod>) -> Result<(), Fault> {
+async fn adopt(
+    context: &Context,
+    set: &ReplicaSet,
+    pods: &Cache<Pod>,
+) -> Result<(), ReconcileError> {
     let Some(spec) = &set.spec else { return Ok(()) };
     let selector = Selector::from(&spec.selector);
     if selector.is_empty() || set.metadata.deletion_timestamp.is_some() {
@@ -188,7 +192,7 @@ async fn adopt(kit: &Kit, set: &ReplicaSet, pods: &Cache<Pod>) -> Result<(), Fau
                 .owner_references
                 .get_or_insert_default()
                 .retain(|owner| owner.uid != uid_of(set));
-            kit.perform(&Write::update(&*pod, &released)).await?;
+            context.perform(&Write::update(&*pod, &released)).await?;
         }
     }
     for pod in pods.select(&key.namespace, selector) {
@@ -199,7 +203,7 @@ async fn adopt(kit: &Kit, set: &ReplicaSet, pods: &Cache<Pod>) -> Result<(), Fau
                 .owner_references
                 .get_or_insert_default()
                 .push(owner_reference(set));
-            kit.perform(&Write::update(&*pod, &adopted)).await?;
+            context.perform(&Write::update(&*pod, &adopted)).await?;
         }
     }
     Ok(())

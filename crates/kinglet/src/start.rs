@@ -13,7 +13,7 @@ use kinglet_api::networking::Ingress;
 use kinglet_image::Images;
 use kinglet_node::{Node, NodeHandle};
 use kinglet_process::{Clock, Tasks};
-use kinglet_reconcile::{Caches, Kit};
+use kinglet_reconcile::{Caches, Context};
 use kinglet_serving::configs::LiveConfigs;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -86,9 +86,9 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     } = composition;
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
-    let kit = Kit::new(&caches);
+    let context = Context::new(&caches);
     let waterfalls = Waterfalls::follow(&caches, &clock);
-    let configs = LiveConfigs::follow(&kit, Configs::for_domain(&domain));
+    let configs = LiveConfigs::follow(&context, Configs::for_domain(&domain));
 
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
     let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
@@ -109,7 +109,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
     let node = Node::start(kinglet_node::Options {
         data_dir: data.join("node"),
         node_name: NODE_NAME.to_owned(),
-        kit: kit.named("kubelet"),
+        context: context.named("kubelet"),
         images: images.clone(),
         drain: Arc::new(move |address| Box::pin(draining.drain_pod(address))),
         queue_image_prefixes: vec![QUEUE_IMAGE.to_owned()],
@@ -136,14 +136,14 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
         root_ca_pem: ca_pem,
         parts,
     };
-    kinglet_workloads::run(&kit, workloads);
+    kinglet_workloads::run(&context, workloads);
     let activator = kinglet_serving::autoscale::Activator {
         ip: bridge,
         pod: "kinglet".to_owned(),
         node: Some(NODE_NAME.to_owned()),
     };
     kinglet_serving::start(
-        &kit,
+        &context,
         kinglet_serving::Options {
             configs: Configs::for_domain(&domain),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
@@ -158,7 +158,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
 
     // A restarted gateway knows its routes before the first request, or it would answer 404 for a moment.
     caches.wait_synced().await;
-    if !kit.cache::<Ingress>().is_empty()
+    if !context.cache::<Ingress>().is_empty()
         && tokio::time::timeout(ROUTES_MAX, applied_seen.wait_for(|version| *version > 0))
             .await
             .is_err()

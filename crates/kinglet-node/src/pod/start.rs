@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, ServiceAccount};
 use kinglet_image::{Credentials, ImageError, PullPolicy, ReadyImage};
-use kinglet_reconcile::{Kit, Note, Severity};
+use kinglet_reconcile::{Context, EventRecord, Severity};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -33,8 +33,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn kit(&self) -> &Kit {
-        &self.options.kit
+    pub(crate) fn context(&self) -> &Context {
+        &self.options.context
     }
 
     /// Records an Event about a pod, or about one of its containers.
@@ -46,7 +46,7 @@ impl Shared {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let mut note = Note::new(pod, severity, reason, message);
+        let mut note = EventRecord::new(pod, severity, reason, message);
         note.about.field_path = container.map(|name| {
             let init = pod
                 .spec
@@ -58,7 +58,7 @@ impl Shared {
                 if init { "initContainers" } else { "containers" }
             )
         });
-        self.kit().note(note);
+        self.context().event(note);
     }
 }
 
@@ -238,7 +238,7 @@ async fn image(
     }
     let began = tokio::time::Instant::now();
     match images
-        .ensure(reference, policy, &credentials(shared.kit(), pod))
+        .ensure(reference, policy, &credentials(shared.context(), pod))
         .await
     {
         Ok(ready) => {
@@ -277,13 +277,15 @@ async fn image(
 }
 
 /// Pull secrets of the pod, then of its service account.
-fn credentials(kit: &Kit, pod: &Pod) -> Credentials {
+fn credentials(context: &Context, pod: &Pod) -> Credentials {
     let mut all = Credentials::default();
     let spec = pod.spec.as_ref();
     let account = spec
         .and_then(|spec| spec.service_account_name.as_deref())
         .unwrap_or("default");
-    let of_account = kit.cache::<ServiceAccount>().get(namespace(pod), account);
+    let of_account = context
+        .cache::<ServiceAccount>()
+        .get(namespace(pod), account);
     let own = spec
         .into_iter()
         .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
@@ -291,7 +293,10 @@ fn credentials(kit: &Kit, pod: &Pod) -> Credentials {
         .iter()
         .flat_map(|account| account.image_pull_secrets.iter().flatten());
     for reference in theirs.chain(own) {
-        let Some(secret) = kit.cache::<Secret>().get(namespace(pod), &reference.name) else {
+        let Some(secret) = context
+            .cache::<Secret>()
+            .get(namespace(pod), &reference.name)
+        else {
             continue;
         };
         for key in [".dockerconfigjson", ".dockercfg"] {
@@ -311,17 +316,17 @@ fn credentials(kit: &Kit, pod: &Pod) -> Credentials {
 
 /// Reads from the shared caches.
 struct Cached<'a> {
-    kit: &'a Kit,
+    context: &'a Context,
     namespace: &'a str,
 }
 
 impl Sources for Cached<'_> {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
-        self.kit.cache::<ConfigMap>().get(self.namespace, name)
+        self.context.cache::<ConfigMap>().get(self.namespace, name)
     }
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        self.kit.cache::<Secret>().get(self.namespace, name)
+        self.context.cache::<Secret>().get(self.namespace, name)
     }
 }
 
@@ -378,11 +383,11 @@ pub(crate) async fn write_volumes(
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut tokens = BTreeMap::new();
     for wanted in contents::tokens(pod) {
-        let token = request_token(shared.kit(), pod, &wanted).await?;
+        let token = request_token(shared.context(), pod, &wanted).await?;
         tokens.insert(wanted, token);
     }
     let sources = Cached {
-        kit: shared.kit(),
+        context: shared.context(),
         namespace: namespace(pod),
     };
     let inputs = Inputs {
@@ -446,7 +451,11 @@ pub(crate) async fn write_volumes(
     written.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-async fn request_token(kit: &Kit, pod: &Pod, wanted: &TokenWanted) -> Result<String, String> {
+async fn request_token(
+    context: &Context,
+    pod: &Pod,
+    wanted: &TokenWanted,
+) -> Result<String, String> {
     let account = pod
         .spec
         .as_ref()
@@ -470,7 +479,7 @@ async fn request_token(kit: &Kit, pod: &Pod, wanted: &TokenWanted) -> Result<Str
     let failed = |why: &dyn std::fmt::Display| {
         format!("failed to fetch token of service account {account:?}: {why}")
     };
-    let answer = kit
+    let answer = context
         .call(Method::POST, &path, Some(&body))
         .await
         .map_err(|error| failed(&error))?;
@@ -492,7 +501,7 @@ fn plan(
 ) -> Result<ContainerStart, String> {
     let hostname = etc::hostname(pod);
     let sources = Cached {
-        kit: shared.kit(),
+        context: shared.context(),
         namespace: namespace(pod),
     };
     let node = api_variables(

@@ -189,7 +189,7 @@ impl Worker {
             .collect();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
-        let start_time = shared.kit().now();
+        let start_time = shared.context().now();
         let refreshed = signal.borrow().refresh;
         Self {
             shared,
@@ -322,7 +322,7 @@ impl Worker {
                 .as_ref()
                 .and_then(|spec| spec.restart_policy.as_deref()),
         );
-        let now = self.shared.kit().now();
+        let now = self.shared.context().now();
         let next = lifecycle::next(&self.members, policy, now);
         for index in next.start {
             self.start(index, now);
@@ -455,7 +455,7 @@ impl Worker {
             process,
             stop_signal,
         } = started;
-        let now = self.shared.kit().now();
+        let now = self.shared.context().now();
         let Some(ground) = self.ground.get().cloned() else {
             return;
         };
@@ -504,7 +504,7 @@ impl Worker {
                     Arc::clone(log),
                     stdout,
                     stderr,
-                    self.shared.kit().clock().clone(),
+                    self.shared.context().clock().clone(),
                 ),
             );
         }
@@ -832,7 +832,7 @@ impl Worker {
 
     /// A container did not begin.
     fn hold(&mut self, index: usize, hold: Hold) {
-        let now = self.shared.kit().now();
+        let now = self.shared.context().now();
         let member = &mut self.members[index];
         tracing::debug!(
             pod = self.pod.metadata.name,
@@ -894,7 +894,7 @@ impl Worker {
     /// A container ended.
     fn ended(&mut self, index: usize, exit: Exit, out_of_memory: bool, last_words: String) {
         self.live.remove(&index);
-        let now = self.shared.kit().now();
+        let now = self.shared.context().now();
         let member = &mut self.members[index];
         let since = if let Stage::Running { since } = member.stage {
             Some(since)

@@ -97,9 +97,10 @@ pub(crate) async fn ready() {
 pub(crate) async fn volumes() {
     let world = World::new("volumes").await;
     let post = |path: &'static str, body: serde_json::Value| {
-        let kit = world.kit.clone();
+        let context = world.context.clone();
         async move {
-            kit.call(http::Method::POST, path, Some(&body))
+            context
+                .call(http::Method::POST, path, Some(&body))
                 .await
                 .expect("create")
         }
@@ -168,7 +169,7 @@ pub(crate) async fn volumes() {
     );
     let patch = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"colour": "blue"}});
     world
-        .kit
+        .context
         .call(
             http::Method::PUT,
             "/api/v1/namespaces/default/configmaps/settings",
@@ -442,7 +443,7 @@ pub(crate) async fn earlier_life() {
     owned["apiVersion"] = json!("v1");
     owned["kind"] = json!("Pod");
     world
-        .kit
+        .context
         .call(
             http::Method::POST,
             "/api/v1/namespaces/default/pods",
@@ -467,7 +468,7 @@ pub(crate) async fn names() {
     let world = World::new("names").await;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hello"}, "spec": {"type": "ExternalName", "externalName": "gateway.system.svc.cluster.local"}});
     world
-        .kit
+        .context
         .call(
             http::Method::POST,
             "/api/v1/namespaces/default/services",
@@ -475,7 +476,7 @@ pub(crate) async fn names() {
         )
         .await
         .expect("create");
-    let cache = world.kit.cache::<k8s_openapi::api::core::v1::Service>();
+    let cache = world.context.cache::<k8s_openapi::api::core::v1::Service>();
     until("the service is known", || {
         cache.get("default", "hello").is_some()
     })

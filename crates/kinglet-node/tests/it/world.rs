@@ -11,7 +11,7 @@ use kinglet_apiserver::{ApiServer, Identity};
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, NodeHandle, Options};
 use kinglet_process::{Clock, Tasks};
-use kinglet_reconcile::{Caches, Kit};
+use kinglet_reconcile::{Caches, Context};
 use kinglet_store::Store;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -113,7 +113,7 @@ pub(crate) async fn until(what: &str, mut check: impl FnMut() -> bool) {
 /// An API server in this process and a node on it.
 pub(crate) struct World {
     pub(crate) scratch: Scratch,
-    pub(crate) kit: Kit,
+    pub(crate) context: Context,
     pub(crate) node: NodeHandle,
     pub(crate) pods: Api<Pod>,
     pub(crate) drained: Arc<Mutex<Vec<IpAddr>>>,
@@ -157,13 +157,13 @@ impl World {
             .await
             .expect("image");
         let tasks = Tasks::new();
-        let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
+        let context = Context::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
         let drained = Arc::<Mutex<Vec<IpAddr>>>::default();
-        let node = start_node(&scratch, &kit, &images, &drained).await;
+        let node = start_node(&scratch, &context, &images, &drained).await;
         Self {
             pods: Api::namespaced(client, "default"),
             scratch,
-            kit,
+            context,
             node,
             drained,
             images,
@@ -174,7 +174,7 @@ impl World {
     /// Stops the node and starts another on the same directory.
     pub(crate) async fn restart(&mut self) {
         self.node.stop().await;
-        self.node = start_node(&self.scratch, &self.kit, &self.images, &self.drained).await;
+        self.node = start_node(&self.scratch, &self.context, &self.images, &self.drained).await;
     }
 
     /// Creates a pod that is bound already.
@@ -209,7 +209,7 @@ impl World {
         what: &str,
         check: impl Fn(&Pod) -> bool,
     ) -> Arc<Pod> {
-        let cache = self.kit.cache::<Pod>();
+        let cache = self.context.cache::<Pod>();
         let mut last = None;
         for _ in 0..6000 {
             last = cache.get("default", name);
@@ -238,7 +238,7 @@ impl World {
     }
 
     pub(crate) async fn gone(&self, name: &str) {
-        let cache = self.kit.cache::<Pod>();
+        let cache = self.context.cache::<Pod>();
         until(&format!("{name} is gone"), || {
             cache.get("default", name).is_none()
         })
@@ -282,7 +282,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 
 async fn start_node(
     scratch: &Scratch,
-    kit: &Kit,
+    context: &Context,
     images: &Images,
     drained: &Arc<Mutex<Vec<IpAddr>>>,
 ) -> NodeHandle {
@@ -290,7 +290,7 @@ async fn start_node(
     Node::start(Options {
         data_dir: scratch.path().join("node"),
         node_name: "test".to_owned(),
-        kit: kit.named("kubelet"),
+        context: context.named("kubelet"),
         images: images.clone(),
         drain: Arc::new(move |address| {
             drained.lock().push(address);

@@ -16,7 +16,7 @@ use kinglet_api::keys;
 use kinglet_api::networking as api;
 use kinglet_api::serving::Revision;
 use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBackend, Update};
-use kinglet_reconcile::{Cache, Change, Kit, is_deleting, key_of, label};
+use kinglet_reconcile::{Cache, Change, Context, is_deleting, key_of, label};
 use tokio::sync::mpsc;
 
 use self::outbox::{Outbox, Sent, Subject};
@@ -34,13 +34,13 @@ struct Feed {
     outbox: Outbox,
 }
 
-/// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the kit's tasks stop.
-pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
+/// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the context's tasks stop.
+pub fn start(context: &Context, updates: mpsc::Sender<Update>) {
     let feed = Arc::new(Feed {
-        revisions: kit.cache(),
-        pods: kit.cache(),
-        services: kit.cache(),
-        slices: kit.cache(),
+        revisions: context.cache(),
+        pods: context.cache(),
+        services: context.cache(),
+        slices: context.cache(),
         outbox: Outbox::new(updates),
     });
     let told = Arc::clone(&feed);
@@ -77,9 +77,11 @@ pub fn start(kit: &Kit, updates: mpsc::Sender<Update>) {
             }
         }
     });
-    kit.tasks().spawn_cancellable("backend feed", async move {
-        feed.outbox.settle(|subject| feed.present(subject)).await
-    });
+    context
+        .tasks()
+        .spawn_cancellable("backend feed", async move {
+            feed.outbox.settle(|subject| feed.present(subject)).await
+        });
 }
 
 impl Feed {

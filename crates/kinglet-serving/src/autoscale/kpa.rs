@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kinglet_api::autoscaling::{Metric, PodAutoscaler};
 use kinglet_api::keys;
 use kinglet_api::networking::ServerlessService;
-use kinglet_reconcile::{Controller, Key, Kit, Next, Queue, is_deleting, key_of, label};
+use kinglet_reconcile::{Context, Controller, Key, Next, Queue, is_deleting, key_of, label};
 
 use super::deciders::Deciders;
 use crate::configs::LiveConfigs;
@@ -22,8 +22,8 @@ use crate::configs::LiveConfigs;
 const WORKERS: usize = 4;
 
 /// Starts the controller. The queue wakes a PodAutoscaler whose wish changed.
-pub fn start(kit: &Kit, configs: LiveConfigs, deciders: Deciders) -> Queue {
-    let autoscalers = kit.cache::<PodAutoscaler>();
+pub fn start(context: &Context, configs: LiveConfigs, deciders: Deciders) -> Queue {
+    let autoscalers = context.cache::<PodAutoscaler>();
     Controller::<PodAutoscaler>::new("kpa-class-podautoscaler-controller")
         .owns::<ServerlessService>()
         .owns::<Metric>()
@@ -36,18 +36,18 @@ pub fn start(kit: &Kit, configs: LiveConfigs, deciders: Deciders) -> Queue {
         .reads::<Deployment>()
         .workers(WORKERS)
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let (configs, deciders) = (configs.clone(), deciders.clone());
             async move {
-                let autoscaler = kit.cache::<PodAutoscaler>().find(&key);
+                let autoscaler = context.cache::<PodAutoscaler>().find(&key);
                 let Some(autoscaler) =
                     autoscaler.filter(|found| is_ours(found) && !is_deleting(&**found))
                 else {
                     deciders.remove(&key);
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(&kit, &configs, &deciders, &key, autoscaler);
-                kit.apply(decide::decide(&seen)).await
+                let seen = observe::observe(&context, &configs, &deciders, &key, autoscaler);
+                context.apply(decide::decide(&seen)).await
             }
         })
 }

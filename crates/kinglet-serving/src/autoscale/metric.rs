@@ -4,19 +4,19 @@
 //! the gateway reports all traffic, so collecting cannot fail and the status says so.
 
 use kinglet_api::autoscaling::{Metric, MetricStatus};
-use kinglet_api::conditions::{Conditions, MetricCondition, Reach};
-use kinglet_reconcile::{Controller, Kit, Plan};
+use kinglet_api::conditions::{ConditionState, Conditions, MetricCondition};
+use kinglet_reconcile::{Context, Controller, Plan};
 
 /// Starts the controller.
-pub fn start(kit: &Kit) {
-    Controller::<Metric>::new("metric-controller").run(kit, |kit, key| async move {
-        let Some(metric) = kit.cache::<Metric>().find(&key) else {
+pub fn start(context: &Context) {
+    Controller::<Metric>::new("metric-controller").run(context, |context, key| async move {
+        let Some(metric) = context.cache::<Metric>().find(&key) else {
             return Ok(Default::default());
         };
-        let now = kit.now();
+        let now = context.now();
         let mut plan = Plan::new();
         plan.status(&*metric, &decide(&metric, now));
-        kit.apply(plan).await
+        context.apply(plan).await
     });
 }
 
@@ -24,7 +24,7 @@ fn decide(metric: &Metric, now: jiff::Timestamp) -> MetricStatus {
     let mut status = metric.status.clone();
     status.common.observed_generation = metric.generation();
     status.common.conditions = Conditions::new()
-        .with(MetricCondition::Ready, Reach::Ready)
+        .with(MetricCondition::Ready, ConditionState::True)
         .finish(&metric.status.common.conditions, now);
     status
 }

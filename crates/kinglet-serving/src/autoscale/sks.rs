@@ -12,12 +12,12 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinglet_api::keys;
 use kinglet_api::networking::ServerlessService;
-use kinglet_reconcile::{Controller, Key, Kit, Next, is_deleting, key_of, label};
+use kinglet_reconcile::{Context, Controller, Key, Next, is_deleting, key_of, label};
 
 use super::Activator;
 
 /// Starts the controller. Public Services point at `activators` where the mode asks for it.
-pub fn start(kit: &Kit, activators: Vec<Activator>) {
+pub fn start(context: &Context, activators: Vec<Activator>) {
     let activators: std::sync::Arc<[Activator]> = activators.into();
     Controller::<ServerlessService>::new("serverlessservice-controller")
         .owns::<Service>()
@@ -30,19 +30,20 @@ pub fn start(kit: &Kit, activators: Vec<Activator>) {
         })
         .reads::<Deployment>()
         .reports_errors()
-        .run(kit, move |kit, key| {
+        .run(context, move |context, key| {
             let activators = activators.clone();
             async move {
-                let service = kit.cache::<ServerlessService>().find(&key);
+                let service = context.cache::<ServerlessService>().find(&key);
                 let Some(service) = service.filter(|found| !is_deleting(&**found)) else {
                     return Ok(Next::Done);
                 };
-                kit.apply(decide::decide(&observe::observe(
-                    &kit,
-                    service,
-                    &activators,
-                )))
-                .await
+                context
+                    .apply(decide::decide(&observe::observe(
+                        &context,
+                        service,
+                        &activators,
+                    )))
+                    .await
             }
         });
 }

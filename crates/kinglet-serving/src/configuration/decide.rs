@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use kinglet_api::conditions::{Conditions, ConfigurationCondition, Reach};
+use kinglet_api::conditions::{ConditionState, Conditions, ConfigurationCondition};
 use kinglet_api::serving::{ConfigurationStatus, Revision};
 use kinglet_reconcile::Plan;
 
@@ -39,14 +39,14 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         .name()
         .clone_into(&mut status.latest_created_revision_name);
     let mut reach = judge(latest, &status);
-    if matches!(reach, Some(Reach::Broken(_))) {
+    if matches!(reach, Some(ConditionState::False(_))) {
         tell_failure(seen, latest, reach.as_ref(), &mut plan);
     }
     let first = status.latest_ready_revision_name.is_empty();
     if let Some(ready) = latest_ready(seen) {
         let name = ready.name();
         if ready.name() == latest.name() {
-            reach = Some(Reach::Ready);
+            reach = Some(ConditionState::True);
             if first {
                 plan.normal(
                     configuration,
@@ -75,13 +75,18 @@ pub(super) fn refused(seen: &Seen, words: &str) -> Plan {
     finish(
         seen,
         seen.configuration.status.clone(),
-        Some(Reach::broken(REVISION_FAILED, message)),
+        Some(ConditionState::false_because(REVISION_FAILED, message)),
         &mut plan,
     );
     plan
 }
 
-fn finish(seen: &Seen, mut status: ConfigurationStatus, reach: Option<Reach>, plan: &mut Plan) {
+fn finish(
+    seen: &Seen,
+    mut status: ConfigurationStatus,
+    reach: Option<ConditionState>,
+    plan: &mut Plan,
+) {
     let before = &seen.configuration.status.common.conditions;
     status.common.conditions = Conditions::new()
         .with_some(ConfigurationCondition::Ready, reach)
@@ -91,7 +96,7 @@ fn finish(seen: &Seen, mut status: ConfigurationStatus, reach: Option<Reach>, pl
 }
 
 /// What the newest Revision means for the Configuration; `None` leaves what was known.
-fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<Reach> {
+fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<ConditionState> {
     let ready = latest.status.common.condition("Ready");
     match ready {
         Some(ready) if ready.is_false() => {
@@ -100,21 +105,21 @@ fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<Reach> {
                 latest.name(),
                 ready.message
             );
-            Some(Reach::broken(REVISION_FAILED, message))
+            Some(ConditionState::false_because(REVISION_FAILED, message))
         }
         _ if latest.name() == status.latest_ready_revision_name => None,
         // Knative says nothing here; where the Revision has more than a catchword to say, it is passed on.
-        Some(ready) if ready.is_unknown() && !ready.message.is_empty() => {
-            Some(Reach::waiting(ready.reason.clone(), ready.message.clone()))
-        }
-        _ => Some(Reach::unknown()),
+        Some(ready) if ready.is_unknown() && !ready.message.is_empty() => Some(
+            ConditionState::unknown_because(ready.reason.clone(), ready.message.clone()),
+        ),
+        _ => Some(ConditionState::unknown()),
     }
 }
 
-fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&Reach>, plan: &mut Plan) {
+fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&ConditionState>, plan: &mut Plan) {
     let configuration = &*seen.configuration;
     let before = configuration.status.common.condition("Ready");
-    if before.is_some_and(|before| Some(&Reach::mirror(Some(before))) == reach) {
+    if before.is_some_and(|before| Some(&ConditionState::mirror(Some(before))) == reach) {
         return;
     }
     let (reason, which) = if latest.name() == configuration.status.latest_ready_revision_name {

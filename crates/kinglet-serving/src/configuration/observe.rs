@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision};
-use kinglet_reconcile::{Kit, is_controlled_by};
+use kinglet_reconcile::{Context, is_controlled_by};
 
 /// Facts about one Configuration.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ impl Seen {
     }
 }
 
-pub(super) fn observe(kit: &Kit, configuration: Arc<Configuration>) -> Seen {
-    let cache = kit.cache::<Revision>();
+pub(super) fn observe(context: &Context, configuration: Arc<Configuration>) -> Seen {
+    let cache = context.cache::<Revision>();
     let namespace = configuration.namespace();
     let revisions = cache.select(namespace, [(keys::CONFIGURATION, configuration.name())]);
     let wanted = configuration
@@ -53,7 +53,7 @@ pub(super) fn observe(kit: &Kit, configuration: Arc<Configuration>) -> Seen {
     Seen {
         revisions,
         latest,
-        now: kit.now(),
+        now: context.now(),
         configuration,
     }
 }

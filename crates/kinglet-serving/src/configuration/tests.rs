@@ -82,9 +82,9 @@ fn said(plan: &Plan) -> String {
     )
 }
 
-fn notes(plan: &Plan) -> Vec<String> {
-    plan.notes()
-        .map(|note| format!("{} {}", note.reason, note.message))
+fn events(plan: &Plan) -> Vec<String> {
+    plan.events()
+        .map(|event| format!("{} {}", event.reason, event.message))
         .collect()
 }
 
@@ -109,7 +109,7 @@ fn a_revision_is_made_as_knative_makes_it() {
         })
     );
     assert_eq!(said(&plan), "hello-00001/- Unknown - -");
-    assert_eq!(notes(&plan), ["Created Created Revision \"hello-00001\""]);
+    assert_eq!(events(&plan), ["Created Created Revision \"hello-00001\""]);
 
     let mut alone = configuration(1, None, "");
     alone.metadata.annotations = None;
@@ -186,10 +186,10 @@ fn the_newest_that_works_is_the_latest_ready() {
             &["LatestReadyUpdate LatestReadyRevisionName updated to \"hello-1\""],
         ),
     ];
-    for (known, revisions, want, events) in rows {
+    for (known, revisions, want, expected) in rows {
         let plan = decide(&look(configuration(3, None, known), revisions));
         assert_eq!(said(&plan), want);
-        assert_eq!(notes(&plan), *events, "{want}");
+        assert_eq!(events(&plan), *expected, "{want}");
     }
 }
 

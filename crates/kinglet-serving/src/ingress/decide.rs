@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use kinglet_api::conditions::{Conditions, IngressCondition, Reach};
+use kinglet_api::conditions::{ConditionState, Conditions, IngressCondition};
 use kinglet_api::networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus};
 use kinglet_decide::route::Conflict;
 use kinglet_reconcile::Plan;
@@ -21,22 +21,25 @@ pub(super) fn decide(
     let (network, balancer) = match outcome {
         Err(words) => {
             plan.fail(true, words.clone());
-            let reach = Reach::waiting("ReconcileIngressFailed", words.clone());
+            let reach = ConditionState::unknown_because("ReconcileIngressFailed", words.clone());
             (reach.clone(), reach)
         }
-        Ok(Place::InForce) => (Reach::Ready, Reach::Ready),
+        Ok(Place::InForce) => (ConditionState::True, ConditionState::True),
         // The answer comes within a millisecond as a rule and wakes us; until then the old status is right.
         Ok(Place::OnItsWay { for_long: false }) => {
             plan.after(PATIENCE);
             return plan;
         }
         Ok(Place::OnItsWay { for_long: true }) => {
-            let waiting = Reach::waiting("Uninitialized", "Waiting for load balancer to be ready");
-            (Reach::Ready, waiting)
+            let waiting = ConditionState::unknown_because(
+                "Uninitialized",
+                "Waiting for load balancer to be ready",
+            );
+            (ConditionState::True, waiting)
         }
         Ok(Place::Rejected(conflicts)) => (
-            Reach::Ready,
-            Reach::broken(
+            ConditionState::True,
+            ConditionState::false_because(
                 "DomainConflict",
                 format!("Ingress rejected: {}", losses(conflicts)),
             ),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use kinglet_api::networking::Ingress;
 use kinglet_decide::feed::{Key, Update};
 use kinglet_decide::route::{Conflict, IngressRule, RouteTable};
-use kinglet_reconcile::{Kit, Queue};
+use kinglet_reconcile::{Context, Queue};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 impl Publisher {
     /// Starts publishing. `before` answers with the Ingresses that were there already.
     pub(super) fn start(
-        kit: &Kit,
+        context: &Context,
         updates: mpsc::Sender<Update>,
         applied: watch::Receiver<u64>,
         queue: Queue,
@@ -110,19 +110,22 @@ impl Publisher {
         let this = Self(Arc::new(shared));
         let (sender, listener) = (this.clone(), this.clone());
         let told = queue.clone();
-        kit.tasks().spawn_cancellable("route tables", async move {
-            if tokio::time::timeout(GATHER_MAX, sender.gather(before))
-                .await
-                .is_err()
-            {
-                tracing::warn!(
-                    "some Ingresses were not looked at yet, the gateway begins without them"
-                );
-            }
-            sender.0.state.lock().gathering = Gathering::Over;
-            sender.publish(updates, &queue).await;
-        });
-        kit.tasks()
+        context
+            .tasks()
+            .spawn_cancellable("route tables", async move {
+                if tokio::time::timeout(GATHER_MAX, sender.gather(before))
+                    .await
+                    .is_err()
+                {
+                    tracing::warn!(
+                        "some Ingresses were not looked at yet, the gateway begins without them"
+                    );
+                }
+                sender.0.state.lock().gathering = Gathering::Over;
+                sender.publish(updates, &queue).await;
+            });
+        context
+            .tasks()
             .spawn_cancellable("route acknowledgements", async move {
                 listener.listen(applied, &told).await
             });

@@ -12,7 +12,7 @@ use kinglet_decide::feed::{Key, Update};
 use kinglet_decide::route::Visibility;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
-use kinglet_reconcile::{Caches, Kit, Next, Queue, key_of};
+use kinglet_reconcile::{Caches, Context, Next, Queue, key_of};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -145,12 +145,12 @@ fn gateway() -> Gateway {
 fn gateway_after(before: Vec<Key>) -> Gateway {
     let tasks = Tasks::new();
     let client = kube::Client::new(Nobody, "default");
-    let kit = Kit::new(&Caches::new(client, tasks.clone(), Clock::system()));
+    let context = Context::new(&Caches::new(client, tasks.clone(), Clock::system()));
     let (sender, updates) = mpsc::channel(1);
     let (applied, listener) = watch::channel(0);
     let queue = Queue::default();
     let publisher = Publisher::start(
-        &kit,
+        &context,
         sender,
         listener,
         queue.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route};
-use kinglet_reconcile::{Kit, Plan, controller_of, is_deleting, refers_to};
+use kinglet_reconcile::{Context, Plan, controller_of, is_deleting, refers_to};
 
 use crate::metadata;
 
@@ -27,10 +27,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(kit: &Kit, route: Arc<Route>, noted: &Noted) -> Self {
+    pub(super) fn new(context: &Context, route: Arc<Route>, noted: &Noted) -> Self {
         let namespace = route.namespace().to_owned();
-        let (revision_cache, configuration_cache) =
-            (kit.cache::<Revision>(), kit.cache::<Configuration>());
+        let (revision_cache, configuration_cache) = (
+            context.cache::<Revision>(),
+            context.cache::<Configuration>(),
+        );
         let mut revision_names = noted.revisions.clone();
         let mut configuration_names = noted.configurations.clone();
         for target in route.spec.traffic.iter().chain(&route.status.traffic) {
@@ -58,7 +60,7 @@ impl Seen {
             route,
             revisions,
             configurations,
-            now: kit.now(),
+            now: context.now(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kinglet_api::keys;
-use kinglet_reconcile::{Change, Key, Kit, Object, annotation, key_of};
+use kinglet_reconcile::{Change, Context, Key, Object, annotation, key_of};
 use parking_lot::Mutex;
 
 use crate::metadata;
@@ -25,13 +25,13 @@ impl<K> Clone for RouteIndex<K> {
 }
 
 impl<K: Object> RouteIndex<K> {
-    pub(super) fn follow(kit: &Kit) -> Self {
+    pub(super) fn follow(context: &Context) -> Self {
         let index = Self {
             by_route: Arc::default(),
             kind: std::marker::PhantomData,
         };
         let target = Arc::clone(&index.by_route);
-        kit.cache::<K>().observe(move |change| {
+        context.cache::<K>().observe(move |change| {
             let mut by_route = target.lock();
             let (before, now) = match change {
                 Change::Applied { old, new } => (old.as_deref(), Some(&**new)),

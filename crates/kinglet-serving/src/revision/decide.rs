@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kinglet_api::autoscaling::{PodAutoscaler, Reachability};
-use kinglet_api::conditions::{ConditionSet, Conditions, Reach, RevisionCondition};
-use kinglet_api::duck::{Condition, Truth};
+use kinglet_api::conditions::{ConditionSet, ConditionState, Conditions, RevisionCondition};
+use kinglet_api::duck::{Condition, ConditionStatus};
 use kinglet_api::keys;
 use kinglet_api::serving::RevisionStatus;
 use kinglet_reconcile::{Plan, is_controlled_by, name_of, uid_of};
@@ -26,9 +26,14 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     let template = &seen.configs.observability.revision_url_template;
     status.log_url = template.replace("${REVISION_UID}", uid_of(&*seen.revision));
     match &seen.images {
-        Known::Pending => told.resources = Some(Reach::waiting("ResolvingDigests", "")),
+        Known::Pending => {
+            told.resources = Some(ConditionState::unknown_because("ResolvingDigests", ""))
+        }
         Known::Failed { message, news } => {
-            told.container = Some(Reach::broken("ContainerMissing", message.clone()));
+            told.container = Some(ConditionState::false_because(
+                "ContainerMissing",
+                message.clone(),
+            ));
             if *news {
                 // The resolver tries again by itself.
                 plan.fail(false, message.clone());
@@ -57,8 +62,8 @@ pub(super) fn refused(seen: &Seen, why: &str) -> Plan {
             .init_container_statuses
             .clone_from(&images.init_containers);
     }
-    told.resources = Some(Reach::broken("FailedCreate", why));
-    told.container = Some(Reach::waiting(DEPLOYING, ""));
+    told.resources = Some(ConditionState::false_because("FailedCreate", why));
+    told.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
     finish(seen, told, status, &mut plan);
     plan
 }
@@ -66,9 +71,9 @@ pub(super) fn refused(seen: &Seen, why: &str) -> Plan {
 /// What was found out; what was not told stays as it was.
 struct Told<'a> {
     before: &'a [Condition],
-    resources: Option<Reach>,
-    container: Option<Reach>,
-    active: Option<Reach>,
+    resources: Option<ConditionState>,
+    container: Option<ConditionState>,
+    active: Option<ConditionState>,
 }
 
 impl<'a> Told<'a> {
@@ -81,18 +86,20 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn truth(&self, told: Option<&Reach>, kind: RevisionCondition) -> Truth {
+    fn status(&self, told: Option<&ConditionState>, kind: RevisionCondition) -> ConditionStatus {
         let known = || {
             self.before
                 .iter()
                 .find(|condition| condition.kind == kind.name())
                 .map(|known| known.status)
         };
-        told.map(Reach::truth).or_else(known).unwrap_or_default()
+        told.map(ConditionState::status)
+            .or_else(known)
+            .unwrap_or_default()
     }
 
-    fn resources(&self) -> Truth {
-        self.truth(
+    fn resources(&self) -> ConditionStatus {
+        self.status(
             self.resources.as_ref(),
             RevisionCondition::ResourcesAvailable,
         )
@@ -100,8 +107,8 @@ impl<'a> Told<'a> {
 
     /// Whether either condition is False.
     fn is_bad(&self) -> bool {
-        let container = self.truth(self.container.as_ref(), RevisionCondition::ContainerHealthy);
-        self.resources() == Truth::False || container == Truth::False
+        let container = self.status(self.container.as_ref(), RevisionCondition::ContainerHealthy);
+        self.resources() == ConditionStatus::False || container == ConditionStatus::False
     }
 }
 
@@ -152,8 +159,8 @@ fn run(
     match seen.deployment.as_deref() {
         None => {
             plan.create(&desired);
-            told.resources = Some(Reach::waiting(DEPLOYING, ""));
-            told.container = Some(Reach::waiting(DEPLOYING, ""));
+            told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
+            told.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
         }
         Some(present) if !is_controlled_by(present, revision) => {
             not_owned("Deployment", name_of(present), revision.name(), told, plan);
@@ -188,7 +195,7 @@ fn run(
 
 fn not_owned(kind: &str, name: &str, revision: &str, told: &mut Told<'_>, plan: &mut Plan) {
     let message = format!("There is an existing {kind} {name:?} that we do not own.");
-    told.resources = Some(Reach::broken("NotOwned", message));
+    told.resources = Some(ConditionState::false_because("NotOwned", message));
     plan.fail(
         true,
         format!("revision: {revision:?} does not own {kind}: {name:?}"),
@@ -198,13 +205,13 @@ fn not_owned(kind: &str, name: &str, revision: &str, told: &mut Told<'_>, plan: 
 fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan: &mut Plan) {
     let initialized = seen.autoscaler.as_deref().is_some_and(is_initialized);
     let wanted = replicas(deployment);
-    if wanted == 0 && !initialized && told.resources() == Truth::False {
+    if wanted == 0 && !initialized && told.resources() == ConditionStatus::False {
         // The pods that failed are gone; what they said is still the reason.
         return;
     }
     told.resources = Some(health::of_deployment(deployment));
     if is_up(seen, deployment) {
-        told.container = Some(Reach::Ready);
+        told.container = Some(ConditionState::True);
         return;
     }
     if wanted == 0 {
@@ -279,9 +286,9 @@ fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut 
     let bad = told.is_bad();
     let ready = autoscaler.and_then(|autoscaler| autoscaler.status.common.condition("Ready"));
     let (Some(autoscaler), Some(ready)) = (autoscaler, ready) else {
-        told.active = Some(Reach::waiting(DEPLOYING, ""));
+        told.active = Some(ConditionState::unknown_because(DEPLOYING, ""));
         if !bad {
-            told.resources = Some(Reach::waiting(DEPLOYING, ""));
+            told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
         }
         return;
     };
@@ -291,20 +298,20 @@ fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut 
     let initialized = is_initialized(autoscaler);
     let served = !autoscaler.status.service_name.is_empty();
     if initialized && !bad {
-        told.resources = Some(Reach::Ready);
-        told.container = Some(Reach::Ready);
+        told.resources = Some(ConditionState::True);
+        told.container = Some(ConditionState::True);
     }
-    if told.resources() == Truth::True && !(served && initialized) {
-        told.resources = Some(Reach::waiting(DEPLOYING, ""));
+    if told.resources() == ConditionStatus::True && !(served && initialized) {
+        told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
     }
     if ready.is_false() && !initialized && !bad && served {
-        told.resources = Some(Reach::broken(
+        told.resources = Some(ConditionState::false_because(
             "ProgressDeadlineExceeded",
             "Initial scale was never achieved",
         ));
     }
-    told.active = Some(match Reach::mirror(Some(ready)) {
-        Reach::ReadyBecause(_) => Reach::Ready,
+    told.active = Some(match ConditionState::mirror(Some(ready)) {
+        ConditionState::TrueBecause(_) => ConditionState::True,
         other => other,
     });
 }

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, Secret, ServiceAccount};
 use kinglet_api::serving::{ContainerStatus, Revision};
 use kinglet_image::{Credentials, ImageName};
-use kinglet_reconcile::{Key, Kit, Queue};
+use kinglet_reconcile::{Context, Key, Queue};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -83,7 +83,7 @@ struct Entry {
 pub(super) struct Digests(Arc<Inner>);
 
 struct Inner {
-    kit: Kit,
+    context: Context,
     live: LiveConfigs,
     resolver: Arc<dyn ResolveDigest>,
     queue: Queue,
@@ -93,14 +93,14 @@ struct Inner {
 
 impl Digests {
     pub(super) fn new(
-        kit: Kit,
+        context: Context,
         live: LiveConfigs,
         resolver: Arc<dyn ResolveDigest>,
         queue: Queue,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(WORKERS));
         Self(Arc::new(Inner {
-            kit,
+            context,
             live,
             resolver,
             queue,
@@ -198,10 +198,13 @@ impl Digests {
         drop(entries);
         let (this, key) = (self.clone(), key.clone());
         let account = Account::of(revision);
-        self.0.kit.tasks().spawn_cancellable("digests", async move {
-            let outcome = this.resolve_all(&account, &questions).await;
-            this.settle(&key, &sender, outcome);
-        });
+        self.0
+            .context
+            .tasks()
+            .spawn_cancellable("digests", async move {
+                let outcome = this.resolve_all(&account, &questions).await;
+                this.settle(&key, &sender, outcome);
+            });
         answer
     }
 
@@ -213,7 +216,7 @@ impl Digests {
         let Ok(_permit) = self.0.permits.acquire().await else {
             return Err("the controller is stopping".to_owned());
         };
-        let credentials = account.credentials(&self.0.kit).await;
+        let credentials = account.credentials(&self.0.context).await;
         let limit = self.0.live.get().deployment.digest_resolution_timeout;
         let mut found = BTreeMap::new();
         for image in questions {
@@ -370,10 +373,10 @@ impl Account {
     }
 
     /// Read from the API server when needed, not cached: Secrets of a whole cluster have no place in our memory.
-    async fn credentials(&self, kit: &Kit) -> Credentials {
+    async fn credentials(&self, context: &Context) -> Credentials {
         let mut secrets = self.secrets.clone();
         let key = |name: &str| Key::new(self.namespace.as_str(), name);
-        if let Ok(account) = kit
+        if let Ok(account) = context
             .read::<ServiceAccount>(&key(&self.service_account))
             .await
         {
@@ -387,7 +390,7 @@ impl Account {
         }
         let mut credentials = Credentials::default();
         for name in secrets {
-            let Ok(secret) = kit.read::<Secret>(&key(&name)).await else {
+            let Ok(secret) = context.read::<Secret>(&key(&name)).await else {
                 continue;
             };
             let data = secret.data.as_ref();

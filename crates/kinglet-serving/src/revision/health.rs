@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
-use kinglet_api::conditions::Reach;
+use kinglet_api::conditions::ConditionState;
 use kinglet_reconcile::is_deleting;
 
 const DEPLOYING: &str = "Deploying";
@@ -21,14 +21,14 @@ const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// What was found out about a Revision's two conditions; `None` leaves what was known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    pub(super) resources: Option<Reach>,
-    pub(super) container: Option<Reach>,
+    pub(super) resources: Option<ConditionState>,
+    pub(super) container: Option<ConditionState>,
     /// Seconds after which to look again, when time alone changes the answer.
     pub(super) again_seconds: Option<i64>,
 }
 
 /// What the Deployment's own conditions say.
-pub(super) fn of_deployment(deployment: &Deployment) -> Reach {
+pub(super) fn of_deployment(deployment: &Deployment) -> ConditionState {
     let status = deployment.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let find = |kind: &str| {
@@ -40,19 +40,19 @@ pub(super) fn of_deployment(deployment: &Deployment) -> Reach {
     let words = |text: Option<&String>| text.cloned().unwrap_or_default();
     // That pods cannot be made (a quota) is a deeper cause than that time ran out.
     if let Some(failure) = find("ReplicaFailure").filter(|failure| failure.status == "True") {
-        return Reach::broken(
+        return ConditionState::false_because(
             words(failure.reason.as_ref()),
             words(failure.message.as_ref()),
         );
     }
     match find("Progressing") {
-        None => Reach::waiting(DEPLOYING, ""),
-        Some(progress) if progress.status == "True" => Reach::Ready,
-        Some(progress) if progress.status == "False" => Reach::broken(
+        None => ConditionState::unknown_because(DEPLOYING, ""),
+        Some(progress) if progress.status == "True" => ConditionState::True,
+        Some(progress) if progress.status == "False" => ConditionState::false_because(
             words(progress.reason.as_ref()),
             words(progress.message.as_ref()),
         ),
-        Some(progress) => Reach::waiting(
+        Some(progress) => ConditionState::unknown_because(
             words(progress.reason.as_ref()),
             words(progress.message.as_ref()),
         ),
@@ -121,7 +121,10 @@ pub(super) fn of_slow_pods<'a>(
             "Container runs but is not ready, its readiness probe has not succeeded yet".to_owned()
         }
     };
-    findings.container = Some(Reach::waiting("ContainersNotReady", message));
+    findings.container = Some(ConditionState::unknown_because(
+        "ContainersNotReady",
+        message,
+    ));
     findings.again_seconds = Some(SLOW_AGAIN_SECONDS);
     findings
 }
@@ -143,11 +146,11 @@ fn running_for(pod: &Pod, now: Timestamp) -> Option<i64> {
     shortest
 }
 
-fn unscheduled(pod: &Pod) -> Option<Reach> {
+fn unscheduled(pod: &Pod) -> Option<ConditionState> {
     let condition =
         pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
     let words = |text: Option<&String>| text.cloned().unwrap_or_default();
-    Some(Reach::broken(
+    Some(ConditionState::false_because(
         words(condition.reason.as_ref()),
         words(condition.message.as_ref()),
     ))
@@ -186,9 +189,9 @@ fn user_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 
 enum Verdict {
     /// It ran and ended.
-    Ended(Reach),
+    Ended(ConditionState),
     /// It could not be started.
-    Stuck(Reach),
+    Stuck(ConditionState),
 }
 
 fn verdict(container: &ContainerStatus) -> Option<Verdict> {
@@ -208,7 +211,7 @@ fn verdict(container: &ContainerStatus) -> Option<Verdict> {
             },
         };
         let reason = format!("ExitCode{}", ended.exit_code);
-        return Some(Verdict::Ended(Reach::broken(
+        return Some(Verdict::Ended(ConditionState::false_because(
             reason,
             format!("Container failed with: {said}"),
         )));
@@ -218,7 +221,7 @@ fn verdict(container: &ContainerStatus) -> Option<Verdict> {
         .reason
         .clone()
         .filter(|reason| !reason.is_empty() && !ON_ITS_WAY.contains(&reason.as_str()))?;
-    Some(Verdict::Stuck(Reach::broken(
+    Some(Verdict::Stuck(ConditionState::false_because(
         reason,
         waiting.message.clone().unwrap_or_default(),
     )))

@@ -12,7 +12,7 @@ use kinglet_api::caching::Image;
 use kinglet_api::config::Configs;
 use kinglet_api::names;
 use kinglet_api::serving::Revision;
-use kinglet_reconcile::{Kit, name_of};
+use kinglet_reconcile::{Context, name_of};
 
 use super::digests::Known;
 use super::health;
@@ -37,7 +37,7 @@ pub(super) struct Seen {
 }
 
 pub(super) fn observe(
-    kit: &Kit,
+    context: &Context,
     live: &LiveConfigs,
     revision: Arc<Revision>,
     images: Known,
@@ -46,21 +46,21 @@ pub(super) fn observe(
     let uid = revision.metadata.uid.as_deref().unwrap_or_default();
     Seen {
         images,
-        deployment: kit
+        deployment: context
             .cache::<Deployment>()
             .get(namespace, &names::deployment(name)),
-        autoscaler: kit.cache::<PodAutoscaler>().get(namespace, name),
-        caches: kit.cache::<Image>().by_owner(uid),
-        pods: pods::of_revision(&kit.cache::<Pod>(), namespace, name),
+        autoscaler: context.cache::<PodAutoscaler>().get(namespace, name),
+        caches: context.cache::<Image>().by_owner(uid),
+        pods: pods::of_revision(&context.cache::<Pod>(), namespace, name),
         probe: None,
         configs: live.get(),
-        now: kit.now(),
+        now: context.now(),
         revision,
     }
 }
 
 /// Asks for what the last failed probe of a slow pod said. Events are not cached: they are needed here alone, and rarely.
-pub(super) async fn ask_for_probe(kit: &Kit, seen: &mut Seen) {
+pub(super) async fn ask_for_probe(context: &Context, seen: &mut Seen) {
     let initialized = seen
         .autoscaler
         .as_deref()
@@ -78,7 +78,7 @@ pub(super) async fn ask_for_probe(kit: &Kit, seen: &mut Seen) {
         name_of(pod),
     );
     // Without an answer the pod's own condition speaks.
-    let Ok(answer) = kit.call(Method::GET, &path, None).await else {
+    let Ok(answer) = context.call(Method::GET, &path, None).await else {
         return;
     };
     let Ok(events) = serde_json::from_slice::<List<Event>>(&answer) else {

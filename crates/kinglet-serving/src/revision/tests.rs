@@ -270,8 +270,8 @@ fn from_nothing_to_ready_and_to_zero() {
     );
     assert_eq!(world.ready(), "True");
     assert_eq!(
-        plan.notes()
-            .map(|note| note.reason.as_str())
+        plan.events()
+            .map(|event| event.reason.as_str())
             .collect::<Vec<_>>(),
         ["RevisionReady"]
     );

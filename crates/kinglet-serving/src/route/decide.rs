@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kinglet_api::conditions::{Conditions, Reach, RouteCondition};
+use kinglet_api::conditions::{ConditionState, Conditions, RouteCondition};
 use kinglet_api::duck::Addressable;
 use kinglet_api::keys;
 use kinglet_api::names::service_host;
@@ -60,13 +60,13 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 /// What was found out; what was not told stays as it was. A problem with the traffic speaks for the Route.
 #[derive(Default)]
 struct Told {
-    traffic: Option<Reach>,
-    certificate: Option<Reach>,
-    ingress: Option<Reach>,
+    traffic: Option<ConditionState>,
+    certificate: Option<ConditionState>,
+    ingress: Option<ConditionState>,
 }
 
-fn not_configured() -> Reach {
-    Reach::waiting(
+fn not_configured() -> ConditionState {
+    ConditionState::unknown_because(
         "IngressNotConfigured",
         "Ingress has not yet been reconciled.",
     )
@@ -76,7 +76,7 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
     let places = match hosts::places(seen) {
         Ok(places) => places,
         Err(words) => {
-            told.traffic = Some(Reach::broken("ErrorConfig", words.clone()));
+            told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
             plan.fail(false, words);
             return;
         }
@@ -89,8 +89,8 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
             return;
         }
     };
-    told.traffic = Some(Reach::Ready);
-    told.certificate = Some(Reach::ready_because(
+    told.traffic = Some(ConditionState::True);
+    told.certificate = Some(ConditionState::true_because(
         "TLSNotEnabled",
         "external-domain-tls is not enabled",
     ));
@@ -110,7 +110,7 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
     let desired = match ingress::build(seen, &traffic, &places, &rollout) {
         Ok(desired) => desired,
         Err(words) => {
-            told.traffic = Some(Reach::broken("ErrorConfig", words.clone()));
+            told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
             plan.fail(false, words);
             return;
         }
@@ -127,7 +127,7 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
     // What the gateway says counts only if it speaks of what is wanted now.
     let current = present.filter(|present| present.spec == desired.spec && is_observed(present));
     told.ingress = Some(match current {
-        _ if rollout.is_under_way() => Reach::waiting(
+        _ if rollout.is_under_way() => ConditionState::unknown_because(
             "RolloutInProgress",
             "A gradual rollout of the latest revision(s) is in progress.",
         ),
@@ -151,18 +151,18 @@ fn is_observed(ingress: &Ingress) -> bool {
     ingress.status.common.observed_generation == ingress.generation()
 }
 
-fn mirrored(ingress: &Ingress) -> Reach {
+fn mirrored(ingress: &Ingress) -> ConditionState {
     match ingress.status.common.condition("Ready") {
         None => not_configured(),
-        ready => match Reach::mirror(ready) {
-            Reach::ReadyBecause(_) => Reach::Ready,
+        ready => match ConditionState::mirror(ready) {
+            ConditionState::TrueBecause(_) => ConditionState::True,
             other => other,
         },
     }
 }
 
 /// An object of a name that the Route needs, but of somebody else.
-fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<Reach> {
+fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<ConditionState> {
     for place in places {
         if let Err(obstacle) = placeholder::check(seen, place) {
             return Some(obstacle_reach(&obstacle));
@@ -172,7 +172,7 @@ fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<R
         .ingress
         .as_deref()
         .filter(|ingress| !is_controlled_by(*ingress, &*seen.route))?;
-    Some(Reach::broken(
+    Some(ConditionState::false_because(
         "NotOwned",
         format!(
             "There is an existing Ingress {:?} that we do not own.",
@@ -181,23 +181,25 @@ fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<R
     ))
 }
 
-fn obstacle_reach(obstacle: &Obstacle) -> Reach {
+fn obstacle_reach(obstacle: &Obstacle) -> ConditionState {
     match obstacle {
-        Obstacle::NotOwned(name) => Reach::broken(
+        Obstacle::NotOwned(name) => ConditionState::false_because(
             "NotOwned",
             format!("There is an existing placeholder Service {name:?} that we do not own."),
         ),
-        Obstacle::SeveralAddresses => Reach::broken(
+        Obstacle::SeveralAddresses => ConditionState::false_because(
             "SeveralAddresses",
             "The gateway announces more than one address; exactly one can be led to.",
         ),
     }
 }
 
-fn message_of(reach: &Reach) -> String {
+fn message_of(reach: &ConditionState) -> String {
     match reach {
-        Reach::Ready => String::new(),
-        Reach::ReadyBecause(why) | Reach::Waiting(why) | Reach::Broken(why) => why.message.clone(),
+        ConditionState::True => String::new(),
+        ConditionState::TrueBecause(why)
+        | ConditionState::Unknown(why)
+        | ConditionState::False(why) => why.message.clone(),
     }
 }
 

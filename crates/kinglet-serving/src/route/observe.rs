@@ -9,7 +9,7 @@ use kinglet_api::config::Configs;
 use kinglet_api::networking::Ingress;
 use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_api::{keys, names};
-use kinglet_reconcile::{Key, Kit, key_of, uid_of};
+use kinglet_reconcile::{Context, Key, key_of, uid_of};
 
 use super::hosts;
 use super::rollout::Rollout;
@@ -38,25 +38,26 @@ pub(super) struct Referenced {
 }
 
 pub(super) fn observe(
-    kit: &Kit,
+    context: &Context,
     live: &LiveConfigs,
     tracker: &Tracker,
     cluster_domain: &Arc<str>,
     route: Arc<Route>,
 ) -> Seen {
     let namespace = route.namespace();
-    let ingress = kit
+    let ingress = context
         .cache::<Ingress>()
         .get(namespace, &names::child(route.name(), ""));
     let referenced = Reader {
-        kit,
+        context,
         tracker,
         route: key_of(&*route),
         needed: BTreeSet::new(),
     }
     .read(&route, ingress.as_deref());
     let configs = live.get();
-    let (service_cache, endpoints_cache) = (kit.cache::<Service>(), kit.cache::<Endpoints>());
+    let (service_cache, endpoints_cache) =
+        (context.cache::<Service>(), context.cache::<Endpoints>());
     let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
     for service in service_cache.by_owner(uid_of(&*route)) {
         services.insert(service.metadata.name.clone().unwrap_or_default(), service);
@@ -77,14 +78,14 @@ pub(super) fn observe(
         endpoints,
         configs,
         cluster_domain: Arc::clone(cluster_domain),
-        now: kit.now(),
+        now: context.now(),
         route,
     }
 }
 
 /// Follows references, noting each before it is read.
 struct Reader<'a> {
-    kit: &'a Kit,
+    context: &'a Context,
     tracker: &'a Tracker,
     route: Key,
     needed: BTreeSet<Reference>,
@@ -119,7 +120,7 @@ impl Reader<'_> {
     fn configuration(&mut self, name: &str, into: &mut Referenced) -> Option<String> {
         let key = Key::new(Arc::clone(&self.route.namespace), name);
         self.note(Reference::Configuration(key.clone()));
-        let found = self.kit.cache::<Configuration>().find(&key)?;
+        let found = self.context.cache::<Configuration>().find(&key)?;
         let latest = found.status.latest_ready_revision_name.clone();
         into.configurations.insert(name.to_owned(), found);
         Some(latest).filter(|latest| !latest.is_empty())
@@ -129,7 +130,7 @@ impl Reader<'_> {
     fn revision(&mut self, name: &str, into: &mut Referenced) -> Option<String> {
         let key = Key::new(Arc::clone(&self.route.namespace), name);
         self.note(Reference::Revision(key.clone()));
-        let found = self.kit.cache::<Revision>().find(&key)?;
+        let found = self.context.cache::<Revision>().find(&key)?;
         let label = found.label(keys::CONFIGURATION).map(str::to_owned);
         into.revisions.insert(name.to_owned(), found);
         label

@@ -227,8 +227,8 @@ fn from_waiting_to_ready() {
     let first = world.step();
     assert_eq!(
         first
-            .notes()
-            .map(|note| note.message.as_str())
+            .events()
+            .map(|event| event.message.as_str())
             .collect::<Vec<_>>(),
         ["Updated \"hello\" finalizers"]
     );
@@ -254,8 +254,8 @@ fn from_waiting_to_ready() {
     let second = world.step();
     assert_eq!(
         second
-            .notes()
-            .map(|note| note.message.as_str())
+            .events()
+            .map(|event| event.message.as_str())
             .collect::<Vec<_>>(),
         [
             "Created Ingress \"hello\"",

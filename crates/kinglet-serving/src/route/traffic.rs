@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kinglet_api::conditions::Reach;
+use kinglet_api::conditions::ConditionState;
 use kinglet_api::duck::Condition;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route, TrafficTarget};
@@ -34,13 +34,13 @@ pub(super) struct Traffic {
 }
 
 /// Every target is looked at. An outright failure speaks before one that is merely not there yet; the last of them.
-pub(super) fn resolve(route: &Route, referenced: &Referenced) -> Result<Traffic, Reach> {
+pub(super) fn resolve(route: &Route, referenced: &Referenced) -> Result<Traffic, ConditionState> {
     let mut targets = Vec::new();
-    let mut trouble: Option<Reach> = None;
+    let mut trouble: Option<ConditionState> = None;
     for target in &route.spec.traffic {
         match one(route, target, referenced) {
             Ok(resolved) => targets.push(resolved),
-            Err(reach @ Reach::Broken(_)) => trouble = Some(reach),
+            Err(reach @ ConditionState::False(_)) => trouble = Some(reach),
             Err(reach) => {
                 trouble.get_or_insert(reach);
             }
@@ -52,7 +52,11 @@ pub(super) fn resolve(route: &Route, referenced: &Referenced) -> Result<Traffic,
     }
 }
 
-fn one(route: &Route, target: &TrafficTarget, referenced: &Referenced) -> Result<Target, Reach> {
+fn one(
+    route: &Route,
+    target: &TrafficTarget,
+    referenced: &Referenced,
+) -> Result<Target, ConditionState> {
     let revision = if target.revision_name.is_empty() {
         latest(&target.configuration_name, referenced)?
     } else {
@@ -69,14 +73,18 @@ fn one(route: &Route, target: &TrafficTarget, referenced: &Referenced) -> Result
     })
 }
 
-fn missing(kind: &str, name: &str) -> Reach {
-    Reach::broken(
+fn missing(kind: &str, name: &str) -> ConditionState {
+    ConditionState::false_because(
         format!("{kind}Missing"),
         format!("{kind} {name:?} referenced in traffic not found."),
     )
 }
 
-fn fixed<'r>(route: &Route, name: &str, referenced: &'r Referenced) -> Result<&'r Revision, Reach> {
+fn fixed<'r>(
+    route: &Route,
+    name: &str,
+    referenced: &'r Referenced,
+) -> Result<&'r Revision, ConditionState> {
     let revision = referenced
         .revisions
         .get(name)
@@ -88,11 +96,11 @@ fn fixed<'r>(route: &Route, name: &str, referenced: &'r Referenced) -> Result<&'
                 let message = format!(
                     "Revision {name:?} belongs to Service {other:?}, not Service {service:?}."
                 );
-                return Err(Reach::broken("RevisionNotOwned", message));
+                return Err(ConditionState::false_because("RevisionNotOwned", message));
             }
             None => {
                 let message = format!("Revision {name:?} does not belong to Service {service:?}.");
-                return Err(Reach::broken("RevisionNotOwned", message));
+                return Err(ConditionState::false_because("RevisionNotOwned", message));
             }
         }
     }
@@ -106,7 +114,7 @@ fn fixed<'r>(route: &Route, name: &str, referenced: &'r Referenced) -> Result<&'
     Ok(revision)
 }
 
-fn latest<'r>(name: &str, referenced: &'r Referenced) -> Result<&'r Revision, Reach> {
+fn latest<'r>(name: &str, referenced: &'r Referenced) -> Result<&'r Revision, ConditionState> {
     let configuration = referenced
         .configurations
         .get(name)
@@ -123,29 +131,32 @@ fn latest<'r>(name: &str, referenced: &'r Referenced) -> Result<&'r Revision, Re
     Ok(revision)
 }
 
-fn without_revision(configuration: &Configuration) -> Reach {
+fn without_revision(configuration: &Configuration) -> ConditionState {
     let (name, ready) = (
         configuration.name(),
         configuration.status.common.condition("Ready"),
     );
     if ready.is_some_and(Condition::is_false) {
         let message = format!("Configuration {name:?} does not have any ready Revision");
-        Reach::broken(REVISION_MISSING, because(&message, ready))
+        ConditionState::false_because(REVISION_MISSING, because(&message, ready))
     } else {
         let message = format!("Configuration {name:?} is waiting for a Revision to become ready");
-        Reach::waiting(REVISION_MISSING, because(&message, ready))
+        ConditionState::unknown_because(REVISION_MISSING, because(&message, ready))
     }
 }
 
-fn ready(revision: &Revision) -> Result<(), Reach> {
+fn ready(revision: &Revision) -> Result<(), ConditionState> {
     let (name, ready) = (revision.name(), revision.status.common.condition("Ready"));
     match ready {
         Some(condition) if condition.is_true() => Ok(()),
         Some(condition) if condition.is_false() => {
             let message = format!("Revision {name:?} failed to become ready");
-            Err(Reach::broken(REVISION_MISSING, because(&message, ready)))
+            Err(ConditionState::false_because(
+                REVISION_MISSING,
+                because(&message, ready),
+            ))
         }
-        _ => Err(Reach::waiting(
+        _ => Err(ConditionState::unknown_because(
             REVISION_MISSING,
             because(&format!("Revision {name:?} is not yet ready"), ready),
         )),

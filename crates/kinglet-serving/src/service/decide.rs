@@ -1,6 +1,6 @@
 //! What to do about one Service: pure.
 
-use kinglet_api::conditions::{Conditions, Reach, ServiceCondition};
+use kinglet_api::conditions::{ConditionState, Conditions, ServiceCondition};
 use kinglet_api::duck::Condition;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Route, RouteStatus, ServiceStatus, TrafficTarget};
@@ -28,8 +28,8 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 /// What was found out about the two children.
 #[derive(Default)]
 struct Said {
-    configuration: Option<Reach>,
-    route: Option<Reach>,
+    configuration: Option<ConditionState>,
+    route: Option<ConditionState>,
 }
 
 impl Said {
@@ -40,7 +40,7 @@ impl Said {
             configuration,
             route,
         } = self;
-        let failed = matches!(configuration, Some(Reach::Broken(_)));
+        let failed = matches!(configuration, Some(ConditionState::False(_)));
         let all = Conditions::new();
         let all = if failed {
             all.with_some(ServiceCondition::RoutesReady, route)
@@ -72,7 +72,7 @@ fn configuration(
     let present = seen.configuration.as_deref();
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Configuration {name:?} that we do not own.");
-        said.configuration = Some(Reach::broken("NotOwned", message));
+        said.configuration = Some(ConditionState::false_because("NotOwned", message));
         plan.fail(
             true,
             format!("service: {name:?} does not own configuration: {name:?}"),
@@ -98,7 +98,7 @@ fn configuration(
     let Some(present) = settled else {
         let message =
             "The Configuration is still working to reflect the latest desired specification.";
-        said.configuration = Some(Reach::waiting(OUT_OF_DATE, message));
+        said.configuration = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
         return !brings_name;
     };
     status
@@ -131,7 +131,7 @@ fn name_is_free(seen: &Seen, said: &mut Said) -> bool {
         "The revision name {:?} is taken by a conflicting Revision, so traffic will not be migrated",
         namesake.name()
     );
-    said.route = Some(Reach::broken("RevisionNameTaken", message));
+    said.route = Some(ConditionState::false_because("RevisionNameTaken", message));
     false
 }
 
@@ -141,7 +141,7 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     let present = seen.route.as_deref();
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Route {name:?} that we do not own.");
-        said.route = Some(Reach::broken("NotOwned", message));
+        said.route = Some(ConditionState::false_because("NotOwned", message));
         plan.fail(
             true,
             format!("service: {name:?} does not own route: {name:?}"),
@@ -162,7 +162,7 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     };
     let Some(present) = settled else {
         let message = "The Route is still working to reflect the latest desired specification.";
-        said.route = Some(Reach::waiting(OUT_OF_DATE, message));
+        said.route = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
         return;
     };
     let RouteStatus {
@@ -175,8 +175,8 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     status.address.clone_from(address);
     status.traffic.clone_from(traffic);
     let mut reach = mirror(common.condition("Ready"));
-    if reach == Reach::Ready && !traffic_arrived(seen, present) {
-        reach = Reach::waiting(
+    if reach == ConditionState::True && !traffic_arrived(seen, present) {
+        reach = ConditionState::unknown_because(
             "TrafficNotMigrated",
             "Traffic is not yet migrated to the latest revision.",
         );
@@ -206,9 +206,9 @@ fn traffic_arrived(seen: &Seen, route: &Route) -> bool {
 }
 
 /// A child's `Ready`; that it is ready needs no reason.
-fn mirror(ready: Option<&Condition>) -> Reach {
-    match Reach::mirror(ready) {
-        Reach::ReadyBecause(_) => Reach::Ready,
+fn mirror(ready: Option<&Condition>) -> ConditionState {
+    match ConditionState::mirror(ready) {
+        ConditionState::TrueBecause(_) => ConditionState::True,
         other => other,
     }
 }

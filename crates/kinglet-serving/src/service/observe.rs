@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kinglet_api::serving::{Configuration, Revision, Route, Service};
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 
 /// Facts about one Service.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn observe(kit: &Kit, service: Arc<Service>) -> Seen {
+pub(super) fn observe(context: &Context, service: Arc<Service>) -> Seen {
     let (namespace, name) = (service.namespace(), service.name());
     let wanted = service
         .spec
@@ -27,10 +27,10 @@ pub(super) fn observe(kit: &Kit, service: Arc<Service>) -> Seen {
         .as_deref()
         .filter(|name| !name.is_empty());
     Seen {
-        configuration: kit.cache::<Configuration>().get(namespace, name),
-        route: kit.cache::<Route>().get(namespace, name),
-        namesake: wanted.and_then(|wanted| kit.cache::<Revision>().get(namespace, wanted)),
-        now: kit.now(),
+        configuration: context.cache::<Configuration>().get(namespace, name),
+        route: context.cache::<Route>().get(namespace, name),
+        namesake: wanted.and_then(|wanted| context.cache::<Revision>().get(namespace, wanted)),
+        now: context.now(),
         service,
     }
 }

@@ -128,12 +128,12 @@ fn the_children_are_as_knative_makes_them() {
             "spec": {"traffic": [{"configurationName": "hello", "latestRevision": true, "percent": 100}]},
         })
     );
-    let notes: Vec<_> = plan
-        .notes()
-        .map(|note| (note.reason.as_str(), note.message.as_str()))
+    let events: Vec<_> = plan
+        .events()
+        .map(|event| (event.reason.as_str(), event.message.as_str()))
         .collect();
     assert_eq!(
-        notes,
+        events,
         [
             ("Created", "Created Configuration \"hello\""),
             ("Created", "Created Route \"hello\"")
@@ -248,7 +248,7 @@ fn the_status_is_what_the_children_say() {
                 .filter(|write| write.verb == Verb::Update)
                 .all(kinglet_reconcile::Write::changes_nothing)
         );
-        assert_eq!(plan.notes().count(), 0);
+        assert_eq!(plan.events().count(), 0);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kinglet_reconcile::{
-    Cascade, Note, Plan, Severity, annotation, name_of, owner_reference, uid_of,
+    Cascade, EventRecord, Plan, Severity, annotation, name_of, owner_reference, uid_of,
 };
 
 use super::conditions::{self, Facts};
@@ -48,13 +48,13 @@ pub(super) fn replicas_of(set: &ReplicaSet) -> i32 {
 }
 
 /// The Event that tells of a scaling.
-pub(super) fn scaled(deployment: &Deployment, set: &ReplicaSet, from: i32, to: i32) -> Note {
+pub(super) fn scaled(deployment: &Deployment, set: &ReplicaSet, from: i32, to: i32) -> EventRecord {
     let direction = if to > from { "up" } else { "down" };
     let words = format!(
         "Scaled {direction} replica set {} from {from} to {to}",
         name_of(set)
     );
-    Note::new(deployment, Severity::Normal, "ScalingReplicaSet", words)
+    EventRecord::new(deployment, Severity::Normal, "ScalingReplicaSet", words)
 }
 
 /// The plan when the new ReplicaSet could not be created.
@@ -341,7 +341,7 @@ fn resize(
     }
     plan.update(seen, &set);
     if from != wanted {
-        plan.note(scaled(deployment, seen, from, wanted));
+        plan.event(scaled(deployment, seen, from, wanted));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use kinglet_reconcile::{Fault, Key, Kit, Next};
+use kinglet_reconcile::{Context, Key, Next, ReconcileError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,37 +11,41 @@ use super::Shared;
 use super::graph::{FOREGROUND, Node, ORPHAN, Owner, Task};
 
 /// One object by uid (the key's name).
-pub(super) async fn reconcile(kit: Kit, shared: Arc<Shared>, key: Key) -> Result<Next, Fault> {
+pub(super) async fn reconcile(
+    context: Context,
+    shared: Arc<Shared>,
+    key: Key,
+) -> Result<Next, ReconcileError> {
     let task = shared.graph.lock().task(&key.name);
     match task {
         Task::Nothing => {}
         Task::Orphan { object, dependants } => {
             for dependant in &dependants {
-                drop_owners(&kit, dependant, |owner| owner.uid == object.uid).await?;
+                drop_owners(&context, dependant, |owner| owner.uid == object.uid).await?;
             }
-            drop_finalizer(&kit, &object, ORPHAN).await?;
+            drop_finalizer(&context, &object, ORPHAN).await?;
         }
         Task::Foreground {
             object,
             blocked: false,
             ..
-        } => drop_finalizer(&kit, &object, FOREGROUND).await?,
+        } => drop_finalizer(&context, &object, FOREGROUND).await?,
         Task::Foreground {
             object, dependants, ..
         } => {
             for dependant in dependants.iter().filter(|dependant| !dependant.deleting) {
                 let task = shared.graph.lock().task(&dependant.uid);
-                owners(&kit, &shared, task).await?;
+                owners(&context, &shared, task).await?;
             }
             tracing::debug!(kind = object.kind.kind, name = %object.name, "waits for its dependants");
         }
-        task @ Task::Owners { .. } => owners(&kit, &shared, task).await?,
+        task @ Task::Owners { .. } => owners(&context, &shared, task).await?,
     }
     Ok(Next::Done)
 }
 
 /// Deletes an object whose owners are all gone or going, or takes off the references to those that are.
-async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
+async fn owners(context: &Context, shared: &Shared, task: Task) -> Result<(), ReconcileError> {
     let Task::Owners {
         object,
         mut present,
@@ -54,7 +58,7 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
     };
     let mut absent = Vec::new();
     for owner in unknown {
-        if exists(kit, shared, &object, &owner).await? {
+        if exists(context, shared, &object, &owner).await? {
             present.push(owner);
         } else {
             absent.push(owner);
@@ -64,7 +68,7 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
         return Ok(());
     }
     if !present.is_empty() {
-        return drop_owners(kit, &object, |owner| {
+        return drop_owners(context, &object, |owner| {
             absent.contains(owner) || waiting.contains(owner)
         })
         .await;
@@ -85,7 +89,8 @@ async fn owners(kit: &Kit, shared: &Shared, task: Task) -> Result<(), Fault> {
         "preconditions": {"uid": *object.uid, "resourceVersion": object.version},
     });
     settled(
-        kit.call(Method::DELETE, &object.path(), Some(&options))
+        context
+            .call(Method::DELETE, &object.path(), Some(&options))
             .await,
     )
 }
@@ -102,7 +107,12 @@ struct FoundMeta {
 
 /// Asks the API server for an owner that the graph does not know. An owner of a kind that is not served is taken as
 /// present: its kind may come back.
-async fn exists(kit: &Kit, shared: &Shared, object: &Node, owner: &Owner) -> Result<bool, Fault> {
+async fn exists(
+    context: &Context,
+    shared: &Shared,
+    object: &Node,
+    owner: &Owner,
+) -> Result<bool, ReconcileError> {
     let Some(kind) = shared.kinds.find(&owner.api_version, &owner.kind) else {
         return Ok(true);
     };
@@ -111,21 +121,25 @@ async fn exists(kit: &Kit, shared: &Shared, object: &Node, owner: &Owner) -> Res
     if kind.namespaced && object.namespace.is_empty() {
         return Ok(false);
     }
-    match kit.call(Method::GET, &path, None).await {
+    match context.call(Method::GET, &path, None).await {
         Ok(answer) => {
             let found: Found =
-                serde_json::from_slice(&answer).map_err(|source| Fault::Garbled {
+                serde_json::from_slice(&answer).map_err(|source| ReconcileError::Garbled {
                     attempt: format!("reading {path}"),
                     source,
                 })?;
             Ok(found.metadata.uid == *owner.uid)
         }
-        Err(fault) if fault.is_not_found() => Ok(false),
-        Err(fault) => Err(fault),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-async fn drop_owners(kit: &Kit, object: &Node, goes: impl Fn(&Owner) -> bool) -> Result<(), Fault> {
+async fn drop_owners(
+    context: &Context,
+    object: &Node,
+    goes: impl Fn(&Owner) -> bool,
+) -> Result<(), ReconcileError> {
     let stays: Vec<&Owner> = object.owners.iter().filter(|owner| !goes(owner)).collect();
     if stays.len() == object.owners.len() {
         return Ok(());
@@ -135,10 +149,14 @@ async fn drop_owners(kit: &Kit, object: &Node, goes: impl Fn(&Owner) -> bool) ->
     } else {
         stays.into_iter().map(Owner::to_json).collect()
     };
-    patch(kit, object, json!({"ownerReferences": stays})).await
+    patch(context, object, json!({"ownerReferences": stays})).await
 }
 
-async fn drop_finalizer(kit: &Kit, object: &Node, finalizer: &str) -> Result<(), Fault> {
+async fn drop_finalizer(
+    context: &Context,
+    object: &Node,
+    finalizer: &str,
+) -> Result<(), ReconcileError> {
     let stays: Vec<&String> = object
         .finalizers
         .iter()
@@ -149,22 +167,27 @@ async fn drop_finalizer(kit: &Kit, object: &Node, finalizer: &str) -> Result<(),
     } else {
         json!(stays)
     };
-    patch(kit, object, json!({"finalizers": stays})).await
+    patch(context, object, json!({"finalizers": stays})).await
 }
 
-async fn patch(kit: &Kit, object: &Node, mut metadata: Value) -> Result<(), Fault> {
+async fn patch(
+    context: &Context,
+    object: &Node,
+    mut metadata: Value,
+) -> Result<(), ReconcileError> {
     metadata["uid"] = json!(*object.uid);
     metadata["resourceVersion"] = json!(object.version);
     settled(
-        kit.merge_patch(&object.path(), &json!({"metadata": metadata}))
+        context
+            .merge_patch(&object.path(), &json!({"metadata": metadata}))
             .await,
     )
 }
 
 /// Gone already is done; a conflict comes back, since the graph was behind.
-fn settled(answer: Result<bytes::Bytes, Fault>) -> Result<(), Fault> {
+fn settled(answer: Result<bytes::Bytes, ReconcileError>) -> Result<(), ReconcileError> {
     match answer {
-        Err(fault) if fault.is_not_found() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         other => other.map(|_| ()),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
-use kinglet_reconcile::Fault;
+use kinglet_reconcile::ReconcileError;
 use tokio::sync::watch;
 
 /// A kind that can be listed, watched and deleted.
@@ -90,8 +90,8 @@ impl Kinds {
 }
 
 /// Asks for everything; a kind served in several versions is taken once, in the preferred one.
-pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, Fault> {
-    let ask = |attempt: &str, source: kube::Error| Fault::Unreachable {
+pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, ReconcileError> {
+    let ask = |attempt: &str, source: kube::Error| ReconcileError::Unreachable {
         attempt: attempt.to_owned(),
         source: source.into(),
     };

@@ -1,22 +1,24 @@
 //! Plays the node: bound Pods run and are ready at once, deleted ones end at once.
 
 use k8s_openapi::api::core::v1::Pod;
-use kinglet_reconcile::{Cascade, Controller, Fault, Key, Kit, Next, Plan, Verb, Write};
+use kinglet_reconcile::{
+    Cascade, Context, Controller, Key, Next, Plan, ReconcileError, Verb, Write,
+};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Starts it.
-pub(crate) fn start(kit: &Kit) {
+pub(crate) fn start(context: &Context) {
     let counter = Arc::new(AtomicU32::new(1));
-    Controller::<Pod>::new("fake-node").run(kit, move |kit, key| {
+    Controller::<Pod>::new("fake-node").run(context, move |context, key| {
         let counter = Arc::clone(&counter);
-        run(kit, key, counter)
+        run(context, key, counter)
     });
 }
 
-async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault> {
-    let Some(pod) = kit.cache::<Pod>().find(&key) else {
+async fn run(context: Context, key: Key, counter: Arc<AtomicU32>) -> Result<Next, ReconcileError> {
+    let Some(pod) = context.cache::<Pod>().find(&key) else {
         return Ok(Next::Done);
     };
     let bound = pod
@@ -29,7 +31,7 @@ async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault>
         if let Verb::Delete { grace_seconds, .. } = &mut write.verb {
             *grace_seconds = Some(0);
         }
-        kit.perform(&write).await?;
+        context.perform(&write).await?;
         return Ok(Next::Done);
     }
     let running = pod
@@ -41,7 +43,7 @@ async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault>
         return Ok(Next::Done);
     }
     let ip = format!("10.9.0.{}", counter.fetch_add(1, Ordering::Relaxed));
-    let now = kit.now().to_string();
+    let now = context.now().to_string();
     let mut plan = Plan::new();
     plan.status(
         &*pod,
@@ -53,5 +55,5 @@ async fn run(kit: Kit, key: Key, counter: Arc<AtomicU32>) -> Result<Next, Fault>
             ],
         }),
     );
-    kit.apply(plan).await
+    context.apply(plan).await
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
-use kinglet_reconcile::{Caches, Cascade, Kit, Object, name_of, uid_of};
+use kinglet_reconcile::{Caches, Cascade, Context, Object, name_of, uid_of};
 use kinglet_workloads::{Capacity, Options, Parts};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -43,7 +43,7 @@ pub(crate) async fn binder_only(client: &kube::Client) {
 
 struct Run {
     client: kube::Client,
-    kit: Kit,
+    context: Context,
 }
 
 fn typed<K: Object>(value: Value) -> K {
@@ -83,7 +83,7 @@ async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(
 impl Run {
     fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
         let tasks = Tasks::new();
-        let kit = Kit::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
+        let context = Context::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
         let capacity = Capacity {
             cpu_millis: 2000,
             memory_bytes: 4 << 30,
@@ -96,12 +96,12 @@ impl Run {
             root_ca_pem: Some("PEM".into()),
             parts,
         };
-        kinglet_workloads::run(&kit, options);
-        super::fake_node::start(&kit);
+        kinglet_workloads::run(&context, options);
+        super::fake_node::start(&context);
         (
             Self {
                 client: client.clone(),
-                kit,
+                context,
             },
             tasks,
         )
@@ -503,7 +503,10 @@ impl Run {
             }
         })
         .await;
-        self.kit.delete(&big, Cascade::Background).await.unwrap();
+        self.context
+            .delete(&big, Cascade::Background)
+            .await
+            .unwrap();
         until("room wakes it", || async {
             let seen = api.get("second").await.unwrap();
             if seen.spec.as_ref().unwrap().node_name.is_some() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use kinglet_reconcile::{Fault, Severity};
+use kinglet_reconcile::{ReconcileError, Severity};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -122,7 +122,7 @@ impl Worker {
     /// Nothing will run any more, without anybody having asked for it.
     pub(super) fn finish(&mut self, well: bool) {
         self.finished = Some(well);
-        let now = self.shared.kit().now();
+        let now = self.shared.context().now();
         for live in self.live.values() {
             live.probes.cancel();
             let _ = live.container.kill();
@@ -162,7 +162,7 @@ impl Worker {
             return false;
         }
         if self.finished.is_none() && !quietly {
-            let now = self.shared.kit().now();
+            let now = self.shared.context().now();
             self.end_rest(now);
             let well = self
                 .members
@@ -203,11 +203,13 @@ impl Worker {
         for attempt in 1..=DELETE_ATTEMPTS {
             match self
                 .shared
-                .kit()
+                .context()
                 .call(Method::DELETE, &path, Some(&body))
                 .await
             {
-                Ok(_) | Err(Fault::NotFound { .. } | Fault::Conflict { .. }) => return,
+                Ok(_) | Err(ReconcileError::NotFound { .. } | ReconcileError::Conflict { .. }) => {
+                    return;
+                }
                 Err(error) => {
                     tracing::debug!(pod = name, %error, attempt, "a pod that has ended could not be deleted");
                     tokio::time::sleep(Duration::from_millis(100) * attempt).await;

@@ -1,7 +1,7 @@
 //! Telling the API: as few writes as possible, and at once when somebody waits for it.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kinglet_reconcile::{Fault, key_of};
+use kinglet_reconcile::{ReconcileError, key_of};
 use tokio::time::Instant;
 
 use super::{REPORT_DELAY, REPORT_RETRY, Worker};
@@ -34,7 +34,7 @@ impl Worker {
             finished: self.finished,
             ending: self.stopping.is_some(),
             failure: None,
-            now: self.shared.kit().now(),
+            now: self.shared.context().now(),
         })
     }
 
@@ -65,7 +65,7 @@ impl Worker {
             }
             match self
                 .shared
-                .kit()
+                .context()
                 .update_status::<Pod>(&self.pod, &fresh)
                 .await
             {
@@ -80,8 +80,8 @@ impl Worker {
                     self.written = Some(fresh);
                     return;
                 }
-                Err(Fault::Conflict { .. }) => {
-                    match self.shared.kit().read::<Pod>(&key_of(&*self.pod)).await {
+                Err(ReconcileError::Conflict { .. }) => {
+                    match self.shared.context().read::<Pod>(&key_of(&*self.pod)).await {
                         Ok(newer) if uid(&newer) == uid(&self.pod) => {
                             self.pod = newer;
                             fresh = self.status();
@@ -90,7 +90,7 @@ impl Worker {
                         _ => return,
                     }
                 }
-                Err(Fault::NotFound { .. }) => return,
+                Err(ReconcileError::NotFound { .. }) => return,
                 Err(error) => {
                     tracing::debug!(pod = self.pod.metadata.name, %error, "a pod's status could not be written");
                     self.report_at = Some(now + REPORT_RETRY);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kinglet_api::autoscaling::{MetricSpec, PodAutoscaler, PodAutoscalerStatus, Reachability};
-use kinglet_api::conditions::{Conditions, PodAutoscalerCondition, Reach};
-use kinglet_api::duck::{Condition, Truth};
+use kinglet_api::conditions::{ConditionState, Conditions, PodAutoscalerCondition};
+use kinglet_api::duck::{Condition, ConditionStatus};
 use kinglet_decide::scale::activity::{self, ActivityFacts, Says, Was};
 use kinglet_decide::scale::bounds::{self, Activity, BoundFacts, Order};
 use kinglet_decide::scale::path::{self, PathMode};
@@ -197,9 +197,9 @@ fn was(owner: &PodAutoscaler) -> Was {
         .condition(ACTIVE)
         .map(|condition| condition.status)
     {
-        None | Some(Truth::Unknown) => Was::Activating,
-        Some(Truth::True) => Was::Active,
-        Some(Truth::False) => Was::Inactive,
+        None | Some(ConditionStatus::Unknown) => Was::Activating,
+        Some(ConditionStatus::True) => Was::Active,
+        Some(ConditionStatus::False) => Was::Inactive,
     }
 }
 
@@ -238,31 +238,36 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
         was: was(owner),
     });
     let active = match (&reached, says) {
-        (Reached::NotOwned(kind), _) => Reach::broken(
+        (Reached::NotOwned(kind), _) => ConditionState::false_because(
             "NotOwned",
             format!(
                 "There is an existing {kind} {:?} that we do not own.",
                 owner.name()
             ),
         ),
-        (_, Says::Active) => Reach::Ready,
+        (_, Says::Active) => ConditionState::True,
         // Knative stops here; what keeps the pods from coming is what one wants to read.
         (_, Says::Queued) => match &seen.trouble {
-            Some(trouble) => Reach::waiting(says.reason(), format!("{} {trouble}", says.message())),
-            None => Reach::waiting(says.reason(), says.message()),
+            Some(trouble) => ConditionState::unknown_because(
+                says.reason(),
+                format!("{} {trouble}", says.message()),
+            ),
+            None => ConditionState::unknown_because(says.reason(), says.message()),
         },
-        (_, Says::NoTraffic | Says::TimedOut) => Reach::broken(says.reason(), says.message()),
+        (_, Says::NoTraffic | Says::TimedOut) => {
+            ConditionState::false_because(says.reason(), says.message())
+        }
     };
     let reached = match reached {
-        Reached::Ready => Reach::Ready,
-        Reached::NotReady(message) => Reach::waiting("NotReady", message),
-        Reached::NotOwned(_) => Reach::waiting("NotReady", ""),
+        Reached::Ready => ConditionState::True,
+        Reached::NotReady(message) => ConditionState::unknown_because("NotReady", message),
+        Reached::NotOwned(_) => ConditionState::unknown_because("NotReady", ""),
     };
     status.common.conditions = Conditions::new()
         .with(PodAutoscalerCondition::SKSReady, reached)
         .with_some(
             PodAutoscalerCondition::ScaleTargetInitialized,
-            initialized.then_some(Reach::Ready),
+            initialized.then_some(ConditionState::True),
         )
         .with(PodAutoscalerCondition::Active, active)
         .finish(&owner.status.common.conditions, seen.now);

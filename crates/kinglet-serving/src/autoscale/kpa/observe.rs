@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kinglet_api::autoscaling::{Metric, PodAutoscaler};
 use kinglet_api::networking::ServerlessService;
 use kinglet_decide::scale::bounds::BufferPath;
-use kinglet_reconcile::{Key, Kit};
+use kinglet_reconcile::{Context, Key};
 
 use crate::autoscale::board::Wish;
 use crate::autoscale::deciders::Deciders;
@@ -34,25 +34,25 @@ pub(super) struct Seen {
 }
 
 pub(super) fn observe(
-    kit: &Kit,
+    context: &Context,
     configs: &LiveConfigs,
     deciders: &Deciders,
     key: &Key,
     autoscaler: Arc<PodAutoscaler>,
 ) -> Seen {
     let settings = Settings::of(&autoscaler, &configs.get());
-    let pods = pods::of_revision(&kit.cache::<Pod>(), &key.namespace, &key.name);
+    let pods = pods::of_revision(&context.cache::<Pod>(), &key.namespace, &key.name);
     let trouble = pods::trouble(pods.iter().map(|pod| &**pod));
     let pods = PodCounts::of(pods.iter().map(|pod| &**pod));
-    let service = kit.cache::<ServerlessService>().find(key);
+    let service = context.cache::<ServerlessService>().find(key);
     let measured = service
         .as_ref()
         .is_some_and(|service| !service.status.private_service_name.is_empty());
     let wish = measured.then(|| deciders.ensure(key, settings.wanted(pods.ready)));
     let target = &autoscaler.spec.scale_target_ref.name;
     Seen {
-        metric: kit.cache::<Metric>().find(key),
-        deployment: kit.cache::<Deployment>().get(&key.namespace, target),
+        metric: context.cache::<Metric>().find(key),
+        deployment: context.cache::<Deployment>().get(&key.namespace, target),
         service,
         pods,
         trouble,
@@ -61,7 +61,7 @@ pub(super) fn observe(
         // The gateway holds every request in this shape, so it is always reached. Where activators stand apart, a
         // probe through the public Service answers this (spec/serving.md 5.8) before pods may go.
         buffer: BufferPath::Confirmed,
-        now: kit.now(),
+        now: context.now(),
         autoscaler,
     }
 }

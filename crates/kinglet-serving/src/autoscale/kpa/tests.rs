@@ -150,9 +150,9 @@ impl World {
         let (now, ready) = (self.now, self.ready);
         let service = self.service.as_mut().unwrap();
         let populated = if ready > 0 {
-            Reach::Ready
+            ConditionState::True
         } else {
-            Reach::waiting("NoHealthyBackends", "K8s Service is not ready")
+            ConditionState::unknown_because("NoHealthyBackends", "K8s Service is not ready")
         };
         use kinglet_api::conditions::ServerlessServiceCondition::{
             ActivatorEndpointsPopulated, EndpointsPopulated,
@@ -161,7 +161,7 @@ impl World {
             .with(EndpointsPopulated, populated)
             .with(
                 ActivatorEndpointsPopulated,
-                Reach::ready_because("ActivatorEndpointsPopulated", ""),
+                ConditionState::true_because("ActivatorEndpointsPopulated", ""),
             )
             .finish(&service.status.common.conditions.clone(), now);
         service.status.common.observed_generation = service.metadata.generation.unwrap();

@@ -1,7 +1,7 @@
 //! What to do about one ServerlessService: pure.
 
 use k8s_openapi::api::core::v1::Endpoints;
-use kinglet_api::conditions::{Conditions, Reach, ServerlessServiceCondition};
+use kinglet_api::conditions::{ConditionState, Conditions, ServerlessServiceCondition};
 use kinglet_api::names;
 use kinglet_api::networking::{ServerlessServiceMode, ServerlessServiceStatus};
 use kinglet_decide::scale::subset;
@@ -18,14 +18,14 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     let private_name = names::private_service(owner.name());
     if let Some((kind, name)) = foreign(seen, &private_name) {
         let message = format!("Resource {name} of type {kind} is not owned by SKS");
-        let broken = Reach::broken("NotOwned", message.clone());
+        let broken = ConditionState::false_because("NotOwned", message.clone());
         plan.status(owner, &status(seen, &private_name, broken));
         plan.fail(true, message);
         return plan;
     }
     let Some(selector) = &seen.selector else {
         let target = &owner.spec.object_ref.name;
-        let waiting = Reach::waiting("CreatingPrivateService", NOT_READY);
+        let waiting = ConditionState::unknown_because("CreatingPrivateService", NOT_READY);
         plan.status(owner, &status(seen, &private_name, waiting));
         plan.fail(
             true,
@@ -41,9 +41,9 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     );
     plan.ensure(seen.endpoints.as_deref(), &public_endpoints(seen));
     let populated = if seen.ready.is_empty() {
-        Reach::waiting("NoHealthyBackends", NOT_READY)
+        ConditionState::unknown_because("NoHealthyBackends", NOT_READY)
     } else {
-        Reach::Ready
+        ConditionState::True
     };
     plan.status(owner, &status(seen, &private_name, populated));
     plan
@@ -107,24 +107,24 @@ fn public_endpoints(seen: &Seen) -> Endpoints {
     build::endpoints_of_activators(owner, present, activators.map(|(activator, _)| activator))
 }
 
-fn status(seen: &Seen, private_name: &str, populated: Reach) -> ServerlessServiceStatus {
+fn status(seen: &Seen, private_name: &str, populated: ConditionState) -> ServerlessServiceStatus {
     let owner = &*seen.owner;
     let mut status = owner.status.clone();
     status.common.observed_generation = owner.generation();
-    let owned = !matches!(populated, Reach::Broken(_)) && seen.selector.is_some();
+    let owned = !matches!(populated, ConditionState::False(_)) && seen.selector.is_some();
     if owned {
         private_name.clone_into(&mut status.private_service_name);
         owner.name().clone_into(&mut status.service_name);
     }
     let buffered = owner.spec.mode == Some(ServerlessServiceMode::Proxy) || seen.ready.is_empty();
-    let why = kinglet_api::conditions::Why {
+    let why = kinglet_api::conditions::ConditionDetail {
         reason: "ActivatorEndpointsPopulated".to_owned(),
         message: "Revision is backed by Activator".to_owned(),
     };
     let buffered = if buffered {
-        Reach::ReadyBecause(why)
+        ConditionState::TrueBecause(why)
     } else {
-        Reach::Broken(why)
+        ConditionState::False(why)
     };
     status.common.conditions = Conditions::new()
         .with(ServerlessServiceCondition::EndpointsPopulated, populated)

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kinglet_api::names;
 use kinglet_api::networking::ServerlessService;
-use kinglet_reconcile::Kit;
+use kinglet_reconcile::Context;
 
 use crate::autoscale::Activator;
 
@@ -32,27 +32,27 @@ pub(super) struct Seen {
 }
 
 pub(super) fn observe(
-    kit: &Kit,
+    context: &Context,
     owner: Arc<ServerlessService>,
     activators: &Arc<[Activator]>,
 ) -> Seen {
     let namespace = owner.namespace();
     let private = names::private_service(owner.name());
-    let services = kit.cache::<Service>();
-    let deployment = kit
+    let services = context.cache::<Service>();
+    let deployment = context
         .cache::<Deployment>()
         .get(namespace, &owner.spec.object_ref.name);
-    let slices = kit
+    let slices = context
         .cache::<EndpointSlice>()
         .select(namespace, [(SLICE_SERVICE, private.as_str())]);
     Seen {
         private: services.get(namespace, &private),
         public: services.get(namespace, owner.name()),
-        endpoints: kit.cache::<Endpoints>().get(namespace, owner.name()),
+        endpoints: context.cache::<Endpoints>().get(namespace, owner.name()),
         selector: deployment.and_then(|found| found.spec.as_ref()?.selector.match_labels.clone()),
         ready: ready_addresses(slices.iter().map(|slice| &**slice)),
         activators: Arc::clone(activators),
-        now: kit.now(),
+        now: context.now(),
         owner,
     }
 }

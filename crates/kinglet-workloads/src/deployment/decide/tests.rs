@@ -165,8 +165,8 @@ fn waking_from_zero_is_one_update_before_any_status() {
         (first.kind.as_str(), &first.body["spec"]["replicas"]),
         ("ReplicaSet", &json!(1))
     );
-    let note = decision.plan.notes().next().unwrap();
-    assert!(note.message.ends_with("from 0 to 1"), "{}", note.message);
+    let event = decision.plan.events().next().unwrap();
+    assert!(event.message.ends_with("from 0 to 1"), "{}", event.message);
 }
 
 #[test]

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::caches::Caches;
+use crate::error::ReconcileError;
 use crate::events::Recorder;
-use crate::fault::Fault;
 use crate::leader::Leadership;
 use crate::object::{Key, Object, key_of};
-use crate::plan::{Cascade, Next, Note, Plan, Step, Verb, Write};
+use crate::plan::{Cascade, EventRecord, Next, Plan, Step, Verb, Write};
 use crate::wire;
 
 /// Caches, client, clock and events of one component. Cheap to clone.
 #[derive(Clone)]
-pub struct Kit {
+pub struct Context {
     caches: Caches,
     recorder: Recorder,
     component: &'static str,
@@ -52,8 +52,8 @@ struct AnswerMeta {
     deletion_timestamp: Option<String>,
 }
 
-impl Kit {
-    /// The kit of a process; components take theirs with [`Kit::named`].
+impl Context {
+    /// The context of a process; components take theirs with [`Context::named`].
     pub fn new(caches: &Caches) -> Self {
         Self {
             caches: caches.clone(),
@@ -63,7 +63,7 @@ impl Kit {
         }
     }
 
-    /// The same kit with another name as field manager and source of events.
+    /// The same context with another name as field manager and source of events.
     pub fn named(&self, component: &'static str) -> Self {
         Self {
             component,
@@ -71,7 +71,7 @@ impl Kit {
         }
     }
 
-    /// The same kit for controllers that work only while this process leads.
+    /// The same context for controllers that work only while this process leads.
     #[must_use]
     pub fn led_by(&self, leadership: Leadership) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Kit {
     ///
     /// Writes that would change nothing are left out. Each answer is in the cache before the next step, so whoever
     /// reads it sees this plan done. Events are recorded in the background.
-    pub async fn apply(&self, plan: Plan) -> Result<Next, Fault> {
+    pub async fn apply(&self, plan: Plan) -> Result<Next, ReconcileError> {
         let Plan {
             steps,
             next,
@@ -134,8 +134,8 @@ impl Kit {
         let mut written: HashMap<(String, Key), (String, bytes::Bytes)> = HashMap::new();
         for step in steps {
             let mut write = match step {
-                Step::Note(note) => {
-                    self.note(*note);
+                Step::Event(event) => {
+                    self.event(*event);
                     continue;
                 }
                 Step::Write(write) => write,
@@ -161,7 +161,7 @@ impl Kit {
     }
 
     /// Creates an object and gives what the server made of it.
-    pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, Fault> {
+    pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, ReconcileError> {
         let write = Write::create(object);
         match self.land(&write).await? {
             Landed::Object(answer) => self.take(&write, &answer),
@@ -170,7 +170,7 @@ impl Kit {
     }
 
     /// Makes `seen` equal `desired`; see [`Write::update`].
-    pub async fn update<K: Object>(&self, seen: &K, desired: &K) -> Result<Arc<K>, Fault> {
+    pub async fn update<K: Object>(&self, seen: &K, desired: &K) -> Result<Arc<K>, ReconcileError> {
         let write = Write::update(seen, desired);
         match self.land(&write).await? {
             Landed::Object(answer) => self.take(&write, &answer),
@@ -183,7 +183,7 @@ impl Kit {
         &self,
         seen: &K,
         status: &impl serde::Serialize,
-    ) -> Result<Arc<K>, Fault> {
+    ) -> Result<Arc<K>, ReconcileError> {
         let write = Write::status(seen, status);
         match self.land(&write).await? {
             Landed::Object(answer) => self.take(&write, &answer),
@@ -192,12 +192,16 @@ impl Kit {
     }
 
     /// Deletes exactly the object seen; that it is gone already is fine.
-    pub async fn delete<K: Object>(&self, seen: &K, cascade: Cascade) -> Result<(), Fault> {
+    pub async fn delete<K: Object>(
+        &self,
+        seen: &K,
+        cascade: Cascade,
+    ) -> Result<(), ReconcileError> {
         self.perform(&Write::delete(seen, cascade)).await
     }
 
     /// Carries out one write.
-    pub async fn perform(&self, write: &Write) -> Result<(), Fault> {
+    pub async fn perform(&self, write: &Write) -> Result<(), ReconcileError> {
         match self.land(write).await? {
             Landed::Object(answer) => {
                 (write.absorb)(&self.caches, &answer).map_err(|source| garbled(write, source))
@@ -207,13 +211,13 @@ impl Kit {
     }
 
     /// Reads an object from the API server instead of the cache, and puts it into the cache.
-    pub async fn read<K: Object>(&self, key: &Key) -> Result<Arc<K>, Fault> {
+    pub async fn read<K: Object>(&self, key: &Key) -> Result<Arc<K>, ReconcileError> {
         let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
         let attempt = format!("reading {} {key}", K::kind(&()));
         let path = format!("{}/{}", K::url_path(&(), namespace), key.name);
         let answer = wire::call(self.client(), &attempt, Method::GET, &path, Vec::new()).await?;
-        let object =
-            serde_json::from_slice(&answer).map_err(|source| Fault::Garbled { attempt, source })?;
+        let object = serde_json::from_slice(&answer)
+            .map_err(|source| ReconcileError::Garbled { attempt, source })?;
         Ok(self.caches.absorb::<K>(object))
     }
 
@@ -223,7 +227,7 @@ impl Kit {
         object: &K,
         name: &str,
         body: &Value,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ReconcileError> {
         let key = key_of(object);
         let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
         let attempt = format!("posting {name} of {} {key}", K::kind(&()));
@@ -250,7 +254,7 @@ impl Kit {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<bytes::Bytes, Fault> {
+    ) -> Result<bytes::Bytes, ReconcileError> {
         let attempt = format!("{method} {path}");
         let body = body
             .map(|body| body.to_string().into_bytes())
@@ -259,28 +263,32 @@ impl Kit {
     }
 
     /// A merge patch of an object found by discovery.
-    pub async fn merge_patch(&self, path: &str, patch: &Value) -> Result<bytes::Bytes, Fault> {
+    pub async fn merge_patch(
+        &self,
+        path: &str,
+        patch: &Value,
+    ) -> Result<bytes::Bytes, ReconcileError> {
         let attempt = format!("patching {path}");
         let request = http::Request::patch(path)
             .header("content-type", "application/merge-patch+json")
             .header("accept", "application/json")
             .body(patch.to_string().into_bytes())
-            .map_err(|source| Fault::Permanent(format!("{attempt}: {source}")))?;
+            .map_err(|source| ReconcileError::Permanent(format!("{attempt}: {source}")))?;
         let body = wire::open(self.client(), &attempt, request).await?;
         wire::collect(&attempt, body).await
     }
 
     /// Records an Event in the background.
-    pub fn note(&self, note: Note) {
-        self.recorder.record(self.component, note);
+    pub fn event(&self, event: EventRecord) {
+        self.recorder.record(self.component, event);
     }
 
-    fn take<K: Object>(&self, write: &Write, answer: &[u8]) -> Result<Arc<K>, Fault> {
+    fn take<K: Object>(&self, write: &Write, answer: &[u8]) -> Result<Arc<K>, ReconcileError> {
         let object = serde_json::from_slice(answer).map_err(|source| garbled(write, source))?;
         Ok(self.caches.absorb::<K>(object))
     }
 
-    async fn land(&self, write: &Write) -> Result<Landed, Fault> {
+    async fn land(&self, write: &Write) -> Result<Landed, ReconcileError> {
         if write.changes_nothing() {
             return Ok(Landed::Unchanged);
         }
@@ -342,11 +350,11 @@ impl Kit {
                     Ok(Landed::Object(answer))
                 }
             }
-            Err(Fault::NotFound { .. }) => {
+            Err(ReconcileError::NotFound { .. }) => {
                 self.forget(write, uid.as_deref());
                 Ok(Landed::Gone)
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         }
     }
 
@@ -388,8 +396,8 @@ fn rebase(write: &mut Write, answer: Value) {
     }
 }
 
-fn garbled(write: &Write, source: serde_json::Error) -> Fault {
-    Fault::Garbled {
+fn garbled(write: &Write, source: serde_json::Error) -> ReconcileError {
+    ReconcileError::Garbled {
         attempt: write.attempt(),
         source,
     }

@@ -1,11 +1,11 @@
-//! What can go wrong in a reconcile: whose fault it is and whether trying again can help.
+//! What can go wrong in a reconcile: what was attempted, and whether another attempt can succeed.
 
 use std::time::Duration;
 
 /// Why a reconcile or a call to the API server did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ReconcileError {
     /// The object changed after it was seen; the plan was stale and lost.
     #[error("{attempt}: {message}")]
     Conflict {
@@ -84,20 +84,7 @@ pub enum Fault {
     Panicked(String),
 }
 
-/// Whose fault a [`Fault`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// Whoever wrote the object.
-    Caller,
-    /// The API server or the way to it.
-    Upstream,
-    /// This program.
-    Us,
-    /// Nobody: two writers met, one waits its turn.
-    Nobody,
-}
-
-impl Fault {
+impl ReconcileError {
     /// A domain error that another try may cure.
     pub fn transient(message: impl Into<String>) -> Self {
         Self::Transient(message.into())
@@ -106,18 +93,6 @@ impl Fault {
     /// A domain error that only a change of the object can cure.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Permanent(message.into())
-    }
-
-    /// Whose fault it is.
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::Conflict { .. } | Self::NotFound { .. } | Self::AlreadyExists { .. } => {
-                Blame::Nobody
-            }
-            Self::Refused { .. } | Self::Permanent(_) => Blame::Caller,
-            Self::Busy { .. } | Self::Unreachable { .. } | Self::Transient(_) => Blame::Upstream,
-            Self::Garbled { .. } | Self::Timeout(_) | Self::Panicked(_) => Blame::Us,
-        }
     }
 
     /// Whether the same reconcile may succeed later without anybody changing the object.
