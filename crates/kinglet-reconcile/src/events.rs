@@ -265,7 +265,7 @@ mod tests {
             name: Some("node".into()),
             ..ObjectReference::default()
         };
-        let event = EventRecord {
+        let record = EventRecord {
             about,
             severity: Severity::Normal,
             reason: "Started".into(),
@@ -273,7 +273,7 @@ mod tests {
         };
         let event = event(&Heard {
             component: "c",
-            event,
+            event: record,
             at: Timestamp::from_second(1000).unwrap(),
         });
         assert_eq!(event["metadata"]["namespace"], "default");
