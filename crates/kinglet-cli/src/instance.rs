@@ -108,11 +108,11 @@ pub(crate) fn last_words(log: &str) -> String {
             .filter(|line| !line.is_empty())
     };
     let panic = || lines().find(|line| line.contains("panicked at"));
-    let why = lines()
+    let cause = lines()
         .find_map(|line| line.strip_prefix("Error: "))
         .or_else(panic)
         .or_else(|| lines().next());
-    why.unwrap_or("it said nothing").to_owned()
+    cause.unwrap_or("it said nothing").to_owned()
 }
 
 /// `down`: asks, then waits until the process is gone.

@@ -10,13 +10,13 @@ use crate::Arguments;
 
 /// Parses the program's arguments; prints help and refusals itself and says how to exit.
 pub fn parse() -> Result<Arguments, ExitCode> {
-    understand(std::env::args_os()).map_err(|refusal| match refusal {
-        Refusal::Text(text) => {
+    interpret(std::env::args_os()).map_err(|refusal| match refusal {
+        Exit::Text(text) => {
             // Help that nobody reads any more is no failure.
             let _ = std::io::Write::write_all(&mut anstream::stdout(), text.as_bytes());
             ExitCode::SUCCESS
         }
-        Refusal::Error(text) => {
+        Exit::Error(text) => {
             anstream::eprintln!("Error: {text}");
             ExitCode::FAILURE
         }
@@ -24,26 +24,26 @@ pub fn parse() -> Result<Arguments, ExitCode> {
 }
 
 #[derive(Debug)]
-enum Refusal {
+enum Exit {
     /// Help or version was asked for.
     Text(String),
     Error(String),
 }
 
-fn understand(
+fn interpret(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-) -> Result<Arguments, Refusal> {
+) -> Result<Arguments, Exit> {
     let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
     if words.len() <= 1 {
-        return Err(Refusal::Text(
+        return Err(Exit::Text(
             Arguments::command().render_help().ansi().to_string(),
         ));
     }
     Arguments::try_parse_from(&words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Refusal::Text(error.render().ansi().to_string())
+            Exit::Text(error.render().ansi().to_string())
         }
-        _ => Refusal::Error(explain(&error, &words)),
+        _ => Exit::Error(explain(&error, &words)),
     })
 }
 
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
 
     fn error(line: &str) -> String {
-        match understand(line.split(' ').map(str::to_owned)) {
-            Err(Refusal::Error(text)) => text,
+        match interpret(line.split(' ').map(str::to_owned)) {
+            Err(Exit::Error(text)) => text,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -164,8 +164,8 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    understand(line.split(' ').map(str::to_owned)),
-                    Err(Refusal::Text(_))
+                    interpret(line.split(' ').map(str::to_owned)),
+                    Err(Exit::Text(_))
                 ),
                 "{line}"
             );

@@ -73,10 +73,10 @@ pub fn start(gateway: &str, host: &str, path: &str, connections: usize, pause: D
         tasks.spawn(async move {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
-                if let Err(why) =
+                if let Err(error) =
                     connection(&gateway, &host, &path, pause, &stop, &done, &mut tally).await
                 {
-                    *tally.bad.entry(why).or_default() += 1;
+                    *tally.bad.entry(error).or_default() += 1;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -22,7 +22,7 @@ where
         match look().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}
-            Err(why) => last = format!("{why:#}"),
+            Err(error) => last = format!("{error:#}"),
         }
         if tokio::time::Instant::now() > deadline {
             bail!(

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 
-/// An answer read to its end.
+/// A response read to its end.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// Headers.
@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 /// Asks once on a fresh connection.
-pub async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<Answer> {
+pub async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<Response> {
     send(
         gateway,
         http::Request::get(path)
@@ -30,7 +30,7 @@ pub async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<Answer
 }
 
 /// Sends any request on a fresh HTTP/1.1 connection.
-pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow::Result<Response> {
     let exchange = async {
         let stream = tokio::net::TcpStream::connect(gateway)
             .await
@@ -40,7 +40,7 @@ pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow:
         let answer = async {
             let (parts, body) = sender.send_request(request).await?.into_parts();
             let body = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
-            anyhow::Ok(Answer {
+            anyhow::Ok(Response {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 body,

@@ -16,7 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::standalone::{API_STOP_MAX, DRAIN_MAX, make_private, registries, watch_signals};
-use crate::start::{self, Composition};
+use crate::start::{self, MachineOptions};
 use crate::{bootstrap, listeners, samples};
 
 /// Runs until SIGTERM or Ctrl-C.
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         .context("preparing the first objects")?;
 
     let tasks = Tasks::new();
-    let machine = start::start(Composition {
+    let machine = start::start(MachineOptions {
         client,
         clock: Clock::system(),
         tasks: tasks.child(),

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Rules;
 use crate::control::{self, Control};
-use crate::start::{self, Composition};
+use crate::start::{self, MachineOptions};
 use crate::{bootstrap, listeners, logs, samples};
 
 /// Names by which pods know the API server.
@@ -90,7 +90,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         .await
         .context("preparing the first objects")?;
 
-    let machine = start::start(Composition {
+    let machine = start::start(MachineOptions {
         client,
         clock: clock.clone(),
         tasks: tasks.child(),

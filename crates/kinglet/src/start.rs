@@ -43,7 +43,7 @@ const INDEXED: [&str; 4] = [
 ];
 
 /// What the machine is made of.
-pub(crate) struct Composition {
+pub(crate) struct MachineOptions {
     pub(crate) client: Client,
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
@@ -71,8 +71,8 @@ pub(crate) struct Machine {
 }
 
 /// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
-pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
-    let Composition {
+pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
+    let MachineOptions {
         client,
         clock,
         tasks,
@@ -83,7 +83,7 @@ pub(crate) async fn start(composition: Composition) -> anyhow::Result<Machine> {
         api,
         ca_pem,
         parts,
-    } = composition;
+    } = options;
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
     let context = Context::new(&caches);

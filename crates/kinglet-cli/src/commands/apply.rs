@@ -42,7 +42,7 @@ async fn one(
 ) -> anyhow::Result<()> {
     let resource = discovery.of_manifest(document)?;
     let (namespace, name) =
-        super::manifests::place(document, &resource.kind, &connection.namespace)?;
+        super::manifests::namespace_and_name(document, &resource.kind, &connection.namespace)?;
     let path = resource.path(Some(namespace), Some(name));
     let before = connection.find(&path).await?;
     let query = format!(

@@ -22,9 +22,12 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
             let resource = discovery
                 .of_manifest(&document.object)
                 .with_context(|| document.origin.clone())?;
-            let (namespace, name) =
-                super::manifests::place(&document.object, &resource.kind, &connection.namespace)
-                    .with_context(|| document.origin.clone())?;
+            let (namespace, name) = super::manifests::namespace_and_name(
+                &document.object,
+                &resource.kind,
+                &connection.namespace,
+            )
+            .with_context(|| document.origin.clone())?;
             objects.push((
                 format!("{} \"{name}\"", resource.display()),
                 resource.path(Some(namespace), Some(name)),

@@ -151,7 +151,7 @@ fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
 }
 
 /// When an event was last seen; the oldest are shown first.
-fn seen(event: &Value) -> String {
+fn last_seen(event: &Value) -> String {
     let times = ["lastTimestamp", "eventTime", "firstTimestamp"]
         .map(|name| event[name].as_str().unwrap_or_default());
     times
@@ -163,7 +163,7 @@ fn seen(event: &Value) -> String {
 
 fn show_events(events: &Value) -> String {
     let mut items = events["items"].as_array().cloned().unwrap_or_default();
-    items.sort_by_key(seen);
+    items.sort_by_key(last_seen);
     if items.is_empty() {
         return "Events:  <none>\n".to_owned();
     }
@@ -177,7 +177,7 @@ fn show_events(events: &Value) -> String {
         rows.push(vec![
             format!("  {}", field("type")),
             field("reason"),
-            seen(event),
+            last_seen(event),
             event["count"].as_i64().unwrap_or(1).to_string(),
             field("message"),
         ]);

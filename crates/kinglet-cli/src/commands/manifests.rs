@@ -52,7 +52,7 @@ pub(crate) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
 }
 
 /// Namespace and name of an object, fit for a path.
-pub(crate) fn place<'a>(
+pub(crate) fn namespace_and_name<'a>(
     object: &'a Value,
     kind: &str,
     default_namespace: &'a str,

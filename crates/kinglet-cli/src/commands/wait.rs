@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &WaitArgs) -> anyhow::Result<()> {
                     "timed out after {} s waiting for {} of {display}{}",
                     args.timeout.as_secs(),
                     args.what,
-                    why(&until, found.as_ref())
+                    unmet(&until, found.as_ref())
                 );
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -111,7 +111,7 @@ fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// What the condition says now, so that nobody has to ask a second time.
-fn why(until: &Until, found: Option<&Value>) -> String {
+fn unmet(until: &Until, found: Option<&Value>) -> String {
     let Until::Condition { name, .. } = until else {
         return String::new();
     };

@@ -7,7 +7,7 @@ use kinglet_testkit::api::{sample_service, serving};
 use kinglet_testkit::instance;
 use serde_json::{Value, json};
 
-use crate::checks::{self, Place};
+use crate::checks::{self, System};
 use crate::{run, setup, start};
 
 #[test]
@@ -57,21 +57,21 @@ fn wrong_objects_are_refused_by_field() {
 }
 
 fn set(object: &mut Value, pointer: &str, value: Value) {
-    let mut place = object;
+    let mut slot = object;
     for key in pointer.split('/').skip(1) {
-        place = match key.parse::<usize>() {
-            Ok(index) => &mut place[index],
-            Err(_) => &mut place[key],
+        slot = match key.parse::<usize>() {
+            Ok(index) => &mut slot[index],
+            Err(_) => &mut slot[key],
         };
     }
-    *place = value;
+    *slot = value;
 }
 
 #[test]
 fn failures_show_in_conditions_within_seconds() {
     run(async {
         let (instance, api) = start().await?;
-        checks::failures(Place {
+        checks::failures(System {
             api: &api,
             instance: &instance,
         })

@@ -16,14 +16,14 @@ use crate::READY_MAX;
 
 const AUTOSCALER: &str = "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler";
 
-/// Where a check happens.
+/// The system under test: its API and the instance that works on it.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct System<'a> {
     pub(crate) api: &'a Api,
     pub(crate) instance: &'a Instance,
 }
 
-impl Place<'_> {
+impl System<'_> {
     /// Applies a Service in its stored form and waits until it is ready.
     async fn apply(&self, service: &Value) -> anyhow::Result<Value> {
         let services = serving("default", "services");
@@ -34,7 +34,7 @@ impl Place<'_> {
             .await
     }
 
-    async fn ask(&self, host: &str) -> anyhow::Result<web::Answer> {
+    async fn ask(&self, host: &str) -> anyhow::Result<web::Response> {
         let answer = web::get(self.instance.gateway(), host, "/").await?;
         ensure!(answer.status == 200, "{host}: {answer:?}");
         Ok(answer)
@@ -87,9 +87,9 @@ fn hello(name: &str, target: &str) -> Value {
 }
 
 /// Apply, ask, scale to zero, wake up: the first thing anyone does.
-pub(crate) async fn story(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn story(system: System<'_>) -> anyhow::Result<()> {
     // The shortest grace that Knative allows; also shows that the ConfigMap is followed.
-    place
+    system
         .api
         .merge(
             AUTOSCALER,
@@ -99,17 +99,17 @@ pub(crate) async fn story(place: Place<'_>) -> anyhow::Result<()> {
     let mut service = hello("story", "test");
     service["spec"]["template"]["metadata"]["annotations"] =
         json!({"autoscaling.knative.dev/window": "6s"});
-    let ready = place.apply(&service).await?;
+    let ready = system.apply(&service).await?;
     ensure!(
         ready["status"]["url"] == "http://story.default.localhost",
         "url is {}",
         ready["status"]["url"]
     );
-    let answer = place.ask("story.default.localhost").await?;
+    let answer = system.ask("story.default.localhost").await?;
     ensure!(answer.body == "Hello test!\n", "{answer:?}");
 
     until("scale to zero", Duration::from_secs(60), || async {
-        let pods = place
+        let pods = system
             .items(
                 "/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=story",
             )
@@ -120,7 +120,7 @@ pub(crate) async fn story(place: Place<'_>) -> anyhow::Result<()> {
     // Twenty at once: all wait for the one cold start, none is refused.
     let mut requests = tokio::task::JoinSet::new();
     for _ in 0..20 {
-        let gateway = place.instance.gateway().to_owned();
+        let gateway = system.instance.gateway().to_owned();
         requests.spawn(async move { web::get(&gateway, "story.default.localhost", "/").await });
     }
     while let Some(answer) = requests.join_next().await {
@@ -131,17 +131,17 @@ pub(crate) async fn story(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// Cluster-local names are not served to the outside.
-pub(crate) async fn private_names(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn private_names(system: System<'_>) -> anyhow::Result<()> {
     let mut service = hello("private", "inside");
     service["metadata"]["labels"] = json!({"networking.knative.dev/visibility": "cluster-local"});
-    let ready = place.apply(&service).await?;
+    let ready = system.apply(&service).await?;
     ensure!(
         ready["status"]["url"] == "http://private.default.svc.cluster.local",
         "url is {}",
         ready["status"]["url"]
     );
     let answer = web::get(
-        place.instance.gateway(),
+        system.instance.gateway(),
         "private.default.svc.cluster.local",
         "/",
     )
@@ -154,17 +154,17 @@ pub(crate) async fn private_names(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// No request fails while one revision takes over from another. The long run is `cargo xtask soak`.
-pub(crate) async fn rollout(place: Place<'_>) -> anyhow::Result<()> {
-    place.apply(&hello("rollout", "v1")).await?;
+pub(crate) async fn rollout(system: System<'_>) -> anyhow::Result<()> {
+    system.apply(&hello("rollout", "v1")).await?;
     let load = load::start(
-        place.instance.gateway(),
+        system.instance.gateway(),
         "rollout.default.localhost",
         "/",
         8,
         Duration::from_millis(1),
     );
     for target in ["v2", "v3", "v4"] {
-        place.apply(&hello("rollout", target)).await?;
+        system.apply(&hello("rollout", target)).await?;
     }
     let answered = load.finished();
     until("requests after the last change", READY_MAX, || async {
@@ -187,14 +187,14 @@ pub(crate) async fn rollout(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// Percentages are kept, and tags have names of their own.
-pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn splits(system: System<'_>) -> anyhow::Result<()> {
     let version = |name: &str, target: &str, traffic: &Value| {
         let mut service = hello("canary", target);
         service["spec"]["template"]["metadata"]["name"] = json!(name);
         service["spec"]["traffic"] = traffic.clone();
         service
     };
-    place
+    system
         .apply(&version(
             "canary-v1",
             "one",
@@ -206,10 +206,10 @@ pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
         {"revisionName": "canary-v2", "percent": 20, "tag": "next"},
         {"latestRevision": true, "percent": 0, "tag": "latest"}
     ]);
-    place.apply(&version("canary-v2", "two", &split)).await?;
+    system.apply(&version("canary-v2", "two", &split)).await?;
     let mut counts = BTreeMap::new();
     for _ in 0..1000 {
-        let answer = place.ask("canary.default.localhost").await?;
+        let answer = system.ask("canary.default.localhost").await?;
         *counts.entry(answer.body.trim().to_owned()).or_insert(0_u32) += 1;
     }
     let one = counts.get("Hello one!").copied().unwrap_or(0);
@@ -222,7 +222,7 @@ pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
         ("next", "Hello two!"),
         ("latest", "Hello two!"),
     ] {
-        let answer = place
+        let answer = system
             .ask(&format!("{tag}-canary.default.localhost"))
             .await?;
         ensure!(answer.body.trim() == body, "tag {tag}: {answer:?}");
@@ -231,7 +231,7 @@ pub(crate) async fn splits(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// Deleting a Service leaves nothing of its chain behind.
-pub(crate) async fn deletion(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn deletion(system: System<'_>) -> anyhow::Result<()> {
     const CHAIN: [&str; 12] = [
         "/apis/serving.knative.dev/v1/namespaces/default/configurations",
         "/apis/serving.knative.dev/v1/namespaces/default/routes",
@@ -254,26 +254,26 @@ pub(crate) async fn deletion(place: Place<'_>) -> anyhow::Result<()> {
             .filter(|name| name == "leaving" || name.starts_with("leaving-"))
             .collect()
     };
-    place.apply(&hello("leaving", "soon")).await?;
+    system.apply(&hello("leaving", "soon")).await?;
     for path in CHAIN {
         ensure!(
-            !ours(place.items(path).await?).is_empty(),
+            !ours(system.items(path).await?).is_empty(),
             "{path} has nothing of the Service"
         );
     }
-    place
+    system
         .api
         .delete(&format!("{}/leaving", serving("default", "services")))
         .await?;
     until("everything to be gone", READY_MAX, || async {
         for path in CHAIN {
-            let left = ours(place.items(path).await?);
+            let left = ours(system.items(path).await?);
             ensure!(left.is_empty(), "{path} still has {left:?}");
         }
         Ok(Some(()))
     })
     .await?;
-    let answer = web::get(place.instance.gateway(), "leaving.default.localhost", "/").await?;
+    let answer = web::get(system.instance.gateway(), "leaving.default.localhost", "/").await?;
     ensure!(
         answer.status == 404,
         "the gateway has forgotten it: {answer:?}"
@@ -282,7 +282,7 @@ pub(crate) async fn deletion(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// A crashing container and a missing image show with their cause, within seconds.
-pub(crate) async fn failures(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn failures(system: System<'_>) -> anyhow::Result<()> {
     let services = serving("default", "services");
     let missing = sample_service("missing", "default", "nosuchsample");
     let mut crashing = sample_service("crashing", "default", "helloworld");
@@ -292,8 +292,8 @@ pub(crate) async fn failures(place: Place<'_>) -> anyhow::Result<()> {
         ("missing", missing, "nosuchsample"),
         ("crashing", crashing, "Container failed with"),
     ] {
-        place.api.apply(&services, &complete(&service)?).await?;
-        let failed = place
+        system.api.apply(&services, &complete(&service)?).await?;
+        let failed = system
             .api
             .condition(
                 &format!("{services}/{name}"),
@@ -309,9 +309,9 @@ pub(crate) async fn failures(place: Place<'_>) -> anyhow::Result<()> {
 }
 
 /// After a restart of ours the Services of before answer again.
-pub(crate) async fn still_serves(place: Place<'_>) -> anyhow::Result<()> {
+pub(crate) async fn still_serves(system: System<'_>) -> anyhow::Result<()> {
     until("an answer after the restart", READY_MAX, || async {
-        place.ask("story.default.localhost").await.map(Some)
+        system.ask("story.default.localhost").await.map(Some)
     })
     .await?;
     Ok(())

@@ -41,19 +41,20 @@ fn sees_every_change() {
         }
         api.create(MAPS, &map("last")).await?;
         api.delete(&format!("{MAPS}/last")).await?;
-        let seen: Vec<String> =
+        let events: Vec<String> =
             tokio::task::spawn_blocking(move || lines.map_while(Result::ok).collect()).await?;
         let status = child.wait()?;
         ensure!(status.success(), "the informer ended with {status}");
         let count = |verb: &str| {
-            seen.iter()
+            events
+                .iter()
                 .filter(|line| line.starts_with(verb) && line.contains(" map-"))
                 .count()
         };
         // An informer may fold a change into the next one, but additions and removals are all there.
         ensure!(
             (count("ADDED configmap"), count("DELETED configmap")) == (50, 50),
-            "{seen:#?}"
+            "{events:#?}"
         );
         Ok(())
     });

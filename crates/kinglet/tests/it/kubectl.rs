@@ -178,10 +178,10 @@ fn what_kubectl_users_do() {
         let pod = pod.lines().next().unwrap_or_default();
         ensure!(pod.starts_with("pod/"), "a pod runs: {pod:?}");
         let refused = kubectl(config, &["exec", pod, "--", "true"])?;
-        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(
-            !refused.status.success() && why.contains("not supported yet"),
-            "exec is refused in words: {why}"
+            !refused.status.success() && stderr.contains("not supported yet"),
+            "exec is refused in words: {stderr}"
         );
         let edit = std::process::Command::new(program().expect("checked above"))
             .args([

@@ -3,7 +3,7 @@
 use kinglet_testkit::cluster::{self, Cluster};
 use kinglet_testkit::{Api, Setup, instance};
 
-use crate::checks::{self, Place};
+use crate::checks::{self, System};
 use crate::{not_run, run, setup};
 
 #[test]
@@ -32,20 +32,20 @@ async fn all(cluster: &mut Cluster, attached: &Setup) -> anyhow::Result<()> {
     let instance = attached.start().await?;
     // Ours first, so that Kubernetes' garbage collector knows our kinds from its start.
     cluster.manage().await?;
-    let place = Place {
+    let system = System {
         api: &api,
         instance: &instance,
     };
-    tokio::try_join!(checks::story(place), checks::deletion(place), async {
-        checks::private_names(place).await?;
-        checks::splits(place).await?;
-        checks::rollout(place).await?;
-        checks::failures(place).await
+    tokio::try_join!(checks::story(system), checks::deletion(system), async {
+        checks::private_names(system).await?;
+        checks::splits(system).await?;
+        checks::rollout(system).await?;
+        checks::failures(system).await
     })?;
     instance.stop().await?;
     // Started again, with everything there already.
     let again = attached.start().await?;
-    checks::still_serves(Place {
+    checks::still_serves(System {
         api: &api,
         instance: &again,
     })

@@ -1,13 +1,13 @@
 //! The first things anyone does, over our own API server.
 
-use crate::checks::{self, Place};
+use crate::checks::{self, System};
 use crate::{run, start};
 
 #[test]
 fn a_service_answers_goes_to_zero_and_wakes_up() {
     run(async {
         let (instance, api) = start().await?;
-        checks::story(Place {
+        checks::story(System {
             api: &api,
             instance: &instance,
         })
@@ -20,11 +20,11 @@ fn a_service_answers_goes_to_zero_and_wakes_up() {
 fn private_names_and_deletion() {
     run(async {
         let (instance, api) = start().await?;
-        let place = Place {
+        let system = System {
             api: &api,
             instance: &instance,
         };
-        checks::private_names(place).await?;
-        checks::deletion(place).await
+        checks::private_names(system).await?;
+        checks::deletion(system).await
     });
 }

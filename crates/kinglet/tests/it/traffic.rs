@@ -7,14 +7,14 @@ use kinglet_testkit::api::serving;
 use kinglet_testkit::{until, web};
 use serde_json::json;
 
-use crate::checks::{self, Place};
+use crate::checks::{self, System};
 use crate::{run, start};
 
 #[test]
 fn splits_tags_and_another_domain() {
     run(async {
         let (instance, api) = start().await?;
-        checks::splits(Place {
+        checks::splits(System {
             api: &api,
             instance: &instance,
         })
