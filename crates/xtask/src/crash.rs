@@ -1,4 +1,4 @@
-//! `kill -9` at random moments during applies: every acknowledged object is there after the restart.
+//! `kill -9` at random random during applies: every acknowledged object is there after the restart.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,15 +20,15 @@ pub(crate) struct Crash {
     /// Kills.
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Seed of the moments; printed, so that a failure can be run again.
+    /// Seed of the random; printed, so that a failure can be run again.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// A small generator for moments; quality does not matter here.
-struct Moments(u64);
+/// A small generator for random; quality does not matter here.
+struct Random(u64);
 
-impl Moments {
+impl Random {
     fn next_below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &Crash) -> anyhow::Result<()> {
         data: Some(data.clone()),
         ..Setup::of(&crate::release_binary()?)
     };
-    let outcome = rounds(&base, args.rounds, &mut Moments(seed)).await;
+    let outcome = rounds(&base, args.rounds, &mut Random(seed)).await;
     let cleaned = match base.start().await {
         Ok(instance) => instance.stop().await,
         Err(error) => Err(error),
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &Crash) -> anyhow::Result<()> {
     outcome.and(cleaned)
 }
 
-async fn rounds(base: &Setup, rounds: u32, moments: &mut Moments) -> anyhow::Result<()> {
+async fn rounds(base: &Setup, rounds: u32, random: &mut Random) -> anyhow::Result<()> {
     // Name -> value that was acknowledged last.
     let mut acknowledged: BTreeMap<String, u64> = BTreeMap::new();
     let mut ca = None;
@@ -128,7 +128,7 @@ async fn rounds(base: &Setup, rounds: u32, moments: &mut Moments) -> anyhow::Res
                 ))
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(5 + moments.next_below(300))).await;
+        tokio::time::sleep(Duration::from_millis(5 + random.next_below(300))).await;
         instance.kill();
         stopped.store(true, Ordering::Relaxed);
         for writer in writers {

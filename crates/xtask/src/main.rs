@@ -27,7 +27,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     /// Check house rules: arrows between crates, licences, banned and double crates, file headers, documents
-    Tidy,
+    Tidy {
+        /// Write the block of arrows in ARCHITECTURE.md from the real graph first
+        #[arg(long)]
+        write: bool,
+    },
     /// Build the real Kubernetes programs that tests use (Go), into target/peers
     Peers,
     /// Measure speed and memory side by side with a rival
@@ -50,7 +54,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
-        Chore::Tidy => tidy::run(),
+        Chore::Tidy { write } => tidy::run(write),
         Chore::ProtobufTable { to } => protobuf_table::run(&to),
         Chore::Peers => peers::run(),
         Chore::Test => suite::run(),

@@ -21,7 +21,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         );
         None
     };
-    crate::tidy::run()?;
+    crate::tidy::run(false)?;
     step(
         "the release binary",
         cargo().args(["build", "--release", "--bin", "kinglet"]),

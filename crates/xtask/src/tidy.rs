@@ -1,49 +1,13 @@
 //! House rules that a machine can check.
 
+mod arrows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-
-/// Who may depend on whom (dev-dependencies are free). A new arrow is a decision, reviewed as one.
-const ARROWS: [(&str, &[&str]); 15] = [
-    ("decide", &[]),
-    ("store", &[]),
-    ("api", &["decide"]),
-    ("process", &[]),
-    ("reconcile", &["decide", "api", "process"]),
-    ("image", &["process"]),
-    ("apiserver", &["store", "process"]),
-    ("workloads", &["api", "reconcile", "process"]),
-    ("node", &["api", "reconcile", "process", "image"]),
-    (
-        "serving",
-        &["decide", "api", "reconcile", "process", "image"],
-    ),
-    ("dataplane", &["decide", "process"]),
-    ("cli", &["process", "image"]),
-    ("samples", &[]),
-    ("testkit", &["process"]),
-    (
-        "",
-        &[
-            "decide",
-            "store",
-            "api",
-            "process",
-            "reconcile",
-            "image",
-            "apiserver",
-            "workloads",
-            "node",
-            "serving",
-            "dataplane",
-            "cli",
-        ],
-    ),
-];
 
 /// Never in the graph: native tools, second TLS stacks.
 const BANNED: [&str; 5] = ["ring", "openssl-sys", "openssl", "bindgen", "native-tls"];
@@ -102,10 +66,14 @@ const DOCUMENTS: [&str; 7] = [
     "docs/decisions",
 ];
 
-pub(crate) fn run() -> anyhow::Result<()> {
+/// `write`: the block of arrows is made anew first.
+pub(crate) fn run(write: bool) -> anyhow::Result<()> {
     let metadata = metadata()?;
+    if write {
+        arrows::write(&metadata)?;
+    }
     let mut problems = Vec::new();
-    arrows(&metadata, &mut problems);
+    arrows::check(&metadata, &mut problems)?;
     let graph = graph()?;
     versions(&graph, &mut problems);
     licences(&graph, &mut problems);
@@ -145,8 +113,13 @@ fn metadata() -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).context("parsing cargo metadata")
 }
 
-fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
-    metadata["packages"].as_array().into_iter().flatten()
+/// The workspace's own crates.
+fn members(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|package| package["source"].is_null())
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -201,57 +174,24 @@ fn graph() -> anyhow::Result<Vec<Compiled>> {
     Ok(crates.collect())
 }
 
-fn role(name: &str) -> Option<&str> {
-    if name == "kinglet" {
-        Some("")
-    } else {
-        name.strip_prefix("kinglet-")
-    }
-}
-
-fn arrows(metadata: &Value, problems: &mut Vec<String>) {
-    let allowed: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
-    for package in packages(metadata).filter(|package| package["source"].is_null()) {
-        let name = text(package, "name");
-        let Some(from) = role(name) else { continue };
-        let Some(allowed) = allowed.get(from) else {
-            problems.push(format!(
-                "{name} is not in the table of arrows (crates/xtask/src/tidy.rs)"
-            ));
-            continue;
-        };
-        for dependency in package["dependencies"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|dependency| dependency["kind"].is_null())
-        {
-            if let Some(to) = role(text(dependency, "name")).filter(|to| !allowed.contains(to)) {
-                problems.push(format!(
-                    "{name} may not depend on kinglet-{to}: the layers point down (ARCHITECTURE.md)"
-                ));
-            }
-        }
-    }
-}
-
 fn versions(graph: &[Compiled], problems: &mut Vec<String>) {
-    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut versions_of: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for compiled in graph {
-        seen.entry(&compiled.name)
+        versions_of
+            .entry(&compiled.name)
             .or_default()
             .insert(&compiled.version);
     }
     problems.extend(
         BANNED
             .iter()
-            .filter(|name| seen.contains_key(*name))
+            .filter(|name| versions_of.contains_key(*name))
             .map(|name| {
                 format!("{name} must not be in the graph (no native tools, one TLS provider)")
             }),
     );
     for name in SINGLE {
-        if let Some(versions) = seen.get(name).filter(|versions| versions.len() > 1) {
+        if let Some(versions) = versions_of.get(name).filter(|versions| versions.len() > 1) {
             problems.push(format!(
                 "{name} is there in {} versions: {}",
                 versions.len(),
@@ -328,9 +268,9 @@ fn documents(metadata: &Value, problems: &mut Vec<String>) {
             .map(|document| format!("{document} is missing")),
     );
     let map = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();
-    for package in packages(metadata).filter(|package| package["source"].is_null()) {
+    for package in members(metadata) {
         let name = text(package, "name");
-        let short = role(name).filter(|role| !role.is_empty()).unwrap_or(name);
+        let short = arrows::role(name);
         if !map.contains(&format!("`{short}`")) {
             problems.push(format!("ARCHITECTURE.md does not mention `{short}`"));
         }
