@@ -10,10 +10,10 @@ use kinglet_process::Tasks;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::link::{H1Link, Stream};
-use crate::lobby::Container;
+use crate::breaker::Container;
 use crate::options::Options;
-use crate::upload::Upload;
+use crate::pool::{H1Connection, StreamGuard};
+use crate::request_body::RequestBody;
 
 /// An HTTP/2 peer that does not answer a ping for this long has gone without saying so.
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,11 +54,11 @@ pub(crate) async fn tcp(container: &Container, options: &Options) -> io::Result<
         }
     };
     stream.set_nodelay(true)?;
-    container.trust();
+    container.mark_reachable();
     Ok(stream)
 }
 
-pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H1Link> {
+pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H1Connection> {
     let stream = tcp(container, options).await?;
     let mut builder = http1::Builder::new();
     if let Some(headers_max) = options.headers_max {
@@ -68,7 +68,7 @@ pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    Ok(H1Link {
+    Ok(H1Connection {
         sender,
         engine,
         idle_since: Instant::now(),
@@ -79,17 +79,17 @@ pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H
 pub(crate) async fn h2(
     container: &Arc<Container>,
     options: &Options,
-    links: &Tasks,
-) -> io::Result<(http2::SendRequest<Upload>, Stream)> {
-    if let Some(shared) = container.h2.share(options.h2_link_streams) {
+    upstreams: &Tasks,
+) -> io::Result<(http2::SendRequest<RequestBody>, StreamGuard)> {
+    if let Some(shared) = container.h2.share(options.h2_connection_streams_max) {
         return Ok(shared);
     }
     let _turn = container.h2.connecting.lock().await;
-    if let Some(shared) = container.h2.share(options.h2_link_streams) {
+    if let Some(shared) = container.h2.share(options.h2_connection_streams_max) {
         return Ok(shared);
     }
     let stream = tcp(container, options).await?;
-    let (sender, engine) = http2::Builder::new(Spawner(links.clone()))
+    let (sender, engine) = http2::Builder::new(Spawner(upstreams.clone()))
         .timer(TokioTimer::new())
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
@@ -98,7 +98,7 @@ pub(crate) async fn h2(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    links.spawn_cancellable("h2 link", async move {
+    upstreams.spawn_cancellable("h2 connection", async move {
         if let Err(error) = engine.await {
             tracing::debug!(%error, "connection to a container ended");
         }

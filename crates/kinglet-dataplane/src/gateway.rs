@@ -1,4 +1,4 @@
-//! The way of one request: route, seat, forward.
+//! The way of one request: route, slot, forward.
 
 mod find;
 
@@ -16,17 +16,17 @@ use hyper::upgrade::OnUpgrade;
 use kinglet_decide::feed::Protocol;
 use tokio::time::{Instant, Sleep};
 
-use crate::answer::{Answer, Refusal};
-use crate::download::{Clocks, Download, Driver, Farewell};
-use crate::exchange::{self, Head, Trip, Trouble};
-use crate::headers::{self, Marks, Outbound};
-use crate::listen::{Busy, Peer};
-use crate::lobby::{Entered, Facts, Ticket, Visit};
+use crate::attempt::{self, Attempt, Head, UpstreamError};
+use crate::breaker::{Admission, ClusterConfig, Slot, Waiter};
+use crate::headers::{self, HeaderFlags, Outbound};
+use crate::listen::{ActiveRequest, Peer};
 use crate::plane::Plane;
+use crate::request_body::RequestBody;
+use crate::response::{ProxyError, ResponseBody};
+use crate::response_body::{ConnectionDriver, TimeoutResponse, Timeouts, UpstreamBody};
 use crate::routes::Destination;
 use crate::trace::{ColdStart, SERVER_TIMING, Timings};
 use crate::tunnel;
-use crate::upload::Upload;
 
 /// Pauses between connection attempts to a container that could not be reached (upstream's steps, capped).
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -40,40 +40,44 @@ pub(crate) async fn serve(
     plane: &Arc<Plane>,
     peer: &Peer,
     request: Request<Incoming>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     match AssertUnwindSafe(handle(plane, peer, request))
         .catch_unwind()
         .await
     {
         Ok(response) => response,
-        Err(_panic) => Refusal::Panicked.answer(false),
+        Err(_panic) => ProxyError::Panicked.answer(false),
     }
 }
 
-async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> Response<Answer> {
-    let busy = peer.busy();
+async fn handle(
+    plane: &Arc<Plane>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let active = peer.active_request();
     let mut timings = Timings::new();
     let (parts, body) = request.into_parts();
-    let marks = Marks::of(&parts.headers);
-    let grpc = marks.has(Marks::GRPC);
+    let flags = HeaderFlags::of(&parts.headers);
+    let grpc = flags.has(HeaderFlags::GRPC);
     let line = plane
         .options()
         .access_log
         .then(|| (parts.method.clone(), parts.uri.clone()));
     let arrived = timings.arrived;
-    let response = match find::route(plane, peer, &parts, marks) {
-        Err(refusal) => refusal.answer(grpc),
-        Ok(find::Routed::Answer(response)) => response,
+    let response = match find::route(plane, peer, &parts, flags) {
+        Err(error) => error.answer(grpc),
+        Ok(find::Routed::ResponseBody(response)) => response,
         Ok(find::Routed::To(destination)) => {
-            let call = Call {
+            let call = ProxiedRequest {
                 plane,
                 peer,
                 destination: &destination,
-                marks,
+                flags,
             };
-            match call.run(parts, body, busy, &mut timings).await {
+            match call.run(parts, body, active, &mut timings).await {
                 Ok(response) => response,
-                Err(refusal) => refusal.answer(grpc),
+                Err(error) => error.answer(grpc),
             }
         }
     };
@@ -85,86 +89,86 @@ async fn handle(plane: &Arc<Plane>, peer: &Peer, request: Request<Incoming>) -> 
 }
 
 /// A request on its way to a known destination.
-struct Call<'a> {
+struct ProxiedRequest<'a> {
     plane: &'a Arc<Plane>,
     peer: &'a Peer,
     destination: &'a Destination,
-    marks: Marks,
+    flags: HeaderFlags,
 }
 
-impl Call<'_> {
+impl ProxiedRequest<'_> {
     async fn run(
         &self,
         mut parts: Parts,
         body: Incoming,
-        busy: Busy,
+        active: ActiveRequest,
         timings: &mut Timings,
-    ) -> Result<Response<Answer>, Refusal> {
-        let traced = self.plane.options().trace_every_request || self.marks.has(Marks::TRACE);
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let traced = self.plane.options().trace_every_request || self.flags.has(HeaderFlags::TRACE);
         if traced {
             timings.routed = Some(Instant::now());
         }
         let h1 = parts.version != Version::HTTP_2;
-        let (mut visit, cold) = self.seat(timings.arrived).await?;
+        let (mut slot, cold) = self.slot(timings.arrived).await?;
         if traced || cold {
-            timings.seated = Some(Instant::now());
+            timings.admitted = Some(Instant::now());
         }
-        let facts = visit.facts.clone();
-        let upgrade = headers::wants_upgrade(&parts, self.marks);
+        let config = slot.config.clone();
+        let upgrade = headers::wants_upgrade(&parts, self.flags);
         let client = upgrade
             .then(|| parts.extensions.remove::<OnUpgrade>())
             .flatten();
-        let mut request = self.outbound(parts, body, &facts, upgrade);
+        let mut request = self.outbound(parts, body, &config, upgrade);
         let Head {
             mut response,
             driver,
         } = self
-            .answered(&mut visit, &mut request, &facts, upgrade, timings)
+            .answered(&mut slot, &mut request, &config, upgrade, timings)
             .await?;
         if traced || cold {
-            self.note(timings, traced, cold, &visit, &mut response);
+            self.note(timings, traced, cold, &slot, &mut response);
         }
         *response.version_mut() = Version::HTTP_11;
-        let marks = Marks::of(response.headers());
-        let clocks = self.clocks(timings.arrived, &facts, marks, response.status());
+        let flags = HeaderFlags::of(response.headers());
+        let timeouts = self.timeouts(timings.arrived, &config, flags, response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switch(response, marks, client, visit, busy, clocks));
+            return Ok(self.switch(response, flags, client, slot, active, timeouts));
         }
-        if h1 && let Some(total) = clocks.total {
+        if h1 && let Some(total) = timeouts.total {
             let left = total.saturating_duration_since(timings.arrived) + OVERDUE;
-            busy.overdue_at(
-                self.plane.wiring.now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2),
+            active.overdue_at(
+                self.plane.context.now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2),
             );
         }
-        headers::strip_hop(response.headers_mut(), marks, false);
-        Ok(deliver(response, marks, driver, visit, busy, clocks).await)
+        headers::strip_hop(response.headers_mut(), flags, false);
+        Ok(deliver(response, flags, driver, slot, active, timeouts).await)
     }
 
     fn outbound(
         &self,
         mut parts: Parts,
         body: Incoming,
-        facts: &Facts,
+        config: &ClusterConfig,
         upgrade: bool,
-    ) -> Option<Request<Upload>> {
-        let mut upload = Upload::new(body);
-        let h2 = facts.protocol == Protocol::H2c && !upgrade;
-        let invited = headers::expects_continue(&parts, self.marks) && !h2 && !upload.is_empty();
+    ) -> Option<Request<RequestBody>> {
+        let mut body = RequestBody::new(body);
+        let h2 = config.protocol == Protocol::H2c && !upgrade;
+        let invited = headers::expects_continue(&parts, self.flags) && !h2 && !body.is_empty();
         let how = Outbound {
             destination: self.destination,
             origin: &self.peer.origin,
-            revision: facts.revision,
+            revision: config.revision,
             upgrade,
             h2,
             request_id: &self.plane.request_ids,
         };
-        headers::outbound(&mut parts, self.marks, &how);
+        headers::outbound(&mut parts, self.flags, &how);
         parts.extensions.clear();
-        let progress = upload.progress().filter(|_| invited);
+        let progress = body.progress().filter(|_| invited);
         if progress.is_some() {
-            upload.hold();
+            body.hold();
         }
-        let mut request = Request::from_parts(parts, upload);
+        let mut request = Request::from_parts(parts, body);
         if let Some(progress) = progress {
             hyper::ext::on_informational(&mut request, move |informational| {
                 if informational.status() == StatusCode::CONTINUE {
@@ -175,18 +179,18 @@ impl Call<'_> {
         Some(request)
     }
 
-    /// A seat, after waiting if need be; `true` when a container had to be started for it.
-    async fn seat(&self, arrived: Instant) -> Result<(Visit, bool), Refusal> {
+    /// A slot, after waiting if need be; `true` when a container had to be started for it.
+    async fn slot(&self, arrived: Instant) -> Result<(Slot, bool), ProxyError> {
         let mut cold = false;
         loop {
-            let lobby = self.destination.place.lobby(self.destination.port);
-            match lobby.enter() {
-                Entered::Seated(visit) => return Ok((visit, cold)),
-                Entered::Full => return Err(Refusal::QueueFull),
-                Entered::Waiting(ticket) => {
-                    cold |= ticket.cold;
-                    if let Some(visit) = self.wait(ticket, arrived).await? {
-                        return Ok((visit, cold));
+            let breaker = self.destination.cluster.breaker(self.destination.port);
+            match breaker.admit() {
+                Admission::Admitted(slot) => return Ok((slot, cold)),
+                Admission::QueueFull => return Err(ProxyError::QueueFull),
+                Admission::Queued(waiter) => {
+                    cold |= waiter.cold;
+                    if let Some(slot) = self.wait(waiter, arrived).await? {
+                        return Ok((slot, cold));
                     }
                 }
             }
@@ -194,92 +198,95 @@ impl Call<'_> {
     }
 
     /// Waits in the queue; `None` when the place has changed its nature and must be looked up again.
-    async fn wait(&self, ticket: Ticket, arrived: Instant) -> Result<Option<Visit>, Refusal> {
-        let key = || self.destination.place.key().clone();
+    async fn wait(&self, waiter: Waiter, arrived: Instant) -> Result<Option<Slot>, ProxyError> {
+        let key = || self.destination.cluster.key().clone();
         let unknown_until = arrived + self.plane.options().unknown_backend_wait;
-        let (until, refusal) = match &ticket.facts {
-            Some(facts) if facts.revision => {
-                (head_deadline(facts, arrived), Refusal::TimeoutWaiting)
+        let (until, error) = match &waiter.config {
+            Some(config) if config.revision => {
+                (head_deadline(config, arrived), ProxyError::TimeoutWaiting)
             }
-            Some(_service) => (Some(unknown_until), Refusal::NoEndpoint { key: key() }),
-            None => (Some(unknown_until), Refusal::UnknownBackend { key: key() }),
+            Some(_service) => (Some(unknown_until), ProxyError::NoEndpoint { key: key() }),
+            None => (
+                Some(unknown_until),
+                ProxyError::UnknownBackend { key: key() },
+            ),
         };
         match until {
-            None => Ok(ticket.await),
-            Some(until) => tokio::time::timeout_at(until, ticket)
+            None => Ok(waiter.await),
+            Some(until) => tokio::time::timeout_at(until, waiter)
                 .await
-                .map_err(|_elapsed| refusal),
+                .map_err(|_elapsed| error),
         }
     }
 
     /// The head of an answer, from whichever container gives one.
     async fn answered(
         &self,
-        visit: &mut Visit,
-        request: &mut Option<Request<Upload>>,
-        facts: &Facts,
+        slot: &mut Slot,
+        request: &mut Option<Request<RequestBody>>,
+        config: &ClusterConfig,
         upgrade: bool,
         timings: &mut Timings,
-    ) -> Result<Head, Refusal> {
-        let until = head_deadline(facts, timings.arrived);
+    ) -> Result<Head, ProxyError> {
+        let until = head_deadline(config, timings.arrived);
         let mut deadline = pin!(until.map(tokio::time::sleep_until));
-        let mut trouble_since = None;
+        let mut failing_since = None;
         let mut pause = BACKOFF_FIRST;
         loop {
-            let container = visit.container().clone();
-            let mut trip = Trip {
+            let container = slot.container().clone();
+            let mut attempt = Attempt {
                 container: &container,
                 options: self.plane.options(),
-                links: &self.plane.links,
-                protocol: facts.protocol,
+                upstreams: &self.plane.upstreams,
+                protocol: config.protocol,
                 upgrade,
                 connected_at: None,
             };
             let sent = request
                 .take()
                 .expect("a request that was not sent is put back");
-            let outcome = exchange::send(&mut trip, sent, deadline.as_mut().as_pin_mut()).await;
-            timings.connected = trip.connected_at;
-            let lobby = visit.lobby().clone();
+            let outcome = attempt::send(&mut attempt, sent, deadline.as_mut().as_pin_mut()).await;
+            timings.connected = attempt.connected_at;
+            let breaker = slot.breaker().clone();
             let pod = || format!("pod {}", container.pod);
             let (unsent, cause) = match outcome {
                 Ok(head) => return Ok(head),
-                Err(Trouble::Timeout) => return Err(Refusal::Timeout),
-                Err(Trouble::Broken(cause)) => {
-                    return Err(Refusal::Broken {
-                        key: lobby.key().clone(),
+                Err(UpstreamError::Timeout) => return Err(ProxyError::Timeout),
+                Err(UpstreamError::Broken(cause)) => {
+                    return Err(ProxyError::Broken {
+                        key: breaker.key().clone(),
                         pod: pod(),
                         cause,
                     });
                 }
-                Err(Trouble::Unreached(unsent, cause)) => (unsent, cause),
+                Err(UpstreamError::Unsent(unsent, cause)) => (unsent, cause),
             };
-            let since = *trouble_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > self.plane.options().connect_patience && !container.is_closing() {
-                return Err(Refusal::Unreachable {
-                    key: lobby.key().clone(),
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > self.plane.options().connect_patience && !container.is_draining() {
+                return Err(ProxyError::Unreachable {
+                    key: breaker.key().clone(),
                     pod: pod(),
                     cause,
                 });
             }
             *request = Some(*unsent);
-            self.again(visit, timings.arrived).await?;
-            if visit.container().was_unreachable() {
+            self.again(slot, timings.arrived).await?;
+            if slot.container().was_unreachable() {
                 pause_until(pause, deadline.as_mut().as_pin_mut()).await?;
                 pause = (pause * 7 / 5).min(BACKOFF_MAX);
             }
         }
     }
 
-    async fn again(&self, visit: &mut Visit, arrived: Instant) -> Result<(), Refusal> {
-        match visit.exchange() {
-            Entered::Seated(other) => *visit = other,
-            Entered::Full => return Err(Refusal::QueueFull),
-            Entered::Waiting(ticket) => match self.wait(ticket, arrived).await? {
-                Some(other) => *visit = other,
+    async fn again(&self, slot: &mut Slot, arrived: Instant) -> Result<(), ProxyError> {
+        match slot.readmit() {
+            Admission::Admitted(other) => *slot = other,
+            Admission::QueueFull => return Err(ProxyError::QueueFull),
+            Admission::Queued(waiter) => match self.wait(waiter, arrived).await? {
+                Some(other) => *slot = other,
                 None => {
-                    return Err(Refusal::UnknownBackend {
-                        key: self.destination.place.key().clone(),
+                    return Err(ProxyError::UnknownBackend {
+                        key: self.destination.cluster.key().clone(),
                     });
                 }
             },
@@ -287,32 +294,38 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn clocks(&self, arrived: Instant, facts: &Facts, marks: Marks, status: StatusCode) -> Clocks {
+    fn timeouts(
+        &self,
+        arrived: Instant,
+        config: &ClusterConfig,
+        flags: HeaderFlags,
+        status: StatusCode,
+    ) -> Timeouts {
         let open_ended =
-            status == StatusCode::SWITCHING_PROTOCOLS || marks.has(Marks::EVENT_STREAM);
+            status == StatusCode::SWITCHING_PROTOCOLS || flags.has(HeaderFlags::EVENT_STREAM);
         let cut = self.plane.options().cut_streams_at_timeout || !open_ended;
-        Clocks {
-            total: Some(facts.timeout)
+        Timeouts {
+            total: Some(config.timeout)
                 .filter(|timeout| cut && !timeout.is_zero())
                 .map(|timeout| arrived + timeout),
-            idle: Some(facts.idle).filter(|idle| !idle.is_zero()),
+            idle: Some(config.idle).filter(|idle| !idle.is_zero()),
         }
     }
 
     fn switch(
         &self,
         mut response: Response<Incoming>,
-        marks: Marks,
+        flags: HeaderFlags,
         client: Option<OnUpgrade>,
-        visit: Visit,
-        busy: Busy,
-        clocks: Clocks,
-    ) -> Response<Answer> {
+        slot: Slot,
+        active: ActiveRequest,
+        timeouts: Timeouts,
+    ) -> Response<ResponseBody> {
         let Some(client) = client else {
             let cause = "it switched protocols without being asked".to_owned();
-            let pod = format!("pod {}", visit.container().pod);
-            return Refusal::Broken {
-                key: visit.lobby().key().clone(),
+            let pod = format!("pod {}", slot.container().pod);
+            return ProxyError::Broken {
+                key: slot.breaker().key().clone(),
                 pod,
                 cause,
             }
@@ -323,11 +336,11 @@ impl Call<'_> {
         self.plane.connections.spawn("tunnel", async move {
             tokio::select! {
                 () = killed.cancelled() => {}
-                () = tunnel::run(client, container, visit, busy, clocks) => {}
+                () = tunnel::run(client, container, slot, active, timeouts) => {}
             }
         });
-        headers::strip_hop(response.headers_mut(), marks, true);
-        response.map(|_nothing| Answer::Whole(None))
+        headers::strip_hop(response.headers_mut(), flags, true);
+        response.map(|_nothing| ResponseBody::Whole(None))
     }
 
     fn note(
@@ -335,33 +348,33 @@ impl Call<'_> {
         timings: &Timings,
         traced: bool,
         cold: bool,
-        visit: &Visit,
+        slot: &Slot,
         response: &mut Response<Incoming>,
     ) {
         let answered = Instant::now();
         if traced && let Some(header) = timings.header(answered) {
             response.headers_mut().append(SERVER_TIMING, header);
         }
-        if cold && let Some(seated) = timings.seated {
-            let connected = timings.connected.unwrap_or(seated);
+        if cold && let Some(admitted) = timings.admitted {
+            let connected = timings.connected.unwrap_or(admitted);
             let passed =
                 jiff::SignedDuration::try_from(timings.arrived.elapsed()).unwrap_or_default();
             let now = self.plane.clock.now();
             self.plane.cold_starts.add(ColdStart {
-                revision: visit.lobby().key().clone(),
-                pod: visit.container().pod.clone(),
+                revision: slot.breaker().key().clone(),
+                pod: slot.container().pod.clone(),
                 woke: now.checked_sub(passed).unwrap_or(now),
-                wait: seated.saturating_duration_since(timings.arrived),
-                connect: connected.saturating_duration_since(seated),
+                wait: admitted.saturating_duration_since(timings.arrived),
+                connect: connected.saturating_duration_since(admitted),
                 first_byte: answered.saturating_duration_since(connected),
             });
         }
     }
 }
 
-/// By when the head of an answer must be here: the earliest of the Revision's clocks, all counted from arrival.
-fn head_deadline(facts: &Facts, arrived: Instant) -> Option<Instant> {
-    [facts.timeout, facts.response_start, facts.idle]
+/// By when the head of an answer must be here: the earliest of the Revision's timeouts, all counted from arrival.
+fn head_deadline(config: &ClusterConfig, arrived: Instant) -> Option<Instant> {
+    [config.timeout, config.response_start, config.idle]
         .into_iter()
         .filter(|limit| !limit.is_zero())
         .min()
@@ -371,41 +384,41 @@ fn head_deadline(facts: &Facts, arrived: Instant) -> Option<Instant> {
 async fn pause_until(
     pause: Duration,
     deadline: Option<std::pin::Pin<&mut Sleep>>,
-) -> Result<(), Refusal> {
+) -> Result<(), ProxyError> {
     match deadline {
         None => tokio::time::sleep(pause).await,
         Some(deadline) => tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = deadline => return Err(Refusal::Timeout),
+            () = deadline => return Err(ProxyError::Timeout),
         },
     }
     Ok(())
 }
 
-/// Hands the answer on: whole if all of it is here already, else as a stream that keeps the seat to its end.
+/// Hands the answer on: whole if all of it is here already, else as a stream that keeps the slot to its end.
 async fn deliver(
     response: Response<Incoming>,
-    marks: Marks,
-    driver: Driver,
-    visit: Visit,
-    busy: Busy,
-    clocks: Clocks,
-) -> Response<Answer> {
-    let farewell = if marks.has(Marks::GRPC) {
-        Farewell::Grpc
-    } else if marks.has(Marks::CONTENT_LENGTH) {
-        Farewell::Break
+    flags: HeaderFlags,
+    driver: ConnectionDriver,
+    slot: Slot,
+    active: ActiveRequest,
+    timeouts: Timeouts,
+) -> Response<ResponseBody> {
+    let timeout_response = if flags.has(HeaderFlags::GRPC) {
+        TimeoutResponse::GrpcStatus
+    } else if flags.has(HeaderFlags::CONTENT_LENGTH) {
+        TimeoutResponse::Abort
     } else {
-        Farewell::Text
+        TimeoutResponse::AppendText
     };
     let (parts, incoming) = response.into_parts();
-    let mut download = Download::new(incoming, driver, visit, clocks, farewell);
-    let whole = poll_fn(|cx| std::task::Poll::Ready(download.read_ahead(cx))).await;
+    let mut body = UpstreamBody::new(incoming, driver, slot, timeouts, timeout_response);
+    let whole = poll_fn(|cx| std::task::Poll::Ready(body.read_ahead(cx))).await;
     let answer = match whole {
-        Some(bytes) => Answer::Whole(bytes),
+        Some(bytes) => ResponseBody::Whole(bytes),
         None => {
-            download.keep_busy(busy);
-            Answer::Streamed(Box::new(download))
+            body.keep_active(active);
+            ResponseBody::Streamed(Box::new(body))
         }
     };
     Response::from_parts(parts, answer)

@@ -1,6 +1,6 @@
 //! Headers between client and container (spec/serving.md 6.1, 6.3.1, 6.4), as runtime traces of upstream show them.
 
-mod marks;
+mod flags;
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-pub(crate) use marks::Marks;
+pub(crate) use flags::HeaderFlags;
 
 use crate::routes::Destination;
 
@@ -66,7 +66,7 @@ impl Origin {
 }
 
 /// The host that a request asks for: of its URI (HTTP/2, absolute form), else of its one Host header.
-pub(crate) fn requested_host(parts: &Parts) -> Result<&str, HostFault> {
+pub(crate) fn requested_host(parts: &Parts) -> Result<&str, HostError> {
     if let Some(authority) = parts.uri.authority() {
         return Ok(authority.host_and_port());
     }
@@ -75,9 +75,9 @@ pub(crate) fn requested_host(parts: &Parts) -> Result<&str, HostFault> {
         .next()
         .and_then(|host| host.to_str().ok())
         .filter(|host| !host.is_empty())
-        .ok_or(HostFault::None)?;
+        .ok_or(HostError::None)?;
     if hosts.next().is_some() {
-        Err(HostFault::Many)
+        Err(HostError::Many)
     } else {
         Ok(host)
     }
@@ -85,7 +85,7 @@ pub(crate) fn requested_host(parts: &Parts) -> Result<&str, HostFault> {
 
 /// A request without exactly one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HostFault {
+pub(crate) enum HostError {
     None,
     Many,
 }
@@ -104,8 +104,8 @@ impl HostAndPort for Authority {
 
 /// Whether the client wants another protocol than HTTP on this connection. `Upgrade: h2c` is no such wish: curl and Java
 /// send it by habit, and the answer to it is to go on with HTTP/1.1.
-pub(crate) fn wants_upgrade(parts: &Parts, marks: Marks) -> bool {
-    marks.has(Marks::UPGRADE)
+pub(crate) fn wants_upgrade(parts: &Parts, flags: HeaderFlags) -> bool {
+    flags.has(HeaderFlags::UPGRADE)
         && parts.version == Version::HTTP_11
         && parts
             .headers
@@ -125,8 +125,8 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 }
 
 /// Removes what concerns only one hop. An upgrade is passed on, rebuilt.
-pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: bool) {
-    if marks.has(Marks::CONNECTION)
+pub(crate) fn strip_hop(headers: &mut HeaderMap, flags: HeaderFlags, keep_upgrade: bool) {
+    if flags.has(HeaderFlags::CONNECTION)
         && let Some(connection) = headers.get(CONNECTION)
     {
         // Usually `keep-alive` or `close`; anything else names headers to leave behind.
@@ -147,7 +147,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: boo
             headers.remove(name);
         }
     }
-    if marks.has(Marks::HOP) {
+    if flags.has(HeaderFlags::HOP) {
         for name in [
             KEEP_ALIVE,
             PROXY_CONNECTION,
@@ -159,7 +159,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: boo
             headers.remove(name);
         }
     }
-    if marks.has(Marks::TE) {
+    if flags.has(HeaderFlags::TE) {
         let trailers = lists(headers, TE, "trailers");
         headers.remove(TE);
         if trailers {
@@ -168,7 +168,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, marks: Marks, keep_upgrade: boo
     }
     if keep_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if marks.has(Marks::UPGRADE) {
+    } else if flags.has(HeaderFlags::UPGRADE) {
         headers.remove(UPGRADE);
     }
 }
@@ -186,29 +186,29 @@ pub(crate) struct Outbound<'a> {
 }
 
 /// Rewrites a request for its container.
-pub(crate) fn outbound(parts: &mut Parts, marks: Marks, how: &Outbound<'_>) {
+pub(crate) fn outbound(parts: &mut Parts, flags: HeaderFlags, how: &Outbound<'_>) {
     let host = host_for(parts, how);
     let headers = &mut parts.headers;
     // Room for what is added, once.
     headers.reserve(6 + how.destination.headers.len());
-    strip_hop(headers, marks, how.upgrade);
-    if marks.has(Marks::TRACE) {
+    strip_hop(headers, flags, how.upgrade);
+    if flags.has(HeaderFlags::TRACE) {
         headers.remove(TRACE);
     }
-    forwarded(headers, marks, how.origin);
-    if !marks.has(Marks::REQUEST_ID) {
+    forwarded(headers, flags, how.origin);
+    if !flags.has(HeaderFlags::REQUEST_ID) {
         headers.insert(REQUEST_ID, how.request_id.next());
     }
     for (name, value) in &how.destination.headers {
         headers.insert(name.clone(), value.clone());
     }
     if how.revision {
-        if marks.has(Marks::KNATIVE) {
+        if flags.has(HeaderFlags::KNATIVE) {
             for name in [REVISION, NAMESPACE, ORIGINAL_HOST] {
                 headers.remove(name);
             }
         }
-        if marks.has(Marks::NETWORK_HASH) {
+        if flags.has(HeaderFlags::NETWORK_HASH) {
             headers.remove(NETWORK_HASH);
         }
         headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
@@ -233,7 +233,7 @@ pub(crate) fn outbound(parts: &mut Parts, marks: Marks, how: &Outbound<'_>) {
         if let Some(host) = host {
             headers.insert(HOST, host);
         }
-        if marks.has(Marks::COOKIE) && parts.version == Version::HTTP_2 {
+        if flags.has(HeaderFlags::COOKIE) && parts.version == Version::HTTP_2 {
             join_cookies(headers);
         }
         parts.version = Version::HTTP_11;
@@ -301,20 +301,21 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// X-Forwarded-For grows by the client; X-Forwarded-Proto and Forwarded are added where a proxy before us did not.
-fn forwarded(headers: &mut HeaderMap, marks: Marks, origin: &Origin) {
-    let chain = marks
-        .has(Marks::FORWARDED_FOR)
+fn forwarded(headers: &mut HeaderMap, flags: HeaderFlags, origin: &Origin) {
+    let chain = flags
+        .has(HeaderFlags::FORWARDED_FOR)
         .then(|| chained(headers, origin));
-    let plain =
-        chain.is_none() && !marks.has(Marks::FORWARDED_PROTO) && !marks.has(Marks::FORWARDED_HOST);
+    let plain = chain.is_none()
+        && !flags.has(HeaderFlags::FORWARDED_PROTO)
+        && !flags.has(HeaderFlags::FORWARDED_HOST);
     headers.insert(
         FORWARDED_FOR,
         chain.unwrap_or_else(|| origin.address.clone()),
     );
-    if !marks.has(Marks::FORWARDED_PROTO) {
+    if !flags.has(HeaderFlags::FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, origin.scheme.clone());
     }
-    if marks.has(Marks::FORWARDED) {
+    if flags.has(HeaderFlags::FORWARDED) {
         return;
     }
     let value = if plain {
@@ -411,8 +412,8 @@ fn mix(mut value: u64) -> u64 {
 }
 
 /// Whether the client waits to be told before it sends its body.
-pub(crate) fn expects_continue(parts: &Parts, marks: Marks) -> bool {
-    marks.has(Marks::EXPECT)
+pub(crate) fn expects_continue(parts: &Parts, flags: HeaderFlags) -> bool {
+    flags.has(HeaderFlags::EXPECT)
         && parts.version == Version::HTTP_11
         && parts.method != Method::GET
         && parts

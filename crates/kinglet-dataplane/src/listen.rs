@@ -4,7 +4,7 @@
 //! ends with its last answer once the data plane stops: HTTP/1 by `connection: close`, HTTP/2 by GOAWAY.
 
 mod connection;
-mod roster;
+mod registry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use kinglet_decide::route::Visibility;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use roster::{Busy, Roster, watch};
+pub(crate) use registry::{ActiveRequest, ConnectionRegistry, watch};
 
 use crate::headers::Origin;
 use crate::plane::Plane;
@@ -44,12 +44,12 @@ pub(crate) struct Peer {
     pub(crate) origin: Origin,
     pub(crate) visibility: Visibility,
     pub(crate) tls: bool,
-    activity: Arc<roster::Activity>,
+    activity: Arc<registry::ConnectionActivity>,
 }
 
 impl Peer {
-    pub(crate) fn busy(&self) -> Busy {
-        Busy::new(&self.activity)
+    pub(crate) fn active_request(&self) -> ActiveRequest {
+        ActiveRequest::new(&self.activity)
     }
 }
 

@@ -27,11 +27,11 @@ pub struct Options {
     /// How long connecting is tried again, elsewhere if possible, before the client gets 502.
     pub connect_patience: Duration,
     /// Idle connections kept per container.
-    pub idle_links_max: usize,
+    pub idle_connections_max: usize,
     /// How long an idle connection to a container is kept.
-    pub idle_link_age_max: Duration,
+    pub idle_connection_age_max: Duration,
     /// Requests that share one HTTP/2 connection to a container before another is opened.
-    pub h2_link_streams: u32,
+    pub h2_connection_streams_max: u32,
     /// Again and again while requests wait and no container is there.
     pub poke_again: Duration,
     /// How often statistics are reported.
@@ -62,9 +62,9 @@ impl Default for Options {
             unknown_backend_wait: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
             connect_patience: Duration::from_secs(10),
-            idle_links_max: 128,
-            idle_link_age_max: Duration::from_secs(60),
-            h2_link_streams: 100,
+            idle_connections_max: 128,
+            idle_connection_age_max: Duration::from_secs(60),
+            h2_connection_streams_max: 100,
             poke_again: Duration::from_secs(1),
             report_every: Duration::from_secs(1),
             cold_starts_kept: 128,

@@ -14,11 +14,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::BreakerContext;
+use crate::clusters::Clusters;
 use crate::headers::RequestIds;
-use crate::listen::{self, Listener, Roster};
-use crate::lobby::Wiring;
+use crate::listen::{self, ConnectionRegistry, Listener};
 use crate::options::Options;
-use crate::places::Places;
 use crate::report;
 use crate::routes::Routes;
 use crate::tls::Certificates;
@@ -26,17 +26,17 @@ use crate::trace::{ColdStart, ColdStarts};
 
 /// What requests share.
 pub(crate) struct Plane {
-    pub(crate) wiring: Arc<Wiring>,
-    pub(crate) places: Places,
+    pub(crate) context: Arc<BreakerContext>,
+    pub(crate) clusters: Clusters,
     pub(crate) routes: ArcSwap<Routes>,
     /// Client connections and tunnels; cancelled when the data plane is to drain.
     pub(crate) connections: Tasks,
     /// Connections to containers that need a task; cancelled last.
-    pub(crate) links: Tasks,
+    pub(crate) upstreams: Tasks,
     /// Ends what draining did not.
     pub(crate) killed: CancellationToken,
     pub(crate) permits: Arc<Semaphore>,
-    pub(crate) roster: Roster,
+    pub(crate) registry: ConnectionRegistry,
     pub(crate) request_ids: RequestIds,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) clock: Clock,
@@ -45,20 +45,20 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) fn options(&self) -> &Options {
-        &self.wiring.options
+        &self.context.options
     }
 
     fn apply(&self, update: Update, applied: &watch::Sender<u64>) {
         match update {
             Update::Routes(table) => {
                 let version = table.version;
-                let routes = Routes::compile(table, &self.places);
-                self.places.retain(&routes.keys().collect());
+                let routes = Routes::compile(table, &self.clusters);
+                self.clusters.retain(&routes.keys().collect());
                 self.routes.store(Arc::new(routes));
                 applied.send_replace(version);
             }
-            Update::Revision(key, backend) => self.places.set_revision(&key, backend.as_deref()),
-            Update::Service(key, backend) => self.places.set_service(&key, backend.as_deref()),
+            Update::Revision(key, backend) => self.clusters.set_revision(&key, backend.as_deref()),
+            Update::Service(key, backend) => self.clusters.set_service(&key, backend.as_deref()),
         }
     }
 }
@@ -90,19 +90,19 @@ impl Dataplane {
             options.connections_max.min(Semaphore::MAX_PERMITS),
         ));
         let cold_starts = ColdStarts::new(options.cold_starts_kept);
-        let wiring = Arc::new(Wiring::new(options, reports));
-        let places = Places::new(wiring.clone());
-        let routes = ArcSwap::from_pointee(Routes::compile(Arc::default(), &places));
+        let context = Arc::new(BreakerContext::new(options, reports));
+        let clusters = Clusters::new(context.clone());
+        let routes = ArcSwap::from_pointee(Routes::compile(Arc::default(), &clusters));
         let seed = clock.now().as_nanosecond() as u64;
         let plane = Arc::new(Plane {
-            wiring,
-            places,
+            context,
+            clusters,
             routes,
             connections: Tasks::new(),
-            links: Tasks::new(),
+            upstreams: Tasks::new(),
             killed: CancellationToken::new(),
             permits,
-            roster: Roster::default(),
+            registry: ConnectionRegistry::default(),
             request_ids: RequestIds::new(seed),
             cold_starts,
             clock,
@@ -150,9 +150,9 @@ impl Handle {
 
     /// Idle connections and stopping are watched from the first listener on.
     fn watch(&self) {
-        if self.plane.roster.needs_watch() {
+        if self.plane.registry.needs_watch() {
             self.plane
-                .links
+                .upstreams
                 .spawn("connection watch", listen::watch(self.plane.clone()));
         }
     }
@@ -174,10 +174,10 @@ impl Handle {
     /// From now on, no new request goes to the pod at `ip`. The future resolves when the last one there has ended:
     /// this is the pod's preStop. It need not be polled for the first part to hold.
     pub fn drain_pod(&self, ip: IpAddr) -> impl Future<Output = ()> + Send + 'static {
-        let containers = self.plane.places.close_address(ip);
+        let containers = self.plane.clusters.drain_address(ip);
         async move {
             for container in containers {
-                container.emptied().await;
+                container.drained().await;
             }
         }
     }
@@ -185,10 +185,10 @@ impl Handle {
     /// Requests in flight, waiting ones included.
     pub fn in_flight(&self) -> usize {
         self.plane
-            .places
-            .lobbies()
+            .clusters
+            .breakers()
             .iter()
-            .map(|lobby| lobby.in_flight() as usize)
+            .map(|breaker| breaker.in_flight() as usize)
             .sum()
     }
 
@@ -202,7 +202,7 @@ impl Handle {
     pub async fn shutdown(&self, grace: Duration) -> bool {
         let drained = self.plane.connections.shutdown(grace).await;
         self.plane.killed.cancel();
-        self.plane.links.cancel();
+        self.plane.upstreams.cancel();
         drained
     }
 }

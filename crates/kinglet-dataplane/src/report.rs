@@ -11,16 +11,16 @@ use crate::plane::Plane;
 
 /// Runs until dropped.
 pub(crate) async fn run(plane: &Plane) {
-    let wiring = &plane.wiring;
-    let every = wiring.options.report_every;
+    let context = &plane.context;
+    let every = context.options.report_every;
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => report(plane),
-            () = wiring.owes.notified() => {
-                for key in wiring.take_owed() {
-                    if wiring.reports().send(Report::Poke(key)).await.is_err() {
+            () = context.has_undelivered.notified() => {
+                for key in context.take_undelivered() {
+                    if context.reports().send(Report::Poke(key)).await.is_err() {
                         break; // nobody listens any more
                     }
                 }
@@ -30,16 +30,16 @@ pub(crate) async fn run(plane: &Plane) {
 }
 
 fn report(plane: &Plane) {
-    for lobby in plane.places.lobbies() {
-        let Some(stat) = lobby.tick() else { continue };
+    for breaker in plane.clusters.breakers() {
+        let Some(stat) = breaker.tick() else { continue };
         match plane
-            .wiring
+            .context
             .reports()
-            .try_send(Report::Stat(lobby.key().clone(), stat))
+            .try_send(Report::Stat(breaker.key().clone(), stat))
         {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                tracing::debug!(revision = %lobby.key(), "statistics dropped, the autoscaler is behind")
+                tracing::debug!(revision = %breaker.key(), "statistics dropped, the autoscaler is behind")
             }
             Err(TrySendError::Closed(_)) => return,
         }

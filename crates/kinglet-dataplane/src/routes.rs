@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 use kinglet_decide::feed::Key;
 use kinglet_decide::route::{Choice, RouteTable};
 
+use crate::clusters::{Cluster, Clusters};
 use crate::headers;
-use crate::places::{Place, Places};
 
 /// The table in force. Swapped whole.
 pub(crate) struct Routes {
@@ -17,7 +17,7 @@ pub(crate) struct Routes {
 
 /// The ready-made twin of one [`Choice`].
 pub(crate) struct Destination {
-    pub(crate) place: Arc<Place>,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) port: u16,
     /// What every backend is sent.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -30,11 +30,11 @@ pub(crate) struct Destination {
 }
 
 impl Routes {
-    pub(crate) fn compile(table: Arc<RouteTable>, places: &Places) -> Self {
+    pub(crate) fn compile(table: Arc<RouteTable>, clusters: &Clusters) -> Self {
         let destinations = table
             .choices()
             .iter()
-            .map(|choice| Arc::new(Destination::compile(choice, places)))
+            .map(|choice| Arc::new(Destination::compile(choice, clusters)))
             .collect();
         Self {
             table,
@@ -50,18 +50,18 @@ impl Routes {
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.destinations
             .iter()
-            .map(|destination| destination.place.key())
+            .map(|destination| destination.cluster.key())
     }
 }
 
 impl Destination {
-    fn compile(choice: &Choice, places: &Places) -> Self {
+    fn compile(choice: &Choice, clusters: &Clusters) -> Self {
         let key = Key::new(
             choice.target.namespace.as_str(),
             choice.target.service.as_str(),
         );
         let mut destination = Self {
-            place: places.of(&key),
+            cluster: clusters.of(&key),
             port: choice.target.port,
             headers: Vec::new(),
             service_headers: Vec::new(),

@@ -16,7 +16,7 @@ pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-tim
 pub(crate) struct Timings {
     pub(crate) arrived: Instant,
     pub(crate) routed: Option<Instant>,
-    pub(crate) seated: Option<Instant>,
+    pub(crate) admitted: Option<Instant>,
     pub(crate) connected: Option<Instant>,
 }
 
@@ -25,7 +25,7 @@ impl Timings {
         Self {
             arrived: Instant::now(),
             routed: None,
-            seated: None,
+            admitted: None,
             connected: None,
         }
     }
@@ -36,7 +36,7 @@ impl Timings {
         let mut made = String::new();
         let stations = [
             ("route", self.routed),
-            ("wait", self.seated),
+            ("wait", self.admitted),
             ("connect", self.connected),
             ("first-byte", Some(answered)),
         ];
@@ -68,9 +68,9 @@ pub struct ColdStart {
     pub pod: std::sync::Arc<str>,
     /// When it arrived and the autoscaler was poked.
     pub woke: Timestamp,
-    /// From then until a container had a seat for it.
+    /// From then until a container had a slot for it.
     pub wait: Duration,
-    /// From the seat to an open connection.
+    /// From the slot to an open connection.
     pub connect: Duration,
     /// From the connection to the head of the answer.
     pub first_byte: Duration,

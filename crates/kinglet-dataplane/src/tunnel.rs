@@ -1,6 +1,6 @@
 //! After an upgrade: bytes both ways, until both sides are done.
 //!
-//! The seat is held throughout. Half-close passes through. `idleTimeoutSeconds`, where set, counts silence in both
+//! The slot is held throughout. Half-close passes through. `idleTimeoutSeconds`, where set, counts silence in both
 //! directions; the Revision's whole-request timeout ends a tunnel only if [`crate::Options::cut_streams_at_timeout`].
 
 use std::io;
@@ -14,9 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::download::Clocks;
-use crate::listen::Busy;
-use crate::lobby::Visit;
+use crate::breaker::Slot;
+use crate::listen::ActiveRequest;
+use crate::response_body::Timeouts;
 
 /// The client has had its 101; it must take the connection over within this.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -25,9 +25,9 @@ const HANDOVER: Duration = Duration::from_secs(10);
 pub(crate) async fn run(
     client: OnUpgrade,
     container: OnUpgrade,
-    visit: Visit,
-    busy: Busy,
-    clocks: Clocks,
+    slot: Slot,
+    active: ActiveRequest,
+    timeouts: Timeouts,
 ) {
     let sides = tokio::time::timeout(HANDOVER, async { tokio::try_join!(client, container) }).await;
     let (client, container) = match sides {
@@ -39,11 +39,11 @@ pub(crate) async fn run(
         Err(_elapsed) => return,
     };
     let moved = AtomicU64::new(0);
-    let mut client = Watched {
+    let mut client = CountingIo {
         inner: TokioIo::new(client),
         moved: &moved,
     };
-    let mut container = Watched {
+    let mut container = CountingIo {
         inner: TokioIo::new(container),
         moved: &moved,
     };
@@ -53,15 +53,15 @@ pub(crate) async fn run(
                 tracing::debug!(%error, "tunnel ended");
             }
         }
-        () = expiry(&moved, clocks) => {}
+        () = expiry(&moved, timeouts) => {}
     }
-    drop((visit, busy));
+    drop((slot, active));
 }
 
 /// Resolves when a clock runs out; never, if there is none.
-async fn expiry(moved: &AtomicU64, clocks: Clocks) {
+async fn expiry(moved: &AtomicU64, timeouts: Timeouts) {
     let silence = async {
-        let Some(idle) = clocks.idle else {
+        let Some(idle) = timeouts.idle else {
             return std::future::pending().await;
         };
         loop {
@@ -73,7 +73,7 @@ async fn expiry(moved: &AtomicU64, clocks: Clocks) {
         }
     };
     let total = async {
-        match clocks.total {
+        match timeouts.total {
             Some(at) => tokio::time::sleep_until(at.max(Instant::now())).await,
             None => std::future::pending().await,
         }
@@ -85,12 +85,12 @@ async fn expiry(moved: &AtomicU64, clocks: Clocks) {
 }
 
 /// Counts what is read, so that silence can be told.
-struct Watched<'a> {
+struct CountingIo<'a> {
     inner: TokioIo<Upgraded>,
     moved: &'a AtomicU64,
 }
 
-impl AsyncRead for Watched<'_> {
+impl AsyncRead for CountingIo<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl AsyncRead for Watched<'_> {
     }
 }
 
-impl AsyncWrite for Watched<'_> {
+impl AsyncWrite for CountingIo<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
 //! Which of several containers takes the next request (spec/serving.md 6.2.2).
 //!
-//! Flow: the data plane's lobby knows each container's load -> **here** -> the container it seats the request on.
+//! Flow: the data plane's breaker knows each container's load -> **here** -> the container that gets the request.
 //! Always: a container without a free slot is never picked, and one that is free is picked if any is.
 
 /// How to choose among containers with a free slot.

@@ -120,16 +120,16 @@ impl Waterfalls {
     /// One cold start as `status` shows it: stages follow each other and add up to the total.
     pub(crate) fn of(&self, start: &ColdStart) -> Value {
         let stamps = self.0.lock();
-        let seated = start.woke + start.wait;
+        let admitted = start.woke + start.wait;
         let pod = format!("{}/{}", start.revision.namespace, start.pod);
         let steps = stamps.pods.iter().rev().find(|steps| steps.pod == pod);
-        // The last time it left zero before this seat, but not before the request: else somebody else woke it.
+        // The last time it left zero before this slot, but not before the request: else somebody else woke it.
         let scaled = stamps
             .scaled
             .iter()
             .rev()
             .find(|(key, at)| {
-                *key == start.revision.to_string() && *at >= start.woke && *at <= seated
+                *key == start.revision.to_string() && *at >= start.woke && *at <= admitted
             })
             .map(|(_, at)| *at);
         let marks = [
@@ -137,12 +137,12 @@ impl Waterfalls {
             ("create", steps.map(|steps| steps.created)),
             ("bind", steps.and_then(|steps| steps.bound)),
             ("start+probe", steps.and_then(|steps| steps.ready)),
-            ("seat", Some(seated)),
+            ("slot", Some(admitted)),
         ];
         let mut from = start.woke;
         let mut stages = Vec::new();
         for (name, at) in marks {
-            let Some(at) = at.filter(|at| *at >= from && *at <= seated) else {
+            let Some(at) = at.filter(|at| *at >= from && *at <= admitted) else {
                 continue;
             };
             stages.push(stage(name, at.duration_since(from).as_secs_f64()));
@@ -220,7 +220,7 @@ mod tests {
             ("create", 2.0),
             ("bind", 1.0),
             ("start+probe", 10.0),
-            ("seat", 1.0),
+            ("slot", 1.0),
             ("connect", 1.0),
             ("answer", 2.0),
         ];

@@ -6,16 +6,16 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use kinglet_decide::route::{NoRoute, Visibility};
 
-use crate::answer::{self, Answer, Refusal};
-use crate::headers::{self, HostFault, Marks};
+use crate::headers::{self, HeaderFlags, HostError};
 use crate::listen::Peer;
 use crate::plane::Plane;
+use crate::response::{self, ProxyError, ResponseBody};
 use crate::routes::{Destination, Routes};
 
 /// Where a request goes.
 pub(super) enum Routed {
     To(Arc<Destination>),
-    Answer(Response<Answer>),
+    ResponseBody(Response<ResponseBody>),
 }
 
 /// Finds the route of a request, or what answers it right here.
@@ -23,14 +23,14 @@ pub(super) fn route(
     plane: &Plane,
     peer: &Peer,
     parts: &Parts,
-    marks: Marks,
-) -> Result<Routed, Refusal> {
+    flags: HeaderFlags,
+) -> Result<Routed, ProxyError> {
     if parts.method == Method::CONNECT {
-        return Err(Refusal::Connect);
+        return Err(ProxyError::Connect);
     }
     let host = headers::requested_host(parts).map_err(|fault| match fault {
-        HostFault::None => Refusal::NoHost,
-        HostFault::Many => Refusal::ManyHosts,
+        HostError::None => ProxyError::NoHost,
+        HostError::Many => ProxyError::ManyHosts,
     })?;
     let path = parts.uri.path();
     let routes = plane.routes.load();
@@ -39,17 +39,17 @@ pub(super) fn route(
         .table
         .find(peer.visibility, host, path, header)
         .map_err(|missing| match missing {
-            NoRoute::Host => Refusal::UnknownHost {
-                host: answer::echo(host),
+            NoRoute::Host => ProxyError::UnknownHost {
+                host: response::echo(host),
             },
-            NoRoute::Path => Refusal::UnknownPath {
-                host: answer::echo(host),
-                path: answer::echo(path),
+            NoRoute::Path => ProxyError::UnknownPath {
+                host: response::echo(host),
+                path: response::echo(path),
             },
         })?;
     if matched.redirect && !peer.tls {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        return Ok(Routed::Answer(answer::to_https(
+        return Ok(Routed::ResponseBody(response::to_https(
             host,
             plane.options().https_port,
             path,
@@ -59,10 +59,10 @@ pub(super) fn route(
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
         destination = behind;
     }
-    if !destination.place.is_service()
-        && let Some(response) = probe(&parts.headers, marks, &destination)
+    if !destination.cluster.is_service()
+        && let Some(response) = probe(&parts.headers, flags, &destination)
     {
-        return response.map(Routed::Answer);
+        return response.map(Routed::ResponseBody);
     }
     Ok(Routed::To(destination))
 }
@@ -77,7 +77,7 @@ fn behind_domain<'h>(
     let rewritten = domain
         .rewrite_host
         .as_ref()
-        .filter(|_| !domain.place.is_known())?;
+        .filter(|_| !domain.cluster.is_known())?;
     let matched = routes
         .table
         .find(
@@ -89,7 +89,7 @@ fn behind_domain<'h>(
         .ok()?;
     let behind = routes.destination(matched.index);
     Some(Arc::new(Destination {
-        place: behind.place.clone(),
+        cluster: behind.cluster.clone(),
         port: behind.port,
         headers: domain
             .headers
@@ -107,13 +107,13 @@ fn behind_domain<'h>(
 /// Probes that the activator answers itself (spec/serving.md 6.2.1): they wake nothing and are not counted.
 fn probe(
     headers: &HeaderMap,
-    marks: Marks,
+    flags: HeaderFlags,
     destination: &Destination,
-) -> Option<Result<Response<Answer>, Refusal>> {
-    if marks.has(Marks::KUBELET_PROBE) {
-        return Some(Ok(answer::ok()));
+) -> Option<Result<Response<ResponseBody>, ProxyError>> {
+    if flags.has(HeaderFlags::KUBELET_PROBE) {
+        return Some(Ok(response::ok()));
     }
-    if !marks.has(Marks::NETWORK_PROBE) {
+    if !flags.has(HeaderFlags::NETWORK_PROBE) {
         return None;
     }
     let probe = headers.get(headers::NETWORK_PROBE)?;
@@ -122,21 +122,21 @@ fn probe(
             .get(headers::NETWORK_HASH)
             .filter(|hash| !hash.is_empty())
         {
-            None => Err(Refusal::ProbeWithoutHash),
+            None => Err(ProxyError::ProbeWithoutHash),
             Some(asked) => {
                 let ours = destination
                     .probe_hash
                     .as_ref()
                     .filter(|_| asked == "override");
-                let mut response = answer::ok();
+                let mut response = response::ok();
                 response
                     .headers_mut()
                     .insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
                 Ok(response)
             }
         },
-        b"activator" => Ok(answer::text(StatusCode::OK, "activator")),
-        other => Err(Refusal::UnexpectedProbe(answer::echo(
+        b"activator" => Ok(response::text(StatusCode::OK, "activator")),
+        other => Err(ProxyError::UnexpectedProbe(response::echo(
             &String::from_utf8_lossy(other),
         ))),
     })

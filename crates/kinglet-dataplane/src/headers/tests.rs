@@ -15,10 +15,10 @@ fn forwarded_header(peer: &str, given: &[(&'static str, &'static str)]) -> (Stri
     for (name, value) in given {
         headers.append(*name, HeaderValue::from_static(value));
     }
-    let marks = Marks::of(&headers);
+    let flags = HeaderFlags::of(&headers);
     forwarded(
         &mut headers,
-        marks,
+        flags,
         &Origin::new(peer.parse().expect("an address"), false),
     );
     let text = |name: HeaderName| headers[name].to_str().expect("text").to_owned();
@@ -83,8 +83,8 @@ fn headers_of_one_hop_stay_behind() {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let marks = Marks::of(&headers);
-    strip_hop(&mut headers, marks, false);
+    let flags = HeaderFlags::of(&headers);
+    strip_hop(&mut headers, flags, false);
     let mut left: Vec<_> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::roster::{Activity, Order};
+use super::registry::{CloseMode, ConnectionActivity};
 use super::{Listener, Peer};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
@@ -60,7 +60,7 @@ pub(super) async fn serve(
                 told = tokio::time::timeout(patience, begins_with_preface(&stream)) => told,
             };
             if let Ok(Ok(h2)) = h2 {
-                converse(plane, TokioIo::new(stream), peer, h2).await;
+                serve_http(plane, TokioIo::new(stream), peer, h2).await;
             }
         }
         Some(tls) => {
@@ -71,7 +71,7 @@ pub(super) async fn serve(
             match secured {
                 Ok(Ok(stream)) => {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    converse(plane, TokioIo::new(stream), peer, h2).await;
+                    serve_http(plane, TokioIo::new(stream), peer, h2).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, client = %address, "TLS handshake"),
                 Err(_elapsed) => {}
@@ -98,12 +98,12 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn converse<S>(plane: Arc<Plane>, io: TokioIo<S>, peer: Arc<Peer>, h2: bool)
+async fn serve_http<S>(plane: Arc<Plane>, io: TokioIo<S>, peer: Arc<Peer>, h2: bool)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let activity = peer.activity.clone();
-    let _known = plane.roster.enter(&activity, &plane.connections.token());
+    let _known = plane.registry.enter(&activity, &plane.connections.token());
     let service = service_fn({
         let plane = plane.clone();
         move |request| {
@@ -113,7 +113,7 @@ where
     });
     let options = plane.options();
     if h2 {
-        let conversation = http2::Builder::new(Spawner(plane.connections.clone()))
+        let connection = http2::Builder::new(Spawner(plane.connections.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(options.h2_streams_max)
             .max_pending_accept_reset_streams(options.h2_resets_max)
@@ -123,64 +123,64 @@ where
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT)
             .serve_connection(io, service);
-        watch(&activity, pin!(conversation)).await;
+        watch(&activity, pin!(connection)).await;
     } else {
         let mut builder = http1::Builder::new();
         builder.max_header_size(options.header_bytes_max);
         if let Some(headers_max) = options.headers_max {
             builder.max_headers(headers_max);
         }
-        let conversation = builder.serve_connection(io, service).with_upgrades();
-        watch(&activity, pin!(conversation)).await;
+        let connection = builder.serve_connection(io, service).with_upgrades();
+        watch(&activity, pin!(connection)).await;
     }
 }
 
 /// A connection that can be asked to end with its last answer.
-trait Conversation: Future<Output = hyper::Result<()>> {
-    fn wind_down(self: Pin<&mut Self>);
+trait ServedConnection: Future<Output = hyper::Result<()>> {
+    fn close_gracefully(self: Pin<&mut Self>);
 }
 
-impl<I, S> Conversation for http1::UpgradeableConnection<I, S>
+impl<I, S> ServedConnection for http1::UpgradeableConnection<I, S>
 where
     Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::answer::Answer>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::response::ResponseBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    fn wind_down(self: Pin<&mut Self>) {
+    fn close_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-impl<I, S> Conversation for http2::Connection<I, S, Spawner>
+impl<I, S> ServedConnection for http2::Connection<I, S, Spawner>
 where
     Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::answer::Answer>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::response::ResponseBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    fn wind_down(self: Pin<&mut Self>) {
+    fn close_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-/// Drives a connection to its end, which may be ordered.
-async fn watch<C: Conversation>(activity: &Activity, mut conversation: Pin<&mut C>) {
-    let mut winding_down = false;
+/// Drives a connection to its end; the registry may ask it to close earlier.
+async fn watch<C: ServedConnection>(activity: &ConnectionActivity, mut connection: Pin<&mut C>) {
+    let mut closing = false;
     poll_fn(|cx| {
-        // First the waker, then the order: an order given in between is seen now, one given later wakes us.
+        // The waker is registered before the mode is read: a request to close made in between is seen now, a later one wakes us.
         activity.waker.register(cx.waker());
-        match activity.order() {
-            Order::GoOn => {}
-            Order::WindDown if winding_down => {}
-            Order::WindDown => {
-                winding_down = true;
-                conversation.as_mut().wind_down();
+        match activity.close_mode() {
+            CloseMode::Open => {}
+            CloseMode::Graceful if closing => {}
+            CloseMode::Graceful => {
+                closing = true;
+                connection.as_mut().close_gracefully();
             }
-            Order::End => return Poll::Ready(()),
+            CloseMode::Now => return Poll::Ready(()),
         }
-        conversation.as_mut().poll(cx).map(|outcome| {
+        connection.as_mut().poll(cx).map(|outcome| {
             if let Err(error) = outcome {
                 tracing::trace!(%error, "client connection ended");
             }

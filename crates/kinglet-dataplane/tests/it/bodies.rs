@@ -52,7 +52,7 @@ async fn http1_is_full_duplex() {
     }
     drop(chunks);
     assert_eq!(within(answer.collect()).await.unwrap().to_bytes().len(), 1);
-    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+    eventually("the slot is free", || world.handle.in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn an_answer_may_come_before_the_request_has_ended() {
     let got = collect(H1::to(world.external).await.send(request).await).await;
     assert_eq!((got.status.as_u16(), got.body.as_str()), (413, "too large"));
     drop(chunks);
-    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+    eventually("the slot is free", || world.handle.in_flight() == 0).await;
     assert_eq!(get(world.external, "one.test", "/").await.status, 413);
 }
 

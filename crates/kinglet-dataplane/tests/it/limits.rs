@@ -1,4 +1,4 @@
-//! Seats: never too many, never lost.
+//! Slots: never too many, never lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +109,7 @@ async fn a_client_that_goes_away_leaves_its_seat() {
     drop(client);
     let address = world.external;
     let next = tokio::spawn(async move { get(address, "one.test", "/").await });
-    eventually("the next one has the seat", || {
+    eventually("the next one has the slot", || {
         begun.load(Ordering::SeqCst) == 2
     })
     .await;

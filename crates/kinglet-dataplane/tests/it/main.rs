@@ -6,11 +6,11 @@
 )]
 
 mod bodies;
-mod cluster;
 mod lifecycle;
 mod limits;
 mod protocols;
 mod routing;
+mod services;
 mod timeouts;
 mod wake;
 mod world;

@@ -79,7 +79,7 @@ async fn grpc_streams_both_ways_and_keeps_its_trailers() {
     drop(chunks);
     let rest = within(answer.collect()).await.unwrap();
     assert_eq!(rest.trailers().expect("trailers")["grpc-status"], "0");
-    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+    eventually("the slot is free", || world.handle.in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,12 +216,12 @@ async fn an_upgrade_is_a_tunnel_that_outlives_the_timeout_and_passes_half_close(
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.write_all(b"abc").await.unwrap();
     assert_eq!(read_until(&mut client, "ABC").await, "ABC");
-    assert_eq!(world.handle.in_flight(), 1, "the seat is held");
+    assert_eq!(world.handle.in_flight(), 1, "the slot is held");
     client.shutdown().await.unwrap();
     let mut rest = String::new();
     within(client.read_to_string(&mut rest)).await.unwrap();
     assert_eq!(rest, "BYE");
-    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+    eventually("the slot is free", || world.handle.in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +237,7 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("no"),
         "{answer}"
     );
-    eventually("the seat is free", || world.handle.in_flight() == 0).await;
+    eventually("the slot is free", || world.handle.in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

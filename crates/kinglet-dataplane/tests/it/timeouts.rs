@@ -1,4 +1,4 @@
-//! The three clocks of a Revision (spec/serving.md 6.3.4).
+//! The three timeouts of a Revision (spec/serving.md 6.3.4).
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn each_clock_cuts_what_it_should() {
     let none = Duration::ZERO;
     struct Case {
         what: &'static str,
-        clocks: [Duration; 3],
+        timeouts: [Duration; 3],
         container: [Duration; 2],
         path: &'static str,
         status: u16,
@@ -50,7 +50,7 @@ async fn each_clock_cuts_what_it_should() {
     let cases = [
         Case {
             what: "total before the head",
-            clocks: [SHORT, none, none],
+            timeouts: [SHORT, none, none],
             container: [long, none],
             path: "/",
             status: 504,
@@ -58,7 +58,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "response start before the head",
-            clocks: [long, SHORT, none],
+            timeouts: [long, SHORT, none],
             container: [long, none],
             path: "/",
             status: 504,
@@ -66,7 +66,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "idle before the head",
-            clocks: [long, none, SHORT],
+            timeouts: [long, none, SHORT],
             container: [long, none],
             path: "/",
             status: 504,
@@ -74,7 +74,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "total within the body",
-            clocks: [SHORT, none, none],
+            timeouts: [SHORT, none, none],
             container: [none, long],
             path: "/",
             status: 200,
@@ -82,7 +82,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "idle within the body",
-            clocks: [long, none, SHORT],
+            timeouts: [long, none, SHORT],
             container: [none, long],
             path: "/",
             status: 200,
@@ -90,7 +90,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "in time",
-            clocks: [long, SHORT, SHORT],
+            timeouts: [long, SHORT, SHORT],
             container: [none, none],
             path: "/",
             status: 200,
@@ -98,7 +98,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "response start is met",
-            clocks: [long, SHORT, none],
+            timeouts: [long, SHORT, none],
             container: [none, SHORT * 2],
             path: "/",
             status: 200,
@@ -106,7 +106,7 @@ async fn each_clock_cuts_what_it_should() {
         },
         Case {
             what: "events outlive the total",
-            clocks: [SHORT, none, none],
+            timeouts: [SHORT, none, none],
             container: [none, SHORT * 2],
             path: "/events",
             status: 200,
@@ -123,7 +123,7 @@ async fn each_clock_cuts_what_it_should() {
             backend.timeout,
             backend.response_start_timeout,
             backend.idle_timeout,
-        ] = case.clocks;
+        ] = case.timeouts;
         world.one(backend).await;
         let got = get(world.external, "one.test", case.path).await;
         assert_eq!(
@@ -132,7 +132,7 @@ async fn each_clock_cuts_what_it_should() {
             "{}",
             case.what
         );
-        eventually("the seat is free", || world.handle.in_flight() == 0).await;
+        eventually("the slot is free", || world.handle.in_flight() == 0).await;
     });
     futures_util::future::join_all(run).await;
 }

@@ -1,4 +1,4 @@
-//! From zero: wait, poke, seat.
+//! From zero: wait, poke, slot.
 
 use std::time::Duration;
 

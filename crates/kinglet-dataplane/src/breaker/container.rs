@@ -10,26 +10,26 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::link::{H1Link, H2Links};
 use crate::options::Options;
+use crate::pool::{H1Connection, H2Pool};
 
-/// A container that takes requests. Slots change only under its lobby's lock.
+/// A container that takes requests. Slots change only under its breaker's lock.
 pub(crate) struct Container {
     pub(crate) pod: Arc<str>,
     pub(crate) address: SocketAddr,
-    taken: AtomicU32,
-    closing: AtomicBool,
-    suspect_until: AtomicU64,
-    /// Told when the last request leaves a closing container.
-    empty: Notify,
+    slots_in_use: AtomicU32,
+    draining: AtomicBool,
+    unreachable_until: AtomicU64,
+    /// Notified when the last request leaves a draining container.
+    drained: Notify,
     /// Idle HTTP/1 connections, the most recently used last.
     #[expect(
         clippy::vec_box,
-        reason = "a link is moved in and out for every request; as a pointer"
+        reason = "a connection is moved in and out for every request; as a pointer"
     )]
-    idle: Mutex<Vec<Box<H1Link>>>,
+    idle: Mutex<Vec<Box<H1Connection>>>,
     /// Shared HTTP/2 connections.
-    pub(crate) h2: H2Links,
+    pub(crate) h2: H2Pool,
 }
 
 impl Container {
@@ -37,12 +37,12 @@ impl Container {
         Self {
             pod: endpoint.pod.clone(),
             address: endpoint.address,
-            taken: AtomicU32::new(0),
-            closing: AtomicBool::new(false),
-            suspect_until: AtomicU64::new(0),
-            empty: Notify::new(),
+            slots_in_use: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            unreachable_until: AtomicU64::new(0),
+            drained: Notify::new(),
             idle: Mutex::default(),
-            h2: H2Links::default(),
+            h2: H2Pool::default(),
         }
     }
 
@@ -53,83 +53,84 @@ impl Container {
 
     /// Requests on it, if it takes another one.
     pub(super) fn free(&self, concurrency: u32) -> Option<u32> {
-        let taken = self.taken.load(Ordering::Relaxed);
-        (!self.is_closing() && (concurrency == 0 || taken < concurrency)).then_some(taken)
+        let slots_in_use = self.slots_in_use.load(Ordering::Relaxed);
+        (!self.is_draining() && (concurrency == 0 || slots_in_use < concurrency))
+            .then_some(slots_in_use)
     }
 
-    pub(super) fn occupy(&self) {
-        self.taken.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn acquire_slot(&self) {
+        self.slots_in_use.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn vacate(&self) {
-        if self.taken.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
-            self.empty.notify_waiters();
+    pub(super) fn release_slot(&self) {
+        if self.slots_in_use.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
+            self.drained.notify_waiters();
         }
     }
 
-    pub(super) fn is_suspect(&self, now: u64) -> bool {
-        self.suspect_until.load(Ordering::Relaxed) > now
+    pub(super) fn is_unreachable(&self, now: u64) -> bool {
+        self.unreachable_until.load(Ordering::Relaxed) > now
     }
 
-    pub(super) fn suspect_until(&self, until: u64) {
-        self.suspect_until.store(until, Ordering::Relaxed);
+    pub(super) fn unreachable_until(&self, until: u64) {
+        self.unreachable_until.store(until, Ordering::Relaxed);
     }
 
-    /// A connection was made: it is well again.
-    pub(crate) fn trust(&self) {
-        if self.suspect_until.load(Ordering::Relaxed) != 0 {
-            self.suspect_until.store(0, Ordering::Relaxed);
+    /// Records that a connection was made.
+    pub(crate) fn mark_reachable(&self) {
+        if self.unreachable_until.load(Ordering::Relaxed) != 0 {
+            self.unreachable_until.store(0, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn was_unreachable(&self) -> bool {
-        self.suspect_until.load(Ordering::Relaxed) != 0
+        self.unreachable_until.load(Ordering::Relaxed) != 0
     }
 
-    /// No new seats from now on.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
+    /// Gives no new slots from now on.
+    pub(super) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Ends idle connections; busy ones end with their request.
-    pub(super) fn hang_up(&self) {
+    pub(super) fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);
         self.h2.clear();
     }
 
-    /// Resolves when no request is on it any more. Meaningful once it is closing.
-    pub(crate) async fn emptied(&self) {
+    /// Resolves when no request is on it any more. Meaningful once it drains.
+    pub(crate) async fn drained(&self) {
         loop {
-            let notified = self.empty.notified();
+            let notified = self.drained.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.taken.load(Ordering::Acquire) == 0 {
+            if self.slots_in_use.load(Ordering::Acquire) == 0 {
                 return;
             }
             notified.await;
         }
     }
 
-    pub(crate) fn pop_idle(&self) -> Option<Box<H1Link>> {
+    pub(crate) fn pop_idle(&self) -> Option<Box<H1Connection>> {
         self.idle.lock().pop()
     }
 
-    pub(crate) fn keep_idle(&self, mut link: Box<H1Link>, idle_max: usize) {
-        if self.is_closing() {
+    pub(crate) fn keep_idle(&self, mut connection: Box<H1Connection>, idle_max: usize) {
+        if self.is_draining() {
             return;
         }
-        link.idle_since = Instant::now();
+        connection.idle_since = Instant::now();
         let mut idle = self.idle.lock();
         if idle.len() < idle_max {
-            idle.push(link);
+            idle.push(connection);
         } else {
             drop(idle);
-            drop(link);
+            drop(connection);
         }
     }
 
@@ -144,7 +145,7 @@ impl Container {
                 let mut at = 0;
                 while at < idle.len() {
                     let too_old =
-                        now.duration_since(idle[at].idle_since) > options.idle_link_age_max;
+                        now.duration_since(idle[at].idle_since) > options.idle_connection_age_max;
                     if too_old || !idle[at].is_usable(&mut context) {
                         dropped.push(idle.remove(at));
                     } else {

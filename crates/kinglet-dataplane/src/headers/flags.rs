@@ -5,15 +5,15 @@ use http::HeaderMap;
 
 /// A set of findings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(u32);
+pub(crate) struct HeaderFlags(u32);
 
-macro_rules! marks {
-    ($($(#[$doc:meta])* $mark:ident = $bit:literal;)*) => {
-        impl Marks { $($(#[$doc])* pub(crate) const $mark: Self = Self(1 << $bit);)* }
+macro_rules! flags {
+    ($($(#[$doc:meta])* $flag:ident = $bit:literal;)*) => {
+        impl HeaderFlags { $($(#[$doc])* pub(crate) const $flag: Self = Self(1 << $bit);)* }
     };
 }
 
-marks! {
+flags! {
     CONNECTION = 0;
     UPGRADE = 1;
     TE = 2;
@@ -37,7 +37,7 @@ marks! {
     CONTENT_LENGTH = 18;
 }
 
-impl Marks {
+impl HeaderFlags {
     /// Looks at all headers once.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut found = Self::default();
@@ -78,7 +78,7 @@ impl Marks {
         found
     }
 
-    pub(crate) fn has(self, mark: Self) -> bool {
-        self.0 & mark.0 != 0
+    pub(crate) fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
     }
 }

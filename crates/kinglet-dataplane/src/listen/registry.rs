@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::plane::Plane;
 
-/// What a connection is told. Orders only become stricter.
+/// How a connection is asked to close. Requests only become stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Order {
-    GoOn = 0,
-    WindDown = 1,
-    End = 2,
+pub(super) enum CloseMode {
+    Open = 0,
+    Graceful = 1,
+    Now = 2,
 }
 
 /// What happens on a connection, and what it is told.
 #[derive(Default)]
-pub(crate) struct Activity {
+pub(crate) struct ConnectionActivity {
     in_flight: AtomicU32,
     started: AtomicU64,
-    order: AtomicU8,
+    close_mode: AtomicU8,
     /// When the answer being written should have ended, in nanoseconds of the data plane's clock; 0 for never.
     overdue_at: AtomicU64,
     pub(super) waker: AtomicWaker,
@@ -37,17 +37,17 @@ pub(crate) struct Activity {
     was_idle: AtomicBool,
 }
 
-impl Activity {
-    pub(super) fn order(&self) -> Order {
-        match self.order.load(Ordering::Acquire) {
-            0 => Order::GoOn,
-            1 => Order::WindDown,
-            _ => Order::End,
+impl ConnectionActivity {
+    pub(super) fn close_mode(&self) -> CloseMode {
+        match self.close_mode.load(Ordering::Acquire) {
+            0 => CloseMode::Open,
+            1 => CloseMode::Graceful,
+            _ => CloseMode::Now,
         }
     }
 
-    fn tell(&self, order: Order) {
-        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8 {
+    fn ask_to_close(&self, mode: CloseMode) {
+        if self.close_mode.fetch_max(mode as u8, Ordering::AcqRel) < mode as u8 {
             self.waker.wake();
         }
     }
@@ -58,7 +58,7 @@ impl Activity {
         let overdue_at = self.overdue_at.load(Ordering::Relaxed);
         if overdue_at != 0 && overdue_at < now {
             // Its clock cannot cut it, because a client that does not read keeps it from being asked.
-            self.tell(Order::End);
+            self.ask_to_close(CloseMode::Now);
             return;
         }
         let started = self.started.load(Ordering::Relaxed) + 1;
@@ -66,20 +66,20 @@ impl Activity {
             && self.checked.swap(started, Ordering::Relaxed) == started;
         let was_idle = self.was_idle.swap(idle, Ordering::Relaxed);
         if idle {
-            self.tell(if was_idle {
-                Order::End
+            self.ask_to_close(if was_idle {
+                CloseMode::Now
             } else {
-                Order::WindDown
+                CloseMode::Graceful
             });
         }
     }
 }
 
 /// Held while a request is served: its connection is not idle.
-pub(crate) struct Busy(Arc<Activity>);
+pub(crate) struct ActiveRequest(Arc<ConnectionActivity>);
 
-impl Busy {
-    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+impl ActiveRequest {
+    pub(super) fn new(activity: &Arc<ConnectionActivity>) -> Self {
         activity.started.fetch_add(1, Ordering::Relaxed);
         activity.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(activity.clone())
@@ -91,7 +91,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.overdue_at.store(0, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -100,29 +100,33 @@ impl Drop for Busy {
 
 /// The connections there are. Bounded by `Options::connections_max`.
 #[derive(Default)]
-pub(crate) struct Roster {
+pub(crate) struct ConnectionRegistry {
     next: AtomicU64,
-    connections: Mutex<HashMap<u64, Arc<Activity>>>,
+    connections: Mutex<HashMap<u64, Arc<ConnectionActivity>>>,
     watched: AtomicBool,
 }
 
 /// A connection's entry; gone when dropped.
-pub(super) struct Known<'a> {
-    roster: &'a Roster,
+pub(super) struct Registration<'a> {
+    registry: &'a ConnectionRegistry,
     number: u64,
 }
 
-impl Roster {
+impl ConnectionRegistry {
     /// Enters a connection.
-    pub(super) fn enter(&self, activity: &Arc<Activity>, stop: &CancellationToken) -> Known<'_> {
+    pub(super) fn enter(
+        &self,
+        activity: &Arc<ConnectionActivity>,
+        stop: &CancellationToken,
+    ) -> Registration<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.connections.lock().insert(number, activity.clone());
         // Asked after entering: one that comes after everybody was told must learn it too.
         if stop.is_cancelled() {
-            activity.tell(Order::WindDown);
+            activity.ask_to_close(CloseMode::Graceful);
         }
-        Known {
-            roster: self,
+        Registration {
+            registry: self,
             number,
         }
     }
@@ -132,7 +136,7 @@ impl Roster {
         !self.watched.swap(true, Ordering::Relaxed)
     }
 
-    fn for_each(&self, act: impl Fn(&Activity)) {
+    fn for_each(&self, act: impl Fn(&ConnectionActivity)) {
         self.connections
             .lock()
             .values()
@@ -140,9 +144,9 @@ impl Roster {
     }
 }
 
-impl Drop for Known<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        self.roster.connections.lock().remove(&self.number);
+        self.registry.connections.lock().remove(&self.number);
     }
 }
 
@@ -156,16 +160,16 @@ pub(crate) async fn watch(plane: Arc<Plane>) {
     loop {
         tokio::select! {
             () = plane.killed.cancelled() => {
-                plane.roster.for_each(|activity| activity.tell(Order::End));
+                plane.registry.for_each(|activity| activity.ask_to_close(CloseMode::Now));
                 return;
             }
             () = stop.cancelled(), if !stopped => {
                 stopped = true;
-                plane.roster.for_each(|activity| activity.tell(Order::WindDown));
+                plane.registry.for_each(|activity| activity.ask_to_close(CloseMode::Graceful));
             }
             _ = checks.tick() => {
-                let now = plane.wiring.now();
-                plane.roster.for_each(|activity| activity.check(now));
+                let now = plane.context.now();
+                plane.registry.for_each(|activity| activity.check(now));
             }
         }
     }

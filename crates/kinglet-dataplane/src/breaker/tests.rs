@@ -1,4 +1,4 @@
-//! The lobby under random arrivals, departures, changes of mind and changes of containers.
+//! The breaker under random arrivals, departures, changes of mind and changes of containers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,11 +36,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 struct World {
-    lobby: Arc<Lobby>,
+    breaker: Arc<Breaker>,
     reports: mpsc::Receiver<Report>,
     concurrency: u32,
-    seated: Vec<Visit>,
-    waiting: Vec<Ticket>,
+    admitted: Vec<Slot>,
+    waiting: Vec<Waiter>,
 }
 
 impl World {
@@ -50,42 +50,42 @@ impl World {
             queue_depth: 5,
             ..Options::default()
         };
-        let lobby = Lobby::new(
+        let breaker = Breaker::new(
             Key::new("ns", "rev"),
-            Arc::new(Wiring::new(options, sender)),
+            Arc::new(BreakerContext::new(options, sender)),
         );
         Self {
-            lobby,
+            breaker,
             reports,
             concurrency,
-            seated: Vec::new(),
+            admitted: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
-    fn facts(&self) -> Facts {
-        Facts {
+    fn config(&self) -> ClusterConfig {
+        ClusterConfig {
             revision: true,
             concurrency: self.concurrency,
-            ..Facts::of_service(Protocol::Http1)
+            ..ClusterConfig::of_service(Protocol::Http1)
         }
     }
 
     fn act(&mut self, step: &Step) {
         match step {
-            Step::Arrive => self.take(self.lobby.enter()),
-            Step::Leave(at) if !self.seated.is_empty() => {
-                drop(self.seated.swap_remove(at % self.seated.len()))
+            Step::Arrive => self.take(self.breaker.admit()),
+            Step::Leave(at) if !self.admitted.is_empty() => {
+                drop(self.admitted.swap_remove(at % self.admitted.len()))
             }
             Step::GiveUp(at) if !self.waiting.is_empty() => {
                 drop(self.waiting.remove(at % self.waiting.len()))
             }
-            Step::Exchange(at) if !self.seated.is_empty() => {
-                let mut visit = self.seated.swap_remove(at % self.seated.len());
-                let other = visit.exchange();
-                drop(visit);
+            Step::Exchange(at) if !self.admitted.is_empty() => {
+                let mut slot = self.admitted.swap_remove(at % self.admitted.len());
+                let other = slot.readmit();
+                drop(slot);
                 match other {
-                    Entered::Waiting(ticket) => self.waiting.insert(0, ticket),
+                    Admission::Queued(waiter) => self.waiting.insert(0, waiter),
                     other => self.take(other),
                 }
             }
@@ -94,35 +94,35 @@ impl World {
                     .filter(|at| there[*at])
                     .map(endpoint)
                     .collect();
-                self.lobby.describe(self.facts(), &endpoints);
+                self.breaker.update(self.config(), &endpoints);
             }
             Step::Drain(at) => {
-                self.lobby.close_address(endpoint(*at).address.ip());
+                self.breaker.drain_address(endpoint(*at).address.ip());
             }
-            Step::Forget => self.lobby.forget(),
+            Step::Forget => self.breaker.remove(),
             Step::Leave(_) | Step::GiveUp(_) | Step::Exchange(_) => {}
         }
     }
 
-    fn take(&mut self, entered: Entered) {
+    fn take(&mut self, entered: Admission) {
         match entered {
-            Entered::Seated(visit) => self.seated.push(visit),
-            Entered::Waiting(ticket) => self.waiting.push(ticket),
-            Entered::Full => assert!(self.waiting.len() >= 5),
+            Admission::Admitted(slot) => self.admitted.push(slot),
+            Admission::Queued(waiter) => self.waiting.push(waiter),
+            Admission::QueueFull => assert!(self.waiting.len() >= 5),
         }
     }
 
-    /// Collects what was granted; answers which places in the queue it came from.
+    /// Collects what was granted; returns the queue positions it came from.
     fn collect(&mut self) -> Vec<usize> {
         let mut context = Context::from_waker(Waker::noop());
         let mut granted = Vec::new();
         let mut kept = Vec::new();
-        for (place, mut ticket) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
-            match Pin::new(&mut ticket).poll(&mut context) {
-                Poll::Pending => kept.push(ticket),
-                Poll::Ready(Some(visit)) => {
+        for (place, mut waiter) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            match Pin::new(&mut waiter).poll(&mut context) {
+                Poll::Pending => kept.push(waiter),
+                Poll::Ready(Some(slot)) => {
                     granted.push(place);
-                    self.seated.push(visit);
+                    self.admitted.push(slot);
                 }
                 Poll::Ready(None) => {}
             }
@@ -147,26 +147,26 @@ proptest! {
             world.act(step);
             let granted = world.collect();
             prop_assert!(granted.iter().copied().eq(0..granted.len()), "first come, first served: {granted:?} after {step:?}");
-            let inner = world.lobby.inner.lock();
-            prop_assert_eq!(inner.meter.in_flight() as usize, world.seated.len() + world.waiting.len());
+            let inner = world.breaker.inner.lock();
+            prop_assert_eq!(inner.meter.in_flight() as usize, world.admitted.len() + world.waiting.len());
             prop_assert_eq!(inner.waiting, world.waiting.len());
-            let open = || inner.containers.iter().filter(|container| !container.is_closing());
+            let open = || inner.containers.iter().filter(|container| !container.is_draining());
             for container in &inner.containers {
-                let here = world.seated.iter().filter(|visit| Arc::ptr_eq(visit.container(), container)).count();
+                let here = world.admitted.iter().filter(|slot| Arc::ptr_eq(slot.container(), container)).count();
                 prop_assert!(concurrency == 0 || here <= concurrency as usize);
             }
             if !world.waiting.is_empty() {
-                prop_assert!(open().all(|container| container.free(concurrency).is_none()), "a free seat while somebody waits");
-                if inner.facts.is_some() && open().count() == 0 {
+                prop_assert!(open().all(|container| container.free(concurrency).is_none()), "a free slot while somebody waits");
+                if inner.config.is_some() && open().count() == 0 {
                     prop_assert!(inner.poked_at.is_some(), "somebody waits and nobody was told");
                 }
             }
         }
-        world.seated.clear();
+        world.admitted.clear();
         world.collect();
         world.waiting.clear();
-        world.seated.clear();
-        prop_assert_eq!(world.lobby.in_flight(), 0);
+        world.admitted.clear();
+        prop_assert_eq!(world.breaker.in_flight(), 0);
         world.reports.close();
     }
 }

@@ -1,4 +1,4 @@
-//! What the gateway itself answers, and the body type of all answers. Status and text of each refusal are declared here.
+//! What the gateway itself answers, and the body type of all answers. Status and text of each error are declared here.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,37 +9,37 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use kinglet_decide::feed::Key;
 
-use crate::download::{Cut, Download};
+use crate::response_body::{StreamError, UpstreamBody};
 
 /// Longest part of a client's words that is repeated to it.
 const ECHO_BYTES_MAX: usize = 200;
 
 /// An answer's body.
-pub(crate) enum Answer {
+pub(crate) enum ResponseBody {
     /// All of it.
     Whole(Option<Bytes>),
     /// A container's, as it comes.
-    Streamed(Box<Download>),
+    Streamed(Box<UpstreamBody>),
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = StreamError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed(download) => download.poll_next(cx),
+            Self::Streamed(body) => body.poll_next(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(download) => download.is_finished(),
+            Self::Streamed(body) => body.is_finished(),
         }
     }
 
@@ -48,14 +48,14 @@ impl Body for Answer {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Streamed(download) => download.size_hint(),
+            Self::Streamed(body) => body.size_hint(),
         }
     }
 }
 
 /// Why a request was not served.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum ProxyError {
     #[error("the request names no host: send a Host header")]
     NoHost,
     #[error("the request names more than one host")]
@@ -100,7 +100,7 @@ pub(crate) enum Refusal {
     Panicked,
 }
 
-impl Refusal {
+impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoHost | Self::ManyHosts | Self::ProbeWithoutHash | Self::UnexpectedProbe(_) => {
@@ -129,7 +129,7 @@ impl Refusal {
     }
 
     /// The answer; `grpc` clients get theirs in their own terms as well.
-    pub(crate) fn answer(&self, grpc: bool) -> Response<Answer> {
+    pub(crate) fn answer(&self, grpc: bool) -> Response<ResponseBody> {
         let mut response = text(self.status(), format!("{self}\n"));
         if grpc {
             let headers = response.headers_mut();
@@ -161,8 +161,8 @@ pub(crate) fn echo(words: &str) -> String {
 }
 
 /// A plain text answer.
-pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answer> {
-    let mut response = Response::new(Answer::Whole(Some(body.into())));
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Whole(Some(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -177,18 +177,22 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Answe
 }
 
 /// 200 without a body.
-pub(crate) fn ok() -> Response<Answer> {
-    Response::new(Answer::Whole(None))
+pub(crate) fn ok() -> Response<ResponseBody> {
+    Response::new(ResponseBody::Whole(None))
 }
 
 /// 301 to the same place over https.
-pub(crate) fn to_https(host: &str, port: Option<u16>, path_and_query: &str) -> Response<Answer> {
+pub(crate) fn to_https(
+    host: &str,
+    port: Option<u16>,
+    path_and_query: &str,
+) -> Response<ResponseBody> {
     let host = kinglet_decide::route::bare_host(host);
     let location = match port {
         Some(port) => format!("https://{host}:{port}{path_and_query}"),
         None => format!("https://{host}{path_and_query}"),
     };
-    let mut response = Response::new(Answer::Whole(None));
+    let mut response = Response::new(ResponseBody::Whole(None));
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(LOCATION, location);

@@ -1,14 +1,14 @@
-//! Where requests for one backend get a seat or wait for one: activator and breaker in one place.
+//! Admits requests to the containers of one backend, or queues them: Knative's activator throttler and queue-proxy breaker in one.
 //!
-//! Guarantees: containers never hold more requests than their limit; waiting requests are seated in the order they
-//! came; a seat or a place in the queue is given back however its holder ends; while somebody waits and no container is
+//! Guarantees: containers never hold more requests than their limit; waiting requests are admitted in the order they
+//! came; a slot or a place in the queue is given back however the request ends; while somebody waits and no container is
 //! open, the autoscaler has been poked.
-//! Assumes: `now` (from [`Wiring`]) does not go back.
+//! Assumes: `now` (from [`BreakerContext`]) does not go back.
 //! One short lock per arrival and per departure; no lock is held across an await, and nothing is dropped under it that
 //! would take it again.
 
 mod container;
-mod ticket;
+mod slot;
 
 #[cfg(test)]
 mod tests;
@@ -26,31 +26,31 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) use container::Container;
-pub(crate) use ticket::{Grant, Ticket, Visit};
+pub(crate) use slot::{PendingSlot, Slot, Waiter};
 
 use crate::options::Options;
 
-/// How long a container that could not be connected to is tried only when nothing else is free.
-const SUSPECT: Duration = Duration::from_millis(250);
+/// For this long a container that refused a connection is used only when no other has a free slot.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// What all lobbies share: clock, options and the way to the control plane.
-pub(crate) struct Wiring {
+/// What all breakers share: clock, options and the way to the control plane.
+pub(crate) struct BreakerContext {
     pub(crate) options: Options,
     epoch: Instant,
     reports: mpsc::Sender<Report>,
     /// Pokes that found the channel full; the reporter delivers them.
-    owed: Mutex<Vec<Key>>,
-    pub(crate) owes: Notify,
+    undelivered: Mutex<Vec<Key>>,
+    pub(crate) has_undelivered: Notify,
 }
 
-impl Wiring {
+impl BreakerContext {
     pub(crate) fn new(options: Options, reports: mpsc::Sender<Report>) -> Self {
         Self {
             options,
             epoch: Instant::now(),
             reports,
-            owed: Mutex::default(),
-            owes: Notify::new(),
+            undelivered: Mutex::default(),
+            has_undelivered: Notify::new(),
         }
     }
 
@@ -62,16 +62,16 @@ impl Wiring {
         if let Err(mpsc::error::TrySendError::Full(_)) =
             self.reports.try_send(Report::Poke(key.clone()))
         {
-            let mut owed = self.owed.lock();
-            if !owed.contains(key) {
-                owed.push(key.clone());
+            let mut undelivered = self.undelivered.lock();
+            if !undelivered.contains(key) {
+                undelivered.push(key.clone());
             }
-            self.owes.notify_one();
+            self.has_undelivered.notify_one();
         }
     }
 
-    pub(crate) fn take_owed(&self) -> Vec<Key> {
-        std::mem::take(&mut self.owed.lock())
+    pub(crate) fn take_undelivered(&self) -> Vec<Key> {
+        std::mem::take(&mut self.undelivered.lock())
     }
 
     pub(crate) fn reports(&self) -> &mpsc::Sender<Report> {
@@ -79,9 +79,9 @@ impl Wiring {
     }
 }
 
-/// What a request must know about its backend.
+/// The settings of a backend that its requests go by.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Facts {
+pub(crate) struct ClusterConfig {
     /// A Revision (metered, woken from zero) rather than an ordinary Service.
     pub(crate) revision: bool,
     pub(crate) concurrency: u32,
@@ -91,7 +91,7 @@ pub(crate) struct Facts {
     pub(crate) protocol: Protocol,
 }
 
-impl Facts {
+impl ClusterConfig {
     pub(crate) fn of(backend: &RevisionBackend) -> Self {
         Self {
             revision: true,
@@ -115,29 +115,29 @@ impl Facts {
     }
 }
 
-/// The answer to a request that asks for a seat.
-pub(crate) enum Entered {
-    /// Go ahead.
-    Seated(Visit),
-    /// Await the ticket.
-    Waiting(Ticket),
-    /// Too many wait already.
-    Full,
+/// What a request that asks for a slot is given.
+pub(crate) enum Admission {
+    /// A slot was free.
+    Admitted(Slot),
+    /// Every slot is in use: await the waiter.
+    Queued(Waiter),
+    /// The queue is at its bound.
+    QueueFull,
 }
 
-/// One backend: its containers and those who want in.
-pub(crate) struct Lobby {
+/// The containers of one backend and the requests that wait for a slot on them.
+pub(crate) struct Breaker {
     key: Key,
-    wiring: Arc<Wiring>,
+    context: Arc<BreakerContext>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     /// `None` until an update describes the backend, and after one has forgotten it.
-    facts: Option<Arc<Facts>>,
+    config: Option<Arc<ClusterConfig>>,
     containers: Vec<Arc<Container>>,
     /// Longest waiting first. Those who gave up stay until they are passed over.
-    waiters: VecDeque<oneshot::Sender<Grant>>,
+    waiters: VecDeque<oneshot::Sender<PendingSlot>>,
     /// Waiters that still wait.
     waiting: usize,
     cursor: Cursor,
@@ -145,9 +145,9 @@ struct Inner {
     poked_at: Option<u64>,
 }
 
-impl Lobby {
-    pub(crate) fn new(key: Key, wiring: Arc<Wiring>) -> Arc<Self> {
-        let now = wiring.now();
+impl Breaker {
+    pub(crate) fn new(key: Key, context: Arc<BreakerContext>) -> Arc<Self> {
+        let now = context.now();
         let seed = now
             ^ key
                 .name
@@ -157,9 +157,9 @@ impl Lobby {
                 });
         Arc::new(Self {
             key,
-            wiring,
+            context,
             inner: Mutex::new(Inner {
-                facts: None,
+                config: None,
                 containers: Vec::new(),
                 waiters: VecDeque::new(),
                 waiting: 0,
@@ -174,113 +174,113 @@ impl Lobby {
         &self.key
     }
 
-    /// A seat, a place in the queue, or neither.
-    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
-        let now = self.wiring.now();
+    /// Admits a request at once, queues it, or refuses it when the queue is full.
+    pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+        let now = self.context.now();
         let mut inner = self.inner.lock();
         if inner.waiting == 0
-            && let Some((facts, container)) = inner.take(now)
+            && let Some((config, container)) = inner.take(now)
         {
             inner.meter.enter(now);
             drop(inner);
-            return Entered::Seated(Visit::new(self.clone(), facts, container));
+            return Admission::Admitted(Slot::new(self.clone(), config, container));
         }
-        if inner.waiting >= self.wiring.options.queue_depth {
-            return Entered::Full;
+        if inner.waiting >= self.context.options.queue_depth {
+            return Admission::QueueFull;
         }
         inner.meter.enter(now);
-        let receiver = inner.line_up(false);
-        let facts = inner.facts.clone();
+        let receiver = inner.enqueue(false);
+        let config = inner.config.clone();
         let cold = inner.is_empty();
-        let poke = inner.wants_poke(now, &self.wiring.options);
+        let poke = inner.wants_poke(now, &self.context.options);
         drop(inner);
         if poke {
-            self.wiring.poke(&self.key);
+            self.context.poke(&self.key);
         }
-        Entered::Waiting(Ticket::new(self.clone(), facts, cold, receiver))
+        Admission::Queued(Waiter::new(self.clone(), config, cold, receiver))
     }
 
-    /// For a request whose container could not be reached: another seat, or a place at the head of the queue.
-    fn enter_again(self: &Arc<Self>, unreachable: &Arc<Container>) -> Entered {
-        let now = self.wiring.now();
+    /// Admits a request whose container could not be reached a second time: on another container, or at the head of the queue.
+    fn readmit(self: &Arc<Self>, unreachable: &Arc<Container>) -> Admission {
+        let now = self.context.now();
         let mut inner = self.inner.lock();
-        unreachable.suspect_until(now + SUSPECT.as_nanos() as u64);
-        unreachable.vacate();
+        unreachable.unreachable_until(now + UNREACHABLE_PAUSE.as_nanos() as u64);
+        unreachable.release_slot();
         // Before those who wait: it came earlier. They lose nothing, since there was no other free slot for them.
-        if let Some((facts, container)) = inner.take(now) {
+        if let Some((config, container)) = inner.take(now) {
             drop(inner);
-            return Entered::Seated(Visit::new(self.clone(), facts, container));
+            return Admission::Admitted(Slot::new(self.clone(), config, container));
         }
-        let receiver = inner.line_up(true);
-        let facts = inner.facts.clone();
+        let receiver = inner.enqueue(true);
+        let config = inner.config.clone();
         let cold = inner.is_empty();
-        let poke = inner.wants_poke(now, &self.wiring.options);
+        let poke = inner.wants_poke(now, &self.context.options);
         drop(inner);
         if poke {
-            self.wiring.poke(&self.key);
+            self.context.poke(&self.key);
         }
-        Entered::Waiting(Ticket::new(self.clone(), facts, cold, receiver))
+        Admission::Queued(Waiter::new(self.clone(), config, cold, receiver))
     }
 
     /// A request ended: frees its slot, if it had one, for the next in the queue.
-    fn leave(self: &Arc<Self>, container: Option<&Arc<Container>>) {
-        let now = self.wiring.now();
+    fn release(self: &Arc<Self>, container: Option<&Arc<Container>>) {
+        let now = self.context.now();
         let mut inner = self.inner.lock();
         inner.meter.leave(now);
         if let Some(container) = container {
-            container.vacate();
+            container.release_slot();
             if inner.waiting > 0 {
-                self.seat_waiters(&mut inner, now);
+                self.admit_waiters(&mut inner, now);
             }
         }
     }
 
-    /// A slot that was granted but not taken.
-    fn give_back(self: &Arc<Self>, container: &Arc<Container>) {
-        let now = self.wiring.now();
+    /// Returns a slot that was granted to a waiter who did not take it.
+    fn return_slot(self: &Arc<Self>, container: &Arc<Container>) {
+        let now = self.context.now();
         let mut inner = self.inner.lock();
-        container.vacate();
-        self.seat_waiters(&mut inner, now);
+        container.release_slot();
+        self.admit_waiters(&mut inner, now);
     }
 
-    /// Seats as many of the waiting as there are slots.
-    fn seat_waiters(self: &Arc<Self>, inner: &mut Inner, now: u64) {
+    /// Admits as many waiters as there are free slots.
+    fn admit_waiters(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         while inner.waiting > 0 {
-            let Some((facts, container)) = inner.take(now) else {
+            let Some((config, container)) = inner.take(now) else {
                 return;
             };
-            let mut grant = Grant::new(self.clone(), facts, container);
+            let mut pending = PendingSlot::new(self.clone(), config, container);
             loop {
                 let Some(waiter) = inner.waiters.pop_front() else {
-                    // Cannot be while somebody waits; give the slot back rather than trust it.
-                    if let Some(container) = grant.disarm() {
-                        container.vacate();
+                    // The count and the queue disagree, which cannot happen; the slot is given back all the same.
+                    if let Some(container) = pending.disarm() {
+                        container.release_slot();
                     }
                     inner.waiting = 0;
                     return;
                 };
-                match waiter.send(grant) {
+                match waiter.send(pending) {
                     Ok(()) => {
                         inner.waiting -= 1;
                         break;
                     }
-                    Err(refused) => grant = refused,
+                    Err(refused) => pending = refused,
                 }
             }
         }
         inner.poked_at = None;
     }
 
-    /// Takes over what the control plane says. Containers that stay keep their connections and requests.
-    pub(crate) fn describe(
+    /// Takes over a new description of the backend. Containers that stay keep their connections and requests.
+    pub(crate) fn update(
         self: &Arc<Self>,
-        facts: Facts,
+        config: ClusterConfig,
         endpoints: &[kinglet_decide::feed::Endpoint],
     ) {
-        let now = self.wiring.now();
+        let now = self.context.now();
         let mut inner = self.inner.lock();
-        if inner.facts.as_deref() != Some(&facts) {
-            inner.facts = Some(Arc::new(facts));
+        if inner.config.as_deref() != Some(&config) {
+            inner.config = Some(Arc::new(config));
         }
         let mut gone = std::mem::take(&mut inner.containers);
         for endpoint in endpoints {
@@ -293,35 +293,35 @@ impl Lobby {
                 .push(kept.unwrap_or_else(|| Arc::new(Container::new(endpoint))));
         }
         for container in &gone {
-            container.close();
+            container.start_draining();
         }
-        self.seat_waiters(&mut inner, now);
-        let poke = inner.wants_poke(now, &self.wiring.options);
+        self.admit_waiters(&mut inner, now);
+        let poke = inner.wants_poke(now, &self.context.options);
         drop(inner);
-        gone.iter().for_each(|container| container.hang_up());
+        gone.iter().for_each(|container| container.close_idle());
         if poke {
-            self.wiring.poke(&self.key);
+            self.context.poke(&self.key);
         }
     }
 
-    /// Nobody knows this backend any more: its containers close, and the waiting look elsewhere.
-    pub(crate) fn forget(&self) {
+    /// Called when the backend no longer exists: its containers drain, and waiting requests look the backend up again.
+    pub(crate) fn remove(&self) {
         let mut inner = self.inner.lock();
-        inner.facts = None;
+        inner.config = None;
         let gone = std::mem::take(&mut inner.containers);
-        // Under the lock, so that a ticket dropped meanwhile does not count itself out a second time.
+        // Under the lock, so that a waiter dropped meanwhile does not count itself out a second time.
         inner.waiters.clear();
         inner.waiting = 0;
         for container in &gone {
-            container.close();
+            container.start_draining();
         }
         drop(inner);
-        gone.iter().for_each(|container| container.hang_up());
+        gone.iter().for_each(|container| container.close_idle());
     }
 
-    /// Gives no more seats on containers of `ip`; answers those containers.
-    pub(crate) fn close_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
-        let now = self.wiring.now();
+    /// Gives no more slots on containers of `ip`; returns those containers.
+    pub(crate) fn drain_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
+        let now = self.context.now();
         let mut inner = self.inner.lock();
         let closed: Vec<_> = inner
             .containers
@@ -330,34 +330,34 @@ impl Lobby {
             .cloned()
             .collect();
         for container in &closed {
-            container.close();
+            container.start_draining();
         }
-        let poke = !closed.is_empty() && inner.wants_poke(now, &self.wiring.options);
+        let poke = !closed.is_empty() && inner.wants_poke(now, &self.context.options);
         drop(inner);
-        closed.iter().for_each(|container| container.hang_up());
+        closed.iter().for_each(|container| container.close_idle());
         if poke {
-            self.wiring.poke(&self.key);
+            self.context.poke(&self.key);
         }
         closed
     }
 
     /// Once a second: what to report, another poke where one is due, and idle connections that are too old.
     pub(crate) fn tick(&self) -> Option<Stat> {
-        let now = self.wiring.now();
+        let now = self.context.now();
         let mut inner = self.inner.lock();
-        let poke = inner.wants_poke(now, &self.wiring.options);
+        let poke = inner.wants_poke(now, &self.context.options);
         let stat = inner
             .meter
             .report(now)
-            .filter(|_| inner.facts.as_ref().is_some_and(|facts| facts.revision));
+            .filter(|_| inner.config.as_ref().is_some_and(|config| config.revision));
         let containers = inner.containers.clone();
         drop(inner);
         if poke {
-            self.wiring.poke(&self.key);
+            self.context.poke(&self.key);
         }
         containers
             .iter()
-            .for_each(|container| container.sweep(&self.wiring.options));
+            .for_each(|container| container.sweep(&self.context.options));
         stat
     }
 
@@ -366,37 +366,37 @@ impl Lobby {
         self.inner.lock().meter.in_flight()
     }
 
-    pub(crate) fn wiring(&self) -> &Arc<Wiring> {
-        &self.wiring
+    pub(crate) fn context(&self) -> &Arc<BreakerContext> {
+        &self.context
     }
 }
 
 impl Inner {
     /// A slot on the container that the policy names, one that could not be connected to a moment ago only if need be.
-    fn take(&mut self, now: u64) -> Option<(Arc<Facts>, Arc<Container>)> {
-        let facts = self.facts.clone()?;
-        let policy = Policy::for_concurrency(facts.concurrency);
+    fn take(&mut self, now: u64) -> Option<(Arc<ClusterConfig>, Arc<Container>)> {
+        let config = self.config.clone()?;
+        let policy = Policy::for_concurrency(config.concurrency);
         let containers = &self.containers;
-        let free = |at: usize| containers[at].free(facts.concurrency);
+        let free = |at: usize| containers[at].free(config.concurrency);
         let at = self
             .cursor
             .pick(policy, containers.len(), |at| {
-                free(at).filter(|_| !containers[at].is_suspect(now))
+                free(at).filter(|_| !containers[at].is_unreachable(now))
             })
             .or_else(|| self.cursor.pick(policy, containers.len(), free))?;
         let container = containers[at].clone();
-        container.occupy();
-        Some((facts, container))
+        container.acquire_slot();
+        Some((config, container))
     }
 
     /// No container takes requests.
     fn is_empty(&self) -> bool {
         self.containers
             .iter()
-            .all(|container| container.is_closing())
+            .all(|container| container.is_draining())
     }
 
-    fn line_up(&mut self, first: bool) -> oneshot::Receiver<Grant> {
+    fn enqueue(&mut self, first: bool) -> oneshot::Receiver<PendingSlot> {
         if self.waiters.len() > 2 * self.waiting + 64 {
             self.waiters.retain(|waiter| !waiter.is_closed());
         }
@@ -410,10 +410,10 @@ impl Inner {
         receiver
     }
 
-    /// Somebody waits for a Revision with no open container, and nobody was told lately. Notes that now somebody is.
+    /// Whether the autoscaler must be poked now: requests wait, no container takes any, and the last poke is old. Records the poke.
     fn wants_poke(&mut self, now: u64, options: &Options) -> bool {
         let asleep = self.waiting > 0
-            && self.facts.as_ref().is_some_and(|facts| facts.revision)
+            && self.config.as_ref().is_some_and(|config| config.revision)
             && self.is_empty();
         if !asleep {
             if self.waiting == 0 {

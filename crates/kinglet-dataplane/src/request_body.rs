@@ -46,7 +46,7 @@ impl Progress {
 }
 
 /// A request's body.
-pub(crate) struct Upload {
+pub(crate) struct RequestBody {
     source: Source,
     progress: Option<Arc<Progress>>,
     held: Option<Pin<Box<Sleep>>>,
@@ -58,7 +58,7 @@ enum Source {
     Kept(replay::Reader),
 }
 
-impl Upload {
+impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self {
             source: Source::Empty,
@@ -108,7 +108,7 @@ impl Upload {
         }
     }
 
-    /// The body from its beginning; `None` when too much of it has gone. The body it was taken from ends.
+    /// The body from its beginning; `None` when too much of it has gone. The body it was made of ends.
     pub(crate) fn again(replay: &Arc<Replay>) -> Option<Self> {
         Some(Self {
             source: Source::Kept(replay.reader()?),
@@ -118,7 +118,7 @@ impl Upload {
     }
 }
 
-impl Body for Upload {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -1,7 +1,7 @@
 //! One request to one container, up to the head of its answer.
 //!
 //! What can be tried again is told apart from what cannot: a request that no container has begun to read comes back
-//! whole ([`Trouble::Unreached`]); one that may have been acted on does not ([`Trouble::Broken`]). The one case between
+//! whole ([`UpstreamError::Unsent`]); one that may have been acted on does not ([`UpstreamError::Broken`]). The one case between
 //! the two, an idle connection that the container closed just as we used it, is repaired here: requests that are safe
 //! to repeat are repeated on a new connection, the others never go out on one that has rested for long.
 
@@ -17,12 +17,12 @@ use kinglet_decide::feed::Protocol;
 use kinglet_process::Tasks;
 use tokio::time::{Instant, Sleep};
 
+use crate::breaker::Container;
 use crate::connect;
-use crate::download::Driver;
-use crate::link::H1Link;
-use crate::lobby::Container;
 use crate::options::Options;
-use crate::upload::{Progress, Replay, Upload};
+use crate::pool::H1Connection;
+use crate::request_body::{Progress, Replay, RequestBody};
+use crate::response_body::ConnectionDriver;
 
 /// After this long at rest a connection may well be about to be closed by the container (5 s is common).
 const RESTED: Duration = Duration::from_secs(1);
@@ -33,13 +33,13 @@ const RETRIES_MAX: usize = 3;
 /// The head of an answer, and what reads on.
 pub(crate) struct Head {
     pub(crate) response: Response<Incoming>,
-    pub(crate) driver: Driver,
+    pub(crate) driver: ConnectionDriver,
 }
 
 /// No answer came.
-pub(crate) enum Trouble {
+pub(crate) enum UpstreamError {
     /// No container has seen the request: try another.
-    Unreached(Box<Request<Upload>>, String),
+    Unsent(Box<Request<RequestBody>>, String),
     /// A container may have seen it.
     Broken(String),
     /// The deadline passed.
@@ -47,10 +47,10 @@ pub(crate) enum Trouble {
 }
 
 /// How a request travels.
-pub(crate) struct Trip<'a> {
+pub(crate) struct Attempt<'a> {
     pub(crate) container: &'a Arc<Container>,
     pub(crate) options: &'a Options,
-    pub(crate) links: &'a Tasks,
+    pub(crate) upstreams: &'a Tasks,
     pub(crate) protocol: Protocol,
     /// The client asks to leave HTTP behind.
     pub(crate) upgrade: bool,
@@ -60,15 +60,15 @@ pub(crate) struct Trip<'a> {
 
 /// Sends `request`; answers by `deadline`, when there is one.
 pub(crate) async fn send(
-    trip: &mut Trip<'_>,
-    request: Request<Upload>,
+    attempt: &mut Attempt<'_>,
+    request: Request<RequestBody>,
     deadline: Option<Pin<&mut Sleep>>,
-) -> Result<Head, Trouble> {
+) -> Result<Head, UpstreamError> {
     let exchange = async {
-        match (trip.protocol, trip.upgrade) {
-            (_, true) => upgrade(trip, request).await,
-            (Protocol::Http1, false) => h1(trip, request).await,
-            (Protocol::H2c, false) => h2(trip, request).await,
+        match (attempt.protocol, attempt.upgrade) {
+            (_, true) => upgrade(attempt, request).await,
+            (Protocol::Http1, false) => h1(attempt, request).await,
+            (Protocol::H2c, false) => h2(attempt, request).await,
         }
     };
     let Some(mut deadline) = deadline else {
@@ -79,42 +79,50 @@ pub(crate) async fn send(
         if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
-        deadline.as_mut().poll(cx).map(|()| Err(Trouble::Timeout))
+        deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(UpstreamError::Timeout))
     })
     .await
 }
 
-async fn h1(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
+async fn h1(
+    attempt: &mut Attempt<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<Head, UpstreamError> {
     for _ in 0..RETRIES_MAX {
         let repeatable = request.body().is_empty() && request.method().is_idempotent();
-        let Some(link) = rested_link(trip.container, repeatable).await else {
+        let Some(connection) = idle_connection(attempt.container, repeatable).await else {
             break;
         };
-        let copy = (repeatable && link.idle_since.elapsed() > RESTED).then(|| bare_copy(&request));
-        match h1_on(trip, link, request).await {
+        let copy =
+            (repeatable && connection.idle_since.elapsed() > RESTED).then(|| bare_copy(&request));
+        match h1_on(attempt, connection, request).await {
             Ok(head) => return Ok(head),
-            Err(Trouble::Unreached(unsent, _)) => request = *unsent,
-            Err(trouble) => match copy {
+            Err(UpstreamError::Unsent(unsent, _)) => request = *unsent,
+            Err(error) => match copy {
                 Some(copy) => request = copy,
-                None => return Err(trouble),
+                None => return Err(error),
             },
         }
     }
-    match connect::h1(trip.container, trip.options).await {
-        Ok(link) => {
-            trip.connected_at = Some(Instant::now());
-            h1_on(trip, Box::new(link), request).await
+    match connect::h1(attempt.container, attempt.options).await {
+        Ok(connection) => {
+            attempt.connected_at = Some(Instant::now());
+            h1_on(attempt, Box::new(connection), request).await
         }
-        Err(error) => Err(Trouble::Unreached(Box::new(request), error.to_string())),
+        Err(error) => Err(UpstreamError::Unsent(Box::new(request), error.to_string())),
     }
 }
 
 /// An idle connection that is still open. One that has rested goes only to requests that may be repeated.
-async fn rested_link(container: &Container, repeatable: bool) -> Option<Box<H1Link>> {
+async fn idle_connection(container: &Container, repeatable: bool) -> Option<Box<H1Connection>> {
     poll_fn(|cx| {
-        while let Some(mut link) = container.pop_idle() {
-            if (repeatable || link.idle_since.elapsed() <= RESTED) && link.is_usable(cx) {
-                return Poll::Ready(Some(link));
+        while let Some(mut connection) = container.pop_idle() {
+            if (repeatable || connection.idle_since.elapsed() <= RESTED) && connection.is_usable(cx)
+            {
+                return Poll::Ready(Some(connection));
             }
         }
         Poll::Ready(None)
@@ -123,14 +131,14 @@ async fn rested_link(container: &Container, repeatable: bool) -> Option<Box<H1Li
 }
 
 async fn h1_on(
-    trip: &Trip<'_>,
-    mut link: Box<H1Link>,
-    request: Request<Upload>,
-) -> Result<Head, Trouble> {
+    attempt: &Attempt<'_>,
+    mut connection: Box<H1Connection>,
+    request: Request<RequestBody>,
+) -> Result<Head, UpstreamError> {
     let progress = request.body().progress();
     let response = {
-        let mut answer = pin!(link.sender.try_send_request(request));
-        let engine = &mut link.engine;
+        let mut answer = pin!(connection.sender.try_send_request(request));
+        let engine = &mut connection.engine;
         let mut ended = false;
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
@@ -147,89 +155,103 @@ async fn h1_on(
     match response {
         Ok(response) => Ok(Head {
             response,
-            driver: driver(trip.links, link, progress.as_ref()),
+            driver: driver(attempt.upstreams, connection, progress.as_ref()),
         }),
         Err(mut failed) => match failed.take_message() {
-            Some(unsent) => Err(Trouble::Unreached(
+            Some(unsent) => Err(UpstreamError::Unsent(
                 Box::new(unsent),
                 describe(failed.error()),
             )),
-            None => Err(Trouble::Broken(describe(failed.error()))),
+            None => Err(UpstreamError::Broken(describe(failed.error()))),
         },
     }
 }
 
 /// The reader of the answer drives the connection, unless the request is still on its way: then a task does, because
 /// the client may well send all of it before it reads on.
-fn driver(links: &Tasks, link: Box<H1Link>, progress: Option<&Arc<Progress>>) -> Driver {
+fn driver(
+    upstreams: &Tasks,
+    connection: Box<H1Connection>,
+    progress: Option<&Arc<Progress>>,
+) -> ConnectionDriver {
     if progress.is_none_or(|progress| progress.is_done()) {
-        return Driver::Reader(link);
+        return ConnectionDriver::Reader(connection);
     }
-    let H1Link {
+    let H1Connection {
         sender,
         engine,
         idle_since: _,
-    } = *link;
-    links.spawn_cancellable("h1 link", async move {
+    } = *connection;
+    upstreams.spawn_cancellable("h1 connection", async move {
         let _sender = sender;
         if let Err(error) = engine.await {
             tracing::debug!(%error, "connection to a container ended");
         }
     });
-    Driver::Task
+    ConnectionDriver::Task
 }
 
-async fn upgrade(trip: &mut Trip<'_>, request: Request<Upload>) -> Result<Head, Trouble> {
-    let H1Link {
+async fn upgrade(
+    attempt: &mut Attempt<'_>,
+    request: Request<RequestBody>,
+) -> Result<Head, UpstreamError> {
+    let H1Connection {
         mut sender,
         engine,
         idle_since: _,
-    } = match connect::h1(trip.container, trip.options).await {
-        Ok(link) => link,
-        Err(error) => return Err(Trouble::Unreached(Box::new(request), error.to_string())),
+    } = match connect::h1(attempt.container, attempt.options).await {
+        Ok(connection) => connection,
+        Err(error) => return Err(UpstreamError::Unsent(Box::new(request), error.to_string())),
     };
-    trip.connected_at = Some(Instant::now());
+    attempt.connected_at = Some(Instant::now());
     let answer = sender.try_send_request(request);
-    trip.links.spawn_cancellable("upgrade link", async move {
-        if let Err(error) = engine.with_upgrades().await {
-            tracing::debug!(%error, "connection to a container ended");
-        }
-    });
+    attempt
+        .upstreams
+        .spawn_cancellable("upgraded connection", async move {
+            if let Err(error) = engine.with_upgrades().await {
+                tracing::debug!(%error, "connection to a container ended");
+            }
+        });
     match answer.await {
         // The sender stays until the head is here, or the connection would close under the request.
         Ok(response) => {
             drop(sender);
             Ok(Head {
                 response,
-                driver: Driver::Task,
+                driver: ConnectionDriver::Task,
             })
         }
         Err(mut failed) => match failed.take_message() {
-            Some(unsent) => Err(Trouble::Unreached(
+            Some(unsent) => Err(UpstreamError::Unsent(
                 Box::new(unsent),
                 describe(failed.error()),
             )),
-            None => Err(Trouble::Broken(describe(failed.error()))),
+            None => Err(UpstreamError::Broken(describe(failed.error()))),
         },
     }
 }
 
-async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, Trouble> {
+async fn h2(
+    attempt: &mut Attempt<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<Head, UpstreamError> {
     let mut cause = String::new();
     for _ in 0..RETRIES_MAX {
-        let (mut sender, stream) = match connect::h2(trip.container, trip.options, trip.links).await
-        {
-            Ok(shared) => shared,
-            Err(error) => return Err(Trouble::Unreached(Box::new(request), error.to_string())),
-        };
-        trip.connected_at = Some(Instant::now());
+        let (mut sender, stream) =
+            match connect::h2(attempt.container, attempt.options, attempt.upstreams).await {
+                Ok(shared) => shared,
+                Err(error) => {
+                    return Err(UpstreamError::Unsent(Box::new(request), error.to_string()));
+                }
+            };
+        attempt.connected_at = Some(Instant::now());
         let replay = request.body_mut().keep();
         let copy = bare_copy(&request);
         let mut failed = match sender.try_send_request(request).await {
             Ok(response) => {
                 return Ok(Head {
                     response,
-                    driver: Driver::Shared(stream),
+                    driver: ConnectionDriver::Shared(stream),
                 });
             }
             Err(failed) => failed,
@@ -238,18 +260,18 @@ async fn h2(trip: &mut Trip<'_>, mut request: Request<Upload>) -> Result<Head, T
         let unsent = failed.take_message();
         if unsent.is_some() || is_refusal(failed.error()) {
             // The container is saying goodbye on this connection; the next one is new.
-            trip.container.h2.discard(&stream);
+            attempt.container.h2.discard(&stream);
         }
         request = match unsent {
             Some(unsent) => unsent,
             None if is_refusal(failed.error()) => match once_more(copy, replay.as_ref()) {
                 Some(request) => request,
-                None => return Err(Trouble::Broken(cause)),
+                None => return Err(UpstreamError::Broken(cause)),
             },
-            None => return Err(Trouble::Broken(cause)),
+            None => return Err(UpstreamError::Broken(cause)),
         };
     }
-    Err(Trouble::Unreached(Box::new(request), cause))
+    Err(UpstreamError::Unsent(Box::new(request), cause))
 }
 
 /// Whether the container promises that it has not begun with the request (RFC 9113, 8.7).
@@ -266,15 +288,18 @@ fn is_refusal(error: &hyper::Error) -> bool {
     false
 }
 
-fn once_more(mut copy: Request<Upload>, replay: Option<&Arc<Replay>>) -> Option<Request<Upload>> {
+fn once_more(
+    mut copy: Request<RequestBody>,
+    replay: Option<&Arc<Replay>>,
+) -> Option<Request<RequestBody>> {
     if let Some(replay) = replay {
-        *copy.body_mut() = Upload::again(replay)?;
+        *copy.body_mut() = RequestBody::again(replay)?;
     }
     Some(copy)
 }
 
-fn bare_copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty());
+fn bare_copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

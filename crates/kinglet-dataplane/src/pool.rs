@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::upload::Upload;
+use crate::request_body::RequestBody;
 
 /// One HTTP/1 connection, with its engine.
-pub(crate) struct H1Link {
-    pub(crate) sender: http1::SendRequest<Upload>,
-    pub(crate) engine: http1::Connection<TokioIo<TcpStream>, Upload>,
+pub(crate) struct H1Connection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    pub(crate) engine: http1::Connection<TokioIo<TcpStream>, RequestBody>,
     pub(crate) idle_since: Instant,
 }
 
-impl H1Link {
+impl H1Connection {
     /// Moves bytes; `true` when the connection has ended.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         Pin::new(&mut self.engine).poll(cx).is_ready()
@@ -39,61 +39,69 @@ impl H1Link {
 
 /// The HTTP/2 connections of one container.
 #[derive(Default)]
-pub(crate) struct H2Links {
-    links: Mutex<Vec<H2Link>>,
+pub(crate) struct H2Pool {
+    connections: Mutex<Vec<PooledConnection>>,
     /// One connects at a time; the others then share what it made.
     pub(crate) connecting: tokio::sync::Mutex<()>,
 }
 
-struct H2Link {
-    sender: http2::SendRequest<Upload>,
+struct PooledConnection {
+    sender: http2::SendRequest<RequestBody>,
     streams: Arc<AtomicU32>,
 }
 
 /// One stream of a shared connection.
-pub(crate) struct Stream(Arc<AtomicU32>);
+pub(crate) struct StreamGuard(Arc<AtomicU32>);
 
-impl Drop for Stream {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl H2Links {
+impl H2Pool {
     /// The least busy connection, if one has fewer than `streams_max` streams.
-    pub(crate) fn share(&self, streams_max: u32) -> Option<(http2::SendRequest<Upload>, Stream)> {
-        let mut links = self.links.lock();
-        links.retain(|link| !link.sender.is_closed());
-        let link = links
+    pub(crate) fn share(
+        &self,
+        streams_max: u32,
+    ) -> Option<(http2::SendRequest<RequestBody>, StreamGuard)> {
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let connection = connections
             .iter()
-            .min_by_key(|link| link.streams.load(Ordering::Relaxed))?;
-        if link.streams.load(Ordering::Relaxed) >= streams_max {
+            .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
+        if connection.streams.load(Ordering::Relaxed) >= streams_max {
             return None;
         }
-        link.streams.fetch_add(1, Ordering::Relaxed);
-        Some((link.sender.clone(), Stream(link.streams.clone())))
+        connection.streams.fetch_add(1, Ordering::Relaxed);
+        Some((
+            connection.sender.clone(),
+            StreamGuard(connection.streams.clone()),
+        ))
     }
 
-    pub(crate) fn add(&self, sender: http2::SendRequest<Upload>) {
-        self.links.lock().push(H2Link {
+    pub(crate) fn add(&self, sender: http2::SendRequest<RequestBody>) {
+        self.connections.lock().push(PooledConnection {
             sender,
             streams: Arc::default(),
         });
     }
 
     /// No new streams on the connection of `stream`; those that are open go on.
-    pub(crate) fn discard(&self, stream: &Stream) {
-        self.links
+    pub(crate) fn discard(&self, stream: &StreamGuard) {
+        self.connections
             .lock()
-            .retain(|link| !Arc::ptr_eq(&link.streams, &stream.0));
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.0));
     }
 
     pub(crate) fn clear(&self) {
-        let links = std::mem::take(&mut *self.links.lock());
-        drop(links);
+        let connections = std::mem::take(&mut *self.connections.lock());
+        drop(connections);
     }
 
     pub(crate) fn sweep(&self) {
-        self.links.lock().retain(|link| !link.sender.is_closed());
+        self.connections
+            .lock()
+            .retain(|connection| !connection.sender.is_closed());
     }
 }

@@ -1,7 +1,7 @@
 //! A container's answer on its way to the client.
 //!
-//! Drives the container's connection while it is read, watches the Revision's clocks (spec/serving.md 6.3.4), and at the
-//! end returns the connection to its container and frees the seat. Dropped early (the client has gone), it closes the
+//! Drives the container's connection while it is read, watches the Revision's timeouts (spec/serving.md 6.3.4), and at the
+//! end returns the connection to its container and frees the slot. Dropped early (the client has gone), it closes the
 //! connection: HTTP/1 has no other way to stop a container's answer.
 
 use std::future::Future;
@@ -15,13 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::link::{H1Link, Stream};
-use crate::listen::Busy;
-use crate::lobby::Visit;
+use crate::breaker::Slot;
+use crate::listen::ActiveRequest;
+use crate::pool::{H1Connection, StreamGuard};
 
 /// Why an answer ended early.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Cut {
+pub(crate) enum StreamError {
     #[error("the container broke off its answer")]
     Container(#[source] hyper::Error),
     #[error("request timeout")]
@@ -29,64 +29,64 @@ pub(crate) enum Cut {
 }
 
 /// Who moves the bytes of the container's connection.
-pub(crate) enum Driver {
+pub(crate) enum ConnectionDriver {
     /// Whoever reads the answer; the connection can be used again.
-    Reader(Box<H1Link>),
+    Reader(Box<H1Connection>),
     /// A task of its own, to the connection's end.
     Task,
     /// A shared connection's task; the stream counts there until dropped.
-    Shared(#[expect(dead_code, reason = "held for its drop")] Stream),
+    Shared(#[expect(dead_code, reason = "held for its drop")] StreamGuard),
 }
 
 /// When an answer that has begun is cut.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clocks {
+pub(crate) struct Timeouts {
     pub(crate) total: Option<Instant>,
     pub(crate) idle: Option<Duration>,
 }
 
 /// What is told to a client whose answer has begun when its time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Farewell {
+pub(crate) enum TimeoutResponse {
     /// The message, appended.
-    Text,
+    AppendText,
     /// A gRPC status.
-    Grpc,
+    GrpcStatus,
     /// The length was promised, so the connection breaks.
-    Break,
+    Abort,
 }
 
 /// An answer being read.
-pub(crate) struct Download {
+pub(crate) struct UpstreamBody {
     incoming: Incoming,
-    driver: Option<Driver>,
-    visit: Option<Visit>,
-    busy: Option<Busy>,
+    driver: Option<ConnectionDriver>,
+    slot: Option<Slot>,
+    active: Option<ActiveRequest>,
     /// A frame that was read ahead.
-    held: Option<Result<Frame<Bytes>, Cut>>,
-    clocks: Clocks,
-    farewell: Farewell,
+    held: Option<Result<Frame<Bytes>, StreamError>>,
+    timeouts: Timeouts,
+    timeout_response: TimeoutResponse,
     written_at: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
     finished: bool,
 }
 
-impl Download {
+impl UpstreamBody {
     pub(crate) fn new(
         incoming: Incoming,
-        driver: Driver,
-        visit: Visit,
-        clocks: Clocks,
-        farewell: Farewell,
+        driver: ConnectionDriver,
+        slot: Slot,
+        timeouts: Timeouts,
+        timeout_response: TimeoutResponse,
     ) -> Self {
         Self {
             incoming,
             driver: Some(driver),
-            visit: Some(visit),
-            busy: None,
+            slot: Some(slot),
+            active: None,
             held: None,
-            clocks,
-            farewell,
+            timeouts,
+            timeout_response,
             written_at: Instant::now(),
             alarm: None,
             finished: false,
@@ -94,8 +94,8 @@ impl Download {
     }
 
     /// Keeps the client's connection from counting as idle.
-    pub(crate) fn keep_busy(&mut self, busy: Busy) {
-        self.busy = Some(busy);
+    pub(crate) fn keep_active(&mut self, active: ActiveRequest) {
+        self.active = Some(active);
     }
 
     /// Reads what is there already: all of a short answer comes out here, without a stream to the client.
@@ -141,7 +141,7 @@ impl Download {
     pub(crate) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         if let Some(frame) = self.held.take() {
             return Poll::Ready(Some(frame));
         }
@@ -156,14 +156,14 @@ impl Download {
                 Poll::Pending => {}
             }
             match &mut self.driver {
-                Some(Driver::Reader(link)) => {
-                    if link.drive(cx) {
+                Some(ConnectionDriver::Reader(connection)) => {
+                    if connection.drive(cx) {
                         // The connection has ended; what it still had to say is in the body now.
-                        self.driver = Some(Driver::Task);
+                        self.driver = Some(ConnectionDriver::Task);
                     }
                     driven = true;
                 }
-                Some(Driver::Task | Driver::Shared(_)) | None => break,
+                Some(ConnectionDriver::Task | ConnectionDriver::Shared(_)) | None => break,
             }
         }
         self.watch(cx)
@@ -173,12 +173,12 @@ impl Download {
         &mut self,
         frame: Option<Result<Frame<Bytes>, hyper::Error>>,
         cx: &mut Context<'_>,
-    ) -> Option<Result<Frame<Bytes>, Cut>> {
+    ) -> Option<Result<Frame<Bytes>, StreamError>> {
         match frame {
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {
                     self.finish(cx);
-                } else if self.clocks.idle.is_some() {
+                } else if self.timeouts.idle.is_some() {
                     self.written_at = Instant::now();
                     self.alarm = None;
                 }
@@ -190,15 +190,15 @@ impl Download {
             }
             Some(Err(error)) => {
                 self.abandon();
-                Some(Err(Cut::Container(error)))
+                Some(Err(StreamError::Container(error)))
             }
         }
     }
 
     /// Nothing to read yet: is the time up?
-    fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let idle = self.clocks.idle.map(|idle| self.written_at + idle);
-        let Some(deadline) = [self.clocks.total, idle].into_iter().flatten().min() else {
+    fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let idle = self.timeouts.idle.map(|idle| self.written_at + idle);
+        let Some(deadline) = [self.timeouts.total, idle].into_iter().flatten().min() else {
             return Poll::Pending;
         };
         let alarm = self
@@ -206,26 +206,26 @@ impl Download {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         std::task::ready!(alarm.as_mut().poll(cx));
         self.abandon();
-        Poll::Ready(Some(match self.farewell {
-            Farewell::Text => Ok(Frame::data(Bytes::from_static(b"request timeout"))),
-            Farewell::Grpc => Ok(Frame::trailers(deadline_exceeded())),
-            Farewell::Break => Err(Cut::Timeout),
+        Poll::Ready(Some(match self.timeout_response {
+            TimeoutResponse::AppendText => Ok(Frame::data(Bytes::from_static(b"request timeout"))),
+            TimeoutResponse::GrpcStatus => Ok(Frame::trailers(deadline_exceeded())),
+            TimeoutResponse::Abort => Err(StreamError::Timeout),
         }))
     }
 
-    /// The end of the answer: the connection may serve again, and the seat is free.
+    /// The end of the answer: the connection may serve again, and the slot is free.
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.finished = true;
         self.alarm = None;
-        if let Some(Driver::Reader(mut link)) = self.driver.take()
-            && link.is_usable(cx)
-            && let Some(visit) = &self.visit
+        if let Some(ConnectionDriver::Reader(mut connection)) = self.driver.take()
+            && connection.is_usable(cx)
+            && let Some(slot) = &self.slot
         {
-            let idle_max = visit.lobby().wiring().options.idle_links_max;
-            visit.container().keep_idle(link, idle_max);
+            let idle_max = slot.breaker().context().options.idle_connections_max;
+            slot.container().keep_idle(connection, idle_max);
         }
-        self.visit = None;
-        self.busy = None;
+        self.slot = None;
+        self.active = None;
     }
 
     /// The end before its time: the connection is closed.
@@ -233,8 +233,8 @@ impl Download {
         self.finished = true;
         self.alarm = None;
         self.driver = None;
-        self.visit = None;
-        self.busy = None;
+        self.slot = None;
+        self.active = None;
     }
 }
 

@@ -1,0 +1,189 @@
+//! Every backend by key (Envoy: cluster): one breaker per Revision, one per port of an ordinary Service.
+//!
+//! Clusters outlive route tables and updates, so that the order in which the two arrive does not matter: a table may name
+//! a backend that nobody has described yet, and its requests wait in that cluster's breaker.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBackend};
+use parking_lot::Mutex;
+
+use crate::breaker::{Breaker, BreakerContext, ClusterConfig, Container};
+
+/// All backends.
+pub(crate) struct Clusters {
+    context: Arc<BreakerContext>,
+    by_key: Mutex<HashMap<Key, Arc<Cluster>>>,
+}
+
+/// A Kubernetes Service as the gateway knows it.
+pub(crate) struct Cluster {
+    key: Key,
+    /// The Revision of this name, or whatever is not known yet.
+    revision: Arc<Breaker>,
+    is_service: AtomicBool,
+    known: AtomicBool,
+    ports: ArcSwap<Vec<(u16, Arc<Breaker>)>>,
+}
+
+impl Clusters {
+    pub(crate) fn new(context: Arc<BreakerContext>) -> Self {
+        Self {
+            context,
+            by_key: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn of(&self, key: &Key) -> Arc<Cluster> {
+        let mut by_key = self.by_key.lock();
+        let cluster = by_key.entry(key.clone()).or_insert_with(|| {
+            Arc::new(Cluster {
+                key: key.clone(),
+                revision: Breaker::new(key.clone(), self.context.clone()),
+                is_service: AtomicBool::new(false),
+                known: AtomicBool::new(false),
+                ports: ArcSwap::default(),
+            })
+        });
+        cluster.clone()
+    }
+
+    pub(crate) fn set_revision(&self, key: &Key, backend: Option<&RevisionBackend>) {
+        let cluster = self.of(key);
+        match backend {
+            Some(backend) => {
+                cluster.known.store(true, Ordering::Release);
+                cluster.is_service.store(false, Ordering::Release);
+                cluster
+                    .revision
+                    .update(ClusterConfig::of(backend), &backend.endpoints);
+                cluster.remove_ports();
+            }
+            None => {
+                cluster.known.store(
+                    cluster.is_service.load(Ordering::Acquire),
+                    Ordering::Release,
+                );
+                cluster.revision.remove();
+            }
+        }
+    }
+
+    pub(crate) fn set_service(&self, key: &Key, backend: Option<&ServiceBackend>) {
+        let cluster = self.of(key);
+        let Some(backend) = backend else {
+            if cluster.is_service.swap(false, Ordering::AcqRel) {
+                cluster.known.store(false, Ordering::Release);
+                cluster.remove_ports();
+            }
+            return;
+        };
+        if cluster.known.load(Ordering::Acquire) && !cluster.is_service.load(Ordering::Acquire) {
+            // A Revision's own Service is reported too by a feed that does not tell them apart; the Revision wins.
+            return;
+        }
+        let before = cluster.ports.load_full();
+        let ports: Vec<(u16, Arc<Breaker>)> = backend
+            .ports
+            .iter()
+            .map(|(port, addresses)| {
+                let breaker = match before.iter().find(|(known, _)| known == port) {
+                    Some((_, breaker)) => breaker.clone(),
+                    None => Breaker::new(key.clone(), self.context.clone()),
+                };
+                let protocol = if backend.h2c_ports.contains(port) {
+                    Protocol::H2c
+                } else {
+                    Protocol::Http1
+                };
+                let endpoints: Vec<Endpoint> = addresses
+                    .iter()
+                    .map(|address| Endpoint {
+                        pod: key.name.clone(),
+                        address: *address,
+                    })
+                    .collect();
+                breaker.update(ClusterConfig::of_service(protocol), &endpoints);
+                (*port, breaker)
+            })
+            .collect();
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|(port, _)| !ports.iter().any(|(kept, _)| kept == port))
+            .cloned()
+            .collect();
+        cluster.ports.store(Arc::new(ports));
+        cluster.is_service.store(true, Ordering::Release);
+        cluster.known.store(true, Ordering::Release);
+        gone.iter().for_each(|(_, breaker)| breaker.remove());
+        // Requests that waited before the Service was known look it up again and find the port.
+        cluster.revision.remove();
+    }
+
+    /// Forgets clusters that no table names and no update describes.
+    pub(crate) fn retain(&self, named: &HashSet<&Key>) {
+        self.by_key.lock().retain(|key, cluster| {
+            cluster.known.load(Ordering::Acquire)
+                || named.contains(key)
+                || cluster
+                    .breakers()
+                    .iter()
+                    .any(|breaker| breaker.in_flight() > 0)
+        });
+    }
+
+    pub(crate) fn breakers(&self) -> Vec<Arc<Breaker>> {
+        let clusters: Vec<_> = self.by_key.lock().values().cloned().collect();
+        clusters
+            .iter()
+            .flat_map(|cluster| cluster.breakers())
+            .collect()
+    }
+
+    pub(crate) fn drain_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
+        self.breakers()
+            .iter()
+            .flat_map(|breaker| breaker.drain_address(ip))
+            .collect()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether an update has described it.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_service(&self) -> bool {
+        self.is_service.load(Ordering::Acquire)
+    }
+
+    /// Where requests for `port` go. A Revision's ports all lead to its one user port.
+    pub(crate) fn breaker(&self, port: u16) -> Arc<Breaker> {
+        if self.is_service()
+            && let Some((_, breaker)) = self.ports.load().iter().find(|(known, _)| *known == port)
+        {
+            return breaker.clone();
+        }
+        self.revision.clone()
+    }
+
+    fn breakers(&self) -> Vec<Arc<Breaker>> {
+        let mut breakers = vec![self.revision.clone()];
+        breakers.extend(self.ports.load().iter().map(|(_, breaker)| breaker.clone()));
+        breakers
+    }
+
+    fn remove_ports(&self) {
+        let before = self.ports.swap(Arc::default());
+        before.iter().for_each(|(_, breaker)| breaker.remove());
+    }
+}
