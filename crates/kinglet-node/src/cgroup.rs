@@ -1,6 +1,6 @@
 //! Control groups: one per container, under one group per data directory; version 1, version 2 and the hybrid.
 //!
-//! Flow: [`Hierarchy::discover`] once -> [`Hierarchy::make`] while a cell is parked -> [`Cgroup::limit`] when it is known
+//! Flow: [`Hierarchy::discover`] once -> [`Hierarchy::make`] while a container is parked -> [`Cgroup::limit`] when it is known
 //! what runs there -> [`Cgroup::was_out_of_memory`] and [`Cgroup::remove`] after it ended.
 //! Always: paths come from `/proc/self`, never from an assumption that this process is at the root.
 

@@ -1,4 +1,4 @@
-//! What the node is made of on this machine: pod network, cgroups, parked cells; without any Kubernetes.
+//! What the node is made of on this machine: pod network, cgroups, parked containers; without any Kubernetes.
 //!
 //! Flow: [`Engine::open`] clears an earlier life of the same data directory away -> [`Engine::sandbox`] per pod ->
 //! [`Engine::start`] per container. [`Engine::close`] leaves nothing behind.
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use kinglet_process::Tasks;
 
-use crate::cell::{Cell, Cells, Container, Output, Running, StartError};
 use crate::cgroup::{Hierarchy, Limits, remove_group};
+use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
 use crate::names::HostNames;
 use crate::network::{Connection, Network, NetworkError};
 use crate::pool::Pool;
@@ -66,8 +66,8 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     network: Network,
-    cells: Cells,
-    parked: Pool<Cell, StartError>,
+    containers: Containers,
+    parked: Pool<ParkedContainer, StartError>,
     connections: Pool<Connection, NetworkError>,
 }
 
@@ -95,7 +95,7 @@ pub struct ContainerStart {
 }
 
 impl Engine {
-    /// Clears away what an earlier life left and gets ready; keeps `parked` cells and networks ready ahead of need.
+    /// Clears away what an earlier life left and gets ready; keeps `parked` containers and networks ready ahead of need.
     ///
     /// `state` is a directory that outlives the process: it remembers where control groups were, because the next life may
     /// be started from another session and so find its own place elsewhere.
@@ -119,9 +119,9 @@ impl Engine {
             source,
         })?;
         let network = Network::open(names).await?;
-        let cells = Cells::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
-        let maker = cells.clone();
-        let cell_pool = Pool::start(tasks, "cells", parked, move || {
+        let containers = Containers::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
+        let maker = containers.clone();
+        let container_pool = Pool::start(tasks, "containers", parked, move || {
             let maker = maker.clone();
             async move { maker.park().await }
         });
@@ -132,8 +132,8 @@ impl Engine {
         });
         Ok(Self(Arc::new(Inner {
             network,
-            cells,
-            parked: cell_pool,
+            containers,
+            parked: container_pool,
             connections,
         })))
     }
@@ -159,7 +159,7 @@ impl Engine {
         sandbox: &Sandbox,
         container: ContainerStart,
     ) -> Result<Running, StartError> {
-        let cell = self.0.parked.take().await?;
+        let parked = self.0.parked.take().await?;
         let ContainerStart {
             hostname,
             directory,
@@ -176,11 +176,11 @@ impl Engine {
             hostname,
             root: Root { directory, layers },
             mounts,
-            cgroups: cell.cgroup().views(),
+            cgroups: parked.cgroup().views(),
             read_only_root,
             process,
         };
-        cell.start(&start, &limits).await
+        parked.start(&start, &limits).await
     }
 
     /// Runs one program inside a running container. Dropping the future kills it.
@@ -191,7 +191,7 @@ impl Engine {
         output_bytes_max: usize,
     ) -> Result<Output, StartError> {
         self.0
-            .cells
+            .containers
             .exec(container, process, output_bytes_max)
             .await
     }
@@ -200,8 +200,8 @@ impl Engine {
     pub async fn close(&self) {
         self.0.parked.drain();
         self.0.connections.drain();
-        self.0.cells.cleaned().await;
-        let roots = self.0.cells.hierarchy().roots();
+        self.0.containers.cleaned().await;
+        let roots = self.0.containers.hierarchy().roots();
         end_leftovers(&roots).await;
         Hierarchy::remove(&roots);
         self.0.network.close().await;

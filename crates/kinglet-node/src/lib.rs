@@ -15,8 +15,8 @@
     )
 )]
 
-mod cell;
 pub mod cgroup;
+mod container;
 mod dns;
 pub mod engine;
 mod logs;
@@ -33,7 +33,7 @@ mod sys;
 mod volumes;
 pub mod wire;
 
-pub use cell::{Container, Output, Running, StartError};
+pub use container::{Container, Output, Running, StartError};
 pub use logs::read::{LogError, LogOptions};
 pub use network::NetworkError;
 pub use node::{Node, NodeError, NodeHandle};

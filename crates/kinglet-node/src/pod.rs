@@ -5,9 +5,9 @@
 //! Always: one worker per pod uid and one writer of its status; what a worker started dies with it.
 
 pub(crate) mod backoff;
+pub(crate) mod container_state;
 pub(crate) mod hooks;
 pub(crate) mod lifecycle;
-pub(crate) mod member;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod worker;

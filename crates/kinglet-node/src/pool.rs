@@ -1,4 +1,4 @@
-//! Things made ahead of need: parked cells and pod networks.
+//! Things made ahead of need: parked containers and pod networks.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
                 if filling && sender.capacity() == 0 {
                     filling = false;
                 }
-                let Ok(place) = sender.reserve().await else {
+                let Ok(permit) = sender.reserve().await else {
                     return;
                 };
                 if !filling {
@@ -53,9 +53,9 @@ impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
                     tokio::time::sleep(REFILL_DELAY).await;
                 }
                 match filler().await {
-                    Ok(made) => place.send(made),
+                    Ok(made) => permit.send(made),
                     Err(error) => {
-                        drop(place);
+                        drop(permit);
                         tracing::warn!(pool = name, %error, "cannot make one ahead of need");
                         tokio::time::sleep(RETRY_DELAY).await;
                     }

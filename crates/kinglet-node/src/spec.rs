@@ -1,8 +1,8 @@
 //! From a Pod's container to what the engine starts: pure, given what the API and the image say.
 //!
-//! Flow: [`facts`] about pod and node -> [`environment`] -> [`container`] puts the program together with privileges,
+//! Flow: [`downward`] about pod and node -> [`environment`] -> [`container`] puts the program together with privileges,
 //! limits and mounts.
 
 pub(crate) mod container;
+pub(crate) mod downward;
 pub(crate) mod environment;
-pub(crate) mod facts;

@@ -1,11 +1,11 @@
 //! The part that speaks to the kernel about processes and namespaces; the only unsafe code of the node.
 //!
-//! Flow: Kinglet starts its own binary as `node-helper …`; that process is single-threaded and runs [`cell`] or
+//! Flow: Kinglet starts its own binary as `node-helper …`; that process is single-threaded and runs [`container`] or
 //! [`exec`]. Inside Kinglet itself only [`netns`] and [`process`] are used.
 //! Always: helpers never start a thread before `fork`; every unsafe block says why it is sound.
 #![allow(unsafe_code, reason = "fork, unshare and seccomp have no safe wrapper")]
 
-pub(crate) mod cell;
+pub(crate) mod container;
 pub(crate) mod exec;
 pub(crate) mod filesystem;
 pub(crate) mod netns;
@@ -22,7 +22,7 @@ const MISUSED: u8 = 64;
 /// Entry of the re-executed binary: `argv` after `node-helper`.
 pub(crate) fn helper(arguments: &[String]) -> ExitCode {
     match arguments.split_first() {
-        Some((verb, cgroups)) if verb == "cell" => cell::run(cgroups),
+        Some((verb, cgroups)) if verb == "container" => container::run(cgroups),
         Some((verb, cgroups)) if verb == "exec" => exec::run(cgroups),
         _ => ExitCode::from(MISUSED),
     }

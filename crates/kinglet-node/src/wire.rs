@@ -13,16 +13,19 @@ pub(crate) const FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// From helper to Kinglet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum HelperReply {
     /// The parked process exists and waits; its process id as Kinglet sees it.
     Parked { pid: i32 },
     /// It could not be done; the process is gone or about to go.
-    Failed { kind: FailureKind, message: String },
+    Failed {
+        kind: StartErrorKind,
+        message: String,
+    },
 }
 
-/// Whose fault a failure is: decides the waiting reason that users see.
+/// What a start error is about: decides the waiting reason that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailureKind {
+pub enum StartErrorKind {
     /// Mounts, namespaces, limits: ours or the machine's.
     Setup,
     /// The container's configuration cannot be honoured (unknown user, root where forbidden).
@@ -171,25 +174,25 @@ mod tests {
     #[test]
     fn frames_survive_the_wire_and_are_bounded() {
         let mut bytes = Vec::new();
-        write(&mut bytes, &Answer::Parked { pid: 7 }).expect("small");
+        write(&mut bytes, &HelperReply::Parked { pid: 7 }).expect("small");
         write(
             &mut bytes,
-            &Answer::Failed {
-                kind: FailureKind::Program,
+            &HelperReply::Failed {
+                kind: StartErrorKind::Program,
                 message: "x".into(),
             },
         )
         .expect("small");
         let mut from = bytes.as_slice();
         assert_eq!(
-            read::<Answer>(&mut from).expect("frame"),
-            Some(Answer::Parked { pid: 7 })
+            read::<HelperReply>(&mut from).expect("frame"),
+            Some(HelperReply::Parked { pid: 7 })
         );
         assert!(matches!(
-            read::<Answer>(&mut from).expect("frame"),
-            Some(Answer::Failed { .. })
+            read::<HelperReply>(&mut from).expect("frame"),
+            Some(HelperReply::Failed { .. })
         ));
-        assert_eq!(read::<Answer>(&mut from).expect("end"), None);
+        assert_eq!(read::<HelperReply>(&mut from).expect("end"), None);
         assert!(length_of(u32::MAX.to_le_bytes()).is_err());
         assert!(encode(&"x".repeat(FRAME_BYTES_MAX)).is_err());
     }

@@ -51,9 +51,9 @@ pub(crate) fn of(
     Ok(None)
 }
 
-/// The hook that a member has before it ends.
+/// The hook that a container has before it ends.
 pub(crate) fn pre_stop(pod: &Pod, name: &str, proxied: bool) -> Option<Hook> {
-    let container = crate::pod::member::container(pod, name)?;
+    let container = crate::pod::container_state::container(pod, name)?;
     let handler = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
     of(handler, container, proxied).ok().flatten()
 }

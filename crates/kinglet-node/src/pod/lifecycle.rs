@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::pod::backoff;
-use crate::pod::member::{Ending, Member, Role, Stage};
+use crate::pod::container_state::{ContainerState, Ending, Role, Stage};
 
 /// A pull that failed is shown as such for a moment, then as waiting for the next try (as a kubelet shows it).
 pub(crate) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
@@ -39,49 +39,49 @@ pub(crate) struct Next {
     pub(crate) wake: Option<Timestamp>,
 }
 
-/// Decides from what is known about all members.
-pub(crate) fn next(members: &[Member], policy: RestartPolicy, now: Timestamp) -> Next {
+/// Decides from what is known about all containers.
+pub(crate) fn next(states: &[ContainerState], policy: RestartPolicy, now: Timestamp) -> Next {
     let mut next = Next::default();
-    for (index, member) in members
+    for (index, state) in states
         .iter()
         .enumerate()
-        .filter(|(_, member)| matches!(member.role, Role::Init | Role::Sidecar))
+        .filter(|(_, state)| matches!(state.role, Role::Init | Role::Sidecar))
     {
-        let sidecar = member.role == Role::Sidecar;
+        let sidecar = state.role == Role::Sidecar;
         let policy = if sidecar {
             RestartPolicy::Always
         } else {
             policy
         };
-        match &member.stage {
+        match &state.stage {
             Stage::Ended(ending) if !sidecar && ending.code == 0 => continue,
             Stage::Ended(_) if policy == RestartPolicy::Never => {
                 next.finished = Some(false);
                 return next;
             }
-            _ => consider(&mut next, index, member, policy_for_init(policy), now),
+            _ => consider(&mut next, index, state, policy_for_init(policy), now),
         }
-        if !(sidecar && member.has_started()) {
+        if !(sidecar && state.has_started()) {
             return next;
         }
     }
     let apps = || {
-        members
+        states
             .iter()
             .enumerate()
-            .filter(|(_, member)| matches!(member.role, Role::App | Role::Proxy))
+            .filter(|(_, state)| matches!(state.role, Role::App | Role::Proxy))
     };
-    for (index, member) in apps() {
-        consider(&mut next, index, member, policy, now);
+    for (index, state) in apps() {
+        consider(&mut next, index, state, policy, now);
     }
     let mut endings = apps()
-        .filter(|(_, member)| member.role == Role::App)
-        .map(|(_, member)| match &member.stage {
+        .filter(|(_, state)| state.role == Role::App)
+        .map(|(_, state)| match &state.stage {
             Stage::Ended(ending) if !begins_again(policy, ending) => Some(ending.code == 0),
             _ => None,
         });
     if let Some(well) = endings.try_fold(true, |well, ended| ended.map(|good| well && good))
-        && apps().any(|(_, member)| member.role == Role::App)
+        && apps().any(|(_, state)| state.role == Role::App)
     {
         next.finished = Some(well);
         next.start.clear();
@@ -107,11 +107,17 @@ fn begins_again(policy: RestartPolicy, ending: &Ending) -> bool {
     }
 }
 
-fn consider(next: &mut Next, index: usize, member: &Member, policy: RestartPolicy, now: Timestamp) {
-    let at = match &member.stage {
+fn consider(
+    next: &mut Next,
+    index: usize,
+    state: &ContainerState,
+    policy: RestartPolicy,
+    now: Timestamp,
+) {
+    let at = match &state.stage {
         Stage::Created => now,
         Stage::Starting | Stage::Running { .. } => return,
-        Stage::Held {
+        Stage::StartFailed {
             until,
             since,
             reason,
@@ -123,7 +129,7 @@ fn consider(next: &mut Next, index: usize, member: &Member, policy: RestartPolic
             }
             *until
         }
-        Stage::Ended(ending) if begins_again(policy, ending) => restart_at(member, ending),
+        Stage::Ended(ending) if begins_again(policy, ending) => restart_at(state, ending),
         Stage::Ended(_) => return,
     };
     if at <= now {
@@ -137,9 +143,9 @@ fn wake(next: &mut Next, at: Timestamp) {
     next.wake = Some(next.wake.map_or(at, |known| known.min(at)));
 }
 
-/// When an ended member begins again.
-pub(crate) fn restart_at(member: &Member, ending: &Ending) -> Timestamp {
-    later(ending.finished_at, backoff::after_crash(member.crashes))
+/// When an ended container begins again.
+pub(crate) fn restart_at(state: &ContainerState, ending: &Ending) -> Timestamp {
+    later(ending.finished_at, backoff::after_crash(state.crashes))
 }
 
 pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
@@ -168,11 +174,11 @@ mod tests {
         })
     }
 
-    fn member(role: Role, stage: Stage) -> Member {
-        Member {
+    fn state(role: Role, stage: Stage) -> ContainerState {
+        ContainerState {
             stage,
             crashes: 2,
-            ..Member::new(&Container::default(), role)
+            ..ContainerState::new(&Container::default(), role)
         }
     }
 
@@ -195,13 +201,13 @@ mod tests {
             wake: Some(at(second)),
             ..Next::default()
         };
-        let held = Stage::Held {
+        let failed = Stage::StartFailed {
             reason: "CreateContainerConfigError",
             message: String::new(),
             since: at(100),
             until: at(110),
         };
-        let pull = Stage::Held {
+        let pull = Stage::StartFailed {
             reason: "ErrImagePull",
             message: String::new(),
             since: at(100),
@@ -211,8 +217,8 @@ mod tests {
             (
                 "all begin together",
                 vec![
-                    member(Role::App, Stage::Created),
-                    member(Role::Proxy, Stage::Created),
+                    state(Role::App, Stage::Created),
+                    state(Role::Proxy, Stage::Created),
                 ],
                 Always,
                 start(&[0, 1]),
@@ -220,8 +226,8 @@ mod tests {
             (
                 "init first",
                 vec![
-                    member(Role::Init, Stage::Created),
-                    member(Role::App, Stage::Created),
+                    state(Role::Init, Stage::Created),
+                    state(Role::App, Stage::Created),
                 ],
                 Always,
                 start(&[0]),
@@ -229,8 +235,8 @@ mod tests {
             (
                 "init under way",
                 vec![
-                    member(Role::Init, running()),
-                    member(Role::App, Stage::Created),
+                    state(Role::Init, running()),
+                    state(Role::App, Stage::Created),
                 ],
                 Always,
                 start(&[]),
@@ -238,8 +244,8 @@ mod tests {
             (
                 "init done",
                 vec![
-                    member(Role::Init, ended(0, 1)),
-                    member(Role::App, Stage::Created),
+                    state(Role::Init, ended(0, 1)),
+                    state(Role::App, Stage::Created),
                 ],
                 Always,
                 start(&[1]),
@@ -247,8 +253,8 @@ mod tests {
             (
                 "init failed, never again",
                 vec![
-                    member(Role::Init, ended(1, 1)),
-                    member(Role::App, Stage::Created),
+                    state(Role::Init, ended(1, 1)),
+                    state(Role::App, Stage::Created),
                 ],
                 Never,
                 finished(false),
@@ -256,8 +262,8 @@ mod tests {
             (
                 "init failed, again after the back-off",
                 vec![
-                    member(Role::Init, ended(1, 95)),
-                    member(Role::App, Stage::Created),
+                    state(Role::Init, ended(1, 95)),
+                    state(Role::App, Stage::Created),
                 ],
                 OnFailure,
                 wake(105),
@@ -265,8 +271,8 @@ mod tests {
             (
                 "sidecar up",
                 vec![
-                    member(Role::Sidecar, running()),
-                    member(Role::App, Stage::Created),
+                    state(Role::Sidecar, running()),
+                    state(Role::App, Stage::Created),
                 ],
                 Always,
                 start(&[1]),
@@ -274,41 +280,35 @@ mod tests {
             (
                 "sidecar not up",
                 vec![
-                    member(Role::Sidecar, Stage::Starting),
-                    member(Role::App, Stage::Created),
+                    state(Role::Sidecar, Stage::Starting),
+                    state(Role::App, Stage::Created),
                 ],
                 Always,
                 start(&[]),
             ),
             (
                 "crashed, waits",
-                vec![
-                    member(Role::App, ended(1, 95)),
-                    member(Role::App, running()),
-                ],
+                vec![state(Role::App, ended(1, 95)), state(Role::App, running())],
                 Always,
                 wake(105),
             ),
             (
                 "crashed, waited",
-                vec![
-                    member(Role::App, ended(1, 80)),
-                    member(Role::App, running()),
-                ],
+                vec![state(Role::App, ended(1, 80)), state(Role::App, running())],
                 Always,
                 start(&[0]),
             ),
             (
                 "ended well, always again",
-                vec![member(Role::App, ended(0, 80))],
+                vec![state(Role::App, ended(0, 80))],
                 Always,
                 start(&[0]),
             ),
             (
                 "ended well",
                 vec![
-                    member(Role::App, ended(0, 80)),
-                    member(Role::Proxy, running()),
+                    state(Role::App, ended(0, 80)),
+                    state(Role::Proxy, running()),
                 ],
                 OnFailure,
                 finished(true),
@@ -316,31 +316,33 @@ mod tests {
             (
                 "ended badly, never again",
                 vec![
-                    member(Role::App, ended(0, 80)),
-                    member(Role::App, ended(3, 80)),
+                    state(Role::App, ended(0, 80)),
+                    state(Role::App, ended(3, 80)),
                 ],
                 Never,
                 finished(false),
             ),
             (
                 "one still runs",
-                vec![
-                    member(Role::App, ended(0, 80)),
-                    member(Role::App, running()),
-                ],
+                vec![state(Role::App, ended(0, 80)), state(Role::App, running())],
                 Never,
                 start(&[]),
             ),
-            ("held", vec![member(Role::App, held)], Always, wake(110)),
+            (
+                "start failed",
+                vec![state(Role::App, failed)],
+                Always,
+                wake(110),
+            ),
             (
                 "pull failed a moment ago",
-                vec![member(Role::App, pull)],
+                vec![state(Role::App, pull)],
                 Always,
                 wake(101),
             ),
         ];
-        for (name, members, policy, expected) in rows {
-            assert_eq!(next(&members, policy, at(100)), expected, "{name}");
+        for (name, states, policy, expected) in rows {
+            assert_eq!(next(&states, policy, at(100)), expected, "{name}");
         }
     }
 }

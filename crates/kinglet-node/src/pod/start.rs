@@ -11,13 +11,13 @@ use kinglet_reconcile::{Context, EventRecord, Severity};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::cell::{Running, StartError};
+use crate::container::{Running, StartError};
 use crate::engine::{ContainerStart, Engine, Sandbox};
 use crate::options::Options;
-use crate::pod::member;
+use crate::pod::container_state;
 use crate::spec::container as program;
+use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
-use crate::spec::facts::Facts;
 use crate::volumes::contents::{self, Inputs, TokenWanted};
 use crate::volumes::{PodDirectories, disk, etc, mounts};
 use crate::wire::Process;
@@ -64,18 +64,18 @@ impl Shared {
 
 /// What all containers of a pod share.
 #[derive(Debug)]
-pub(crate) struct Ground {
-    pub(crate) sandbox: Arc<Sandbox>,
+pub(crate) struct PodSandbox {
+    pub(crate) namespaces: Arc<Sandbox>,
     pub(crate) volumes: BTreeMap<String, PathBuf>,
-    pub(crate) facts: Facts,
+    pub(crate) downward: DownwardValues,
 }
 
-/// Laid once per pod, by whichever container comes first.
-pub(crate) type SharedGround = Arc<OnceCell<Arc<Ground>>>;
+/// Made once per pod, by whichever container comes first.
+pub(crate) type SharedSandbox = Arc<OnceCell<Arc<PodSandbox>>>;
 
 /// Why a container did not start, as its waiting reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hold {
+pub(crate) struct ContainerStartError {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     /// It was started and ended at once: counts as a crash (a missing program).
@@ -97,17 +97,22 @@ pub(crate) async fn container(
     pod: &Arc<Pod>,
     name: &str,
     attempt: u32,
-    ground: &SharedGround,
-) -> Result<Started, Hold> {
-    let container = member::container(pod, name).ok_or_else(|| {
-        hold(
+    sandbox: &SharedSandbox,
+) -> Result<Started, ContainerStartError> {
+    let container = container_state::container(pod, name).ok_or_else(|| {
+        start_error(
             "CreateContainerConfigError",
             format!("container {name:?} is not in the pod"),
         )
     })?;
-    let laid = async { ground.get_or_try_init(|| lay(shared, pod)).await.cloned() };
-    let (image, ground) = tokio::join!(image(shared, pod, container), laid);
-    let (image, ground) = (image?, ground?);
+    let ready = async {
+        sandbox
+            .get_or_try_init(|| make_sandbox(shared, pod))
+            .await
+            .cloned()
+    };
+    let (image, sandbox) = tokio::join!(image(shared, pod, container), ready);
+    let (image, sandbox) = (image?, sandbox?);
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
     let start = plan(
         shared,
@@ -115,7 +120,7 @@ pub(crate) async fn container(
         container,
         attempt,
         &image,
-        &ground,
+        &sandbox,
         &directories,
     )
     .map_err(|message| {
@@ -126,19 +131,19 @@ pub(crate) async fn container(
             "Failed",
             format!("Error: {message}"),
         );
-        hold("CreateContainerConfigError", message)
+        start_error("CreateContainerConfigError", message)
     })?;
     let log = directories.termination_log(name, attempt);
-    let place = start.directory.clone();
+    let directory = start.directory.clone();
     let made = tokio::task::spawn_blocking(move || {
-        let _ = std::fs::remove_dir_all(&place);
-        std::fs::create_dir_all(&place)?;
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory)?;
         disk::write_small(&log, "", 0o666)
     });
     made.await
         .map_err(std::io::Error::other)
         .and_then(|made| made)
-        .map_err(|error| hold("CreateContainerError", error.to_string()))?;
+        .map_err(|error| start_error("CreateContainerError", error.to_string()))?;
     shared.event(
         pod,
         Some(name),
@@ -147,7 +152,7 @@ pub(crate) async fn container(
         format!("Created container: {name}"),
     );
     let process = start.process.clone();
-    match shared.engine.start(&ground.sandbox, start).await {
+    match shared.engine.start(&sandbox.namespaces, start).await {
         Ok(running) => {
             shared.event(
                 pod,
@@ -172,9 +177,9 @@ pub(crate) async fn container(
                 format!("Error: {error}"),
             );
             Err(match error {
-                StartError::Config(message) => hold("CreateContainerConfigError", message),
-                StartError::Setup(message) => hold("CreateContainerError", message),
-                StartError::Program(message) => Hold {
+                StartError::Config(message) => start_error("CreateContainerConfigError", message),
+                StartError::Setup(message) => start_error("CreateContainerError", message),
+                StartError::Program(message) => ContainerStartError {
                     reason: "StartError",
                     message,
                     crashed: true,
@@ -184,8 +189,8 @@ pub(crate) async fn container(
     }
 }
 
-fn hold(reason: &'static str, message: String) -> Hold {
-    Hold {
+fn start_error(reason: &'static str, message: String) -> ContainerStartError {
+    ContainerStartError {
         reason,
         message,
         crashed: false,
@@ -204,7 +209,7 @@ async fn image(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
     container: &Container,
-) -> Result<Arc<ReadyImage>, Hold> {
+) -> Result<Arc<ReadyImage>, ContainerStartError> {
     let name = Some(container.name.as_str());
     let reference = container.image.as_deref().unwrap_or("");
     let policy = match container.image_pull_policy.as_deref() {
@@ -271,7 +276,7 @@ async fn image(
                 "Failed",
                 format!("Error: {reason}"),
             );
-            Err(hold(reason, error.to_string()))
+            Err(start_error(reason, error.to_string()))
         }
     }
 }
@@ -330,7 +335,10 @@ impl Sources for Cached<'_> {
     }
 }
 
-async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> {
+async fn make_sandbox(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+) -> Result<Arc<PodSandbox>, ContainerStartError> {
     if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
         let message =
             "hostNetwork is not supported: every pod has a network of its own on this node"
@@ -342,7 +350,7 @@ async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> 
             "FailedCreatePodSandBox",
             message.clone(),
         );
-        return Err(hold("ContainerCreating", message));
+        return Err(start_error("ContainerCreating", message));
     }
     let sandbox = shared.engine.sandbox().await.map_err(|error| {
         let message = format!("Failed to create pod sandbox: {error}");
@@ -353,25 +361,25 @@ async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> 
             "FailedCreatePodSandBox",
             message.clone(),
         );
-        hold("ContainerCreating", message)
+        start_error("ContainerCreating", message)
     })?;
-    let facts = Facts {
+    let downward = DownwardValues {
         pod_ip: sandbox.address(),
         host_ip: shared.engine.gateway(),
         node_name: shared.options.node_name.clone(),
         node_cpu_milli: shared.node_cpu_milli,
         node_memory_bytes: shared.node_memory_bytes,
     };
-    let volumes = write_volumes(shared, pod, &facts)
+    let volumes = write_volumes(shared, pod, &downward)
         .await
         .map_err(|message| {
             shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
-            hold("ContainerCreating", message)
+            start_error("ContainerCreating", message)
         })?;
-    Ok(Arc::new(Ground {
-        sandbox: Arc::new(sandbox),
+    Ok(Arc::new(PodSandbox {
+        namespaces: Arc::new(sandbox),
         volumes,
-        facts,
+        downward,
     }))
 }
 
@@ -379,7 +387,7 @@ async fn lay(shared: &Arc<Shared>, pod: &Arc<Pod>) -> Result<Arc<Ground>, Hold> 
 pub(crate) async fn write_volumes(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
-    facts: &Facts,
+    downward: &DownwardValues,
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut tokens = BTreeMap::new();
     for wanted in contents::tokens(pod) {
@@ -392,7 +400,7 @@ pub(crate) async fn write_volumes(
     };
     let inputs = Inputs {
         pod,
-        facts,
+        downward,
         sources: &sources,
         tokens: &tokens,
         ca_pem: &shared.options.ca_pem,
@@ -419,10 +427,10 @@ pub(crate) async fn write_volumes(
         .and_then(|context| context.fs_group);
     let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
-    let hosts = etc::hosts(pod, facts.pod_ip, &shared.options.cluster_domain);
+    let hosts = etc::hosts(pod, downward.pod_ip, &shared.options.cluster_domain);
     let resolv_conf = etc::resolv_conf(
         pod,
-        facts.host_ip,
+        downward.host_ip,
         &shared.options.cluster_domain,
         &shared.resolv_conf,
     );
@@ -496,7 +504,7 @@ fn plan(
     container: &Container,
     attempt: u32,
     image: &ReadyImage,
-    ground: &Ground,
+    sandbox: &PodSandbox,
     directories: &PodDirectories,
 ) -> Result<ContainerStart, String> {
     let hostname = etc::hostname(pod);
@@ -509,7 +517,7 @@ fn plan(
         shared.options.api_port,
     );
     let known: BTreeMap<String, String> = node.iter().cloned().collect();
-    let own = environment::of(pod, container, &ground.facts, &known, &sources)?;
+    let own = environment::of(pod, container, &sandbox.downward, &known, &sources)?;
     let environment = program::environment(&hostname, &image.config, &node, own);
     let process = program::process(pod, container, &image.config, &environment)?;
     Ok(ContainerStart {
@@ -520,7 +528,7 @@ fn plan(
             container,
             directories,
             attempt,
-            &ground.volumes,
+            &sandbox.volumes,
             &environment,
         )?,
         read_only_root: container

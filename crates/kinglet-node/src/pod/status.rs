@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
-    ResourceRequirements, VolumeMountStatus,
+    Container, ContainerState as KubernetesContainerState, ContainerStateRunning,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition,
+    PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kinglet_api::quantity::Quantity;
 
+use crate::pod::container_state::{self, ContainerState, Ending, Role, Stage};
 use crate::pod::lifecycle::{PULL_ERROR_SHOWN, RestartPolicy, later, restart_at};
-use crate::pod::member::{self, Ending, Member, Role, Stage};
 
 /// Kubernetes stores whole seconds.
 fn time(at: Timestamp) -> Time {
@@ -20,9 +20,9 @@ fn time(at: Timestamp) -> Time {
 }
 
 /// Everything that a status is made of.
-pub(crate) struct Seen<'a> {
+pub(crate) struct ObservedPod<'a> {
     pub(crate) pod: &'a Pod,
-    pub(crate) members: &'a [Member],
+    pub(crate) states: &'a [ContainerState],
     /// Once there is a sandbox.
     pub(crate) pod_ip: Option<std::net::Ipv4Addr>,
     pub(crate) host_ip: std::net::Ipv4Addr,
@@ -37,52 +37,52 @@ pub(crate) struct Seen<'a> {
 }
 
 /// The status.
-pub(crate) fn of(seen: &Seen<'_>) -> PodStatus {
-    let before = seen.pod.status.as_ref();
-    let phase = phase(seen);
-    let inits: Vec<&Member> = seen
-        .members
+pub(crate) fn of(observed: &ObservedPod<'_>) -> PodStatus {
+    let before = observed.pod.status.as_ref();
+    let phase = phase(observed);
+    let inits: Vec<&ContainerState> = observed
+        .states
         .iter()
-        .filter(|member| matches!(member.role, Role::Init | Role::Sidecar))
+        .filter(|state| matches!(state.role, Role::Init | Role::Sidecar))
         .collect();
-    let mut apps: Vec<&Member> = seen
-        .members
+    let mut apps: Vec<&ContainerState> = observed
+        .states
         .iter()
-        .filter(|member| matches!(member.role, Role::App | Role::Proxy))
+        .filter(|state| matches!(state.role, Role::App | Role::Proxy))
         .collect();
     apps.sort_by(|left, right| left.name.cmp(&right.name));
     let initialized = is_initialized(&inits);
-    let statuses = |members: &[&Member], waiting_for_init: bool| {
-        let all: Vec<ContainerStatus> = members
+    let statuses = |states: &[&ContainerState], waiting_for_init: bool| {
+        let all: Vec<ContainerStatus> = states
             .iter()
-            .map(|member| container_status(seen, member, waiting_for_init))
+            .map(|state| container_status(observed, state, waiting_for_init))
             .collect();
         (!all.is_empty()).then_some(all)
     };
     let mut status = before.cloned().unwrap_or_default();
     status.phase = Some(phase.to_owned());
-    status.conditions = Some(conditions(seen, phase, initialized));
+    status.conditions = Some(conditions(observed, phase, initialized));
     status.init_container_statuses = statuses(&inits, false);
     status.container_statuses = statuses(&apps, !initialized);
-    status.host_ip = Some(seen.host_ip.to_string());
+    status.host_ip = Some(observed.host_ip.to_string());
     status.host_ips = Some(vec![HostIP {
-        ip: seen.host_ip.to_string(),
+        ip: observed.host_ip.to_string(),
     }]);
     // An ended pod keeps the address it had.
-    if let Some(ip) = seen.pod_ip {
+    if let Some(ip) = observed.pod_ip {
         status.pod_ip = Some(ip.to_string());
         status.pod_ips = Some(vec![PodIP { ip: ip.to_string() }]);
-    } else if seen.finished.is_none() && !seen.ending {
+    } else if observed.finished.is_none() && !observed.ending {
         (status.pod_ip, status.pod_ips) = (None, None);
     }
-    status.start_time = Some(time(seen.start_time));
+    status.start_time = Some(time(observed.start_time));
     status.qos_class = Some(
         before
             .and_then(|before| before.qos_class.clone())
-            .unwrap_or_else(|| qos_class(seen.pod).to_owned()),
+            .unwrap_or_else(|| qos_class(observed.pod).to_owned()),
     );
-    status.observed_generation = seen.pod.metadata.generation;
-    (status.reason, status.message) = seen.failure.map_or((None, None), |(reason, message)| {
+    status.observed_generation = observed.pod.metadata.generation;
+    (status.reason, status.message) = observed.failure.map_or((None, None), |(reason, message)| {
         (Some(reason.to_owned()), Some(message.to_owned()))
     });
     status
@@ -139,24 +139,25 @@ fn condition_of<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodConditio
         .find(|condition| condition.type_ == kind)
 }
 
-fn is_initialized(inits: &[&Member]) -> bool {
-    inits.iter().all(|member| match member.role {
-        Role::Sidecar => member.has_started() || matches!(member.stage, Stage::Ended(_)),
-        _ => member.is_ready(),
+fn is_initialized(inits: &[&ContainerState]) -> bool {
+    inits.iter().all(|state| match state.role {
+        Role::Sidecar => state.has_started() || matches!(state.stage, Stage::Ended(_)),
+        _ => state.is_ready(),
     })
 }
 
-fn phase(seen: &Seen<'_>) -> &'static str {
-    if let Some(well) = seen.finished {
+fn phase(observed: &ObservedPod<'_>) -> &'static str {
+    if let Some(well) = observed.finished {
         return if well { "Succeeded" } else { "Failed" };
     }
     let apps = || {
-        seen.members
+        observed
+            .states
             .iter()
-            .filter(|member| matches!(member.role, Role::App | Role::Proxy))
+            .filter(|state| matches!(state.role, Role::App | Role::Proxy))
     };
-    let never_ran = |member: &Member| {
-        !matches!(member.stage, Stage::Running { .. } | Stage::Ended(_)) && member.last.is_none()
+    let never_ran = |state: &ContainerState| {
+        !matches!(state.stage, Stage::Running { .. } | Stage::Ended(_)) && state.last.is_none()
     };
     if apps().any(never_ran) {
         "Pending"
@@ -165,11 +166,11 @@ fn phase(seen: &Seen<'_>) -> &'static str {
     }
 }
 
-fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodCondition> {
-    let names = |members: Vec<&Member>| {
-        members
+fn conditions(observed: &ObservedPod<'_>, phase: &str, initialized: bool) -> Vec<PodCondition> {
+    let names = |states: Vec<&ContainerState>| {
+        states
             .iter()
-            .map(|member| member.name.as_str())
+            .map(|state| state.name.as_str())
             .collect::<Vec<_>>()
             .join(" ")
     };
@@ -178,10 +179,10 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let unready: Vec<&Member> = seen
-        .members
+    let unready: Vec<&ContainerState> = observed
+        .states
         .iter()
-        .filter(|member| member.role != Role::Init && !member.is_ready())
+        .filter(|state| state.role != Role::Init && !state.is_ready())
         .collect();
     let readiness = match done {
         Some(reason) => (false, Some(reason), None),
@@ -190,8 +191,8 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
             // More than a kubelet says: what the probe heard, so that nobody has to look for Events.
             let why = unready
                 .iter()
-                .filter(|member| member.is_running())
-                .find_map(|member| member.complaint.clone());
+                .filter(|state| state.is_running())
+                .find_map(|state| state.complaint.clone());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             (
                 false,
@@ -203,11 +204,11 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
             )
         }
     };
-    let incomplete: Vec<&Member> = seen
-        .members
+    let incomplete: Vec<&ContainerState> = observed
+        .states
         .iter()
-        .filter(|member| {
-            matches!(member.role, Role::Init | Role::Sidecar) && !is_initialized(&[member])
+        .filter(|state| {
+            matches!(state.role, Role::Init | Role::Sidecar) && !is_initialized(&[state])
         })
         .collect();
     let initialization = match done {
@@ -222,8 +223,8 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
             )),
         ),
     };
-    let before = seen.pod.status.as_ref();
-    let generation = seen.pod.metadata.generation;
+    let before = observed.pod.status.as_ref();
+    let generation = observed.pod.metadata.generation;
     let make = |kind: &str, (good, reason, message): (bool, Option<&str>, Option<String>)| {
         let status = if good { "True" } else { "False" };
         let old = before.and_then(|before| condition_of(before, kind));
@@ -235,12 +236,12 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
             status: status.to_owned(),
             reason: reason.map(str::to_owned),
             message,
-            last_transition_time: Some(since.unwrap_or_else(|| time(seen.now))),
+            last_transition_time: Some(since.unwrap_or_else(|| time(observed.now))),
             observed_generation: generation,
             last_probe_time: old.and_then(|old| old.last_probe_time.clone()),
         }
     };
-    let ready_gates = seen
+    let ready_gates = observed
         .pod
         .spec
         .iter()
@@ -268,7 +269,7 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
     let mut all = vec![
         make(
             "PodReadyToStartContainers",
-            (seen.pod_ip.is_some() && done.is_none(), None, None),
+            (observed.pod_ip.is_some() && done.is_none(), None, None),
         ),
         make("Initialized", initialization),
         make("Ready", ready),
@@ -290,29 +291,35 @@ fn conditions(seen: &Seen<'_>, phase: &str, initialized: bool) -> Vec<PodConditi
     all
 }
 
-fn container_status(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) -> ContainerStatus {
-    let container = member::container(seen.pod, &member.name);
+fn container_status(
+    observed: &ObservedPod<'_>,
+    state: &ContainerState,
+    waiting_for_init: bool,
+) -> ContainerStatus {
+    let container = container_state::container(observed.pod, &state.name);
     let resources = container
         .and_then(|container| container.resources.clone())
         .unwrap_or_default();
-    let is_running = member.is_running();
-    let last = match &member.stage {
-        Stage::Ended(ending) if shows_back_off(seen, member, ending) => Some(ending),
-        _ => member.last.as_ref(),
+    let is_running = state.is_running();
+    let last = match &state.stage {
+        Stage::Ended(ending) if shows_back_off(observed, state, ending) => Some(ending),
+        _ => state.last.as_ref(),
     };
     ContainerStatus {
-        name: member.name.clone(),
-        image: member.image.clone(),
-        image_id: member.image_id.clone(),
-        container_id: Some(member.container_id.clone()).filter(|id| !id.is_empty()),
-        ready: member.is_ready() && seen.finished.is_none(),
-        restart_count: i32::try_from(member.restarts).unwrap_or(i32::MAX),
-        started: Some(member.has_started()),
-        state: Some(state(seen, member, waiting_for_init)),
+        name: state.name.clone(),
+        image: state.image.clone(),
+        image_id: state.image_id.clone(),
+        container_id: Some(state.container_id.clone()).filter(|id| !id.is_empty()),
+        ready: state.is_ready() && observed.finished.is_none(),
+        restart_count: i32::try_from(state.restarts).unwrap_or(i32::MAX),
+        started: Some(state.has_started()),
+        state: Some(kubernetes_state(observed, state, waiting_for_init)),
         last_state: Some(
-            last.map_or_else(ContainerState::default, |ending| ContainerState {
-                terminated: Some(terminated(ending)),
-                ..Default::default()
+            last.map_or_else(KubernetesContainerState::default, |ending| {
+                KubernetesContainerState {
+                    terminated: Some(terminated(ending)),
+                    ..Default::default()
+                }
             }),
         ),
         allocated_resources: if is_running {
@@ -349,9 +356,10 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
 }
 
 /// Between two lives of a crashing container the state is "waiting" and the ending has moved to the last state.
-fn shows_back_off(seen: &Seen<'_>, member: &Member, ending: &Ending) -> bool {
+fn shows_back_off(observed: &ObservedPod<'_>, state: &ContainerState, ending: &Ending) -> bool {
     let policy = RestartPolicy::parse(
-        seen.pod
+        observed
+            .pod
             .spec
             .as_ref()
             .and_then(|spec| spec.restart_policy.as_deref()),
@@ -362,64 +370,67 @@ fn shows_back_off(seen: &Seen<'_>, member: &Member, ending: &Ending) -> bool {
         RestartPolicy::Never => false,
     };
     comes_back
-        && member.crashes > 1
-        && seen.finished.is_none()
-        && !seen.ending
-        && restart_at(member, ending) > seen.now
+        && state.crashes > 1
+        && observed.finished.is_none()
+        && !observed.ending
+        && restart_at(state, ending) > observed.now
 }
 
-fn state(seen: &Seen<'_>, member: &Member, waiting_for_init: bool) -> ContainerState {
-    let waiting = |reason: &str, message: Option<String>| ContainerState {
+fn kubernetes_state(
+    observed: &ObservedPod<'_>,
+    state: &ContainerState,
+    waiting_for_init: bool,
+) -> KubernetesContainerState {
+    let waiting = |reason: &str, message: Option<String>| KubernetesContainerState {
         waiting: Some(ContainerStateWaiting {
             reason: Some(reason.to_owned()),
             message,
         }),
-        ..ContainerState::default()
+        ..KubernetesContainerState::default()
     };
-    match &member.stage {
+    match &state.stage {
         Stage::Created | Stage::Starting
-            if waiting_for_init
-                || (member.role == Role::Init && member.stage == Stage::Created) =>
+            if waiting_for_init || (state.role == Role::Init && state.stage == Stage::Created) =>
         {
             waiting("PodInitializing", None)
         }
         Stage::Created | Stage::Starting => waiting("ContainerCreating", None),
-        Stage::Held {
+        Stage::StartFailed {
             reason: "ErrImagePull",
             message,
             since,
             ..
-        } if later(*since, PULL_ERROR_SHOWN) <= seen.now => waiting(
+        } if later(*since, PULL_ERROR_SHOWN) <= observed.now => waiting(
             "ImagePullBackOff",
             Some(format!(
                 "Back-off pulling image {:?}: ErrImagePull: {message}",
-                member.image
+                state.image
             )),
         ),
-        Stage::Held {
+        Stage::StartFailed {
             reason, message, ..
         } => waiting(reason, Some(message.clone())),
-        Stage::Running { since } => ContainerState {
+        Stage::Running { since } => KubernetesContainerState {
             running: Some(ContainerStateRunning {
                 started_at: Some(time(*since)),
             }),
-            ..ContainerState::default()
+            ..KubernetesContainerState::default()
         },
-        Stage::Ended(ending) if shows_back_off(seen, member, ending) => {
-            let delay = crate::pod::backoff::after_crash(member.crashes).as_secs();
+        Stage::Ended(ending) if shows_back_off(observed, state, ending) => {
+            let delay = crate::pod::backoff::after_crash(state.crashes).as_secs();
             waiting(
                 "CrashLoopBackOff",
                 Some(format!(
                     "back-off {} restarting failed container={} pod={}",
                     words(delay),
-                    member.name,
-                    full_name(seen.pod)
+                    state.name,
+                    full_name(observed.pod)
                 )),
             )
         }
-        Stage::Ended(ending) => ContainerState {
+        Stage::Ended(ending) => KubernetesContainerState {
             terminated: Some(terminated(ending)),
-            ..ContainerState::default()
+            ..KubernetesContainerState::default()
         },
     }
 }
@@ -525,10 +536,10 @@ mod tests {
         Timestamp::from_second(second).expect("time")
     }
 
-    fn seen<'a>(pod: &'a Pod, members: &'a [Member]) -> Seen<'a> {
-        Seen {
+    fn observed<'a>(pod: &'a Pod, states: &'a [ContainerState]) -> ObservedPod<'a> {
+        ObservedPod {
             pod,
-            members,
+            states,
             pod_ip: Some(Ipv4Addr::new(10, 0, 0, 7)),
             host_ip: Ipv4Addr::new(10, 0, 0, 1),
             start_time: at(90),
@@ -539,8 +550,8 @@ mod tests {
         }
     }
 
-    fn members(pod: &Pod) -> Vec<Member> {
-        member::of(pod, &["queue".to_owned()])
+    fn states(pod: &Pod) -> Vec<ContainerState> {
+        container_state::of(pod, &["queue".to_owned()])
     }
 
     fn ready(status: &PodStatus) -> (String, Option<String>) {
@@ -551,16 +562,16 @@ mod tests {
     #[test]
     fn from_created_to_ready() {
         let pod = pod();
-        let mut members = members(&pod);
-        let status = of(&seen(&pod, &members));
+        let mut states = states(&pod);
+        let status = of(&observed(&pod, &states));
         assert_eq!(status.phase.as_deref(), Some("Pending"));
         assert_eq!(
             ready(&status).1.as_deref(),
             Some("containers with unready status: [user-container queue-proxy]")
         );
-        members[0].stage = Stage::Running { since: at(99) };
-        members[1].stage = Stage::Running { since: at(99) };
-        let waiting = of(&seen(&pod, &members));
+        states[0].stage = Stage::Running { since: at(99) };
+        states[1].stage = Stage::Running { since: at(99) };
+        let waiting = of(&observed(&pod, &states));
         assert_eq!(waiting.phase.as_deref(), Some("Running"));
         assert_eq!(
             ready(&waiting),
@@ -569,14 +580,14 @@ mod tests {
                 Some("containers with unready status: [queue-proxy]".to_owned())
             )
         );
-        members[1].complaint = Some("Readiness probe failed: refused".to_owned());
-        let complaining = of(&seen(&pod, &members));
+        states[1].complaint = Some("Readiness probe failed: refused".to_owned());
+        let complaining = of(&observed(&pod, &states));
         assert_eq!(
             ready(&complaining).1.as_deref(),
             Some("containers with unready status: [queue-proxy]: Readiness probe failed: refused")
         );
-        members[1].passed = Some(true);
-        let status = of(&seen(&pod, &members));
+        states[1].passed = Some(true);
+        let status = of(&observed(&pod, &states));
         assert_eq!(ready(&status).0, "True");
         assert!(is_urgent(&status, Some(&waiting)) && !is_urgent(&status, Some(&status)));
         let kinds: Vec<_> = status
@@ -608,7 +619,7 @@ mod tests {
     #[test]
     fn a_crash_loop_and_a_missing_image_say_why() {
         let pod = pod();
-        let mut members = members(&pod);
+        let mut states = states(&pod);
         let ending = Ending {
             code: 3,
             signal: None,
@@ -618,9 +629,9 @@ mod tests {
             finished_at: at(99),
             container_id: "kinglet://1".to_owned(),
         };
-        members[0].stage = Stage::Ended(ending);
-        members[0].crashes = 2;
-        let status = of(&seen(&pod, &members));
+        states[0].stage = Stage::Ended(ending);
+        states[0].crashes = 2;
+        let status = of(&observed(&pod, &states));
         let user = &status.container_statuses.as_ref().expect("containers")[1];
         let waiting = user
             .state
@@ -641,17 +652,17 @@ mod tests {
             (last.exit_code, last.message.as_deref()),
             (3, Some("last words"))
         );
-        members[0] = Member {
-            stage: Stage::Held {
+        states[0] = ContainerState {
+            stage: Stage::StartFailed {
                 reason: "ErrImagePull",
                 message: "no host".to_owned(),
                 since: at(99),
                 until: at(110),
             },
             last: None,
-            ..members[0].clone()
+            ..states[0].clone()
         };
-        let status = of(&seen(&pod, &members));
+        let status = of(&observed(&pod, &states));
         let user = &status.container_statuses.as_ref().expect("containers")[1];
         let waiting = user
             .state
@@ -668,11 +679,11 @@ mod tests {
     #[test]
     fn an_ended_pod() {
         let pod = pod();
-        let members = members(&pod);
-        let status = of(&Seen {
+        let states = states(&pod);
+        let status = of(&ObservedPod {
             finished: Some(true),
             ending: true,
-            ..seen(&pod, &members)
+            ..observed(&pod, &states)
         });
         assert_eq!(status.phase.as_deref(), Some("Succeeded"));
         let reason =

@@ -21,13 +21,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cell::Container;
+use crate::container::Container;
 use crate::logs::Log;
 use crate::pod::backoff;
+use crate::pod::container_state::{self, ContainerState, Ending, Role, Stage};
 use crate::pod::hooks;
 use crate::pod::lifecycle::{self, RestartPolicy, later};
-use crate::pod::member::{self, Ending, Member, Role, Stage};
-use crate::pod::start::{self, Ground, Hold, Shared, SharedGround, Started, uid};
+use crate::pod::start::{
+    self, ContainerStartError, PodSandbox, Shared, SharedSandbox, Started, uid,
+};
 use crate::probe::check::Target;
 use crate::probe::tally::Verdict;
 use crate::probe::watch::Finding;
@@ -85,7 +87,7 @@ enum Message {
     Started {
         index: usize,
         attempt: u32,
-        result: Box<Result<Started, Hold>>,
+        result: Box<Result<Started, ContainerStartError>>,
     },
     Exited {
         index: usize,
@@ -107,7 +109,7 @@ enum Message {
     Drained,
 }
 
-/// A member's process and what belongs to it.
+/// A container's process and what belongs to it.
 struct Live {
     container: Arc<Container>,
     stop_signal: i32,
@@ -134,9 +136,9 @@ pub(crate) struct Worker {
     logs: Arc<Mutex<PodLogs>>,
     pod: Arc<Pod>,
     gone: bool,
-    members: Vec<Member>,
+    states: Vec<ContainerState>,
     live: HashMap<usize, Live>,
-    ground: SharedGround,
+    sandbox: SharedSandbox,
     directories: PodDirectories,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
@@ -159,7 +161,7 @@ impl Worker {
         logs: Arc<Mutex<PodLogs>>,
         tasks: Tasks,
     ) -> Self {
-        let mut members = member::of(&pod, &shared.options.queue_image_prefixes);
+        let mut states = container_state::of(&pod, &shared.options.queue_image_prefixes);
         // A pod of an earlier life goes on counting.
         let before = pod.status.iter().flat_map(|status| {
             status
@@ -169,18 +171,18 @@ impl Worker {
                 .chain(status.init_container_statuses.iter().flatten())
         });
         for status in before.filter(|status| status.container_id.is_some()) {
-            if let Some(member) = members.iter_mut().find(|member| member.name == status.name) {
-                member.restarts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
+            if let Some(state) = states.iter_mut().find(|state| state.name == status.name) {
+                state.restarts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
             }
         }
-        logs.lock().containers = members
+        logs.lock().containers = states
             .iter()
-            .map(|member| {
+            .map(|state| {
                 (
-                    member.name.clone(),
+                    state.name.clone(),
                     ContainerLogs {
-                        proxy: member.role == Role::Proxy,
-                        init: matches!(member.role, Role::Init | Role::Sidecar),
+                        proxy: state.role == Role::Proxy,
+                        init: matches!(state.role, Role::Init | Role::Sidecar),
                         waiting: "ContainerCreating".to_owned(),
                         ..Default::default()
                     },
@@ -197,9 +199,9 @@ impl Worker {
             logs,
             pod,
             gone: false,
-            members,
+            states,
             live: HashMap::new(),
-            ground: SharedGround::default(),
+            sandbox: SharedSandbox::default(),
             directories,
             sender,
             messages,
@@ -323,7 +325,7 @@ impl Worker {
                 .and_then(|spec| spec.restart_policy.as_deref()),
         );
         let now = self.shared.context().now();
-        let next = lifecycle::next(&self.members, policy, now);
+        let next = lifecycle::next(&self.states, policy, now);
         for index in next.start {
             self.start(index, now);
         }
@@ -339,18 +341,18 @@ impl Worker {
 
     fn start(&mut self, index: usize, now: Timestamp) {
         let proxied = self.is_proxied();
-        let member = &mut self.members[index];
-        if member.role == Role::Proxy {
-            member.stage = Stage::Running { since: now };
-            member.container_id = container_id(uid(&self.pod), &member.name, 0);
-            member.image_id = member.image.clone();
+        let state = &mut self.states[index];
+        if state.role == Role::Proxy {
+            state.stage = Stage::Running { since: now };
+            state.container_id = container_id(uid(&self.pod), &state.name, 0);
+            state.image_id = state.image.clone();
             for (reason, message) in [
                 ("Created", "Created container: queue-proxy"),
                 ("Started", "Started container queue-proxy"),
             ] {
                 self.shared.event(
                     &self.pod,
-                    Some(member::QUEUE_PROXY),
+                    Some(container_state::QUEUE_PROXY),
                     Severity::Normal,
                     reason,
                     message,
@@ -360,24 +362,24 @@ impl Worker {
             self.watch_proxy();
             return;
         }
-        if let Stage::Ended(ending) = &member.stage {
-            member.last = Some(ending.clone());
-            member.restarts += 1;
+        if let Stage::Ended(ending) = &state.stage {
+            state.last = Some(ending.clone());
+            state.restarts += 1;
         }
-        if !matches!(member.stage, Stage::Created) {
-            member.attempt += 1;
+        if !matches!(state.stage, Stage::Created) {
+            state.attempt += 1;
         }
-        member.stage = Stage::Starting;
-        let (name, attempt) = (member.name.clone(), member.attempt);
-        let (shared, pod, ground, sender) = (
+        state.stage = Stage::Starting;
+        let (name, attempt) = (state.name.clone(), state.attempt);
+        let (shared, pod, sandbox, sender) = (
             Arc::clone(&self.shared),
             Arc::clone(&self.pod),
-            Arc::clone(&self.ground),
+            Arc::clone(&self.sandbox),
             self.sender.clone(),
         );
         // Cancelled half way, or with nobody to hear the answer, what was started is dropped and dies.
         self.tasks.spawn_cancellable("container start", async move {
-            let result = Box::new(start::container(&shared, &pod, &name, attempt, &ground).await);
+            let result = Box::new(start::container(&shared, &pod, &name, attempt, &sandbox).await);
             let _ = sender
                 .send(Message::Started {
                     index,
@@ -399,7 +401,7 @@ impl Worker {
                 result,
             } => match *result {
                 Ok(started) => self.begin(index, attempt, started),
-                Err(hold) => self.hold(index, hold),
+                Err(error) => self.start_failed(index, error),
             },
             Message::Exited {
                 index,
@@ -408,7 +410,7 @@ impl Worker {
                 out_of_memory,
                 last_words,
             } => {
-                if self.members[index].attempt == attempt {
+                if self.states[index].attempt == attempt {
                     self.ended(index, exit, out_of_memory, last_words);
                 }
             }
@@ -417,7 +419,7 @@ impl Worker {
                 attempt,
                 finding,
             } => {
-                if self.members[index].attempt == attempt {
+                if self.states[index].attempt == attempt {
                     self.found(index, finding);
                 }
             }
@@ -426,8 +428,8 @@ impl Worker {
                 attempt,
                 message,
             } => {
-                if self.members[index].attempt == attempt && self.members[index].is_running() {
-                    let name = self.members[index].name.clone();
+                if self.states[index].attempt == attempt && self.states[index].is_running() {
+                    let name = self.states[index].name.clone();
                     self.shared.event(
                         &self.pod,
                         Some(&name),
@@ -456,28 +458,28 @@ impl Worker {
             stop_signal,
         } = started;
         let now = self.shared.context().now();
-        let Some(ground) = self.ground.get().cloned() else {
+        let Some(sandbox) = self.sandbox.get().cloned() else {
             return;
         };
-        let member = &mut self.members[index];
+        let state = &mut self.states[index];
         tracing::debug!(
             pod = self.pod.metadata.name,
-            container = member.name,
+            container = state.name,
             attempt,
             "container runs"
         );
-        member.stage = Stage::Running { since: now };
-        member.image_id.clone_from(&image.digest);
-        member.container_id = container_id(uid(&self.pod), &member.name, attempt);
-        member.failures = 0;
-        member.complaint = None;
-        member.started = member.started.map(|_| false);
-        member.passed = if member.role == Role::Proxy {
-            member.passed
+        state.stage = Stage::Running { since: now };
+        state.image_id.clone_from(&image.digest);
+        state.container_id = container_id(uid(&self.pod), &state.name, attempt);
+        state.failures = 0;
+        state.complaint = None;
+        state.started = state.started.map(|_| false);
+        state.passed = if state.role == Role::Proxy {
+            state.passed
         } else {
-            member.passed.map(|_| false)
+            state.passed.map(|_| false)
         };
-        let name = member.name.clone();
+        let name = state.name.clone();
         let path = self
             .directories
             .disk
@@ -492,7 +494,7 @@ impl Worker {
             }
         };
         self.keep_log(&name, log.clone());
-        let crate::cell::Running {
+        let crate::container::Running {
             process: container,
             stdout,
             stderr,
@@ -511,7 +513,7 @@ impl Worker {
         self.await_exit(index, attempt, Arc::clone(&container), log);
         let target = Target {
             engine: self.shared.engine.clone(),
-            sandbox: Arc::clone(&ground.sandbox),
+            sandbox: Arc::clone(&sandbox.namespaces),
             container: Some(Arc::clone(&container)),
             process: Some(process),
         };
@@ -547,13 +549,13 @@ impl Worker {
         container: Arc<Container>,
         log: Option<Arc<Log>>,
     ) {
-        let Some(spec) = member::container(&self.pod, &self.members[index].name) else {
+        let Some(spec) = container_state::container(&self.pod, &self.states[index].name) else {
             return;
         };
         let from_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         let file = self
             .directories
-            .termination_log(&self.members[index].name, attempt);
+            .termination_log(&self.states[index].name, attempt);
         let sender = self.sender.clone();
         self.tasks.spawn("container exit", async move {
             let exit = container.wait().await;
@@ -582,7 +584,8 @@ impl Worker {
     }
 
     fn after_start(&self, index: usize, attempt: u32) {
-        let Some(container) = member::container(&self.pod, &self.members[index].name) else {
+        let Some(container) = container_state::container(&self.pod, &self.states[index].name)
+        else {
             return;
         };
         let Some(handler) = container
@@ -617,7 +620,8 @@ impl Worker {
 
     /// Starts the probes of a container: the startup probe alone at first.
     fn watch(&mut self, index: usize, attempt: u32) {
-        let Some(container) = member::container(&self.pod, &self.members[index].name) else {
+        let Some(container) = container_state::container(&self.pod, &self.states[index].name)
+        else {
             return;
         };
         let plans = match probe::plan::of(container) {
@@ -633,7 +637,7 @@ impl Worker {
                 return;
             }
         };
-        let waits_for_startup = self.members[index].started == Some(false);
+        let waits_for_startup = self.states[index].started == Some(false);
         let Some(live) = self.live.get(&index) else {
             return;
         };
@@ -657,39 +661,40 @@ impl Worker {
     /// Asks the questions of the queue-proxy, once it "runs" and there is a pod to ask.
     fn watch_proxy(&mut self) {
         let Some(index) = self
-            .members
+            .states
             .iter()
-            .position(|member| member.role == Role::Proxy)
+            .position(|state| state.role == Role::Proxy)
         else {
             return;
         };
-        if self.proxy_probe.is_some() || !self.members[index].is_running() {
+        if self.proxy_probe.is_some() || !self.states[index].is_running() {
             return;
         }
-        let Some(ground) = self.ground.get().cloned() else {
+        let Some(sandbox) = self.sandbox.get().cloned() else {
             return;
         };
         if !self
-            .members
+            .states
             .iter()
-            .any(|member| member.role == Role::App && member.is_running())
+            .any(|state| state.role == Role::App && state.is_running())
         {
             return;
         }
-        let Some(container) = member::container(&self.pod, member::QUEUE_PROXY) else {
+        let Some(container) = container_state::container(&self.pod, container_state::QUEUE_PROXY)
+        else {
             return;
         };
         let variables = container.env.iter().flatten();
         let encoded = variables
             .filter(|variable| variable.name == "SERVING_READINESS_PROBE")
             .find_map(|variable| variable.value.as_deref());
-        let attempt = self.members[index].attempt;
+        let attempt = self.states[index].attempt;
         let probe = self.tasks.child();
         match probe::plan::of_queue_proxy(container, encoded) {
             Ok(Some(plan)) => {
                 let target = Target {
                     engine: self.shared.engine.clone(),
-                    sandbox: Arc::clone(&ground.sandbox),
+                    sandbox: Arc::clone(&sandbox.namespaces),
                     container: None,
                     process: None,
                 };
@@ -703,10 +708,10 @@ impl Worker {
                     probe::watch::run(plan, target, self.sender.clone(), tell),
                 );
             }
-            Ok(None) => self.members[index].passed = Some(true),
+            Ok(None) => self.states[index].passed = Some(true),
             Err(message) => self.shared.event(
                 &self.pod,
-                Some(member::QUEUE_PROXY),
+                Some(container_state::QUEUE_PROXY),
                 Severity::Warning,
                 "Unhealthy",
                 message,
@@ -716,13 +721,13 @@ impl Worker {
     }
 
     fn found(&mut self, index: usize, finding: Finding) {
-        let name = self.members[index].name.clone();
+        let name = self.states[index].name.clone();
         match finding {
             Finding::Complaint(purpose, message) => {
                 if self.stopping.is_none() {
                     let text = format!("{} probe failed: {message}", purpose.name());
-                    if self.members[index].complaint.as_ref() != Some(&text) {
-                        self.members[index].complaint = Some(text.clone());
+                    if self.states[index].complaint.as_ref() != Some(&text) {
+                        self.states[index].complaint = Some(text.clone());
                         self.report_soon();
                     }
                     self.shared
@@ -739,10 +744,10 @@ impl Worker {
                         "the program listens on 127.0.0.1:{port} only; requests are carried there"
                     ),
                 );
-                if let Some(ground) = self.ground.get().cloned() {
+                if let Some(sandbox) = self.sandbox.get().cloned() {
                     let tasks = self.tasks.clone();
                     self.tasks.spawn_cancellable("loopback bridge", async move {
-                        if let Err(error) = connect::bridge(&ground.sandbox, port, &tasks).await {
+                        if let Err(error) = connect::bridge(&sandbox.namespaces, port, &tasks).await {
                             tracing::warn!(port, %error, "a program that listens on loopback only cannot be reached");
                         }
                     });
@@ -755,27 +760,27 @@ impl Worker {
     }
 
     fn judged(&mut self, index: usize, purpose: Purpose, verdict: Verdict, message: &str) {
-        let member = &mut self.members[index];
-        let attempt = member.attempt;
+        let state = &mut self.states[index];
+        let attempt = state.attempt;
         tracing::debug!(
             pod = self.pod.metadata.name,
-            container = member.name,
+            container = state.name,
             ?purpose,
             ?verdict,
             message,
             "probe"
         );
         if verdict == Verdict::Passed {
-            member.complaint = None;
+            state.complaint = None;
         }
         match (purpose, verdict) {
             (Purpose::Readiness, verdict) => {
-                let draining = self.stopping.is_some() && member.role == Role::Proxy;
-                member.passed = Some(verdict == Verdict::Passed && !draining);
+                let draining = self.stopping.is_some() && state.role == Role::Proxy;
+                state.passed = Some(verdict == Verdict::Passed && !draining);
                 self.report_soon();
             }
             (Purpose::Startup, Verdict::Passed) => {
-                member.started = Some(true);
+                state.started = Some(true);
                 self.report_soon();
                 self.watch(index, attempt);
             }
@@ -794,7 +799,7 @@ impl Worker {
         let Some(live) = self.live.get(&index) else {
             return;
         };
-        let name = &self.members[index].name;
+        let name = &self.states[index].name;
         self.shared.event(
             &self.pod,
             Some(name),
@@ -831,59 +836,59 @@ impl Worker {
     }
 
     /// A container did not begin.
-    fn hold(&mut self, index: usize, hold: Hold) {
+    fn start_failed(&mut self, index: usize, error: ContainerStartError) {
         let now = self.shared.context().now();
-        let member = &mut self.members[index];
+        let state = &mut self.states[index];
         tracing::debug!(
             pod = self.pod.metadata.name,
-            container = member.name,
-            reason = hold.reason,
-            message = hold.message,
+            container = state.name,
+            reason = error.reason,
+            message = error.message,
             "container not started"
         );
-        if hold.crashed {
-            member.crashes += 1;
-            member.container_id = container_id(uid(&self.pod), &member.name, member.attempt);
-            member.stage = Stage::Ended(Ending {
+        if error.crashed {
+            state.crashes += 1;
+            state.container_id = container_id(uid(&self.pod), &state.name, state.attempt);
+            state.stage = Stage::Ended(Ending {
                 code: 128,
                 signal: None,
-                reason: hold.reason,
-                message: hold.message,
+                reason: error.reason,
+                message: error.message,
                 started_at: None,
                 finished_at: now,
-                container_id: member.container_id.clone(),
+                container_id: state.container_id.clone(),
             });
             self.tell_back_off(index, now);
         } else {
-            member.failures += 1;
-            let mut delay = backoff::after_failure(member.failures);
+            state.failures += 1;
+            let mut delay = backoff::after_failure(state.failures);
             // The machine or a missing object: looked at again soon, as a kubelet's sync does.
             if matches!(
-                hold.reason,
+                error.reason,
                 "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError"
             ) {
                 delay = delay.min(Duration::from_secs(2));
             }
-            if matches!(hold.reason, "ErrImagePull") {
-                let image = &self.members[index].image;
+            if matches!(error.reason, "ErrImagePull") {
+                let image = &self.states[index].image;
                 self.shared.event(
                     &self.pod,
-                    Some(&self.members[index].name),
+                    Some(&self.states[index].name),
                     Severity::Normal,
                     "BackOff",
                     format!("Back-off pulling image {image:?}"),
                 );
                 self.shared.event(
                     &self.pod,
-                    Some(&self.members[index].name),
+                    Some(&self.states[index].name),
                     Severity::Warning,
                     "Failed",
                     "Error: ImagePullBackOff",
                 );
             }
-            self.members[index].stage = Stage::Held {
-                reason: hold.reason,
-                message: hold.message,
+            self.states[index].stage = Stage::StartFailed {
+                reason: error.reason,
+                message: error.message,
                 since: now,
                 until: later(now, delay),
             };
@@ -895,8 +900,8 @@ impl Worker {
     fn ended(&mut self, index: usize, exit: Exit, out_of_memory: bool, last_words: String) {
         self.live.remove(&index);
         let now = self.shared.context().now();
-        let member = &mut self.members[index];
-        let since = if let Stage::Running { since } = member.stage {
+        let state = &mut self.states[index];
+        let since = if let Stage::Running { since } = state.stage {
             Some(since)
         } else {
             None
@@ -904,13 +909,13 @@ impl Worker {
         let ran = since.map_or(Duration::ZERO, |since| {
             Duration::try_from(now.duration_since(since)).unwrap_or_default()
         });
-        member.crashes = if ran >= backoff::FORGIVEN_AFTER {
+        state.crashes = if ran >= backoff::FORGIVEN_AFTER {
             1
         } else {
-            member.crashes + 1
+            state.crashes + 1
         };
         let code = exit.code();
-        member.stage = Stage::Ended(Ending {
+        state.stage = Stage::Ended(Ending {
             code,
             signal: if let Exit::Signal(signal) = exit {
                 Some(signal)
@@ -927,16 +932,16 @@ impl Worker {
             message: last_words,
             started_at: since,
             finished_at: now,
-            container_id: member.container_id.clone(),
+            container_id: state.container_id.clone(),
         });
         if self.stopping.is_none() && self.finished.is_none() {
             // The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
             if let Some(probe) = self.proxy_probe.take() {
                 probe.cancel();
                 for proxy in self
-                    .members
+                    .states
                     .iter_mut()
-                    .filter(|member| member.role == Role::Proxy)
+                    .filter(|state| state.role == Role::Proxy)
                 {
                     proxy.passed = Some(false);
                     proxy.complaint = None;
@@ -950,7 +955,7 @@ impl Worker {
         }
         let directory = self
             .directories
-            .container(&self.members[index].name, self.members[index].attempt);
+            .container(&self.states[index].name, self.states[index].attempt);
         self.tasks.spawn("container files", async move {
             let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
         });
@@ -958,18 +963,18 @@ impl Worker {
     }
 
     fn tell_back_off(&self, index: usize, now: Timestamp) {
-        let member = &self.members[index];
-        if let Stage::Ended(ending) = &member.stage
-            && lifecycle::restart_at(member, ending) > now
+        let state = &self.states[index];
+        if let Stage::Ended(ending) = &state.stage
+            && lifecycle::restart_at(state, ending) > now
         {
             let text = format!(
                 "Back-off restarting failed container {} in pod {}",
-                member.name,
+                state.name,
                 crate::pod::status::full_name(&self.pod)
             );
             self.shared.event(
                 &self.pod,
-                Some(&member.name),
+                Some(&state.name),
                 Severity::Warning,
                 "BackOff",
                 text,
@@ -978,11 +983,11 @@ impl Worker {
     }
 
     fn is_proxied(&self) -> bool {
-        self.members.iter().any(|member| member.role == Role::Proxy)
+        self.states.iter().any(|state| state.role == Role::Proxy)
     }
 
-    fn ground(&self) -> Option<&Arc<Ground>> {
-        self.ground.get()
+    fn sandbox(&self) -> Option<&Arc<PodSandbox>> {
+        self.sandbox.get()
     }
 
     /// Brings volumes up to date.
@@ -991,8 +996,9 @@ impl Worker {
         if self.stopping.is_some() || self.finished.is_some() {
             return;
         }
-        if let Some(ground) = self.ground.get().cloned()
-            && let Err(message) = start::write_volumes(&self.shared, &self.pod, &ground.facts).await
+        if let Some(sandbox) = self.sandbox.get().cloned()
+            && let Err(message) =
+                start::write_volumes(&self.shared, &self.pod, &sandbox.downward).await
         {
             tracing::debug!(
                 pod = self.pod.metadata.name,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::cell::Container;
+use crate::container::Container;
 use crate::engine::{Engine, Sandbox};
 use crate::probe::connect::{Reached, connect};
 use crate::probe::plan::Question;

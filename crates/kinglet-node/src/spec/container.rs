@@ -194,7 +194,10 @@ pub(crate) fn environment(
         .iter()
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let default_path = ("PATH".to_owned(), crate::sys::cell::DEFAULT_PATH.to_owned());
+    let default_path = (
+        "PATH".to_owned(),
+        crate::sys::container::DEFAULT_PATH.to_owned(),
+    );
     let hostname = ("HOSTNAME".to_owned(), hostname.to_owned());
     let mut all: Vec<(String, String)> = Vec::new();
     for (name, value) in std::iter::once(default_path)

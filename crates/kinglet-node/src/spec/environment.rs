@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
 
-use crate::spec::facts::{self, Facts};
+use crate::spec::downward::{self, DownwardValues};
 
 /// Reads the objects that environments and volumes name.
 pub(crate) trait Sources: Sync {
@@ -18,12 +18,12 @@ pub(crate) trait Sources: Sync {
 pub(crate) fn of(
     pod: &Pod,
     container: &Container,
-    facts: &Facts,
+    downward: &DownwardValues,
     known: &BTreeMap<String, String>,
     sources: &dyn Sources,
 ) -> Result<Vec<(String, String)>, String> {
     let mut all: Vec<(String, String)> = Vec::new();
-    let mut seen = known.clone();
+    let mut resolved = known.clone();
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         let mut found: Vec<(String, String)> = Vec::new();
@@ -52,14 +52,14 @@ pub(crate) fn of(
             let name = format!("{prefix}{key}");
             // A key that cannot be a variable is left out, as a kubelet does.
             if !name.is_empty() && !name.contains('=') {
-                seen.insert(name.clone(), value.clone());
+                resolved.insert(name.clone(), value.clone());
                 all.push((name, value));
             }
         }
     }
     for variable in container.env.iter().flatten() {
-        if let Some(value) = value_of(pod, container, facts, variable, &seen, sources)? {
-            seen.insert(variable.name.clone(), value.clone());
+        if let Some(value) = value_of(pod, container, downward, variable, &resolved, sources)? {
+            resolved.insert(variable.name.clone(), value.clone());
             all.push((variable.name.clone(), value));
         }
     }
@@ -69,19 +69,22 @@ pub(crate) fn of(
 fn value_of(
     pod: &Pod,
     container: &Container,
-    facts: &Facts,
+    downward: &DownwardValues,
     variable: &EnvVar,
-    seen: &BTreeMap<String, String>,
+    resolved: &BTreeMap<String, String>,
     sources: &dyn Sources,
 ) -> Result<Option<String>, String> {
     let Some(from) = &variable.value_from else {
-        return Ok(Some(expand(variable.value.as_deref().unwrap_or(""), seen)));
+        return Ok(Some(expand(
+            variable.value.as_deref().unwrap_or(""),
+            resolved,
+        )));
     };
     if let Some(selector) = &from.field_ref {
-        return facts::field(pod, facts, selector).map(Some);
+        return downward::field(pod, downward, selector).map(Some);
     }
     if let Some(selector) = &from.resource_field_ref {
-        return facts::resource(pod, facts, Some(container), selector).map(Some);
+        return downward::resource(pod, downward, Some(container), selector).map(Some);
     }
     if let Some(selector) = &from.config_map_key_ref {
         let optional = selector.optional == Some(true);
@@ -168,7 +171,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::spec::facts::tests::facts;
+    use crate::spec::downward::tests::downward;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -195,7 +198,7 @@ pub(crate) mod tests {
         of(
             &pod,
             &container,
-            &facts(),
+            &downward(),
             &BTreeMap::from([("NODE".to_owned(), "n".to_owned())]),
             &Fixed,
         )

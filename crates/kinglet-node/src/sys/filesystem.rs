@@ -17,7 +17,7 @@ use rustix::mount::{
     mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
-use crate::sys::cell::{Failure, descriptor_path};
+use crate::sys::container::{HelperError, descriptor_path};
 use crate::wire::{Mount, Root, Start};
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -60,7 +60,7 @@ struct Floating {
 }
 
 /// Builds the root of `start` and makes it `/`.
-pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
+pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
     let devices = DEVICES
         .iter()
         .map(|name| {
@@ -100,7 +100,7 @@ pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
     let links = DEVICE_LINKS
         .iter()
         .try_for_each(|(name, to)| symlink(to, Path::new("/dev").join(name)));
-    links.map_err(Failure::setup("linking /dev"))?;
+    links.map_err(HelperError::setup("linking /dev"))?;
     if !cgroups.is_empty() {
         show_cgroups(&cgroups)?;
     }
@@ -124,9 +124,9 @@ pub(crate) fn enter(start: &Start) -> Result<(), Failure> {
     Ok(())
 }
 
-fn failed(what: impl std::fmt::Display) -> impl FnOnce(rustix::io::Errno) -> Failure {
+fn failed(what: impl std::fmt::Display) -> impl FnOnce(rustix::io::Errno) -> HelperError {
     let what = what.to_string();
-    move |error| Failure::setup(what)(error.into())
+    move |error| HelperError::setup(what)(error.into())
 }
 
 fn pick_up(
@@ -134,7 +134,7 @@ fn pick_up(
     sub_path: Option<&Path>,
     target: &Path,
     read_only: bool,
-) -> Result<Floating, Failure> {
+) -> Result<Floating, HelperError> {
     let what = match sub_path {
         Some(sub_path) => format!(
             "mounting {} of {} on {}",
@@ -150,7 +150,7 @@ fn pick_up(
             open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?
         }
         Some(sub_path) => {
-            let inside = inside(source, sub_path).map_err(Failure::setup(&what))?;
+            let inside = inside(source, sub_path).map_err(HelperError::setup(&what))?;
             open_tree(
                 &inside,
                 c"",
@@ -207,13 +207,13 @@ fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     Ok(open(&reached)?)
 }
 
-fn become_root(root: &Root) -> Result<(), Failure> {
+fn become_root(root: &Root) -> Result<(), HelperError> {
     let directory = &root.directory;
-    std::env::set_current_dir(directory).map_err(Failure::setup(format_args!(
+    std::env::set_current_dir(directory).map_err(HelperError::setup(format_args!(
         "entering {}",
         directory.display()
     )))?;
-    let options = overlay_options(root).map_err(Failure::setup("linking layers"))?;
+    let options = overlay_options(root).map_err(HelperError::setup("linking layers"))?;
     let rootfs = directory.join("rootfs");
     let mounted =
         mount_overlay(&rootfs, &[&options[..], b",volatile"].concat()).or_else(
@@ -227,7 +227,7 @@ fn become_root(root: &Root) -> Result<(), Failure> {
         "mounting the image on {}",
         rootfs.display()
     )))?;
-    std::env::set_current_dir(&rootfs).map_err(Failure::setup("entering the root"))?;
+    std::env::set_current_dir(&rootfs).map_err(HelperError::setup("entering the root"))?;
     // The old root is stacked on the new one's directory and let go from there: no extra directory is needed.
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
     mount_change(
@@ -236,7 +236,7 @@ fn become_root(root: &Root) -> Result<(), Failure> {
     )
     .map_err(failed("making the old root private"))?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("letting the old root go"))?;
-    std::env::set_current_dir("/").map_err(Failure::setup("entering /"))
+    std::env::set_current_dir("/").map_err(HelperError::setup("entering /"))
 }
 
 fn mount_overlay(rootfs: &Path, options: &[u8]) -> rustix::io::Result<()> {
@@ -288,7 +288,7 @@ fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-fn kernel_file_systems() -> Result<(), Failure> {
+fn kernel_file_systems() -> Result<(), HelperError> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let table: [(&str, &str, MountFlags, Option<&std::ffi::CStr>); 6] = [
         ("proc", "/proc", quiet, None),
@@ -314,7 +314,7 @@ fn kernel_file_systems() -> Result<(), Failure> {
             fs::DirBuilder::new()
                 .mode(0o755)
                 .create(path)
-                .map_err(Failure::setup(format_args!("making {target}")))?;
+                .map_err(HelperError::setup(format_args!("making {target}")))?;
         }
         let source = if target == "/dev/shm" { "shm" } else { kind };
         match mount(source, target, kind, flags, options) {
@@ -327,10 +327,10 @@ fn kernel_file_systems() -> Result<(), Failure> {
     Ok(())
 }
 
-fn attach(floating: &Floating) -> Result<(), Failure> {
+fn attach(floating: &Floating) -> Result<(), HelperError> {
     let target = &floating.target;
     let what = format!("mounting on {}", target.display());
-    make_target(target, floating.directory).map_err(Failure::setup(&what))?;
+    make_target(target, floating.directory).map_err(HelperError::setup(&what))?;
     move_mount(
         &floating.tree,
         c"",
@@ -388,7 +388,7 @@ fn remount_read_only(target: &Path) -> rustix::io::Result<()> {
     mount_remount(target, flags, c"")
 }
 
-fn show_cgroups(cgroups: &[Floating]) -> Result<(), Failure> {
+fn show_cgroups(cgroups: &[Floating]) -> Result<(), HelperError> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let whole = Path::new("/sys/fs/cgroup");
     if let [one] = cgroups
@@ -403,9 +403,9 @@ fn show_cgroups(cgroups: &[Floating]) -> Result<(), Failure> {
         .map_err(failed("protecting /sys/fs/cgroup"))
 }
 
-fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), Failure> {
+fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), HelperError> {
     let what = format!("mounting memory on {}", target.display());
-    make_target(target, true).map_err(Failure::setup(&what))?;
+    make_target(target, true).map_err(HelperError::setup(&what))?;
     let options = bytes_max.map_or_else(
         || "mode=1777".to_owned(),
         |bytes| format!("mode=1777,size={bytes}"),
@@ -421,7 +421,7 @@ fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), Failure> {
     .map_err(failed(&what))
 }
 
-fn protect() -> Result<(), Failure> {
+fn protect() -> Result<(), HelperError> {
     for path in READ_ONLY.iter().map(Path::new).filter(|path| path.exists()) {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let what = format!("protecting {}", path.display());

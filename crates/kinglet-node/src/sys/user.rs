@@ -60,7 +60,7 @@ pub(crate) fn identify(wanted: &User, passwd: &str, group: &str) -> Result<Ident
     if let Some(found) = &account {
         all.extend(
             groups(group)
-                .filter(|(_, _, members)| members.split(',').any(|member| member == found.name))
+                .filter(|(_, _, states)| states.split(',').any(|state| state == found.name))
                 .map(|(_, gid, _)| gid),
         );
     }

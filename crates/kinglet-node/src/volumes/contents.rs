@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
+use crate::spec::downward::{self, DownwardValues};
 use crate::spec::environment::Sources;
-use crate::spec::facts::{self, Facts};
 
 /// Kubernetes' default for files from the API.
 const DEFAULT_MODE: i32 = 0o644;
@@ -71,7 +71,7 @@ fn wanted(audience: Option<&str>, seconds: Option<i64>) -> TokenWanted {
 /// Everything that contents depend on.
 pub(crate) struct Inputs<'a> {
     pub(crate) pod: &'a Pod,
-    pub(crate) facts: &'a Facts,
+    pub(crate) downward: &'a DownwardValues,
     pub(crate) sources: &'a dyn Sources,
     pub(crate) tokens: &'a BTreeMap<TokenWanted, String>,
     /// Used where the namespace has no CA ConfigMap yet.
@@ -257,9 +257,9 @@ fn downward_files(
         .flatten()
         .map(|item| {
             let text = if let Some(selector) = &item.field_ref {
-                facts::field(inputs.pod, inputs.facts, selector)?
+                downward::field(inputs.pod, inputs.downward, selector)?
             } else if let Some(selector) = &item.resource_field_ref {
-                facts::resource(inputs.pod, inputs.facts, None, selector)?
+                downward::resource(inputs.pod, inputs.downward, None, selector)?
             } else {
                 return Err(format!("downward API file {:?} has no source", item.path));
             };
@@ -290,8 +290,8 @@ fn file(path: &str, bytes: Vec<u8>, mode: Option<i32>) -> Result<File, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::downward::tests::downward;
     use crate::spec::environment::tests::Fixed;
-    use crate::spec::facts::tests::facts;
     use serde_json::json;
 
     fn content(volume: serde_json::Value) -> Result<Content, String> {
@@ -302,7 +302,7 @@ mod tests {
             .collect();
         let inputs = Inputs {
             pod: &pod,
-            facts: &facts(),
+            downward: &downward(),
             sources: &Fixed,
             tokens: &tokens,
             ca_pem: "PEM",

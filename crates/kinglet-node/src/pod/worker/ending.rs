@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Message, Stopping, Worker};
+use crate::pod::container_state::{Ending, Role, Stage};
 use crate::pod::hooks::{self, Hook};
-use crate::pod::member::{Ending, Role, Stage};
 use crate::pod::start::uid;
 use crate::volumes::disk;
 
@@ -36,9 +36,9 @@ impl Worker {
             killed: false,
             quietly,
         });
-        for index in 0..self.members.len() {
-            if self.members[index].is_running() && self.finished.is_none() {
-                let name = self.members[index].name.clone();
+        for index in 0..self.states.len() {
+            if self.states[index].is_running() && self.finished.is_none() {
+                let name = self.states[index].name.clone();
                 if !quietly {
                     self.shared.event(
                         &self.pod,
@@ -48,8 +48,8 @@ impl Worker {
                         format!("Stopping container {name}"),
                     );
                 }
-                if self.members[index].role == Role::Proxy {
-                    self.members[index].passed = Some(false);
+                if self.states[index].role == Role::Proxy {
+                    self.states[index].passed = Some(false);
                 }
             }
         }
@@ -59,17 +59,17 @@ impl Worker {
 
     /// Drain, then every container's own hook at once; then they are asked to end.
     fn run_hooks(&mut self, grace: Duration) {
-        let proxied = self.members.iter().any(|member| member.role == Role::Proxy);
+        let proxied = self.states.iter().any(|state| state.role == Role::Proxy);
         let mut all = Vec::new();
         for (index, live) in &self.live {
             live.probes.cancel();
-            if let Some(hook) = hooks::pre_stop(&self.pod, &self.members[*index].name, proxied)
+            if let Some(hook) = hooks::pre_stop(&self.pod, &self.states[*index].name, proxied)
                 && hook != Hook::Drain
             {
                 all.push((hook, live.target.clone()));
             }
         }
-        let address = self.ground().map(|ground| ground.sandbox.address());
+        let address = self.sandbox().map(|sandbox| sandbox.namespaces.address());
         let drains = proxied && !self.live.is_empty() && !grace.is_zero();
         if (all.is_empty() && !drains) || grace.is_zero() {
             if let Some(stopping) = &mut self.stopping {
@@ -133,20 +133,20 @@ impl Worker {
 
     /// Members without a process are over, too.
     fn end_rest(&mut self, now: jiff::Timestamp) {
-        for member in &mut self.members {
-            if member.role == Role::Proxy
-                && let Stage::Running { since } = member.stage
+        for state in &mut self.states {
+            if state.role == Role::Proxy
+                && let Stage::Running { since } = state.stage
             {
-                member.stage = Stage::Ended(Ending {
+                state.stage = Stage::Ended(Ending {
                     code: 0,
                     signal: None,
                     reason: "Completed",
                     message: String::new(),
                     started_at: Some(since),
                     finished_at: now,
-                    container_id: member.container_id.clone(),
+                    container_id: state.container_id.clone(),
                 });
-                member.passed = Some(false);
+                state.passed = Some(false);
             }
         }
     }
@@ -165,10 +165,10 @@ impl Worker {
             let now = self.shared.context().now();
             self.end_rest(now);
             let well = self
-                .members
+                .states
                 .iter()
-                .filter(|member| member.role == Role::App)
-                .all(|member| match &member.stage {
+                .filter(|state| state.role == Role::App)
+                .all(|state| match &state.stage {
                     Stage::Ended(ending) => ending.code == 0,
                     _ => true,
                 });
@@ -185,7 +185,7 @@ impl Worker {
         self.live.clear();
         self.messages.close();
         self.tasks.shutdown(TASKS_TIMEOUT).await;
-        drop(std::mem::take(&mut self.ground));
+        drop(std::mem::take(&mut self.sandbox));
         if delete {
             self.delete().await;
         }

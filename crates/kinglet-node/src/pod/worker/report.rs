@@ -5,9 +5,9 @@ use kinglet_reconcile::{ReconcileError, key_of};
 use tokio::time::Instant;
 
 use super::{REPORT_DELAY, REPORT_RETRY, Worker};
-use crate::pod::member::Stage;
+use crate::pod::container_state::Stage;
 use crate::pod::start::uid;
-use crate::pod::status::{self, Seen};
+use crate::pod::status::{self, ObservedPod};
 
 /// A conflict means that somebody else wrote; twice is bad luck, more is a fight.
 const CONFLICTS_MAX: u32 = 4;
@@ -24,11 +24,11 @@ impl Worker {
     }
 
     fn status(&self) -> PodStatus {
-        let ground = self.ground();
-        status::of(&Seen {
+        let sandbox = self.sandbox();
+        status::of(&ObservedPod {
             pod: &self.pod,
-            members: &self.members,
-            pod_ip: ground.map(|ground| ground.sandbox.address()),
+            states: &self.states,
+            pod_ip: sandbox.map(|sandbox| sandbox.namespaces.address()),
             host_ip: self.shared.engine.gateway(),
             start_time: self.start_time,
             finished: self.finished,
@@ -104,8 +104,8 @@ impl Worker {
     /// Readers of logs want to know why there is none.
     fn tell_readers(&self) {
         let mut logs = self.logs.lock();
-        for (member, (_, log)) in self.members.iter().zip(&mut logs.containers) {
-            if let Stage::Held { reason, .. } = &member.stage
+        for (state, (_, log)) in self.states.iter().zip(&mut logs.containers) {
+            if let Stage::StartFailed { reason, .. } = &state.stage
                 && log.waiting != *reason
             {
                 log.waiting = (*reason).to_owned();

@@ -1,7 +1,7 @@
-//! Cells: processes parked ready to become a container, as Kinglet holds them.
+//! Containers as Kinglet holds them: first a parked process, then the running program.
 //!
-//! Flow: [`Cells::park`] ahead of need (cgroups, namespaces) -> [`Cell::start`] -> [`Running`].
-//! Always: a cell is a child of this process (it is the subreaper) and is reaped through its own descriptor; dropping a
+//! Flow: [`Parked containers::park`] ahead of need (cgroups, namespaces) -> [`ParkedContainer::start`] -> [`Running`].
+//! Always: a parked container is a child of this process (it is the subreaper) and is reaped through its own descriptor; dropping a
 //! cell or a running container kills it, and with the first process its whole pid namespace.
 
 use std::io;
@@ -23,9 +23,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::cgroup::{Cgroup, Hierarchy, Limits};
 use crate::sys::process::{self, Exit};
-use crate::wire::{self, Answer, Exec, FailureKind, Process, Start};
+use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind};
 
-/// Making a cell takes about fifteen milliseconds; a machine that needs this long is stuck.
+/// Making a parked container takes about fifteen milliseconds; a machine that needs this long is stuck.
 const PARK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Mounting and `exec` take a few milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,9 +52,9 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Makes cells.
+/// Makes parked containers.
 #[derive(Clone)]
-pub(crate) struct Cells {
+pub(crate) struct Containers {
     helper: Arc<PathBuf>,
     hierarchy: Arc<Hierarchy>,
     next: Arc<AtomicU64>,
@@ -63,7 +63,7 @@ pub(crate) struct Cells {
 
 /// A process that waits to become a container.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct ParkedContainer {
     child: Child,
     socket: UnixStream,
     stdout: pipe::Receiver,
@@ -75,9 +75,9 @@ pub(crate) struct Cell {
 pub struct Running {
     /// Its first process.
     pub process: Arc<Container>,
-    /// What it says.
+    /// Its standard output.
     pub stdout: pipe::Receiver,
-    /// What it complains about.
+    /// Its standard error.
     pub stderr: pipe::Receiver,
 }
 
@@ -94,7 +94,7 @@ struct Child {
     cleaning: TaskTracker,
 }
 
-impl Cells {
+impl Containers {
     pub(crate) fn new(helper: PathBuf, hierarchy: Hierarchy) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self {
@@ -106,7 +106,7 @@ impl Cells {
     }
 
     /// Parks one more process.
-    pub(crate) async fn park(&self) -> Result<Cell, StartError> {
+    pub(crate) async fn park(&self) -> Result<ParkedContainer, StartError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let this = self.clone();
         tokio::time::timeout(PARK_TIMEOUT, async move {
@@ -130,7 +130,7 @@ impl Cells {
         let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut helper = Command::new(self.helper.as_path())
             .arg(crate::HELPER_VERB)
-            .arg("cell")
+            .arg("container")
             .args(cgroup.join_files())
             .env_clear()
             .current_dir("/")
@@ -138,7 +138,7 @@ impl Cells {
             .stdout(Stdio::from(their_stdout))
             .stderr(Stdio::from(their_stderr))
             .spawn()?;
-        // It forks the real cell and ends by itself.
+        // It forks the real process and ends by itself.
         helper.wait()?;
         for pipe in [&stdout, &stderr] {
             rustix::io::ioctl_fionbio(pipe, true)?;
@@ -196,17 +196,20 @@ impl Cells {
             })?)
             .await?;
         let bound = output_bytes_max as u64;
-        let (mut said, mut complained) = (Vec::new(), Vec::new());
-        let (failure, first, second, status) = tokio::join!(
+        let (mut stdout_bytes, mut stderr_bytes) = (Vec::new(), Vec::new());
+        let (error, first, second, status) = tokio::join!(
             receive(&mut socket),
             async {
-                (&mut stdout).take(bound).read_to_end(&mut said).await?;
+                (&mut stdout)
+                    .take(bound)
+                    .read_to_end(&mut stdout_bytes)
+                    .await?;
                 tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await
             },
             async {
                 (&mut stderr)
                     .take(bound)
-                    .read_to_end(&mut complained)
+                    .read_to_end(&mut stderr_bytes)
                     .await?;
                 tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
             },
@@ -214,19 +217,19 @@ impl Cells {
         );
         first?;
         second?;
-        if let Some(failure) = failure? {
-            return Err(failure);
+        if let Some(error) = error? {
+            return Err(error);
         }
-        said.append(&mut complained);
-        said.truncate(output_bytes_max);
+        stdout_bytes.append(&mut stderr_bytes);
+        stdout_bytes.truncate(output_bytes_max);
         Ok(Output {
             code: status?.code().unwrap_or(-1),
-            text: String::from_utf8_lossy(&said).into_owned(),
+            text: String::from_utf8_lossy(&stdout_bytes).into_owned(),
         })
     }
 }
 
-/// What a program inside a container said.
+/// The result of a program that ran inside a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Exit code.
@@ -244,13 +247,13 @@ struct Spawned {
 }
 
 impl Spawned {
-    async fn parked(self) -> Result<Cell, StartError> {
+    async fn parked(self) -> Result<ParkedContainer, StartError> {
         let mut socket = UnixStream::from_std(self.socket)?;
-        let pid = match receive_answer(&mut socket).await? {
-            Some(Answer::Parked { pid }) => pid,
-            Some(failed @ Answer::Failed { .. }) => {
+        let pid = match receive_reply(&mut socket).await? {
+            Some(HelperReply::Parked { pid }) => pid,
+            Some(failed @ HelperReply::Failed { .. }) => {
                 self.cgroup.remove();
-                return Err(failure(failed));
+                return Err(start_error(failed));
             }
             None => {
                 self.cgroup.remove();
@@ -267,7 +270,7 @@ impl Spawned {
             exit: Mutex::new(None),
             cleaning: self.cleaning,
         };
-        Ok(Cell {
+        Ok(ParkedContainer {
             child,
             socket,
             stdout: pipe::Receiver::from_owned_fd(self.stdout)?,
@@ -276,7 +279,7 @@ impl Spawned {
     }
 }
 
-impl Cell {
+impl ParkedContainer {
     /// The files through which it sees its limits.
     pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.child.cgroup
@@ -290,14 +293,14 @@ impl Cell {
     ) -> Result<Running, StartError> {
         self.child.cgroup.limit(limits)?;
         let frame = wire::encode(start)?;
-        let told = async {
+        let reply = async {
             self.socket.write_all(&frame).await?;
             receive(&mut self.socket).await
         };
-        match tokio::time::timeout(START_TIMEOUT, told).await {
+        match tokio::time::timeout(START_TIMEOUT, reply).await {
             Ok(answer) => {
-                if let Some(failure) = answer? {
-                    return Err(failure);
+                if let Some(error) = answer? {
+                    return Err(error);
                 }
             }
             Err(_) => {
@@ -331,9 +334,9 @@ impl Container {
     }
 
     /// Asks it to end. The first process of a pid namespace never dies of a signal that it does not handle, so one
-    /// that cannot hear is killed: waiting out its grace period would help nobody.
+    /// that has no handler is killed: waiting out its grace period would help nobody.
     pub fn terminate(&self, signal: i32) -> io::Result<()> {
-        if !hears(self.0.pid, signal) {
+        if !handles_signal(self.0.pid, signal) {
             return self.kill();
         }
         match Signal::from_named_raw(signal) {
@@ -410,7 +413,7 @@ impl Drop for Child {
 }
 
 /// Whether the process has a handler for the signal, blocks it (to fetch it by hand) or ignores it on purpose.
-fn hears(pid: i32, signal: i32) -> bool {
+fn handles_signal(pid: i32, signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         return true;
     };
@@ -422,32 +425,32 @@ fn hears(pid: i32, signal: i32) -> bool {
     (1..=64).contains(&signal) && mask & (1 << (signal - 1)) != 0
 }
 
-fn failure(answer: Answer) -> StartError {
-    match answer {
-        Answer::Failed {
-            kind: FailureKind::Config,
+fn start_error(reply: HelperReply) -> StartError {
+    match reply {
+        HelperReply::Failed {
+            kind: StartErrorKind::Config,
             message,
         } => StartError::Config(message),
-        Answer::Failed {
-            kind: FailureKind::Program,
+        HelperReply::Failed {
+            kind: StartErrorKind::Program,
             message,
         } => StartError::Program(message),
-        Answer::Failed {
-            kind: FailureKind::Setup,
+        HelperReply::Failed {
+            kind: StartErrorKind::Setup,
             message,
         } => StartError::Setup(message),
-        Answer::Parked { .. } => {
+        HelperReply::Parked { .. } => {
             StartError::Setup("the helper process spoke out of turn".to_owned())
         }
     }
 }
 
-/// Waits for the socket to close; what is said before is a failure.
+/// Waits for the socket to close; what is written before is a start error.
 async fn receive(socket: &mut UnixStream) -> Result<Option<StartError>, StartError> {
-    Ok(receive_answer(socket).await?.map(failure))
+    Ok(receive_reply(socket).await?.map(start_error))
 }
 
-async fn receive_answer(socket: &mut UnixStream) -> io::Result<Option<Answer>> {
+async fn receive_reply(socket: &mut UnixStream) -> io::Result<Option<HelperReply>> {
     let mut length = [0; 4];
     match socket.read_exact(&mut length).await {
         Ok(_) => {}

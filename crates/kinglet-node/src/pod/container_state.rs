@@ -27,7 +27,7 @@ pub(crate) enum Stage {
     /// Being started.
     Starting,
     /// Could not be started; tried again at `until`.
-    Held {
+    StartFailed {
         reason: &'static str,
         message: String,
         since: Timestamp,
@@ -53,7 +53,7 @@ pub(crate) struct Ending {
 
 /// One container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct ContainerState {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) image: String,
@@ -76,7 +76,7 @@ pub(crate) struct Member {
     pub(crate) complaint: Option<String>,
 }
 
-impl Member {
+impl ContainerState {
     pub(crate) fn new(container: &Container, role: Role) -> Self {
         Self {
             name: container.name.clone(),
@@ -117,21 +117,21 @@ impl Member {
 }
 
 /// The containers of a pod: init containers first, each list in the Pod's order.
-pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<Member> {
+pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<ContainerState> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
     let inits = spec.init_containers.iter().flatten().map(|container| {
         let stays = container.restart_policy.as_deref() == Some("Always");
-        Member::new(container, if stays { Role::Sidecar } else { Role::Init })
+        ContainerState::new(container, if stays { Role::Sidecar } else { Role::Init })
     });
     let apps = spec.containers.iter().map(|container| {
         if !is_queue_proxy(container, queue_images) {
-            return Member::new(container, Role::App);
+            return ContainerState::new(container, Role::App);
         }
-        Member {
+        ContainerState {
             passed: Some(false),
-            ..Member::new(container, Role::Proxy)
+            ..ContainerState::new(container, Role::Proxy)
         }
     });
     inits.chain(apps).collect()
@@ -146,7 +146,7 @@ pub(crate) fn is_queue_proxy(container: &Container, queue_images: &[String]) -> 
             .any(|prefix| image.starts_with(prefix.as_str()))
 }
 
-/// The container of a member.
+/// The container of a container.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     spec.containers

@@ -1,6 +1,6 @@
 //! A parked process that becomes a container.
 //!
-//! `node-helper cell CGROUP…` joins the cgroups, leaves for new mount, pid, ipc, uts and cgroup namespaces, forks the
+//! `node-helper container CGROUP…` joins the cgroups, leaves for new mount, pid, ipc, uts and cgroup namespaces, forks the
 //! namespace's first process and exits. That child waits on the socket at its standard input. A [`wire::Start`] makes
 //! it mount, drop privileges and `exec`: joining cgroups and making namespaces cost over ten milliseconds and are long
 //! done by then. The socket closes on `exec`; silence therefore means success. End of file while waiting means that
@@ -21,25 +21,25 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use crate::sys::process::{self, Fork};
 use crate::sys::user::{self, Identity};
 use crate::sys::{filesystem, privileges};
-use crate::wire::{self, Answer, FailureKind, Process, Start};
+use crate::wire::{self, HelperReply, Process, Start, StartErrorKind};
 
 /// What went wrong, and whose fault it is.
-pub(crate) struct Failure {
-    kind: FailureKind,
+pub(crate) struct HelperError {
+    kind: StartErrorKind,
     message: String,
 }
 
-impl Failure {
+impl HelperError {
     pub(crate) fn setup(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_string();
         move |error| Self {
-            kind: FailureKind::Setup,
+            kind: StartErrorKind::Setup,
             message: format!("{what}: {error}"),
         }
     }
 
-    pub(crate) fn answer(self) -> Answer {
-        Answer::Failed {
+    pub(crate) fn reply(self) -> HelperReply {
+        HelperReply::Failed {
             kind: self.kind,
             message: self.message,
         }
@@ -55,7 +55,7 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
     match park(cgroups) {
         Ok(Fork::Parent(pid)) => match wire::write(
             &mut socket,
-            &Answer::Parked {
+            &HelperReply::Parked {
                 pid: pid.as_raw_nonzero().get(),
             },
         ) {
@@ -63,17 +63,17 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Ok(Fork::Child) => {
-            let failure = match wire::read::<Start>(&mut socket) {
+            let error = match wire::read::<Start>(&mut socket) {
                 Ok(Some(start)) => become_container(&start),
                 Ok(None) => return ExitCode::SUCCESS,
-                Err(error) => Failure::setup("reading what to start")(error),
+                Err(error) => HelperError::setup("reading what to start")(error),
             };
             // If nobody listens any more there is nobody to tell.
-            let _ = wire::write(&mut socket, &failure.answer());
+            let _ = wire::write(&mut socket, &error.reply());
             ExitCode::FAILURE
         }
-        Err(failure) => {
-            let _ = wire::write(&mut socket, &failure.answer());
+        Err(error) => {
+            let _ = wire::write(&mut socket, &error.reply());
             ExitCode::FAILURE
         }
     }
@@ -87,7 +87,7 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-fn park(cgroups: &[String]) -> Result<Fork, Failure> {
+fn park(cgroups: &[String]) -> Result<Fork, HelperError> {
     join_cgroups(cgroups)?;
     process::unshare(
         UnshareFlags::NEWNS
@@ -96,38 +96,38 @@ fn park(cgroups: &[String]) -> Result<Fork, Failure> {
             | UnshareFlags::NEWIPC
             | UnshareFlags::NEWCGROUP,
     )
-    .map_err(Failure::setup("making namespaces"))?;
+    .map_err(HelperError::setup("making namespaces"))?;
     // Not private: volumes in memory that the node mounts while this process is parked must show up here.
     mount_change(
         "/",
         MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM,
     )
     .map_err(io::Error::from)
-    .map_err(Failure::setup("making mounts one-way"))?;
-    process::fork().map_err(Failure::setup("forking"))
+    .map_err(HelperError::setup("making mounts one-way"))?;
+    process::fork().map_err(HelperError::setup("forking"))
 }
 
 /// Joins the cgroups whose `cgroup.procs` files are named.
-pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), Failure> {
+pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), HelperError> {
     for file in cgroups {
         fs::OpenOptions::new()
             .write(true)
             .open(file)
             .and_then(|mut procs| procs.write_all(b"0"))
-            .map_err(Failure::setup(format_args!("joining cgroup {file}")))?;
+            .map_err(HelperError::setup(format_args!("joining cgroup {file}")))?;
     }
     Ok(())
 }
 
 /// Returns only if it could not be done.
-fn become_container(start: &Start) -> Failure {
+fn become_container(start: &Start) -> HelperError {
     match prepare(start).and_then(|identity| execute(&start.process, &identity)) {
         Ok(never) => match never {},
-        Err(failure) => failure,
+        Err(error) => error,
     }
 }
 
-fn prepare(start: &Start) -> Result<Identity, Failure> {
+fn prepare(start: &Start) -> Result<Identity, HelperError> {
     join_namespace(&start.network_namespace, ThreadNameSpaceType::NETWORK)?;
     join_namespace(
         &start.ipc_namespace,
@@ -135,7 +135,7 @@ fn prepare(start: &Start) -> Result<Identity, Failure> {
     )?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .map_err(io::Error::from)
-        .map_err(Failure::setup(format_args!(
+        .map_err(HelperError::setup(format_args!(
             "naming the host {}",
             start.hostname
         )))?;
@@ -144,20 +144,20 @@ fn prepare(start: &Start) -> Result<Identity, Failure> {
     identity_of(&start.process)
 }
 
-fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), Failure> {
+fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), HelperError> {
     let what = format!("joining namespace {}", path.display());
-    let file = fs::File::open(path).map_err(Failure::setup(&what))?;
+    let file = fs::File::open(path).map_err(HelperError::setup(&what))?;
     rustix::thread::move_into_thread_name_spaces(file.as_fd(), kind)
         .map_err(io::Error::from)
-        .map_err(Failure::setup(&what))
+        .map_err(HelperError::setup(&what))
 }
 
 /// Looks the user up in the container's files; the container's root is `/` by now.
-pub(crate) fn identity_of(process: &Process) -> Result<Identity, Failure> {
+pub(crate) fn identity_of(process: &Process) -> Result<Identity, HelperError> {
     let passwd = account_file("/etc/passwd");
     let group = account_file("/etc/group");
-    user::identify(&process.user, &passwd, &group).map_err(|message| Failure {
-        kind: FailureKind::Config,
+    user::identify(&process.user, &passwd, &group).map_err(|message| HelperError {
+        kind: StartErrorKind::Config,
         message,
     })
 }
@@ -178,7 +178,7 @@ fn account_file(path: &str) -> String {
 pub(crate) fn execute(
     process: &Process,
     identity: &Identity,
-) -> Result<std::convert::Infallible, Failure> {
+) -> Result<std::convert::Infallible, HelperError> {
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
     if !process.directory.exists() {
         let _ = fs::create_dir_all(&process.directory);
@@ -196,7 +196,7 @@ pub(crate) fn execute(
     if !env.iter().any(|(name, _)| *name == "HOME") {
         env.push(("HOME", &identity.home));
     }
-    privileges::drop_to(process, identity).map_err(Failure::setup("dropping privileges"))?;
+    privileges::drop_to(process, identity).map_err(HelperError::setup("dropping privileges"))?;
     std::env::set_current_dir(&process.directory).map_err(|error| {
         program(format!(
             "working directory {}: {error}",
@@ -226,9 +226,9 @@ pub(crate) fn execute(
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn program(message: String) -> Failure {
-    Failure {
-        kind: FailureKind::Program,
+fn program(message: String) -> HelperError {
+    HelperError {
+        kind: StartErrorKind::Program,
         message,
     }
 }

@@ -7,7 +7,7 @@ use kinglet_api::quantity::Quantity;
 
 /// What is known about a pod beyond its object.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct DownwardValues {
     pub(crate) pod_ip: Ipv4Addr,
     pub(crate) host_ip: Ipv4Addr,
     pub(crate) node_name: String,
@@ -18,7 +18,7 @@ pub(crate) struct Facts {
 /// The value of a `fieldRef`.
 pub(crate) fn field(
     pod: &Pod,
-    facts: &Facts,
+    downward: &DownwardValues,
     selector: &ObjectFieldSelector,
 ) -> Result<String, String> {
     let meta = &pod.metadata;
@@ -49,12 +49,12 @@ pub(crate) fn field(
         "metadata.uid" => meta.uid.clone().unwrap_or_default(),
         "metadata.labels" => pairs(meta.labels.as_ref()),
         "metadata.annotations" => pairs(meta.annotations.as_ref()),
-        "spec.nodeName" => facts.node_name.clone(),
+        "spec.nodeName" => downward.node_name.clone(),
         "spec.serviceAccountName" => spec
             .and_then(|spec| spec.service_account_name.clone())
             .unwrap_or_default(),
-        "status.podIP" | "status.podIPs" => facts.pod_ip.to_string(),
-        "status.hostIP" | "status.hostIPs" => facts.host_ip.to_string(),
+        "status.podIP" | "status.podIPs" => downward.pod_ip.to_string(),
+        "status.hostIP" | "status.hostIPs" => downward.host_ip.to_string(),
         _ => return Err(format!("fieldPath {path:?} is not supported")),
     })
 }
@@ -68,7 +68,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 /// The value of a `resourceFieldRef`. `own` is the container that asks.
 pub(crate) fn resource(
     pod: &Pod,
-    facts: &Facts,
+    downward: &DownwardValues,
     own: Option<&Container>,
     selector: &ResourceFieldSelector,
 ) -> Result<String, String> {
@@ -110,14 +110,14 @@ pub(crate) fn resource(
     // What is not limited is limited by the node.
     let node = |all: i64| if kind == "limits" { all } else { 0 };
     if name == "cpu" {
-        let millis = given.map_or_else(|| node(facts.node_cpu_milli), Quantity::millis);
+        let millis = given.map_or_else(|| node(downward.node_cpu_milli), Quantity::millis);
         let by = divisor.map_or(1000, Quantity::millis);
         return Ok(ceiling(millis, by).to_string());
     }
     let units = given.map_or_else(
         || {
             if name == "memory" {
-                node(facts.node_memory_bytes)
+                node(downward.node_memory_bytes)
             } else {
                 0
             }
@@ -136,8 +136,8 @@ pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
-    pub(crate) fn facts() -> Facts {
-        Facts {
+    pub(crate) fn downward() -> DownwardValues {
+        DownwardValues {
             pod_ip: Ipv4Addr::new(10, 1, 0, 7),
             host_ip: Ipv4Addr::new(10, 1, 0, 1),
             node_name: "node".to_owned(),
@@ -158,7 +158,7 @@ pub(crate) mod tests {
         let of = |path: &str| {
             field(
                 &pod,
-                &facts(),
+                &downward(),
                 &ObjectFieldSelector {
                     field_path: path.to_owned(),
                     ..Default::default()
@@ -178,7 +178,7 @@ pub(crate) mod tests {
             });
             super::resource(
                 &pod,
-                &facts(),
+                &downward(),
                 Some(container),
                 &ResourceFieldSelector {
                     resource: resource.to_owned(),
