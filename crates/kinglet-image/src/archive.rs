@@ -17,7 +17,7 @@ use crate::{ImageError, layer};
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
 /// An archive taken apart: layers lie as files in the scratch folder.
-pub(crate) struct Opened {
+pub(crate) struct ArchiveImage {
     /// References the archive itself names.
     pub names: Vec<String>,
     /// Digest that identifies the image.
@@ -62,10 +62,10 @@ struct OciManifest {
 }
 
 /// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
-pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageError> {
-    let fail = |why: String| ImageError::Archive {
+pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<ArchiveImage>, ImageError> {
+    let fail = |message: String| ImageError::Archive {
         path: path.to_owned(),
-        why,
+        message,
     };
     let names = layer::names(path).map_err(fail)?;
     if names.is_empty() {
@@ -85,7 +85,7 @@ pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<Opened>, ImageErro
     .map_err(fail)
 }
 
-fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
+fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
     let manifests: Vec<DockerManifest> = document(scratch, "manifest.json")?;
     manifests
         .into_iter()
@@ -97,7 +97,7 @@ fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
                 .iter()
                 .map(|name| named_layer(scratch, name))
                 .collect::<Result<_, _>>()?;
-            Ok(Opened {
+            Ok(ArchiveImage {
                 names: manifest.repo_tags.unwrap_or_default(),
                 digest: format!("sha256:{}", hex(&Sha256::digest(&config))),
                 config: ImageConfig::from_document(&config)?,
@@ -107,10 +107,10 @@ fn docker(scratch: &Path) -> Result<Vec<Opened>, String> {
         .collect()
 }
 
-fn oci(scratch: &Path) -> Result<Vec<Opened>, String> {
+fn oci(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
     let index: OciIndex = document(scratch, "index.json")?;
     // Attestations lie beside the images they are about, for a platform called unknown.
-    let images: Vec<Opened> = index
+    let images: Vec<ArchiveImage> = index
         .manifests
         .iter()
         .filter(|descriptor| fits(descriptor))
@@ -138,7 +138,7 @@ fn fits(entry: &Descriptor) -> bool {
         .is_none_or(|platform| platform.os == "linux" && platform.architecture == machine())
 }
 
-fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opened, String> {
+fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<ArchiveImage, String> {
     let text = verified(scratch, &descriptor.digest)?;
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|error| error.to_string())?;
@@ -169,7 +169,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opene
             Ok((digest, file))
         })
         .collect::<Result<_, String>>()?;
-    Ok(Opened {
+    Ok(ArchiveImage {
         names: names(descriptor),
         digest: descriptor.digest.clone(),
         config: ImageConfig::from_document(&config)?,
@@ -178,7 +178,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Opene
 }
 
 /// The whole archive as the only layer of an image without configuration.
-fn root(path: &Path) -> Result<Opened, String> {
+fn root(path: &Path) -> Result<ArchiveImage, String> {
     let mut hash = Sha256::new();
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| error.to_string())?;
@@ -187,7 +187,7 @@ fn root(path: &Path) -> Result<Opened, String> {
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
         ..ImageConfig::default()
     };
-    Ok(Opened {
+    Ok(ArchiveImage {
         names: Vec::new(),
         digest: digest.clone(),
         config,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::records::{ImageConfig, Record};
+use crate::records::{ImageConfig, ImageRecord};
 
 /// One file of a built-in layer.
 #[derive(Clone, Debug)]
@@ -51,9 +51,9 @@ impl BuiltinImage {
         format!("sha256:{}", hex(&hash.finalize()))
     }
 
-    pub(crate) fn record(&self, layer: String) -> Record {
+    pub(crate) fn record(&self, layer: String) -> ImageRecord {
         let bytes = self.files.iter().map(|file| file.bytes.len() as u64).sum();
-        Record {
+        ImageRecord {
             layers: vec![layer],
             config: self.config.clone(),
             bytes,

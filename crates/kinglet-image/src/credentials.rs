@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// User and password per registry, or per path in one; printed without the password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    by_place: BTreeMap<String, (String, String)>,
+    by_path: BTreeMap<String, (String, String)>,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,7 +39,7 @@ impl Credentials {
         .map_err(|error| error.to_string())?;
         for (registry, auth) in config.auths {
             if let Some(pair) = auth.pair() {
-                self.by_place.insert(place(&registry), pair);
+                self.by_path.insert(registry_path(&registry), pair);
             }
         }
         Ok(())
@@ -47,10 +47,10 @@ impl Credentials {
 
     /// The pair for a repository (`host/path`): the entry with the longest path wins, as for a kubelet.
     pub fn find(&self, repository: &str) -> Option<(&str, &str)> {
-        let wanted = place(repository);
+        let wanted = registry_path(repository);
         let fits = |place: &&String| covers(place, &wanted);
         let (_, (user, password)) = self
-            .by_place
+            .by_path
             .iter()
             .filter(|(place, _)| fits(place))
             .max_by_key(|(place, _)| (place.matches('/').count(), place.len()))?;
@@ -73,7 +73,7 @@ impl Auth {
 }
 
 /// `https://index.docker.io/v1/` and its kind, down to one spelling of host and path.
-fn place(registry: &str) -> String {
+fn registry_path(registry: &str) -> String {
     let bare = registry
         .trim_start_matches("https://")
         .trim_start_matches("http://");
@@ -109,7 +109,7 @@ fn covers(place: &str, wanted: &str) -> bool {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_place.keys()).finish()
+        f.debug_set().entries(self.by_path.keys()).finish()
     }
 }
 

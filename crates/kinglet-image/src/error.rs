@@ -6,12 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The reference does not parse.
-    #[error("image reference {reference:?} is not valid: {why}")]
+    #[error("image reference {reference:?} is not valid: {message}")]
     InvalidName {
         /// As written.
         reference: String,
         /// The rule it breaks.
-        why: String,
+        message: String,
     },
     /// Pull policy `Never`, and the image is not here.
     #[error(
@@ -74,28 +74,28 @@ pub enum ImageError {
         reference: String,
     },
     /// registries.conf does not parse.
-    #[error("reading registries from {}: {why}", path.display())]
+    #[error("reading registries from {}: {message}", path.display())]
     Registries {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        why: String,
+        message: String,
     },
     /// An archive that is neither a docker nor an OCI archive.
-    #[error("reading image archive {}: {why}", path.display())]
+    #[error("reading image archive {}: {message}", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
         /// Why.
-        why: String,
+        message: String,
     },
     /// A layer that cannot be unpacked.
-    #[error("unpacking layer {layer}: {why}")]
+    #[error("unpacking layer {layer}: {message}")]
     Layer {
         /// Digest or name.
         layer: String,
         /// Why.
-        why: String,
+        message: String,
     },
     /// Reading or writing the store. The cause is part of the sentence: it ends in conditions and Events, where
     /// "no space left on device" is the news.

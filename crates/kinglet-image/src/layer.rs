@@ -1,6 +1,6 @@
 //! Unpacks one layer archive into a directory that overlayfs can use as it is.
 //!
-//! Flow: compressed file -> bounded reader -> entries -> [`Tree`], which places each below the root.
+//! Flow: compressed file -> bounded reader -> entries -> [`LayerTree`], which places each below the root.
 //! Always: nothing is written outside of the target, whatever names and links the archive has; entries, bytes and
 //! headers have bounds, so a bomb ends in an error.
 
@@ -12,7 +12,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use tree::Tree;
+use tree::LayerTree;
 
 /// More entries than any sane layer (the largest seen in the wild have about 300,000).
 const ENTRIES_MAX: u64 = 2_000_000;
@@ -33,8 +33,10 @@ pub fn unpack_stream(file: impl Read + Seek, target: &Path) -> Result<(), String
     let target = target
         .canonicalize()
         .map_err(|error| format!("{}: {error}", target.display()))?;
-    let mut tree = Tree::new(target);
-    each(plain(file)?, |relative, entry| tree.place(relative, entry))
+    let mut tree = LayerTree::new(target);
+    each(plain(file)?, |relative, entry| {
+        tree.write_entry(relative, entry)
+    })
 }
 
 /// The paths in an archive, without unpacking it.
@@ -48,7 +50,7 @@ pub(crate) fn names(archive: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(names)
 }
 
-/// Takes the compression away; it is told by the first bytes.
+/// Takes the compression away; it is reported by the first bytes.
 fn plain(mut file: impl Read + Seek) -> Result<impl Read, String> {
     let mut magic = [0_u8; 4];
     let length = read_up_to(&mut file, &mut magic).map_err(|error| error.to_string())?;
@@ -92,7 +94,7 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn each<R: Read>(
     reader: R,
-    mut visit: impl FnMut(&Path, &mut tar::Entry<'_, Bounded<R>>) -> Result<(), String>,
+    mut each_entry: impl FnMut(&Path, &mut tar::Entry<'_, Bounded<R>>) -> Result<(), String>,
 ) -> Result<(), String> {
     let header_left = Rc::new(Cell::new(Some(HEADER_BYTES_MAX)));
     let mut archive = tar::Archive::new(Bounded {
@@ -114,7 +116,7 @@ fn each<R: Read>(
             .map_err(|error| error.to_string())?
             .into_owned();
         if let Some(relative) = inside(&path)? {
-            visit(&relative, &mut entry)?;
+            each_entry(&relative, &mut entry)?;
         }
         // What was not wanted is read here, so that only headers lie before the next entry.
         io::copy(&mut entry, &mut io::sink())
@@ -127,8 +129,8 @@ fn each<R: Read>(
 fn broken(entries_before: u64, error: &io::Error) -> String {
     let text = error.to_string();
     match text.lines().next() {
-        Some(why) if entries_before > 0 || why.contains("larger than") => {
-            format!("reading the archive after {entries_before} entries: {why}")
+        Some(message) if entries_before > 0 || message.contains("larger than") => {
+            format!("reading the archive after {entries_before} entries: {message}")
         }
         _ => "not a tar archive, or a damaged one".to_owned(),
     }

@@ -9,16 +9,16 @@ pub mod archive;
 pub mod builtin;
 pub mod credentials;
 pub mod error;
-mod flights;
 pub mod images;
 pub mod layer;
-mod layers;
+mod layer_store;
 pub mod name;
 pub mod progress;
 pub mod records;
 pub mod registries;
 pub mod registry;
 mod samples;
+mod singleflight;
 
 pub use builtin::BuiltinImage;
 pub use credentials::Credentials;

@@ -22,10 +22,12 @@ pub struct ImageName {
 impl ImageName {
     /// Parses a reference as written in a Pod.
     pub fn parse(reference: &str) -> Result<Self, ImageError> {
-        let parsed: Reference = reference.parse().map_err(|why| ImageError::InvalidName {
-            reference: reference.to_owned(),
-            why: format!("{why}"),
-        })?;
+        let parsed: Reference = reference
+            .parse()
+            .map_err(|message| ImageError::InvalidName {
+                reference: reference.to_owned(),
+                message: format!("{message}"),
+            })?;
         if parsed
             .repository()
             .bytes()
@@ -33,7 +35,7 @@ impl ImageName {
         {
             return Err(ImageError::InvalidName {
                 reference: reference.to_owned(),
-                why: "repository name must be lowercase".to_owned(),
+                message: "repository name must be lowercase".to_owned(),
             });
         }
         let registry = match parsed.registry() {

@@ -1,4 +1,4 @@
-//! How far a pull has come, told to whoever shows it.
+//! How far a pull has come, reported to whoever shows it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub enum ProgressEvent {
         /// The reference there.
         source: String,
         /// Its answer.
-        why: String,
+        message: String,
     },
     /// A layer is needed.
     LayerStarted {
@@ -59,7 +59,7 @@ impl Progress {
         Self::new(|_| {})
     }
 
-    pub(crate) fn tell(&self, event: ProgressEvent) {
+    pub(crate) fn report(&self, event: ProgressEvent) {
         (self.0)(event);
     }
 }

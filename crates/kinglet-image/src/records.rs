@@ -28,14 +28,14 @@ pub struct ImageConfig {
 
 /// The part of an OCI or docker image configuration that we use; builders disagree about the rest.
 #[derive(Deserialize)]
-struct Document {
+struct ConfigDocument {
     #[serde(default)]
-    config: Option<Section>,
+    config: Option<ConfigSection>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Section {
+struct ConfigSection {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
@@ -47,7 +47,7 @@ struct Section {
 impl ImageConfig {
     /// Takes what we use from an OCI or docker image configuration document.
     pub fn from_document(document: &[u8]) -> Result<Self, String> {
-        let parsed: Document =
+        let parsed: ConfigDocument =
             serde_json::from_slice(document).map_err(|error| error.to_string())?;
         let Some(config) = parsed.config else {
             return Ok(Self::default());
@@ -65,7 +65,7 @@ impl ImageConfig {
 
 /// One image, by manifest digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ImageRecord {
     /// Layer directory names, topmost first.
     pub layers: Vec<String>,
     /// How to start it.
@@ -77,16 +77,16 @@ pub struct Record {
 /// The whole index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Index {
+pub struct ImageIndex {
     /// Reference (as [`crate::ImageName`] prints it) -> manifest digest.
     pub names: BTreeMap<String, String>,
     /// Manifest digest -> image.
-    pub images: BTreeMap<String, Record>,
+    pub images: BTreeMap<String, ImageRecord>,
     /// Names given by an import: no registry knows better what they mean.
     pub imported: BTreeSet<String>,
 }
 
-impl Index {
+impl ImageIndex {
     /// Reads the index; an absent one is empty, a damaged one an error.
     pub fn load(path: &Path) -> Result<Self, ImageError> {
         match std::fs::read(path) {
@@ -117,7 +117,7 @@ impl Index {
 
     /// The image that a name leads to. A digest names its image whatever repository it came from; only a sample's may
     /// lead to another one (that of a newer binary).
-    pub fn find(&self, name: &ImageName) -> Option<(&str, &Record)> {
+    pub fn find(&self, name: &ImageName) -> Option<(&str, &ImageRecord)> {
         let direct = name
             .digest
             .as_ref()
@@ -130,7 +130,13 @@ impl Index {
     }
 
     /// Whether adding would change nothing.
-    pub fn says(&self, names: &[String], digest: &str, record: &Record, imported: bool) -> bool {
+    pub fn says(
+        &self,
+        names: &[String],
+        digest: &str,
+        record: &ImageRecord,
+        imported: bool,
+    ) -> bool {
         let named = names.iter().all(|name| {
             self.names.get(name).is_some_and(|held| held == digest)
                 && self.imported.contains(name) == imported
@@ -139,7 +145,7 @@ impl Index {
     }
 
     /// Names an image. What a name meant before stays reachable by its digest: Revisions may run it.
-    pub fn add(&mut self, names: &[String], digest: &str, record: &Record, imported: bool) {
+    pub fn add(&mut self, names: &[String], digest: &str, record: &ImageRecord, imported: bool) {
         self.images.insert(digest.to_owned(), record.clone());
         for name in names {
             if imported {
@@ -196,12 +202,12 @@ mod tests {
 
     #[test]
     fn a_moved_tag_leaves_its_former_image_reachable() {
-        let mut index = Index::default();
+        let mut index = ImageIndex::default();
         let (a, b) = (digest('a'), digest('b'));
         index.add(
             &["x.test/y:1".to_owned()],
             &a,
-            &Record {
+            &ImageRecord {
                 layers: vec!["a".to_owned()],
                 config: ImageConfig::default(),
                 bytes: 1,
@@ -211,7 +217,7 @@ mod tests {
         index.add(
             &["x.test/y:1".to_owned()],
             &b,
-            &Record {
+            &ImageRecord {
                 layers: vec!["b".to_owned()],
                 config: ImageConfig::default(),
                 bytes: 1,
@@ -226,13 +232,13 @@ mod tests {
         assert!(index.imported.is_empty());
         assert_eq!(index.remove(&name("x.test/y:1")), Some(Some(b)));
         assert_eq!(index.remove(&name(&format!("x.test/y@{a}"))), Some(Some(a)));
-        assert_eq!(index, Index::default());
+        assert_eq!(index, ImageIndex::default());
     }
 
     #[test]
     fn an_image_goes_with_its_last_name() {
-        let mut index = Index::default();
-        let record = Record {
+        let mut index = ImageIndex::default();
+        let record = ImageRecord {
             layers: Vec::new(),
             config: ImageConfig::default(),
             bytes: 0,

@@ -60,13 +60,13 @@ impl Registries {
             Err(error) => {
                 return Err(ImageError::Registries {
                     path: path.to_owned(),
-                    why: error.to_string(),
+                    message: error.to_string(),
                 });
             }
         };
-        Self::parse(&text).map_err(|why| ImageError::Registries {
+        Self::parse(&text).map_err(|message| ImageError::Registries {
             path: path.to_owned(),
-            why,
+            message,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::{Credentials, ImageName};
 const LAYER_BYTES_MAX: u64 = 16 << 30;
 /// Bytes of an image configuration.
 const CONFIG_BYTES_MAX: usize = 4 << 20;
-/// Layers of one image (overlayfs takes 500; docker writes at most 127).
+/// LayerStore of one image (overlayfs takes 500; docker writes at most 127).
 pub(crate) const LAYERS_MAX: usize = 127;
 
 /// Patience with registries.
@@ -41,33 +41,33 @@ impl Default for Timeouts {
     }
 }
 
-/// Why a source does not serve an image.
+/// A source that does not serve an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub why: String,
+pub(crate) struct SourceError {
+    pub message: String,
     /// The registry said so itself; it was not out of reach.
     pub answered: bool,
 }
 
-impl Refusal {
-    pub(crate) fn answer(why: String) -> Self {
+impl SourceError {
+    pub(crate) fn answered(message: String) -> Self {
         Self {
-            why,
+            message,
             answered: true,
         }
     }
 
-    /// The registry is not to blame.
-    pub(crate) fn ours(error: impl std::fmt::Display) -> Self {
+    /// An error on this machine, not at the registry.
+    pub(crate) fn local(error: impl std::fmt::Display) -> Self {
         Self {
-            why: error.to_string(),
+            message: error.to_string(),
             answered: true,
         }
     }
 
-    fn silence(why: String) -> Self {
+    fn unreachable(message: String) -> Self {
         Self {
-            why,
+            message,
             answered: false,
         }
     }
@@ -105,41 +105,41 @@ fn client(scheme: Scheme, insecure: bool, timeouts: Timeouts) -> Client {
     })
 }
 
-/// What a client was asked. Boxed, because an async closure's future is not known to be `Send` for every client.
-type Asked<T> = BoxFuture<'static, Result<T, OciDistributionError>>;
+/// A call of a client. Boxed, because an async closure's future is not known to be `Send` for every client.
+type ClientFuture<T> = BoxFuture<'static, Result<T, OciDistributionError>>;
 
-/// Asks over TLS; an insecure source over plain HTTP first, and over TLS when that is not what it speaks.
-async fn ask<T>(
+/// Sends a call over TLS; an insecure source over plain HTTP first, and over TLS when that is not what it speaks.
+async fn request<T>(
     source: &Source,
     timeouts: Timeouts,
-    question: impl Fn(Client) -> Asked<T>,
-) -> Result<(Client, T), Refusal> {
+    call: impl Fn(Client) -> ClientFuture<T>,
+) -> Result<(Client, T), SourceError> {
     let schemes: &[Scheme] = if source.insecure {
         &[Scheme::Http, Scheme::Https]
     } else {
         &[Scheme::Https]
     };
     // The library asks for a token, for a list and for a manifest, each with the read timeout.
-    let patience = timeouts.connect + timeouts.read;
+    let timeout = timeouts.connect + timeouts.read;
     let mut refusal = None;
     for &scheme in schemes {
         let client = client(scheme, source.insecure, timeouts);
-        let error = match tokio::time::timeout(patience, question(client.clone())).await {
+        let error = match tokio::time::timeout(timeout, call(client.clone())).await {
             Ok(Ok(answer)) => return Ok((client, answer)),
             Ok(Err(error)) => error,
             Err(_) => {
-                return Err(Refusal::silence(format!(
+                return Err(SourceError::unreachable(format!(
                     "the registry did not answer within {} s",
-                    patience.as_secs_f32()
+                    timeout.as_secs_f32()
                 )));
             }
         };
         if let OciDistributionError::RequestError(request) = &error
             && request.is_timeout()
         {
-            return Err(Refusal::silence(format!(
+            return Err(SourceError::unreachable(format!(
                 "the registry did not answer in time: {}",
-                say(&error)
+                describe(&error)
             )));
         }
         let speaks_tls = scheme == Scheme::Http
@@ -149,8 +149,8 @@ async fn ask<T>(
                     | OciDistributionError::ServerError { code: 400, .. }
             );
         let answered = !matches!(error, OciDistributionError::RequestError(_));
-        let this = Refusal {
-            why: say(&error),
+        let this = SourceError {
+            message: describe(&error),
             answered,
         };
         if !speaks_tls {
@@ -159,7 +159,7 @@ async fn ask<T>(
         }
         refusal = Some(this);
     }
-    Err(refusal.unwrap_or_else(|| Refusal::silence("nothing was asked".to_owned())))
+    Err(refusal.unwrap_or_else(|| SourceError::unreachable("nothing was asked".to_owned())))
 }
 
 fn auth(name: &ImageName, credentials: &Credentials) -> RegistryAuth {
@@ -175,13 +175,13 @@ pub(crate) async fn digest(
     source: &Source,
     credentials: &Credentials,
     timeouts: Timeouts,
-) -> Result<String, Refusal> {
+) -> Result<String, SourceError> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
-    let question = move |client: Client| -> Asked<String> {
+    let call = move |client: Client| -> ClientFuture<String> {
         let (wire, auth) = (wire.clone(), auth.clone());
         async move { client.fetch_manifest_digest(&wire, &auth).await }.boxed()
     };
-    let (_, digest) = ask(source, timeouts, question).await?;
+    let (_, digest) = request(source, timeouts, call).await?;
     Ok(digest)
 }
 
@@ -190,9 +190,9 @@ pub(crate) async fn manifest(
     source: &Source,
     credentials: &Credentials,
     timeouts: Timeouts,
-) -> Result<(Client, Manifest), Refusal> {
+) -> Result<(Client, Manifest), SourceError> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
-    let question = move |client: Client| -> Asked<(OciImageManifest, String, Option<String>)> {
+    let call = move |client: Client| -> ClientFuture<(OciImageManifest, String, Option<String>)> {
         let (wire, auth) = (wire.clone(), auth.clone());
         async move {
             client
@@ -201,9 +201,9 @@ pub(crate) async fn manifest(
         }
         .boxed()
     };
-    let (client, (manifest, digest, list_digest)) = ask(source, timeouts, question).await?;
+    let (client, (manifest, digest, list_digest)) = request(source, timeouts, call).await?;
     if manifest.layers.len() > LAYERS_MAX {
-        return Err(Refusal::answer(format!(
+        return Err(SourceError::answered(format!(
             "the image has {} layers, more than {LAYERS_MAX}",
             manifest.layers.len()
         )));
@@ -213,7 +213,7 @@ pub(crate) async fn manifest(
         .iter()
         .find(|layer| !layer.media_type.contains(".tar") || layer.media_type.contains("encrypted"))
     {
-        return Err(Refusal::answer(format!(
+        return Err(SourceError::answered(format!(
             "layer {} has the type {:?}: this is not a container image, or one we cannot read",
             odd.digest, odd.media_type
         )));
@@ -233,19 +233,21 @@ async fn config(
     client: &Client,
     name: &ImageName,
     descriptor: &OciDescriptor,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, SourceError> {
     let mut stream = client
         .pull_blob_stream(&name.wire(), descriptor)
         .await
-        .map_err(|error| Refusal::answer(format!("the image configuration: {}", say(&error))))?
+        .map_err(|error| {
+            SourceError::answered(format!("the image configuration: {}", describe(&error)))
+        })?
         .stream;
     let mut document = Vec::new();
     while let Some(chunk) = stream.next().await {
         document.extend_from_slice(&chunk.map_err(|error| {
-            Refusal::answer(format!("the image configuration: {}", causes(&error)))
+            SourceError::answered(format!("the image configuration: {}", causes(&error)))
         })?);
         if document.len() > CONFIG_BYTES_MAX {
-            return Err(Refusal::answer(format!(
+            return Err(SourceError::answered(format!(
                 "the image configuration is larger than {CONFIG_BYTES_MAX} bytes"
             )));
         }
@@ -260,26 +262,30 @@ pub(crate) async fn layer(
     descriptor: &OciDescriptor,
     file: &Path,
     progress: &Progress,
-) -> Result<(), Refusal> {
-    let broken =
-        |why: String| Refusal::silence(format!("downloading layer {}: {why}", descriptor.digest));
+) -> Result<(), SourceError> {
+    let broken = |message: String| {
+        SourceError::unreachable(format!(
+            "downloading layer {}: {message}",
+            descriptor.digest
+        ))
+    };
     let writing =
-        |error: std::io::Error| Refusal::ours(format!("writing {}: {error}", file.display()));
+        |error: std::io::Error| SourceError::local(format!("writing {}: {error}", file.display()));
     let stream = client
         .pull_blob_stream(&name.wire(), descriptor)
         .await
-        .map_err(|error| broken(say(&error)))?;
+        .map_err(|error| broken(describe(&error)))?;
     let bytes_total = stream
         .content_length
         .unwrap_or(u64::try_from(descriptor.size).unwrap_or(0));
-    progress.tell(ProgressEvent::LayerStarted {
+    progress.report(ProgressEvent::LayerStarted {
         layer: descriptor.digest.clone(),
         bytes_total,
     });
     let mut stream = stream.stream;
     let mut out = tokio::fs::File::create(file).await.map_err(writing)?;
     let mut bytes = 0_u64;
-    let mut told = 0_u64;
+    let mut reported = 0_u64;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| broken(causes(&error)))?;
         bytes += chunk.len() as u64;
@@ -287,9 +293,9 @@ pub(crate) async fn layer(
             return Err(broken(format!("it is larger than {LAYER_BYTES_MAX} bytes")));
         }
         out.write_all(&chunk).await.map_err(writing)?;
-        if bytes - told >= 1 << 20 {
-            told = bytes;
-            progress.tell(ProgressEvent::LayerBytes {
+        if bytes - reported >= 1 << 20 {
+            reported = bytes;
+            progress.report(ProgressEvent::LayerBytes {
                 layer: descriptor.digest.clone(),
                 bytes,
             });
@@ -313,7 +319,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// A registry's answer in one readable line.
-fn say(error: &OciDistributionError) -> String {
+fn describe(error: &OciDistributionError) -> String {
     match error {
         OciDistributionError::RegistryError { envelope, .. } => {
             let lines: Vec<String> = envelope
@@ -328,7 +334,7 @@ fn say(error: &OciDistributionError) -> String {
                 })
                 .collect();
             if lines.is_empty() {
-                "the registry refused without saying why".to_owned()
+                "the registry refused without saying message".to_owned()
             } else {
                 lines.join(", ")
             }

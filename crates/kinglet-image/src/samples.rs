@@ -15,12 +15,12 @@ pub(crate) struct Samples {
 
 struct Sample {
     image: BuiltinImage,
-    identity: OnceLock<Identity>,
+    identity: OnceLock<SampleIdentity>,
 }
 
 /// What a sample is called on disk and by digest.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct SampleIdentity {
     pub layer: String,
     pub digest: String,
 }
@@ -40,20 +40,20 @@ impl Samples {
         }
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<(&BuiltinImage, &Identity)> {
+    pub(crate) fn find(&self, name: &str) -> Option<(&BuiltinImage, &SampleIdentity)> {
         self.images
             .iter()
             .find(|sample| sample.image.name == name)
             .map(|sample| (&sample.image, self.identity(sample)))
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&BuiltinImage, &Identity)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&BuiltinImage, &SampleIdentity)> {
         self.images
             .iter()
             .map(|sample| (&sample.image, self.identity(sample)))
     }
 
-    fn identity<'a>(&self, sample: &'a Sample) -> &'a Identity {
+    fn identity<'a>(&self, sample: &'a Sample) -> &'a SampleIdentity {
         sample.identity.get_or_init(|| {
             let address = sample.image.files.as_ptr().addr();
             let mut layers = self.layers.lock();
@@ -65,7 +65,7 @@ impl Samples {
                     layer
                 }
             };
-            Identity {
+            SampleIdentity {
                 digest: sample.image.digest(&layer),
                 layer,
             }

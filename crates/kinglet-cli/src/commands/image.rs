@@ -127,8 +127,8 @@ impl Bars {
             ProgressEvent::Asking { source } => {
                 let _ = self.all.println(format!("asking {source}"));
             }
-            ProgressEvent::SourceFailed { source, why } => {
-                let _ = self.all.println(format!("{source}: {why}"));
+            ProgressEvent::SourceFailed { source, message } => {
+                let _ = self.all.println(format!("{source}: {message}"));
             }
             ProgressEvent::LayerStarted { layer, bytes_total } => {
                 let style = ProgressStyle::with_template(

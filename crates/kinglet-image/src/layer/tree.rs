@@ -23,7 +23,7 @@ const LINKS_MAX: usize = 40;
 /// Bytes written for one layer; sparse files can be much larger than their archive.
 const BYTES_MAX: u64 = 32 << 30;
 
-pub(super) struct Tree {
+pub(super) struct LayerTree {
     root: PathBuf,
     /// The directory used last, as the archive names it and as it is; entries come sorted by directory.
     last: Option<(PathBuf, PathBuf)>,
@@ -31,7 +31,7 @@ pub(super) struct Tree {
     own_files: bool,
 }
 
-impl Tree {
+impl LayerTree {
     pub(super) fn new(root: PathBuf) -> Self {
         Self {
             root,
@@ -41,7 +41,7 @@ impl Tree {
         }
     }
 
-    pub(super) fn place(
+    pub(super) fn write_entry(
         &mut self,
         relative: &Path,
         entry: &mut tar::Entry<'_, impl Read>,

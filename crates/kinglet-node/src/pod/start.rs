@@ -263,8 +263,8 @@ async fn image(
         Err(error) => {
             let reason = error.reason();
             let message = match &error {
-                ImageError::InvalidName { why, .. } => format!(
-                    "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {why}"
+                ImageError::InvalidName { message, .. } => format!(
+                    "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {message}"
                 ),
                 _ => format!("Failed to pull image {reference:?}: {error}"),
             };

@@ -11,22 +11,22 @@ use crate::{ImageError, layer};
 
 /// The layer directories of one store. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Layers(Arc<Inner>);
+pub(crate) struct LayerStore(Arc<Inner>);
 
 struct Inner {
     root: PathBuf,
-    /// Layers that an unfinished pull counts on, and how many do.
+    /// LayerStore that an unfinished pull counts on, and how many do.
     pins: Mutex<BTreeMap<String, usize>>,
     scratch_next: AtomicU64,
 }
 
 /// Keeps layers from being removed until the image that needs them is recorded.
 pub(crate) struct Pins {
-    layers: Layers,
+    layers: LayerStore,
     names: Vec<String>,
 }
 
-impl Layers {
+impl LayerStore {
     /// Opens (or makes) the directories below `root`; throws away what an interrupted pull left, that is whatever
     /// `known` does not name.
     pub(crate) fn open(root: &Path, known: &BTreeSet<&String>) -> Result<Self, ImageError> {
@@ -48,7 +48,7 @@ impl Layers {
                 .to_string_lossy()
                 .into_owned();
             if !known.contains(&name) {
-                layers.retire(&name)?;
+                layers.remove(&name)?;
             }
         }
         Ok(layers)
@@ -90,9 +90,9 @@ impl Layers {
         scratch: &Scratch,
     ) -> Result<(), ImageError> {
         self.fill(layer, scratch, |unpacked| {
-            layer::unpack(file, unpacked).map_err(|why| ImageError::Layer {
+            layer::unpack(file, unpacked).map_err(|message| ImageError::Layer {
                 layer: layer.to_owned(),
-                why,
+                message,
             })
         })
     }
@@ -128,7 +128,7 @@ impl Layers {
     }
 
     /// Removes a layer unless it is pinned: renamed away first, so that nobody finds half of it. Blocks.
-    pub(crate) fn retire(&self, layer: &str) -> Result<(), ImageError> {
+    pub(crate) fn remove(&self, layer: &str) -> Result<(), ImageError> {
         let scratch = self.scratch()?;
         let path = self.path(layer);
         let pins = self.0.pins.lock();
