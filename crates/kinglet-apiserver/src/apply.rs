@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::fields::{Struct, table};
 use crate::schema::Schema;
 use entries::{Entries, Entry, Id};
-use path::{Set, Step};
+use path::{PathElement, Set};
 use shape::Shape;
 
 /// Who writes, where and when.
@@ -270,10 +270,10 @@ fn check_shape(applied: &Value, types: TypeInfo<'_>) -> Result<(), ApplyError> {
         Some(path) => Err(format!(".{path}: field not declared in schema")),
         None => walk::check(applied, types.shape(), &mut Vec::new()),
     };
-    found.map_err(|why| {
+    found.map_err(|detail| {
         let metadata = applied.get("metadata").unwrap_or(&Value::Null);
         ApplyError::Untyped(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {detail}",
             text(metadata, "namespace"),
             text(metadata, "name"),
             api_version(applied),
@@ -282,7 +282,7 @@ fn check_shape(applied: &Value, types: TypeInfo<'_>) -> Result<(), ApplyError> {
     })
 }
 
-type Found = Vec<(Id, Vec<Step>)>;
+type Found = Vec<(Id, Vec<PathElement>)>;
 
 /// One apply: the merged object without its entries, and the entries; or who else wants what.
 fn merge_owned(
@@ -414,7 +414,7 @@ fn update(
 
 /// Fields that the server writes; nobody owns them.
 fn unowned() -> Set {
-    let field = |name: &str| Step::Field(name.to_owned());
+    let field = |name: &str| PathElement::Field(name.to_owned());
     let mut set = Set::default();
     for top in ["apiVersion", "kind", "metadata"] {
         set.insert(&[field(top)]);

@@ -1,5 +1,6 @@
 //! Who somebody is, and what they may do.
 
+pub(crate) mod signer;
 pub(crate) mod tokens;
 
 pub(crate) mod rights;

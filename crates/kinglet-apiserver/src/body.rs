@@ -73,11 +73,11 @@ impl http_body::Body for Body {
 }
 
 /// A finished answer.
-pub(crate) type Answer = Response<Body>;
+pub(crate) type ApiResponse = Response<Body>;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-pub(crate) fn json_bytes(code: u16, bytes: impl Into<Bytes>) -> Answer {
+pub(crate) fn json_bytes(code: u16, bytes: impl Into<Bytes>) -> ApiResponse {
     let mut response = Response::new(Body::full(bytes));
     *response.status_mut() =
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -95,11 +95,11 @@ pub(crate) fn json_bytes(code: u16, bytes: impl Into<Bytes>) -> Answer {
     response
 }
 
-pub(crate) fn json(code: u16, value: &Value) -> Answer {
+pub(crate) fn json(code: u16, value: &Value) -> ApiResponse {
     json_bytes(code, value.to_string())
 }
 
-pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> ApiResponse {
     let mut response = json_bytes(code, body);
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -108,7 +108,7 @@ pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Answer {
     response
 }
 
-pub(crate) fn refusal(status: &Status) -> Answer {
+pub(crate) fn refusal(status: &Status) -> ApiResponse {
     let mut response = json(status.code, &status.to_value());
     if let Some(seconds) = status
         .details
@@ -129,7 +129,7 @@ pub(crate) fn refusal(status: &Status) -> Answer {
 }
 
 /// Adds `Warning` headers as the Kubernetes API server writes them.
-pub(crate) fn warn(response: &mut Answer, warnings: &[String]) {
+pub(crate) fn warn(response: &mut ApiResponse, warnings: &[String]) {
     // More than this says nothing new; clients print each one.
     const WARNINGS_MAX: usize = 50;
     for warning in warnings.iter().take(WARNINGS_MAX) {
@@ -142,4 +142,15 @@ pub(crate) fn warn(response: &mut Answer, warnings: &[String]) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
+}
+
+/// Used where a stream begins at once.
+pub(crate) fn streaming(response: &mut ApiResponse, content_type: &'static str) {
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
 }

@@ -11,26 +11,29 @@ pub(crate) mod service;
 
 use serde_json::{Value, json};
 
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, child, fields};
 use crate::quota;
 use crate::status::Status;
 
 /// What is stored although nothing acts on it yet is said to be so.
-fn caution(call: &mut Call<'_>, object: &Value) {
-    if call.in_process() {
+fn caution(context: &mut RequestContext<'_>, object: &Value) {
+    if context.in_process() {
         return;
     }
-    match (call.kind.builtin, object::text(object, &["spec", "type"])) {
+    match (
+        context.kind.builtin,
+        object::text(object, &["spec", "type"]),
+    ) {
         (Some(Builtin::HorizontalPodAutoscaler), _) => {
-            call.warnings.push(
+            context.warnings.push(
                 "HorizontalPodAutoscalers are stored, but Kinglet does not scale by them yet"
                     .to_owned(),
             );
         }
         (Some(Builtin::Service), kind @ ("NodePort" | "LoadBalancer")) => {
-            call.warnings.push(format!(
+            context.warnings.push(format!(
                 "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"
             ));
         }
@@ -39,20 +42,23 @@ fn caution(call: &mut Call<'_>, object: &Value) {
 }
 
 /// Completes a new object.
-pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), Status> {
-    caution(call, object);
-    match call.kind.builtin {
+pub(crate) fn on_create(
+    context: &mut RequestContext<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    caution(context, object);
+    match context.kind.builtin {
         Some(Builtin::Namespace) => {
             child(fields(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));
             child(fields(object), "status").insert("phase".to_owned(), "Active".into());
         }
-        Some(Builtin::Pod) => pods::on_create(call, object)?,
+        Some(Builtin::Pod) => pods::on_create(context, object)?,
         Some(Builtin::Service) => {
             service::families(object);
             child(fields(object), "status").insert("loadBalancer".to_owned(), json!({}));
         }
         Some(Builtin::Deployment | Builtin::ReplicaSet) => {
-            let status = if call.kind.is(Builtin::ReplicaSet) {
+            let status = if context.kind.is(Builtin::ReplicaSet) {
                 json!({"replicas": 0})
             } else {
                 json!({})
@@ -60,7 +66,7 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
             fields(object).insert("status".to_owned(), status);
         }
         Some(Builtin::ResourceQuota) => {
-            let status = quota::status(call.core, object);
+            let status = quota::status(context.server, object);
             fields(object).insert("status".to_owned(), status);
         }
         Some(Builtin::PodDisruptionBudget) => {
@@ -74,12 +80,12 @@ pub(crate) fn on_create(call: &mut Call<'_>, object: &mut Value) -> Result<(), S
 
 /// Completes a changed object.
 pub(crate) fn on_update(
-    call: &mut Call<'_>,
+    context: &mut RequestContext<'_>,
     object: &mut Value,
     old: &Value,
 ) -> Result<(), Status> {
-    match call.kind.builtin {
-        Some(Builtin::Namespace) if call.place.subresource.is_empty() => {
+    match context.kind.builtin {
+        Some(Builtin::Namespace) if context.info.subresource.is_empty() => {
             // Only `/finalize` may change these.
             match object::at(old, &["spec", "finalizers"]) {
                 Some(list) => {
@@ -88,11 +94,11 @@ pub(crate) fn on_update(
                 None => child(fields(object), "spec").remove("finalizers"),
             };
         }
-        Some(Builtin::Service) if call.place.subresource.is_empty() => {
-            service::on_update(call, object, old)
+        Some(Builtin::Service) if context.info.subresource.is_empty() => {
+            service::on_update(context, object, old)
         }
-        Some(Builtin::ResourceQuota) if call.place.subresource.is_empty() => {
-            let status = quota::status(call.core, object);
+        Some(Builtin::ResourceQuota) if context.info.subresource.is_empty() => {
+            let status = quota::status(context.server, object);
             fields(object).insert("status".to_owned(), status);
         }
         _ => {}
@@ -101,26 +107,26 @@ pub(crate) fn on_update(
 }
 
 /// Takes what is scarce, just before the object is stored.
-pub(crate) fn claim(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
-    if call.kind.is(Builtin::Service) {
-        service::claim(call, object)
+pub(crate) fn claim(context: &RequestContext<'_>, object: &mut Value) -> Result<(), Status> {
+    if context.kind.is(Builtin::Service) {
+        service::claim(context, object)
     } else {
         Ok(())
     }
 }
 
 /// Gives it back if storing did not work.
-pub(crate) fn unclaim(call: &Call<'_>, object: &Value) {
-    if call.kind.is(Builtin::Service) && !call.dry_run() {
-        service::release(call.core, object);
+pub(crate) fn unclaim(context: &RequestContext<'_>, object: &Value) {
+    if context.kind.is(Builtin::Service) && !context.dry_run() {
+        service::release(context.server, object);
     }
 }
 
 /// What follows from a stored change.
-pub(crate) fn after(call: &Call<'_>, old: Option<&Value>, new: Option<&Value>) {
-    match (call.kind.builtin, old, new) {
-        (Some(Builtin::Service), Some(old), new) => service::moved(call.core, old, new),
-        (Some(Builtin::Pod), _, _) => quota::recount(call.core, &call.place.namespace),
+pub(crate) fn after(context: &RequestContext<'_>, old: Option<&Value>, new: Option<&Value>) {
+    match (context.kind.builtin, old, new) {
+        (Some(Builtin::Service), Some(old), new) => service::moved(context.server, old, new),
+        (Some(Builtin::Pod), _, _) => quota::recount(context.server, &context.info.namespace),
         _ => {}
     }
 }

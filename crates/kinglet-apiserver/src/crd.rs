@@ -1,124 +1,16 @@
 //! CustomResourceDefinitions: which kinds they bring, their conditions, their end.
 
-use std::sync::Arc;
-
-use kinglet_store::Store;
 use serde_json::{Value, json};
 
-use crate::dispatch::Call;
-use crate::kinds::{Kind, Scale};
-use crate::names::{self, NameRule};
+use crate::context::RequestContext;
+use crate::kinds::custom::{FOLDER, conditions};
+use crate::names;
 use crate::object::{self, child, fields, items, meta, text};
-use crate::remove;
 use crate::schema::Schema;
-use crate::server::Core;
+use crate::state::ServerState;
 use crate::status::{Cause, Status};
-use crate::table::Columns;
 
-const FOLDER: &str = "apiextensions.k8s.io/customresourcedefinitions/";
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
-
-/// All definitions in the store.
-pub(crate) fn stored(store: &Store) -> Vec<Value> {
-    let page = store.list(FOLDER, None, 0, None);
-    let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|(_, entry)| serde_json::from_slice(&entry.value).ok())
-        .collect()
-}
-
-/// The kinds that a definition brings: one for each served version.
-pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
-    let established = conditions(definition)
-        .iter()
-        .any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True");
-    if !established {
-        return Vec::new();
-    }
-    let spec = &definition["spec"];
-    let group = text(spec, &["group"]);
-    let names = &definition["status"]["acceptedNames"];
-    let plural = text(names, &["plural"]);
-    let versions = items(spec, &["versions"]);
-    let storage = versions
-        .iter()
-        .find(|v| v["storage"] == true)
-        .map_or("", |v| text(v, &["name"]));
-    let texts = |list: &[Value]| {
-        list.iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    versions
-        .iter()
-        .filter(|version| version["served"] == true)
-        .map(|version| {
-            let name = text(version, &["name"]);
-            let subresources = &version["subresources"];
-            let schema = version
-                .pointer("/schema/openAPIV3Schema")
-                .and_then(|schema| match Schema::compile(schema) {
-                    Ok(schema) => Some(Arc::new(schema)),
-                    Err(error) => {
-                        tracing::warn!(
-                            definition = object::name(definition),
-                            version = name,
-                            error,
-                            "schema not used"
-                        );
-                        None
-                    }
-                });
-            let path = |field: &str| {
-                let path = text(subresources, &["scale", field]);
-                (!path.is_empty()).then(|| {
-                    path.trim_start_matches('.')
-                        .split('.')
-                        .map(str::to_owned)
-                        .collect::<Vec<_>>()
-                })
-            };
-            Kind {
-                group: group.to_owned(),
-                version: name.to_owned(),
-                kind: text(names, &["kind"]).to_owned(),
-                plural: plural.to_owned(),
-                singular: text(names, &["singular"]).to_owned(),
-                list_kind: text(names, &["listKind"]).to_owned(),
-                short_names: texts(items(names, &["shortNames"])),
-                categories: texts(items(names, &["categories"])),
-                namespaced: text(spec, &["scope"]) == "Namespaced",
-                builtin: None,
-                prefix: format!("{group}/{plural}/"),
-                stored_version: crate::kinds::api_version(group, storage),
-                converts: versions.len() > 1,
-                has_status: subresources
-                    .get("status")
-                    .is_some_and(|status| !status.is_null()),
-                scale: path("specReplicasPath")
-                    .zip(path("statusReplicasPath"))
-                    .map(|(spec_path, status_path)| Scale {
-                        spec_path,
-                        status_path,
-                        selector_path: path("labelSelectorPath"),
-                    }),
-                extra: &[],
-                names: NameRule::Subdomain,
-                generations: true,
-                columns: Columns::custom(items(version, &["additionalPrinterColumns"])),
-                schema,
-                definition: Some(object::name(definition).to_owned()),
-                review: false,
-            }
-        })
-        .collect()
-}
-
-fn conditions(definition: &Value) -> &[Value] {
-    items(definition, &["status", "conditions"])
-}
 
 /// Fills in what the API server fills in.
 pub(crate) fn default(definition: &mut Value) {
@@ -269,13 +161,13 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
 }
 
 /// Accepts names and establishes the definition, unless its names are taken.
-pub(crate) fn establish(core: &Core, definition: &mut Value, old: Option<&Value>) {
-    let now = core.now();
+pub(crate) fn establish(server: &ServerState, definition: &mut Value, old: Option<&Value>) {
+    let now = server.now();
     let (group, wanted) = (
         text(definition, &["spec", "group"]).to_owned(),
         definition["spec"]["names"].clone(),
     );
-    let registry = core.registry.load();
+    let registry = server.registry.load();
     let own = object::name(definition).to_owned();
     let taken = registry.all().find(|kind| {
         kind.group == group
@@ -373,66 +265,35 @@ pub(crate) fn mark_terminating(definition: &mut Value, now: &str) {
     status.insert("conditions".to_owned(), Value::Array(list));
 }
 
-/// Deletes all objects of a definition that goes; those with finalizers finish later.
-pub(crate) async fn empty(call: &mut Call<'_>, definition: &Value) -> Result<(), Status> {
-    let Some(kind) = kinds(definition).into_iter().next().map(Arc::new) else {
-        return finish(call, definition).await;
-    };
-    let (own_kind, own_place) = (Arc::clone(&call.kind), call.place.clone());
-    let page = call
-        .core
-        .store
-        .list(&kind.prefix, None, 0, None)
-        .map_err(Status::internal)?;
-    for (key, _) in page.entries {
-        let here = &key[kind.prefix.len()..];
-        let (namespace, name) = here.rsplit_once('/').unwrap_or(("", here));
-        call.kind = Arc::clone(&kind);
-        call.place.group.clone_from(&kind.group);
-        call.place.resource.clone_from(&kind.plural);
-        call.place.namespace = namespace.to_owned();
-        call.place.name = name.to_owned();
-        // What cannot be deleted now keeps the definition; the condition says so.
-        if let Err(status) =
-            Box::pin(remove::delete_one(call, name, &remove::Wish::default())).await
-        {
-            tracing::warn!(%status, "deleting an object of a deleted definition");
-        }
-    }
-    call.kind = own_kind;
-    call.place = own_place;
-    finish(call, definition).await
-}
-
 /// After an object is gone for good: was it the last thing its definition waited for?
-pub(crate) async fn after_removal(call: &Call<'_>) -> Result<(), Status> {
-    let Some(name) = &call.kind.definition else {
+pub(crate) async fn after_removal(context: &RequestContext<'_>) -> Result<(), Status> {
+    let Some(name) = &context.kind.definition else {
         return Ok(());
     };
-    let Some(entry) = call.core.store.get(&format!("{FOLDER}{name}")) else {
+    let Some(entry) = context.server.store.get(&format!("{FOLDER}{name}")) else {
         return Ok(());
     };
     let definition: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
     if object::is_deleting(&definition) {
-        finish(call, &definition).await
+        finish(context, &definition).await
     } else {
         Ok(())
     }
 }
 
 /// Removes a definition that has no objects left.
-async fn finish(call: &Call<'_>, definition: &Value) -> Result<(), Status> {
+pub(crate) async fn finish(context: &RequestContext<'_>, definition: &Value) -> Result<(), Status> {
     let name = object::name(definition);
     let prefix = format!(
         "{}/{}/",
         text(definition, &["spec", "group"]),
         text(definition, &["spec", "names", "plural"])
     );
-    if call.core.store.count(&prefix) > 0 {
+    if context.server.store.count(&prefix) > 0 {
         return Ok(());
     }
     let key = format!("{FOLDER}{name}");
-    let Some(entry) = call.core.store.get(&key) else {
+    let Some(entry) = context.server.store.get(&key) else {
         return Ok(());
     };
     let mut last: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
@@ -445,7 +306,7 @@ async fn finish(call: &Call<'_>, definition: &Value) -> Result<(), Status> {
     }
     meta(&mut last).remove("finalizers");
     let template = object::Template::new(&last);
-    let removed = call.core.store.delete(
+    let removed = context.server.store.delete(
         &key,
         kinglet_store::Expect::Revision(entry.modified),
         kinglet_store::Durability::Synced,
@@ -453,7 +314,7 @@ async fn finish(call: &Call<'_>, definition: &Value) -> Result<(), Status> {
     );
     if let Ok(write) = removed {
         write.settled().await.map_err(Status::internal)?;
-        call.core.reload();
+        context.server.reload();
     }
     Ok(())
 }

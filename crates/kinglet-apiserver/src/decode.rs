@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::body;
-use crate::dispatch::{Call, options_kind};
+use crate::context::{RequestContext, options_kind};
 use crate::object::{self, text};
 use crate::status::{Cause, Status};
 
@@ -18,11 +18,11 @@ pub(crate) enum Strictness {
     Strict,
 }
 
-pub(crate) fn strictness(call: &Call<'_>) -> Result<Strictness, Status> {
-    match call.query.get("fieldValidation") {
+pub(crate) fn strictness(context: &RequestContext<'_>) -> Result<Strictness, Status> {
+    match context.query.get("fieldValidation") {
         "Ignore" => Ok(Strictness::Ignore),
         // Our own controllers read no warnings.
-        "" if call.in_process() => Ok(Strictness::Ignore),
+        "" if context.in_process() => Ok(Strictness::Ignore),
         "" | "Warn" => Ok(Strictness::Warn),
         "Strict" => Ok(Strictness::Strict),
         other => {
@@ -33,7 +33,7 @@ pub(crate) fn strictness(call: &Call<'_>) -> Result<Strictness, Status> {
             );
             Err(Status::invalid(
                 "meta.k8s.io",
-                options_kind(call.verb),
+                options_kind(context.verb),
                 "",
                 &[cause],
             ))
@@ -42,8 +42,8 @@ pub(crate) fn strictness(call: &Call<'_>) -> Result<Strictness, Status> {
 }
 
 /// Reads the body as an object of any kind.
-pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
-    let media = call
+pub(crate) fn value(context: &mut RequestContext<'_>) -> Result<Value, Status> {
+    let media = context
         .content_type
         .split(';')
         .next()
@@ -52,19 +52,19 @@ pub(crate) fn value(call: &mut Call<'_>) -> Result<Value, Status> {
         .to_owned();
     match media.as_str() {
         "" | "application/json" | "application/yaml" | "application/x-yaml" => {
-            let strictness = strictness(call)?;
-            let (value, duplicates) =
-                parse(&call.body, strictness).map_err(|why| unrecognized(call, &why))?;
-            call.found = duplicates;
+            let strictness = strictness(context)?;
+            let (value, duplicates) = parse(&context.body, strictness)
+                .map_err(|detail| unrecognized(context, &detail))?;
+            context.found = duplicates;
             Ok(value)
         }
         "application/vnd.kubernetes.protobuf" => {
-            if call.kind.builtin.is_none() {
+            if context.kind.builtin.is_none() {
                 return Err(Status::unsupported_media_type(
                     "application/json, application/yaml",
                 ));
             }
-            crate::protobuf::decode(&call.body).map_err(|error| {
+            crate::protobuf::decode(&context.body).map_err(|error| {
                 Status::bad_request(format!("decoding the protobuf body: {error}"))
             })
         }
@@ -117,9 +117,9 @@ fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
     }
 }
 
-fn unrecognized(call: &Call<'_>, why: &Status) -> Status {
+fn unrecognized(context: &RequestContext<'_>, detail: &Status) -> Status {
     const SHOWN_MAX: usize = 40;
-    let body = String::from_utf8_lossy(&call.body);
+    let body = String::from_utf8_lossy(&context.body);
     let shown: String = if body.is_empty() {
         "<empty>".to_owned()
     } else {
@@ -132,29 +132,33 @@ fn unrecognized(call: &Call<'_>, why: &Status) -> Status {
     };
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {} ({shown}{more})",
-        call.kind.kind, why.message
+        context.kind.kind, detail.message
     ))
 }
 
 /// Warns of, or refuses, what strict decoding has found by now.
-pub(crate) fn settle(call: &mut Call<'_>, unknown: Vec<String>) -> Result<(), Status> {
-    let mut found = std::mem::take(&mut call.found);
+pub(crate) fn settle(context: &mut RequestContext<'_>, unknown: Vec<String>) -> Result<(), Status> {
+    let mut found = std::mem::take(&mut context.found);
     found.extend(unknown);
-    let strictness = strictness(call)?;
-    note(call, strictness, found)
+    let strictness = strictness(context)?;
+    note(context, strictness, found)
 }
 
 /// Warns of, or refuses, what strict decoding found.
-fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<String>) -> Result<(), Status> {
+fn note(
+    context: &mut RequestContext<'_>,
+    strictness: Strictness,
+    found: Vec<String>,
+) -> Result<(), Status> {
     match strictness {
         Strictness::Ignore => Ok(()),
         Strictness::Warn => {
-            call.warnings.extend(found);
+            context.warnings.extend(found);
             Ok(())
         }
         Strictness::Strict if found.is_empty() => Ok(()),
         Strictness::Strict => {
-            let kind = &call.kind;
+            let kind = &context.kind;
             let list = found.join(", ");
             let (name, version) = (&kind.kind, &kind.version);
             Err(Status::bad_request(format!(
@@ -165,27 +169,27 @@ fn note(call: &mut Call<'_>, strictness: Strictness, found: Vec<String>) -> Resu
 }
 
 /// Is it the kind that the path speaks of? Fills in what typed clients leave out.
-pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn check_kind(context: &RequestContext<'_>, object: &mut Value) -> Result<(), Status> {
     if !object.is_object() {
         return Err(Status::bad_request("the body is not an object"));
     }
-    let kind = &call.kind;
+    let kind = &context.kind;
     let expected = kind.api_version();
     let (version, name) = (
         text(object, &["apiVersion"]).to_owned(),
         text(object, &["kind"]).to_owned(),
     );
-    if kind.builtin.is_none() && !call.in_process() && (version.is_empty() || name.is_empty()) {
+    if kind.builtin.is_none() && !context.in_process() && (version.is_empty() || name.is_empty()) {
         let missing = if name.is_empty() {
             "Kind"
         } else {
             "apiVersion"
         };
-        let why = Status::bad_request(format!(
+        let detail = Status::bad_request(format!(
             "Object '{missing}' is missing in '{}'",
-            String::from_utf8_lossy(&call.body)
+            String::from_utf8_lossy(&context.body)
         ));
-        return Err(unrecognized(call, &why));
+        return Err(unrecognized(context, &detail));
     }
     if (!version.is_empty() && version != expected) || (!name.is_empty() && name != kind.kind) {
         let (version, given) = (
@@ -203,7 +207,7 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
             } else {
                 kind.group.split('.').next().unwrap_or("")
             };
-            let why = if version == expected {
+            let detail = if version == expected {
                 format!(
                     "converting ({short}.{given}) to ({home}.{}): unknown conversion",
                     kind.kind
@@ -214,7 +218,7 @@ pub(crate) fn check_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
                 )
             };
             return Err(Status::bad_request(format!(
-                "{given} in version \"{short}\" cannot be handled as a {}: {why}",
+                "{given} in version \"{short}\" cannot be handled as a {}: {detail}",
                 kind.kind
             )));
         }
@@ -294,30 +298,36 @@ fn json_type(value: &Value) -> &'static str {
 }
 
 /// Namespace and name of path and object must agree; fills in the namespace.
-pub(crate) fn check_place(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn check_name_and_namespace(
+    context: &RequestContext<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
     let metadata = object::meta(object);
     let given = metadata
         .get("namespace")
         .and_then(Value::as_str)
         .unwrap_or("");
-    if call.kind.namespaced {
-        if !given.is_empty() && given != call.place.namespace {
+    if context.kind.namespaced {
+        if !given.is_empty() && given != context.info.namespace {
             return Err(Status::bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
-        metadata.insert("namespace".to_owned(), call.place.namespace.clone().into());
+        metadata.insert(
+            "namespace".to_owned(),
+            context.info.namespace.clone().into(),
+        );
     } else {
         metadata.remove("namespace");
     }
     let name = metadata.get("name").and_then(Value::as_str).unwrap_or("");
-    if !call.place.name.is_empty() {
+    if !context.info.name.is_empty() {
         if name.is_empty() {
-            metadata.insert("name".to_owned(), call.place.name.clone().into());
-        } else if name != call.place.name {
+            metadata.insert("name".to_owned(), context.info.name.clone().into());
+        } else if name != context.info.name {
             return Err(Status::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",
-                call.place.name
+                context.info.name
             )));
         }
     }
@@ -325,6 +335,6 @@ pub(crate) fn check_place(call: &Call<'_>, object: &mut Value) -> Result<(), Sta
 }
 
 /// An answer with the stored form.
-pub(crate) fn answer(call: &Call<'_>, code: u16, stored: &Bytes) -> body::Answer {
-    body::json_bytes(code, crate::present::convert(&call.kind, stored))
+pub(crate) fn answer(context: &RequestContext<'_>, code: u16, stored: &Bytes) -> body::ApiResponse {
+    body::json_bytes(code, crate::present::convert(&context.kind, stored))
 }

@@ -9,11 +9,12 @@ use http::request::Parts;
 use serde_json::{Map, Value, json};
 
 use crate::accept::{self, Form};
-use crate::body::{Answer, json_bytes, text};
-use crate::kinds::{Kind, Registry, Version, api_version};
+use crate::body::{ApiResponse, json_bytes, text};
+use crate::kinds::{Kind, api_version};
 use crate::openapi::{self, Served};
 use crate::path::{Query, Target};
-use crate::server::Core;
+use crate::registry::{Registry, Version};
+use crate::state::ServerState;
 use crate::status::Status;
 
 /// The Kubernetes whose API we speak.
@@ -31,8 +32,12 @@ const VERBS: &[&str] = &[
 ];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
-pub(crate) fn answer(core: &Arc<Core>, target: &Target, parts: &Parts) -> Result<Answer, Status> {
-    let registry = core.registry.load_full();
+pub(crate) fn answer(
+    server: &Arc<ServerState>,
+    target: &Target,
+    parts: &Parts,
+) -> Result<ApiResponse, Status> {
+    let registry = server.registry.load_full();
     match target {
         Target::Group(group) => {
             let Some(versions) = registry.groups.get(group).filter(|_| !group.is_empty()) else {
@@ -46,32 +51,32 @@ pub(crate) fn answer(core: &Arc<Core>, target: &Target, parts: &Parts) -> Result
             };
             Ok(plain(&resources(&api_version(group, version), found)))
         }
-        Target::Other(path) => other(core, &registry, path, parts),
+        Target::Other(path) => other(server, &registry, path, parts),
         Target::Resource(_) => Err(Status::no_such_path()),
     }
 }
 
 /// What Go's multiplexer says of a path that nobody registered.
-fn nothing() -> Answer {
+fn nothing() -> ApiResponse {
     text(404, "404 page not found\n")
 }
 
-fn plain(value: &Value) -> Answer {
+fn plain(value: &Value) -> ApiResponse {
     crate::body::json(200, value)
 }
 
 fn other(
-    core: &Arc<Core>,
+    server: &Arc<ServerState>,
     registry: &Registry,
     path: &str,
     parts: &Parts,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     match path {
         "/" => Ok(plain(&json!({"paths": paths(registry)}))),
         "/api" | "/apis" => {
             let core_group = path == "/api";
             if let Form::Discovery(version) = accept::form(&parts.headers).unwrap_or(Form::Plain) {
-                return Ok(aggregated(core, registry, core_group, version));
+                return Ok(aggregated(server, registry, core_group, version));
             }
             Ok(plain(&if core_group {
                 json!({
@@ -86,12 +91,12 @@ fn other(
             }))
         }
         "/version" => Ok(plain(&json!({
-            "major": "1", "minor": "34", "gitVersion": format!("{KUBERNETES}+kinglet-{}", core.options.version),
+            "major": "1", "minor": "34", "gitVersion": format!("{KUBERNETES}+kinglet-{}", server.options.version),
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
             "emulationMajor": "1", "emulationMinor": "34", "minCompatibilityMajor": "1", "minCompatibilityMinor": "33",
             "goVersion": "none", "compiler": "rustc", "platform": format!("{}/{}", std::env::consts::OS, architecture()),
         }))),
-        "/metrics" => match &core.options.metrics {
+        "/metrics" => match &server.options.metrics {
             Some(metrics) => Ok(text(200, metrics())),
             None => Err(Status::no_such_path()),
         },
@@ -105,17 +110,17 @@ fn other(
         }
         "/openapi/v3" => Ok(json_bytes(
             200,
-            document(core, "", || openapi_index(core, registry)),
+            document(server, "", || openapi_index(server, registry)),
         )),
         _ => {
             if let Some(place) = path.strip_prefix("/openapi/v3/") {
-                return openapi_document(core, registry, place, parts);
+                return openapi_document(server, registry, place, parts);
             }
             if let Some(health) = ["/healthz", "/livez", "/readyz"]
                 .iter()
                 .find(|root| path.starts_with(**root))
             {
-                return health_answer(core, health, path, parts);
+                return health_answer(server, health, path, parts);
             }
             Err(Status::no_such_path())
         }
@@ -145,14 +150,19 @@ fn paths(registry: &Registry) -> Vec<String> {
 }
 
 /// Health, with the checks by name when asked `?verbose`.
-fn health_answer(core: &Core, root: &str, path: &str, parts: &Parts) -> Result<Answer, Status> {
+fn health_answer(
+    server: &ServerState,
+    root: &str,
+    path: &str,
+    parts: &Parts,
+) -> Result<ApiResponse, Status> {
     let query = Query::parse(parts.uri.query());
     let mut failing = if root == "/readyz" {
-        (core.options.ready)()
+        (server.options.ready)()
     } else {
         Vec::new()
     };
-    if let Some(detail) = core.store.broken() {
+    if let Some(detail) = server.store.broken() {
         failing.push(format!("store: {detail}"));
     }
     let check = path[root.len()..].trim_matches('/');
@@ -322,9 +332,14 @@ fn hash(text: &str) -> String {
 }
 
 /// All groups with all resources in one answer.
-fn aggregated(core: &Core, registry: &Registry, core_group: bool, form: &str) -> Answer {
+fn aggregated(
+    server: &ServerState,
+    registry: &Registry,
+    core_group: bool,
+    form: &str,
+) -> ApiResponse {
     let bytes = document(
-        core,
+        server,
         if core_group { "agg:api" } else { "agg:apis" },
         || {
             let items: Vec<Value> = if core_group {
@@ -407,18 +422,18 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
 // --- OpenAPI ---------------------------------------------------------------------------------------------------------
 
 /// An answer that is made once per set of kinds.
-fn document(core: &Core, key: &str, make: impl FnOnce() -> Bytes) -> Bytes {
-    if let Some(found) = core.documents.lock().get(key) {
+fn document(server: &ServerState, key: &str, make: impl FnOnce() -> Bytes) -> Bytes {
+    if let Some(found) = server.documents.lock().get(key) {
         return found.clone();
     }
     let made = make();
-    core.documents.lock().insert(key.to_owned(), made.clone());
+    server.documents.lock().insert(key.to_owned(), made.clone());
     made
 }
 
 /// The schemas of CRDs lie in the store; they are read only when OpenAPI is asked for.
 fn with_served<R>(
-    core: &Core,
+    server: &ServerState,
     group: &str,
     version: &Version,
     run: impl FnOnce(&[Served<'_>]) -> R,
@@ -428,7 +443,7 @@ fn with_served<R>(
         .values()
         .filter_map(|kind| {
             let name = kind.definition.as_deref()?;
-            let entry = core.store.get(&format!(
+            let entry = server.store.get(&format!(
                 "apiextensions.k8s.io/customresourcedefinitions/{name}"
             ))?;
             let definition: Value = serde_json::from_slice(&entry.value).ok()?;
@@ -471,13 +486,13 @@ fn place_of(group: &str, version: &str) -> String {
     }
 }
 
-fn openapi_index(core: &Core, registry: &Registry) -> Bytes {
+fn openapi_index(server: &ServerState, registry: &Registry) -> Bytes {
     let documents: Vec<(String, String)> = registry
         .groups
         .iter()
         .flat_map(|(group, versions)| versions.iter().map(move |version| (group, version)))
         .map(|(group, version)| {
-            let print = with_served(core, group, version, |served| {
+            let print = with_served(server, group, version, |served| {
                 openapi::fingerprint(group, &version.name, served)
             });
             (place_of(group, &version.name), print)
@@ -487,11 +502,11 @@ fn openapi_index(core: &Core, registry: &Registry) -> Bytes {
 }
 
 fn openapi_document(
-    core: &Core,
+    server: &ServerState,
     registry: &Registry,
     place: &str,
     parts: &Parts,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let (group, name) = match place.split('/').collect::<Vec<_>>().as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
@@ -510,10 +525,10 @@ fn openapi_document(
     if asked_protobuf {
         return Err(Status::not_acceptable("application/json"));
     }
-    let bytes = document(core, place, || {
+    let bytes = document(server, place, || {
         let none = |_: &str, _: &str, _: &str| None;
-        with_served(core, group, version, |served| {
-            Bytes::from(match &core.options.schemas {
+        with_served(server, group, version, |served| {
+            Bytes::from(match &server.options.schemas {
                 Some(schemas) => openapi::document(group, name, served, &**schemas),
                 None => openapi::document(group, name, served, &none),
             })

@@ -4,69 +4,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, header};
 
 use crate::accept::{self, Form};
 use crate::auth::rights;
-use crate::body::{Answer, Body, refusal, warn};
-use crate::identity::{Identity, Origin};
-use crate::kinds::{Builtin, Kind};
-use crate::path::{self, Place, Query, Target};
-use crate::server::Core;
+use crate::body::{ApiResponse, Body, refusal, warn};
+use crate::context::{RequestContext, options_kind};
+use crate::identity::Identity;
+use crate::kinds::Builtin;
+use crate::path::{self, Query, RequestInfo, Target};
+use crate::state::ServerState;
 use crate::status::{Cause, Status};
 use crate::{discovery, read, remove, review, subresources, watch, write};
 
-/// One request for a resource.
-pub(crate) struct Call<'a> {
-    pub(crate) core: &'a Arc<Core>,
-    pub(crate) who: &'a Identity,
-    pub(crate) kind: Arc<Kind>,
-    pub(crate) place: Place,
-    pub(crate) query: Query,
-    pub(crate) form: Form,
-    pub(crate) content_type: String,
-    pub(crate) agent: String,
-    pub(crate) body: Bytes,
-    pub(crate) warnings: Vec<String>,
-    /// What strict decoding has found so far.
-    pub(crate) found: Vec<String>,
-    pub(crate) verb: &'static str,
-    /// The subresource whose owner writes, where the parent is what is written.
-    pub(crate) through: &'static str,
-}
-
-impl Call<'_> {
-    /// Nothing is to be stored.
-    pub(crate) fn dry_run(&self) -> bool {
-        self.query.has("dryRun")
-    }
-
-    pub(crate) fn in_process(&self) -> bool {
-        self.who.origin == Origin::InProcess
-    }
-
-    pub(crate) fn not_found(&self, name: &str) -> Status {
-        Status::not_found(&self.kind.group, &self.kind.plural, name)
-    }
-
-    /// Who is written down as the owner of fields.
-    pub(crate) fn manager(&self) -> &str {
-        match self.query.get("fieldManager") {
-            "" => self
-                .agent
-                .split('/')
-                .next()
-                .filter(|agent| !agent.is_empty())
-                .unwrap_or("unknown"),
-            manager => manager,
-        }
-    }
-}
-
 /// Answers any request.
-pub(crate) async fn answer(core: &Arc<Core>, who: &Identity, parts: Parts, body: Bytes) -> Answer {
+pub(crate) async fn answer(
+    server: &Arc<ServerState>,
+    user: &Identity,
+    parts: Parts,
+    body: Bytes,
+) -> ApiResponse {
     let head = parts.method == Method::HEAD;
-    let mut response = match route(core, who, parts, body).await {
+    let mut response = match route(server, user, parts, body).await {
         Ok(response) => response,
         Err(status) => refusal(&status),
     };
@@ -77,27 +36,27 @@ pub(crate) async fn answer(core: &Arc<Core>, who: &Identity, parts: Parts, body:
 }
 
 async fn route(
-    core: &Arc<Core>,
-    who: &Identity,
+    server: &Arc<ServerState>,
+    user: &Identity,
     parts: Parts,
     body: Bytes,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     match path::parse(parts.uri.path()) {
-        Target::Resource(place) => resource(core, who, parts, place, body).await,
+        Target::Resource(info) => resource(server, user, parts, info, body).await,
         target => {
             let get = matches!(parts.method, Method::GET | Method::HEAD);
-            rights::check_path(core, who, parts.uri.path(), parts.method.as_str())?;
+            rights::check_path(server, user, parts.uri.path(), parts.method.as_str())?;
             if !get {
                 return Err(Status::method_not_allowed());
             }
-            discovery::answer(core, &target, &parts)
+            discovery::answer(server, &target, &parts)
         }
     }
 }
 
 /// What is known but not served, in words.
-fn refuse_subresource(place: &Place) -> Option<Status> {
-    let what = match (place.resource.as_str(), place.subresource.as_str()) {
+fn refuse_subresource(info: &RequestInfo) -> Option<Status> {
+    let what = match (info.resource.as_str(), info.subresource.as_str()) {
         ("pods", "exec") => "kubectl exec",
         ("pods", "attach") => "kubectl attach",
         ("pods", "portforward") => "kubectl port-forward",
@@ -114,30 +73,30 @@ fn refuse_subresource(place: &Place) -> Option<Status> {
 }
 
 async fn resource(
-    core: &Arc<Core>,
-    who: &Identity,
+    server: &Arc<ServerState>,
+    user: &Identity,
     parts: Parts,
-    place: Place,
+    info: RequestInfo,
     body: Bytes,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let query = Query::parse(parts.uri.query());
-    let verb = path::verb(&parts.method, &place, &query).ok_or_else(Status::method_not_allowed)?;
-    rights::check(core, who, verb, &place)?;
-    let registry = core.registry.load_full();
+    let verb = path::verb(&parts.method, &info, &query).ok_or_else(Status::method_not_allowed)?;
+    rights::check(server, user, verb, &info)?;
+    let registry = server.registry.load_full();
     let Some(kind) = registry
-        .find(&place.group, &place.version, &place.resource)
+        .find(&info.group, &info.version, &info.resource)
         .cloned()
     else {
         return Err(Status::no_such_path());
     };
-    if !kind.namespaced && !place.namespace.is_empty() {
+    if !kind.namespaced && !info.namespace.is_empty() {
         return Err(Status::no_such_path());
     }
-    if let Some(status) = refuse_subresource(&place) {
+    if let Some(status) = refuse_subresource(&info) {
         return Err(status);
     }
-    if kind.namespaced && place.namespace.is_empty() && !kind.review {
-        if !place.name.is_empty() {
+    if kind.namespaced && info.namespace.is_empty() && !kind.review {
+        if !info.name.is_empty() {
             return Err(Status::no_such_path());
         }
         if verb == "create" {
@@ -154,7 +113,7 @@ async fn resource(
             &[cause],
         ));
     }
-    let form = if matches!(verb, "get" | "list" | "watch") && place.subresource.is_empty() {
+    let form = if matches!(verb, "get" | "list" | "watch") && info.subresource.is_empty() {
         accept::form(&parts.headers)?
     } else {
         Form::Plain
@@ -169,11 +128,11 @@ async fn resource(
     };
     let content_type = header_text(header::CONTENT_TYPE);
     let agent = header_text(header::USER_AGENT);
-    let mut call = Call {
-        core,
-        who,
+    let mut context = RequestContext {
+        server,
+        user,
         kind,
-        place,
+        info,
         query,
         form,
         content_type,
@@ -185,83 +144,61 @@ async fn resource(
         through: "",
     };
     // Warnings go with refusals, too.
-    let mut response = handle(&mut call, verb)
+    let mut response = handle(&mut context, verb)
         .await
         .unwrap_or_else(|status| refusal(&status));
-    if call.kind.is(Builtin::Endpoints) && !call.in_process() {
-        call.warnings.insert(
+    if context.kind.is(Builtin::Endpoints) && !context.in_process() {
+        context.warnings.insert(
             0,
             "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
                 .to_owned(),
         );
     }
-    if !call.warnings.is_empty() {
-        warn(&mut response, &call.warnings);
+    if !context.warnings.is_empty() {
+        warn(&mut response, &context.warnings);
     }
     Ok(response)
 }
 
-/// The name of the options that a verb takes.
-pub(crate) fn options_kind(verb: &str) -> &'static str {
-    match verb {
-        "create" => "CreateOptions",
-        "update" => "UpdateOptions",
-        "patch" => "PatchOptions",
-        "delete" | "deletecollection" => "DeleteOptions",
-        _ => "ListOptions",
-    }
-}
-
-async fn handle(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
-    if call.kind.review {
+async fn handle(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiResponse, Status> {
+    if context.kind.review {
         return match verb {
-            "create" => review::create(call),
+            "create" => review::create(context),
             _ => Err(Status::method_not_allowed()),
         };
     }
-    if !call.place.rest.is_empty() {
+    if !context.info.rest.is_empty() {
         return Err(Status::no_such_path());
     }
-    match (verb, call.place.subresource.as_str()) {
-        ("get", "") if call.query.flag("watch") => watch::watch(call),
+    match (verb, context.info.subresource.as_str()) {
+        ("get", "") if context.query.flag("watch") => watch::watch(context),
         ("get", "" | "status") => {
-            require_sub(call)?;
-            read::get(call)
+            require_sub(context)?;
+            read::get(context)
         }
-        ("list", "") => read::list(call),
-        ("watch", "") => watch::watch(call),
-        ("create", "") if call.place.name.is_empty() => write::create(call).await,
-        ("update", "" | "status") if !call.place.name.is_empty() => {
-            require_sub(call)?;
-            write::update(call).await
+        ("list", "") => read::list(context),
+        ("watch", "") => watch::watch(context),
+        ("create", "") if context.info.name.is_empty() => write::create(context).await,
+        ("update", "" | "status") if !context.info.name.is_empty() => {
+            require_sub(context)?;
+            write::update(context).await
         }
-        ("patch", "" | "status") if !call.place.name.is_empty() => {
-            require_sub(call)?;
-            write::patch(call).await
+        ("patch", "" | "status") if !context.info.name.is_empty() => {
+            require_sub(context)?;
+            write::patch(context).await
         }
-        ("delete", "") => remove::delete(call).await,
-        ("deletecollection", "") => remove::delete_collection(call).await,
+        ("delete", "") => remove::delete(context).await,
+        ("deletecollection", "") => remove::delete_collection(context).await,
         (_, "") => Err(Status::method_not_allowed()),
-        (verb, _) => subresources::answer(call, verb).await,
+        (verb, _) => subresources::answer(context, verb).await,
     }
 }
 
 /// `/status` exists only where the kind has it.
-fn require_sub(call: &Call<'_>) -> Result<(), Status> {
-    if call.place.subresource == "status" && !call.kind.has_status {
+fn require_sub(context: &RequestContext<'_>) -> Result<(), Status> {
+    if context.info.subresource == "status" && !context.kind.has_status {
         Err(Status::no_such_path())
     } else {
         Ok(())
     }
-}
-
-/// Used where a stream begins at once.
-pub(crate) fn streaming(response: &mut Answer, content_type: &'static str) {
-    *response.status_mut() = StatusCode::OK;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, private"),
-    );
 }

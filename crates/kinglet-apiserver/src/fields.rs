@@ -329,11 +329,11 @@ impl Table {
     }
 
     /// Calls back for each field as JSON shows them: inlined structs in place.
-    pub(crate) fn each_field<'a>(&'a self, of: &'a Struct, tell: &mut impl FnMut(&'a Field)) {
+    pub(crate) fn each_field<'a>(&'a self, of: &'a Struct, visit: &mut impl FnMut(&'a Field)) {
         for field in &of.fields {
             match self.structure(field.kind) {
-                Some(inlined) if field.name.is_empty() => self.each_field(inlined, tell),
-                _ => tell(field),
+                Some(inlined) if field.name.is_empty() => self.each_field(inlined, visit),
+                _ => visit(field),
             }
         }
     }

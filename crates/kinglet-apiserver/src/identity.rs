@@ -73,4 +73,4 @@ impl Identity {
 }
 
 /// Shared between the requests of a connection.
-pub(crate) type Who = Arc<Identity>;
+pub(crate) type SharedIdentity = Arc<Identity>;

@@ -20,9 +20,10 @@ use tower::Service as _;
 
 use crate::auth::{rights, tokens};
 use crate::body::refusal;
-use crate::identity::{Identity, Who};
-use crate::path::Place;
-use crate::server::{ApiServer, ApiService, Core};
+use crate::identity::{Identity, SharedIdentity};
+use crate::path::RequestInfo;
+use crate::server::{ApiServer, ApiService};
+use crate::state::ServerState;
 use crate::status::Status;
 
 /// Connections at once; below the smallest usual limit of open files, with room for everything else.
@@ -67,16 +68,16 @@ pub async fn serve(
                 }
             },
         };
-        let (acceptor, core, watcher, kill) = (
+        let (acceptor, server, watcher, kill) = (
             acceptor.clone(),
-            Arc::clone(&server.core),
+            Arc::clone(&server.server),
             graceful.watcher(),
             kill.clone(),
         );
         tasks.spawn("apiserver-connection", async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                ended = connection(acceptor, core, stream, watcher) => {
+                ended = connection(acceptor, server, stream, watcher) => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     }
@@ -87,7 +88,7 @@ pub async fn serve(
     }
     drop(socket);
     // Watches and followed logs never end by themselves.
-    server.core.closing.cancel();
+    server.server.closing.cancel();
     if tokio::time::timeout(DRAIN, graceful.shutdown())
         .await
         .is_err()
@@ -98,7 +99,7 @@ pub async fn serve(
 
 async fn connection(
     acceptor: TlsAcceptor,
-    core: Arc<Core>,
+    server: Arc<ServerState>,
     stream: TcpStream,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -116,12 +117,12 @@ async fn connection(
         .and_then(certificate_identity)
         .map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
-        let who = identify(&core, from_certificate.as_ref(), &request)
-            .and_then(|who| impersonate(&core, who, &request));
-        let core = Arc::clone(&core);
+        let user = identify(&server, from_certificate.as_ref(), &request)
+            .and_then(|user| impersonate(&server, user, &request));
+        let server = Arc::clone(&server);
         async move {
-            match who {
-                Ok(who) => ApiService { core, who }.call(request).await,
+            match user {
+                Ok(user) => ApiService { server, user }.call(request).await,
                 Err(status) => Ok(refusal(&status)),
             }
         }
@@ -143,10 +144,10 @@ async fn connection(
 
 /// Who asks: the certificate's owner, the token's bearer, or nobody.
 fn identify(
-    core: &Core,
-    certificate: Option<&Who>,
+    server: &ServerState,
+    certificate: Option<&SharedIdentity>,
     request: &Request<Incoming>,
-) -> Result<Who, Status> {
+) -> Result<SharedIdentity, Status> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         let text = value.to_str().unwrap_or("");
         let token = text
@@ -154,7 +155,7 @@ fn identify(
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         if let Some(token) = token {
-            return tokens::authenticate(core, token)
+            return tokens::authenticate(server, token)
                 .or_else(|| certificate.cloned())
                 .ok_or_else(Status::unauthorized);
         }
@@ -162,8 +163,8 @@ fn identify(
             return Err(Status::unauthorized());
         }
     }
-    if let Some(who) = certificate {
-        return Ok(Arc::clone(who));
+    if let Some(user) = certificate {
+        return Ok(Arc::clone(user));
     }
     let first = request
         .uri()
@@ -179,7 +180,11 @@ fn identify(
 }
 
 /// `kubectl --as`: somebody who may, acts as somebody else.
-fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who, Status> {
+fn impersonate(
+    server: &ServerState,
+    user: SharedIdentity,
+    request: &Request<Incoming>,
+) -> Result<SharedIdentity, Status> {
     let headers = request.headers();
     let all = |name: &str| -> Vec<String> {
         headers
@@ -191,7 +196,7 @@ fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who
     };
     let (users, groups) = (all("impersonate-user"), all("impersonate-group"));
     if users.is_empty() && groups.is_empty() {
-        return Ok(who);
+        return Ok(user);
     }
     let Some(name) = users.into_iter().next() else {
         return Err(Status::bad_request(
@@ -201,24 +206,24 @@ fn impersonate(core: &Core, who: Who, request: &Request<Incoming>) -> Result<Who
     let account = name
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'));
-    let target = |resource: &str, namespace: &str, name: &str| Place {
+    let target = |resource: &str, namespace: &str, name: &str| RequestInfo {
         version: "v1".to_owned(),
         resource: resource.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        ..Place::default()
+        ..RequestInfo::default()
     };
     match account {
         Some((namespace, account)) => rights::check(
-            core,
-            &who,
+            server,
+            &user,
             "impersonate",
             &target("serviceaccounts", namespace, account),
         )?,
-        None => rights::check(core, &who, "impersonate", &target("users", "", &name))?,
+        None => rights::check(server, &user, "impersonate", &target("users", "", &name))?,
     }
     for group in &groups {
-        rights::check(core, &who, "impersonate", &target("groups", "", group))?;
+        rights::check(server, &user, "impersonate", &target("groups", "", group))?;
     }
     let mut groups = groups;
     if let Some((namespace, _)) = account

@@ -144,6 +144,38 @@ pub(crate) fn matches_labels(selector: &Value, object: &Value) -> bool {
         && items(selector, &["matchExpressions"]).iter().all(fits)
 }
 
+/// A label selector object in the one-line form.
+pub(crate) fn selector_text(selector: &Value) -> String {
+    let mut terms: Vec<String> = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
+        .collect();
+    for each in items(selector, &["matchExpressions"]) {
+        let key = text(each, &["key"]);
+        let values: Vec<&str> = items(each, &["values"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        terms.push(match text(each, &["operator"]) {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    terms.join(",")
+}
+
+/// Only the metadata of an object.
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    serde_json::json!({
+        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_default(),
+    })
+}
+
 pub(crate) fn set_revision(object: &mut Value, revision: u64) {
     meta(object).insert("resourceVersion".to_owned(), revision.to_string().into());
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::apply::{self, TypeInfo, Writer};
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::kinds::Kind;
 use crate::object::{at, blank};
 
@@ -23,25 +23,25 @@ pub(crate) fn with_types<R>(kind: &Kind, run: impl FnOnce(TypeInfo<'_>) -> R) ->
 ///
 /// Writes of our own controllers are noted only where a client keeps books already (the object has owners) and more than the status
 /// changed: nobody applies a status, and computing field sets on every heartbeat would cost more than storing it.
-pub(crate) fn track(call: &Call<'_>, old: Option<&Value>, new: &mut Value) {
-    if call.in_process() {
+pub(crate) fn track(context: &RequestContext<'_>, old: Option<&Value>, new: &mut Value) {
+    if context.in_process() {
         let kept = old.is_some_and(|old| !blank(at(old, &["metadata", "managedFields"])));
-        if !kept || call.place.subresource == "status" {
+        if !kept || context.info.subresource == "status" {
             return;
         }
     }
-    let now = call.core.now();
-    let subresource = if call.through.is_empty() {
-        call.place.subresource.as_str()
+    let now = context.server.now();
+    let subresource = if context.through.is_empty() {
+        context.info.subresource.as_str()
     } else {
-        call.through
+        context.through
     };
     let writer = Writer {
-        manager: call.manager(),
+        manager: context.manager(),
         subresource,
         now: &now,
     };
-    with_types(&call.kind, |types| {
+    with_types(&context.kind, |types| {
         apply::track_update(old, new, writer, types)
     });
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::apply::{self, ApplyError, TypeInfo, Writer};
+use crate::context::RequestContext;
 use crate::decode;
-use crate::dispatch::Call;
 use crate::object::text;
 use crate::ownership;
 use crate::patch::{self, PatchError};
@@ -29,34 +29,34 @@ pub(crate) enum Patch {
 }
 
 /// Reads the body by its media type.
-pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
-    let media = call
+pub(crate) fn read(context: &mut RequestContext<'_>) -> Result<Patch, Status> {
+    let media = context
         .content_type
         .split(';')
         .next()
         .unwrap_or("")
         .trim()
         .to_owned();
-    let force = call.query.flag("force");
+    let force = context.query.flag("force");
     if media != "application/apply-patch+yaml" && force {
         let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
         return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
     }
     match media.as_str() {
-        "application/json-patch+json" => Ok(Patch::Json(parse(&call.body)?)),
-        "application/merge-patch+json" => Ok(Patch::Merge(fields(&call.body)?)),
-        "application/strategic-merge-patch+json" if call.kind.builtin.is_some() => {
-            Ok(Patch::Strategic(fields(&call.body)?))
+        "application/json-patch+json" => Ok(Patch::Json(parse(&context.body)?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(fields(&context.body)?)),
+        "application/strategic-merge-patch+json" if context.kind.builtin.is_some() => {
+            Ok(Patch::Strategic(fields(&context.body)?))
         }
         "application/apply-patch+yaml" | "application/apply-patch+json" => {
-            let manager = call.query.get("fieldManager").to_owned();
+            let manager = context.query.get("fieldManager").to_owned();
             if manager.is_empty() {
                 let cause = Cause::required("fieldManager", "is required for apply patch");
                 return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
             }
-            let strictness = decode::strictness(call)?;
-            let (object, duplicates) = decode::parse(&call.body, strictness)?;
-            call.found = duplicates;
+            let strictness = decode::strictness(context)?;
+            let (object, duplicates) = decode::parse(&context.body, strictness)?;
+            context.found = duplicates;
             Ok(Patch::Apply {
                 object,
                 manager,
@@ -64,7 +64,7 @@ pub(crate) fn read(call: &mut Call<'_>) -> Result<Patch, Status> {
             })
         }
         _ => Err(Status::unsupported_media_type(
-            if call.kind.builtin.is_some() {
+            if context.kind.builtin.is_some() {
                 ACCEPTED_BUILTIN
             } else {
                 ACCEPTED
@@ -99,8 +99,12 @@ impl Patch {
     }
 
     /// The object after the patch.
-    pub(crate) fn apply(&self, call: &mut Call<'_>, old: Option<&Value>) -> Result<Value, Status> {
-        let kind = &call.kind;
+    pub(crate) fn apply(
+        &self,
+        context: &mut RequestContext<'_>,
+        old: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let kind = &context.kind;
         match (self, old) {
             (
                 Self::Apply {
@@ -112,23 +116,23 @@ impl Patch {
             ) => {
                 let mut applied = object.clone();
                 let (version, name) = (text(&applied, &["apiVersion"]), text(&applied, &["kind"]));
-                if version != call.kind.api_version() || name != call.kind.kind {
+                if version != context.kind.api_version() || name != context.kind.kind {
                     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
                     return Err(Status::bad_request(format!(
                         "invalid object type: {group}/{version}, Kind={name}"
                     )));
                 }
-                decode::check_kind(call, &mut applied)?;
-                decode::check_place(call, &mut applied)?;
+                decode::check_kind(context, &mut applied)?;
+                decode::check_name_and_namespace(context, &mut applied)?;
                 if applied
                     .pointer("/metadata/managedFields")
                     .is_some_and(|fields| !fields.is_null())
                 {
                     return Err(Status::bad_request("metadata.managedFields must be nil"));
                 }
-                server_side(call, old, object, manager, *force)
+                server_side(context, old, object, manager, *force)
             }
-            (_, None) => Err(call.not_found(&call.place.name)),
+            (_, None) => Err(context.not_found(&context.info.name)),
             (Self::Json(patch), Some(old)) => {
                 let mut object = old.clone();
                 patch::json(&mut object, patch).map_err(|error| refusal(&error))?;
@@ -148,19 +152,19 @@ impl Patch {
 }
 
 fn server_side(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     old: Option<&Value>,
     applied: &Value,
     manager: &str,
     force: bool,
 ) -> Result<Value, Status> {
-    let now = call.core.now();
+    let now = context.server.now();
     let writer = Writer {
         manager,
-        subresource: &call.place.subresource,
+        subresource: &context.info.subresource,
         now: &now,
     };
-    ownership::with_types(&call.kind, |types: TypeInfo<'_>| apply::apply(old, applied, writer, force, types)).map_err(|error| match error {
+    ownership::with_types(&context.kind, |types: TypeInfo<'_>| apply::apply(old, applied, writer, force, types)).map_err(|error| match error {
         ApplyError::Invalid(message) => Status::bad_request(message),
         ApplyError::Untyped(message) => Status::new(500, "", message),
         ApplyError::Conflicts(conflicts) => {

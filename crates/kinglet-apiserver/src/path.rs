@@ -14,12 +14,12 @@ pub(crate) enum Target {
     /// `/api/v1`, `/apis/GROUP/VERSION`.
     GroupVersion(String, String),
     /// A resource.
-    Resource(Place),
+    Resource(RequestInfo),
 }
 
 /// Where a resource request points.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RequestInfo {
     pub(crate) group: String,
     pub(crate) version: String,
     pub(crate) resource: String,
@@ -66,7 +66,7 @@ pub(crate) fn parse(path: &str) -> Target {
         rest.get(at)
             .map_or_else(String::new, |part| (*part).to_owned())
     };
-    Target::Resource(Place {
+    Target::Resource(RequestInfo {
         group: group.to_owned(),
         version: version.to_owned(),
         resource: resource.to_owned(),
@@ -156,11 +156,11 @@ impl Query {
 }
 
 /// The verb that authorization speaks of.
-pub(crate) fn verb(method: &Method, place: &Place, query: &Query) -> Option<&'static str> {
-    let collection = place.name.is_empty();
+pub(crate) fn verb(method: &Method, info: &RequestInfo, query: &Query) -> Option<&'static str> {
+    let collection = info.name.is_empty();
     Some(match *method {
         Method::GET | Method::HEAD => match collection {
-            _ if place.watch || query.flag("watch") => "watch",
+            _ if info.watch || query.flag("watch") => "watch",
             true => "list",
             false => "get",
         },
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn paths_say_what_is_meant() {
-        let place = |path| match parse(path) {
+        let info = |path| match parse(path) {
             Target::Resource(p) => [
                 p.group,
                 p.version,
@@ -218,7 +218,7 @@ mod tests {
             ("/api", "Other(\"/api\")"),
             ("/readyz/", "Other(\"/readyz\")"),
         ] {
-            assert_eq!(place(path), expected, "{path}");
+            assert_eq!(info(path), expected, "{path}");
         }
     }
 

@@ -86,7 +86,7 @@ impl Presenter {
         match self.form {
             Form::Plain | Form::Discovery(_) => convert(&self.kind, bytes),
             Form::Partial(version) | Form::PartialList(version) => {
-                Bytes::from(partial(&object(&self.kind, bytes), version).to_string())
+                Bytes::from(crate::object::partial(&object(&self.kind, bytes), version).to_string())
             }
             Form::Table(version) => {
                 let object = object(&self.kind, bytes);
@@ -174,12 +174,4 @@ impl Presenter {
         out.put_slice(b"]}");
         out.freeze()
     }
-}
-
-/// Only the metadata of an object.
-pub(crate) fn partial(object: &Value, version: &str) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": object.get("metadata").cloned().unwrap_or_default(),
-    })
 }

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::builtin::quantity::Quantity;
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::object::{self, at, items, text};
-use crate::server::Core;
+use crate::state::ServerState;
 use crate::status::Status;
 
-fn quotas(core: &Core, namespace: &str) -> Vec<Value> {
-    let page = core
+fn quotas(server: &ServerState, namespace: &str) -> Vec<Value> {
+    let page = server
         .store
         .list(&format!("core/resourcequotas/{namespace}/"), None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
@@ -20,8 +20,9 @@ fn quotas(core: &Core, namespace: &str) -> Vec<Value> {
 }
 
 /// Has the namespace any quota?
-pub(crate) fn applies(core: &Core, namespace: &str) -> bool {
-    core.store
+pub(crate) fn applies(server: &ServerState, namespace: &str) -> bool {
+    server
+        .store
         .count(&format!("core/resourcequotas/{namespace}/"))
         > 0
 }
@@ -58,8 +59,8 @@ fn usage(pod: &Value) -> Vec<(String, Quantity)> {
 }
 
 /// Pods that still count.
-fn living(core: &Core, namespace: &str) -> Vec<Value> {
-    let page = core
+fn living(server: &ServerState, namespace: &str) -> Vec<Value> {
+    let page = server
         .store
         .list(&format!("core/pods/{namespace}/"), None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
@@ -80,12 +81,12 @@ fn sum(all: &[Value], key: &str) -> Quantity {
 }
 
 /// Refuses a pod that no quota of its namespace has room for.
-pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
-    let quotas = quotas(call.core, &call.place.namespace);
+pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Status> {
+    let quotas = quotas(context.server, &context.info.namespace);
     if quotas.is_empty() {
         return Ok(());
     }
-    let all = living(call.core, &call.place.namespace);
+    let all = living(context.server, &context.info.namespace);
     let wanted = usage(pod);
     let name = match object::name(pod) {
         "" => text(pod, &["metadata", "generateName"]),
@@ -116,7 +117,7 @@ pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
             }
         }
         let quota_name = object::name(&quota);
-        let why = if !missing.is_empty() {
+        let detail = if !missing.is_empty() {
             let names: Vec<&str> = items(pod, &["spec", "containers"])
                 .iter()
                 .map(|c| text(c, &["name"]))
@@ -139,14 +140,14 @@ pub(crate) fn check(call: &Call<'_>, pod: &Value) -> Result<(), Status> {
         } else {
             continue;
         };
-        return Err(Status::forbidden("", "pods", name, &why));
+        return Err(Status::forbidden("", "pods", name, &detail));
     }
     Ok(())
 }
 
 /// The status of a quota as it stands, for a quota that is created or changed.
-pub(crate) fn status(core: &Core, quota: &Value) -> Value {
-    let all = living(core, object::namespace(quota));
+pub(crate) fn status(server: &ServerState, quota: &Value) -> Value {
+    let all = living(server, object::namespace(quota));
     let hard = at(quota, &["spec", "hard"])
         .cloned()
         .unwrap_or_else(|| json!({}));
@@ -160,12 +161,12 @@ pub(crate) fn status(core: &Core, quota: &Value) -> Value {
 }
 
 /// Brings the status of a namespace's quotas up to date after a pod came or went.
-pub(crate) fn recount(core: &Core, namespace: &str) {
-    if !applies(core, namespace) {
+pub(crate) fn recount(server: &ServerState, namespace: &str) {
+    if !applies(server, namespace) {
         return;
     }
-    for quota in quotas(core, namespace) {
-        let fresh = status(core, &quota);
+    for quota in quotas(server, namespace) {
+        let fresh = status(server, &quota);
         if quota.get("status") == Some(&fresh) {
             continue;
         }
@@ -177,7 +178,7 @@ pub(crate) fn recount(core: &Core, namespace: &str) {
         object::fields(&mut quota).insert("status".to_owned(), fresh);
         let template = object::Template::new(&quota);
         // Another write in between counts by itself; the figure is only shown, the limit is checked against the pods.
-        let _ = core.store.put(
+        let _ = server.store.put(
             &key,
             kinglet_store::Expect::Revision(revision),
             kinglet_store::Durability::Trailing,

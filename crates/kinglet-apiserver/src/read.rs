@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::body::{Answer, json_bytes};
-use crate::dispatch::Call;
+use crate::body::{ApiResponse, json_bytes};
+use crate::context::RequestContext;
 use crate::present::Presenter;
 use crate::selector::Selector;
 use crate::status::{Cause, Status};
@@ -14,27 +14,27 @@ use crate::status::{Cause, Status};
 /// Objects looked at in one go while a selector is applied.
 const CHUNK: usize = 1000;
 
-pub(crate) fn get(call: &Call<'_>) -> Result<Answer, Status> {
-    let name = &call.place.name;
-    fresh_enough(call)?;
-    let entry = call
-        .core
+pub(crate) fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let name = &context.info.name;
+    fresh_enough(context)?;
+    let entry = context
+        .server
         .store
-        .get(&call.kind.key(&call.place.namespace, name))
-        .ok_or_else(|| call.not_found(name))?;
+        .get(&context.kind.key(&context.info.namespace, name))
+        .ok_or_else(|| context.not_found(name))?;
     let presenter = Presenter::new(
-        &call.kind,
-        call.form,
-        &call.query,
-        call.core.options.clock.now(),
+        &context.kind,
+        context.form,
+        &context.query,
+        context.server.options.clock.now(),
     )?;
     Ok(json_bytes(200, presenter.one(&entry.value, true)))
 }
 
 /// A version that was not handed out yet cannot be read.
-fn fresh_enough(call: &Call<'_>) -> Result<u64, Status> {
-    let asked = parse_revision(call.query.get("resourceVersion"))?;
-    let current = call.core.store.revision();
+fn fresh_enough(context: &RequestContext<'_>) -> Result<u64, Status> {
+    let asked = parse_revision(context.query.get("resourceVersion"))?;
+    let current = context.server.store.revision();
     if asked > current {
         Err(Status::future_revision(asked, current))
     } else {
@@ -62,16 +62,16 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
     })
 }
 
-pub(crate) fn selector(call: &Call<'_>) -> Result<Selector, Status> {
+pub(crate) fn selector(context: &RequestContext<'_>) -> Result<Selector, Status> {
     let selector = Selector::parse(
-        &call.kind,
-        call.query.get("labelSelector"),
-        call.query.get("fieldSelector"),
+        &context.kind,
+        context.query.get("labelSelector"),
+        context.query.get("fieldSelector"),
     )?;
-    Ok(if call.place.name.is_empty() {
+    Ok(if context.info.name.is_empty() {
         selector
     } else {
-        selector.with_name(&call.place.name)
+        selector.with_name(&context.info.name)
     })
 }
 
@@ -104,10 +104,10 @@ impl Continue {
     }
 }
 
-pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
-    let selector = selector(call)?;
-    let prefix = call.kind.range(&call.place.namespace);
-    let limit = match call.query.get("limit") {
+pub(crate) fn list(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let selector = selector(context)?;
+    let prefix = context.kind.range(&context.info.namespace);
+    let limit = match context.query.get("limit") {
         "" => 0,
         text => match text.parse::<i64>() {
             Ok(number) => usize::try_from(number.max(0)).unwrap_or(usize::MAX),
@@ -118,12 +118,12 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
             }
         },
     };
-    let asked = fresh_enough(call)?;
-    let matching = call.query.get("resourceVersionMatch");
-    let (at, after) = match call.query.get("continue") {
+    let asked = fresh_enough(context)?;
+    let matching = context.query.get("resourceVersionMatch");
+    let (at, after) = match context.query.get("continue") {
         "" => match matching {
             "" => (None, None),
-            _ if call.query.get("resourceVersion").is_empty() => {
+            _ if context.query.get("resourceVersion").is_empty() => {
                 return Err(list_options(&Cause::forbidden(
                     "resourceVersionMatch",
                     "resourceVersionMatch is forbidden unless resourceVersion is provided",
@@ -160,12 +160,12 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, Status> {
             )
         }
     };
-    let page = collect(call, &selector, &prefix, limit, at, after)?;
+    let page = collect(context, &selector, &prefix, limit, at, after)?;
     let presenter = Presenter::new(
-        &call.kind,
-        call.form,
-        &call.query,
-        call.core.options.clock.now(),
+        &context.kind,
+        context.form,
+        &context.query,
+        context.server.options.clock.now(),
     )?;
     let mut metadata = Map::new();
     metadata.insert(
@@ -189,24 +189,24 @@ struct Listed {
 }
 
 fn collect(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     selector: &Selector,
     prefix: &str,
     limit: usize,
     at: Option<u64>,
     after: Option<String>,
 ) -> Result<Listed, Status> {
-    let store = &call.core.store;
+    let store = &context.server.store;
     if let (Some(name), None, true) = (
         selector.name(),
         &at,
-        !call.kind.namespaced || !call.place.namespace.is_empty(),
+        !context.kind.namespaced || !context.info.namespace.is_empty(),
     ) {
         let revision = store.revision();
-        let key = call.kind.key(&call.place.namespace, name);
+        let key = context.kind.key(&context.info.namespace, name);
         let found = store
             .get(&key)
-            .filter(|entry| selector.matches(&key[call.kind.prefix.len()..], &entry.value));
+            .filter(|entry| selector.matches(&key[context.kind.prefix.len()..], &entry.value));
         return Ok(Listed {
             objects: found.map(|e| e.value).into_iter().collect(),
             revision,
@@ -235,7 +235,8 @@ fn collect(
         let (count, mut last) = (page.entries.len(), 0);
         for (index, (key, entry)) in page.entries.iter().enumerate() {
             last = index;
-            if selector.is_empty() || selector.matches(&key[call.kind.prefix.len()..], &entry.value)
+            if selector.is_empty()
+                || selector.matches(&key[context.kind.prefix.len()..], &entry.value)
             {
                 listed.objects.push(entry.value.clone());
                 if limit > 0 && listed.objects.len() == limit {

@@ -1,19 +1,21 @@
 //! `delete` and `deletecollection`: grace, finalizers, propagation, preconditions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kinglet_store::{Entry, Expect};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
-use crate::body::{Answer, json, json_bytes};
+use crate::body::{ApiResponse, json, json_bytes};
+use crate::context::RequestContext;
 use crate::decode;
-use crate::dispatch::Call;
-use crate::kinds::Builtin;
+use crate::kinds::{Builtin, custom};
 use crate::object::{self, Template, meta, number, text};
 use crate::present::{self, Presenter};
 use crate::read;
 use crate::status::{Cause, Status, deleted};
-use crate::{crd, write};
+use crate::{admit, commit, crd};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -22,7 +24,7 @@ const TRIES: usize = 5;
 
 /// `DeleteOptions`, from body or query.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct DeleteOptions {
     grace_seconds: Option<i64>,
     propagation: Option<String>,
     uid: Option<String>,
@@ -30,26 +32,26 @@ pub(crate) struct Wish {
     dry_run: bool,
 }
 
-pub(crate) fn wish(call: &mut Call<'_>) -> Result<Wish, Status> {
-    let mut options = Value::Null;
-    if !call.body.is_empty() {
-        let protobuf = call
+pub(crate) fn delete_options(context: &mut RequestContext<'_>) -> Result<DeleteOptions, Status> {
+    let mut body = Value::Null;
+    if !context.body.is_empty() {
+        let protobuf = context
             .content_type
             .starts_with("application/vnd.kubernetes.protobuf");
-        options = if protobuf {
-            crate::protobuf::decode(&call.body).map_err(|error| {
+        body = if protobuf {
+            crate::protobuf::decode(&context.body).map_err(|error| {
                 Status::bad_request(format!("decoding the delete options: {error}"))
             })?
         } else {
-            decode::parse(&call.body, decode::Strictness::Ignore)?.0
+            decode::parse(&context.body, decode::Strictness::Ignore)?.0
         };
     }
-    let query = &call.query;
-    let propagation = match text(&options, &["propagationPolicy"]) {
+    let query = &context.query;
+    let propagation = match text(&body, &["propagationPolicy"]) {
         "" => query.get("propagationPolicy"),
         policy => policy,
     };
-    let orphan = options
+    let orphan = body
         .get("orphanDependents")
         .and_then(Value::as_bool)
         .or_else(|| {
@@ -89,82 +91,83 @@ pub(crate) fn wish(call: &mut Call<'_>) -> Result<Wish, Status> {
             ));
         }
     };
-    let some =
-        |path: &[&str]| Some(text(&options, path).to_owned()).filter(|value| !value.is_empty());
-    Ok(Wish {
-        grace_seconds: number(&options, &["gracePeriodSeconds"])
+    let some = |path: &[&str]| Some(text(&body, path).to_owned()).filter(|value| !value.is_empty());
+    Ok(DeleteOptions {
+        grace_seconds: number(&body, &["gracePeriodSeconds"])
             .or_else(|| query.number("gracePeriodSeconds")),
         propagation,
         uid: some(&["preconditions", "uid"]),
         revision: some(&["preconditions", "resourceVersion"]),
-        dry_run: query.has("dryRun") || !object::items(&options, &["dryRun"]).is_empty(),
+        dry_run: query.has("dryRun") || !object::items(&body, &["dryRun"]).is_empty(),
     })
 }
 
-pub(crate) async fn delete(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let wish = wish(call)?;
-    let name = call.place.name.clone();
-    match delete_one(call, &name, &wish).await? {
+pub(crate) async fn delete(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let options = delete_options(context)?;
+    let name = context.info.name.clone();
+    match delete_one(context, &name, &options).await? {
         Outcome::Gone(last) => {
-            let object = present::object(&call.kind, &last);
-            if call.kind.builtin.is_some_and(Builtin::returns_deleted) {
+            let object = present::object(&context.kind, &last);
+            if context.kind.builtin.is_some_and(Builtin::returns_deleted) {
                 return Ok(json(200, &object));
             }
             Ok(json(
                 200,
                 &deleted(
-                    &call.kind.group,
-                    &call.kind.plural,
+                    &context.kind.group,
+                    &context.kind.plural,
                     &name,
                     object::uid(&object),
                 ),
             ))
         }
-        Outcome::Waits(now) => Ok(json_bytes(200, present::convert(&call.kind, &now))),
+        Outcome::Waits(now) => Ok(json_bytes(200, present::convert(&context.kind, &now))),
     }
 }
 
-pub(crate) async fn delete_collection(call: &mut Call<'_>) -> Result<Answer, Status> {
-    if call.kind.is(Builtin::Namespace) || call.kind.is(Builtin::Service) {
+pub(crate) async fn delete_collection(
+    context: &mut RequestContext<'_>,
+) -> Result<ApiResponse, Status> {
+    if context.kind.is(Builtin::Namespace) || context.kind.is(Builtin::Service) {
         return Err(Status::method_not_allowed());
     }
-    let wish = wish(call)?;
-    let selector = read::selector(call)?;
-    let prefix = call.kind.range(&call.place.namespace);
-    let page = call
-        .core
+    let options = delete_options(context)?;
+    let selector = read::selector(context)?;
+    let prefix = context.kind.range(&context.info.namespace);
+    let page = context
+        .server
         .store
         .list(&prefix, None, 0, None)
         .map_err(Status::internal)?;
     let mut removed = Vec::new();
-    let place = call.place.clone();
+    let info = context.info.clone();
     for (key, entry) in page.entries {
-        let here = key[call.kind.prefix.len()..].to_owned();
+        let here = key[context.kind.prefix.len()..].to_owned();
         if !selector.matches(&here, &entry.value) {
             continue;
         }
         let (namespace, name) = here.rsplit_once('/').unwrap_or(("", &here));
-        call.place.namespace = namespace.to_owned();
-        call.place.name = name.to_owned();
-        match delete_one(call, name, &wish).await {
+        context.info.namespace = namespace.to_owned();
+        context.info.name = name.to_owned();
+        match delete_one(context, name, &options).await {
             Ok(Outcome::Gone(value) | Outcome::Waits(value)) => removed.push(value),
             Err(status) if status.code == 404 => {}
             Err(status) => {
-                call.place = place;
+                context.info = info;
                 return Err(status);
             }
         }
     }
-    call.place = place;
+    context.info = info;
     let presenter = Presenter::new(
-        &call.kind,
+        &context.kind,
         crate::accept::Form::Plain,
-        &call.query,
-        call.core.options.clock.now(),
+        &context.query,
+        context.server.options.clock.now(),
     )?;
     let metadata = [(
         "resourceVersion".to_owned(),
-        call.core.store.revision().to_string().into(),
+        context.server.store.revision().to_string().into(),
     )]
     .into_iter()
     .collect();
@@ -180,25 +183,25 @@ pub(crate) enum Outcome {
 
 /// Deletes one object, again if another write comes in between.
 pub(crate) async fn delete_one(
-    call: &mut Call<'_>,
+    context: &mut RequestContext<'_>,
     name: &str,
-    wish: &Wish,
+    options: &DeleteOptions,
 ) -> Result<Outcome, Status> {
-    let key = call.kind.key(&call.place.namespace, name);
+    let key = context.kind.key(&context.info.namespace, name);
     let mut tries = 0;
     loop {
         tries += 1;
-        let entry = call
-            .core
+        let entry = context
+            .server
             .store
             .get(&key)
-            .ok_or_else(|| call.not_found(name))?;
-        match attempt(call, name, &entry, wish).await {
+            .ok_or_else(|| context.not_found(name))?;
+        match attempt(context, name, &entry, options).await {
             Err(status)
-                if status.reason == "Conflict" && wish.revision.is_none() && tries < TRIES =>
+                if status.reason == "Conflict" && options.revision.is_none() && tries < TRIES =>
             {
-                let raced = call
-                    .core
+                let raced = context
+                    .server
                     .store
                     .get(&key)
                     .is_none_or(|now| now.modified != entry.modified);
@@ -212,32 +215,33 @@ pub(crate) async fn delete_one(
 }
 
 async fn attempt(
-    call: &mut Call<'_>,
+    context: &mut RequestContext<'_>,
     name: &str,
     entry: &Entry,
-    wish: &Wish,
+    options: &DeleteOptions,
 ) -> Result<Outcome, Status> {
-    let old = present::object(&call.kind, &entry.value);
-    let (group, plural) = (call.kind.group.clone(), call.kind.plural.clone());
-    if let Some(uid) = &wish.uid
+    let old = present::object(&context.kind, &entry.value);
+    let (group, plural) = (context.kind.group.clone(), context.kind.plural.clone());
+    if let Some(uid) = &options.uid
         && uid != object::uid(&old)
     {
-        let why = format!(
+        let detail = format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             object::uid(&old)
         );
-        return Err(Status::conflict(&group, &plural, name, &why));
+        return Err(Status::conflict(&group, &plural, name, &detail));
     }
-    if let Some(revision) = &wish.revision
+    if let Some(revision) = &options.revision
         && *revision != entry.modified.to_string()
     {
-        let why = format!(
+        let detail = format!(
             "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
             entry.modified
         );
-        return Err(Status::conflict(&group, &plural, name, &why));
+        return Err(Status::conflict(&group, &plural, name, &detail));
     }
-    if call.kind.is(Builtin::Namespace) && matches!(name, "default" | "kube-system" | "kube-public")
+    if context.kind.is(Builtin::Namespace)
+        && matches!(name, "default" | "kube-system" | "kube-public")
     {
         return Err(Status::forbidden(
             &group,
@@ -246,28 +250,42 @@ async fn attempt(
             "this namespace may not be deleted",
         ));
     }
-    write::admit(call, Operation::Delete, &mut Value::Null, Some(&old), true)?;
-    write::admit(call, Operation::Delete, &mut Value::Null, Some(&old), false)?;
+    admit::admit(
+        context,
+        Operation::Delete,
+        &mut Value::Null,
+        Some(&old),
+        true,
+    )?;
+    admit::admit(
+        context,
+        Operation::Delete,
+        &mut Value::Null,
+        Some(&old),
+        false,
+    )?;
     let mut new = old.clone();
-    let waits = mark(call, &mut new, &old, wish);
+    let waits = mark(context, &mut new, &old, options);
     if !waits {
-        if wish.dry_run {
+        if options.dry_run {
             return Ok(Outcome::Gone(entry.value.clone()));
         }
         let mut last = old.clone();
-        if object::is_deleting(&old) && call.kind.is(Builtin::Pod) {
+        if object::is_deleting(&old) && context.kind.is(Builtin::Pod) {
             meta(&mut last).insert("deletionGracePeriodSeconds".to_owned(), 0.into());
         }
-        return erase(call, entry, &last).await.map(Outcome::Gone);
+        return commit::erase(context, entry, &last)
+            .await
+            .map(Outcome::Gone);
     }
-    if new == old || wish.dry_run {
+    if new == old || options.dry_run {
         return Ok(Outcome::Waits(Bytes::from(new.to_string())));
     }
-    let durability = write::durability(call, &new, Some(&old));
-    present::to_stored(&call.kind, &mut new);
+    let durability = commit::durability(context, &new, Some(&old));
+    present::to_stored(&context.kind, &mut new);
     let template = Template::new(&new);
-    let put = call.core.store.put(
-        &call.kind.key(&call.place.namespace, name),
+    let put = context.server.store.put(
+        &context.kind.key(&context.info.namespace, name),
         Expect::Revision(entry.modified),
         durability,
         |revision| template.stamp(revision),
@@ -277,25 +295,30 @@ async fn attempt(
             write
                 .settled()
                 .await
-                .map_err(|error| write::refused(call, name, &error))?
+                .map_err(|error| commit::refused(context, name, &error))?
                 .1
         }
         Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => {
             return Err(Status::modified(&group, &plural, name));
         }
-        Err(error) => return Err(write::refused(call, name, &error)),
+        Err(error) => return Err(commit::refused(context, name, &error)),
     };
-    write::after(call, Some(&old), Some(&new));
-    if call.kind.is(Builtin::CustomResourceDefinition) {
-        crd::empty(call, &new).await?;
+    commit::after(context, Some(&old), Some(&new));
+    if context.kind.is(Builtin::CustomResourceDefinition) {
+        empty_definition(context, &new).await?;
     }
     Ok(Outcome::Waits(stored))
 }
 
 /// Marks an object as going; does it have to wait?
-fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
-    let grace = grace(call, old, wish);
-    let finalizers = finalizers(old, wish);
+fn mark(
+    context: &RequestContext<'_>,
+    new: &mut Value,
+    old: &Value,
+    options: &DeleteOptions,
+) -> bool {
+    let grace = grace(context, old, options);
+    let finalizers = finalizers(old, options);
     let deleting = object::is_deleting(old);
     let metadata = meta(new);
     if finalizers.is_empty() {
@@ -303,8 +326,8 @@ fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
     } else {
         metadata.insert("finalizers".to_owned(), json!(finalizers));
     }
-    let holds =
-        call.kind.is(Builtin::Namespace) && !object::items(old, &["spec", "finalizers"]).is_empty();
+    let holds = context.kind.is(Builtin::Namespace)
+        && !object::items(old, &["spec", "finalizers"]).is_empty();
     if finalizers.is_empty() && grace == 0 && !holds {
         return false;
     }
@@ -319,7 +342,7 @@ fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
     {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
-    let now = call.core.options.clock.now();
+    let now = context.server.options.clock.now();
     let end = now
         .checked_add(jiff::SignedDuration::from_secs(grace))
         .unwrap_or(now);
@@ -327,22 +350,22 @@ fn mark(call: &Call<'_>, new: &mut Value, old: &Value, wish: &Wish) -> bool {
         "deletionTimestamp".to_owned(),
         end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
     );
-    if !call.kind.is(Builtin::Namespace) {
+    if !context.kind.is(Builtin::Namespace) {
         metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
     }
-    if call.kind.is(Builtin::Namespace) {
+    if context.kind.is(Builtin::Namespace) {
         object::child(object::fields(new), "status")
             .insert("phase".to_owned(), "Terminating".into());
     }
-    if call.kind.is(Builtin::CustomResourceDefinition) {
-        crd::mark_terminating(new, &call.core.now());
+    if context.kind.is(Builtin::CustomResourceDefinition) {
+        crd::mark_terminating(new, &context.server.now());
     }
     true
 }
 
 /// Only pods that run somewhere get time.
-fn grace(call: &Call<'_>, old: &Value, wish: &Wish) -> i64 {
-    if !call.kind.is(Builtin::Pod) {
+fn grace(context: &RequestContext<'_>, old: &Value, options: &DeleteOptions) -> i64 {
+    if !context.kind.is(Builtin::Pod) {
         return 0;
     }
     if text(old, &["spec", "nodeName"]).is_empty()
@@ -350,7 +373,7 @@ fn grace(call: &Call<'_>, old: &Value, wish: &Wish) -> i64 {
     {
         return 0;
     }
-    let grace = wish
+    let grace = options
         .grace_seconds
         .or_else(|| number(old, &["spec", "terminationGracePeriodSeconds"]))
         .unwrap_or(30);
@@ -359,9 +382,9 @@ fn grace(call: &Call<'_>, old: &Value, wish: &Wish) -> i64 {
 }
 
 /// The finalizers after a wish for propagation.
-fn finalizers(old: &Value, wish: &Wish) -> Vec<String> {
+fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
     let mut finalizers = object::finalizers(old);
-    let Some(policy) = wish.propagation.as_deref() else {
+    let Some(policy) = options.propagation.as_deref() else {
         return finalizers;
     };
     let wanted = match policy {
@@ -379,37 +402,34 @@ fn finalizers(old: &Value, wish: &Wish) -> Vec<String> {
     finalizers
 }
 
-/// Removes an object for good; answers its last form.
-pub(crate) async fn erase(call: &Call<'_>, entry: &Entry, last: &Value) -> Result<Bytes, Status> {
-    let name = object::name(last);
-    if call.dry_run() {
-        return Ok(entry.value.clone());
-    }
-    let durability = write::durability(call, last, Some(last));
-    let mut stored = last.clone();
-    present::to_stored(&call.kind, &mut stored);
-    let template = Template::new(&stored);
-    let key = call.kind.key(&call.place.namespace, name);
-    let removed = call.core.store.delete(
-        &key,
-        Expect::Revision(entry.modified),
-        durability,
-        |revision| template.stamp(revision),
-    );
-    let bytes = match removed {
-        Ok(write) => {
-            write
-                .settled()
-                .await
-                .map_err(|error| write::refused(call, name, &error))?
-                .1
-        }
-        Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => {
-            return Err(Status::modified(&call.kind.group, &call.kind.plural, name));
-        }
-        Err(error) => return Err(write::refused(call, name, &error)),
+/// Deletes all objects of a definition that goes; those with finalizers finish later.
+async fn empty_definition(
+    context: &mut RequestContext<'_>,
+    definition: &Value,
+) -> Result<(), Status> {
+    let Some(kind) = custom::kinds(definition).into_iter().next().map(Arc::new) else {
+        return crd::finish(context, definition).await;
     };
-    write::after(call, Some(last), None);
-    crd::after_removal(call).await?;
-    Ok(bytes)
+    let (own_kind, own_info) = (Arc::clone(&context.kind), context.info.clone());
+    let page = context
+        .server
+        .store
+        .list(&kind.prefix, None, 0, None)
+        .map_err(Status::internal)?;
+    for (key, _) in page.entries {
+        let here = &key[kind.prefix.len()..];
+        let (namespace, name) = here.rsplit_once('/').unwrap_or(("", here));
+        context.kind = Arc::clone(&kind);
+        context.info.group.clone_from(&kind.group);
+        context.info.resource.clone_from(&kind.plural);
+        context.info.namespace = namespace.to_owned();
+        context.info.name = name.to_owned();
+        // What cannot be deleted now keeps the definition; the condition says so.
+        if let Err(status) = Box::pin(delete_one(context, name, &DeleteOptions::default())).await {
+            tracing::warn!(%status, "deleting an object of a deleted definition");
+        }
+    }
+    context.kind = own_kind;
+    context.info = own_info;
+    crd::finish(context, definition).await
 }

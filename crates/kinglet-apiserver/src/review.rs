@@ -2,25 +2,28 @@
 
 use serde_json::{Value, json};
 
+use crate::auth::signer::AUDIENCE;
 use crate::auth::{rights, tokens};
-use crate::body::{Answer, json as answer};
+use crate::body::{ApiResponse, json as answer};
+use crate::context::RequestContext;
 use crate::decode;
-use crate::dispatch::Call;
 use crate::identity::Identity;
 use crate::kinds::Builtin;
 use crate::object::{self, text};
-use crate::path::Place;
+use crate::path::RequestInfo;
 use crate::status::Status;
 
-pub(crate) fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let mut object = decode::value(call)?;
-    decode::check_kind(call, &mut object)?;
-    let status = match call.kind.builtin {
-        Some(Builtin::TokenReview) => token(call, text(&object, &["spec", "token"])),
-        Some(Builtin::SelfSubjectReview) => json!({"userInfo": user(call.who)}),
-        Some(Builtin::SelfSubjectRulesReview) => {
-            rights::rules(call.core, call.who, text(&object, &["spec", "namespace"]))
-        }
+pub(crate) fn create(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let mut object = decode::value(context)?;
+    decode::check_kind(context, &mut object)?;
+    let status = match context.kind.builtin {
+        Some(Builtin::TokenReview) => token(context, text(&object, &["spec", "token"])),
+        Some(Builtin::SelfSubjectReview) => json!({"userInfo": user_info(context.user)}),
+        Some(Builtin::SelfSubjectRulesReview) => rights::rules(
+            context.server,
+            context.user,
+            text(&object, &["spec", "namespace"]),
+        ),
         Some(Builtin::SubjectAccessReview) => {
             let groups = object::items(&object, &["spec", "groups"])
                 .iter()
@@ -29,50 +32,50 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Answer, Status> {
                 .collect();
             let mut subject = Identity::remote(text(&object, &["spec", "user"]), Vec::new());
             subject.groups = groups;
-            access(call, &subject, &object)
+            access(context, &subject, &object)
         }
-        _ => access(call, call.who, &object),
+        _ => access(context, context.user, &object),
     };
     object::fields(&mut object).insert("status".to_owned(), status);
     object::meta(&mut object);
     Ok(answer(201, &object))
 }
 
-fn user(who: &Identity) -> Value {
-    let mut user = json!({"username": who.name, "groups": who.groups});
-    if !who.uid.is_empty() {
-        user["uid"] = who.uid.clone().into();
+fn user_info(user: &Identity) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.clone().into();
     }
-    user
+    info
 }
 
-fn token(call: &Call<'_>, token: &str) -> Value {
-    match tokens::authenticate(call.core, token) {
-        Some(who) => {
-            json!({"authenticated": true, "user": user(&who), "audiences": [tokens::AUDIENCE]})
+fn token(context: &RequestContext<'_>, token: &str) -> Value {
+    match tokens::authenticate(context.server, token) {
+        Some(user) => {
+            json!({"authenticated": true, "user": user_info(&user), "audiences": [AUDIENCE]})
         }
         None => json!({"user": {}, "error": "invalid bearer token"}),
     }
 }
 
-fn access(call: &Call<'_>, subject: &Identity, object: &Value) -> Value {
+fn access(context: &RequestContext<'_>, subject: &Identity, object: &Value) -> Value {
     let attributes = &object["spec"]["resourceAttributes"];
     let allowed = if attributes.is_object() {
         let field = |name: &str| text(attributes, &[name]).to_owned();
-        let place = Place {
+        let info = RequestInfo {
             group: field("group"),
             version: field("version"),
             resource: field("resource"),
             namespace: field("namespace"),
             name: field("name"),
             subresource: field("subresource"),
-            ..Place::default()
+            ..RequestInfo::default()
         };
-        rights::allows(call.core, subject, text(attributes, &["verb"]), &place)
+        rights::allows(context.server, subject, text(attributes, &["verb"]), &info)
     } else {
         let path = &object["spec"]["nonResourceAttributes"];
         rights::allows_path(
-            call.core,
+            context.server,
             subject,
             text(path, &["path"]),
             text(path, &["verb"]),

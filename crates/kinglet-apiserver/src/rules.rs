@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::builtin::defaults;
 use crate::builtin::quantity::Quantity;
+use crate::context::RequestContext;
 use crate::decode;
-use crate::dispatch::Call;
 use crate::kinds::Builtin;
 use crate::names;
 use crate::object::{self, at, blank, items, number, text};
@@ -18,11 +18,11 @@ use crate::status::{Cause, Status};
 const DATA_BYTES_MAX: usize = 1 << 20;
 
 /// Types, unknown fields, defaults.
-pub(crate) fn shape(call: &mut Call<'_>, object: &mut Value) -> Result<(), Status> {
-    let kind = std::sync::Arc::clone(&call.kind);
+pub(crate) fn shape(context: &mut RequestContext<'_>, object: &mut Value) -> Result<(), Status> {
+    let kind = std::sync::Arc::clone(&context.kind);
     if kind.builtin.is_some() {
         // Our own controllers are typed by the compiler.
-        if !call.in_process() {
+        if !context.in_process() {
             let (group, version, name) = (&kind.group, &kind.version, &kind.kind);
             schema::check_types_builtin(group, version, name, object).map_err(|error| {
                 Status::bad_request(format!(
@@ -30,31 +30,42 @@ pub(crate) fn shape(call: &mut Call<'_>, object: &mut Value) -> Result<(), Statu
                 ))
             })?;
             let unknown = schema::prune_builtin(group, version, name, object);
-            decode::settle(call, unknown)?;
+            decode::settle(context, unknown)?;
         }
         defaults::fill(&kind, object);
     } else if let Some(schema) = &kind.schema {
         let unknown = schema.prune(object);
-        decode::settle(call, unknown)?;
+        decode::settle(context, unknown)?;
         schema.default_in_place(object);
     }
     Ok(())
 }
 
+/// Everything that is wrong with an object.
+pub(crate) fn validate_all(
+    context: &RequestContext<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Vec<Cause> {
+    let mut causes = names::check_metadata(object, context.kind.names, context.kind.namespaced);
+    validate(context, object, old, &mut causes);
+    causes
+}
+
 /// What is wrong with an object's own fields.
 pub(crate) fn validate(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     object: &Value,
     old: Option<&Value>,
     causes: &mut Vec<Cause>,
 ) {
-    let Some(builtin) = call.kind.builtin else {
-        if let Some(schema) = &call.kind.schema {
+    let Some(builtin) = context.kind.builtin else {
+        if let Some(schema) = &context.kind.schema {
             causes.extend(schema.validate(object, old));
         }
         return;
     };
-    if call.place.subresource == "status" {
+    if context.info.subresource == "status" {
         return;
     }
     match builtin {

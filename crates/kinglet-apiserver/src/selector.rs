@@ -57,8 +57,9 @@ struct Labels<'a> {
 impl Selector {
     /// Reads both selectors for a kind.
     pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Status> {
-        let labels = parse_labels(labels)
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+        let labels = parse_labels(labels).map_err(|detail| {
+            Status::bad_request(format!("unable to parse requirement: {detail}"))
+        })?;
         let fields = parse_fields(fields).map_err(Status::bad_request)?;
         for term in &fields {
             if !is_selectable(kind, &term.field) {
@@ -100,7 +101,7 @@ impl Selector {
         self
     }
 
-    /// Does a stored object match? `place` is its key behind the kind's prefix.
+    /// Does a stored object match? `path` is its key behind the kind's prefix.
     pub(crate) fn matches(&self, place: &str, bytes: &[u8]) -> bool {
         let (namespace, name) = place.rsplit_once('/').unwrap_or(("", place));
         let mut rest = self.fields.iter().filter(|term| match term.field.as_str() {

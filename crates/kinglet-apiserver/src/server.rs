@@ -1,6 +1,5 @@
-//! The server's state, its options, and the tower service in front of it.
+//! The server and the tower service in front of it.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,20 +11,17 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use kinglet_process::clock::Clock;
 use kinglet_store::Store;
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
-use crate::auth::tokens::{Signer, StaticToken};
-use crate::body::{Answer, Body, refusal};
-use crate::crd;
+use crate::body::{ApiResponse, Body, refusal};
 use crate::dispatch;
-use crate::identity::{Identity, Who};
-use crate::kinds::Registry;
-use crate::logs::PodLogs;
+use crate::identity::{Identity, SharedIdentity};
+use crate::kinds::custom;
+use crate::options::Options;
+use crate::registry::Registry;
+use crate::state::ServerState;
 use crate::status::Status;
 
 /// Largest request body, as the Kubernetes API server has it.
@@ -34,123 +30,17 @@ pub const BODY_BYTES_MAX: usize = 3 << 20;
 /// Time for a request's body to arrive; at this limit 3 MiB need 50 kB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Fills a buffer with random bytes.
-pub type Entropy = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
-
-/// Facts about a write of our own controllers, for deciding whether it waits for the disk.
-#[derive(Debug)]
-pub struct WriteFacts<'a> {
-    /// API group.
-    pub group: &'a str,
-    /// Plural.
-    pub resource: &'a str,
-    /// `status` or empty.
-    pub subresource: &'a str,
-    /// Nothing was there before.
-    pub create: bool,
-    /// What is written.
-    pub object: &'a Value,
-    /// What was there.
-    pub old: Option<&'a Value>,
-}
-
-/// Decides whether an in-process write is synced.
-pub type SyncedWrites = Arc<dyn Fn(&WriteFacts<'_>) -> bool + Send + Sync>;
-
-/// The OpenAPI v3 schema of a built-in kind by group, version and kind: its name and all definitions it reaches (see [`crate::openapi::Builtin`]).
-pub type SchemaSource =
-    Arc<dyn Fn(&str, &str, &str) -> Option<(String, serde_json::Map<String, Value>)> + Send + Sync>;
-
-/// What the root hands in.
-#[derive(Clone)]
-pub struct Options {
-    /// Our own version, shown as `v1.34.4+kinglet-VERSION`.
-    pub version: String,
-    /// Where time is read.
-    pub clock: Clock,
-    /// Where chance comes from (uids, generated names, cluster IPs).
-    pub entropy: Entropy,
-    /// Defaults and rules for custom resources.
-    pub admission: Option<Arc<dyn Admission>>,
-    /// Container logs.
-    pub logs: Option<Arc<dyn PodLogs>>,
-    /// Which in-process writes wait for the disk. None do by default.
-    pub synced: SyncedWrites,
-    /// Resources besides Events and Leases that need not reach the disk: (group, plural).
-    pub fleeting: Vec<(String, String)>,
-    /// Bearer tokens that are simply known.
-    pub tokens: Vec<StaticToken>,
-    /// Signs and checks service-account tokens; without one they are refused.
-    pub signer: Option<Arc<Signer>>,
-    /// Schemas of built-in kinds, for `kubectl explain` and validation.
-    pub schemas: Option<SchemaSource>,
-    /// Network of cluster IPs: the first two bytes of a /16.
-    pub service_network: [u8; 2],
-    /// What `/readyz` asks: names of checks that fail at the moment.
-    pub ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Extra answer for `/metrics`, if any.
-    pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            clock: Clock::system(),
-            entropy: Arc::new(|buffer| {
-                rustls::crypto::aws_lc_rs::default_provider()
-                    .secure_random
-                    .fill(buffer)
-                    .expect("the system's random source works");
-            }),
-            admission: None,
-            logs: None,
-            synced: Arc::new(|_| false),
-            fleeting: Vec::new(),
-            tokens: Vec::new(),
-            signer: None,
-            schemas: None,
-            service_network: [10, 96],
-            ready: Arc::new(Vec::new),
-            metrics: None,
-        }
-    }
-}
-
-impl std::fmt::Debug for Options {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options")
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The Kubernetes API over a [`Store`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
-    pub(crate) core: Arc<Core>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) store: Store,
-    pub(crate) registry: ArcSwap<Registry>,
-    pub(crate) options: Options,
-    /// Cluster IPs in use.
-    pub(crate) addresses: Mutex<HashSet<[u8; 4]>>,
-    /// Cancelled when the listener stops: streams to outside end, so that their connections can.
-    pub(crate) closing: CancellationToken,
-    /// Orders what must be decided and stored in one piece: quota, CRDs.
-    pub(crate) turn: tokio::sync::Mutex<()>,
-    /// OpenAPI documents and discovery answers, made once per registry.
-    pub(crate) documents: Mutex<std::collections::HashMap<String, Bytes>>,
+    pub(crate) server: Arc<ServerState>,
 }
 
 impl ApiServer {
     /// Serves what is in the store: built-in kinds and the CRDs found there.
     pub fn new(store: Store, options: Options) -> Self {
-        let core = Core {
-            registry: ArcSwap::from_pointee(Registry::new(crd::stored(&store).iter())),
+        let server = ServerState {
+            registry: ArcSwap::from_pointee(Registry::new(custom::stored(&store).iter())),
             addresses: Mutex::new(crate::builtin::service::used_addresses(&store)),
             closing: CancellationToken::new(),
             turn: tokio::sync::Mutex::new(()),
@@ -159,7 +49,7 @@ impl ApiServer {
             options,
         };
         Self {
-            core: Arc::new(core),
+            server: Arc::new(server),
         }
     }
 
@@ -174,68 +64,22 @@ impl ApiServer {
     /// A tower service acting as `identity`; what [`Identity::in_process`] needs no socket.
     pub fn service(&self, identity: Identity) -> ApiService {
         ApiService {
-            core: Arc::clone(&self.core),
-            who: Arc::new(identity),
+            server: Arc::clone(&self.server),
+            user: Arc::new(identity),
         }
     }
 
     /// The store behind it.
     pub fn store(&self) -> &Store {
-        &self.core.store
-    }
-}
-
-impl Core {
-    /// The time as Kubernetes writes it, to the second.
-    pub(crate) fn now(&self) -> String {
-        self.options
-            .clock
-            .now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string()
-    }
-
-    /// A random (version 4) UUID.
-    pub(crate) fn uuid(&self) -> String {
-        let mut b = [0u8; 16];
-        (self.options.entropy)(&mut b);
-        b[6] = (b[6] & 0x0f) | 0x40;
-        b[8] = (b[8] & 0x3f) | 0x80;
-        let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
-    }
-
-    /// Five letters as `generateName` appends them.
-    pub(crate) fn suffix(&self) -> String {
-        const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-        let mut random = [0u8; 5];
-        (self.options.entropy)(&mut random);
-        random
-            .iter()
-            .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
-            .collect()
-    }
-
-    /// Serves with the CRDs now in the store.
-    pub(crate) fn reload(&self) {
-        self.registry
-            .store(Arc::new(Registry::new(crd::stored(&self.store).iter())));
-        self.documents.lock().clear();
+        &self.server.store
     }
 }
 
 /// The server as one identity sees it: a `tower::Service`, for `kube::Client::new` or a connection.
 #[derive(Clone, Debug)]
 pub struct ApiService {
-    pub(crate) core: Arc<Core>,
-    pub(crate) who: Who,
+    pub(crate) server: Arc<ServerState>,
+    pub(crate) user: SharedIdentity,
 }
 
 impl<B> tower::Service<Request<B>> for ApiService
@@ -253,7 +97,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (core, who) = (Arc::clone(&self.core), Arc::clone(&self.who));
+        let (server, user) = (Arc::clone(&self.server), Arc::clone(&self.user));
         async move {
             let (parts, body) = request.into_parts();
             let bytes = match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
@@ -268,10 +112,11 @@ where
                 }
             };
             // One request's panic is that request's failure.
-            let answer = std::panic::AssertUnwindSafe(dispatch::answer(&core, &who, parts, bytes))
-                .catch_unwind()
-                .await;
-            Ok(answer.unwrap_or_else(|_| -> Answer {
+            let answer =
+                std::panic::AssertUnwindSafe(dispatch::answer(&server, &user, parts, bytes))
+                    .catch_unwind()
+                    .await;
+            Ok(answer.unwrap_or_else(|_| -> ApiResponse {
                 tracing::error!("a request handler panicked");
                 refusal(&Status::internal("the request handler panicked"))
             }))

@@ -165,9 +165,9 @@ impl Status {
         .about(group, resource, name)
     }
 
-    pub(crate) fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict(group: &str, resource: &str, name: &str, detail: &str) -> Self {
         let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            "Operation cannot be fulfilled on {} \"{name}\": {detail}",
             qualified(group, resource)
         );
         Self::new(409, "Conflict", message).about(group, resource, name)
@@ -217,12 +217,12 @@ impl Status {
         Self::new(400, "BadRequest", message)
     }
 
-    pub(crate) fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
+    pub(crate) fn forbidden(group: &str, resource: &str, name: &str, detail: &str) -> Self {
         let what = qualified(group, resource);
         let message = if name.is_empty() {
-            format!("{what} is forbidden: {why}")
+            format!("{what} is forbidden: {detail}")
         } else {
-            format!("{what} \"{name}\" is forbidden: {why}")
+            format!("{what} \"{name}\" is forbidden: {detail}")
         };
         Self::new(403, "Forbidden", message).about(group, resource, name)
     }

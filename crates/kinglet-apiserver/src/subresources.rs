@@ -6,51 +6,55 @@ use http::Response;
 use kinglet_store::Entry;
 use serde_json::{Map, Value, json};
 
-use crate::auth::tokens::AUDIENCE;
-use crate::body::{Answer, Body, json as answer_json};
+use crate::auth::signer::AUDIENCE;
+use crate::body::{ApiResponse, Body, json as answer_json, streaming};
+use crate::commit;
+use crate::context::RequestContext;
 use crate::decode;
-use crate::dispatch::{Call, streaming};
 use crate::kinds::{Builtin, Scale};
 use crate::logs;
-use crate::object::{self, at, child, fields, number, text};
+use crate::object::{self, at, child, fields, number, selector_text, text};
 use crate::patching;
 use crate::present;
 use crate::remove;
 use crate::status::{Cause, Status};
 use crate::write;
 
-pub(crate) async fn answer(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
-    let sub = call.place.subresource.clone();
-    match (call.kind.builtin, sub.as_str(), verb) {
-        (_, "scale", "get" | "update" | "patch") if call.kind.scale.is_some() => {
-            scale(call, verb).await
+pub(crate) async fn answer(
+    context: &mut RequestContext<'_>,
+    verb: &str,
+) -> Result<ApiResponse, Status> {
+    let sub = context.info.subresource.clone();
+    match (context.kind.builtin, sub.as_str(), verb) {
+        (_, "scale", "get" | "update" | "patch") if context.kind.scale.is_some() => {
+            scale(context, verb).await
         }
-        (Some(Builtin::Pod), "log", "get") => log(call).await,
-        (Some(Builtin::Pod), "binding", "create") => binding(call).await,
-        (Some(Builtin::Pod), "eviction", "create") => eviction(call).await,
-        (Some(Builtin::ServiceAccount), "token", "create") => token(call),
-        (Some(Builtin::Namespace), "finalize", "update") => finalize(call).await,
-        (_, "scale", _) if call.kind.scale.is_some() => Err(Status::method_not_allowed()),
+        (Some(Builtin::Pod), "log", "get") => log(context).await,
+        (Some(Builtin::Pod), "binding", "create") => binding(context).await,
+        (Some(Builtin::Pod), "eviction", "create") => eviction(context).await,
+        (Some(Builtin::ServiceAccount), "token", "create") => token(context),
+        (Some(Builtin::Namespace), "finalize", "update") => finalize(context).await,
+        (_, "scale", _) if context.kind.scale.is_some() => Err(Status::method_not_allowed()),
         (Some(Builtin::Pod), "log" | "binding" | "eviction", _)
         | (Some(Builtin::Namespace), "finalize", _) => Err(Status::method_not_allowed()),
         _ => Err(Status::no_such_path()),
     }
 }
 
-fn current(call: &Call<'_>) -> Result<(Entry, Value), Status> {
-    let name = &call.place.name;
-    let entry = call
-        .core
+fn current(context: &RequestContext<'_>) -> Result<(Entry, Value), Status> {
+    let name = &context.info.name;
+    let entry = context
+        .server
         .store
-        .get(&call.kind.key(&call.place.namespace, name))
-        .ok_or_else(|| call.not_found(name))?;
-    let object = present::object(&call.kind, &entry.value);
+        .get(&context.kind.key(&context.info.namespace, name))
+        .ok_or_else(|| context.not_found(name))?;
+    let object = present::object(&context.kind, &entry.value);
     Ok((entry, object))
 }
 
 // --- scale -----------------------------------------------------------------------------------------------------------
 
-fn scale_of(call: &Call<'_>, scale: &Scale, object: &Value) -> Value {
+fn scale_of(context: &RequestContext<'_>, scale: &Scale, object: &Value) -> Value {
     let path = |path: &[String]| {
         path.iter()
             .try_fold(object, |value, key| value.get(key.as_str()))
@@ -81,7 +85,7 @@ fn scale_of(call: &Call<'_>, scale: &Scale, object: &Value) -> Value {
     );
     let selector = match &scale.selector_path {
         Some(selector) => path(selector).and_then(Value::as_str).map(str::to_owned),
-        None if call.kind.builtin.is_some() => Some(selector_text(&object["spec"]["selector"])),
+        None if context.kind.builtin.is_some() => Some(selector_text(&object["spec"]["selector"])),
         None => None,
     };
     if let Some(selector) = selector {
@@ -90,41 +94,21 @@ fn scale_of(call: &Call<'_>, scale: &Scale, object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
-/// A label selector object in the one-line form.
-pub(crate) fn selector_text(selector: &Value) -> String {
-    let mut terms: Vec<String> = selector["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
-        .collect();
-    for each in object::items(selector, &["matchExpressions"]) {
-        let key = text(each, &["key"]);
-        let values: Vec<&str> = object::items(each, &["values"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        terms.push(match text(each, &["operator"]) {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key.to_owned(),
-            _ => format!("!{key}"),
-        });
-    }
-    terms.join(",")
-}
-
-async fn scale(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
-    let scale = call.kind.scale.clone().ok_or_else(Status::no_such_path)?;
+async fn scale(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiResponse, Status> {
+    let scale = context
+        .kind
+        .scale
+        .clone()
+        .ok_or_else(Status::no_such_path)?;
     // A patch without a version takes what is there when another write comes in between.
     for last in [false, false, false, true] {
-        let (entry, old) = current(call)?;
-        let now = scale_of(call, &scale, &old);
+        let (entry, old) = current(context)?;
+        let now = scale_of(context, &scale, &old);
         if verb == "get" {
             return Ok(answer_json(200, &now));
         }
         let wanted = if verb == "patch" {
-            let patch = patching::read(call)?;
+            let patch = patching::read(context)?;
             match patch {
                 patching::Patch::Json(patch) => {
                     let mut wanted = now.clone();
@@ -141,14 +125,14 @@ async fn scale(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
                 }
             }
         } else {
-            decode::value(call)?
+            decode::value(context)?
         };
         let version = text(&wanted, &["metadata", "resourceVersion"]);
         if !version.is_empty() && version != entry.modified.to_string() {
             return Err(Status::modified(
-                &call.kind.group,
-                &call.kind.plural,
-                &call.place.name,
+                &context.kind.group,
+                &context.kind.plural,
+                &context.info.name,
             ));
         }
         let replicas = number(&wanted, &["spec", "replicas"]).unwrap_or(0);
@@ -161,7 +145,7 @@ async fn scale(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
             return Err(Status::invalid(
                 "autoscaling",
                 "Scale",
-                &call.place.name,
+                &context.info.name,
                 &[cause],
             ));
         }
@@ -177,32 +161,32 @@ async fn scale(call: &mut Call<'_>, verb: &str) -> Result<Answer, Status> {
         let explicit =
             !version.is_empty() && version != text(&now, &["metadata", "resourceVersion"]);
         // The parent is written as a whole object, so that its own rules and generation apply.
-        let sub = std::mem::take(&mut call.place.subresource);
-        call.through = "scale";
-        let result = write::replace(call, &entry, &old, new, None).await;
-        call.place.subresource = sub;
+        let subresource = std::mem::take(&mut context.info.subresource);
+        context.through = "scale";
+        let result = write::replace(context, &entry, &old, new, None).await;
+        context.info.subresource = subresource;
         match result {
             Err(status) if status.reason == "Conflict" && !explicit && !last => {}
             Err(status) => return Err(status),
             Ok(stored) => {
-                let object = present::object(&call.kind, &stored);
-                return Ok(answer_json(200, &scale_of(call, &scale, &object)));
+                let object = present::object(&context.kind, &stored);
+                return Ok(answer_json(200, &scale_of(context, &scale, &object)));
             }
         }
     }
     Err(Status::modified(
-        &call.kind.group,
-        &call.kind.plural,
-        &call.place.name,
+        &context.kind.group,
+        &context.kind.plural,
+        &context.info.name,
     ))
 }
 
 // --- pods ------------------------------------------------------------------------------------------------------------
 
-async fn log(call: &Call<'_>) -> Result<Answer, Status> {
-    let (_, pod) = current(call)?;
-    let options = logs::options(&pod, &call.query)?;
-    let Some(handler) = call.core.options.logs.clone() else {
+async fn log(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let (_, pod) = current(context)?;
+    let options = logs::options(&pod, &context.query)?;
+    let Some(handler) = context.server.options.logs.clone() else {
         return Err(Status::not_implemented(
             "container logs are not available here",
         ));
@@ -210,30 +194,30 @@ async fn log(call: &Call<'_>) -> Result<Answer, Status> {
     if text(&pod, &["spec", "nodeName"]).is_empty() {
         return Err(Status::bad_request(format!(
             "pod {} does not have a host assigned",
-            call.place.name
+            context.info.name
         )));
     }
     let stream = handler
-        .logs(&call.place.namespace, &call.place.name, options)
+        .logs(&context.info.namespace, &context.info.name, options)
         .await?;
     // A log that breaks off ends; there is no place left to say why.
     let bytes = stream
         .take_while(|chunk| std::future::ready(chunk.is_ok()))
         .map(Result::unwrap_or_default);
-    let bytes = bytes.take_until(call.core.closing.clone().cancelled_owned());
+    let bytes = bytes.take_until(context.server.closing.clone().cancelled_owned());
     let mut response = Response::new(Body::stream(bytes));
     streaming(&mut response, "text/plain");
     Ok(response)
 }
 
-async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let body = decode::value(call)?;
+async fn binding(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let body = decode::value(context)?;
     let node = text(&body, &["target", "name"]).to_owned();
     if node.is_empty() {
         return Err(Status::new(500, "", "target.name: Required value"));
     }
-    let (entry, old) = current(call)?;
-    let name = call.place.name.clone();
+    let (entry, old) = current(context)?;
+    let name = context.info.name.clone();
     if object::is_deleting(&old) {
         return Err(Status::conflict(
             "",
@@ -253,15 +237,15 @@ async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
     }
     let uid = text(&body, &["metadata", "uid"]);
     if !uid.is_empty() && uid != object::uid(&old) {
-        let why = format!(
+        let detail = format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             object::uid(&old)
         );
-        return Err(Status::conflict("", "pods/binding", &name, &why));
+        return Err(Status::conflict("", "pods/binding", &name, &detail));
     }
     let mut new = old.clone();
     child(fields(&mut new), "spec").insert("nodeName".to_owned(), node.into());
-    let now = call.core.now();
+    let now = context.server.now();
     let status = child(fields(&mut new), "status");
     let mut conditions: Vec<Value> = status
         .get("conditions")
@@ -271,17 +255,17 @@ async fn binding(call: &mut Call<'_>) -> Result<Answer, Status> {
     conditions.retain(|condition| text(condition, &["type"]) != "PodScheduled");
     conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
     status.insert("conditions".to_owned(), conditions.into());
-    write::put_raw(call, &entry, &old, &new).await?;
+    commit::put_raw(context, &entry, &old, &new).await?;
     Ok(answer_json(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     ))
 }
 
-async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let body = decode::value(call)?;
-    let (entry, pod) = current(call)?;
-    if let Some(budget) = blocking_budget(call, &pod) {
+async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let body = decode::value(context)?;
+    let (entry, pod) = current(context)?;
+    if let Some(budget) = blocking_budget(context, &pod) {
         let mut status = Status::too_many(
             "Cannot evict pod as it would violate the pod's disruption budget.",
             10,
@@ -293,7 +277,7 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
         );
         return Err(status);
     }
-    if !call.dry_run() && !object::is_deleting(&pod) {
+    if !context.dry_run() && !object::is_deleting(&pod) {
         let mut marked = pod.clone();
         let status = child(fields(&mut marked), "status");
         let mut conditions: Vec<Value> = status
@@ -303,23 +287,23 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
             .unwrap_or_default();
         conditions.retain(|condition| text(condition, &["type"]) != "DisruptionTarget");
         conditions.push(json!({
-            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null, "lastTransitionTime": call.core.now(),
+            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null, "lastTransitionTime": context.server.now(),
             "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
         }));
         status.insert("conditions".to_owned(), conditions.into());
-        write::put_raw(call, &entry, &pod, &marked).await?;
+        commit::put_raw(context, &entry, &pod, &marked).await?;
     }
-    let options = body
+    let sent = body
         .get("deleteOptions")
         .cloned()
         .unwrap_or_else(|| json!({}));
-    call.body = Bytes::from(options.to_string());
-    call.content_type = String::new();
-    let wish = remove::wish(call)?;
-    let name = call.place.name.clone();
-    let sub = std::mem::take(&mut call.place.subresource);
-    let result = remove::delete_one(call, &name, &wish).await;
-    call.place.subresource = sub;
+    context.body = Bytes::from(sent.to_string());
+    context.content_type = String::new();
+    let options = remove::delete_options(context)?;
+    let name = context.info.name.clone();
+    let subresource = std::mem::take(&mut context.info.subresource);
+    let result = remove::delete_one(context, &name, &options).await;
+    context.info.subresource = subresource;
     result?;
     Ok(answer_json(
         201,
@@ -328,12 +312,14 @@ async fn eviction(call: &mut Call<'_>) -> Result<Answer, Status> {
 }
 
 /// A disruption budget that selects the pod and allows none to go. It is counted here, when it matters: no controller keeps its status.
-fn blocking_budget(call: &Call<'_>, pod: &Value) -> Option<String> {
+fn blocking_budget(context: &RequestContext<'_>, pod: &Value) -> Option<String> {
     let parsed = |prefix: &str| -> Vec<Value> {
-        let page =
-            call.core
-                .store
-                .list(&format!("{prefix}{}/", call.place.namespace), None, 0, None);
+        let page = context.server.store.list(
+            &format!("{prefix}{}/", context.info.namespace),
+            None,
+            0,
+            None,
+        );
         let entries = page.map(|page| page.entries).unwrap_or_default();
         entries
             .iter()
@@ -396,22 +382,22 @@ const TOKEN_SECONDS: i64 = 3600;
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
-fn token(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let mut request = decode::value(call)?;
-    let (_, account) = current(call)?;
-    let Some(signer) = call.core.options.signer.clone() else {
+fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let mut request = decode::value(context)?;
+    let (_, account) = current(context)?;
+    let Some(signer) = context.server.options.signer.clone() else {
         return Err(Status::not_implemented(
             "this server has no key to sign service-account tokens with",
         ));
     };
     let seconds = number(&request, &["spec", "expirationSeconds"]).unwrap_or(TOKEN_SECONDS);
     if !(TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX).contains(&seconds) {
-        let why = if seconds < TOKEN_SECONDS_MIN {
+        let detail = if seconds < TOKEN_SECONDS_MIN {
             "may not specify a duration less than 10 minutes"
         } else {
             "may not specify a duration larger than 2^32 seconds"
         };
-        let cause = Cause::invalid("spec.expirationSeconds", &seconds.into(), why);
+        let cause = Cause::invalid("spec.expirationSeconds", &seconds.into(), detail);
         return Err(Status::invalid(
             "authentication.k8s.io",
             "TokenRequest",
@@ -423,29 +409,29 @@ fn token(call: &mut Call<'_>) -> Result<Answer, Status> {
         [] => json!([AUDIENCE]),
         given => Value::Array(given.to_vec()),
     };
-    let now = call.core.options.clock.now();
-    let (namespace, name) = (call.place.namespace.clone(), call.place.name.clone());
+    let now = context.server.options.clock.now();
+    let (namespace, name) = (context.info.namespace.clone(), context.info.name.clone());
     let mut bound = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": object::uid(&account)}});
     let reference = &request["spec"]["boundObjectRef"];
     if text(reference, &["kind"]) == "Pod" {
         let pod = text(reference, &["name"]);
-        let entry = call
-            .core
+        let entry = context
+            .server
             .store
             .get(&format!("core/pods/{namespace}/{pod}"))
             .ok_or_else(|| Status::not_found("", "pods", pod))?;
         let found: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
         let uid = text(reference, &["uid"]);
         if !uid.is_empty() && uid != object::uid(&found) {
-            let why = format!(
+            let detail = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
             );
-            return Err(Status::conflict("", "Pod", pod, &why));
+            return Err(Status::conflict("", "Pod", pod, &detail));
         }
         bound["pod"] = json!({"name": pod, "uid": object::uid(&found)});
     }
     let claims = json!({
-        "iss": AUDIENCE, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"), "jti": call.core.uuid(),
+        "iss": AUDIENCE, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"), "jti": context.server.uuid(),
         "iat": now.as_second(), "nbf": now.as_second(), "exp": now.as_second() + seconds, "kubernetes.io": bound,
     });
     let signed = signer.sign(&claims).map_err(Status::internal)?;
@@ -466,17 +452,17 @@ fn token(call: &mut Call<'_>) -> Result<Answer, Status> {
     let metadata = child(root, "metadata");
     metadata.insert("name".to_owned(), name.into());
     metadata.insert("namespace".to_owned(), namespace.into());
-    metadata.insert("uid".to_owned(), call.core.uuid().into());
-    metadata.insert("creationTimestamp".to_owned(), call.core.now().into());
+    metadata.insert("uid".to_owned(), context.server.uuid().into());
+    metadata.insert("creationTimestamp".to_owned(), context.server.now().into());
     Ok(answer_json(201, &request))
 }
 
-async fn finalize(call: &mut Call<'_>) -> Result<Answer, Status> {
-    let body = decode::value(call)?;
-    let (entry, old) = current(call)?;
+async fn finalize(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let body = decode::value(context)?;
+    let (entry, old) = current(context)?;
     let version = text(&body, &["metadata", "resourceVersion"]);
     if !version.is_empty() && version != entry.modified.to_string() {
-        return Err(Status::modified("", "namespaces", &call.place.name));
+        return Err(Status::modified("", "namespaces", &context.info.name));
     }
     let mut new = old.clone();
     let finalizers = at(&body, &["spec", "finalizers"]).cloned();
@@ -489,9 +475,9 @@ async fn finalize(call: &mut Call<'_>) -> Result<Answer, Status> {
         && object::items(&new, &["spec", "finalizers"]).is_empty()
         && object::finalizers(&old).is_empty();
     let stored = if done {
-        remove::erase(call, &entry, &new).await?
+        commit::erase(context, &entry, &new).await?
     } else {
-        write::put_raw(call, &entry, &old, &new).await?
+        commit::put_raw(context, &entry, &old, &new).await?
     };
-    Ok(decode::answer(call, 200, &stored))
+    Ok(decode::answer(context, 200, &stored))
 }

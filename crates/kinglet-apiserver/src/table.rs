@@ -2,17 +2,16 @@
 
 mod age;
 mod columns;
-mod jsonpath;
 mod pods;
 mod rows;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Kind};
-use crate::object::text;
-use crate::present;
-use jsonpath::JsonPath;
+use crate::builtin_kind::Builtin;
+use crate::kinds::Kind;
+use crate::object::{self, text};
+use crate::printer_columns::{Column, Columns};
 
 /// How much of the object comes with each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,54 +19,6 @@ pub(crate) enum Rows {
     Bare,
     Metadata,
     Object,
-}
-
-/// The columns of a kind.
-#[derive(Debug)]
-pub(crate) enum Columns {
-    /// Built in: the cells are computed by `rows`.
-    Builtin(Builtin),
-    /// Printer columns of a CRD.
-    Custom(Vec<Column>),
-}
-
-/// One printer column.
-#[derive(Debug)]
-pub(crate) struct Column {
-    name: String,
-    kind: String,
-    format: String,
-    description: String,
-    priority: i64,
-    path: JsonPath,
-}
-
-impl Columns {
-    pub(crate) fn builtin(builtin: Builtin) -> Self {
-        Self::Builtin(builtin)
-    }
-
-    pub(crate) fn custom(list: &[Value]) -> Self {
-        let columns = list.iter().map(|column| Column {
-            name: text(column, &["name"]).to_owned(),
-            kind: text(column, &["type"]).to_owned(),
-            format: text(column, &["format"]).to_owned(),
-            description: text(column, &["description"]).to_owned(),
-            priority: column["priority"].as_i64().unwrap_or(0),
-            path: JsonPath::parse(text(column, &["jsonPath"])),
-        });
-        if list.is_empty() {
-            return Self::Custom(vec![Column {
-                name: "Age".to_owned(),
-                kind: "date".to_owned(),
-                format: String::new(),
-                description: "CreationTimestamp is a timestamp representing the server time when this object was created.".to_owned(),
-                priority: 0,
-                path: JsonPath::parse(".metadata.creationTimestamp"),
-            }]);
-        }
-        Self::Custom(columns.collect())
-    }
 }
 
 const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
@@ -111,7 +62,7 @@ pub(crate) fn row(kind: &Kind, object: &Value, with: Rows, version: &str, now: T
     let mut row = json!({"cells": cells});
     match with {
         Rows::Bare => row["object"] = Value::Null,
-        Rows::Metadata => row["object"] = present::partial(object, version),
+        Rows::Metadata => row["object"] = object::partial(object, version),
         Rows::Object => row["object"] = object.clone(),
     }
     if matches!(kind.columns, Columns::Builtin(Builtin::Pod))

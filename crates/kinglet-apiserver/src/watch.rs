@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Form;
-use crate::body::{Answer, Body};
-use crate::dispatch::{Call, streaming};
+use crate::body::{ApiResponse, Body, streaming};
+use crate::context::RequestContext;
 use crate::object;
 use crate::present::Presenter;
 use crate::read;
 use crate::selector::Selector;
-use crate::server::Core;
+use crate::state::ServerState;
 use crate::status::{Cause, Status};
 
 /// As often as the Kubernetes API server tells idle watchers how far they are.
@@ -29,7 +29,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
 const CHUNK_BYTES: usize = 64 << 10;
 
 struct Stream {
-    core: Arc<Core>,
+    server: Arc<ServerState>,
     watch: Option<Watch>,
     selector: Selector,
     presenter: Presenter,
@@ -43,15 +43,15 @@ struct Stream {
     closing: Option<CancellationToken>,
 }
 
-pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
-    let selector = read::selector(call)?;
-    let core = call.core;
-    let asked = read::parse_revision(call.query.get("resourceVersion"))?;
-    let matching = call.query.get("resourceVersionMatch");
-    let initial = call
+pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+    let selector = read::selector(context)?;
+    let server = context.server;
+    let asked = read::parse_revision(context.query.get("resourceVersion"))?;
+    let matching = context.query.get("resourceVersionMatch");
+    let initial = context
         .query
         .has("sendInitialEvents")
-        .then(|| call.query.flag("sendInitialEvents"));
+        .then(|| context.query.flag("sendInitialEvents"));
     match (initial, matching) {
         (None, "") | (Some(_), "NotOlderThan") => {}
         (None, _) => {
@@ -67,14 +67,14 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
             )));
         }
     }
-    let current = core.store.revision();
+    let current = server.store.revision();
     if asked > current {
         return Err(Status::future_revision(asked, current));
     }
-    let prefix = call.kind.range(&call.place.namespace);
+    let prefix = context.kind.range(&context.info.namespace);
     let send_all = initial.unwrap_or(asked == 0);
     let now = Instant::now();
-    let timeout = match call
+    let timeout = match context
         .query
         .number("timeoutSeconds")
         .and_then(|seconds| u64::try_from(seconds).ok())
@@ -82,26 +82,30 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => DEFAULT_TIMEOUT,
     };
-    let mut presenter =
-        Presenter::new(&call.kind, call.form, &call.query, core.options.clock.now())?;
+    let mut presenter = Presenter::new(
+        &context.kind,
+        context.form,
+        &context.query,
+        server.options.clock.now(),
+    )?;
     if let Form::PartialList(version) = presenter.form {
         presenter.form = Form::Partial(version);
     }
     let mut stream = Stream {
-        core: Arc::clone(core),
+        server: Arc::clone(server),
         watch: None,
         selector,
         presenter,
-        prefix_len: call.kind.prefix.len(),
+        prefix_len: context.kind.prefix.len(),
         pending: VecDeque::new(),
-        bookmarks: call.query.flag("allowWatchBookmarks"),
+        bookmarks: context.query.flag("allowWatchBookmarks"),
         next_bookmark: now + BOOKMARK_EVERY,
         deadline: now + timeout,
         first: true,
-        closing: (!call.in_process()).then(|| core.closing.clone()),
+        closing: (!context.in_process()).then(|| server.closing.clone()),
     };
     let from = if send_all {
-        let page = core
+        let page = server
             .store
             .list(&prefix, None, 0, None)
             .map_err(Status::internal)?;
@@ -122,7 +126,7 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Answer, Status> {
     } else {
         asked
     };
-    match core.store.watch(&prefix, from) {
+    match server.store.watch(&prefix, from) {
         Ok(watch) => stream.watch = Some(watch),
         Err(too_old) => {
             let line = expired(&too_old);
@@ -148,7 +152,7 @@ impl Stream {
     fn line(&mut self, kind: &str, value: &Bytes) -> Bytes {
         let with_columns = std::mem::take(&mut self.first);
         if matches!(self.presenter.form, Form::Table(_)) {
-            self.presenter.at(self.core.options.clock.now());
+            self.presenter.at(self.server.options.clock.now());
         }
         frame(kind, &self.presenter.one(value, with_columns))
     }

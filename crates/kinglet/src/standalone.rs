@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kinglet_apiserver::{ApiServer, Identity, WriteFacts};
+use kinglet_apiserver::{ApiServer, Identity, WriteAttributes};
 use kinglet_cli::UpArgs;
 use kinglet_cli::control::Addresses;
 use kinglet_cli::{kubeconfig, location};
@@ -259,7 +259,7 @@ fn options(
 
 /// Of our own controllers' writes only a new Revision and its resolved digests wait for the disk: both are promises to
 /// users (immutable snapshots), everything else can be made again.
-fn promised(write: &WriteFacts<'_>) -> bool {
+fn promised(write: &WriteAttributes<'_>) -> bool {
     if (write.group, write.resource) != ("serving.knative.dev", "revisions") {
         return false;
     }

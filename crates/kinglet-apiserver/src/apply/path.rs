@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// One step of a path. Keys and values are held as JSON text, which makes them comparable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum PathElement {
     /// Member of an object.
     Field(String),
     /// Item of a list with keys: `{"name":"x"}`.
@@ -17,32 +17,32 @@ pub(super) enum Step {
     Index(usize),
 }
 
-impl Step {
+impl PathElement {
     fn encode(&self) -> String {
         match self {
-            Step::Field(name) => format!("f:{name}"),
-            Step::Key(key) => format!("k:{key}"),
-            Step::Value(value) => format!("v:{value}"),
-            Step::Index(at) => format!("i:{at}"),
+            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Key(key) => format!("k:{key}"),
+            PathElement::Value(value) => format!("v:{value}"),
+            PathElement::Index(at) => format!("i:{at}"),
         }
     }
 
     fn decode(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         match kind {
-            "f" => Some(Step::Field(rest.to_owned())),
+            "f" => Some(PathElement::Field(rest.to_owned())),
             // Read and written again, so that spacing and order do not matter.
-            "k" => Some(Step::Key(
+            "k" => Some(PathElement::Key(
                 serde_json::from_str::<BTreeMap<String, Value>>(rest)
                     .ok()
                     .map(|key| json_text(&key))?,
             )),
-            "v" => Some(Step::Value(
+            "v" => Some(PathElement::Value(
                 serde_json::from_str::<Value>(rest)
                     .ok()
                     .map(|value| value.to_string())?,
             )),
-            "i" => rest.parse().ok().map(Step::Index),
+            "i" => rest.parse().ok().map(PathElement::Index),
             _ => None,
         }
     }
@@ -53,11 +53,11 @@ pub(super) fn json_text(key: &BTreeMap<String, Value>) -> String {
     serde_json::to_string(key).expect("text keys and JSON values always serialise")
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for PathElement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Step::Field(name) => write!(f, ".{name}"),
-            Step::Key(key) => {
+            PathElement::Field(name) => write!(f, ".{name}"),
+            PathElement::Key(key) => {
                 let parts: BTreeMap<String, Value> = serde_json::from_str(key).unwrap_or_default();
                 let parts: Vec<String> = parts
                     .iter()
@@ -65,22 +65,22 @@ impl std::fmt::Display for Step {
                     .collect();
                 write!(f, "[{}]", parts.join(","))
             }
-            Step::Value(value) => write!(f, "[={value}]"),
-            Step::Index(at) => write!(f, "[{at}]"),
+            PathElement::Value(value) => write!(f, "[={value}]"),
+            PathElement::Index(at) => write!(f, "[{at}]"),
         }
     }
 }
 
 /// `.spec.containers[name="a"].image`.
-pub(super) fn shown(path: &[Step]) -> String {
+pub(super) fn shown(path: &[PathElement]) -> String {
     path.iter().map(ToString::to_string).collect()
 }
 
 /// A set of paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Set {
-    pub(super) members: BTreeSet<Step>,
-    pub(super) children: BTreeMap<Step, Set>,
+    pub(super) members: BTreeSet<PathElement>,
+    pub(super) children: BTreeMap<PathElement, Set>,
 }
 
 impl Set {
@@ -89,7 +89,7 @@ impl Set {
     }
 
     /// Adds a path; the empty path says nothing.
-    pub(super) fn insert(&mut self, path: &[Step]) {
+    pub(super) fn insert(&mut self, path: &[PathElement]) {
         match path {
             [] => {}
             [last] => {
@@ -99,7 +99,7 @@ impl Set {
         }
     }
 
-    pub(super) fn has(&self, path: &[Step]) -> bool {
+    pub(super) fn has(&self, path: &[PathElement]) -> bool {
         match path {
             [] => false,
             [last] => self.members.contains(last),
@@ -111,28 +111,28 @@ impl Set {
     }
 
     /// What lies below a step.
-    pub(super) fn below(&self, step: &Step) -> Option<&Set> {
-        self.children.get(step).filter(|child| !child.is_empty())
+    pub(super) fn below(&self, element: &PathElement) -> Option<&Set> {
+        self.children.get(element).filter(|child| !child.is_empty())
     }
 
     pub(super) fn union(mut self, other: &Set) -> Set {
         self.members.extend(other.members.iter().cloned());
-        for (step, child) in &other.children {
-            let mine = self.children.remove(step).unwrap_or_default();
-            self.children.insert(step.clone(), mine.union(child));
+        for (element, child) in &other.children {
+            let mine = self.children.remove(element).unwrap_or_default();
+            self.children.insert(element.clone(), mine.union(child));
         }
         self
     }
 
     pub(super) fn difference(&self, other: &Set) -> Set {
         let members = self.members.difference(&other.members).cloned().collect();
-        let children = self
-            .children
-            .iter()
-            .map(|(step, child)| match other.children.get(step) {
-                Some(theirs) => (step.clone(), child.difference(theirs)),
-                None => (step.clone(), child.clone()),
-            });
+        let children =
+            self.children
+                .iter()
+                .map(|(element, child)| match other.children.get(element) {
+                    Some(theirs) => (element.clone(), child.difference(theirs)),
+                    None => (element.clone(), child.clone()),
+                });
         Set {
             members,
             children: children.filter(|(_, child)| !child.is_empty()).collect(),
@@ -141,11 +141,11 @@ impl Set {
 
     pub(super) fn intersection(&self, other: &Set) -> Set {
         let members = self.members.intersection(&other.members).cloned().collect();
-        let children = self.children.iter().filter_map(|(step, child)| {
+        let children = self.children.iter().filter_map(|(element, child)| {
             other
                 .children
-                .get(step)
-                .map(|theirs| (step.clone(), child.intersection(theirs)))
+                .get(element)
+                .map(|theirs| (element.clone(), child.intersection(theirs)))
         });
         Set {
             members,
@@ -155,8 +155,9 @@ impl Set {
 
     /// Only what lies at or below the named top fields (`keep`), or only what does not.
     pub(super) fn split(&self, top: &[&str], keep: bool) -> Set {
-        let wanted =
-            |step: &Step| matches!(step, Step::Field(name) if top.contains(&name.as_str())) == keep;
+        let wanted = |element: &PathElement| {
+            matches!(element, PathElement::Field(name) if top.contains(&name.as_str())) == keep
+        };
         Set {
             members: self.members.iter().filter(|s| wanted(s)).cloned().collect(),
             children: self
@@ -169,20 +170,20 @@ impl Set {
     }
 
     /// All paths, parents before children.
-    pub(super) fn paths(&self) -> Vec<Vec<Step>> {
+    pub(super) fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut found = Vec::new();
         self.collect(&mut Vec::new(), &mut found);
         found
     }
 
-    fn collect(&self, prefix: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+    fn collect(&self, prefix: &mut Vec<PathElement>, found: &mut Vec<Vec<PathElement>>) {
         for member in &self.members {
             prefix.push(member.clone());
             found.push(prefix.clone());
             prefix.pop();
         }
-        for (step, child) in &self.children {
-            prefix.push(step.clone());
+        for (element, child) in &self.children {
+            prefix.push(element.clone());
             child.collect(prefix, found);
             prefix.pop();
         }
@@ -201,9 +202,9 @@ impl Set {
             }
             out.insert(member.encode(), Value::Object(below));
         }
-        for (step, child) in &self.children {
-            if !self.members.contains(step) && !child.is_empty() {
-                out.insert(step.encode(), child.encode());
+        for (element, child) in &self.children {
+            if !self.members.contains(element) && !child.is_empty() {
+                out.insert(element.encode(), child.encode());
             }
         }
         Value::Object(out)
@@ -223,14 +224,14 @@ impl Set {
             if text == "." {
                 continue;
             }
-            let step = Step::decode(text)?;
+            let element = PathElement::decode(text)?;
             let fields = below.as_object()?;
             if fields.is_empty() || fields.contains_key(".") {
-                set.members.insert(step.clone());
+                set.members.insert(element.clone());
             }
             if fields.keys().any(|name| name != ".") {
                 set.children
-                    .insert(step, Self::decode_at(below, depth + 1)?);
+                    .insert(element, Self::decode_at(below, depth + 1)?);
             }
         }
         Some(set)

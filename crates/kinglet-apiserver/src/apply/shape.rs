@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::path::{Step, json_text};
+use super::path::{PathElement, json_text};
 use crate::fields::{Field, ListKind, Struct, Type, table};
 use crate::schema::Node;
 
@@ -135,7 +135,12 @@ impl<'a> Shape<'a> {
     }
 
     /// The step that leads to an item of a set or keyed list.
-    pub(super) fn step(self, form: Form, at: usize, item: &Value) -> Result<Step, String> {
+    pub(super) fn element(
+        self,
+        form: Form,
+        at: usize,
+        item: &Value,
+    ) -> Result<PathElement, String> {
         if form == Form::Set {
             return match item {
                 Value::Object(_) | Value::Array(_) | Value::Null => Err(
@@ -143,7 +148,7 @@ impl<'a> Shape<'a> {
                         .to_owned(),
                 ),
                 Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                    Ok(Step::Value(item.to_string()))
+                    Ok(PathElement::Value(item.to_string()))
                 }
             };
         }
@@ -171,12 +176,13 @@ impl<'a> Shape<'a> {
             };
             key.insert(name.to_owned(), value);
         }
-        Ok(Step::Key(json_text(&key)))
+        Ok(PathElement::Key(json_text(&key)))
     }
 
     /// As [`step`](Self::step), for objects that are already there: an item without its key is known by its place.
-    pub(super) fn live_step(self, form: Form, at: usize, item: &Value) -> Step {
-        self.step(form, at, item).unwrap_or(Step::Index(at))
+    pub(super) fn live_step(self, form: Form, at: usize, item: &Value) -> PathElement {
+        self.element(form, at, item)
+            .unwrap_or(PathElement::Index(at))
     }
 
     fn default_of(self, name: &str) -> Option<Value> {

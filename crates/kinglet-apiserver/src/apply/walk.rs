@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::path::{Set, Step, shown};
+use super::path::{PathElement, Set, shown};
 use super::shape::{Form, Shape};
 
 /// How two objects differ.
@@ -31,12 +31,12 @@ pub(super) fn fields_of(object: &Value, shape: Shape<'_>) -> Set {
     set
 }
 
-fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>, set: &mut Set) {
+fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<PathElement>, set: &mut Set) {
     match (shape.form(value), value) {
         (Form::Map, Value::Object(fields)) => {
             for (name, value) in fields {
                 let (below, declared) = shape.member(name);
-                path.push(Step::Field(name.clone()));
+                path.push(PathElement::Field(name.clone()));
                 collect(value, below, path, set);
                 if !declared || value.is_null() || value.as_object().is_some_and(Map::is_empty) {
                     set.insert(path);
@@ -45,8 +45,8 @@ fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>, set: &mut Set)
             }
         }
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
-            for (step, same) in by_step(shape, form, items) {
-                path.push(step);
+            for (element, same) in by_step(shape, form, items) {
+                path.push(element);
                 if let [one] = same.as_slice() {
                     collect(one, shape.item(), path, set);
                 }
@@ -59,8 +59,12 @@ fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>, set: &mut Set)
 }
 
 /// Items by the step that leads to them; more than one where a list holds doubles.
-fn by_step<'v>(shape: Shape<'_>, form: Form, items: &'v [Value]) -> BTreeMap<Step, Vec<&'v Value>> {
-    let mut found: BTreeMap<Step, Vec<&Value>> = BTreeMap::new();
+fn by_step<'v>(
+    shape: Shape<'_>,
+    form: Form,
+    items: &'v [Value],
+) -> BTreeMap<PathElement, Vec<&'v Value>> {
+    let mut found: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
         found
             .entry(shape.live_step(form, at, item))
@@ -85,7 +89,7 @@ fn compare(
     old: Option<&Value>,
     new: Option<&Value>,
     shape: Shape<'_>,
-    path: &mut Vec<Step>,
+    path: &mut Vec<PathElement>,
     found: &mut Difference,
 ) {
     let form = match (old, new) {
@@ -114,7 +118,7 @@ fn compare(
             .keys()
             .chain(news.keys().filter(|name| !olds.contains_key(*name)))
         {
-            path.push(Step::Field(name.clone()));
+            path.push(PathElement::Field(name.clone()));
             compare(
                 olds.get(name),
                 news.get(name),
@@ -127,14 +131,14 @@ fn compare(
     } else {
         let olds = by_step(shape, form, items(old));
         let news = by_step(shape, form, items(new));
-        for step in olds
+        for element in olds
             .keys()
-            .chain(news.keys().filter(|step| !olds.contains_key(*step)))
+            .chain(news.keys().filter(|element| !olds.contains_key(*element)))
         {
-            path.push(step.clone());
+            path.push(element.clone());
             match (
-                olds.get(step).map(Vec::as_slice),
-                news.get(step).map(Vec::as_slice),
+                olds.get(element).map(Vec::as_slice),
+                news.get(element).map(Vec::as_slice),
             ) {
                 (Some([old]), Some([new])) => {
                     compare(Some(old), Some(new), shape.item(), path, found)
@@ -157,11 +161,15 @@ fn compare(
 }
 
 /// What is wrong with an applied object's lists: items without their key, items twice.
-pub(super) fn check(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>) -> Result<(), String> {
+pub(super) fn check(
+    value: &Value,
+    shape: Shape<'_>,
+    path: &mut Vec<PathElement>,
+) -> Result<(), String> {
     match (shape.form(value), value) {
         (Form::Map, Value::Object(fields)) => {
             for (name, value) in fields {
-                path.push(Step::Field(name.clone()));
+                path.push(PathElement::Field(name.clone()));
                 check(value, shape.member(name).0, path)?;
                 path.pop();
             }
@@ -169,13 +177,16 @@ pub(super) fn check(value: &Value, shape: Shape<'_>, path: &mut Vec<Step>) -> Re
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
             let mut seen = std::collections::BTreeSet::new();
             for (at, item) in items.iter().enumerate() {
-                let step = shape
-                    .step(form, at, item)
-                    .map_err(|why| format!("{}: {why}", shown(path)))?;
-                if !seen.insert(step.clone()) {
-                    return Err(format!("{}: duplicate entries for key {step}", shown(path)));
+                let element = shape
+                    .element(form, at, item)
+                    .map_err(|detail| format!("{}: {detail}", shown(path)))?;
+                if !seen.insert(element.clone()) {
+                    return Err(format!(
+                        "{}: duplicate entries for key {element}",
+                        shown(path)
+                    ));
                 }
-                path.push(step);
+                path.push(element);
                 check(item, shape.item(), path)?;
                 path.pop();
             }
@@ -219,7 +230,7 @@ pub(super) fn merged(base: &Value, over: &Value, shape: Shape<'_>) -> Value {
 
 /// Items of both lists: in the order of `over`, items that only `base` has staying where they were among the others.
 fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) -> Vec<Value> {
-    let steps = |items: &[Value]| -> Vec<Step> {
+    let steps = |items: &[Value]| -> Vec<PathElement> {
         items
             .iter()
             .enumerate()
@@ -227,16 +238,16 @@ fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) ->
             .collect()
     };
     let (base_steps, over_steps) = (steps(base), steps(over));
-    let shared: Vec<&Step> = over_steps
+    let shared: Vec<&PathElement> = over_steps
         .iter()
-        .filter(|step| base_steps.contains(step))
+        .filter(|element| base_steps.contains(element))
         .collect();
     let mut shared = shared.into_iter().peekable();
     let put = |at: usize| {
         let mut same = base_steps
             .iter()
             .zip(base)
-            .filter(|(step, _)| **step == over_steps[at]);
+            .filter(|(element, _)| **element == over_steps[at]);
         match (same.next(), same.next()) {
             (Some((_, now)), None) => merged(now, &over[at], shape.item()),
             _ => over[at].clone(),
@@ -244,15 +255,15 @@ fn merged_items(base: &[Value], over: &[Value], shape: Shape<'_>, form: Form) ->
     };
     let mut out = Vec::with_capacity(base.len().max(over.len()));
     let mut next = 0;
-    for (at, step) in base_steps.iter().enumerate() {
-        if !over_steps.contains(step) {
+    for (at, element) in base_steps.iter().enumerate() {
+        if !over_steps.contains(element) {
             out.push(base[at].clone());
-        } else if shared.peek() == Some(&step) {
+        } else if shared.peek() == Some(&element) {
             shared.next();
             while next < over.len() {
                 next += 1;
                 out.push(put(next - 1));
-                if over_steps[next - 1] == *step {
+                if over_steps[next - 1] == *element {
                     break;
                 }
             }
@@ -272,11 +283,11 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
         (Form::Map, Value::Object(fields)) => {
             let mut out = Map::new();
             for (name, value) in fields {
-                let step = Step::Field(name.clone());
-                if gone.members.contains(&step) {
+                let element = PathElement::Field(name.clone());
+                if gone.members.contains(&element) {
                     continue;
                 }
-                let left = match gone.below(&step) {
+                let left = match gone.below(&element) {
                     Some(below) => without(value, below, shape.member(name).0),
                     None => value.clone(),
                 };
@@ -291,11 +302,11 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
         (form @ (Form::Set | Form::Keyed), Value::Array(items)) => {
             let mut out = Vec::new();
             for (at, item) in items.iter().enumerate() {
-                let step = shape.live_step(form, at, item);
-                if gone.members.contains(&step) {
+                let element = shape.live_step(form, at, item);
+                if gone.members.contains(&element) {
                     continue;
                 }
-                let left = match gone.below(&step) {
+                let left = match gone.below(&element) {
                     Some(below) => without(item, below, shape.item()),
                     None => item.clone(),
                 };
@@ -318,18 +329,18 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
 pub(super) fn with_declared(set: &Set, shape: Shape<'_>) -> Set {
     let mut members = set.members.clone();
     let mut children = BTreeMap::new();
-    for (step, child) in &set.children {
-        let below = match step {
-            Step::Field(name) => {
+    for (element, child) in &set.children {
+        let below = match element {
+            PathElement::Field(name) => {
                 let (below, declared) = shape.member(name);
                 if declared && !child.is_empty() {
-                    members.insert(step.clone());
+                    members.insert(element.clone());
                 }
                 below
             }
-            Step::Key(_) | Step::Value(_) | Step::Index(_) => shape.item(),
+            PathElement::Key(_) | PathElement::Value(_) | PathElement::Index(_) => shape.item(),
         };
-        children.insert(step.clone(), with_declared(child, below));
+        children.insert(element.clone(), with_declared(child, below));
     }
     Set { members, children }
 }

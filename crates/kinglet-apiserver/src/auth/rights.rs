@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::identity::{Identity, Origin};
 use crate::object::{items, text};
-use crate::path::Place;
-use crate::server::Core;
+use crate::path::RequestInfo;
+use crate::state::ServerState;
 use crate::status::{Status, qualified};
 
 /// Paths that tell nothing and are asked by load balancers and probes.
@@ -21,13 +21,13 @@ fn is_discovery(path: &str) -> bool {
 
 /// May this identity ask for a path that is no resource?
 pub(crate) fn check_path(
-    core: &Core,
-    who: &Identity,
+    server: &ServerState,
+    user: &Identity,
     path: &str,
     method: &str,
 ) -> Result<(), Status> {
     let verb = method.to_lowercase();
-    if allows_path(core, who, path, &verb) {
+    if allows_path(server, user, path, &verb) {
         return Ok(());
     }
     let mut status = Status::new(
@@ -35,24 +35,24 @@ pub(crate) fn check_path(
         "Forbidden",
         format!(
             "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
-            who.name
+            user.name
         ),
     );
     status.details = serde_json::Map::new();
     Err(status)
 }
 
-pub(crate) fn allows_path(core: &Core, who: &Identity, path: &str, verb: &str) -> bool {
-    if who.origin == Origin::InProcess || who.is_master() || is_public(path) {
+pub(crate) fn allows_path(server: &ServerState, user: &Identity, path: &str, verb: &str) -> bool {
+    if user.origin == Origin::InProcess || user.is_master() || is_public(path) {
         return true;
     }
-    if who.is_anonymous() {
+    if user.is_anonymous() {
         return false;
     }
     if is_discovery(path) {
         return true;
     }
-    rules_for(core, who, "").iter().any(|rule| {
+    rules_for(server, user, "").iter().any(|rule| {
         has(rule, "verbs", verb)
             && items(rule, &["nonResourceURLs"])
                 .iter()
@@ -65,50 +65,60 @@ pub(crate) fn allows_path(core: &Core, who: &Identity, path: &str, verb: &str) -
 }
 
 /// May this identity do this to that resource?
-pub(crate) fn check(core: &Core, who: &Identity, verb: &str, place: &Place) -> Result<(), Status> {
-    if allows(core, who, verb, place) {
+pub(crate) fn check(
+    server: &ServerState,
+    user: &Identity,
+    verb: &str,
+    info: &RequestInfo,
+) -> Result<(), Status> {
+    if allows(server, user, verb, info) {
         return Ok(());
     }
-    let resource = if place.subresource.is_empty() {
-        place.resource.clone()
+    let resource = if info.subresource.is_empty() {
+        info.resource.clone()
     } else {
-        format!("{}/{}", place.resource, place.subresource)
+        format!("{}/{}", info.resource, info.subresource)
     };
-    let scope = if place.namespace.is_empty() {
+    let scope = if info.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace \"{}\"", place.namespace)
+        format!("in the namespace \"{}\"", info.namespace)
     };
-    let why = format!(
+    let detail = format!(
         "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}",
-        who.name, place.group
+        user.name, info.group
     );
-    let mut status = Status::forbidden(&place.group, &place.resource, &place.name, &why);
-    if who.is_anonymous() {
+    let mut status = Status::forbidden(&info.group, &info.resource, &info.name, &detail);
+    if user.is_anonymous() {
         status.message = format!(
-            "{}{} is forbidden: {why}",
-            qualified(&place.group, &place.resource),
-            if place.name.is_empty() {
+            "{}{} is forbidden: {detail}",
+            qualified(&info.group, &info.resource),
+            if info.name.is_empty() {
                 String::new()
             } else {
-                format!(" \"{}\"", place.name)
+                format!(" \"{}\"", info.name)
             }
         );
     }
     Err(status)
 }
 
-pub(crate) fn allows(core: &Core, who: &Identity, verb: &str, place: &Place) -> bool {
-    if who.origin == Origin::InProcess || who.is_master() {
+pub(crate) fn allows(
+    server: &ServerState,
+    user: &Identity,
+    verb: &str,
+    info: &RequestInfo,
+) -> bool {
+    if user.origin == Origin::InProcess || user.is_master() {
         return true;
     }
-    if who.is_anonymous() {
+    if user.is_anonymous() {
         return false;
     }
     // What everybody may ask about themselves.
     if verb == "create"
         && matches!(
-            (place.group.as_str(), place.resource.as_str()),
+            (info.group.as_str(), info.resource.as_str()),
             (
                 "authorization.k8s.io",
                 "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
@@ -117,33 +127,33 @@ pub(crate) fn allows(core: &Core, who: &Identity, verb: &str, place: &Place) -> 
     {
         return true;
     }
-    rules_for(core, who, &place.namespace)
+    rules_for(server, user, &info.namespace)
         .iter()
-        .any(|rule| grants(rule, verb, place))
+        .any(|rule| grants(rule, verb, info))
 }
 
-fn grants(rule: &Value, verb: &str, place: &Place) -> bool {
+fn grants(rule: &Value, verb: &str, info: &RequestInfo) -> bool {
     let names = items(rule, &["resourceNames"]);
     let resource_fits = items(rule, &["resources"])
         .iter()
         .filter_map(Value::as_str)
         .any(
-            |resource| match (resource.split_once('/'), place.subresource.as_str()) {
+            |resource| match (resource.split_once('/'), info.subresource.as_str()) {
                 _ if resource == "*" => true,
-                (None, "") => resource == place.resource,
+                (None, "") => resource == info.resource,
                 (Some((parent, sub)), wanted) if !wanted.is_empty() => {
-                    (parent == "*" || parent == place.resource) && sub == wanted
+                    (parent == "*" || parent == info.resource) && sub == wanted
                 }
                 _ => false,
             },
         );
     has(rule, "verbs", verb)
-        && has(rule, "apiGroups", &place.group)
+        && has(rule, "apiGroups", &info.group)
         && resource_fits
         && (names.is_empty()
             || names
                 .iter()
-                .any(|name| name.as_str() == Some(place.name.as_str()) && !place.name.is_empty()))
+                .any(|name| name.as_str() == Some(info.name.as_str()) && !info.name.is_empty()))
 }
 
 fn has(rule: &Value, field: &str, value: &str) -> bool {
@@ -154,10 +164,10 @@ fn has(rule: &Value, field: &str, value: &str) -> bool {
 }
 
 /// All rules that bind this identity in a namespace (and everywhere).
-fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
+fn rules_for(server: &ServerState, user: &Identity, namespace: &str) -> Vec<Value> {
     let mut rules = Vec::new();
     let mut collect = |prefix: &str, namespace: &str| {
-        let Ok(page) = core.store.list(prefix, None, 0, None) else {
+        let Ok(page) = server.store.list(prefix, None, 0, None) else {
             return;
         };
         for (_, entry) in page.entries {
@@ -166,7 +176,7 @@ fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
             };
             if items(&binding, &["subjects"])
                 .iter()
-                .any(|subject| is_subject(subject, who, namespace))
+                .any(|subject| is_subject(subject, user, namespace))
             {
                 let role = match text(&binding, &["roleRef", "kind"]) {
                     "ClusterRole" => format!(
@@ -182,7 +192,7 @@ fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
                 if role == "rbac.authorization.k8s.io/clusterroles/cluster-admin" {
                     rules.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
                     rules.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-                } else if let Some(entry) = core.store.get(&role)
+                } else if let Some(entry) = server.store.get(&role)
                     && let Ok(role) = serde_json::from_slice::<Value>(&entry.value)
                 {
                     rules.extend(items(&role, &["rules"]).iter().cloned());
@@ -200,23 +210,23 @@ fn rules_for(core: &Core, who: &Identity, namespace: &str) -> Vec<Value> {
     rules
 }
 
-fn is_subject(subject: &Value, who: &Identity, namespace: &str) -> bool {
+fn is_subject(subject: &Value, user: &Identity, namespace: &str) -> bool {
     let name = text(subject, &["name"]);
     match text(subject, &["kind"]) {
-        "User" => name == who.name,
-        "Group" => who.groups.iter().any(|group| group == name),
+        "User" => name == user.name,
+        "Group" => user.groups.iter().any(|group| group == name),
         "ServiceAccount" => {
             let home = text(subject, &["namespace"]);
             let home = if home.is_empty() { namespace } else { home };
-            who.name == format!("system:serviceaccount:{home}:{name}")
+            user.name == format!("system:serviceaccount:{home}:{name}")
         }
         _ => false,
     }
 }
 
 /// The answer to `kubectl auth can-i --list`.
-pub(crate) fn rules(core: &Core, who: &Identity, namespace: &str) -> Value {
-    if who.is_master() || who.origin == Origin::InProcess {
+pub(crate) fn rules(server: &ServerState, user: &Identity, namespace: &str) -> Value {
+    if user.is_master() || user.origin == Origin::InProcess {
         return json!({
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
@@ -229,7 +239,7 @@ pub(crate) fn rules(core: &Core, who: &Identity, namespace: &str) -> Value {
     let mut paths = vec![
         json!({"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]}),
     ];
-    for rule in rules_for(core, who, namespace) {
+    for rule in rules_for(server, user, namespace) {
         if rule.get("nonResourceURLs").is_some() {
             paths.push(rule)
         } else {

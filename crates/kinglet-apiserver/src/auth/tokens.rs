@@ -1,114 +1,20 @@
-//! Bearer tokens: known ones and those signed for service accounts.
+//! Whom a bearer token stands for: known ones and those signed for service accounts.
 
 use std::sync::Arc;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
-    UnparsedPublicKey,
-};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::signer::AUDIENCE;
 use crate::identity::{AUTHENTICATED, Identity, Origin};
 use crate::object::{self, text};
-use crate::server::Core;
-
-/// Issuer and default audience, as kubeadm clusters have them.
-pub(crate) const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
-
-/// A token that is simply known, and whom it stands for.
-#[derive(Clone, Debug)]
-pub struct StaticToken {
-    /// The secret.
-    pub token: String,
-    /// Who bears it.
-    pub identity: Identity,
-}
-
-/// Signs service-account tokens with ECDSA on P-256.
-#[derive(Debug)]
-pub struct Signer {
-    pair: EcdsaKeyPair,
-}
-
-/// The key given cannot sign.
-#[derive(Debug, thiserror::Error)]
-#[error("reading the service-account signing key: {0}")]
-pub struct KeyError(String);
-
-impl Signer {
-    /// A fresh key, as PKCS#8 in PEM, to be kept for later starts.
-    pub fn generate() -> Result<String, KeyError> {
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .map_err(|error| KeyError(error.to_string()))?;
-        let text = STANDARD.encode(document.as_ref());
-        let lines: Vec<&str> = (0..text.len())
-            .step_by(64)
-            .map(|at| &text[at..text.len().min(at + 64)])
-            .collect();
-        Ok(format!(
-            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-            lines.join("\n")
-        ))
-    }
-
-    /// Reads a PKCS#8 P-256 key in PEM.
-    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let body: String = pem
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with("-----"))
-            .collect();
-        let der = STANDARD
-            .decode(body)
-            .map_err(|error| KeyError(error.to_string()))?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der)
-            .map_err(|error| KeyError(error.to_string()))?;
-        Ok(Self { pair })
-    }
-
-    /// A compact JWT over the claims.
-    pub(crate) fn sign(&self, claims: &Value) -> Result<String, KeyError> {
-        let head = json!({"alg": "ES256", "typ": "JWT"});
-        let text = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(head.to_string()),
-            URL_SAFE_NO_PAD.encode(claims.to_string())
-        );
-        let signature = self
-            .pair
-            .sign(&SystemRandom::new(), text.as_bytes())
-            .map_err(|error| KeyError(error.to_string()))?;
-        Ok(format!(
-            "{text}.{}",
-            URL_SAFE_NO_PAD.encode(signature.as_ref())
-        ))
-    }
-
-    /// The claims of a token that we signed.
-    fn verify(&self, token: &str) -> Option<Value> {
-        let (text, signature) = token.rsplit_once('.')?;
-        let (head, claims) = text.split_once('.')?;
-        let head: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()?;
-        if head["alg"] != "ES256" {
-            return None;
-        }
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref());
-        key.verify(text.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?)
-            .ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
-    }
-}
+use crate::state::ServerState;
 
 /// Whom a bearer token stands for.
-pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
+pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Identity>> {
     if token.is_empty() {
         return None;
     }
-    let known = core
+    let known = server
         .options
         .tokens
         .iter()
@@ -116,8 +22,8 @@ pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
     if let Some(known) = known {
         return Some(Arc::new(known.identity.clone()));
     }
-    let claims = core.options.signer.as_ref()?.verify(token)?;
-    let now = core.options.clock.now().as_second();
+    let claims = server.options.signer.as_ref()?.verify(token)?;
+    let now = server.options.clock.now().as_second();
     if claims["exp"].as_i64()? <= now
         || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60)
     {
@@ -138,7 +44,8 @@ pub(crate) fn authenticate(core: &Core, token: &str) -> Option<Arc<Identity>> {
     );
     // A token dies with its account, and with the pod it is bound to.
     let lives = |key: String, uid: &str| {
-        core.store
+        server
+            .store
             .get(&key)
             .and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
             .is_some_and(|found| object::uid(&found) == uid)

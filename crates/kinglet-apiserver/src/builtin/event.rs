@@ -48,10 +48,10 @@ mod tests {
 
     #[test]
     fn forms_translate_back_and_forth() {
-        let core = serde_json::json!({"apiVersion": "v1", "kind": "Event", "message": "m", "involvedObject": {"kind": "Pod"}, "type": "Normal", "count": 2});
-        let new = to_events_v1(&core);
+        let server = serde_json::json!({"apiVersion": "v1", "kind": "Event", "message": "m", "involvedObject": {"kind": "Pod"}, "type": "Normal", "count": 2});
+        let new = to_events_v1(&server);
         assert_eq!(new["note"], "m");
         assert_eq!(new["regarding"]["kind"], "Pod");
-        assert_eq!(from_events_v1(&new), core);
+        assert_eq!(from_events_v1(&new), server);
     }
 }

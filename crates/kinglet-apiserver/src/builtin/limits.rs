@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::quantity::Quantity;
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::object::{at, child, default, fields, items, text};
 use crate::status::Status;
 
-fn ranges(call: &Call<'_>) -> Vec<Value> {
-    let page = call.core.store.list(
-        &format!("core/limitranges/{}/", call.place.namespace),
+fn ranges(context: &RequestContext<'_>) -> Vec<Value> {
+    let page = context.server.store.list(
+        &format!("core/limitranges/{}/", context.info.namespace),
         None,
         0,
         None,
@@ -54,8 +54,12 @@ pub(crate) fn complete(range: &mut Value) {
 }
 
 /// Applies the ranges of the namespace to a new pod.
-pub(crate) fn apply(call: &Call<'_>, pod: &mut Value, shown: &str) -> Result<(), Status> {
-    let ranges = ranges(call);
+pub(crate) fn apply(
+    context: &RequestContext<'_>,
+    pod: &mut Value,
+    shown: &str,
+) -> Result<(), Status> {
+    let ranges = ranges(context);
     if ranges.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::quantity::Quantity;
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::object::{self, at, child, fields, items, text};
 use crate::status::Status;
 
@@ -24,41 +24,45 @@ fn account_name(pod: &Value) -> &str {
 }
 
 /// Waits a moment for the account of a pod to appear.
-pub(crate) async fn await_account(call: &Call<'_>, pod: &Value) {
+pub(crate) async fn await_account(context: &RequestContext<'_>, pod: &Value) {
     let key = format!(
         "core/serviceaccounts/{}/{}",
-        call.place.namespace,
+        context.info.namespace,
         account_name(pod)
     );
-    if call.core.store.get(&key).is_some() {
+    if context.server.store.get(&key).is_some() {
         return;
     }
-    let Ok(mut watch) = call.core.store.watch(&key, call.core.store.revision()) else {
+    let Ok(mut watch) = context
+        .server
+        .store
+        .watch(&key, context.server.store.revision())
+    else {
         return;
     };
-    if call.core.store.get(&key).is_none() {
+    if context.server.store.get(&key).is_none() {
         // Whether it came or not is looked at again by admission.
         let _ = tokio::time::timeout(ACCOUNT_WAIT, watch.next()).await;
     }
 }
 
-pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> {
+pub(crate) fn on_create(context: &RequestContext<'_>, pod: &mut Value) -> Result<(), Status> {
     let account = account_name(pod).to_owned();
-    let namespace = call.place.namespace.clone();
+    let namespace = context.info.namespace.clone();
     let shown = match object::name(pod) {
         "" => text(pod, &["metadata", "generateName"]),
         name => name,
     }
     .to_owned();
-    let Some(entry) = call
-        .core
+    let Some(entry) = context
+        .server
         .store
         .get(&format!("core/serviceaccounts/{namespace}/{account}"))
     else {
-        let why = format!(
+        let detail = format!(
             "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
         );
-        return Err(Status::forbidden("", "pods", &shown, &why));
+        return Err(Status::forbidden("", "pods", &shown, &detail));
     };
     let account_object: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
     let mounts = at(pod, &["spec", "automountServiceAccountToken"])
@@ -75,11 +79,11 @@ pub(crate) fn on_create(call: &Call<'_>, pod: &mut Value) -> Result<(), Status> 
         spec.insert("imagePullSecrets".to_owned(), secrets);
     }
     if mounts {
-        mount_token(spec, &call.core.suffix());
+        mount_token(spec, &context.server.suffix());
     }
     tolerate(spec);
-    prioritize(call, spec, &shown)?;
-    super::limits::apply(call, pod, &shown)?;
+    prioritize(context, spec, &shown)?;
+    super::limits::apply(context, pod, &shown)?;
     let class = quality(pod);
     fields(pod).insert(
         "status".to_owned(),
@@ -156,7 +160,11 @@ fn tolerate(spec: &mut Map<String, Value>) {
     }
 }
 
-fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>, pod: &str) -> Result<(), Status> {
+fn prioritize(
+    context: &RequestContext<'_>,
+    spec: &mut Map<String, Value>,
+    pod: &str,
+) -> Result<(), Status> {
     let class = spec
         .get("priorityClassName")
         .and_then(Value::as_str)
@@ -167,8 +175,8 @@ fn prioritize(call: &Call<'_>, spec: &mut Map<String, Value>, pod: &str) -> Resu
         let known = match class.as_str() {
             "system-cluster-critical" => Some((json!(2_000_000_000), None)),
             "system-node-critical" => Some((json!(2_000_001_000), None)),
-            _ => call
-                .core
+            _ => context
+                .server
                 .store
                 .get(&format!("scheduling.k8s.io/priorityclasses/{class}"))
                 .map(|entry| {

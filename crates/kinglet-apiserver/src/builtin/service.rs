@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use kinglet_store::Store;
 use serde_json::{Value, json};
 
-use crate::dispatch::Call;
+use crate::context::RequestContext;
 use crate::object::{self, blank, child, fields, text};
-use crate::server::Core;
+use crate::state::ServerState;
 use crate::status::{Cause, Status};
 
 /// Addresses tried at random before the network is searched in order.
@@ -43,13 +43,13 @@ pub(crate) fn families(service: &mut Value) {
 }
 
 /// Gives a new (or changed) Service its address.
-pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> {
+pub(crate) fn claim(context: &RequestContext<'_>, service: &mut Value) -> Result<(), Status> {
     let kind = text(service, &["spec", "type"]).to_owned();
     if kind == "ExternalName" {
         return Ok(());
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        node_ports(call.core, service);
+        node_ports(context.server, service);
     }
     match text(service, &["spec", "clusterIP"]) {
         "None" => {
@@ -59,9 +59,9 @@ pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> 
         "" => {}
         wanted => {
             let wanted = wanted.to_owned();
-            let network = call.core.options.service_network;
-            let invalid = |why: &str| {
-                let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), why);
+            let network = context.server.options.service_network;
+            let invalid = |detail: &str| {
+                let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), detail);
                 Err(Status::invalid(
                     "",
                     "Service",
@@ -77,7 +77,7 @@ pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> 
                     "failed to allocate IP {wanted}: the provided network does not match the current range"
                 ));
             }
-            let free = call.dry_run() || call.core.addresses.lock().insert(ip);
+            let free = context.dry_run() || context.server.addresses.lock().insert(ip);
             if !free {
                 return invalid(&format!(
                     "failed to allocate IP {wanted}: provided IP is already allocated"
@@ -87,7 +87,7 @@ pub(crate) fn claim(call: &Call<'_>, service: &mut Value) -> Result<(), Status> 
             return Ok(());
         }
     }
-    let Some(ip) = pick(call) else {
+    let Some(ip) = pick(context) else {
         return Err(Status::internal(
             "failed to allocate a serviceIP: range is full",
         ));
@@ -102,13 +102,13 @@ fn set(service: &mut Value, ip: &str) {
     spec.insert("clusterIPs".to_owned(), json!([ip]));
 }
 
-fn pick(call: &Call<'_>) -> Option<[u8; 4]> {
-    let [a, b] = call.core.options.service_network;
-    let mut used = call.core.addresses.lock();
+fn pick(context: &RequestContext<'_>) -> Option<[u8; 4]> {
+    let [a, b] = context.server.options.service_network;
+    let mut used = context.server.addresses.lock();
     // Kubernetes keeps the first block for those who choose their address themselves.
     let good = |c: u8, d: u8| c != 0 && (c, d) != (255, 255);
     let mut random = [0u8; RANDOM_TRIES * 2];
-    (call.core.options.entropy)(&mut random);
+    (context.server.options.entropy)(&mut random);
     let tried = random.chunks(2).map(|pair| (pair[0], pair[1]));
     let all = (0..=u16::MAX).map(|number| {
         let [c, d] = number.to_be_bytes();
@@ -117,7 +117,7 @@ fn pick(call: &Call<'_>) -> Option<[u8; 4]> {
     for (c, d) in tried.chain(all) {
         let ip = [a, b, c, d];
         if good(c, d) && !used.contains(&ip) {
-            if !call.dry_run() {
+            if !context.dry_run() {
                 used.insert(ip);
             }
             return Some(ip);
@@ -126,7 +126,7 @@ fn pick(call: &Call<'_>) -> Option<[u8; 4]> {
     None
 }
 
-fn node_ports(core: &Core, service: &mut Value) {
+fn node_ports(server: &ServerState, service: &mut Value) {
     let spec = child(fields(service), "spec");
     for port in spec
         .get_mut("ports")
@@ -136,7 +136,7 @@ fn node_ports(core: &Core, service: &mut Value) {
     {
         if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0 {
             let mut random = [0u8; 2];
-            (core.options.entropy)(&mut random);
+            (server.options.entropy)(&mut random);
             let number = 30_000 + u32::from(u16::from_be_bytes(random)) % 2768;
             fields(port).insert("nodePort".to_owned(), number.into());
         }
@@ -144,7 +144,7 @@ fn node_ports(core: &Core, service: &mut Value) {
 }
 
 /// Keeps the address over an update that does not name one.
-pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
+pub(crate) fn on_update(context: &RequestContext<'_>, service: &mut Value, old: &Value) {
     let (kind, before) = (
         text(service, &["spec", "type"]).to_owned(),
         text(old, &["spec", "type"]).to_owned(),
@@ -168,7 +168,7 @@ pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
         families(service);
         if blank(service["spec"].get("clusterIP")) {
             // A refusal (full network) shows as a Service without an address, which validation then names.
-            let _ = claim(call, service);
+            let _ = claim(context, service);
         }
         return;
     }
@@ -197,21 +197,21 @@ pub(crate) fn on_update(call: &Call<'_>, service: &mut Value, old: &Value) {
                 fields(port).insert("nodePort".to_owned(), number.clone());
             }
         }
-        node_ports(call.core, service);
+        node_ports(context.server, service);
     }
 }
 
-pub(crate) fn release(core: &Core, service: &Value) {
+pub(crate) fn release(server: &ServerState, service: &Value) {
     if let Some(ip) = address(service) {
-        core.addresses.lock().remove(&ip);
+        server.addresses.lock().remove(&ip);
     }
 }
 
 /// A Service changed or went: its former address is free if it is no longer used.
-pub(crate) fn moved(core: &Core, old: &Value, new: Option<&Value>) {
+pub(crate) fn moved(server: &ServerState, old: &Value, new: Option<&Value>) {
     let (before, now) = (address(old), new.and_then(address));
     if before != now {
-        let mut used = core.addresses.lock();
+        let mut used = server.addresses.lock();
         if let Some(ip) = before {
             used.remove(&ip);
         }

@@ -1,41 +1,9 @@
 //! The table of built-in kinds.
 
 use super::{Extra, Kind, Scale};
+use crate::builtin_kind::Builtin;
 use crate::names::NameRule::{self, Label, Label1035, Path, Subdomain};
-use crate::table::Columns;
-
-/// Built-in kinds that have rules of their own somewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Builtin {
-    Namespace,
-    Pod,
-    Service,
-    Endpoints,
-    ConfigMap,
-    Secret,
-    ServiceAccount,
-    Event,
-    Node,
-    ResourceQuota,
-    LimitRange,
-    Deployment,
-    ReplicaSet,
-    EndpointSlice,
-    Lease,
-    PriorityClass,
-    PodDisruptionBudget,
-    HorizontalPodAutoscaler,
-    Role,
-    RoleBinding,
-    ClusterRole,
-    ClusterRoleBinding,
-    CustomResourceDefinition,
-    TokenReview,
-    SelfSubjectReview,
-    SelfSubjectAccessReview,
-    SubjectAccessReview,
-    SelfSubjectRulesReview,
-}
+use crate::printer_columns::Columns;
 
 struct Row {
     builtin: Builtin,
@@ -127,41 +95,6 @@ const ROWS: &[Row] = &[
     Row { builtin: Builtin::SelfSubjectRulesReview, group: "authorization.k8s.io", version: "v1", kind: "SelfSubjectRulesReview", plural: "selfsubjectrulesreviews", short: &[], categories: &[], namespaced: false, status: false, scale: false, generations: false, names: Label, extra: &[] },
     Row { builtin: Builtin::SubjectAccessReview, group: "authorization.k8s.io", version: "v1", kind: "SubjectAccessReview", plural: "subjectaccessreviews", short: &[], categories: &[], namespaced: false, status: false, scale: false, generations: false, names: Label, extra: &[] },
 ];
-
-impl Builtin {
-    /// Kinds that are answered, not stored.
-    pub(crate) fn is_review(self) -> bool {
-        matches!(
-            self,
-            Self::TokenReview
-                | Self::SelfSubjectReview
-                | Self::SelfSubjectAccessReview
-                | Self::SubjectAccessReview
-                | Self::SelfSubjectRulesReview
-        )
-    }
-
-    /// Kinds that nobody misses after a restart.
-    pub(crate) fn is_fleeting(self) -> bool {
-        matches!(self, Self::Event | Self::Lease)
-    }
-
-    /// Kinds whose delete answers with the object.
-    pub(crate) fn returns_deleted(self) -> bool {
-        matches!(
-            self,
-            Self::Pod | Self::Service | Self::ServiceAccount | Self::ResourceQuota
-        )
-    }
-
-    /// Kinds that a PUT to a free name creates.
-    pub(crate) fn creates_on_update(self) -> bool {
-        matches!(
-            self,
-            Self::Lease | Self::Endpoints | Self::Event | Self::LimitRange
-        )
-    }
-}
 
 /// All built-in kinds.
 pub(crate) fn table() -> impl Iterator<Item = Kind> {

@@ -26,7 +26,7 @@ pub(super) fn write(
     version: &str,
     kind: &Served<'_>,
     builtin: Builtin<'_>,
-    tell: &mut dyn FnMut(&str, &Value),
+    visit: &mut dyn FnMut(&str, &Value),
 ) {
     let name = name_of(group, version, kind);
     let mark = json!([{"group": group, "kind": kind.kind, "version": version}]);
@@ -34,11 +34,11 @@ pub(super) fn write(
         let mut schema = schema.clone();
         complete(&mut schema);
         schema["x-kubernetes-group-version-kind"] = mark;
-        tell(&name, &schema);
+        visit(&name, &schema);
         return;
     }
     let Some((root, definitions)) = builtin(group, version, kind.kind) else {
-        tell(
+        visit(
             &name,
             &json!({"type": "object", "x-kubernetes-group-version-kind": mark}),
         );
@@ -48,18 +48,18 @@ pub(super) fn write(
         adapt(&mut schema, table().openapi_struct(&defined));
         if defined == root {
             schema["x-kubernetes-group-version-kind"] = mark.clone();
-            tell(&name, &schema);
+            visit(&name, &schema);
         } else {
-            tell(&defined, &schema);
+            visit(&defined, &schema);
         }
     }
 }
 
 /// Tells the schemas of `metadata`.
-pub(super) fn write_metadata(builtin: Builtin<'_>, tell: &mut dyn FnMut(&str, &Value)) {
+pub(super) fn write_metadata(builtin: Builtin<'_>, visit: &mut dyn FnMut(&str, &Value)) {
     // Namespace reaches little else.
     let Some((root, definitions)) = builtin("", "v1", "Namespace") else {
-        tell(
+        visit(
             OBJECT_META,
             &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
         );
@@ -68,7 +68,7 @@ pub(super) fn write_metadata(builtin: Builtin<'_>, tell: &mut dyn FnMut(&str, &V
     for (defined, mut schema) in definitions {
         if defined != root && defined.starts_with("io.k8s.apimachinery.") {
             adapt(&mut schema, table().openapi_struct(&defined));
-            tell(&defined, &schema);
+            visit(&defined, &schema);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Rules {
                     tracing::warn!(
                         rule = error.rule,
                         field = error.field_path,
-                        why = error.message,
+                        detail = error.message,
                         "rule not enforced"
                     );
                 }

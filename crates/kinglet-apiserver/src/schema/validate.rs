@@ -158,11 +158,11 @@ fn check_unique(node: &Node, items: &[Value], path: &str, found: &mut Vec<FieldE
 }
 
 fn check_limits(limits: &Limits, value: &Value, path: &str, found: &mut Vec<FieldError>) {
-    let mut invalid = |why: String| {
+    let mut invalid = |detail: String| {
         found.push(FieldError::invalid(
             path,
             value,
-            &format!("{path} in body {why}"),
+            &format!("{path} in body {detail}"),
         ))
     };
     match value {
@@ -280,9 +280,9 @@ fn check_combined(limits: &Limits, value: &Value, path: &str, found: &mut Vec<Fi
         walk(node, value, false, path, &mut errors);
         errors
     };
-    let said = |why: String| FieldError {
+    let said = |detail: String| FieldError {
         field: "<nil>".to_owned(),
-        ..FieldError::invalid("", &json!(""), &why)
+        ..FieldError::invalid("", &json!(""), &detail)
     };
     let mut combined = Vec::new();
     for node in &limits.all_of {

@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::{age, pods};
 use crate::kinds::Builtin;
-use crate::object::{at, items, number, text};
-use crate::subresources::selector_text;
+use crate::object::{at, items, number, selector_text, text};
 
 /// Most endpoints or ports that are spelled out.
 const LISTED_MAX: usize = 3;

@@ -6,7 +6,7 @@ use http::Method;
 use kinglet_apiserver::{Admission, AdmissionRequest, Denied, Operation, Options};
 use serde_json::{Value, json};
 
-use crate::kit::Kit;
+use crate::test_server::TestServer;
 
 fn definition() -> Value {
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "birds.example.com"}, "spec": {
@@ -34,9 +34,9 @@ fn bird(name: &str) -> Value {
 
 #[tokio::test]
 async fn a_definition_is_served_at_once() {
-    let kit = Kit::new().await;
-    assert_eq!(kit.get(BIRDS).await.code, 404);
-    let made = kit.post(DEFINITIONS, definition()).await;
+    let server = TestServer::new().await;
+    assert_eq!(server.get(BIRDS).await.code, 404);
+    let made = server.post(DEFINITIONS, definition()).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let conditions = made.body["status"]["conditions"].as_array().unwrap();
     assert!(
@@ -45,7 +45,7 @@ async fn a_definition_is_served_at_once() {
             .any(|c| c["type"] == "Established" && c["status"] == "True")
     );
     assert_eq!(made.body["spec"]["names"]["listKind"], "BirdList");
-    let made = kit.post(BIRDS, bird("wren")).await;
+    let made = server.post(BIRDS, bird("wren")).await;
     assert_eq!(made.code, 201, "{}", made.text);
     assert_eq!(
         (
@@ -54,7 +54,7 @@ async fn a_definition_is_served_at_once() {
         ),
         (&json!(2), &json!(1))
     );
-    let status = kit
+    let status = server
         .patch(&format!("{BIRDS}/wren/status"), "merge-patch+json", json!({"status": {"eggs": 1, "conditions": [{"type": "Ready", "status": "True"}]}, "spec": {"eggs": 7}}))
         .await;
     assert_eq!(
@@ -66,13 +66,13 @@ async fn a_definition_is_served_at_once() {
         "{}",
         status.text
     );
-    let table = kit.table(BIRDS).await.body;
+    let table = server.table(BIRDS).await.body;
     assert_eq!(
         table["rows"][0]["cells"].as_array().unwrap()[..3],
         [json!("wren"), json!("True"), json!(2)]
     );
     assert_eq!(table["columnDefinitions"][1]["name"], "Ready");
-    let scaled = kit
+    let scaled = server
         .patch(
             &format!("{BIRDS}/wren/scale"),
             "merge-patch+json",
@@ -88,7 +88,7 @@ async fn a_definition_is_served_at_once() {
         "{}",
         scaled.text
     );
-    let other = kit
+    let other = server
         .get("/apis/example.com/v1alpha1/namespaces/default/birds/wren")
         .await
         .body;
@@ -96,16 +96,16 @@ async fn a_definition_is_served_at_once() {
         (&other["apiVersion"], &other["spec"]["eggs"]),
         (&json!("example.com/v1alpha1"), &json!(4))
     );
-    let unversioned = kit.put(&format!("{BIRDS}/wren"), bird("wren")).await;
+    let unversioned = server.put(&format!("{BIRDS}/wren"), bird("wren")).await;
     assert_eq!(unversioned.code, 422);
     assert!(
         unversioned.text.contains(
             "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
         )
     );
-    let wrong = kit.post(BIRDS, json!({"apiVersion": "example.com/v1", "kind": "Bird", "metadata": {"name": "x"}, "spec": {"eggs": -1}})).await;
+    let wrong = server.post(BIRDS, json!({"apiVersion": "example.com/v1", "kind": "Bird", "metadata": {"name": "x"}, "spec": {"eggs": -1}})).await;
     assert_eq!(wrong.code, 422, "{}", wrong.text);
-    let strict = kit
+    let strict = server
         .post(&format!("{BIRDS}?fieldValidation=Strict"), {
             let mut b = bird("y");
             b["spec"]["nest"] = 1.into();
@@ -118,7 +118,7 @@ async fn a_definition_is_served_at_once() {
         "{}",
         strict.text
     );
-    let protobuf = kit
+    let protobuf = server
         .ask(
             Method::POST,
             BIRDS,
@@ -131,15 +131,15 @@ async fn a_definition_is_served_at_once() {
 
 #[tokio::test]
 async fn a_definition_takes_its_objects_along() {
-    let kit = Kit::new().await;
-    kit.post(DEFINITIONS, definition()).await;
-    kit.post(BIRDS, bird("wren")).await;
+    let server = TestServer::new().await;
+    server.post(DEFINITIONS, definition()).await;
+    server.post(BIRDS, bird("wren")).await;
     let mut held = bird("held");
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    kit.post(BIRDS, held).await;
+    server.post(BIRDS, held).await;
     let path = format!("{DEFINITIONS}/birds.example.com");
-    kit.delete(&path).await;
-    let going = kit.get(&path).await.body;
+    server.delete(&path).await;
+    let going = server.get(&path).await.body;
     assert!(
         going["status"]["conditions"]
             .as_array()
@@ -148,24 +148,25 @@ async fn a_definition_takes_its_objects_along() {
             .any(|c| c["type"] == "Terminating"),
         "{going}"
     );
-    assert_eq!(kit.get(&format!("{BIRDS}/wren")).await.code, 404);
-    kit.patch(
-        &format!("{BIRDS}/held"),
-        "merge-patch+json",
-        json!({"metadata": {"finalizers": null}}),
-    )
-    .await;
-    assert_eq!(kit.get(&path).await.code, 404);
-    assert_eq!(kit.get(BIRDS).await.code, 404);
+    assert_eq!(server.get(&format!("{BIRDS}/wren")).await.code, 404);
+    server
+        .patch(
+            &format!("{BIRDS}/held"),
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": null}}),
+        )
+        .await;
+    assert_eq!(server.get(&path).await.code, 404);
+    assert_eq!(server.get(BIRDS).await.code, 404);
 }
 
 #[tokio::test]
 async fn a_wrong_definition_is_refused() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let mut wrong = definition();
     wrong["metadata"]["name"] = "other.example.com".into();
     wrong["spec"]["versions"][0]["storage"] = false.into();
-    let refused = kit.post(DEFINITIONS, wrong).await;
+    let refused = server.post(DEFINITIONS, wrong).await;
     assert_eq!(refused.code, 422);
     assert!(
         refused.text.contains("must be spec.names.plural")
@@ -173,11 +174,11 @@ async fn a_wrong_definition_is_refused() {
                 .text
                 .contains("exactly one version marked as storage version")
     );
-    kit.api.install(definition()).await.unwrap();
+    server.api.install(definition()).await.unwrap();
     let mut changed = definition();
     changed["spec"]["names"]["shortNames"] = json!(["bb"]);
-    kit.api.install(changed).await.unwrap();
-    let group = kit.get("/apis/example.com/v1").await.body;
+    server.api.install(changed).await.unwrap();
+    let group = server.get("/apis/example.com/v1").await.body;
     assert_eq!(
         group["resources"][0]["shortNames"],
         json!(["bb"]),
@@ -208,20 +209,20 @@ impl Admission for Rules {
 
 #[tokio::test]
 async fn admission_changes_warns_and_denies() {
-    let kit = Kit::with(Options {
+    let server = TestServer::with(Options {
         admission: Some(Arc::new(Rules)),
         ..Options::default()
     })
     .await;
-    kit.post(DEFINITIONS, definition()).await;
-    let made = kit.post(BIRDS, bird("wren")).await;
+    server.post(DEFINITIONS, definition()).await;
+    let made = server.post(BIRDS, bird("wren")).await;
     assert_eq!(
         made.body["metadata"]["annotations"]["creator"], "admin",
         "{}",
         made.text
     );
     assert_eq!(made.warnings, ["299 - \"birds are fragile\""]);
-    let denied = kit.post(BIRDS, bird("cuckoo")).await;
+    let denied = server.post(BIRDS, bird("cuckoo")).await;
     assert_eq!(
         (denied.code, &denied.body["message"]),
         (

@@ -3,16 +3,16 @@
 use http::Method;
 use serde_json::json;
 
-use crate::kit::{DEPLOYMENTS, Kit, MAPS, PODS, config_map, deployment, pod};
+use crate::test_server::{DEPLOYMENTS, MAPS, PODS, TestServer, config_map, deployment, pod};
 
 #[tokio::test]
 async fn finalizers_hold_an_object() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let mut map = config_map("a");
     map["metadata"]["finalizers"] = json!(["example.com/wait"]);
-    kit.post(MAPS, map).await;
+    server.post(MAPS, map).await;
     let path = format!("{MAPS}/a");
-    let waits = kit.delete(&path).await;
+    let waits = server.delete(&path).await;
     assert_eq!(
         (waits.code, &waits.body["kind"]),
         (200, &json!("ConfigMap")),
@@ -20,7 +20,7 @@ async fn finalizers_hold_an_object() {
         waits.text
     );
     assert!(waits.body["metadata"]["deletionTimestamp"].is_string());
-    let more = kit
+    let more = server
         .patch(
             &path,
             "merge-patch+json",
@@ -32,7 +32,7 @@ async fn finalizers_hold_an_object() {
         more.text
             .contains("no new finalizers can be added if the object is being deleted")
     );
-    let done = kit
+    let done = server
         .patch(
             &path,
             "merge-patch+json",
@@ -40,18 +40,18 @@ async fn finalizers_hold_an_object() {
         )
         .await;
     assert_eq!(done.code, 200, "{}", done.text);
-    assert_eq!(kit.get(&path).await.code, 404);
+    assert_eq!(server.get(&path).await.code, 404);
 }
 
 #[tokio::test]
 async fn propagation_becomes_a_finalizer() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
-        kit.post(DEPLOYMENTS, deployment("d")).await;
+        server.post(DEPLOYMENTS, deployment("d")).await;
         let path = format!("{DEPLOYMENTS}/d");
         let body =
             json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
-        let waits = kit
+        let waits = server
             .ask(
                 Method::DELETE,
                 &path,
@@ -66,23 +66,26 @@ async fn propagation_becomes_a_finalizer() {
             waits.text
         );
         assert_eq!(waits.body["metadata"]["generation"], 2);
-        kit.patch(
-            &path,
-            "merge-patch+json",
-            json!({"metadata": {"finalizers": []}}),
-        )
-        .await;
-        assert_eq!(kit.get(&path).await.code, 404);
+        server
+            .patch(
+                &path,
+                "merge-patch+json",
+                json!({"metadata": {"finalizers": []}}),
+            )
+            .await;
+        assert_eq!(server.get(&path).await.code, 404);
     }
-    kit.post(DEPLOYMENTS, deployment("d")).await;
+    server.post(DEPLOYMENTS, deployment("d")).await;
     assert_eq!(
-        kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Background"))
+        server
+            .delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Background"))
             .await
             .body["status"],
         "Success"
     );
     assert_eq!(
-        kit.delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Never"))
+        server
+            .delete(&format!("{DEPLOYMENTS}/d?propagationPolicy=Never"))
             .await
             .code,
         422
@@ -91,15 +94,16 @@ async fn propagation_becomes_a_finalizer() {
 
 #[tokio::test]
 async fn a_running_pod_gets_its_grace() {
-    let kit = Kit::new().await;
-    kit.post(PODS, pod("p")).await;
-    kit.post(
-        &format!("{PODS}/p/binding"),
-        json!({"target": {"name": "n"}}),
-    )
-    .await;
+    let server = TestServer::new().await;
+    server.post(PODS, pod("p")).await;
+    server
+        .post(
+            &format!("{PODS}/p/binding"),
+            json!({"target": {"name": "n"}}),
+        )
+        .await;
     let path = format!("{PODS}/p");
-    let waits = kit.delete(&path).await;
+    let waits = server.delete(&path).await;
     assert_eq!(
         (
             &waits.body["metadata"]["deletionGracePeriodSeconds"],
@@ -107,17 +111,17 @@ async fn a_running_pod_gets_its_grace() {
         ),
         (&json!(30), &json!(2))
     );
-    let row = kit.table(&path).await.body["rows"][0]["cells"][2].clone();
+    let row = server.table(&path).await.body["rows"][0]["cells"][2].clone();
     assert_eq!(row, "Terminating");
-    let shorter = kit.delete(&format!("{path}?gracePeriodSeconds=5")).await;
+    let shorter = server.delete(&format!("{path}?gracePeriodSeconds=5")).await;
     assert_eq!(shorter.body["metadata"]["deletionGracePeriodSeconds"], 5);
-    let gone = kit.delete(&format!("{path}?gracePeriodSeconds=0")).await;
+    let gone = server.delete(&format!("{path}?gracePeriodSeconds=0")).await;
     assert_eq!((gone.code, &gone.body["kind"]), (200, &json!("Pod")));
-    assert_eq!(kit.get(&path).await.code, 404);
-    kit.post(PODS, pod("q")).await;
-    kit.delete(&format!("{PODS}/q")).await;
+    assert_eq!(server.get(&path).await.code, 404);
+    server.post(PODS, pod("q")).await;
+    server.delete(&format!("{PODS}/q")).await;
     assert_eq!(
-        kit.get(&format!("{PODS}/q")).await.code,
+        server.get(&format!("{PODS}/q")).await.code,
         404,
         "nobody runs it, so nobody needs time"
     );
@@ -125,12 +129,12 @@ async fn a_running_pod_gets_its_grace() {
 
 #[tokio::test]
 async fn preconditions_are_met_or_refused() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
     let body = json!({"preconditions": {"uid": "other"}})
         .to_string()
         .into_bytes();
-    let refused = kit
+    let refused = server
         .ask(
             Method::DELETE,
             &format!("{MAPS}/a"),
@@ -148,9 +152,9 @@ async fn preconditions_are_met_or_refused() {
 
 #[tokio::test]
 async fn a_namespace_closes_and_is_finalized() {
-    let kit = Kit::new().await;
-    kit.namespace("n").await;
-    let made = kit.get("/api/v1/namespaces/n").await.body;
+    let server = TestServer::new().await;
+    server.namespace("n").await;
+    let made = server.get("/api/v1/namespaces/n").await.body;
     assert_eq!(
         made["metadata"]["labels"]["kubernetes.io/metadata.name"],
         "n"
@@ -159,13 +163,13 @@ async fn a_namespace_closes_and_is_finalized() {
         (&made["spec"]["finalizers"], &made["status"]["phase"]),
         (&json!(["kubernetes"]), &json!("Active"))
     );
-    let going = kit.delete("/api/v1/namespaces/n").await;
+    let going = server.delete("/api/v1/namespaces/n").await;
     assert_eq!(
         going.body["status"]["phase"], "Terminating",
         "{}",
         going.text
     );
-    let refused = kit
+    let refused = server
         .post("/api/v1/namespaces/n/configmaps", config_map("a"))
         .await;
     assert_eq!(
@@ -179,21 +183,23 @@ async fn a_namespace_closes_and_is_finalized() {
     );
     let mut done = going.body.clone();
     done["spec"] = json!({});
-    let finalized = kit.put("/api/v1/namespaces/n/finalize", done).await;
+    let finalized = server.put("/api/v1/namespaces/n/finalize", done).await;
     assert_eq!(finalized.code, 200, "{}", finalized.text);
-    assert_eq!(kit.get("/api/v1/namespaces/n").await.code, 404);
-    assert_eq!(kit.delete("/api/v1/namespaces/default").await.code, 403);
+    assert_eq!(server.get("/api/v1/namespaces/n").await.code, 404);
+    assert_eq!(server.delete("/api/v1/namespaces/default").await.code, 403);
 }
 
 #[tokio::test]
 async fn a_collection_goes_by_selector() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     for (name, app) in [("a", "x"), ("b", "x"), ("c", "y")] {
         let mut map = config_map(name);
         map["metadata"]["labels"] = json!({"app": app});
-        kit.post(MAPS, map).await;
+        server.post(MAPS, map).await;
     }
-    let gone = kit.delete(&format!("{MAPS}?labelSelector=app%3Dx")).await;
+    let gone = server
+        .delete(&format!("{MAPS}?labelSelector=app%3Dx"))
+        .await;
     assert_eq!(
         (gone.code, gone.body["items"].as_array().map(Vec::len)),
         (200, Some(2)),
@@ -201,7 +207,9 @@ async fn a_collection_goes_by_selector() {
         gone.text
     );
     assert_eq!(
-        kit.get(MAPS).await.body["items"].as_array().map(Vec::len),
+        server.get(MAPS).await.body["items"]
+            .as_array()
+            .map(Vec::len),
         Some(1)
     );
 }

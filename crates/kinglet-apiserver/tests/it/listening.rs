@@ -10,7 +10,7 @@ use kinglet_apiserver::{Identity, Options, Signer, StaticToken};
 use kinglet_process::Tasks;
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, MAPS, config_map, read};
+use crate::test_server::{MAPS, TestServer, config_map, read};
 
 fn options() -> Options {
     Options {
@@ -27,7 +27,7 @@ fn options() -> Options {
 
 #[tokio::test]
 async fn an_account_may_do_what_its_roles_allow() {
-    let kit = Kit::with(options()).await;
+    let server = TestServer::with(options()).await;
     let account = Identity {
         groups: vec![
             "system:serviceaccounts".to_owned(),
@@ -35,8 +35,14 @@ async fn an_account_may_do_what_its_roles_allow() {
         ],
         ..Identity::remote("system:serviceaccount:default:default", Vec::new())
     };
-    let ask =
-        async |path: &str| read(kit.raw(&account, Method::GET, path, &[], Vec::new()).await).await;
+    let ask = async |path: &str| {
+        read(
+            server
+                .raw(&account, Method::GET, path, &[], Vec::new())
+                .await,
+        )
+        .await
+    };
     let refused = ask(MAPS).await;
     assert_eq!(refused.code, 403);
     assert_eq!(
@@ -45,8 +51,8 @@ async fn an_account_may_do_what_its_roles_allow() {
     );
     assert_eq!(ask("/apis").await.code, 200);
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
-    kit.post(&format!("{rbac}/roles"), json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]})).await;
-    let bound = kit
+    server.post(&format!("{rbac}/roles"), json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]})).await;
+    let bound = server
         .post(&format!("{rbac}/rolebindings"), json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]}))
         .await;
     assert_eq!(bound.code, 201, "{}", bound.text);
@@ -55,14 +61,15 @@ async fn an_account_may_do_what_its_roles_allow() {
     let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "configmaps", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let asked = read(
-        kit.raw(
-            &account,
-            Method::POST,
-            path,
-            &[("content-type", "application/json")],
-            review.to_string().into_bytes(),
-        )
-        .await,
+        server
+            .raw(
+                &account,
+                Method::POST,
+                path,
+                &[("content-type", "application/json")],
+                review.to_string().into_bytes(),
+            )
+            .await,
     )
     .await;
     assert_eq!(
@@ -75,8 +82,8 @@ async fn an_account_may_do_what_its_roles_allow() {
 
 #[tokio::test]
 async fn tokens_are_issued_and_reviewed() {
-    let kit = Kit::with(options()).await;
-    let issued = kit
+    let server = TestServer::with(options()).await;
+    let issued = server
         .post(
             "/api/v1/namespaces/default/serviceaccounts/default/token",
             json!({"spec": {"expirationSeconds": 3600}}),
@@ -84,7 +91,7 @@ async fn tokens_are_issued_and_reviewed() {
         .await;
     assert_eq!(issued.code, 201, "{}", issued.text);
     let token = issued.body["status"]["token"].as_str().unwrap();
-    let review = kit
+    let review = server
         .post(
             "/apis/authentication.k8s.io/v1/tokenreviews",
             json!({"spec": {"token": token}}),
@@ -102,16 +109,17 @@ async fn tokens_are_issued_and_reviewed() {
         if end.starts_with('x') { 'y' } else { 'x' },
         &end[1..]
     );
-    let review = kit
+    let review = server
         .post(
             "/apis/authentication.k8s.io/v1/tokenreviews",
             json!({"spec": {"token": forged}}),
         )
         .await;
     assert!(review.body["status"].get("authenticated").is_none());
-    kit.delete("/api/v1/namespaces/default/serviceaccounts/default")
+    server
+        .delete("/api/v1/namespaces/default/serviceaccounts/default")
         .await;
-    let review = kit
+    let review = server
         .post(
             "/apis/authentication.k8s.io/v1/tokenreviews",
             json!({"spec": {"token": token}}),
@@ -122,19 +130,20 @@ async fn tokens_are_issued_and_reviewed() {
         "a token dies with its account"
     );
     assert_eq!(
-        kit.post(
-            "/api/v1/namespaces/default/serviceaccounts/default/token",
-            json!({"spec": {"expirationSeconds": 5}})
-        )
-        .await
-        .code,
+        server
+            .post(
+                "/api/v1/namespaces/default/serviceaccounts/default/token",
+                json!({"spec": {"expirationSeconds": 5}})
+            )
+            .await
+            .code,
         404
     );
 }
 
 #[tokio::test]
 async fn the_listener_knows_whom_it_serves() {
-    let kit = Kit::with(options()).await;
+    let server = TestServer::with(options()).await;
     let authority = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -182,9 +191,9 @@ async fn the_listener_knows_whom_it_serves() {
     let tasks = Tasks::new();
     tasks.spawn(
         "listener",
-        kinglet_apiserver::listen::serve(kit.api.clone(), socket, Arc::new(tls), tasks.child()),
+        kinglet_apiserver::listen::serve(server.api.clone(), socket, Arc::new(tls), tasks.child()),
     );
-    kit.post(MAPS, config_map("a")).await;
+    server.post(MAPS, config_map("a")).await;
 
     let client = |identity: Option<(
         rustls::pki_types::CertificateDer<'static>,

@@ -4,8 +4,8 @@
 
 mod custom;
 mod delete;
-mod kit;
 mod listening;
 mod objects;
 mod reading;
+mod test_server;
 mod watching;

@@ -3,31 +3,31 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::kit::{DEPLOYMENTS, Kit, MAPS, PODS, config_map, deployment, pod};
+use crate::test_server::{DEPLOYMENTS, MAPS, PODS, TestServer, config_map, deployment, pod};
 
 #[tokio::test]
 async fn a_config_map_lives_and_dies() {
-    let kit = Kit::new().await;
-    let made = kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    let made = server.post(MAPS, config_map("a")).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let metadata = &made.body["metadata"];
     assert_eq!(metadata["namespace"], "default");
     assert!(metadata["uid"].as_str().unwrap().len() == 36 && metadata.get("generation").is_none());
-    let again = kit.post(MAPS, config_map("a")).await;
+    let again = server.post(MAPS, config_map("a")).await;
     assert_eq!(
         (again.code, &again.body["reason"]),
         (409, &json!("AlreadyExists"))
     );
     assert_eq!(again.body["message"], "configmaps \"a\" already exists");
-    let mut changed = kit.get(&format!("{MAPS}/a")).await.body;
+    let mut changed = server.get(&format!("{MAPS}/a")).await.body;
     changed["data"]["k"] = "w".into();
-    let updated = kit.put(&format!("{MAPS}/a"), changed.clone()).await;
+    let updated = server.put(&format!("{MAPS}/a"), changed.clone()).await;
     assert_eq!(updated.code, 200);
     assert_ne!(
         updated.body["metadata"]["resourceVersion"],
         changed["metadata"]["resourceVersion"]
     );
-    let stale = kit
+    let stale = server
         .put(&format!("{MAPS}/a"), {
             let mut c = changed.clone();
             c["data"]["k"] = "x".into();
@@ -39,12 +39,12 @@ async fn a_config_map_lives_and_dies() {
         stale.body["message"],
         "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
     );
-    let same = kit.put(&format!("{MAPS}/a"), updated.body.clone()).await;
+    let same = server.put(&format!("{MAPS}/a"), updated.body.clone()).await;
     assert_eq!(
         same.body["metadata"]["resourceVersion"], updated.body["metadata"]["resourceVersion"],
         "an update of nothing is none"
     );
-    let gone = kit.delete(&format!("{MAPS}/a")).await;
+    let gone = server.delete(&format!("{MAPS}/a")).await;
     assert_eq!(
         (
             gone.code,
@@ -53,7 +53,7 @@ async fn a_config_map_lives_and_dies() {
         ),
         (200, &json!("Success"), &json!("configmaps"))
     );
-    let missing = kit.get(&format!("{MAPS}/a")).await;
+    let missing = server.get(&format!("{MAPS}/a")).await;
     assert_eq!(
         (missing.code, &missing.body["message"]),
         (404, &json!("configmaps \"a\" not found"))
@@ -62,23 +62,23 @@ async fn a_config_map_lives_and_dies() {
 
 #[tokio::test]
 async fn names_are_generated_and_checked() {
-    let kit = Kit::new().await;
-    let made = kit
+    let server = TestServer::new().await;
+    let made = server
         .post(MAPS, json!({"metadata": {"generateName": "x-"}}))
         .await;
     assert_eq!(made.code, 201, "{}", made.text);
     let name = made.body["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("x-") && name.len() == 7);
     assert_eq!(made.body["kind"], "ConfigMap");
-    let bad = kit.post(MAPS, config_map("Not_Good")).await;
+    let bad = server.post(MAPS, config_map("Not_Good")).await;
     assert_eq!((bad.code, &bad.body["reason"]), (422, &json!("Invalid")));
     assert!(bad.body["message"].as_str().unwrap().starts_with("ConfigMap \"Not_Good\" is invalid: metadata.name: Invalid value: \"Not_Good\": a lowercase RFC 1123 subdomain"));
-    let none = kit.post(MAPS, json!({"metadata": {}})).await;
+    let none = server.post(MAPS, json!({"metadata": {}})).await;
     assert_eq!(
         none.body["message"],
         "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
     );
-    let nowhere = kit
+    let nowhere = server
         .post("/api/v1/namespaces/nowhere/configmaps", config_map("a"))
         .await;
     assert_eq!(
@@ -87,15 +87,15 @@ async fn names_are_generated_and_checked() {
     );
     let mut other = config_map("a");
     other["metadata"]["namespace"] = "other".into();
-    assert_eq!(kit.post(MAPS, other).await.code, 400);
-    let kind = kit.post(MAPS, pod("a")).await;
+    assert_eq!(server.post(MAPS, other).await.code, 400);
+    let kind = server.post(MAPS, pod("a")).await;
     assert_eq!(kind.code, 400, "{}", kind.text);
 }
 
 #[tokio::test]
 async fn a_pod_gets_what_kubernetes_gives_it() {
-    let kit = Kit::new().await;
-    let made = kit.post(PODS, pod("p")).await;
+    let server = TestServer::new().await;
+    let made = server.post(PODS, pod("p")).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let (spec, status) = (&made.body["spec"], &made.body["status"]);
     for (field, value) in [
@@ -128,17 +128,17 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
         (&json!("Pending"), &json!("BestEffort"))
     );
     assert_eq!(made.body["metadata"]["generation"], 1);
-    let table = kit.table(PODS).await;
+    let table = server.table(PODS).await;
     assert_eq!(table.body["kind"], "Table");
     assert_eq!(
         table.body["rows"][0]["cells"].as_array().unwrap()[..4],
         [json!("p"), json!("0/1"), json!("Pending"), json!("0")]
     );
-    let bound = kit
+    let bound = server
         .post(&format!("{PODS}/p/binding"), json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}}))
         .await;
     assert_eq!(bound.code, 201, "{}", bound.text);
-    let now = kit.get(&format!("{PODS}/p")).await.body;
+    let now = server.get(&format!("{PODS}/p")).await.body;
     assert_eq!(
         (
             &now["spec"]["nodeName"],
@@ -146,7 +146,7 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
         ),
         (&json!("n1"), &json!("PodScheduled"))
     );
-    let again = kit
+    let again = server
         .post(
             &format!("{PODS}/p/binding"),
             json!({"target": {"name": "n2"}}),
@@ -154,7 +154,8 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
         .await;
     assert_eq!(again.code, 409);
     assert_eq!(
-        kit.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1"))
+        server
+            .get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1"))
             .await
             .body["items"]
             .as_array()
@@ -163,7 +164,8 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
         1
     );
     assert_eq!(
-        kit.get(&format!("{PODS}?fieldSelector=spec.nodeName!%3Dn1"))
+        server
+            .get(&format!("{PODS}?fieldSelector=spec.nodeName!%3Dn1"))
             .await
             .body["items"]
             .as_array()
@@ -171,7 +173,7 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
             .len(),
         0
     );
-    let exec = kit
+    let exec = server
         .post(&format!("{PODS}/p/exec?command=sh"), json!({}))
         .await;
     assert_eq!(
@@ -180,17 +182,17 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
     );
     let mut edited = now.clone();
     edited["spec"]["hostname"] = "other".into();
-    assert_eq!(kit.put(&format!("{PODS}/p"), edited).await.code, 422);
+    assert_eq!(server.put(&format!("{PODS}/p"), edited).await.code, 422);
 }
 
 #[tokio::test]
 async fn a_bad_pod_is_refused_field_by_field() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let bad = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [
         {"name": "a", "ports": [{"containerPort": 0}], "volumeMounts": [{"name": "none", "mountPath": "/x"}],
          "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}},
         {"name": "a", "image": "x"}], "restartPolicy": "Sometimes"}});
-    let refused = kit.post(PODS, bad).await;
+    let refused = server.post(PODS, bad).await;
     assert_eq!(refused.code, 422, "{}", refused.text);
     let causes = refused.body["details"]["causes"].as_array().unwrap();
     let fields: Vec<&str> = causes
@@ -211,8 +213,8 @@ async fn a_bad_pod_is_refused_field_by_field() {
 
 #[tokio::test]
 async fn deployments_count_generations_and_scale() {
-    let kit = Kit::new().await;
-    let made = kit.post(DEPLOYMENTS, deployment("d")).await;
+    let server = TestServer::new().await;
+    let made = server.post(DEPLOYMENTS, deployment("d")).await;
     assert_eq!(made.code, 201, "{}", made.text);
     assert_eq!(
         made.body["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
@@ -223,7 +225,7 @@ async fn deployments_count_generations_and_scale() {
         "Always"
     );
     let path = format!("{DEPLOYMENTS}/d");
-    let status = kit
+    let status = server
         .patch(
             &format!("{path}/status"),
             "merge-patch+json",
@@ -238,7 +240,7 @@ async fn deployments_count_generations_and_scale() {
         ),
         (&json!(2), &json!(1))
     );
-    let scale = kit.get(&format!("{path}/scale")).await;
+    let scale = server.get(&format!("{path}/scale")).await;
     assert_eq!(
         (
             &scale.body["spec"]["replicas"],
@@ -246,7 +248,7 @@ async fn deployments_count_generations_and_scale() {
         ),
         (&json!(2), &json!("app=d"))
     );
-    let scaled = kit
+    let scaled = server
         .patch(
             &format!("{path}/scale"),
             "merge-patch+json",
@@ -259,7 +261,7 @@ async fn deployments_count_generations_and_scale() {
         "{}",
         scaled.text
     );
-    let now = kit.get(&path).await.body;
+    let now = server.get(&path).await.body;
     assert_eq!(
         (
             &now["metadata"]["generation"],
@@ -269,15 +271,15 @@ async fn deployments_count_generations_and_scale() {
     );
     let mut other = now.clone();
     other["spec"]["selector"] = json!({"matchLabels": {"app": "x"}});
-    let refused = kit.put(&path, other).await;
+    let refused = server.put(&path, other).await;
     assert_eq!(refused.code, 422);
     assert!(refused.text.contains("field is immutable"));
-    let table = kit.table(&path).await;
+    let table = server.table(&path).await;
     assert_eq!(
         table.body["rows"][0]["cells"].as_array().unwrap()[..4],
         [json!("d"), json!("1/5"), json!(0), json!(0)]
     );
-    let set = kit.patch(&path, "strategic-merge-patch+json", json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}})).await;
+    let set = server.patch(&path, "strategic-merge-patch+json", json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}})).await;
     assert_eq!(
         set.body["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"],
         "/dev/termination-log",
@@ -289,9 +291,9 @@ async fn deployments_count_generations_and_scale() {
 
 #[tokio::test]
 async fn services_get_addresses_and_keep_them() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let services = "/api/v1/namespaces/default/services";
-    let made = kit.post(services, json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}})).await;
+    let made = server.post(services, json!({"metadata": {"name": "s"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}})).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let spec = &made.body["spec"];
     let ip = spec["clusterIP"].as_str().unwrap().to_owned();
@@ -304,7 +306,7 @@ async fn services_get_addresses_and_keep_them() {
         ),
         (&json!([ip]), &json!(80), &json!("ClusterIP"))
     );
-    let updated = kit
+    let updated = server
         .put(
             &format!("{services}/s"),
             json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 81}]}}),
@@ -316,7 +318,7 @@ async fn services_get_addresses_and_keep_them() {
         "{}",
         updated.text
     );
-    let taken = kit
+    let taken = server
         .post(
             services,
             json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}}),
@@ -324,19 +326,19 @@ async fn services_get_addresses_and_keep_them() {
         .await;
     assert_eq!(taken.code, 422);
     assert_eq!(
-        kit.delete(&format!("{services}/s")).await.body["kind"],
+        server.delete(&format!("{services}/s")).await.body["kind"],
         "Service"
     );
-    let again = kit
+    let again = server
         .post(
             services,
             json!({"metadata": {"name": "t"}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}}),
         )
         .await;
     assert_eq!(again.code, 201, "{}", again.text);
-    let external = kit.post(services, json!({"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}})).await;
+    let external = server.post(services, json!({"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}})).await;
     assert_eq!(external.code, 201, "{}", external.text);
-    let row = kit.table(&format!("{services}/e")).await.body["rows"][0]["cells"].clone();
+    let row = server.table(&format!("{services}/e")).await.body["rows"][0]["cells"].clone();
     assert_eq!(
         row.as_array().unwrap()[1..5],
         [
@@ -346,7 +348,7 @@ async fn services_get_addresses_and_keep_them() {
             json!("<none>")
         ]
     );
-    let nameless = kit
+    let nameless = server
         .post(
             services,
             json!({"metadata": {"name": "u"}, "spec": {"ports": [{"port": 80}, {"port": 80}]}}),
@@ -357,9 +359,9 @@ async fn services_get_addresses_and_keep_them() {
 
 #[tokio::test]
 async fn secrets_take_plain_text_and_yaml_is_read() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let yaml = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  a: b\n";
-    let made = kit
+    let made = server
         .ask(
             Method::POST,
             "/api/v1/namespaces/default/secrets",
@@ -378,10 +380,10 @@ async fn secrets_take_plain_text_and_yaml_is_read() {
 
 #[tokio::test]
 async fn unknown_and_double_fields_warn_or_fail() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let body = br#"{"metadata":{"name":"a"},"data":{},"dta":{},"data":{"k":"v"}}"#.to_vec();
     let json_type = ("content-type", "application/json");
-    let strict = kit
+    let strict = server
         .ask(
             Method::POST,
             &format!("{MAPS}?fieldValidation=Strict"),
@@ -397,7 +399,7 @@ async fn unknown_and_double_fields_warn_or_fail() {
         "{}",
         strict.text
     );
-    let warned = kit.ask(Method::POST, MAPS, &[json_type], body).await;
+    let warned = server.ask(Method::POST, MAPS, &[json_type], body).await;
     assert_eq!(warned.code, 201, "{}", warned.text);
     assert!(
         warned
@@ -412,14 +414,14 @@ async fn unknown_and_double_fields_warn_or_fail() {
 
 #[tokio::test]
 async fn a_dry_run_leaves_nothing() {
-    let kit = Kit::new().await;
-    let made = kit
+    let server = TestServer::new().await;
+    let made = server
         .post(&format!("{MAPS}?dryRun=All"), config_map("a"))
         .await;
     assert_eq!(made.code, 201, "{}", made.text);
-    assert_eq!(kit.get(&format!("{MAPS}/a")).await.code, 404);
-    kit.post(MAPS, config_map("a")).await;
-    let patched = kit
+    assert_eq!(server.get(&format!("{MAPS}/a")).await.code, 404);
+    server.post(MAPS, config_map("a")).await;
+    let patched = server
         .patch(
             &format!("{MAPS}/a?dryRun=All"),
             "merge-patch+json",
@@ -430,11 +432,18 @@ async fn a_dry_run_leaves_nothing() {
         (patched.code, &patched.body["data"]["k"]),
         (200, &json!("new"))
     );
-    assert_eq!(kit.get(&format!("{MAPS}/a")).await.body["data"]["k"], "v");
-    assert_eq!(kit.delete(&format!("{MAPS}/a?dryRun=All")).await.code, 200);
-    assert_eq!(kit.get(&format!("{MAPS}/a")).await.code, 200);
     assert_eq!(
-        kit.post(&format!("{MAPS}?dryRun=Some"), config_map("b"))
+        server.get(&format!("{MAPS}/a")).await.body["data"]["k"],
+        "v"
+    );
+    assert_eq!(
+        server.delete(&format!("{MAPS}/a?dryRun=All")).await.code,
+        200
+    );
+    assert_eq!(server.get(&format!("{MAPS}/a")).await.code, 200);
+    assert_eq!(
+        server
+            .post(&format!("{MAPS}?dryRun=Some"), config_map("b"))
             .await
             .code,
         422
@@ -443,10 +452,10 @@ async fn a_dry_run_leaves_nothing() {
 
 #[tokio::test]
 async fn json_patch_and_apply() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
     let path = format!("{MAPS}/a");
-    let patched = kit
+    let patched = server
         .patch(
             &path,
             "json-patch+json",
@@ -460,7 +469,7 @@ async fn json_patch_and_apply() {
         patched.text
     );
     let apply = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"x": "y"}});
-    let created = kit
+    let created = server
         .patch(
             &format!("{MAPS}/b?fieldManager=me"),
             "apply-patch+yaml",
@@ -473,7 +482,7 @@ async fn json_patch_and_apply() {
         "{}",
         created.text
     );
-    let again = kit
+    let again = server
         .patch(
             &format!("{MAPS}/b?fieldManager=me"),
             "apply-patch+yaml",
@@ -488,7 +497,7 @@ async fn json_patch_and_apply() {
     );
     let mut other = apply.clone();
     other["data"]["x"] = "z".into();
-    let conflict = kit
+    let conflict = server
         .patch(
             &format!("{MAPS}/b?fieldManager=you"),
             "apply-patch+yaml",
@@ -504,7 +513,7 @@ async fn json_patch_and_apply() {
         "{}",
         conflict.text
     );
-    let forced = kit
+    let forced = server
         .patch(
             &format!("{MAPS}/b?fieldManager=you&force=true"),
             "apply-patch+yaml",
@@ -512,8 +521,8 @@ async fn json_patch_and_apply() {
         )
         .await;
     assert_eq!((forced.code, &forced.body["data"]["x"]), (200, &json!("z")));
-    assert_eq!(kit.patch(&path, "nonsense", json!({})).await.code, 415);
-    let missing = kit
+    assert_eq!(server.patch(&path, "nonsense", json!({})).await.code, 415);
+    let missing = server
         .patch(&format!("{MAPS}/none"), "merge-patch+json", json!({}))
         .await;
     assert_eq!(missing.code, 404);
@@ -521,22 +530,23 @@ async fn json_patch_and_apply() {
 
 #[tokio::test]
 async fn quotas_hold() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
     assert_eq!(
-        kit.post("/api/v1/namespaces/default/resourcequotas", quota)
+        server
+            .post("/api/v1/namespaces/default/resourcequotas", quota)
             .await
             .code,
         201
     );
-    assert_eq!(kit.post(PODS, pod("a")).await.code, 201);
-    let refused = kit.post(PODS, pod("b")).await;
+    assert_eq!(server.post(PODS, pod("a")).await.code, 201);
+    let refused = server.post(PODS, pod("b")).await;
     assert_eq!(refused.code, 403);
     assert_eq!(
         refused.body["message"],
         "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"
     );
-    let status = kit
+    let status = server
         .get("/api/v1/namespaces/default/resourcequotas/q")
         .await
         .body["status"]
@@ -546,12 +556,14 @@ async fn quotas_hold() {
 
 #[tokio::test]
 async fn events_have_two_faces() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "Started",
         "message": "it runs", "type": "Normal", "count": 1, "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z"});
-    let made = kit.post("/api/v1/namespaces/default/events", event).await;
+    let made = server
+        .post("/api/v1/namespaces/default/events", event)
+        .await;
     assert_eq!(made.code, 201, "{}", made.text);
-    let new = kit
+    let new = server
         .get("/apis/events.k8s.io/v1/namespaces/default/events/e")
         .await
         .body;
@@ -559,18 +571,18 @@ async fn events_have_two_faces() {
         (&new["note"], &new["regarding"]["name"], &new["apiVersion"]),
         (&json!("it runs"), &json!("p"), &json!("events.k8s.io/v1"))
     );
-    let found = kit
+    let found = server
         .get("/api/v1/events?fieldSelector=involvedObject.name%3Dp,type%3DNormal")
         .await
         .body;
     assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
     let cells =
-        kit.table("/api/v1/namespaces/default/events").await.body["rows"][0]["cells"].clone();
+        server.table("/api/v1/namespaces/default/events").await.body["rows"][0]["cells"].clone();
     assert_eq!(
         cells.as_array().unwrap()[1..4],
         [json!("Normal"), json!("Started"), json!("pod/p")]
     );
-    let unknown: Value = kit
+    let unknown: Value = server
         .get("/api/v1/events?fieldSelector=color%3Dred")
         .await
         .body;
@@ -579,9 +591,9 @@ async fn events_have_two_faces() {
 
 #[tokio::test]
 async fn limit_ranges_fill_in_and_bound() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let range = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}}]}});
-    let made = kit
+    let made = server
         .post("/api/v1/namespaces/default/limitranges", range)
         .await;
     assert_eq!(
@@ -593,7 +605,7 @@ async fn limit_ranges_fill_in_and_bound() {
         "{}",
         made.text
     );
-    let filled = kit.post(PODS, pod("a")).await;
+    let filled = server.post(PODS, pod("a")).await;
     assert_eq!(
         filled.body["spec"]["containers"][0]["resources"],
         json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}),
@@ -602,7 +614,7 @@ async fn limit_ranges_fill_in_and_bound() {
     );
     let mut greedy = pod("b");
     greedy["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "3"}});
-    let refused = kit.post(PODS, greedy).await;
+    let refused = server.post(PODS, greedy).await;
     assert_eq!(
         refused.body["message"],
         "pods \"b\" is forbidden: maximum cpu usage per Container is 2, but limit is 3"
@@ -611,20 +623,20 @@ async fn limit_ranges_fill_in_and_bound() {
 
 #[tokio::test]
 async fn a_disruption_budget_keeps_the_last_healthy_pod() {
-    let kit = Kit::new().await;
-    kit.post(PODS, pod("a")).await;
-    kit.patch(
+    let server = TestServer::new().await;
+    server.post(PODS, pod("a")).await;
+    server.patch(
         &format!("{PODS}/a/status"),
         "merge-patch+json",
         json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
     )
     .await;
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let made = kit.post(budgets, json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}})).await;
+    let made = server.post(budgets, json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}})).await;
     assert_eq!(made.code, 201, "{}", made.text);
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
-    let refused = kit
+    let refused = server
         .post(&format!("{PODS}/a/eviction"), eviction.clone())
         .await;
     assert_eq!(
@@ -633,15 +645,19 @@ async fn a_disruption_budget_keeps_the_last_healthy_pod() {
         "{}",
         refused.text
     );
-    kit.patch(
-        &format!("{budgets}/b"),
-        "merge-patch+json",
-        json!({"spec": {"minAvailable": 0}}),
-    )
-    .await;
+    server
+        .patch(
+            &format!("{budgets}/b"),
+            "merge-patch+json",
+            json!({"spec": {"minAvailable": 0}}),
+        )
+        .await;
     assert_eq!(
-        kit.post(&format!("{PODS}/a/eviction"), eviction).await.code,
+        server
+            .post(&format!("{PODS}/a/eviction"), eviction)
+            .await
+            .code,
         201
     );
-    assert_eq!(kit.get(&format!("{PODS}/a")).await.code, 404);
+    assert_eq!(server.get(&format!("{PODS}/a")).await.code, 404);
 }

@@ -3,15 +3,15 @@
 use http::Method;
 use serde_json::json;
 
-use crate::kit::{Kit, MAPS, config_map};
+use crate::test_server::{MAPS, TestServer, config_map};
 
 #[tokio::test]
 async fn lists_come_in_pages_of_one_moment() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     for n in 0..7 {
-        kit.post(MAPS, config_map(&format!("m{n}"))).await;
+        server.post(MAPS, config_map(&format!("m{n}"))).await;
     }
-    let first = kit.get(&format!("{MAPS}?limit=3")).await.body;
+    let first = server.get(&format!("{MAPS}?limit=3")).await.body;
     assert_eq!(
         (
             first["kind"].as_str(),
@@ -19,9 +19,9 @@ async fn lists_come_in_pages_of_one_moment() {
         ),
         (Some("ConfigMapList"), Some(4))
     );
-    kit.delete(&format!("{MAPS}/m5")).await;
+    server.delete(&format!("{MAPS}/m5")).await;
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let rest = kit
+    let rest = server
         .get(&format!("{MAPS}?limit=10&continue={token}"))
         .await
         .body;
@@ -36,21 +36,23 @@ async fn lists_come_in_pages_of_one_moment() {
         rest["metadata"]["resourceVersion"],
         first["metadata"]["resourceVersion"]
     );
-    kit.api.store().compact(kit.api.store().revision());
-    kit.post(MAPS, config_map("m9")).await;
-    let late = kit.get(&format!("{MAPS}?limit=10&continue={token}")).await;
+    server.api.store().compact(server.api.store().revision());
+    server.post(MAPS, config_map("m9")).await;
+    let late = server
+        .get(&format!("{MAPS}?limit=10&continue={token}"))
+        .await;
     assert_eq!((late.code, &late.body["reason"]), (410, &json!("Expired")));
     let fresh = late.body["metadata"]["continue"].as_str().unwrap();
-    let rest = kit
+    let rest = server
         .get(&format!("{MAPS}?limit=10&continue={fresh}"))
         .await
         .body;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(4), "{rest}");
     assert_eq!(
-        kit.get(&format!("{MAPS}?continue=nonsense")).await.code,
+        server.get(&format!("{MAPS}?continue=nonsense")).await.code,
         400
     );
-    let future = kit.get(&format!("{MAPS}?resourceVersion=999999")).await;
+    let future = server.get(&format!("{MAPS}?resourceVersion=999999")).await;
     assert_eq!(
         (future.code, &future.body["details"]["causes"][0]["reason"]),
         (504, &json!("ResourceVersionTooLarge"))
@@ -59,37 +61,40 @@ async fn lists_come_in_pages_of_one_moment() {
 
 #[tokio::test]
 async fn selectors_select_over_pages() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     for n in 0..6 {
         let mut map = config_map(&format!("m{n}"));
         map["metadata"]["labels"] = json!({"even": (n % 2 == 0).to_string()});
-        kit.post(MAPS, map).await;
+        server.post(MAPS, map).await;
     }
-    let first = kit
+    let first = server
         .get(&format!("{MAPS}?labelSelector=even%3Dtrue&limit=2"))
         .await
         .body;
     assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
     assert!(first["metadata"].get("remainingItemCount").is_none());
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let rest = kit
+    let rest = server
         .get(&format!(
             "{MAPS}?labelSelector=even%3Dtrue&limit=2&continue={token}"
         ))
         .await
         .body;
     assert_eq!(rest["items"][0]["metadata"]["name"], "m4");
-    let one = kit
+    let one = server
         .get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm3"))
         .await
         .body;
     assert_eq!(one["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(
-        kit.get(&format!("{MAPS}?labelSelector=a%20b")).await.code,
+        server
+            .get(&format!("{MAPS}?labelSelector=a%20b"))
+            .await
+            .code,
         400
     );
     assert_eq!(
-        kit.get("/api/v1/configmaps").await.body["items"]
+        server.get("/api/v1/configmaps").await.body["items"]
             .as_array()
             .map(Vec::len),
         Some(6)
@@ -98,16 +103,16 @@ async fn selectors_select_over_pages() {
 
 #[tokio::test]
 async fn discovery_tells_what_is_served() {
-    let kit = Kit::new().await;
-    let version = kit.get("/version").await.body;
+    let server = TestServer::new().await;
+    let version = server.get("/version").await.body;
     assert!(
         version["gitVersion"]
             .as_str()
             .unwrap()
             .starts_with("v1.34.4+kinglet-")
     );
-    assert_eq!(kit.get("/api").await.body["versions"], json!(["v1"]));
-    let core = kit.get("/api/v1").await.body;
+    assert_eq!(server.get("/api").await.body["versions"], json!(["v1"]));
+    let core = server.get("/api/v1").await.body;
     let pods = core["resources"]
         .as_array()
         .unwrap()
@@ -123,14 +128,14 @@ async fn discovery_tells_what_is_served() {
         ),
         (&json!(["po"]), &json!(["all"]), &json!(true))
     );
-    let groups = kit.get("/apis").await.body;
+    let groups = server.get("/apis").await.body;
     assert_eq!(groups["groups"][0]["name"], "apps");
     assert_eq!(
-        kit.get("/apis/apps").await.body["preferredVersion"]["groupVersion"],
+        server.get("/apis/apps").await.body["preferredVersion"]["groupVersion"],
         "apps/v1"
     );
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
-    let all = kit
+    let all = server
         .ask(Method::GET, "/apis", &[("accept", accept)], Vec::new())
         .await;
     assert_eq!(
@@ -141,33 +146,40 @@ async fn discovery_tells_what_is_served() {
         all.body["items"][0]["versions"][0]["resources"][0]["resource"],
         "deployments"
     );
-    assert_eq!(kit.get("/readyz").await.text, "ok");
-    assert!(kit.get("/livez?verbose").await.text.contains("[+]store ok"));
+    assert_eq!(server.get("/readyz").await.text, "ok");
+    assert!(
+        server
+            .get("/livez?verbose")
+            .await
+            .text
+            .contains("[+]store ok")
+    );
     for path in [
         "/apis/none",
         "/apis/apps/v7",
         "/api/v1/namespaces/default/nones",
         "/nonsense",
     ] {
-        assert_eq!(kit.get(path).await.code, 404, "{path}");
+        assert_eq!(server.get(path).await.code, 404, "{path}");
     }
-    let head = kit.ask(Method::HEAD, "/api/v1", &[], Vec::new()).await;
+    let head = server.ask(Method::HEAD, "/api/v1", &[], Vec::new()).await;
     assert_eq!((head.code, head.text.as_str()), (200, ""));
     assert_eq!(
-        kit.ask(Method::POST, "/version", &[], Vec::new())
+        server
+            .ask(Method::POST, "/version", &[], Vec::new())
             .await
             .code,
         405
     );
-    assert_eq!(kit.put(MAPS, json!({})).await.code, 405);
+    assert_eq!(server.put(MAPS, json!({})).await.code, 405);
 }
 
 #[tokio::test]
 async fn only_metadata_when_only_metadata_is_asked() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-    let list = kit
+    let list = server
         .ask(Method::GET, MAPS, &[("accept", accept)], Vec::new())
         .await
         .body;
@@ -180,22 +192,23 @@ async fn only_metadata_when_only_metadata_is_asked() {
     );
     assert!(list["items"][0].get("data").is_none());
     assert_eq!(
-        kit.ask(
-            Method::GET,
-            MAPS,
-            &[("accept", "application/vnd.kubernetes.protobuf")],
-            Vec::new()
-        )
-        .await
-        .code,
+        server
+            .ask(
+                Method::GET,
+                MAPS,
+                &[("accept", "application/vnd.kubernetes.protobuf")],
+                Vec::new()
+            )
+            .await
+            .code,
         406
     );
 }
 
 #[tokio::test]
 async fn a_body_has_a_limit() {
-    let kit = Kit::new().await;
-    let big = kit
+    let server = TestServer::new().await;
+    let big = server
         .ask(
             Method::POST,
             MAPS,
@@ -207,7 +220,7 @@ async fn a_body_has_a_limit() {
         (big.code, &big.body["reason"]),
         (413, &json!("RequestEntityTooLarge"))
     );
-    let empty = kit
+    let empty = server
         .ask(
             Method::POST,
             MAPS,
@@ -216,7 +229,7 @@ async fn a_body_has_a_limit() {
         )
         .await;
     assert_eq!(empty.code, 400);
-    let odd = kit
+    let odd = server
         .ask(
             Method::POST,
             MAPS,

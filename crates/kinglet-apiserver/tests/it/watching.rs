@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use kinglet_apiserver::Body;
 use serde_json::{Value, json};
 
-use crate::kit::{Kit, MAPS, config_map};
+use crate::test_server::{MAPS, TestServer, config_map};
 
 struct Lines {
     body: Body,
@@ -15,10 +15,10 @@ struct Lines {
 }
 
 impl Lines {
-    async fn open(kit: &Kit, path: &str, accept: &str) -> Self {
-        let response = kit
+    async fn open(server: &TestServer, path: &str, accept: &str) -> Self {
+        let response = server
             .raw(
-                &kit.who,
+                &server.user,
                 Method::GET,
                 path,
                 &[("accept", accept)],
@@ -65,10 +65,10 @@ const PLAIN: &str = "application/json";
 
 #[tokio::test]
 async fn an_informer_sees_everything_in_order() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
     let mut lines = Lines::open(
-        &kit,
+        &server,
         &format!("{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"),
         PLAIN,
     )
@@ -83,14 +83,15 @@ async fn an_informer_sees_everything_in_order() {
         (&end["object"]["kind"], &end["object"]["apiVersion"]),
         (&json!("ConfigMap"), &json!("v1"))
     );
-    kit.post(MAPS, config_map("b")).await;
-    kit.patch(
-        &format!("{MAPS}/a"),
-        "merge-patch+json",
-        json!({"data": {"k": "w"}}),
-    )
-    .await;
-    kit.delete(&format!("{MAPS}/b")).await;
+    server.post(MAPS, config_map("b")).await;
+    server
+        .patch(
+            &format!("{MAPS}/a"),
+            "merge-patch+json",
+            json!({"data": {"k": "w"}}),
+        )
+        .await;
+    server.delete(&format!("{MAPS}/b")).await;
     let added = lines.expect("ADDED", "b").await;
     let modified = lines.expect("MODIFIED", "a").await;
     let deleted = lines.expect("DELETED", "b").await;
@@ -106,33 +107,36 @@ async fn an_informer_sees_everything_in_order() {
 
 #[tokio::test]
 async fn a_selector_turns_changes_into_coming_and_going() {
-    let kit = Kit::new().await;
-    let start = kit.get(MAPS).await.body["metadata"]["resourceVersion"]
+    let server = TestServer::new().await;
+    let start = server.get(MAPS).await.body["metadata"]["resourceVersion"]
         .as_str()
         .unwrap()
         .to_owned();
     let mut lines = Lines::open(
-        &kit,
+        &server,
         &format!("{MAPS}?watch=1&resourceVersion={start}&labelSelector=on%3Dyes"),
         PLAIN,
     )
     .await;
-    kit.post(MAPS, config_map("a")).await;
+    server.post(MAPS, config_map("a")).await;
     let path = format!("{MAPS}/a");
-    kit.patch(
-        &path,
-        "merge-patch+json",
-        json!({"metadata": {"labels": {"on": "yes"}}}),
-    )
-    .await;
-    kit.patch(&path, "merge-patch+json", json!({"data": {"k": "w"}}))
+    server
+        .patch(
+            &path,
+            "merge-patch+json",
+            json!({"metadata": {"labels": {"on": "yes"}}}),
+        )
         .await;
-    kit.patch(
-        &path,
-        "merge-patch+json",
-        json!({"metadata": {"labels": {"on": "no"}}}),
-    )
-    .await;
+    server
+        .patch(&path, "merge-patch+json", json!({"data": {"k": "w"}}))
+        .await;
+    server
+        .patch(
+            &path,
+            "merge-patch+json",
+            json!({"metadata": {"labels": {"on": "no"}}}),
+        )
+        .await;
     lines.expect("ADDED", "a").await;
     lines.expect("MODIFIED", "a").await;
     lines.expect("DELETED", "a").await;
@@ -140,10 +144,10 @@ async fn a_selector_turns_changes_into_coming_and_going() {
 
 #[tokio::test]
 async fn tables_are_watched_too() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
     let mut lines = Lines::open(
-        &kit,
+        &server,
         &format!("{MAPS}?watch=1"),
         "application/json;as=Table;v=v1;g=meta.k8s.io",
     )
@@ -166,13 +170,13 @@ async fn tables_are_watched_too() {
 
 #[tokio::test]
 async fn a_lost_version_is_said_to_be_gone() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
-    let old = kit.api.store().revision();
-    kit.post(MAPS, config_map("b")).await;
-    kit.api.store().compact(kit.api.store().revision());
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
+    let old = server.api.store().revision();
+    server.post(MAPS, config_map("b")).await;
+    server.api.store().compact(server.api.store().revision());
     let mut lines = Lines::open(
-        &kit,
+        &server,
         &format!("{MAPS}?watch=1&resourceVersion={old}"),
         PLAIN,
     )
@@ -191,12 +195,12 @@ async fn a_lost_version_is_said_to_be_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn quiet_watches_get_bookmarks_and_end_in_time() {
-    let kit = Kit::new().await;
+    let server = TestServer::new().await;
     let path = format!(
         "{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}",
-        kit.api.store().revision()
+        server.api.store().revision()
     );
-    let mut lines = Lines::open(&kit, &path, PLAIN).await;
+    let mut lines = Lines::open(&server, &path, PLAIN).await;
     lines.expect("BOOKMARK", "").await;
     lines.expect("BOOKMARK", "").await;
     assert!(lines.next().await.is_none());
@@ -204,17 +208,17 @@ async fn quiet_watches_get_bookmarks_and_end_in_time() {
 
 #[tokio::test]
 async fn one_object_can_be_watched_by_name() {
-    let kit = Kit::new().await;
-    kit.post(MAPS, config_map("a")).await;
-    kit.post(MAPS, config_map("b")).await;
+    let server = TestServer::new().await;
+    server.post(MAPS, config_map("a")).await;
+    server.post(MAPS, config_map("b")).await;
     let mut lines = Lines::open(
-        &kit,
+        &server,
         &format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db&timeoutSeconds=5"),
         PLAIN,
     )
     .await;
     lines.expect("ADDED", "b").await;
-    let refused = kit
+    let refused = server
         .get(&format!(
             "{MAPS}?watch=1&resourceVersionMatch=Exact&resourceVersion=1"
         ))

@@ -8,12 +8,12 @@ use kinglet_store::Store;
 use serde_json::{Value, json};
 use tower::Service as _;
 
-pub(crate) struct Kit {
+pub(crate) struct TestServer {
     pub(crate) api: ApiServer,
-    pub(crate) who: Identity,
+    pub(crate) user: Identity,
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) code: u16,
     pub(crate) body: Value,
     pub(crate) text: String,
@@ -21,7 +21,7 @@ pub(crate) struct Answer {
     pub(crate) media: String,
 }
 
-impl Kit {
+impl TestServer {
     /// An empty server on which `default` and its account exist; requests come from an administrator outside.
     pub(crate) async fn new() -> Self {
         Self::with(Options::default()).await
@@ -29,12 +29,12 @@ impl Kit {
 
     pub(crate) async fn with(options: Options) -> Self {
         let api = ApiServer::new(Store::in_memory(ApiServer::store_options()), options);
-        let kit = Self {
+        let server = Self {
             api,
-            who: Identity::remote("admin", vec!["system:masters".to_owned()]),
+            user: Identity::remote("admin", vec!["system:masters".to_owned()]),
         };
-        kit.namespace("default").await;
-        kit
+        server.namespace("default").await;
+        server
     }
 
     pub(crate) async fn namespace(&self, name: &str) {
@@ -60,7 +60,7 @@ impl Kit {
 
     pub(crate) async fn raw(
         &self,
-        who: &Identity,
+        user: &Identity,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
@@ -75,7 +75,7 @@ impl Kit {
         }
         let Ok(response) = self
             .api
-            .service(who.clone())
+            .service(user.clone())
             .call(request.body(Full::new(Bytes::from(body))).unwrap())
             .await;
         response
@@ -87,16 +87,16 @@ impl Kit {
         path: &str,
         headers: &[(&str, &str)],
         body: Vec<u8>,
-    ) -> Answer {
-        let response = self.raw(&self.who, method, path, headers, body).await;
+    ) -> Reply {
+        let response = self.raw(&self.user, method, path, headers, body).await;
         read(response).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.ask(Method::GET, path, &[], Vec::new()).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         self.ask(
             Method::POST,
             path,
@@ -106,7 +106,7 @@ impl Kit {
         .await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
         self.ask(
             Method::PUT,
             path,
@@ -116,7 +116,7 @@ impl Kit {
         .await
     }
 
-    pub(crate) async fn patch(&self, path: &str, kind: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: Value) -> Reply {
         let media = format!("application/{kind}");
         self.ask(
             Method::PATCH,
@@ -127,11 +127,11 @@ impl Kit {
         .await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.ask(Method::DELETE, path, &[], Vec::new()).await
     }
 
-    pub(crate) async fn table(&self, path: &str) -> Answer {
+    pub(crate) async fn table(&self, path: &str) -> Reply {
         self.ask(
             Method::GET,
             path,
@@ -145,7 +145,7 @@ impl Kit {
     }
 }
 
-pub(crate) async fn read(response: Response<Body>) -> Answer {
+pub(crate) async fn read(response: Response<Body>) -> Reply {
     let code = response.status().as_u16();
     let header = |name: header::HeaderName| -> Vec<String> {
         response
@@ -161,7 +161,7 @@ pub(crate) async fn read(response: Response<Body>) -> Answer {
     );
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Answer {
+    Reply {
         code,
         body: serde_json::from_slice(&bytes).unwrap_or_default(),
         text,

@@ -1,0 +1,176 @@
+//! A new object: the metadata that the server sets, defaults, admission, rules, the store.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::admission::Operation;
+use crate::builtin;
+use crate::context::RequestContext;
+use crate::kinds::Builtin;
+use crate::object::{self, at, blank, meta, text};
+use crate::status::Status;
+use crate::{admit, commit, crd, ownership, patching, quota, rules};
+
+/// How often another generated name is tried.
+const NAME_TRIES: usize = 8;
+
+/// Creates an object that has been read and placed, perhaps by a patch.
+pub(super) async fn create_object(
+    context: &mut RequestContext<'_>,
+    mut object: Value,
+    patch: Option<&patching::Patch>,
+) -> Result<Bytes, Status> {
+    if !blank(at(&object, &["metadata", "resourceVersion"])) {
+        return Err(Status::new(
+            500,
+            "",
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let generate = text(&object, &["metadata", "generateName"]).to_owned();
+    let generated = object::name(&object).is_empty() && !generate.is_empty();
+    let tracked = patch.is_some_and(patching::Patch::tracks);
+    if !tracked {
+        meta(&mut object).remove("managedFields");
+    }
+    prepare_create(context, &mut object);
+    check_namespace(context, object::name(&object))?;
+    rules::shape(context, &mut object)?;
+    // What admission adds belongs to nobody.
+    if !tracked {
+        ownership::track(context, None, &mut object);
+    }
+    if context.kind.is(Builtin::Pod) {
+        builtin::pods::await_account(context, &object).await;
+    }
+    builtin::on_create(context, &mut object)?;
+    admit::admit(context, Operation::Create, &mut object, None, true)?;
+    if context.kind.is(Builtin::CustomResourceDefinition) {
+        crd::establish(context.server, &mut object, None);
+    }
+    // Quota and CRDs are decided on what is there and stored before anybody else decides.
+    let server = context.server;
+    let _turn = match context.kind.builtin {
+        Some(Builtin::CustomResourceDefinition) => Some(server.turn.lock().await),
+        Some(Builtin::Pod) if quota::applies(server, &context.info.namespace) => {
+            Some(server.turn.lock().await)
+        }
+        _ => None,
+    };
+    if context.kind.is(Builtin::Pod) {
+        quota::check(context, &object)?;
+    }
+    for _ in 0..NAME_TRIES {
+        if generated {
+            let room = 63 - 5;
+            let stem: String = generate.chars().take(room).collect();
+            meta(&mut object).insert(
+                "name".to_owned(),
+                format!("{stem}{}", server.suffix()).into(),
+            );
+        }
+        let causes = rules::validate_all(context, &object, None);
+        if !causes.is_empty() {
+            return Err(Status::invalid(
+                &context.kind.group,
+                &context.kind.kind,
+                shown_name(&object, &generate),
+                &causes,
+            ));
+        }
+        admit::admit(context, Operation::Create, &mut object, None, false)?;
+        builtin::claim(context, &mut object)?;
+        match commit::store(context, &object, None).await {
+            Err(status) if generated && status.reason == "AlreadyExists" => {}
+            Err(status) => {
+                builtin::unclaim(context, &object);
+                return Err(status);
+            }
+            Ok(stored) => {
+                commit::after(context, None, Some(&object));
+                return Ok(stored);
+            }
+        }
+    }
+    Err(Status::already_exists(
+        &context.kind.group,
+        &context.kind.plural,
+        object::name(&object),
+    ))
+}
+
+fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
+    match object::name(object) {
+        "" => generate,
+        name => name,
+    }
+}
+
+/// The metadata that only the server sets.
+fn prepare_create(context: &RequestContext<'_>, object: &mut Value) {
+    let (server, kind) = (context.server, &context.kind);
+    let metadata = meta(object);
+    for key in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ] {
+        metadata.remove(key);
+    }
+    metadata.insert("uid".to_owned(), server.uuid().into());
+    metadata.insert("creationTimestamp".to_owned(), server.now().into());
+    if kind.generations || kind.builtin.is_none() {
+        metadata.insert("generation".to_owned(), 1.into());
+    }
+    for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        if metadata.get(key).is_some_and(|value| blank(Some(value))) {
+            metadata.remove(key);
+        }
+    }
+    if metadata
+        .get("generateName")
+        .is_some_and(|value| blank(Some(value)))
+    {
+        metadata.remove("generateName");
+    }
+    // A node comes with what it is; everything else begins without a past.
+    if kind.has_status
+        && !kind.is(Builtin::Node)
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
+}
+
+/// An object needs a living namespace.
+fn check_namespace(context: &RequestContext<'_>, name: &str) -> Result<(), Status> {
+    if !context.kind.namespaced {
+        return Ok(());
+    }
+    let namespace = &context.info.namespace;
+    let Some(entry) = context
+        .server
+        .store
+        .get(&format!("core/namespaces/{namespace}"))
+    else {
+        return Err(Status::not_found("", "namespaces", namespace));
+    };
+    let living: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+    if object::is_deleting(&living) {
+        let detail = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let mut status =
+            Status::forbidden(&context.kind.group, &context.kind.plural, name, &detail);
+        status.details.insert(
+            "causes".to_owned(),
+            serde_json::json!([{
+                "reason": "NamespaceTerminating", "message": format!("namespace {namespace} is being terminated"), "field": "metadata.namespace",
+            }]),
+        );
+        return Err(status);
+    }
+    Ok(())
+}
