@@ -148,11 +148,11 @@ pub fn mutate(review: &Review<'_>, object: &mut Value, configs: &Configs) -> Res
         return Ok(());
     };
     let spec = shape::normalize(object.get("spec").unwrap_or(&Value::Null), kind.shape()).map_err(
-        |why| Rejection {
+        |error| Rejection {
             code: 400,
             message: denied(
                 MUTATING,
-                &format!("mutation failed: cannot decode incoming new object: {why}"),
+                &format!("mutation failed: cannot decode incoming new object: {error}"),
             ),
             warnings: Vec::new(),
         },
@@ -171,23 +171,23 @@ pub fn validate(
     if config_maps::applies(review) {
         return config_maps::validate(review, object)
             .map(|()| Vec::new())
-            .map_err(|why| Rejection {
+            .map_err(|error| Rejection {
                 code: 400,
-                message: denied(CONFIG, &format!("validation failed: {why}")),
+                message: denied(CONFIG, &format!("validation failed: {error}")),
                 warnings: Vec::new(),
             });
     }
     let Some(kind) = Judged::of(review) else {
         return Ok(Vec::new());
     };
-    let facts = Facts {
+    let input = AdmissionInput {
         review,
         kind,
         object,
         old: baseline(kind, review, configs),
         configs,
     };
-    let found = facts.findings();
+    let found = input.findings();
     let warnings = found.warnings();
     if let Some(errors) = found.errors() {
         let message = denied(VALIDATING, &format!("validation failed: {errors}"));
@@ -197,10 +197,10 @@ pub fn validate(
             warnings,
         });
     }
-    if let Some(why) = facts.dry_run() {
+    if let Some(error) = input.dry_run() {
         let message = denied(
             VALIDATING,
-            &format!("validation callback failed: dry run failed with {why}: spec.template"),
+            &format!("validation callback failed: dry run failed with {error}: spec.template"),
         );
         return Err(Rejection {
             code: 400,
@@ -211,8 +211,8 @@ pub fn validate(
     Ok(warnings)
 }
 
-fn denied(webhook: &str, why: &str) -> String {
-    format!("admission webhook \"{webhook}\" denied the request: {why}")
+fn denied(webhook: &str, error: &str) -> String {
+    format!("admission webhook \"{webhook}\" denied the request: {error}")
 }
 
 /// What the CRD's schema says about a template without containers, for callers without a schema check.
@@ -256,7 +256,7 @@ fn baseline(kind: Judged, review: &Review<'_>, configs: &Configs) -> Option<Valu
 }
 
 /// Everything that rules look at.
-struct Facts<'a> {
+struct AdmissionInput<'a> {
     review: &'a Review<'a>,
     kind: Judged,
     object: &'a Value,
@@ -264,7 +264,7 @@ struct Facts<'a> {
     configs: &'a Configs,
 }
 
-impl Facts<'_> {
+impl AdmissionInput<'_> {
     fn findings(&self) -> Findings {
         let spec = look::at(self.object, "spec");
         let rules = pod::Rules {
@@ -283,7 +283,7 @@ impl Facts<'_> {
                 let mut inner = inner.under("template");
                 inner.add(traffic::validate(
                     look::list(spec, "traffic"),
-                    traffic::Place::Service,
+                    traffic::TrafficParent::Service,
                 ));
                 inner.under("spec")
             }
@@ -302,7 +302,8 @@ impl Facts<'_> {
                 inner
             }
             Judged::Route => {
-                traffic::validate(look::list(spec, "traffic"), traffic::Place::Route).under("spec")
+                traffic::validate(look::list(spec, "traffic"), traffic::TrafficParent::Route)
+                    .under("spec")
             }
             Judged::PodAutoscaler => networking::pod_autoscaler(spec, &self.configs.defaults),
             Judged::Metric => networking::metric(spec),

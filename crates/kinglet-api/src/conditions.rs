@@ -111,14 +111,14 @@ impl ConditionState {
 /// The conditions of one object in the making.
 #[derive(Clone, Debug)]
 pub struct Conditions<K> {
-    told: Vec<(K, ConditionState)>,
+    states: Vec<(K, ConditionState)>,
     without: Vec<K>,
 }
 
 impl<K: ConditionSet> Default for Conditions<K> {
     fn default() -> Self {
         Self {
-            told: Vec::new(),
+            states: Vec::new(),
             without: Vec::new(),
         }
     }
@@ -133,8 +133,8 @@ impl<K: ConditionSet> Conditions<K> {
     /// Tells about one condition; a later word about the same one replaces the earlier.
     #[must_use]
     pub fn with(mut self, kind: K, state: ConditionState) -> Self {
-        self.told.retain(|(told, _)| *told != kind);
-        self.told.push((kind, state));
+        self.states.retain(|(states, _)| *states != kind);
+        self.states.push((kind, state));
         self
     }
 
@@ -162,22 +162,22 @@ impl<K: ConditionSet> Conditions<K> {
         let mut all: Vec<Condition> = previous
             .iter()
             .filter(|old| old.kind != K::TOP)
-            .filter(|old| !self.told.iter().any(|(kind, _)| kind.name() == old.kind))
+            .filter(|old| !self.states.iter().any(|(kind, _)| kind.name() == old.kind))
             .filter(|old| {
                 decides(&old.kind) || !self.without.iter().any(|kind| kind.name() == old.kind)
             })
             .cloned()
             .collect();
         for kind in K::DEPENDENTS {
-            let told = self.told.iter().any(|(told, _)| told == kind);
-            if !told && !all.iter().any(|known| known.kind == kind.name()) {
+            let states = self.states.iter().any(|(states, _)| states == kind);
+            if !states && !all.iter().any(|known| known.kind == kind.name()) {
                 all.push(Condition {
                     kind: kind.name().to_owned(),
                     ..Condition::default()
                 });
             }
         }
-        for (kind, state) in self.told {
+        for (kind, state) in self.states {
             let (status, ConditionDetail { reason, message }) = state.into_parts();
             let severity = if decides(kind.name()) || kind.name() == K::TOP {
                 ""
@@ -380,8 +380,8 @@ mod tests {
     #[test]
     fn ready_follows_from_the_dependents() {
         use RevisionCondition::{Active, ContainerHealthy, ResourcesAvailable};
-        type Told = Vec<(RevisionCondition, ConditionState)>;
-        let cases: [(Told, &[&str]); 6] = [
+        type States = Vec<(RevisionCondition, ConditionState)>;
+        let cases: [(States, &[&str]); 6] = [
             (
                 vec![],
                 &[
@@ -460,8 +460,8 @@ mod tests {
                 ],
             ),
         ];
-        for (told, want) in cases {
-            let conditions = told
+        for (states, want) in cases {
+            let conditions = states
                 .into_iter()
                 .fold(Conditions::new(), |all, (kind, state)| {
                     all.with(kind, state)
@@ -493,7 +493,7 @@ mod tests {
             [("ConfigurationsReady", 9), ("Ready", 9), ("RoutesReady", 1)]
         );
         let third = Conditions::<ServiceCondition>::new().finish(&second, at(20));
-        assert_eq!(third, second, "what was not told stays");
+        assert_eq!(third, second, "what was not states stays");
     }
 
     #[test]
@@ -510,11 +510,11 @@ mod tests {
 
     #[test]
     fn a_kind_without_dependents_tells_ready_itself() {
-        let told = Conditions::new()
+        let states = Conditions::new()
             .with(MetricCondition::Ready, ConditionState::True)
             .finish(&[], at(1));
-        assert_eq!(brief(&told), ["Ready=True"]);
-        assert_eq!(told[0].severity, "");
+        assert_eq!(brief(&states), ["Ready=True"]);
+        assert_eq!(states[0].severity, "");
         assert_eq!(
             brief(&Conditions::<MetricCondition>::new().finish(&[], at(1))),
             ["Ready=Unknown"]

@@ -26,7 +26,7 @@ pub use features::{Features, Flag, SecurePodDefaults};
 pub use gc::Gc;
 pub use leader_election::LeaderElection;
 pub use logging::Logging;
-pub use network::{HostFacts, HttpProtocol, Network};
+pub use network::{DomainTemplateValues, HttpProtocol, Network};
 pub use observability::{Metrics, Observability, REQUEST_LOG_TEMPLATE, Tracing};
 
 /// Namespace of the ConfigMaps.

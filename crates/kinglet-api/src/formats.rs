@@ -90,7 +90,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             wrong.extend(
                 dns_1123_subdomain(prefix)
                     .into_iter()
-                    .map(|why| format!("prefix part {why}")),
+                    .map(|error| format!("prefix part {error}")),
             );
         }
     }

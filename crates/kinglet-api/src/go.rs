@@ -139,7 +139,7 @@ impl std::fmt::Display for GoDuration {
 
 /// A signed integer in base 10 that fits into `bits`.
 pub fn parse_int(text: &str, bits: u32) -> Result<i64, String> {
-    let error = |why: &str| format!("strconv.ParseInt: parsing {}: {why}", quote(text));
+    let error = |error: &str| format!("strconv.ParseInt: parsing {}: {error}", quote(text));
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(error("invalid syntax"));
@@ -154,7 +154,7 @@ pub fn parse_int(text: &str, bits: u32) -> Result<i64, String> {
 
 /// An unsigned integer in base 10.
 pub fn parse_uint(text: &str, bits: u32) -> Result<u64, String> {
-    let error = |why: &str| format!("strconv.ParseUint: parsing {}: {why}", quote(text));
+    let error = |error: &str| format!("strconv.ParseUint: parsing {}: {error}", quote(text));
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(error("invalid syntax"));
     }

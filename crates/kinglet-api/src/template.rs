@@ -201,8 +201,8 @@ impl Template {
         })
     }
 
-    fn fault(&self, why: &str) -> String {
-        format!("template: {}: {why}", self.name)
+    fn fault(&self, error: &str) -> String {
+        format!("template: {}: {error}", self.name)
     }
 }
 
@@ -250,8 +250,8 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn error(&self, why: &str) -> String {
-        format!("template: {}:{}: {why}", self.name, self.line)
+    fn error(&self, error: &str) -> String {
+        format!("template: {}:{}: {error}", self.name, self.line)
     }
 
     fn nodes(&mut self) -> Result<(Vec<Node>, Stop), String> {

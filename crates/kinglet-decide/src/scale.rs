@@ -1,7 +1,7 @@
 //! How many containers a revision deserves: Knative's pod autoscaler as arithmetic.
 //!
 //! Flow: `dataplane` counts requests -> [`window`] averages them -> [`autoscaler`] turns averages into a
-//! wish -> [`bounds`] turns the wish into an order (limits, scale to zero) -> [`activity`] and [`path`]
+//! desired scale -> [`bounds`] turns the desired scale into a decision (limits, scale to zero) -> [`activity`] and [`path`]
 //! say what the PodAutoscaler and its ServerlessService show.
 //! Always: no clock, no randomness, no IO. Time is a [`Moment`] handed in; equal inputs give equal
 //! answers; no answer is negative, NaN or above its maximum.
@@ -16,5 +16,5 @@ pub mod subset;
 pub mod target;
 pub mod window;
 
-pub use autoscaler::{Answer, Autoscaler, Observed, Policy};
+pub use autoscaler::{Autoscaler, DeciderSpec, ObservedMetrics, ScaleResult};
 pub use moment::Moment;

@@ -7,17 +7,19 @@ use http::Method;
 use jiff::Timestamp;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cache::Cache;
 use crate::caches::Caches;
 use crate::error::ReconcileError;
+use crate::event::EventRecord;
 use crate::events::Recorder;
 use crate::leader::Leadership;
 use crate::object::{Key, Object, key_of};
-use crate::plan::{Cascade, EventRecord, Next, Plan, Step, Verb, Write};
+use crate::plan::{Next, Plan, Step};
+use crate::send::{WriteOutcome, garbled, rebase, send, version_in};
 use crate::wire;
+use crate::write::{Cascade, Write};
 
 /// Caches, client, clock and events of one component. Cheap to clone.
 #[derive(Clone)]
@@ -26,30 +28,6 @@ pub struct Context {
     recorder: Recorder,
     component: &'static str,
     leadership: Leadership,
-}
-
-/// How a write ended.
-enum Landed {
-    /// It was as it should be.
-    Unchanged,
-    /// The server's answer.
-    Object(bytes::Bytes),
-    /// The object is gone.
-    Gone,
-}
-
-#[derive(Deserialize)]
-struct AnswerHead {
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    metadata: AnswerMeta,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AnswerMeta {
-    deletion_timestamp: Option<String>,
 }
 
 impl Context {
@@ -125,11 +103,7 @@ impl Context {
     /// Writes that would change nothing are left out. Each answer is in the cache before the next step, so whoever
     /// reads it sees this plan done. Events are recorded in the background.
     pub async fn apply(&self, plan: Plan) -> Result<Next, ReconcileError> {
-        let Plan {
-            steps,
-            next,
-            trouble,
-        } = plan;
+        let Plan { steps, next, error } = plan;
         // What this plan itself has written, so that its second write to an object does not lose against its first.
         let mut written: HashMap<(String, Key), (String, bytes::Bytes)> = HashMap::new();
         for step in steps {
@@ -141,21 +115,21 @@ impl Context {
                 Step::Write(write) => write,
             };
             let id = (write.path.clone(), write.key.clone());
-            let seen = version_in(&write.body).to_owned();
+            let observed = version_in(&write.body).to_owned();
             if let Some((before, answer)) = written.get(&id)
-                && *before == seen
+                && *before == observed
             {
                 let answer =
                     serde_json::from_slice(answer).map_err(|source| garbled(&write, source))?;
                 rebase(&mut write, answer);
             }
-            if let Landed::Object(answer) = self.land(&write).await? {
+            if let WriteOutcome::Object(answer) = send(self, &write).await? {
                 (write.absorb)(&self.caches, &answer).map_err(|source| garbled(&write, source))?;
-                written.insert(id, (seen, answer));
+                written.insert(id, (observed, answer));
             }
         }
-        match trouble {
-            Some(trouble) => Err(trouble.into()),
+        match error {
+            Some(error) => Err(error.into()),
             None => Ok(next),
         }
     }
@@ -163,50 +137,54 @@ impl Context {
     /// Creates an object and gives what the server made of it.
     pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, ReconcileError> {
         let write = Write::create(object);
-        match self.land(&write).await? {
-            Landed::Object(answer) => self.take(&write, &answer),
-            Landed::Unchanged | Landed::Gone => Ok(Arc::new(object.clone())),
+        match send(self, &write).await? {
+            WriteOutcome::Object(answer) => self.take(&write, &answer),
+            WriteOutcome::Unchanged | WriteOutcome::Gone => Ok(Arc::new(object.clone())),
         }
     }
 
     /// Makes `seen` equal `desired`; see [`Write::update`].
-    pub async fn update<K: Object>(&self, seen: &K, desired: &K) -> Result<Arc<K>, ReconcileError> {
-        let write = Write::update(seen, desired);
-        match self.land(&write).await? {
-            Landed::Object(answer) => self.take(&write, &answer),
-            Landed::Unchanged | Landed::Gone => Ok(Arc::new(seen.clone())),
+    pub async fn update<K: Object>(
+        &self,
+        observed: &K,
+        desired: &K,
+    ) -> Result<Arc<K>, ReconcileError> {
+        let write = Write::update(observed, desired);
+        match send(self, &write).await? {
+            WriteOutcome::Object(answer) => self.take(&write, &answer),
+            WriteOutcome::Unchanged | WriteOutcome::Gone => Ok(Arc::new(observed.clone())),
         }
     }
 
     /// Makes the status of `seen` equal `status`.
     pub async fn update_status<K: Object>(
         &self,
-        seen: &K,
+        observed: &K,
         status: &impl serde::Serialize,
     ) -> Result<Arc<K>, ReconcileError> {
-        let write = Write::status(seen, status);
-        match self.land(&write).await? {
-            Landed::Object(answer) => self.take(&write, &answer),
-            Landed::Unchanged | Landed::Gone => Ok(Arc::new(seen.clone())),
+        let write = Write::status(observed, status);
+        match send(self, &write).await? {
+            WriteOutcome::Object(answer) => self.take(&write, &answer),
+            WriteOutcome::Unchanged | WriteOutcome::Gone => Ok(Arc::new(observed.clone())),
         }
     }
 
     /// Deletes exactly the object seen; that it is gone already is fine.
     pub async fn delete<K: Object>(
         &self,
-        seen: &K,
+        observed: &K,
         cascade: Cascade,
     ) -> Result<(), ReconcileError> {
-        self.perform(&Write::delete(seen, cascade)).await
+        self.perform(&Write::delete(observed, cascade)).await
     }
 
     /// Carries out one write.
     pub async fn perform(&self, write: &Write) -> Result<(), ReconcileError> {
-        match self.land(write).await? {
-            Landed::Object(answer) => {
+        match send(self, write).await? {
+            WriteOutcome::Object(answer) => {
                 (write.absorb)(&self.caches, &answer).map_err(|source| garbled(write, source))
             }
-            Landed::Unchanged | Landed::Gone => Ok(()),
+            WriteOutcome::Unchanged | WriteOutcome::Gone => Ok(()),
         }
     }
 
@@ -286,119 +264,5 @@ impl Context {
     fn take<K: Object>(&self, write: &Write, answer: &[u8]) -> Result<Arc<K>, ReconcileError> {
         let object = serde_json::from_slice(answer).map_err(|source| garbled(write, source))?;
         Ok(self.caches.absorb::<K>(object))
-    }
-
-    async fn land(&self, write: &Write) -> Result<Landed, ReconcileError> {
-        if write.changes_nothing() {
-            return Ok(Landed::Unchanged);
-        }
-        let attempt = write.attempt();
-        let manager = wire::encode(self.component);
-        let (method, path, body) = match &write.verb {
-            Verb::Create => (
-                Method::POST,
-                format!("{}?fieldManager={manager}", write.path),
-                write.body.to_string(),
-            ),
-            Verb::Update => (
-                Method::PUT,
-                format!("{}/{}?fieldManager={manager}", write.path, write.key.name),
-                write.body.to_string(),
-            ),
-            Verb::Status => (
-                Method::PUT,
-                format!(
-                    "{}/{}/status?fieldManager={manager}",
-                    write.path, write.key.name
-                ),
-                write.body.to_string(),
-            ),
-            Verb::Delete {
-                cascade,
-                uid,
-                version,
-                grace_seconds,
-            } => {
-                let options = json!({
-                    "apiVersion": "v1",
-                    "kind": "DeleteOptions",
-                    "propagationPolicy": cascade.as_str(),
-                    "preconditions": {"uid": uid, "resourceVersion": version},
-                    "gracePeriodSeconds": grace_seconds,
-                });
-                (
-                    Method::DELETE,
-                    format!("{}/{}", write.path, write.key.name),
-                    options.to_string(),
-                )
-            }
-        };
-        tracing::debug!(component = self.component, verb = ?method, kind = %write.kind, key = %write.key, "write");
-        let answer = wire::call(self.client(), &attempt, method, &path, body.into_bytes()).await;
-        let Verb::Delete { uid, .. } = &write.verb else {
-            return answer.map(Landed::Object);
-        };
-        match answer {
-            Ok(answer) => {
-                let head: AnswerHead =
-                    serde_json::from_slice(&answer).map_err(|source| garbled(write, source))?;
-                // An object in the answer is either waiting for its finalizers or the last state of one that is gone.
-                if head.kind == "Status" || head.metadata.deletion_timestamp.is_none() {
-                    self.forget(write, uid.as_deref());
-                    Ok(Landed::Gone)
-                } else {
-                    Ok(Landed::Object(answer))
-                }
-            }
-            Err(ReconcileError::NotFound { .. }) => {
-                self.forget(write, uid.as_deref());
-                Ok(Landed::Gone)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn forget(&self, write: &Write, uid: Option<&str>) {
-        if let Some(uid) = uid {
-            (write.forget)(&self.caches, &write.key, uid);
-        }
-    }
-}
-
-fn version_in(body: &Value) -> &str {
-    body.pointer("/metadata/resourceVersion")
-        .and_then(Value::as_str)
-        .unwrap_or("")
-}
-
-/// Puts a write on top of what the same plan has just written to the same object.
-///
-/// A status goes with the metadata of the answer, since API servers take annotations from status writes, too.
-fn rebase(write: &mut Write, answer: Value) {
-    let version = version_in(&answer).to_owned();
-    match write.verb {
-        Verb::Status => {
-            let status = write
-                .body
-                .get_mut("status")
-                .map(Value::take)
-                .unwrap_or_default();
-            write.seen = Some(answer.clone());
-            write.body = answer;
-            write.body["status"] = status;
-        }
-        Verb::Update => {
-            if let Some(known) = write.body.pointer_mut("/metadata/resourceVersion") {
-                *known = Value::String(version);
-            }
-        }
-        Verb::Create | Verb::Delete { .. } => {}
-    }
-}
-
-fn garbled(write: &Write, source: serde_json::Error) -> ReconcileError {
-    ReconcileError::Garbled {
-        attempt: write.attempt(),
-        source,
     }
 }

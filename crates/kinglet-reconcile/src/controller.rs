@@ -15,8 +15,9 @@ use crate::cache::Change;
 use crate::caches::Caches;
 use crate::context::Context;
 use crate::error::ReconcileError;
+use crate::event::{EventRecord, Severity, reference_to};
 use crate::object::{Key, Object, controller_of, key_of, refers_to};
-use crate::plan::{EventRecord, Next, Severity, reference_to};
+use crate::plan::Next;
 use crate::queue::Queue;
 
 /// Keys worked on at a time, as in Knative.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::caches::Caches;
 use crate::error::ReconcileError;
-use crate::plan::EventRecord;
+use crate::event::EventRecord;
 use crate::wire;
 
 /// Notes waiting to be written; a burst of 20 services makes about 200.
@@ -23,7 +23,7 @@ const REMEMBERED_MAX: usize = 4096;
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 
-struct Heard {
+struct PendingEvent {
     component: &'static str,
     event: EventRecord,
     at: Timestamp,
@@ -32,7 +32,7 @@ struct Heard {
 /// The handle that records.
 #[derive(Clone)]
 pub(crate) struct Recorder {
-    sender: mpsc::Sender<Heard>,
+    sender: mpsc::Sender<PendingEvent>,
     clock: kinglet_process::clock::Clock,
 }
 
@@ -53,7 +53,7 @@ impl Recorder {
     pub(crate) fn record(&self, component: &'static str, event: EventRecord) {
         if self
             .sender
-            .try_send(Heard {
+            .try_send(PendingEvent {
                 component,
                 event,
                 at: self.clock.now(),
@@ -76,18 +76,18 @@ struct Sameness {
     message: String,
 }
 
-struct Told {
+struct RecordedEvent {
     name: String,
     count: u32,
 }
 
 /// A bounded map that forgets its oldest entries.
-struct Memory<K, V> {
+struct BoundedMap<K, V> {
     known: HashMap<K, V>,
     order: VecDeque<K>,
 }
 
-impl<K: Clone + Eq + std::hash::Hash, V> Memory<K, V> {
+impl<K: Clone + Eq + std::hash::Hash, V> BoundedMap<K, V> {
     fn new() -> Self {
         Self {
             known: HashMap::new(),
@@ -126,59 +126,59 @@ impl Allowance {
     }
 }
 
-async fn write_all(client: kube::Client, mut events: mpsc::Receiver<Heard>) {
-    let mut told: Memory<Sameness, Told> = Memory::new();
-    let mut allowances: Memory<(&'static str, String), Allowance> = Memory::new();
-    while let Some(heard) = events.recv().await {
-        let about = &heard.event.about;
+async fn write_all(client: kube::Client, mut events: mpsc::Receiver<PendingEvent>) {
+    let mut recorded: BoundedMap<Sameness, RecordedEvent> = BoundedMap::new();
+    let mut allowances: BoundedMap<(&'static str, String), Allowance> = BoundedMap::new();
+    while let Some(pending) = events.recv().await {
+        let about = &pending.event.about;
         let subject = about
             .uid
             .clone()
             .or_else(|| about.name.clone())
             .unwrap_or_default();
-        let allowance = allowances.entry(&(heard.component, subject), || Allowance {
+        let allowance = allowances.entry(&(pending.component, subject), || Allowance {
             tokens: BURST,
-            at: heard.at,
+            at: pending.at,
         });
-        if !allowance.take(heard.at) {
+        if !allowance.take(pending.at) {
             continue;
         }
-        let told = told.entry(&sameness(&heard), || Told {
+        let recorded = recorded.entry(&sameness(&pending), || RecordedEvent {
             name: String::new(),
             count: 0,
         });
-        if let Err(error) = write(&client, &heard, told).await {
-            tracing::debug!(error = %error, reason = heard.event.reason, "an event could not be written");
+        if let Err(error) = write(&client, &pending, recorded).await {
+            tracing::debug!(error = %error, reason = pending.event.reason, "an event could not be written");
         }
     }
 }
 
 async fn write(
     client: &kube::Client,
-    heard: &Heard,
-    told: &mut Told,
+    pending: &PendingEvent,
+    recorded: &mut RecordedEvent,
 ) -> Result<(), ReconcileError> {
-    let namespace = namespace_for(&heard.event.about);
+    let namespace = namespace_for(&pending.event.about);
     let path = format!("/api/v1/namespaces/{namespace}/events");
-    if told.count > 0 {
-        let patch = json!({"count": told.count + 1, "lastTimestamp": heard.at.to_string()});
-        let request = http::Request::patch(format!("{path}/{}", told.name))
+    if recorded.count > 0 {
+        let patch = json!({"count": recorded.count + 1, "lastTimestamp": pending.at.to_string()});
+        let request = http::Request::patch(format!("{path}/{}", recorded.name))
             .header("content-type", "application/merge-patch+json")
             .header("accept", "application/json")
             .body(patch.to_string().into_bytes())
             .map_err(|source| ReconcileError::Permanent(source.to_string()))?;
         match wire::open(client, "counting an event", request).await {
             Ok(_) => {
-                told.count += 1;
+                recorded.count += 1;
                 return Ok(());
             }
             // Events expire; then the count starts anew.
-            Err(ReconcileError::NotFound { .. }) => told.count = 0,
+            Err(ReconcileError::NotFound { .. }) => recorded.count = 0,
             Err(error) => return Err(error),
         }
     }
-    let body = event(heard);
-    told.name = body
+    let body = event(pending);
+    recorded.name = body
         .pointer("/metadata/name")
         .and_then(Value::as_str)
         .unwrap_or_default()
@@ -191,7 +191,7 @@ async fn write(
         body.to_string().into_bytes(),
     )
     .await?;
-    told.count = 1;
+    recorded.count = 1;
     Ok(())
 }
 
@@ -203,10 +203,10 @@ fn namespace_for(about: &ObjectReference) -> &str {
         .unwrap_or("default")
 }
 
-fn sameness(heard: &Heard) -> Sameness {
-    let event = &heard.event;
+fn sameness(pending: &PendingEvent) -> Sameness {
+    let event = &pending.event;
     Sameness {
-        component: heard.component,
+        component: pending.component,
         uid: event.about.uid.clone().unwrap_or_default(),
         name: event.about.name.clone().unwrap_or_default(),
         severity: event.severity.as_str(),
@@ -215,16 +215,16 @@ fn sameness(heard: &Heard) -> Sameness {
     }
 }
 
-fn event(heard: &Heard) -> Value {
-    let event = &heard.event;
-    let at = heard.at.to_string();
+fn event(pending: &PendingEvent) -> Value {
+    let event = &pending.event;
+    let at = pending.at.to_string();
     // Events carry whole seconds.
-    let second =
-        jiff::Timestamp::from_second(heard.at.as_second()).map_or(at, |second| second.to_string());
+    let second = jiff::Timestamp::from_second(pending.at.as_second())
+        .map_or(at, |second| second.to_string());
     let name = format!(
         "{}.{:x}",
         event.about.name.as_deref().unwrap_or("unknown"),
-        heard.at.as_nanosecond()
+        pending.at.as_nanosecond()
     );
     json!({
         "apiVersion": "v1",
@@ -234,8 +234,8 @@ fn event(heard: &Heard) -> Value {
         "reason": event.reason,
         "message": event.message,
         "type": event.severity.as_str(),
-        "source": {"component": heard.component},
-        "reportingComponent": heard.component,
+        "source": {"component": pending.component},
+        "reportingComponent": pending.component,
         "reportingInstance": "",
         "firstTimestamp": second,
         "lastTimestamp": second,
@@ -246,7 +246,7 @@ fn event(heard: &Heard) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Severity;
+    use crate::event::Severity;
 
     #[test]
     fn a_chatty_source_is_held_to_its_allowance() {
@@ -271,7 +271,7 @@ mod tests {
             reason: "Started".into(),
             message: "m".into(),
         };
-        let event = event(&Heard {
+        let event = event(&PendingEvent {
             component: "c",
             event: record,
             at: Timestamp::from_second(1000).unwrap(),
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut memory: Memory<usize, ()> = Memory::new();
+        let mut memory: BoundedMap<usize, ()> = BoundedMap::new();
         for number in 0..REMEMBERED_MAX + 10 {
             memory.entry(&number, || ());
         }

@@ -60,7 +60,7 @@ pub struct Feed {
 }
 
 /// How one connection ended.
-enum Ended {
+enum WatchEnd {
     /// Go on from the version reached.
     Resume,
     /// The version is too old: list again.
@@ -71,7 +71,7 @@ enum Ended {
 
 /// Where the loop stands.
 #[derive(Default)]
-struct Position {
+struct WatchPosition {
     version: Option<String>,
     listing: bool,
     paged: bool,
@@ -119,24 +119,24 @@ struct PageMeta {
 impl Feed {
     /// Runs until the future is dropped or the sink is abandoned.
     pub async fn run(self, client: kube::Client, sink: Arc<dyn Sink>) {
-        let mut position = Position::default();
+        let mut position = WatchPosition::default();
         let mut pause = PAUSE_MIN;
         while !sink.abandoned() {
             let began = Instant::now();
             position.heard = false;
             match self.once(&client, &*sink, &mut position).await {
-                Ok(Ended::Resume) => {}
-                Ok(Ended::Expired) => {
+                Ok(WatchEnd::Resume) => {}
+                Ok(WatchEnd::Expired) => {
                     tracing::debug!(path = %self.path, "watch version is too old, listing again");
-                    position = Position {
+                    position = WatchPosition {
                         paged: position.paged,
-                        ..Position::default()
+                        ..WatchPosition::default()
                     };
                 }
-                Ok(Ended::NoStreaming) => {
-                    position = Position {
+                Ok(WatchEnd::NoStreaming) => {
+                    position = WatchPosition {
                         paged: true,
-                        ..Position::default()
+                        ..WatchPosition::default()
                     };
                     continue;
                 }
@@ -146,10 +146,10 @@ impl Feed {
             }
             // A connection that worked for a while earns a prompt new one; a listing cut short starts over.
             if position.listing {
-                position = Position {
+                position = WatchPosition {
                     paged: position.paged,
                     heard: position.heard,
-                    ..Position::default()
+                    ..WatchPosition::default()
                 };
             }
             if position.heard || began.elapsed() > PAUSE_MAX {
@@ -167,8 +167,8 @@ impl Feed {
         &self,
         client: &kube::Client,
         sink: &dyn Sink,
-        position: &mut Position,
-    ) -> Result<Ended, ReconcileError> {
+        position: &mut WatchPosition,
+    ) -> Result<WatchEnd, ReconcileError> {
         if position.version.is_none() && position.paged {
             self.list(client, sink, position).await?;
         }
@@ -184,17 +184,17 @@ impl Feed {
         }
         let mut body = match wire::open(client, "watching", self.request(&query, false)).await {
             Ok(body) => body,
-            Err(ReconcileError::Refused { code: 410, .. }) => return Ok(Ended::Expired),
+            Err(ReconcileError::Refused { code: 410, .. }) => return Ok(WatchEnd::Expired),
             Err(ReconcileError::Refused {
                 code: 400 | 422, ..
-            }) if position.listing => return Ok(Ended::NoStreaming),
+            }) if position.listing => return Ok(WatchEnd::NoStreaming),
             Err(error) => return Err(error),
         };
         let mut rest: Vec<u8> = Vec::new();
         loop {
             let frame = match timeout(SILENCE_MAX, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(_)) | None) | Err(_) => return Ok(Ended::Resume),
+                Ok(Some(Err(_)) | None) | Err(_) => return Ok(WatchEnd::Resume),
             };
             let Ok(data) = frame.into_data() else {
                 continue;
@@ -205,7 +205,7 @@ impl Feed {
                 return Ok(ended);
             }
             if sink.abandoned() {
-                return Ok(Ended::Resume);
+                return Ok(WatchEnd::Resume);
             }
         }
     }
@@ -215,8 +215,8 @@ impl Feed {
         &self,
         line: &str,
         sink: &dyn Sink,
-        position: &mut Position,
-    ) -> Result<Option<Ended>, ReconcileError> {
+        position: &mut WatchPosition,
+    ) -> Result<Option<WatchEnd>, ReconcileError> {
         let garbled = |source| ReconcileError::Garbled {
             attempt: format!("watching {}", self.path),
             source,
@@ -226,11 +226,11 @@ impl Feed {
         if event.kind == "ERROR" {
             let status: wire::StatusAnswer = serde_json::from_str(object).unwrap_or_default();
             if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
-                return Ok(Some(Ended::Expired));
+                return Ok(Some(WatchEnd::Expired));
             }
             if position.listing {
                 // A server whose storage cannot stream listings says so here (seen with Kubernetes 1.34 on etcd 3.4).
-                return Ok(Some(Ended::NoStreaming));
+                return Ok(Some(WatchEnd::NoStreaming));
             }
             return Err(ReconcileError::Busy {
                 attempt: format!("watching {}", self.path),
@@ -268,7 +268,7 @@ impl Feed {
         &self,
         client: &kube::Client,
         sink: &dyn Sink,
-        position: &mut Position,
+        position: &mut WatchPosition,
     ) -> Result<(), ReconcileError> {
         sink.begin();
         let mut next: Option<String> = None;

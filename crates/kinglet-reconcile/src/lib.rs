@@ -43,23 +43,28 @@ pub mod caches;
 pub mod context;
 pub mod controller;
 pub mod error;
+pub mod event;
 mod events;
 pub mod feed;
 pub mod leader;
 pub mod object;
 pub mod plan;
 pub mod queue;
+mod send;
 mod wire;
+pub mod write;
 
 pub use cache::{Cache, Change, Changes, Selector};
 pub use caches::{Caches, Scope};
 pub use context::Context;
 pub use controller::Controller;
 pub use error::ReconcileError;
+pub use event::{EventRecord, Severity, reference_to};
 pub use leader::{Campaign, Leadership};
 pub use object::{
     Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of,
     namespace_of, owner_reference, refers_to, uid_of, version_of,
 };
-pub use plan::{Cascade, EventRecord, Next, Plan, Severity, Step, Verb, Write, reference_to};
+pub use plan::{Next, Plan, Step};
 pub use queue::Queue;
+pub use write::{Cascade, Verb, Write};

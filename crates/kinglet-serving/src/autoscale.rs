@@ -1,6 +1,6 @@
 //! Autoscaling: from the gateway's counts to replica counts, and from ready pods back to the gateway.
 //!
-//! Flow: [`Report`]s -> [`deciders`] (windows, wishes) -> [`kpa`] (limits, Deployment, ServerlessService,
+//! Flow: [`Report`]s -> [`deciders`] (windows, desired scales) -> [`kpa`] (limits, Deployment, ServerlessService,
 //! Metric, conditions) -> pods -> [`backends`] -> the gateway. [`sks`] keeps the two Kubernetes Services of a
 //! Revision. The arithmetic is `kinglet_decide::scale`.
 //! Always: a waiting request is decided when it is reported, not at a tick; ready pods reach the gateway from
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::configs::LiveConfigs;
 
 pub mod backends;
-pub mod board;
+pub mod decider_set;
 pub mod deciders;
 pub mod kpa;
 pub mod metric;
@@ -36,7 +36,7 @@ pub struct Activator {
 
 /// What the autoscaler must be told at start.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct AutoscaleOptions {
     /// Where requests wait. Without any, public Services always point at the pods.
     pub activators: Vec<Activator>,
 }
@@ -45,7 +45,7 @@ pub struct Options {
 pub fn start(
     context: &Context,
     configs: LiveConfigs,
-    options: Options,
+    options: AutoscaleOptions,
     reports: mpsc::Receiver<Report>,
 ) {
     let deciders = deciders::Deciders::new();

@@ -32,17 +32,20 @@ pub fn start(context: &Context, live: LiveConfigs) {
                 };
                 let configuration =
                     crate::unadmitted::configuration(configuration, &live.get(), context.now());
-                let seen = observe::observe(&context, configuration);
-                let outcome =
-                    crate::outcome::apply(&context, &*seen.configuration, decide::decide(&seen))
-                        .await;
+                let observed = observe::observe(&context, configuration);
+                let outcome = crate::outcome::apply(
+                    &context,
+                    &*observed.configuration,
+                    decide::decide(&observed),
+                )
+                .await;
                 // A refused Revision is what the user must hear about, so it is in the status, too.
                 if let Err(error @ (ReconcileError::Refused { .. } | ReconcileError::Busy { .. })) =
                     &outcome
-                    && seen.is_to_create()
+                    && observed.is_to_create()
                 {
                     context
-                        .apply(decide::refused(&seen, &error.message()))
+                        .apply(decide::refused(&observed, &error.message()))
                         .await?;
                 }
                 outcome

@@ -14,7 +14,7 @@ use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting};
 
-use decide::Seen;
+use decide::LabelerObserved;
 use index::RouteIndex;
 
 /// Starts the controller.
@@ -46,11 +46,11 @@ pub fn start(context: &Context) {
                     configurations: configurations.of(&key),
                 };
                 let deleting = is_deleting(&*route);
-                let seen = Seen::new(&context, route, &noted);
-                let mut plan = decide::decide(&seen);
+                let observed = LabelerObserved::new(&context, route, &noted);
+                let mut plan = decide::decide(&observed);
                 if deleting {
                     let mut last = Plan::new();
-                    last.remove_finalizer(&*seen.route, keys::ROUTE_FINALIZER);
+                    last.remove_finalizer(&*observed.route, keys::ROUTE_FINALIZER);
                     plan.append(last);
                 }
                 context.apply(plan).await

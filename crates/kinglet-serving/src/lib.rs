@@ -41,7 +41,7 @@ pub const INDEXED_LABELS: [&str; 3] = [
 ];
 
 /// What Knative Serving is started with.
-pub struct Options {
+pub struct ServingOptions {
     /// Configuration before any ConfigMap is seen: default domain, image of queue-proxy.
     pub configs: Configs,
     /// Domain of the cluster's own names, `cluster.local` as a rule.
@@ -61,8 +61,8 @@ pub struct Options {
 }
 
 /// Starts all of Knative Serving as tasks of the context.
-pub fn start(context: &Context, options: Options) {
-    let Options {
+pub fn start(context: &Context, options: ServingOptions) {
+    let ServingOptions {
         configs,
         cluster_domain,
         gateway,
@@ -79,7 +79,7 @@ pub fn start(context: &Context, options: Options) {
     autoscale::start(
         context,
         live.clone(),
-        autoscale::Options { activators },
+        autoscale::AutoscaleOptions { activators },
         reports,
     );
     revision::start(context, live.clone(), digests);

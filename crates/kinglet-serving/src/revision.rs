@@ -27,7 +27,7 @@ use kinglet_api::serving::Revision;
 use kinglet_reconcile::{Context, Controller, Key, Next, is_deleting, key_of, label, name_of};
 
 use crate::configs::{self, LiveConfigs};
-use digests::{Digests, ResolveDigest};
+use digests::{DigestResolver, ResolveDigest};
 
 /// Keys worked on at a time; one may wait for a digest for a moment.
 const WORKERS: usize = 8;
@@ -56,7 +56,7 @@ pub fn start(context: &Context, live: LiveConfigs, resolver: Arc<dyn ResolveDige
         })
         .workers(WORKERS)
         .reports_errors();
-    let digests = Digests::new(context.clone(), live.clone(), resolver, controller.queue());
+    let digests = DigestResolver::new(context.clone(), live.clone(), resolver, controller.queue());
     controller.run(context, move |context, key| {
         let (live, digests) = (live.clone(), digests.clone());
         async move {
@@ -69,15 +69,16 @@ pub fn start(context: &Context, live: LiveConfigs, resolver: Arc<dyn ResolveDige
                 return Ok(Next::Done);
             };
             let images = digests.of(&key, &revision).await;
-            let mut seen = observe::observe(&context, &live, revision, images);
-            observe::ask_for_probe(&context, &mut seen).await;
+            let mut observed = observe::observe(&context, &live, revision, images);
+            observe::ask_for_probe(&context, &mut observed).await;
             let outcome =
-                crate::outcome::apply(&context, &*seen.revision, decide::decide(&seen)).await;
+                crate::outcome::apply(&context, &*observed.revision, decide::decide(&observed))
+                    .await;
             if let Err(error) = &outcome
                 && crate::outcome::is_refused(error, "Deployment")
             {
                 context
-                    .apply(decide::refused(&seen, &error.message()))
+                    .apply(decide::refused(&observed, &error.message()))
                     .await?;
             }
             outcome

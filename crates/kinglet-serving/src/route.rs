@@ -65,8 +65,8 @@ pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
                     tracker.forget(&key);
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(&context, &live, &tracker, &cluster_domain, route);
-                crate::outcome::apply(&context, &*seen.route, decide::decide(&seen)).await
+                let observed = observe::observe(&context, &live, &tracker, &cluster_domain, route);
+                crate::outcome::apply(&context, &*observed.route, decide::decide(&observed)).await
             }
         });
 }

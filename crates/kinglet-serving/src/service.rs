@@ -34,11 +34,11 @@ pub fn start(context: &Context, live: LiveConfigs) {
                 let Some(service) = found.filter(|found| !is_deleting(&**found)) else {
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(
+                let observed = observe::observe(
                     &context,
                     crate::unadmitted::service(service, &live.get(), context.now()),
                 );
-                crate::outcome::apply(&context, &*seen.service, decide::decide(&seen)).await
+                crate::outcome::apply(&context, &*observed.service, decide::decide(&observed)).await
             }
         });
 }

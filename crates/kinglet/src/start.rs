@@ -144,7 +144,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     };
     kinglet_serving::start(
         &context,
-        kinglet_serving::Options {
+        kinglet_serving::ServingOptions {
             configs: Configs::for_domain(&domain),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),

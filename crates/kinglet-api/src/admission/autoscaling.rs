@@ -92,7 +92,7 @@ fn count(annotations: &Annotations, key: Priority) -> Result<Option<i64>, Findin
     };
     match go::parse_int(text, 32) {
         Ok(value) if value >= 0 => Ok(Some(value)),
-        Err(why) if !why.ends_with("out of range") => Err(Findings::invalid(text, key)),
+        Err(error) if !error.ends_with("out of range") => Err(Findings::invalid(text, key)),
         _ => Err(Findings::out_of_bounds(text, 0, INT_MAX, key)),
     }
 }

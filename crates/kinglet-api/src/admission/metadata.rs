@@ -5,20 +5,20 @@ use crate::formats;
 use crate::go::GoDuration;
 use crate::keys::{self, Priority};
 
-use super::{Facts, Judged, autoscaling, look};
+use super::{AdmissionInput, Judged, autoscaling, look};
 
 /// Everything about `metadata`.
-pub(super) fn validate(facts: &Facts<'_>) -> Findings {
-    let metadata = look::at(facts.object, "metadata");
+pub(super) fn validate(input: &AdmissionInput<'_>) -> Findings {
+    let metadata = look::at(input.object, "metadata");
     let annotations = look::map(metadata, "annotations");
     let mut found = Findings::none();
-    if !matches!(facts.kind, Judged::Ingress | Judged::ServerlessService) {
+    if !matches!(input.kind, Judged::Ingress | Judged::ServerlessService) {
         found.add(name(
             look::text(metadata, "name"),
             look::text(metadata, "generateName"),
         ));
     }
-    match facts.kind {
+    match input.kind {
         Judged::Service | Judged::Configuration | Judged::Route => {
             for key in annotations
                 .keys()
@@ -31,18 +31,18 @@ pub(super) fn validate(facts: &Facts<'_>) -> Findings {
         }
         Judged::Revision | Judged::PodAutoscaler | Judged::Metric => {
             found.add(
-                autoscaling::validate(&annotations, &facts.configs.autoscaler).under("annotations"),
+                autoscaling::validate(&annotations, &input.configs.autoscaler).under("annotations"),
             );
         }
         Judged::Ingress | Judged::ServerlessService => {}
     }
-    if matches!(facts.kind, Judged::Service | Judged::Route) {
+    if matches!(input.kind, Judged::Service | Judged::Route) {
         found.add(
             seconds(&annotations, keys::ROLLOUT_DURATION, "rollout-duration").under("annotations"),
         );
     }
-    found.add(owner(facts));
-    found.add(signature(facts).under("annotations"));
+    found.add(owner(input));
+    found.add(signature(input).under("annotations"));
     found.under("metadata")
 }
 
@@ -98,13 +98,13 @@ pub(super) fn seconds(
 }
 
 /// A label that names an owner needs that owner.
-fn owner(facts: &Facts<'_>) -> Findings {
-    let (label, kind) = match facts.kind {
+fn owner(input: &AdmissionInput<'_>) -> Findings {
+    let (label, kind) = match input.kind {
         Judged::Revision => (keys::CONFIGURATION, "Configuration"),
         Judged::Configuration | Judged::Route => (keys::SERVICE, "Service"),
         _ => return Findings::none(),
     };
-    let metadata = look::at(facts.object, "metadata");
+    let metadata = look::at(input.object, "metadata");
     let Some(named) = look::map(metadata, "labels").remove(label) else {
         return Findings::none();
     };
@@ -119,15 +119,15 @@ fn owner(facts: &Facts<'_>) -> Findings {
 }
 
 /// Nobody rewrites who created the object, or signs a change that is none.
-fn signature(facts: &Facts<'_>) -> Findings {
-    let metadata = look::at(facts.object, "metadata");
+fn signature(input: &AdmissionInput<'_>) -> Findings {
+    let metadata = look::at(input.object, "metadata");
     let owned = !look::list(metadata, "ownerReferences").is_empty();
-    let signed = match facts.kind {
+    let signed = match input.kind {
         Judged::Service => true,
         Judged::Route | Judged::Configuration => !owned,
         _ => false,
     };
-    let (Some(old), true) = (&facts.old, signed) else {
+    let (Some(old), true) = (&input.old, signed) else {
         return Findings::none();
     };
     let before = look::map(look::at(old, "metadata"), "annotations");
@@ -145,7 +145,7 @@ fn signature(facts: &Facts<'_>) -> Findings {
             keys::CREATOR,
         ));
     }
-    let same_spec = look::at(old, "spec") == look::at(facts.object, "spec");
+    let same_spec = look::at(old, "spec") == look::at(input.object, "spec");
     let (was, is) = (
         value(&before, keys::LAST_MODIFIER),
         value(&after, keys::LAST_MODIFIER),

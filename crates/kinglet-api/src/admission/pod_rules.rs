@@ -79,9 +79,9 @@ impl Wrong {
         self.0.push(format!("{path}: Required value"));
     }
 
-    fn invalid(&mut self, path: &str, value: impl std::fmt::Display, why: &str) {
+    fn invalid(&mut self, path: &str, value: impl std::fmt::Display, error: &str) {
         self.0
-            .push(format!("{path}: Invalid value: {value}: {why}"));
+            .push(format!("{path}: Invalid value: {value}: {error}"));
     }
 
     fn unsupported(&mut self, path: &str, value: &str, supported: &[&str]) {
@@ -99,8 +99,8 @@ impl Wrong {
         if value.is_empty() {
             return self.required(path);
         }
-        for why in formats::dns_1123_label(value) {
-            self.invalid(path, crate::go::quote(value), &why);
+        for error in formats::dns_1123_label(value) {
+            self.invalid(path, crate::go::quote(value), &error);
         }
     }
 }
@@ -203,8 +203,8 @@ fn check_probe(probe: &Value, path: &str, success_is_one: bool, wrong: &mut Wron
                 wrong.invalid(&at, number, "must be between 1 and 65535, inclusive");
             }
             (true, _, Some(name)) => {
-                for why in formats::port_name(name) {
-                    wrong.invalid(&at, crate::go::quote(name), &why);
+                for error in formats::port_name(name) {
+                    wrong.invalid(&at, crate::go::quote(name), &error);
                 }
             }
             (true, None, None) => wrong.required(&at),
@@ -248,8 +248,8 @@ fn check_ports(container: &Value, path: &str, wrong: &mut Wrong) {
         }
         let name = look::text(port, "name");
         if !name.is_empty() {
-            for why in formats::port_name(name) {
-                wrong.invalid(&format!("{at}.name"), crate::go::quote(name), &why);
+            for error in formats::port_name(name) {
+                wrong.invalid(&format!("{at}.name"), crate::go::quote(name), &error);
             }
         }
         let protocol = look::text(port, "protocol");
@@ -313,7 +313,7 @@ fn check_resources(resources: &Value, path: &str, wrong: &mut Wrong) {
                     );
                 }
                 Ok(_) => {}
-                Err(why) => wrong.invalid(&at, crate::go::quote(text), why),
+                Err(error) => wrong.invalid(&at, crate::go::quote(text), error),
             }
         }
     }
@@ -324,8 +324,8 @@ fn check_resources(resources: &Value, path: &str, wrong: &mut Wrong) {
         if let (Ok(request), Ok(most)) = (Quantity::parse(text), Quantity::parse(limit))
             && request > most
         {
-            let why = format!("must be less than or equal to {resource} limit of {limit}");
-            wrong.invalid(&format!("{path}.requests"), crate::go::quote(text), &why);
+            let error = format!("must be less than or equal to {resource} limit of {limit}");
+            wrong.invalid(&format!("{path}.requests"), crate::go::quote(text), &error);
         }
     }
 }

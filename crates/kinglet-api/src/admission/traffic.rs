@@ -12,18 +12,18 @@ use super::look;
 
 /// Where a traffic block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum TrafficParent {
     Service,
     Route,
 }
 
 /// The list `traffic`; paths begin with it.
-pub(super) fn validate(traffic: &[Value], place: Place) -> Findings {
+pub(super) fn validate(traffic: &[Value], parent: TrafficParent) -> Findings {
     let mut found = Findings::none();
     let mut tags: BTreeMap<&str, usize> = BTreeMap::new();
     let mut sum = 0_i64;
     for (i, target) in traffic.iter().enumerate() {
-        found.add(target_rules(target, place).under_at("traffic", i));
+        found.add(target_rules(target, parent).under_at("traffic", i));
         sum = sum.saturating_add(look::number(target, "percent").unwrap_or_default());
         let tag = look::text(target, "tag");
         if tag.is_empty() {
@@ -54,16 +54,16 @@ pub(super) fn validate(traffic: &[Value], place: Place) -> Findings {
     found
 }
 
-fn target_rules(target: &Value, place: Place) -> Findings {
+fn target_rules(target: &Value, parent: TrafficParent) -> Findings {
     let mut found = Findings::none();
     let revision = look::text(target, "revisionName");
     let configuration = look::text(target, "configurationName");
-    match place {
-        Place::Service if !configuration.is_empty() => {
+    match parent {
+        TrafficParent::Service if !configuration.is_empty() => {
             found.add(Findings::disallowed("configurationName"))
         }
-        Place::Service => {}
-        Place::Route => match (revision.is_empty(), configuration.is_empty()) {
+        TrafficParent::Service => {}
+        TrafficParent::Route => match (revision.is_empty(), configuration.is_empty()) {
             (true, true) => found.add(Findings::missing_one_of(&[
                 "revisionName",
                 "configurationName",
@@ -81,7 +81,7 @@ fn target_rules(target: &Value, place: Place) -> Findings {
         let wrong = formats::qualified_name(name);
         if !name.is_empty()
             && !wrong.is_empty()
-            && (field == "revisionName" || place == Place::Route)
+            && (field == "revisionName" || parent == TrafficParent::Route)
         {
             found.add(Findings::invalid_key(name, field).details(wrong.join(", ")));
         }

@@ -66,7 +66,7 @@ impl Default for Autoscaler {
 impl Autoscaler {
     /// Reads the map.
     pub fn parse(data: &Data) -> Result<Self, String> {
-        let read = Self::read(data).map_err(|why| format!("failed to parse data: {why}"))?;
+        let read = Self::read(data).map_err(|error| format!("failed to parse data: {error}"))?;
         let stable_window = read.stable_window;
         read.validate()?;
         Ok(Self {
@@ -279,7 +279,7 @@ impl Raw {
         checks
             .into_iter()
             .find(|(holds, _)| !holds)
-            .map_or(Ok(()), |(_, why)| Err(why))
+            .map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 

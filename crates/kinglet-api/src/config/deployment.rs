@@ -222,15 +222,15 @@ fn runtime_classes(text: &str) -> Result<BTreeMap<String, BTreeMap<String, Strin
     if text.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let cannot = |why: &str| {
+    let cannot = |error: &str| {
         Err(format!(
-            "runtime-class-name cannot be parsed, please check the format: {why}"
+            "runtime-class-name cannot be parsed, please check the format: {error}"
         ))
     };
     let go_type = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal";
     let of = "into Go value of type map[string]deployment.RuntimeClassNameLabelSelector";
     let map = match read::yaml(text) {
-        Err(why) => return cannot(&why),
+        Err(error) => return cannot(&error),
         Ok(Value::Object(map)) => map,
         Ok(Value::Null) => return Ok(BTreeMap::new()),
         Ok(Value::Array(_)) => return cannot(&format!("{go_type} array {of}")),
@@ -240,9 +240,9 @@ fn runtime_classes(text: &str) -> Result<BTreeMap<String, BTreeMap<String, Strin
     };
     let mut classes = BTreeMap::new();
     for (name, entry) in map {
-        if let [why, ..] = formats::dns_1123_subdomain(&name).as_slice() {
+        if let [error, ..] = formats::dns_1123_subdomain(&name).as_slice() {
             return Err(format!(
-                "runtime-class-name {} is not a valid name: {why}",
+                "runtime-class-name {} is not a valid name: {error}",
                 go::quote(&name)
             ));
         }

@@ -29,18 +29,18 @@ impl Gc {
     /// Reads the map.
     pub fn parse(data: &Data) -> Result<Self, String> {
         let min = read::int(data, &["min-non-active-revisions"], 64, 20)
-            .map_err(|why| format!("failed to parse data: {why}"))?;
+            .map_err(|error| format!("failed to parse data: {error}"))?;
         let retain_since_create_time = retention(data, "retain-since-create-time", 48 * 3600)?;
         let retain_since_last_active_time =
             retention(data, "retain-since-last-active-time", 15 * 3600)?;
-        let max = match read::text(data, &["max-non-active-revisions"]) {
-            None => Some(1000),
-            Some("disabled") => None,
-            Some(text) => Some(
-                crate::go::parse_uint(text, 32)
-                    .map_err(|why| format!("failed to parse max-non-active-revisions: {why}"))?,
-            ),
-        };
+        let max =
+            match read::text(data, &["max-non-active-revisions"]) {
+                None => Some(1000),
+                Some("disabled") => None,
+                Some(text) => Some(crate::go::parse_uint(text, 32).map_err(|error| {
+                    format!("failed to parse max-non-active-revisions: {error}")
+                })?),
+            };
         let min = u32::try_from(min)
             .map_err(|_| format!("min-non-active-revisions must be non-negative, was: {min}"))?;
         if let Some(max) = max.filter(|max| *max < u64::from(min)) {
@@ -66,7 +66,7 @@ fn retention(data: &Data, key: &str, or_seconds: u64) -> Result<Option<Duration>
                 Err(format!("failed to parse {key}: must be non-negative"))
             }
             Ok(duration) => Ok(Some(duration.to_std())),
-            Err(why) => Err(format!("failed to parse {key}: {why}")),
+            Err(error) => Err(format!("failed to parse {key}: {error}")),
         },
     }
 }

@@ -77,7 +77,10 @@ impl Network {
                 "{{.Name}}.{{.Namespace}}.{{.Domain}}",
             ),
         )?;
-        check_host(&render_host(&domain_template, &HostFacts::sample())?)?;
+        check_host(&render_host(
+            &domain_template,
+            &DomainTemplateValues::sample(),
+        )?)?;
         let tag_template = Template::parse(
             "tag-template",
             &text(&["tag-template", "tagTemplate"], "{{.Tag}}-{{.Name}}"),
@@ -151,8 +154,8 @@ impl Network {
     }
 
     /// Public host of a Route.
-    pub fn host(&self, facts: &HostFacts<'_>) -> Result<String, String> {
-        render_host(&self.domain_template, facts)
+    pub fn host(&self, values: &DomainTemplateValues<'_>) -> Result<String, String> {
+        render_host(&self.domain_template, values)
     }
 
     /// Name that takes a Route's place in the host of one of its tags.
@@ -164,7 +167,7 @@ impl Network {
 
 /// What a host is made from.
 #[derive(Clone, Copy, Debug)]
-pub struct HostFacts<'a> {
+pub struct DomainTemplateValues<'a> {
     /// Name of the Route, or of one of its tags.
     pub name: &'a str,
     /// Its namespace.
@@ -177,7 +180,7 @@ pub struct HostFacts<'a> {
     pub labels: Option<&'a BTreeMap<String, String>>,
 }
 
-impl HostFacts<'static> {
+impl DomainTemplateValues<'static> {
     fn sample() -> Self {
         Self {
             name: "foo",
@@ -189,12 +192,12 @@ impl HostFacts<'static> {
     }
 }
 
-fn render_host(template: &Template, facts: &HostFacts<'_>) -> Result<String, String> {
+fn render_host(template: &Template, values: &DomainTemplateValues<'_>) -> Result<String, String> {
     let map =
         |map: Option<&BTreeMap<String, String>>| map.map_or_else(|| json!({}), |map| json!(map));
     template.render(&json!({
-        "Name": facts.name, "Namespace": facts.namespace, "Domain": facts.domain,
-        "Annotations": map(facts.annotations), "Labels": map(facts.labels),
+        "Name": values.name, "Namespace": values.namespace, "Domain": values.domain,
+        "Annotations": map(values.annotations), "Labels": map(values.labels),
     }))
 }
 
@@ -234,14 +237,14 @@ mod tests {
     #[test]
     fn hosts_and_tags() {
         let network = Network::default();
-        let facts = HostFacts {
+        let values = DomainTemplateValues {
             name: "hello",
             namespace: "default",
             domain: "localhost",
             annotations: None,
             labels: None,
         };
-        assert_eq!(network.host(&facts).unwrap(), "hello.default.localhost");
+        assert_eq!(network.host(&values).unwrap(), "hello.default.localhost");
         assert_eq!(network.tag_name("hello", "v1").unwrap(), "v1-hello");
         assert_eq!(network.ingress_class, keys::INGRESS_CLASS_ISTIO);
     }

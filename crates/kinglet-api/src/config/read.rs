@@ -21,7 +21,7 @@ fn parsed<T>(
     for key in keys {
         if let Some(value) = data.get(*key) {
             return parse(value.trim())
-                .map_err(|why| format!("failed to parse {}: {why}", go::quote(key)));
+                .map_err(|error| format!("failed to parse {}: {error}", go::quote(key)));
         }
     }
     Ok(or)
@@ -66,8 +66,8 @@ pub(super) fn yaml(text: &str) -> Result<serde_json::Value, String> {
         if unclosed {
             format!("error converting YAML to JSON: yaml: line {line}: did not find expected node content")
         } else {
-            let why = error.to_string();
-            format!("error converting YAML to JSON: {}", why.lines().next().unwrap_or_default())
+            let error = error.to_string();
+            format!("error converting YAML to JSON: {}", error.lines().next().unwrap_or_default())
         }
     })
 }

@@ -2,7 +2,7 @@
 
 /// The present `Active` condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Was {
+pub enum PreviousActive {
     /// `Unknown` (also: never set).
     Activating,
     /// `True`.
@@ -13,7 +13,7 @@ pub enum Was {
 
 /// The new `Active` condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
+pub enum ActiveCondition {
     /// True.
     Active,
     /// Unknown, `Queued`: requests wait for pods.
@@ -24,7 +24,7 @@ pub enum Says {
     TimedOut,
 }
 
-impl Says {
+impl ActiveCondition {
     /// Reason in the condition; empty for `Active`.
     pub const fn reason(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Says {
 
 /// Facts about one PodAutoscaler after its scale was ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActivityFacts {
+pub struct ObservedActivity {
     /// The ordered scale; `None` when unknown.
     pub want: Option<u32>,
     /// Ready pods.
@@ -64,31 +64,31 @@ pub struct ActivityFacts {
     /// The public service exists (`status.serviceName` is set).
     pub has_service: bool,
     /// The present condition.
-    pub was: Was,
+    pub was: PreviousActive,
 }
 
 /// Answers with the new condition and whether the scale target is initialized (which is sticky).
-pub fn judge(facts: &ActivityFacts) -> (Says, bool) {
-    let needed = if facts.initialized {
-        facts.min.max(1)
+pub fn judge(observed: &ObservedActivity) -> (ActiveCondition, bool) {
+    let needed = if observed.initialized {
+        observed.min.max(1)
     } else {
-        facts.min.max(facts.initial_scale)
+        observed.min.max(observed.initial_scale)
     };
-    let says = if facts.want == Some(0) || needed == 0 {
-        if facts.was == Was::Activating && needed > 0 {
-            Says::TimedOut
+    let says = if observed.want == Some(0) || needed == 0 {
+        if observed.was == PreviousActive::Activating && needed > 0 {
+            ActiveCondition::TimedOut
         } else {
-            Says::NoTraffic
+            ActiveCondition::NoTraffic
         }
-    } else if facts.want.is_none() && facts.was == Was::Inactive {
+    } else if observed.want.is_none() && observed.was == PreviousActive::Inactive {
         // Nothing known and nothing running: what was said still holds, unless pods are up anyway.
-        Says::NoTraffic
-    } else if facts.ready < needed {
-        Says::Queued
+        ActiveCondition::NoTraffic
+    } else if observed.ready < needed {
+        ActiveCondition::Queued
     } else {
-        Says::Active
+        ActiveCondition::Active
     };
-    let initialized = facts.initialized || (facts.ready >= needed && facts.has_service);
+    let initialized = observed.initialized || (observed.ready >= needed && observed.has_service);
     (says, initialized)
 }
 
@@ -96,140 +96,140 @@ pub fn judge(facts: &ActivityFacts) -> (Says, bool) {
 mod tests {
     use super::*;
 
-    fn facts() -> ActivityFacts {
-        ActivityFacts {
+    fn observed() -> ObservedActivity {
+        ObservedActivity {
             want: Some(1),
             ready: 1,
             min: 0,
             initial_scale: 1,
             initialized: true,
             has_service: true,
-            was: Was::Active,
+            was: PreviousActive::Active,
         }
     }
 
     #[test]
     fn conditions_as_knative() {
-        let rows: Vec<(&str, ActivityFacts, (Says, bool))> = vec![
-            ("serving", facts(), (Says::Active, true)),
+        let rows: Vec<(&str, ObservedActivity, (ActiveCondition, bool))> = vec![
+            ("serving", observed(), (ActiveCondition::Active, true)),
             (
                 "first pods on their way",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     ready: 0,
                     initialized: false,
-                    was: Was::Activating,
-                    ..facts()
+                    was: PreviousActive::Activating,
+                    ..observed()
                 },
-                (Says::Queued, false),
+                (ActiveCondition::Queued, false),
             ),
             (
                 "first pod is there, service is not",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     initialized: false,
                     has_service: false,
-                    was: Was::Activating,
-                    ..facts()
+                    was: PreviousActive::Activating,
+                    ..observed()
                 },
-                (Says::Active, false),
+                (ActiveCondition::Active, false),
             ),
             (
                 "first pod is there",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     initialized: false,
-                    was: Was::Activating,
-                    ..facts()
+                    was: PreviousActive::Activating,
+                    ..observed()
                 },
-                (Says::Active, true),
+                (ActiveCondition::Active, true),
             ),
             (
                 "idle",
-                ActivityFacts {
+                ObservedActivity {
                     want: Some(0),
-                    ..facts()
+                    ..observed()
                 },
-                (Says::NoTraffic, true),
+                (ActiveCondition::NoTraffic, true),
             ),
             (
                 "never came up",
-                ActivityFacts {
+                ObservedActivity {
                     want: Some(0),
                     ready: 0,
                     initialized: false,
-                    was: Was::Activating,
-                    ..facts()
+                    was: PreviousActive::Activating,
+                    ..observed()
                 },
-                (Says::TimedOut, false),
+                (ActiveCondition::TimedOut, false),
             ),
             (
                 "never came up, said so already",
-                ActivityFacts {
+                ObservedActivity {
                     want: Some(0),
                     ready: 0,
                     initialized: false,
-                    was: Was::Inactive,
-                    ..facts()
+                    was: PreviousActive::Inactive,
+                    ..observed()
                 },
-                (Says::NoTraffic, false),
+                (ActiveCondition::NoTraffic, false),
             ),
             (
                 "initial scale zero",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     ready: 0,
                     initial_scale: 0,
                     initialized: false,
                     has_service: false,
-                    was: Was::Activating,
-                    ..facts()
+                    was: PreviousActive::Activating,
+                    ..observed()
                 },
-                (Says::NoTraffic, false),
+                (ActiveCondition::NoTraffic, false),
             ),
             (
                 "initial scale zero, service exists",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     ready: 0,
                     initial_scale: 0,
                     initialized: false,
-                    was: Was::Inactive,
-                    ..facts()
+                    was: PreviousActive::Inactive,
+                    ..observed()
                 },
-                (Says::NoTraffic, true),
+                (ActiveCondition::NoTraffic, true),
             ),
             (
                 "woken",
-                ActivityFacts {
+                ObservedActivity {
                     ready: 0,
-                    was: Was::Inactive,
-                    ..facts()
+                    was: PreviousActive::Inactive,
+                    ..observed()
                 },
-                (Says::Queued, true),
+                (ActiveCondition::Queued, true),
             ),
             (
                 "asleep",
-                ActivityFacts {
+                ObservedActivity {
                     want: None,
                     ready: 0,
-                    was: Was::Inactive,
-                    ..facts()
+                    was: PreviousActive::Inactive,
+                    ..observed()
                 },
-                (Says::NoTraffic, true),
+                (ActiveCondition::NoTraffic, true),
             ),
             (
                 "fewer than the minimum",
-                ActivityFacts {
+                ObservedActivity {
                     want: Some(2),
                     min: 2,
-                    ..facts()
+                    ..observed()
                 },
-                (Says::Queued, true),
+                (ActiveCondition::Queued, true),
             ),
         ];
-        for (case, facts, expected) in rows {
-            assert_eq!(judge(&facts), expected, "{case}");
+        for (case, observed, expected) in rows {
+            assert_eq!(judge(&observed), expected, "{case}");
         }
     }
 }

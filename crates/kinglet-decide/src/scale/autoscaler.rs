@@ -1,4 +1,4 @@
-//! From averages to a wish: stable and panic mode, rate limits, burst capacity.
+//! From averages to a desired scale: stable and panic mode, rate limits, burst capacity.
 //!
 //! One [`Autoscaler`] per PodAutoscaler. It steps when it is asked, remembers panic and the delayed
 //! scale-downs, and knows nothing of limits or of zero's handshake: that is [`super::bounds`].
@@ -9,7 +9,7 @@ use super::moment::Moment;
 
 /// Everything that is configured about one revision's scaling.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policy {
+pub struct DeciderSpec {
     /// How many times the ready pods one decision may reach (`max-scale-up-rate`).
     pub max_up_rate: f64,
     /// By how much one decision may divide the ready pods (`max-scale-down-rate`).
@@ -24,7 +24,7 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Panic ends this long after its last cause.
     pub stable_window: Duration,
-    /// A decrease takes effect only after it was wished this long.
+    /// A decrease takes effect only after it was wanted this long.
     pub scale_down_delay: Duration,
     /// Pods at creation.
     pub initial_scale: u32,
@@ -36,7 +36,7 @@ pub struct Policy {
 
 /// What was seen at the moment of deciding.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Observed {
+pub struct ObservedMetrics {
     /// Ready pods.
     pub ready: u32,
     /// Average over the stable window.
@@ -45,9 +45,9 @@ pub struct Observed {
     pub panic: f64,
 }
 
-/// A wish, before limits.
+/// A desired scale, before limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ScaleResult {
     /// Pods wanted.
     pub desired: u32,
     /// Capacity beyond the present load and the target burst; negative means: keep the buffer in the path.
@@ -74,7 +74,7 @@ enum Mode {
 impl Autoscaler {
     /// A new memory. With more than one pod ready it begins in panic mode, so that a restart of the
     /// autoscaler under load does not scale down on missing data.
-    pub fn new(policy: &Policy, ready: u32, now: Moment) -> Self {
+    pub fn new(policy: &DeciderSpec, ready: u32, now: Moment) -> Self {
         let mode = if ready > 1 {
             Mode::Panic {
                 since: now,
@@ -95,7 +95,12 @@ impl Autoscaler {
     }
 
     /// Decides once.
-    pub fn decide(&mut self, policy: &Policy, seen: Observed, now: Moment) -> Answer {
+    pub fn decide(
+        &mut self,
+        policy: &DeciderSpec,
+        seen: ObservedMetrics,
+        now: Moment,
+    ) -> ScaleResult {
         let ready = f64::from(seen.ready.max(1));
         let stable = sane(seen.stable);
         let panic = sane(seen.panic);
@@ -151,7 +156,7 @@ impl Autoscaler {
         {
             desired = delay.most_since(now, desired);
         }
-        Answer {
+        ScaleResult {
             desired,
             excess_burst_capacity: excess_burst_capacity(policy, seen.ready, panic),
         }
@@ -159,7 +164,7 @@ impl Autoscaler {
 }
 
 /// Burst capacity before anything was measured.
-pub fn initial_burst_capacity(policy: &Policy) -> i32 {
+pub fn initial_burst_capacity(policy: &DeciderSpec) -> i32 {
     let wanted = policy.target_burst_capacity;
     if wanted == 0.0 {
         0
@@ -171,7 +176,7 @@ pub fn initial_burst_capacity(policy: &Policy) -> i32 {
 }
 
 /// `floor(ready × total − wanted − load)`; fixed at -1 or 0 where burst capacity is "always" or "never".
-pub fn excess_burst_capacity(policy: &Policy, ready: u32, load: f64) -> i32 {
+pub fn excess_burst_capacity(policy: &DeciderSpec, ready: u32, load: f64) -> i32 {
     let wanted = policy.target_burst_capacity;
     if wanted == 0.0 {
         0
@@ -199,11 +204,11 @@ fn whole(value: f64) -> i32 {
     value as i32
 }
 
-/// The greatest wish of the last `scale-down-delay`, at the grain of one decision.
+/// The greatest desired scale of the last `scale-down-delay`, at the grain of one decision.
 #[derive(Clone, Debug, PartialEq)]
 struct DelayWindow {
-    /// (slot, greatest wish in it), oldest first.
-    wishes: std::collections::VecDeque<(u64, u32)>,
+    /// (slot, greatest desired scale in it), oldest first.
+    desires: std::collections::VecDeque<(u64, u32)>,
     slots: u64,
 }
 
@@ -214,31 +219,33 @@ impl DelayWindow {
     fn new(delay: Duration) -> Option<Self> {
         let slots = delay.as_millis().div_ceil(Self::SLOT.as_millis());
         (slots > 0).then(|| Self {
-            wishes: std::collections::VecDeque::new(),
+            desires: std::collections::VecDeque::new(),
             slots: u64::try_from(slots).unwrap_or(u64::MAX),
         })
     }
 
-    fn most_since(&mut self, now: Moment, wish: u32) -> u32 {
+    fn most_since(&mut self, now: Moment, desired_scale: u32) -> u32 {
         let slot = now.second() / Self::SLOT.as_secs();
         while self
-            .wishes
+            .desires
             .front()
             .is_some_and(|(at, _)| slot.saturating_sub(*at) >= self.slots)
         {
-            self.wishes.pop_front();
+            self.desires.pop_front();
         }
         // Kept falling, so the front is the greatest and the queue no longer than the window.
         let mut at = slot;
-        while let Some((last_slot, last)) = self.wishes.back().copied() {
-            if last > wish {
+        while let Some((last_slot, last)) = self.desires.back().copied() {
+            if last > desired_scale {
                 break;
             }
             at = at.max(last_slot);
-            self.wishes.pop_back();
+            self.desires.pop_back();
         }
-        self.wishes.push_back((at, wish));
-        self.wishes.front().map_or(wish, |(_, most)| *most)
+        self.desires.push_back((at, desired_scale));
+        self.desires
+            .front()
+            .map_or(desired_scale, |(_, most)| *most)
     }
 }
 
@@ -247,8 +254,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn policy() -> Policy {
-        Policy {
+    fn policy() -> DeciderSpec {
+        DeciderSpec {
             max_up_rate: 1000.0,
             max_down_rate: 2.0,
             target: 70.0,
@@ -263,8 +270,8 @@ mod tests {
         }
     }
 
-    fn seen(ready: u32, stable: f64, panic: f64) -> Observed {
-        Observed {
+    fn seen(ready: u32, stable: f64, panic: f64) -> ObservedMetrics {
+        ObservedMetrics {
             ready,
             stable,
             panic,
@@ -272,7 +279,7 @@ mod tests {
     }
 
     /// Decides once from a quiet start; answers with (desired, burst capacity, panicking).
-    fn once(policy: &Policy, seen: Observed) -> (u32, i32, bool) {
+    fn once(policy: &DeciderSpec, seen: ObservedMetrics) -> (u32, i32, bool) {
         let now = Moment::from_secs(1000);
         let mut autoscaler = Autoscaler {
             mode: Mode::Stable,
@@ -315,40 +322,40 @@ mod tests {
 
     #[test]
     fn decides_as_knative_in_variations() {
-        let unreachable = Policy {
+        let unreachable = DeciderSpec {
             reachable: false,
             ..policy()
         };
         assert_eq!(once(&unreachable, seen(10, 0.0, 0.0)), (0, 789, false));
-        let single = Policy {
+        let single = DeciderSpec {
             target: 0.7,
             total: 1.0,
             ..policy()
         };
         assert_eq!(once(&single, seen(0, 5.0, 5.0)), (8, -216, true));
-        let never = Policy {
+        let never = DeciderSpec {
             target_burst_capacity: 0.0,
             ..policy()
         };
         assert_eq!(once(&never, seen(3, 5.0, 5.0)).1, 0);
-        let always = Policy {
+        let always = DeciderSpec {
             target_burst_capacity: -1.0,
             ..policy()
         };
         assert_eq!(once(&always, seen(3, 5.0, 5.0)).1, -1);
-        let slow = Policy {
+        let slow = DeciderSpec {
             max_up_rate: 10.0,
             target: 10.0,
             ..policy()
         };
         assert_eq!(once(&slow, seen(1, 10_000.0, 10_000.0)).0, 10);
-        let slower = Policy {
+        let slower = DeciderSpec {
             max_up_rate: 1.1,
             target: 1.0,
             ..policy()
         };
         assert_eq!(once(&slower, seen(2, 3.0, 3.0)).0, 3);
-        let requests = Policy {
+        let requests = DeciderSpec {
             target: 140.0,
             total: 200.0,
             ..policy()
@@ -358,7 +365,7 @@ mod tests {
 
     #[test]
     fn activation_scale_is_a_floor_while_there_is_demand() {
-        let five = Policy {
+        let five = DeciderSpec {
             activation_scale: 5,
             ..policy()
         };
@@ -369,7 +376,7 @@ mod tests {
 
     #[test]
     fn growth_is_limited_by_rate_step_by_step() {
-        let policy = Policy {
+        let policy = DeciderSpec {
             target: 1.0,
             max_up_rate: 6.0,
             ..policy()
@@ -387,7 +394,7 @@ mod tests {
 
     #[test]
     fn panic_never_scales_down_and_ends_a_stable_window_after_its_cause() {
-        let policy = Policy {
+        let policy = DeciderSpec {
             target: 10.0,
             ..policy()
         };
@@ -436,12 +443,12 @@ mod tests {
 
     #[test]
     fn scale_down_waits_for_the_delay_but_not_when_unreachable() {
-        let delayed = Policy {
+        let delayed = DeciderSpec {
             scale_down_delay: Duration::from_secs(10),
             ..policy()
         };
         let mut autoscaler = Autoscaler::new(&delayed, 1, Moment::from_secs(0));
-        let mut decide = |policy: &Policy, second, load| {
+        let mut decide = |policy: &DeciderSpec, second, load| {
             autoscaler
                 .decide(policy, seen(3, load, load), Moment::from_secs(second))
                 .desired
@@ -453,7 +460,7 @@ mod tests {
         assert_eq!(decide(&delayed, 12, 210.0), 3);
         assert_eq!(
             decide(
-                &Policy {
+                &DeciderSpec {
                     reachable: false,
                     ..delayed
                 },
@@ -468,21 +475,21 @@ mod tests {
     fn burst_capacity_before_any_measurement() {
         assert_eq!(initial_burst_capacity(&policy()), -111);
         assert_eq!(
-            initial_burst_capacity(&Policy {
+            initial_burst_capacity(&DeciderSpec {
                 target_burst_capacity: 0.0,
                 ..policy()
             }),
             0
         );
         assert_eq!(
-            initial_burst_capacity(&Policy {
+            initial_burst_capacity(&DeciderSpec {
                 target_burst_capacity: -1.0,
                 ..policy()
             }),
             -1
         );
         assert_eq!(
-            initial_burst_capacity(&Policy {
+            initial_burst_capacity(&DeciderSpec {
                 initial_scale: 3,
                 ..policy()
             }),
@@ -495,8 +502,8 @@ mod tests {
             up in 1.01_f64..1000.0, down in 1.01_f64..10.0, target in 0.01_f64..200.0,
             burst in prop::sample::select(vec![-1.0, 0.0, 10.0, 211.0]),
             delay in prop::sample::select(vec![0_u64, 3, 10]), activation in 0_u32..10, reachable in any::<bool>(),
-        ) -> Policy {
-            Policy {
+        ) -> DeciderSpec {
+            DeciderSpec {
                 max_up_rate: up, max_down_rate: down, target, total: target / 0.7, target_burst_capacity: burst,
                 panic_threshold: 2.0, stable_window: Duration::from_secs(60),
                 scale_down_delay: Duration::from_secs(delay), initial_scale: 1, activation_scale: activation, reachable,

@@ -1,4 +1,4 @@
-//! From a wish to an order: minimum and maximum, initial scale, and the handshake before zero.
+//! From a desired scale to a decision: minimum and maximum, initial scale, and the handshake before zero.
 //!
 //! Zero is reached in steps that each need time: active for a whole stable window without demand, then
 //! inactive (requests already go through the buffer) for the grace period, then no pods. A request on
@@ -32,11 +32,11 @@ pub enum BufferPath {
     Unconfirmed,
 }
 
-/// Facts that turn a wish into an order.
+/// Facts that turn a desired scale into a decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BoundFacts {
-    /// The autoscaler's wish; `None` while it knows nothing.
-    pub wish: Option<u32>,
+pub struct ObservedScale {
+    /// The autoscaler's desired scale; `None` while it knows nothing.
+    pub desired_scale: Option<u32>,
     /// Annotation or config `min-scale`.
     pub min: u32,
     /// Annotation or config `max-scale`; 0 means unlimited.
@@ -69,7 +69,7 @@ pub struct BoundFacts {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct ScaleDecision {
     /// The scale that counts from here on; `None` when still nothing is known.
     pub want: Option<u32>,
     /// Write `want` to the scale target. Only meaningful with a known `want`.
@@ -80,7 +80,7 @@ pub struct Order {
     pub probe: bool,
 }
 
-impl Order {
+impl ScaleDecision {
     fn apply(want: u32) -> Self {
         Self {
             want: Some(want),
@@ -113,80 +113,82 @@ pub fn minimum(min: u32, unreachable: bool) -> u32 {
 }
 
 /// Applies limits and the handshake before zero.
-pub fn bound(facts: &BoundFacts) -> Order {
-    let activating = matches!(facts.activity, Activity::Activating(_));
-    if facts.wish.is_none() && !activating {
-        return Order::hold(None);
+pub fn bound(observed: &ObservedScale) -> ScaleDecision {
+    let activating = matches!(observed.activity, Activity::Activating(_));
+    if observed.desired_scale.is_none() && !activating {
+        return ScaleDecision::hold(None);
     }
-    let mut min = minimum(facts.min, facts.unreachable);
-    if facts.initial_scale > 1 && !facts.initialized && !facts.unreachable {
-        min = min.max(facts.initial_scale);
+    let mut min = minimum(observed.min, observed.unreachable);
+    if observed.initial_scale > 1 && !observed.initialized && !observed.unreachable {
+        min = min.max(observed.initial_scale);
     }
-    // An unknown wish counts as less than any minimum, so an activation keeps what it needs.
-    let wish = facts.wish.unwrap_or(0).max(min);
-    let limited = if facts.max == 0 {
-        wish
+    // An unknown desired scale counts as less than any minimum, so an activation keeps what it needs.
+    let desired_scale = observed.desired_scale.unwrap_or(0).max(min);
+    let limited = if observed.max == 0 {
+        desired_scale
     } else {
-        wish.min(facts.max)
+        desired_scale.min(observed.max)
     };
     if limited > 0 {
-        Order::apply(limited)
+        ScaleDecision::apply(limited)
     } else {
-        toward_zero(facts)
+        toward_zero(observed)
     }
 }
 
-fn toward_zero(facts: &BoundFacts) -> Order {
-    if !facts.scale_to_zero_enabled {
-        return Order::apply(1);
+fn toward_zero(observed: &ObservedScale) -> ScaleDecision {
+    if !observed.scale_to_zero_enabled {
+        return ScaleDecision::apply(1);
     }
-    match facts.activity {
+    match observed.activity {
         Activity::Activating(waited) => {
-            let deadline = facts.progress_deadline + ACTIVATION_TIMEOUT_BUFFER;
+            let deadline = observed.progress_deadline + ACTIVATION_TIMEOUT_BUFFER;
             if waited > deadline {
-                Order::apply(0)
+                ScaleDecision::apply(0)
             } else {
-                Order::hold(None)
+                ScaleDecision::hold(None)
                     .again_in(deadline.saturating_sub(waited).max(Duration::from_secs(1)))
             }
         }
-        Activity::Active(waited) if waited >= facts.stable_window => {
-            let inactive = Order::hold(Some(0));
-            if facts.buffered_for.is_some() {
+        Activity::Active(waited) if waited >= observed.stable_window => {
+            let inactive = ScaleDecision::hold(Some(0));
+            if observed.buffered_for.is_some() {
                 inactive.again_in(RECHECK_IN_PROXY)
             } else {
                 inactive
             }
         }
-        Activity::Active(waited) => Order::apply(1).again_in(facts.stable_window - waited),
-        Activity::Inactive(waited) => let_go(facts, waited),
+        Activity::Active(waited) => {
+            ScaleDecision::apply(1).again_in(observed.stable_window - waited)
+        }
+        Activity::Inactive(waited) => let_go(observed, waited),
     }
 }
 
 /// The last step: the revision is marked inactive, its pods still run.
-fn let_go(facts: &BoundFacts, waited: Duration) -> Order {
-    if !facts.always_buffered && facts.buffer == BufferPath::Unconfirmed {
-        return Order {
+fn let_go(observed: &ObservedScale, waited: Duration) -> ScaleDecision {
+    if !observed.always_buffered && observed.buffer == BufferPath::Unconfirmed {
+        return ScaleDecision {
             probe: true,
-            ..Order::hold(Some(0))
+            ..ScaleDecision::hold(Some(0))
         };
     }
-    let retention = if facts.unreachable {
+    let retention = if observed.unreachable {
         Duration::ZERO
     } else {
-        facts.retention
+        observed.retention
     };
-    if waited >= facts.grace.max(retention) {
-        return Order::apply(0);
+    if waited >= observed.grace.max(retention) {
+        return ScaleDecision::apply(0);
     }
     if waited < retention {
-        return Order::hold(Some(0)).again_in(retention - waited);
+        return ScaleDecision::hold(Some(0)).again_in(retention - waited);
     }
-    let buffered = facts.buffered_for.unwrap_or(Duration::ZERO);
-    if buffered >= facts.grace && facts.buffered_for.is_some() {
-        Order::apply(0)
+    let buffered = observed.buffered_for.unwrap_or(Duration::ZERO);
+    if buffered >= observed.grace && observed.buffered_for.is_some() {
+        ScaleDecision::apply(0)
     } else {
-        Order::hold(Some(0)).again_in(facts.grace - buffered)
+        ScaleDecision::hold(Some(0)).again_in(observed.grace - buffered)
     }
 }
 
@@ -199,9 +201,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn facts() -> BoundFacts {
-        BoundFacts {
-            wish: Some(0),
+    fn observed() -> ObservedScale {
+        ObservedScale {
+            desired_scale: Some(0),
             min: 0,
             max: 0,
             initial_scale: 1,
@@ -219,8 +221,12 @@ mod tests {
         }
     }
 
-    fn order(want: impl Into<Option<u32>>, apply: bool, again: impl Into<Option<u64>>) -> Order {
-        Order {
+    fn order(
+        want: impl Into<Option<u32>>,
+        apply: bool,
+        again: impl Into<Option<u64>>,
+    ) -> ScaleDecision {
+        ScaleDecision {
             want: want.into(),
             apply,
             again: again.into().map(secs),
@@ -231,252 +237,255 @@ mod tests {
     #[test]
     fn steps_toward_zero() {
         use Activity::{Activating, Active, Inactive};
-        let rows: Vec<(&str, BoundFacts, Order)> = vec![
+        let rows: Vec<(&str, ObservedScale, ScaleDecision)> = vec![
             (
                 "idle but the window is not over",
-                BoundFacts {
+                ObservedScale {
                     activity: Active(secs(20)),
-                    ..facts()
+                    ..observed()
                 },
                 order(1, true, 40),
             ),
-            ("idle a whole window", facts(), order(0, false, None)),
+            ("idle a whole window", observed(), order(0, false, None)),
             (
                 "idle a whole window, buffer already there",
-                BoundFacts {
+                ObservedScale {
                     buffered_for: Some(secs(5)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, 3),
             ),
             (
                 "a window of its own",
-                BoundFacts {
+                ObservedScale {
                     stable_window: secs(6),
                     activity: Active(secs(6)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, None),
             ),
             (
                 "ten pods and no demand go to one first",
-                BoundFacts {
+                ObservedScale {
                     activity: Active(secs(1)),
-                    ..facts()
+                    ..observed()
                 },
                 order(1, true, 59),
             ),
             (
                 "inactive, no grace yet",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(10)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, 30),
             ),
             (
                 "inactive for the grace period",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(30)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "long in proxy shortens the wait",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(1)),
                     buffered_for: Some(secs(30)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "not so long in proxy",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(1)),
                     buffered_for: Some(secs(10)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, 20),
             ),
             (
                 "retention holds the pods",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(40)),
                     retention: secs(90),
                     buffered_for: Some(secs(99)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, 50),
             ),
             (
                 "retention is over",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(90)),
                     retention: secs(90),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "retention is ignored when unreachable",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(30)),
                     retention: secs(90),
                     unreachable: true,
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "the buffer must be reached first",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(99)),
                     buffer: BufferPath::Unconfirmed,
-                    ..facts()
+                    ..observed()
                 },
-                Order {
+                ScaleDecision {
                     probe: true,
                     ..order(0, false, None)
                 },
             ),
             (
                 "unless it never leaves the path",
-                BoundFacts {
+                ObservedScale {
                     activity: Inactive(secs(99)),
                     buffer: BufferPath::Unconfirmed,
                     always_buffered: true,
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "activation past its deadline",
-                BoundFacts {
+                ObservedScale {
                     activity: Activating(secs(631)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
             (
                 "activation within its deadline",
-                BoundFacts {
+                ObservedScale {
                     activity: Activating(secs(10)),
-                    ..facts()
+                    ..observed()
                 },
                 order(None, false, 620),
             ),
             (
                 "scale to zero switched off",
-                BoundFacts {
+                ObservedScale {
                     scale_to_zero_enabled: false,
-                    ..facts()
+                    ..observed()
                 },
                 order(1, true, None),
             ),
         ];
-        for (case, facts, expected) in rows {
-            assert_eq!(bound(&facts), expected, "{case}");
+        for (case, observed, expected) in rows {
+            assert_eq!(bound(&observed), expected, "{case}");
         }
     }
 
     #[test]
     fn limits() {
         use Activity::{Activating, Active};
-        let rows: Vec<(&str, BoundFacts, Order)> = vec![
+        let rows: Vec<(&str, ObservedScale, ScaleDecision)> = vec![
             (
                 "minimum",
-                BoundFacts { min: 2, ..facts() },
+                ObservedScale {
+                    min: 2,
+                    ..observed()
+                },
                 order(2, true, None),
             ),
             (
                 "minimum of an unreachable revision",
-                BoundFacts {
+                ObservedScale {
                     min: 2,
                     unreachable: true,
-                    ..facts()
+                    ..observed()
                 },
                 order(0, false, None),
             ),
             (
                 "maximum",
-                BoundFacts {
-                    wish: Some(9),
+                ObservedScale {
+                    desired_scale: Some(9),
                     max: 3,
-                    ..facts()
+                    ..observed()
                 },
                 order(3, true, None),
             ),
             (
                 "nothing known leaves replicas alone",
-                BoundFacts {
-                    wish: None,
+                ObservedScale {
+                    desired_scale: None,
                     min: 2,
-                    ..facts()
+                    ..observed()
                 },
                 order(None, false, None),
             ),
             (
                 "nothing known while activating means the minimum",
-                BoundFacts {
-                    wish: None,
+                ObservedScale {
+                    desired_scale: None,
                     min: 2,
                     activity: Activating(secs(0)),
-                    ..facts()
+                    ..observed()
                 },
                 order(2, true, None),
             ),
             (
                 "initial scale not reached",
-                BoundFacts {
-                    wish: Some(1),
+                ObservedScale {
+                    desired_scale: Some(1),
                     initial_scale: 3,
                     initialized: false,
                     activity: Activating(secs(0)),
-                    ..facts()
+                    ..observed()
                 },
                 order(3, true, None),
             ),
             (
                 "initial scale reached",
-                BoundFacts {
-                    wish: Some(1),
+                ObservedScale {
+                    desired_scale: Some(1),
                     initial_scale: 3,
                     activity: Active(secs(0)),
-                    ..facts()
+                    ..observed()
                 },
                 order(1, true, None),
             ),
             (
                 "initial scale of an unreachable revision",
-                BoundFacts {
-                    wish: None,
+                ObservedScale {
+                    desired_scale: None,
                     initial_scale: 3,
                     initialized: false,
                     unreachable: true,
                     activity: Activating(secs(631)),
-                    ..facts()
+                    ..observed()
                 },
                 order(0, true, None),
             ),
         ];
-        for (case, facts, expected) in rows {
-            assert_eq!(bound(&facts), expected, "{case}");
+        for (case, observed, expected) in rows {
+            assert_eq!(bound(&observed), expected, "{case}");
         }
     }
 
     prop_compose! {
         fn any_facts()(
-            wish in prop::option::of(0_u32..50), min in 0_u32..5, more in 0_u32..5, bounded in any::<bool>(),
+            desired_scale in prop::option::of(0_u32..50), min in 0_u32..5, more in 0_u32..5, bounded in any::<bool>(),
             initial_scale in 0_u32..6, initialized in any::<bool>(), unreachable in any::<bool>(),
             scale_to_zero_enabled in any::<bool>(), kind in 0..3, waited in 0_u64..1000, window in 6_u64..100,
             grace in 1_u64..60, retention in 0_u64..60, confirmed in any::<bool>(), always_buffered in any::<bool>(),
             buffered in prop::option::of(0_u64..100),
-        ) -> BoundFacts {
+        ) -> ObservedScale {
             let waited = secs(waited);
-            BoundFacts {
-                wish, min, max: if bounded { min + more } else { 0 }, initial_scale, initialized, unreachable,
+            ObservedScale {
+                desired_scale, min, max: if bounded { min + more } else { 0 }, initial_scale, initialized, unreachable,
                 scale_to_zero_enabled,
                 activity: match kind { 0 => Activity::Activating(waited), 1 => Activity::Active(waited), _ => Activity::Inactive(waited) },
                 stable_window: secs(window), grace: secs(grace), retention: secs(retention), progress_deadline: secs(600),
@@ -488,12 +497,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_order_is_within_its_limits(facts in any_facts()) {
-            let order = bound(&facts);
+        fn an_order_is_within_its_limits(observed in any_facts()) {
+            let order = bound(&observed);
             if let Some(want) = order.want && order.apply && want > 0 {
-                prop_assert!(facts.max == 0 || want <= facts.max.max(1));
-                if !facts.unreachable && facts.max == 0 {
-                    prop_assert!(want >= facts.min);
+                prop_assert!(observed.max == 0 || want <= observed.max.max(1));
+                if !observed.unreachable && observed.max == 0 {
+                    prop_assert!(want >= observed.min);
                 }
             }
             prop_assert!(!order.apply || order.want.is_some());
@@ -501,19 +510,19 @@ mod tests {
         }
 
         #[test]
-        fn pods_go_to_zero_only_after_the_handshake(facts in any_facts()) {
-            let order = bound(&facts);
+        fn pods_go_to_zero_only_after_the_handshake(observed in any_facts()) {
+            let order = bound(&observed);
             if order.want == Some(0) && order.apply {
-                prop_assert!(facts.scale_to_zero_enabled);
-                prop_assert!(facts.wish.is_none_or(|wish| wish == 0));
-                prop_assert!(facts.unreachable || facts.min == 0);
-                match facts.activity {
+                prop_assert!(observed.scale_to_zero_enabled);
+                prop_assert!(observed.desired_scale.is_none_or(|desired_scale| desired_scale == 0));
+                prop_assert!(observed.unreachable || observed.min == 0);
+                match observed.activity {
                     Activity::Active(_) => prop_assert!(false, "an active revision must become inactive first"),
-                    Activity::Activating(waited) => prop_assert!(waited > facts.progress_deadline),
+                    Activity::Activating(waited) => prop_assert!(waited > observed.progress_deadline),
                     Activity::Inactive(waited) => {
-                        prop_assert!(facts.always_buffered || facts.buffer == BufferPath::Confirmed);
-                        prop_assert!(waited >= facts.grace || facts.buffered_for.is_some_and(|time| time >= facts.grace));
-                        prop_assert!(facts.unreachable || waited >= facts.retention);
+                        prop_assert!(observed.always_buffered || observed.buffer == BufferPath::Confirmed);
+                        prop_assert!(waited >= observed.grace || observed.buffered_for.is_some_and(|time| time >= observed.grace));
+                        prop_assert!(observed.unreachable || waited >= observed.retention);
                     }
                 }
             }

@@ -15,12 +15,12 @@ pub enum Metric {
 /// Smallest target that is allowed.
 pub const SMALLEST_TARGET: f64 = 0.01;
 
-/// Target utilisation of requests per second; not configurable in Knative.
+/// ScalingTarget utilisation of requests per second; not configurable in Knative.
 pub const RPS_UTILIZATION: f64 = 0.7;
 
 /// Facts that decide the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TargetFacts {
+pub struct TargetSettings {
     /// What is counted.
     pub metric: Metric,
     /// `spec.containerConcurrency`; 0 means unlimited.
@@ -39,7 +39,7 @@ pub struct TargetFacts {
 
 /// What one container should carry, and what it could.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Target {
+pub struct ScalingTarget {
     /// What the autoscaler aims at.
     pub target: f64,
     /// What a container can take in all; burst capacity is counted in it.
@@ -47,24 +47,25 @@ pub struct Target {
 }
 
 /// Resolves target and total of one revision.
-pub fn resolve(facts: &TargetFacts) -> Target {
-    let limit = f64::from(facts.container_concurrency);
-    let (default_total, default_utilization) = match facts.metric {
-        Metric::Rps => (facts.rps_default, RPS_UTILIZATION),
-        Metric::Concurrency if facts.container_concurrency == 0 => {
-            (facts.concurrency_default, facts.concurrency_utilization)
-        }
-        Metric::Concurrency => (limit, facts.concurrency_utilization),
+pub fn resolve(settings: &TargetSettings) -> ScalingTarget {
+    let limit = f64::from(settings.container_concurrency);
+    let (default_total, default_utilization) = match settings.metric {
+        Metric::Rps => (settings.rps_default, RPS_UTILIZATION),
+        Metric::Concurrency if settings.container_concurrency == 0 => (
+            settings.concurrency_default,
+            settings.concurrency_utilization,
+        ),
+        Metric::Concurrency => (limit, settings.concurrency_utilization),
     };
-    let total = match (facts.target, facts.metric) {
-        (Some(target), Metric::Concurrency) if facts.container_concurrency != 0 => {
+    let total = match (settings.target, settings.metric) {
+        (Some(target), Metric::Concurrency) if settings.container_concurrency != 0 => {
             target.min(limit)
         }
         (Some(target), Metric::Concurrency | Metric::Rps) => target,
         (None, Metric::Concurrency | Metric::Rps) => default_total,
     };
-    let utilization = facts.utilization.unwrap_or(default_utilization);
-    Target {
+    let utilization = settings.utilization.unwrap_or(default_utilization);
+    ScalingTarget {
         target: (total * utilization).max(SMALLEST_TARGET),
         total,
     }
@@ -98,7 +99,7 @@ mod tests {
             (10, Metric::Rps, Some(50.0), None, 35.0, 50.0),
         ];
         for (container_concurrency, metric, target, utilization, expected, total) in rows {
-            let resolved = resolve(&TargetFacts {
+            let resolved = resolve(&TargetSettings {
                 metric,
                 container_concurrency,
                 concurrency_default: 100.0,
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn target_has_a_floor() {
-        let facts = TargetFacts {
+        let settings = TargetSettings {
             metric: Metric::Concurrency,
             container_concurrency: 0,
             concurrency_default: 100.0,
@@ -125,7 +126,7 @@ mod tests {
             target: Some(0.01),
             utilization: Some(0.01),
         };
-        assert_eq!(resolve(&facts).target, 0.01);
+        assert_eq!(resolve(&settings).target, 0.01);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The loop around the [`Board`]: reports and seconds go in, keys to reconcile come out.
+//! The loop around the [`DeciderSet`]: reports and seconds go in, keys to reconcile come out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, Wanted, Wish};
+use super::decider_set::{DeciderRequest, DeciderSet, DesiredScale};
 
 /// Reports taken in one go before the clock is looked at again; a flood of pokes must not stop the seconds.
 const REPORTS_PER_TURN_MAX: usize = 256;
 
-/// A handle to what every revision's autoscaler wishes. Cheap to clone.
+/// A handle to every revision's decider. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Deciders {
-    board: Arc<Mutex<Board>>,
+    set: Arc<Mutex<DeciderSet>>,
     epoch: Instant,
 }
 
@@ -32,22 +32,22 @@ impl Deciders {
     /// Nothing registered yet; time begins now.
     pub fn new() -> Self {
         Self {
-            board: Arc::default(),
+            set: Arc::default(),
             epoch: Instant::now(),
         }
     }
 
-    /// Registers a PodAutoscaler or changes what it asks for. Answers with the present wish.
-    pub fn ensure(&self, key: &Key, wanted: Wanted) -> Wish {
-        self.board.lock().ensure(key, wanted, self.now())
+    /// Registers a PodAutoscaler or changes what it asks for. Answers with the present desired scale.
+    pub fn ensure(&self, key: &Key, request: DeciderRequest) -> DesiredScale {
+        self.set.lock().ensure(key, request, self.now())
     }
 
     /// Forgets a PodAutoscaler that is gone.
     pub fn remove(&self, key: &Key) {
-        self.board.lock().remove(key);
+        self.set.lock().remove(key);
     }
 
-    /// Runs until `stop`. `wake` is called with each revision whose wish changed; it must be quick.
+    /// Runs until `stop`. `wake` is called with each revision whose desired scale changed; it must be quick.
     pub async fn run(
         &self,
         mut reports: mpsc::Receiver<Report>,
@@ -65,14 +65,14 @@ impl Deciders {
                 // Cancel-safe: nothing is taken from the channel unless this branch wins.
                 taken = reports.recv_many(&mut batch, REPORTS_PER_TURN_MAX), if !reports.is_closed() || !reports.is_empty() => {
                     let changed: Vec<Key> = {
-                        let (mut board, now) = (self.board.lock(), self.now());
-                        batch.drain(..).filter_map(|report| board.report(report, now)).collect()
+                        let (mut set, now) = (self.set.lock(), self.now());
+                        batch.drain(..).filter_map(|report| set.report(report, now)).collect()
                     };
                     tracing::trace!(taken, woken = changed.len(), "reports");
                     changed.into_iter().for_each(&wake);
                 }
                 _ = seconds.tick() => {
-                    let changed = self.board.lock().second(self.now());
+                    let changed = self.set.lock().second(self.now());
                     changed.into_iter().for_each(&wake);
                 }
             }
@@ -94,8 +94,8 @@ mod tests {
     async fn a_poke_wakes_at_once() {
         let deciders = Deciders::new();
         let key = Key::new("default", "hello-00001");
-        let wanted = Settings::default().wanted(0);
-        assert_eq!(deciders.ensure(&key, wanted).desired, None);
+        let request = Settings::default().request(0);
+        assert_eq!(deciders.ensure(&key, request).desired, None);
         let (reports, receiver) = mpsc::channel(8);
         let (woken, mut wakes) = mpsc::channel(8);
         let stop = CancellationToken::new();
@@ -115,11 +115,11 @@ mod tests {
         reports.send(Report::Poke(key.clone())).await.unwrap();
         assert_eq!(wakes.recv().await, Some(key.clone()));
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert_eq!(deciders.ensure(&key, wanted).desired, Some(1));
+        assert_eq!(deciders.ensure(&key, request).desired, Some(1));
         // The pod comes, no more requests: back to zero one stable window later.
-        deciders.ensure(&key, Settings::default().wanted(1));
+        deciders.ensure(&key, Settings::default().request(1));
         assert_eq!(wakes.recv().await, Some(key.clone()));
-        assert_eq!(deciders.ensure(&key, wanted).desired, Some(0));
+        assert_eq!(deciders.ensure(&key, request).desired, Some(0));
         assert!(
             (59..=62).contains(&began.elapsed().as_secs()),
             "{:?}",
@@ -133,7 +133,7 @@ mod tests {
     async fn seconds_go_on_when_nobody_reports_any_more() {
         let deciders = Deciders::new();
         let key = Key::new("default", "hello-00001");
-        deciders.ensure(&key, Settings::default().wanted(1));
+        deciders.ensure(&key, Settings::default().request(1));
         let (reports, receiver) = mpsc::channel::<Report>(8);
         drop(reports);
         let (woken, mut wakes) = mpsc::channel(8);

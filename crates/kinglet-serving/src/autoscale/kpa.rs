@@ -1,6 +1,6 @@
 //! PodAutoscaler of class `kpa.autoscaling.knative.dev`.
 //!
-//! Flow: a wish changed, a pod came or went, or an object changed -> [`observe`] -> [`decide`] -> Deployment
+//! Flow: a desired scale changed, a pod came or went, or an object changed -> [`observe`] -> [`decide`] -> Deployment
 //! (first, since a request may be waiting), Metric, ServerlessService, status.
 //! Always: other classes are left alone; the Deployment goes to zero only after the handshake.
 
@@ -21,7 +21,7 @@ use crate::configs::LiveConfigs;
 /// Keys worked on at a time: twenty cold starts at once must not queue behind two.
 const WORKERS: usize = 4;
 
-/// Starts the controller. The queue wakes a PodAutoscaler whose wish changed.
+/// Starts the controller. The queue wakes a PodAutoscaler whose desired scale changed.
 pub fn start(context: &Context, configs: LiveConfigs, deciders: Deciders) -> Queue {
     let autoscalers = context.cache::<PodAutoscaler>();
     Controller::<PodAutoscaler>::new("kpa-class-podautoscaler-controller")
@@ -46,8 +46,8 @@ pub fn start(context: &Context, configs: LiveConfigs, deciders: Deciders) -> Que
                     deciders.remove(&key);
                     return Ok(Next::Done);
                 };
-                let seen = observe::observe(&context, &configs, &deciders, &key, autoscaler);
-                context.apply(decide::decide(&seen)).await
+                let observed = observe::observe(&context, &configs, &deciders, &key, autoscaler);
+                context.apply(decide::decide(&observed)).await
             }
         })
 }

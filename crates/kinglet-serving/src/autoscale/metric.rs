@@ -1,6 +1,6 @@
 //! Metric: what is measured for a PodAutoscaler.
 //!
-//! The windows live in the decider's board, which the PodAutoscaler reconciler feeds with the same settings;
+//! The windows live in the decider's set, which the PodAutoscaler reconciler feeds with the same settings;
 //! the gateway reports all traffic, so collecting cannot fail and the status says so.
 
 use kinglet_api::autoscaling::{Metric, MetricStatus};

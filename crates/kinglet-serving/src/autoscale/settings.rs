@@ -10,12 +10,12 @@ use kinglet_api::autoscaling::{PodAutoscaler, Reachability};
 use kinglet_api::config::Configs;
 use kinglet_api::go::{self, GoDuration};
 use kinglet_api::keys::{self, Priority};
-use kinglet_decide::scale::Policy;
-use kinglet_decide::scale::target::{self, Metric, TargetFacts};
+use kinglet_decide::scale::DeciderSpec;
+use kinglet_decide::scale::target::{self, Metric, TargetSettings};
 use kinglet_decide::scale::window::Weighting;
 use kinglet_reconcile::name_of;
 
-use super::board::Wanted;
+use super::decider_set::DeciderRequest;
 use crate::configs;
 
 /// Whether a ConfigMap has a say in scaling.
@@ -27,7 +27,7 @@ pub fn concerns(map: &ConfigMap) -> bool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// How the autoscaler decides.
-    pub policy: Policy,
+    pub policy: DeciderSpec,
     /// What is counted.
     pub metric: Metric,
     /// How seconds are weighed.
@@ -77,7 +77,7 @@ impl Settings {
             .max(Duration::from_secs(1));
         let percentage =
             number(keys::PANIC_WINDOW_PERCENTAGE).unwrap_or(cluster.panic_window_percentage);
-        let load = target::resolve(&TargetFacts {
+        let load = target::resolve(&TargetSettings {
             metric,
             container_concurrency: u32::try_from(owner.spec.container_concurrency).unwrap_or(0),
             concurrency_default: cluster.container_concurrency_target_default,
@@ -91,7 +91,7 @@ impl Settings {
         let threshold =
             number(keys::PANIC_THRESHOLD_PERCENTAGE).unwrap_or(cluster.panic_threshold_percentage);
         Self {
-            policy: Policy {
+            policy: DeciderSpec {
                 max_up_rate: cluster.max_scale_up_rate,
                 max_down_rate: cluster.max_scale_down_rate,
                 target: load.target,
@@ -131,10 +131,10 @@ impl Settings {
         self.policy.target_burst_capacity < 0.0
     }
 
-    /// What the board is asked to do, with so many pods ready.
-    pub fn wanted(&self, ready: u32) -> Wanted {
+    /// What the set is asked to do, with so many pods ready.
+    pub fn request(&self, ready: u32) -> DeciderRequest {
         let seconds = |window: Duration| u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
-        Wanted {
+        DeciderRequest {
             policy: self.policy,
             metric: self.metric,
             weighting: self.weighting,

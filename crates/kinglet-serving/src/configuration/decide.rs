@@ -7,23 +7,23 @@ use kinglet_api::serving::{ConfigurationStatus, Revision};
 use kinglet_reconcile::Plan;
 
 use super::build;
-use super::observe::{Latest, Seen, generation};
+use super::observe::{ConfigurationObserved, Latest, generation};
 
 const REVISION_FAILED: &str = "RevisionFailed";
 
-pub(super) fn decide(seen: &Seen) -> Plan {
-    let configuration = &*seen.configuration;
+pub(super) fn decide(observed: &ConfigurationObserved) -> Plan {
+    let configuration = &*observed.configuration;
     let mut plan = Plan::new();
     let created;
-    let latest = match &seen.latest {
+    let latest = match &observed.latest {
         Latest::Found(revision) => &**revision,
         Latest::Taken(name) => {
             let words = format!("revisions.serving.knative.dev {name:?} already exists.");
-            plan.append(refused(seen, &words));
+            plan.append(refused(observed, &words));
             return plan;
         }
         Latest::Missing => {
-            created = build::revision(configuration, seen.now);
+            created = build::revision(configuration, observed.now);
             plan.create(&created);
             plan.normal(
                 configuration,
@@ -38,15 +38,15 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     latest
         .name()
         .clone_into(&mut status.latest_created_revision_name);
-    let mut reach = judge(latest, &status);
-    if matches!(reach, Some(ConditionState::False(_))) {
-        tell_failure(seen, latest, reach.as_ref(), &mut plan);
+    let mut state = judge(latest, &status);
+    if matches!(state, Some(ConditionState::False(_))) {
+        tell_failure(observed, latest, state.as_ref(), &mut plan);
     }
     let first = status.latest_ready_revision_name.is_empty();
-    if let Some(ready) = latest_ready(seen) {
+    if let Some(ready) = latest_ready(observed) {
         let name = ready.name();
         if ready.name() == latest.name() {
-            reach = Some(ConditionState::True);
+            state = Some(ConditionState::True);
             if first {
                 plan.normal(
                     configuration,
@@ -64,17 +64,17 @@ pub(super) fn decide(seen: &Seen) -> Plan {
             name.clone_into(&mut status.latest_ready_revision_name);
         }
     }
-    finish(seen, status, reach, &mut plan);
+    finish(observed, status, state, &mut plan);
     plan
 }
 
 /// The status after the API server refused the Revision.
-pub(super) fn refused(seen: &Seen, words: &str) -> Plan {
+pub(super) fn refused(observed: &ConfigurationObserved, words: &str) -> Plan {
     let mut plan = Plan::new();
     let message = format!("Revision creation failed with message: {words}");
     finish(
-        seen,
-        seen.configuration.status.clone(),
+        observed,
+        observed.configuration.status.clone(),
         Some(ConditionState::false_because(REVISION_FAILED, message)),
         &mut plan,
     );
@@ -82,17 +82,17 @@ pub(super) fn refused(seen: &Seen, words: &str) -> Plan {
 }
 
 fn finish(
-    seen: &Seen,
+    observed: &ConfigurationObserved,
     mut status: ConfigurationStatus,
-    reach: Option<ConditionState>,
+    state: Option<ConditionState>,
     plan: &mut Plan,
 ) {
-    let before = &seen.configuration.status.common.conditions;
+    let before = &observed.configuration.status.common.conditions;
     status.common.conditions = Conditions::new()
-        .with_some(ConfigurationCondition::Ready, reach)
-        .finish(before, seen.now);
-    status.common.observed_generation = seen.configuration.generation();
-    plan.status(&*seen.configuration, &status);
+        .with_some(ConfigurationCondition::Ready, state)
+        .finish(before, observed.now);
+    status.common.observed_generation = observed.configuration.generation();
+    plan.status(&*observed.configuration, &status);
 }
 
 /// What the newest Revision means for the Configuration; `None` leaves what was known.
@@ -116,10 +116,15 @@ fn judge(latest: &Revision, status: &ConfigurationStatus) -> Option<ConditionSta
     }
 }
 
-fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&ConditionState>, plan: &mut Plan) {
-    let configuration = &*seen.configuration;
+fn tell_failure(
+    observed: &ConfigurationObserved,
+    latest: &Revision,
+    state: Option<&ConditionState>,
+    plan: &mut Plan,
+) {
+    let configuration = &*observed.configuration;
     let before = configuration.status.common.condition("Ready");
-    if before.is_some_and(|before| Some(&ConditionState::mirror(Some(before))) == reach) {
+    if before.is_some_and(|before| Some(&ConditionState::mirror(Some(before))) == state) {
         return;
     }
     let (reason, which) = if latest.name() == configuration.status.latest_ready_revision_name {
@@ -135,8 +140,8 @@ fn tell_failure(seen: &Seen, latest: &Revision, reach: Option<&ConditionState>, 
 }
 
 /// The newest Revision that works, but none older than the one that was the latest.
-fn latest_ready(seen: &Seen) -> Option<&Revision> {
-    let configuration = &*seen.configuration;
+fn latest_ready(observed: &ConfigurationObserved) -> Option<&Revision> {
+    let configuration = &*observed.configuration;
     let wanted = configuration
         .spec
         .template
@@ -145,7 +150,7 @@ fn latest_ready(seen: &Seen) -> Option<&Revision> {
         .as_deref()
         .filter(|name| !name.is_empty());
     let known = &configuration.status.latest_ready_revision_name;
-    let floor = seen
+    let floor = observed
         .revisions
         .iter()
         .find(|revision| revision.name() == known)
@@ -157,7 +162,7 @@ fn latest_ready(seen: &Seen) -> Option<&Revision> {
             || floor.is_none_or(|floor| (floor..=configuration.generation()).contains(&generation))
     };
     let ready = |revision: &&Revision| revision.status.common.is_ready(revision.generation());
-    let revisions = seen.revisions.iter().map(|revision| &**revision);
+    let revisions = observed.revisions.iter().map(|revision| &**revision);
     revisions
         .filter(eligible)
         .filter(ready)

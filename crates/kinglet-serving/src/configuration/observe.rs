@@ -9,7 +9,7 @@ use kinglet_reconcile::{Context, is_controlled_by};
 
 /// Facts about one Configuration.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ConfigurationObserved {
     pub(super) configuration: Arc<Configuration>,
     /// Its Revisions, by name.
     pub(super) revisions: Vec<Arc<Revision>>,
@@ -29,13 +29,16 @@ pub(super) enum Latest {
     Taken(String),
 }
 
-impl Seen {
+impl ConfigurationObserved {
     pub(super) fn is_to_create(&self) -> bool {
         matches!(self.latest, Latest::Missing)
     }
 }
 
-pub(super) fn observe(context: &Context, configuration: Arc<Configuration>) -> Seen {
+pub(super) fn observe(
+    context: &Context,
+    configuration: Arc<Configuration>,
+) -> ConfigurationObserved {
     let cache = context.cache::<Revision>();
     let namespace = configuration.namespace();
     let revisions = cache.select(namespace, [(keys::CONFIGURATION, configuration.name())]);
@@ -50,7 +53,7 @@ pub(super) fn observe(context: &Context, configuration: Arc<Configuration>) -> S
         Some(name) => by_name(&configuration, name, cache.get(namespace, name)),
         None => by_generation(&configuration, &revisions),
     };
-    Seen {
+    ConfigurationObserved {
         revisions,
         latest,
         now: context.now(),

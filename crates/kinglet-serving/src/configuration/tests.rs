@@ -9,7 +9,7 @@ use kinglet_reconcile::{Plan, Verb};
 use serde_json::{Value, json};
 
 use super::decide::{decide, refused};
-use super::observe::{Latest, Seen, by_generation, by_name};
+use super::observe::{ConfigurationObserved, Latest, by_generation, by_name};
 
 fn configuration(generation: i64, name: Option<&str>, latest_ready: &str) -> Configuration {
     let mut template = json!({"metadata": {"annotations": {"mine": "too"}}, "spec": {"containers": [{"image": "x:1"}]}});
@@ -41,7 +41,7 @@ fn revision(name: &str, generation: i64, truth: &str, message: &str) -> Arc<Revi
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn look(configuration: Configuration, revisions: &[Arc<Revision>]) -> Seen {
+fn look(configuration: Configuration, revisions: &[Arc<Revision>]) -> ConfigurationObserved {
     let wanted = configuration.spec.template.metadata.name.clone();
     let latest = match wanted {
         Some(name) => by_name(
@@ -52,7 +52,7 @@ fn look(configuration: Configuration, revisions: &[Arc<Revision>]) -> Seen {
         None => by_generation(&configuration, revisions),
     };
     let now = Timestamp::from_second(1_795_256_272).unwrap();
-    Seen {
+    ConfigurationObserved {
         configuration: Arc::new(configuration),
         revisions: revisions.to_vec(),
         latest,
@@ -68,7 +68,7 @@ fn status(plan: &Plan) -> Value {
         .clone()
 }
 
-fn said(plan: &Plan) -> String {
+fn conditions(plan: &Plan) -> String {
     let status = status(plan);
     let ready = &status["conditions"][0];
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
@@ -108,7 +108,7 @@ fn a_revision_is_made_as_knative_makes_it() {
             "spec": {"containers": [{"image": "x:1", "name": ""}]},
         })
     );
-    assert_eq!(said(&plan), "hello-00001/- Unknown - -");
+    assert_eq!(conditions(&plan), "hello-00001/- Unknown - -");
     assert_eq!(events(&plan), ["Created Created Revision \"hello-00001\""]);
 
     let mut alone = configuration(1, None, "");
@@ -188,7 +188,7 @@ fn the_newest_that_works_is_the_latest_ready() {
     ];
     for (known, revisions, want, expected) in rows {
         let plan = decide(&look(configuration(3, None, known), revisions));
-        assert_eq!(said(&plan), want);
+        assert_eq!(conditions(&plan), want);
         assert_eq!(events(&plan), *expected, "{want}");
     }
 }
@@ -201,7 +201,7 @@ fn names_of_the_users() {
         revision("hello-b", 2, "True", ""),
     ];
     let plan = decide(&look(configuration(3, Some("hello-a"), "hello-b"), &back));
-    assert_eq!(said(&plan), "hello-a/hello-a True - -");
+    assert_eq!(conditions(&plan), "hello-a/hello-a True - -");
 
     let mut other = Revision::clone(&back[0]);
     other.spec.timeout_seconds = Some(7);
@@ -213,18 +213,18 @@ fn names_of_the_users() {
     let plan = decide(&taken);
     let want = "Revision creation failed with message: revisions.serving.knative.dev \"hello-a\" already exists.";
     assert_eq!(
-        said(&plan),
+        conditions(&plan),
         format!("-/hello-b False RevisionFailed {want}")
     );
-    assert!(plan.trouble.is_none());
+    assert!(plan.error.is_none());
 }
 
 #[test]
 fn a_refused_revision_is_told() {
-    let seen = look(configuration(1, None, ""), &[]);
-    let plan = refused(&seen, "admission says no");
+    let observed = look(configuration(1, None, ""), &[]);
+    let plan = refused(&observed, "admission says no");
     assert_eq!(
-        said(&plan),
+        conditions(&plan),
         "-/- False RevisionFailed Revision creation failed with message: admission says no"
     );
 }

@@ -9,11 +9,11 @@ use kinglet_decide::route::Conflict;
 use kinglet_reconcile::Plan;
 
 use super::GatewayNames;
-use super::publish::{PATIENCE, Place};
+use super::publish::{PATIENCE, ProgrammedState};
 
 pub(super) fn decide(
     ingress: &Ingress,
-    outcome: &Result<Place, String>,
+    outcome: &Result<ProgrammedState, String>,
     names: &GatewayNames,
     now: Timestamp,
 ) -> Plan {
@@ -21,23 +21,23 @@ pub(super) fn decide(
     let (network, balancer) = match outcome {
         Err(words) => {
             plan.fail(true, words.clone());
-            let reach = ConditionState::unknown_because("ReconcileIngressFailed", words.clone());
-            (reach.clone(), reach)
+            let state = ConditionState::unknown_because("ReconcileIngressFailed", words.clone());
+            (state.clone(), state)
         }
-        Ok(Place::InForce) => (ConditionState::True, ConditionState::True),
+        Ok(ProgrammedState::InForce) => (ConditionState::True, ConditionState::True),
         // The answer comes within a millisecond as a rule and wakes us; until then the old status is right.
-        Ok(Place::OnItsWay { for_long: false }) => {
+        Ok(ProgrammedState::OnItsWay { for_long: false }) => {
             plan.after(PATIENCE);
             return plan;
         }
-        Ok(Place::OnItsWay { for_long: true }) => {
+        Ok(ProgrammedState::OnItsWay { for_long: true }) => {
             let waiting = ConditionState::unknown_because(
                 "Uninitialized",
                 "Waiting for load balancer to be ready",
             );
             (ConditionState::True, waiting)
         }
-        Ok(Place::Rejected(conflicts)) => (
+        Ok(ProgrammedState::Rejected(conflicts)) => (
             ConditionState::True,
             ConditionState::false_because(
                 "DomainConflict",
@@ -51,7 +51,7 @@ pub(super) fn decide(
         .with(IngressCondition::LoadBalancerReady, balancer)
         .finish(&ingress.status.common.conditions, now);
     status.common.observed_generation = ingress.generation();
-    if matches!(outcome, Ok(Place::InForce)) {
+    if matches!(outcome, Ok(ProgrammedState::InForce)) {
         status.public_load_balancer = Some(entrance(&names.public));
         status.private_load_balancer = Some(entrance(&names.private));
     }

@@ -4,7 +4,7 @@
 //! rests for some times as long as the build took, so that ten thousand Ingresses that change one after the other
 //! cost a fifth of a core at most; with a few dozen the rest is not noticed.
 //! The first table waits until every Ingress of before has been looked at: a restart never serves half of the routes.
-//! Guarantee: when [`Place::InForce`] is given for an Ingress, the gateway serves the rules that were set last.
+//! Guarantee: when [`ProgrammedState::InForce`] is given for an Ingress, the gateway serves the rules that were set last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const GATHER_MAX: Duration = Duration::from_secs(5);
 
 /// Where an Ingress stands with the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ProgrammedState {
     /// The gateway serves it as it is.
     InForce,
     /// It is on its way; `for_long` when that takes unusually long.
@@ -133,7 +133,12 @@ impl Publisher {
     }
 
     /// Takes the rules of an Ingress over, and tells where it stands.
-    pub(super) fn set(&self, key: &Key, ingress: &Ingress, rules: Vec<IngressRule>) -> Place {
+    pub(super) fn set(
+        &self,
+        key: &Key,
+        ingress: &Ingress,
+        rules: Vec<IngressRule>,
+    ) -> ProgrammedState {
         let created = ingress
             .metadata
             .creation_timestamp
@@ -161,18 +166,18 @@ impl Publisher {
             state.entries.insert(key.clone(), entry);
             drop(state);
             self.0.changed.notify_one();
-            return Place::OnItsWay { for_long: false };
+            return ProgrammedState::OnItsWay { for_long: false };
         }
         let applied = *self.0.applied.borrow();
         let entry = &state.entries[key];
         if entry.version > applied {
-            return Place::OnItsWay {
+            return ProgrammedState::OnItsWay {
                 for_long: entry.since.elapsed() >= PATIENCE,
             };
         }
         match state.conflicts.get(key) {
-            Some(conflicts) => Place::Rejected(conflicts.clone()),
-            None => Place::InForce,
+            Some(conflicts) => ProgrammedState::Rejected(conflicts.clone()),
+            None => ProgrammedState::InForce,
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::GatewayNames;
 use super::decide::decide;
-use super::publish::{Place, Publisher};
+use super::publish::{ProgrammedState, Publisher};
 use super::rules;
 
 fn ingress(name: &str, host: &str, port: Value, percents: &[i64]) -> Ingress {
@@ -83,13 +83,13 @@ fn ready_means_in_force() {
     let object = ingress("x", "x.example.com", json!(80), &[100]);
     let plan = decide(
         &object,
-        &Ok(Place::OnItsWay { for_long: false }),
+        &Ok(ProgrammedState::OnItsWay { for_long: false }),
         &names,
         now,
     );
     assert_eq!(plan.writes().count(), 0);
     assert!(matches!(plan.next, Next::After(_)));
-    let plan = decide(&object, &Ok(Place::InForce), &names, now);
+    let plan = decide(&object, &Ok(ProgrammedState::InForce), &names, now);
     let status = &plan.writes().next().unwrap().body["status"];
     assert_eq!(status["observedGeneration"], 2);
     assert_eq!(
@@ -118,7 +118,7 @@ fn ready_means_in_force() {
     );
     let plan = decide(
         &object,
-        &Ok(Place::OnItsWay { for_long: true }),
+        &Ok(ProgrammedState::OnItsWay { for_long: true }),
         &names,
         now,
     );
@@ -186,7 +186,7 @@ impl tower::Service<http::Request<kube::client::Body>> for Nobody {
 }
 
 impl Gateway {
-    fn set(&self, ingress: &Ingress) -> Place {
+    fn set(&self, ingress: &Ingress) -> ProgrammedState {
         self.publisher.set(
             &key_of(ingress),
             ingress,
@@ -231,20 +231,26 @@ async fn changes_are_published_together_and_acknowledged() {
         })
         .collect();
     for object in &objects {
-        assert_eq!(gateway.set(object), Place::OnItsWay { for_long: false });
+        assert_eq!(
+            gateway.set(object),
+            ProgrammedState::OnItsWay { for_long: false }
+        );
     }
     assert_eq!(gateway.apply().await, 50, "one table for all");
     gateway.woken().await;
     assert!(
         objects
             .iter()
-            .all(|object| gateway.set(object) == Place::InForce)
+            .all(|object| gateway.set(object) == ProgrammedState::InForce)
     );
 
     let changed = ingress("i7", "other.example.com", json!(80), &[100]);
-    assert_eq!(gateway.set(&changed), Place::OnItsWay { for_long: false });
+    assert_eq!(
+        gateway.set(&changed),
+        ProgrammedState::OnItsWay { for_long: false }
+    );
     assert_eq!(gateway.apply().await, 50);
-    assert_eq!(gateway.set(&changed), Place::InForce);
+    assert_eq!(gateway.set(&changed), ProgrammedState::InForce);
 
     gateway.publisher.remove(&Key::new("a", "i8"));
     assert_eq!(gateway.apply().await, 49);
@@ -261,14 +267,14 @@ async fn a_host_has_one_owner_until_it_is_free() {
     gateway.set(&second);
     gateway.set(&first);
     gateway.apply().await;
-    assert_eq!(gateway.set(&first), Place::InForce);
-    let Place::Rejected(conflicts) = gateway.set(&second) else {
+    assert_eq!(gateway.set(&first), ProgrammedState::InForce);
+    let ProgrammedState::Rejected(conflicts) = gateway.set(&second) else {
         panic!("rejected expected")
     };
     assert_eq!(conflicts[0].owner, key_of(&first));
     let plan = decide(
         &second,
-        &Ok(Place::Rejected(conflicts)),
+        &Ok(ProgrammedState::Rejected(conflicts)),
         &GatewayNames::new("c"),
         Timestamp::from_second(1).unwrap(),
     );
@@ -279,7 +285,7 @@ async fn a_host_has_one_owner_until_it_is_free() {
     );
     gateway.publisher.remove(&key_of(&first));
     gateway.apply().await;
-    assert_eq!(gateway.set(&second), Place::InForce);
+    assert_eq!(gateway.set(&second), ProgrammedState::InForce);
     gateway.tasks.shutdown(Duration::from_secs(5)).await;
 }
 

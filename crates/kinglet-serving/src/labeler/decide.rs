@@ -1,4 +1,4 @@
-//! Who carries a Route's name and who must not any more: pure, save for reading caches in [`Seen::new`].
+//! Who carries a Route's name and who must not any more: pure, save for reading caches in [`LabelerObserved::new`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub(super) struct Noted {
 
 /// Facts about one Route: everything it leads to or once led to, by name.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct LabelerObserved {
     pub(super) route: Arc<Route>,
     pub(super) revisions: BTreeMap<String, Arc<Revision>>,
     pub(super) configurations: BTreeMap<String, Arc<Configuration>>,
     pub(super) now: Timestamp,
 }
 
-impl Seen {
+impl LabelerObserved {
     pub(super) fn new(context: &Context, route: Arc<Route>, noted: &Noted) -> Self {
         let namespace = route.namespace().to_owned();
         let (revision_cache, configuration_cache) = (
@@ -72,21 +72,21 @@ fn owner(revision: &Revision) -> Option<String> {
         .map(|owner| owner.name.clone())
 }
 
-pub(super) fn decide(seen: &Seen) -> Plan {
-    let (revisions, configurations) = wanted(seen);
-    let may_let_go = is_deleting(&*seen.route)
-        || seen
+pub(super) fn decide(observed: &LabelerObserved) -> Plan {
+    let (revisions, configurations) = wanted(observed);
+    let may_let_go = is_deleting(&*observed.route)
+        || observed
             .route
             .status
             .common
             .condition("Ready")
             .is_some_and(|ready| !ready.is_unknown());
     let mut plan = Plan::new();
-    for (name, configuration) in &seen.configurations {
+    for (name, configuration) in &observed.configurations {
         let wanted = configurations.contains(name);
         if let Some(routes) = changed(
             configuration.annotation(keys::ROUTES),
-            seen.route.name(),
+            observed.route.name(),
             wanted,
             may_let_go,
         ) {
@@ -95,11 +95,11 @@ pub(super) fn decide(seen: &Seen) -> Plan {
             plan.update(&**configuration, &next);
         }
     }
-    for (name, revision) in &seen.revisions {
+    for (name, revision) in &observed.revisions {
         let wanted = revisions.contains(name);
         let routes = changed(
             revision.annotation(keys::ROUTES),
-            seen.route.name(),
+            observed.route.name(),
             wanted,
             may_let_go,
         );
@@ -126,7 +126,7 @@ pub(super) fn decide(seen: &Seen) -> Plan {
                 keys::ROUTING_STATE,
                 state,
             );
-            let stamp = crate::stamp(seen.now);
+            let stamp = crate::stamp(observed.now);
             metadata::put(
                 next.metadata.annotations.get_or_insert_default(),
                 keys::ROUTING_STATE_MODIFIED,
@@ -139,9 +139,9 @@ pub(super) fn decide(seen: &Seen) -> Plan {
 }
 
 /// Names of the Revisions and Configurations that the Route leads to.
-fn wanted(seen: &Seen) -> (BTreeSet<String>, BTreeSet<String>) {
+fn wanted(observed: &LabelerObserved) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut revisions, mut configurations) = (BTreeSet::new(), BTreeSet::new());
-    let route = &*seen.route;
+    let route = &*observed.route;
     if is_deleting(route) {
         return (revisions, configurations);
     }
@@ -149,32 +149,32 @@ fn wanted(seen: &Seen) -> (BTreeSet<String>, BTreeSet<String>) {
         if !target.configuration_name.is_empty() {
             configurations.insert(target.configuration_name.clone());
         }
-        let Some(revision) = seen.revisions.get(&target.revision_name) else {
+        let Some(revision) = observed.revisions.get(&target.revision_name) else {
             continue;
         };
         revisions.insert(target.revision_name.clone());
         if let Some(owner) = owner(revision) {
             // A target that follows the latest will soon lead to the newest.
             if target.latest_revision == Some(true) {
-                newest(seen, &owner, &mut revisions);
+                newest(observed, &owner, &mut revisions);
             }
             configurations.insert(owner);
         }
     }
     for target in &route.spec.traffic {
         if !target.configuration_name.is_empty() {
-            newest(seen, &target.configuration_name, &mut revisions);
+            newest(observed, &target.configuration_name, &mut revisions);
         }
     }
     (revisions, configurations)
 }
 
-fn newest(seen: &Seen, configuration: &str, revisions: &mut BTreeSet<String>) {
-    let Some(configuration) = seen.configurations.get(configuration) else {
+fn newest(observed: &LabelerObserved, configuration: &str, revisions: &mut BTreeSet<String>) {
+    let Some(configuration) = observed.configurations.get(configuration) else {
         return;
     };
     let name = &configuration.status.latest_created_revision_name;
-    if seen.revisions.contains_key(name) {
+    if observed.revisions.contains_key(name) {
         revisions.insert(name.clone());
     }
 }

@@ -8,7 +8,7 @@ use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision, Route};
 use serde_json::json;
 
-use super::decide::{Seen, decide};
+use super::decide::{LabelerObserved, decide};
 
 fn route(ready: &str, latest: &str, deleting: bool) -> Arc<Route> {
     let mut value = json!({
@@ -47,7 +47,7 @@ fn look(
         "status": {"latestCreatedRevisionName": latest_created},
     }))
     .unwrap();
-    let seen = Seen {
+    let observed = LabelerObserved {
         route,
         revisions: revisions
             .into_iter()
@@ -56,7 +56,7 @@ fn look(
         configurations: BTreeMap::from([("hello".to_owned(), Arc::new(configuration))]),
         now: Timestamp::from_second(0).unwrap(),
     };
-    let plan = decide(&seen);
+    let plan = decide(&observed);
     plan.writes()
         .map(|write| {
             let meta = &write.body["metadata"];

@@ -9,7 +9,7 @@ use kinglet_api::{keys, names};
 use kinglet_reconcile::owner_reference;
 
 use super::deployment;
-use super::pod::Facts;
+use super::pod::PodInputs;
 use crate::metadata;
 
 /// The wish to have a container's image at hand.
@@ -40,11 +40,11 @@ pub(super) fn image_name(revision: &str, container: &str) -> String {
 
 /// The PodAutoscaler as it shall be, built over the one seen.
 pub(super) fn autoscaler(
-    facts: Facts<'_>,
-    seen: Option<&PodAutoscaler>,
+    inputs: PodInputs<'_>,
+    observed: Option<&PodAutoscaler>,
     reachability: Reachability,
 ) -> PodAutoscaler {
-    let revision = facts.revision;
+    let revision = inputs.revision;
     let mut annotations = deployment::annotations_for_autoscaler(revision);
     let spec = PodAutoscalerSpec {
         container_concurrency: revision.spec.container_concurrency.unwrap_or(0),
@@ -57,24 +57,24 @@ pub(super) fn autoscaler(
         reachability,
         protocol_type: revision.spec.protocol(),
     };
-    if let Some(seen) = seen {
+    if let Some(observed) = observed {
         // Annotations for the autoscaler follow the Revision, so that bounds can be changed while it lives; class and
         // metric may have been filled in.
-        let kept = metadata::without(seen.metadata.annotations.as_ref(), |key| {
+        let kept = metadata::without(observed.metadata.annotations.as_ref(), |key| {
             key.starts_with(keys::AUTOSCALING_PREFIX)
                 && !matches!(key, keys::AUTOSCALING_CLASS | keys::AUTOSCALING_METRIC)
         });
         for (key, value) in kept {
             annotations.entry(key).or_insert(value);
         }
-        let mut next = seen.clone();
+        let mut next = observed.clone();
         next.metadata.annotations = metadata::some(annotations);
         next.spec = spec;
         return next;
     }
     let class = annotations
         .entry(keys::AUTOSCALING_CLASS.to_owned())
-        .or_insert_with(|| facts.configs.autoscaler.pod_autoscaler_class.clone())
+        .or_insert_with(|| inputs.configs.autoscaler.pod_autoscaler_class.clone())
         .clone();
     let metric = if class == keys::AUTOSCALING_CLASS_HPA {
         "cpu"

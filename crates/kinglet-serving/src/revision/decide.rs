@@ -11,26 +11,26 @@ use kinglet_api::serving::RevisionStatus;
 use kinglet_reconcile::{Plan, is_controlled_by, name_of, uid_of};
 
 use super::digests::{Known, Resolved};
-use super::observe::Seen;
-use super::pod::Facts;
+use super::observe::RevisionObserved;
+use super::pod::PodInputs;
 use super::{children, deployment, health};
 use crate::autoscale::pods;
 
 const DEPLOYING: &str = "Deploying";
 const INITIALIZED: &str = "ScaleTargetInitialized";
 
-pub(super) fn decide(seen: &Seen) -> Plan {
+pub(super) fn decide(observed: &RevisionObserved) -> Plan {
     let mut plan = Plan::new();
-    let mut told = Told::new(&seen.revision.status.common.conditions);
-    let mut status = seen.revision.status.clone();
-    let template = &seen.configs.observability.revision_url_template;
-    status.log_url = template.replace("${REVISION_UID}", uid_of(&*seen.revision));
-    match &seen.images {
+    let mut conditions = RevisionConditions::new(&observed.revision.status.common.conditions);
+    let mut status = observed.revision.status.clone();
+    let template = &observed.configs.observability.revision_url_template;
+    status.log_url = template.replace("${REVISION_UID}", uid_of(&*observed.revision));
+    match &observed.images {
         Known::Pending => {
-            told.resources = Some(ConditionState::unknown_because("ResolvingDigests", ""))
+            conditions.resources = Some(ConditionState::unknown_because("ResolvingDigests", ""))
         }
         Known::Failed { message, news } => {
-            told.container = Some(ConditionState::false_because(
+            conditions.container = Some(ConditionState::false_because(
                 "ContainerMissing",
                 message.clone(),
             ));
@@ -44,39 +44,39 @@ pub(super) fn decide(seen: &Seen) -> Plan {
             status
                 .init_container_statuses
                 .clone_from(&images.init_containers);
-            run(seen, images, &mut plan, &mut told, &mut status);
+            run(observed, images, &mut plan, &mut conditions, &mut status);
         }
     }
-    finish(seen, told, status, &mut plan);
+    finish(observed, conditions, status, &mut plan);
     plan
 }
 
 /// The Deployment was refused: nothing will run until that changes.
-pub(super) fn refused(seen: &Seen, why: &str) -> Plan {
+pub(super) fn refused(observed: &RevisionObserved, reason: &str) -> Plan {
     let mut plan = Plan::new();
-    let mut told = Told::new(&seen.revision.status.common.conditions);
-    let mut status = seen.revision.status.clone();
-    if let Known::Resolved(images) = &seen.images {
+    let mut conditions = RevisionConditions::new(&observed.revision.status.common.conditions);
+    let mut status = observed.revision.status.clone();
+    if let Known::Resolved(images) = &observed.images {
         status.container_statuses.clone_from(&images.containers);
         status
             .init_container_statuses
             .clone_from(&images.init_containers);
     }
-    told.resources = Some(ConditionState::false_because("FailedCreate", why));
-    told.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
-    finish(seen, told, status, &mut plan);
+    conditions.resources = Some(ConditionState::false_because("FailedCreate", reason));
+    conditions.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
+    finish(observed, conditions, status, &mut plan);
     plan
 }
 
 /// What was found out; what was not told stays as it was.
-struct Told<'a> {
+struct RevisionConditions<'a> {
     before: &'a [Condition],
     resources: Option<ConditionState>,
     container: Option<ConditionState>,
     active: Option<ConditionState>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> RevisionConditions<'a> {
     fn new(before: &'a [Condition]) -> Self {
         Self {
             before,
@@ -86,14 +86,19 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn status(&self, told: Option<&ConditionState>, kind: RevisionCondition) -> ConditionStatus {
+    fn status(
+        &self,
+        conditions: Option<&ConditionState>,
+        kind: RevisionCondition,
+    ) -> ConditionStatus {
         let known = || {
             self.before
                 .iter()
                 .find(|condition| condition.kind == kind.name())
                 .map(|known| known.status)
         };
-        told.map(ConditionState::status)
+        conditions
+            .map(ConditionState::status)
             .or_else(known)
             .unwrap_or_default()
     }
@@ -112,29 +117,34 @@ impl<'a> Told<'a> {
     }
 }
 
-fn finish(seen: &Seen, told: Told<'_>, mut status: RevisionStatus, plan: &mut Plan) {
-    let Told {
+fn finish(
+    observed: &RevisionObserved,
+    conditions: RevisionConditions<'_>,
+    mut status: RevisionStatus,
+    plan: &mut Plan,
+) {
+    let RevisionConditions {
         before,
         resources,
         container,
         active,
-    } = told;
+    } = conditions;
     status.common.conditions = Conditions::new()
         .with_some(RevisionCondition::ResourcesAvailable, resources)
         .with_some(RevisionCondition::ContainerHealthy, container)
         .with_some(RevisionCondition::Active, active)
-        .finish(before, seen.now);
-    status.common.observed_generation = seen.revision.generation();
+        .finish(before, observed.now);
+    status.common.observed_generation = observed.revision.generation();
     let ready = |conditions: &[Condition]| {
         conditions
             .iter()
             .any(|found| found.kind == "Ready" && found.is_true())
     };
     let became_ready = ready(&status.common.conditions) && !ready(before);
-    plan.status(&*seen.revision, &status);
+    plan.status(&*observed.revision, &status);
     if became_ready {
         plan.normal(
-            &*seen.revision,
+            &*observed.revision,
             "RevisionReady",
             "Revision becomes ready upon all resources being ready",
         );
@@ -143,41 +153,53 @@ fn finish(seen: &Seen, told: Told<'_>, mut status: RevisionStatus, plan: &mut Pl
 
 /// Deployment, PodAutoscaler, Image caches.
 fn run(
-    seen: &Seen,
+    observed: &RevisionObserved,
     images: &Resolved,
     plan: &mut Plan,
-    told: &mut Told<'_>,
+    conditions: &mut RevisionConditions<'_>,
     status: &mut RevisionStatus,
 ) {
-    let revision = &*seen.revision;
-    let facts = Facts {
+    let revision = &*observed.revision;
+    let inputs = PodInputs {
         revision,
         digests: &images.containers,
-        configs: &seen.configs,
+        configs: &observed.configs,
     };
-    let desired = deployment::build(facts);
-    match seen.deployment.as_deref() {
+    let desired = deployment::build(inputs);
+    match observed.deployment.as_deref() {
         None => {
             plan.create(&desired);
-            told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
-            told.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
+            conditions.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
+            conditions.container = Some(ConditionState::unknown_because(DEPLOYING, ""));
         }
         Some(present) if !is_controlled_by(present, revision) => {
-            not_owned("Deployment", name_of(present), revision.name(), told, plan);
+            not_owned(
+                "Deployment",
+                name_of(present),
+                revision.name(),
+                conditions,
+                plan,
+            );
             return;
         }
         Some(present) => {
             if let Some(next) = deployment::renewed(present, &desired) {
                 plan.update(present, &next);
             }
-            look_at_pods(seen, present, told, plan);
+            look_at_pods(observed, present, conditions, plan);
         }
     }
-    let reachability = reachability(seen, told);
-    let desired = children::autoscaler(facts, seen.autoscaler.as_deref(), reachability);
-    match seen.autoscaler.as_deref() {
+    let reachability = reachability(observed, conditions);
+    let desired = children::autoscaler(inputs, observed.autoscaler.as_deref(), reachability);
+    match observed.autoscaler.as_deref() {
         Some(present) if !is_controlled_by(present, revision) => {
-            not_owned("PodAutoscaler", present.name(), revision.name(), told, plan);
+            not_owned(
+                "PodAutoscaler",
+                present.name(),
+                revision.name(),
+                conditions,
+                plan,
+            );
             return;
         }
         present => {
@@ -186,51 +208,62 @@ fn run(
     }
     for container in images.containers.iter().chain(&images.init_containers) {
         let name = children::image_name(revision.name(), &container.name);
-        if !seen.caches.iter().any(|image| image.name() == name) {
+        if !observed.caches.iter().any(|image| image.name() == name) {
             plan.create(&children::image(revision, container));
         }
     }
-    listen(seen.autoscaler.as_deref(), told, status);
+    listen(observed.autoscaler.as_deref(), conditions, status);
 }
 
-fn not_owned(kind: &str, name: &str, revision: &str, told: &mut Told<'_>, plan: &mut Plan) {
+fn not_owned(
+    kind: &str,
+    name: &str,
+    revision: &str,
+    conditions: &mut RevisionConditions<'_>,
+    plan: &mut Plan,
+) {
     let message = format!("There is an existing {kind} {name:?} that we do not own.");
-    told.resources = Some(ConditionState::false_because("NotOwned", message));
+    conditions.resources = Some(ConditionState::false_because("NotOwned", message));
     plan.fail(
         true,
         format!("revision: {revision:?} does not own {kind}: {name:?}"),
     );
 }
 
-fn look_at_pods(seen: &Seen, deployment: &Deployment, told: &mut Told<'_>, plan: &mut Plan) {
-    let initialized = seen.autoscaler.as_deref().is_some_and(is_initialized);
+fn look_at_pods(
+    observed: &RevisionObserved,
+    deployment: &Deployment,
+    conditions: &mut RevisionConditions<'_>,
+    plan: &mut Plan,
+) {
+    let initialized = observed.autoscaler.as_deref().is_some_and(is_initialized);
     let wanted = replicas(deployment);
-    if wanted == 0 && !initialized && told.resources() == ConditionStatus::False {
+    if wanted == 0 && !initialized && conditions.resources() == ConditionStatus::False {
         // The pods that failed are gone; what they said is still the reason.
         return;
     }
-    told.resources = Some(health::of_deployment(deployment));
-    if is_up(seen, deployment) {
-        told.container = Some(ConditionState::True);
+    conditions.resources = Some(health::of_deployment(deployment));
+    if is_up(observed, deployment) {
+        conditions.container = Some(ConditionState::True);
         return;
     }
     if wanted == 0 {
         return;
     }
-    let all = || seen.pods.iter().map(|pod| &**pod);
-    let found = health::of_pods(all(), seen.configs.deployment.pod_is_always_schedulable);
+    let all = || observed.pods.iter().map(|pod| &**pod);
+    let found = health::of_pods(all(), observed.configs.deployment.pod_is_always_schedulable);
     let silent = found.container.is_none() && found.resources.is_none();
-    if let Some(reach) = found.resources {
-        told.resources = Some(reach);
+    if let Some(state) = found.resources {
+        conditions.resources = Some(state);
     }
-    if let Some(reach) = found.container {
-        told.container = Some(reach);
+    if let Some(state) = found.container {
+        conditions.container = Some(state);
     }
     // While a Revision that worked once wakes up, slowness is no news.
     if silent && !initialized {
-        let slow = health::of_slow_pods(all(), seen.probe.as_deref(), seen.now);
-        if let Some(reach) = slow.container {
-            told.container = Some(reach);
+        let slow = health::of_slow_pods(all(), observed.probe.as_deref(), observed.now);
+        if let Some(state) = slow.container {
+            conditions.container = Some(state);
         }
         if let Some(seconds) = slow.again_seconds {
             plan.after(Duration::from_secs(seconds.unsigned_abs()));
@@ -247,26 +280,26 @@ fn replicas(deployment: &Deployment) -> i32 {
 }
 
 /// Whether any pod is ready.
-fn is_up(seen: &Seen, deployment: &Deployment) -> bool {
+fn is_up(observed: &RevisionObserved, deployment: &Deployment) -> bool {
     let counted = deployment
         .status
         .as_ref()
         .and_then(|status| status.ready_replicas)
         .unwrap_or(0)
         > 0;
-    counted || seen.pods.iter().any(|pod| pods::takes_requests(pod))
+    counted || observed.pods.iter().any(|pod| pods::takes_requests(pod))
 }
 
 /// Whether requests can reach the Revision: one that fails or that no route leads to need not be kept up.
-fn reachability(seen: &Seen, told: &Told<'_>) -> Reachability {
-    let stuck = seen
+fn reachability(observed: &RevisionObserved, conditions: &RevisionConditions<'_>) -> Reachability {
+    let stuck = observed
         .deployment
         .as_deref()
-        .is_some_and(|found| replicas(found) > 0 && !is_up(seen, found));
-    if told.is_bad() && stuck {
+        .is_some_and(|found| replicas(found) > 0 && !is_up(observed, found));
+    if conditions.is_bad() && stuck {
         return Reachability::Unreachable;
     }
-    match seen.revision.label(keys::ROUTING_STATE) {
+    match observed.revision.label(keys::ROUTING_STATE) {
         Some("active") => Reachability::Reachable,
         Some("reserve") => Reachability::Unreachable,
         _ => Reachability::Unknown,
@@ -282,13 +315,17 @@ pub(super) fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
 }
 
 /// What the autoscaler says.
-fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut RevisionStatus) {
-    let bad = told.is_bad();
+fn listen(
+    autoscaler: Option<&PodAutoscaler>,
+    conditions: &mut RevisionConditions<'_>,
+    status: &mut RevisionStatus,
+) {
+    let bad = conditions.is_bad();
     let ready = autoscaler.and_then(|autoscaler| autoscaler.status.common.condition("Ready"));
     let (Some(autoscaler), Some(ready)) = (autoscaler, ready) else {
-        told.active = Some(ConditionState::unknown_because(DEPLOYING, ""));
+        conditions.active = Some(ConditionState::unknown_because(DEPLOYING, ""));
         if !bad {
-            told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
+            conditions.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
         }
         return;
     };
@@ -298,19 +335,19 @@ fn listen(autoscaler: Option<&PodAutoscaler>, told: &mut Told<'_>, status: &mut 
     let initialized = is_initialized(autoscaler);
     let served = !autoscaler.status.service_name.is_empty();
     if initialized && !bad {
-        told.resources = Some(ConditionState::True);
-        told.container = Some(ConditionState::True);
+        conditions.resources = Some(ConditionState::True);
+        conditions.container = Some(ConditionState::True);
     }
-    if told.resources() == ConditionStatus::True && !(served && initialized) {
-        told.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
+    if conditions.resources() == ConditionStatus::True && !(served && initialized) {
+        conditions.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
     }
     if ready.is_false() && !initialized && !bad && served {
-        told.resources = Some(ConditionState::false_because(
+        conditions.resources = Some(ConditionState::false_because(
             "ProgressDeadlineExceeded",
             "Initial scale was never achieved",
         ));
     }
-    told.active = Some(match ConditionState::mirror(Some(ready)) {
+    conditions.active = Some(match ConditionState::mirror(Some(ready)) {
         ConditionState::TrueBecause(_) => ConditionState::True,
         other => other,
     });

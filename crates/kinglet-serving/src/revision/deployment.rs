@@ -11,7 +11,7 @@ use kinglet_api::serving::Revision;
 use kinglet_api::{keys, names};
 use kinglet_reconcile::{owner_reference, uid_of};
 
-use super::pod::{self, Facts};
+use super::pod::{self, PodInputs};
 use crate::metadata::{self, Pairs};
 
 /// Annotations of a Revision that are its own business.
@@ -50,17 +50,17 @@ pub(super) fn annotations_for_autoscaler(revision: &Revision) -> Pairs {
 }
 
 /// Pods that a new Revision starts with.
-pub(super) fn initial_scale(facts: Facts<'_>) -> i32 {
-    let autoscaler = &facts.configs.autoscaler;
-    let own = keys::INITIAL_SCALE.get(facts.revision.metadata.annotations.as_ref());
+pub(super) fn initial_scale(inputs: PodInputs<'_>) -> i32 {
+    let autoscaler = &inputs.configs.autoscaler;
+    let own = keys::INITIAL_SCALE.get(inputs.revision.metadata.annotations.as_ref());
     own.and_then(|text| text.trim().parse().ok())
         .filter(|scale| *scale > 0 || (*scale == 0 && autoscaler.allow_zero_initial_scale))
         .unwrap_or(autoscaler.initial_scale)
 }
 
 /// The Deployment as it shall be when it is new.
-pub(super) fn build(facts: Facts<'_>) -> Deployment {
-    let revision = facts.revision;
+pub(super) fn build(inputs: PodInputs<'_>) -> Deployment {
+    let revision = inputs.revision;
     let labels = labels(revision);
     let annotations = annotations(revision);
     let mut pod_annotations = annotations.clone();
@@ -76,9 +76,9 @@ pub(super) fn build(facts: Facts<'_>) -> Deployment {
         ..LabelSelector::default()
     };
     let spec = DeploymentSpec {
-        replicas: Some(initial_scale(facts)),
+        replicas: Some(initial_scale(inputs)),
         selector,
-        progress_deadline_seconds: Some(progress_deadline(facts)),
+        progress_deadline_seconds: Some(progress_deadline(inputs)),
         revision_history_limit: Some(0),
         strategy: Some(DeploymentStrategy {
             type_: Some("RollingUpdate".to_owned()),
@@ -93,7 +93,7 @@ pub(super) fn build(facts: Facts<'_>) -> Deployment {
                 annotations: metadata::some(pod_annotations),
                 ..ObjectMeta::default()
             }),
-            spec: Some(pod::spec(facts)),
+            spec: Some(pod::spec(inputs)),
         },
         ..DeploymentSpec::default()
     };
@@ -156,13 +156,13 @@ fn keep_foreign(next: &mut Option<Pairs>, live: Option<&Pairs>) {
     }
 }
 
-fn progress_deadline(facts: Facts<'_>) -> i32 {
-    let own = facts
+fn progress_deadline(inputs: PodInputs<'_>) -> i32 {
+    let own = inputs
         .revision
         .annotation(keys::PROGRESS_DEADLINE)
         .and_then(|text| GoDuration::parse(text).ok());
     let deadline = own.map_or(
-        facts.configs.deployment.progress_deadline,
+        inputs.configs.deployment.progress_deadline,
         GoDuration::to_std,
     );
     i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX)

@@ -64,7 +64,7 @@ pub(super) struct Resolved {
 }
 
 #[derive(Clone, Debug)]
-enum Answer {
+enum Resolution {
     Waiting,
     Done(BTreeMap<String, String>),
     Failed(String),
@@ -72,15 +72,15 @@ enum Answer {
 
 struct Entry {
     uid: String,
-    answer: watch::Receiver<Answer>,
-    told: bool,
+    resolution: watch::Receiver<Resolution>,
+    reported: bool,
     failures: u32,
     again_at: Option<tokio::time::Instant>,
 }
 
 /// Asks and remembers. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Digests(Arc<Inner>);
+pub(super) struct DigestResolver(Arc<Inner>);
 
 struct Inner {
     context: Context,
@@ -91,7 +91,7 @@ struct Inner {
     entries: Mutex<HashMap<Key, Entry>>,
 }
 
-impl Digests {
+impl DigestResolver {
     pub(super) fn new(
         context: Context,
         live: LiveConfigs,
@@ -122,18 +122,18 @@ impl Digests {
             Ok(questions) => questions,
             Err(message) => return self.unreadable(key, revision, message),
         };
-        let mut answer = self.ask(key, revision, questions);
+        let mut resolution = self.ask(key, revision, questions);
         // Only fails when the asking task was stopped, together with us.
         let _ = tokio::time::timeout(
             PATIENCE,
-            answer.wait_for(|answer| !matches!(answer, Answer::Waiting)),
+            resolution.wait_for(|resolution| !matches!(resolution, Resolution::Waiting)),
         )
         .await;
-        let now = answer.borrow().clone();
+        let now = resolution.borrow().clone();
         match now {
-            Answer::Waiting => Known::Pending,
-            Answer::Done(found) => Known::Resolved(answered(revision, &found)),
-            Answer::Failed(message) => Known::Failed {
+            Resolution::Waiting => Known::Pending,
+            Resolution::Done(found) => Known::Resolved(answered(revision, &found)),
+            Resolution::Failed(message) => Known::Failed {
                 message,
                 news: self.is_news(key),
             },
@@ -173,7 +173,7 @@ impl Digests {
         key: &Key,
         revision: &Revision,
         questions: Vec<String>,
-    ) -> watch::Receiver<Answer> {
+    ) -> watch::Receiver<Resolution> {
         let uid = revision.metadata.uid.clone().unwrap_or_default();
         let mut entries = self.0.entries.lock();
         let known = entries.get(key).filter(|entry| entry.uid == uid);
@@ -183,14 +183,14 @@ impl Digests {
                 .is_some_and(|at| at <= tokio::time::Instant::now())
         };
         if let Some(entry) = known.filter(|entry| !due(entry)) {
-            return entry.answer.clone();
+            return entry.resolution.clone();
         }
         let failures = known.map_or(0, |entry| entry.failures);
-        let (sender, answer) = watch::channel(Answer::Waiting);
+        let (sender, resolution) = watch::channel(Resolution::Waiting);
         let entry = Entry {
             uid,
-            answer: answer.clone(),
-            told: false,
+            resolution: resolution.clone(),
+            reported: false,
             failures,
             again_at: None,
         };
@@ -205,7 +205,7 @@ impl Digests {
                 let outcome = this.resolve_all(&account, &questions).await;
                 this.settle(&key, &sender, outcome);
             });
-        answer
+        resolution
     }
 
     async fn resolve_all(
@@ -220,12 +220,12 @@ impl Digests {
         let limit = self.0.live.get().deployment.digest_resolution_timeout;
         let mut found = BTreeMap::new();
         for image in questions {
-            let answer =
+            let resolution =
                 tokio::time::timeout(limit, self.0.resolver.resolve(image, &credentials)).await;
-            let digest = match answer {
+            let digest = match resolution {
                 Ok(Ok(digest)) => digest,
-                Ok(Err(why)) => return Err(failure(image, &why)),
-                Err(_) => return Err(failure(image, &format!("no answer within {limit:?}"))),
+                Ok(Err(error)) => return Err(failure(image, &error)),
+                Err(_) => return Err(failure(image, &format!("no resolution within {limit:?}"))),
             };
             found.insert(image.clone(), digest);
         }
@@ -236,12 +236,12 @@ impl Digests {
     fn settle(
         &self,
         key: &Key,
-        sender: &watch::Sender<Answer>,
+        sender: &watch::Sender<Resolution>,
         outcome: Result<BTreeMap<String, String>, String>,
     ) {
         match outcome {
             Ok(found) => {
-                sender.send_replace(Answer::Done(found));
+                sender.send_replace(Resolution::Done(found));
             }
             Err(message) => {
                 let pause = {
@@ -255,7 +255,7 @@ impl Digests {
                         pause
                     })
                 };
-                sender.send_replace(Answer::Failed(message));
+                sender.send_replace(Resolution::Failed(message));
                 if let Some(pause) = pause {
                     self.0.queue.add_after(key.clone(), pause);
                 }
@@ -268,7 +268,7 @@ impl Digests {
         let mut entries = self.0.entries.lock();
         entries
             .get_mut(key)
-            .is_some_and(|entry| !std::mem::replace(&mut entry.told, true))
+            .is_some_and(|entry| !std::mem::replace(&mut entry.reported, true))
     }
 
     /// An image name that nobody can read will not become better; it is told once.
@@ -277,13 +277,13 @@ impl Digests {
         let mut entries = self.0.entries.lock();
         let news = entries.get(key).is_none_or(|entry| entry.uid != uid);
         if news {
-            let (_, answer) = watch::channel(Answer::Failed(message.clone()));
+            let (_, resolution) = watch::channel(Resolution::Failed(message.clone()));
             entries.insert(
                 key.clone(),
                 Entry {
                     uid,
-                    answer,
-                    told: true,
+                    resolution,
+                    reported: true,
                     failures: 0,
                     again_at: None,
                 },
@@ -293,8 +293,8 @@ impl Digests {
     }
 }
 
-fn failure(image: &str, why: &str) -> String {
-    format!("Unable to fetch image {image:?}: failed to resolve image to digest: {why}")
+fn failure(image: &str, error: &str) -> String {
+    format!("Unable to fetch image {image:?}: failed to resolve image to digest: {error}")
 }
 
 fn containers(revision: &Revision) -> impl Iterator<Item = &Container> {
@@ -313,8 +313,8 @@ fn images(revision: &Revision) -> impl Iterator<Item = &str> {
 /// What the status says, if it says it for every container.
 fn from_status(revision: &Revision) -> Option<Resolved> {
     let status = &revision.status;
-    let told = status.container_statuses.len() + status.init_container_statuses.len();
-    (told == containers(revision).count() && told > 0).then(|| Resolved {
+    let reported = status.container_statuses.len() + status.init_container_statuses.len();
+    (reported == containers(revision).count() && reported > 0).then(|| Resolved {
         containers: status.container_statuses.clone(),
         init_containers: status.init_container_statuses.clone(),
     })

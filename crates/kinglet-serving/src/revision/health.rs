@@ -66,18 +66,18 @@ pub(super) fn of_pods<'a>(
 ) -> Findings {
     let mut findings = Findings::default();
     for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
-        if let Some(reach) = unscheduled(pod).filter(|_| !always_schedulable) {
-            findings.resources.get_or_insert(reach);
+        if let Some(state) = unscheduled(pod).filter(|_| !always_schedulable) {
+            findings.resources.get_or_insert(state);
         }
         for container in containers(pod) {
             match verdict(container) {
                 // That queue-proxy ended is the platform's business; that it cannot start keeps the Revision from working.
-                Some(Verdict::Ended(reach)) if container.name != QUEUE => {
-                    findings.container.get_or_insert(reach);
+                Some(Verdict::Ended(state)) if container.name != QUEUE => {
+                    findings.container.get_or_insert(state);
                 }
                 Some(Verdict::Ended(_)) | None => {}
-                Some(Verdict::Stuck(reach)) => {
-                    findings.resources.get_or_insert(reach);
+                Some(Verdict::Stuck(state)) => {
+                    findings.resources.get_or_insert(state);
                 }
             }
         }
@@ -112,11 +112,11 @@ pub(super) fn of_slow_pods<'a>(
         return findings;
     }
     let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
-    let said = probe
+    let conditions = probe
         .or_else(|| condition?.message.as_deref())
-        .filter(|said| !said.is_empty());
-    let message = match said {
-        Some(said) => format!("Container runs but is not ready: {said}"),
+        .filter(|conditions| !conditions.is_empty());
+    let message = match conditions {
+        Some(conditions) => format!("Container runs but is not ready: {conditions}"),
         None => {
             "Container runs but is not ready, its readiness probe has not succeeded yet".to_owned()
         }
@@ -199,9 +199,9 @@ fn verdict(container: &ContainerStatus) -> Option<Verdict> {
     if let Some(ended) =
         ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()))
     {
-        let said = ended.message.filter(|message| !message.is_empty());
-        let said = match (said, ended.exit_code) {
-            (Some(said), _) => said,
+        let conditions = ended.message.filter(|message| !message.is_empty());
+        let conditions = match (conditions, ended.exit_code) {
+            (Some(conditions), _) => conditions,
             (None, 0) => "container exited with no error".to_owned(),
             (None, code) => match ended.reason.as_deref() {
                 Some(reason) if !reason.is_empty() && reason != "Error" => {
@@ -213,7 +213,7 @@ fn verdict(container: &ContainerStatus) -> Option<Verdict> {
         let reason = format!("ExitCode{}", ended.exit_code);
         return Some(Verdict::Ended(ConditionState::false_because(
             reason,
-            format!("Container failed with: {said}"),
+            format!("Container failed with: {conditions}"),
         )));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;

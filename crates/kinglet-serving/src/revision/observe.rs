@@ -19,9 +19,9 @@ use super::health;
 use crate::autoscale::pods;
 use crate::configs::LiveConfigs;
 
-/// Facts about one Revision.
+/// PodInputs about one Revision.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct RevisionObserved {
     pub(super) revision: Arc<Revision>,
     pub(super) images: Known,
     pub(super) deployment: Option<Arc<Deployment>>,
@@ -41,10 +41,10 @@ pub(super) fn observe(
     live: &LiveConfigs,
     revision: Arc<Revision>,
     images: Known,
-) -> Seen {
+) -> RevisionObserved {
     let (namespace, name) = (revision.namespace(), revision.name());
     let uid = revision.metadata.uid.as_deref().unwrap_or_default();
-    Seen {
+    RevisionObserved {
         images,
         deployment: context
             .cache::<Deployment>()
@@ -60,13 +60,13 @@ pub(super) fn observe(
 }
 
 /// Asks for what the last failed probe of a slow pod said. Events are not cached: they are needed here alone, and rarely.
-pub(super) async fn ask_for_probe(context: &Context, seen: &mut Seen) {
-    let initialized = seen
+pub(super) async fn ask_for_probe(context: &Context, observed: &mut RevisionObserved) {
+    let initialized = observed
         .autoscaler
         .as_deref()
         .is_some_and(super::decide::is_initialized);
-    let up = seen.pods.iter().any(|pod| pods::takes_requests(pod));
-    let slowest = health::slowest(seen.pods.iter().map(|pod| &**pod), seen.now);
+    let up = observed.pods.iter().any(|pod| pods::takes_requests(pod));
+    let slowest = health::slowest(observed.pods.iter().map(|pod| &**pod), observed.now);
     let Some((pod, _)) =
         slowest.filter(|(_, seconds)| !initialized && !up && health::is_slow(*seconds))
     else {
@@ -74,7 +74,7 @@ pub(super) async fn ask_for_probe(context: &Context, seen: &mut Seen) {
     };
     let path = format!(
         "/api/v1/namespaces/{}/events?fieldSelector=involvedObject.kind%3DPod%2CinvolvedObject.name%3D{}%2Creason%3DUnhealthy",
-        seen.revision.namespace(),
+        observed.revision.namespace(),
         name_of(pod),
     );
     // Without an answer the pod's own condition speaks.
@@ -95,5 +95,5 @@ pub(super) async fn ask_for_probe(context: &Context, seen: &mut Seen) {
         .iter()
         .filter(readiness)
         .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
-    seen.probe = last.and_then(|event| event.message.clone());
+    observed.probe = last.and_then(|event| event.message.clone());
 }

@@ -23,26 +23,26 @@ use kinglet_api::keys;
 use kinglet_api::serving::Revision;
 
 /// Images by container, resolved to digests; empty where the tag is left alone.
-pub(super) type Digests = [kinglet_api::serving::ContainerStatus];
+pub(super) type ContainerDigests = [kinglet_api::serving::ContainerStatus];
 
 /// What templates are made from besides the Revision.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts<'a> {
+pub(super) struct PodInputs<'a> {
     pub(super) revision: &'a Revision,
-    pub(super) digests: &'a Digests,
+    pub(super) digests: &'a ContainerDigests,
     pub(super) configs: &'a Configs,
 }
 
 /// The finished pod spec.
-pub(super) fn spec(facts: Facts<'_>) -> PodSpec {
-    let Facts {
+pub(super) fn spec(inputs: PodInputs<'_>) -> PodSpec {
+    let PodInputs {
         revision, configs, ..
-    } = facts;
+    } = inputs;
     let mut pod = revision.spec.pod.clone();
-    let mut containers = containers::user(facts);
-    containers.push(queue::container(facts));
+    let mut containers = containers::user(inputs);
+    containers.push(queue::container(inputs));
     pod.containers = containers;
-    volumes::extend(&mut pod, facts);
+    volumes::extend(&mut pod, inputs);
     pod.termination_grace_period_seconds = revision.spec.timeout_seconds;
     if pod.enable_service_links.is_none() {
         pod.enable_service_links = configs.defaults.enable_service_links;

@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 use super::decide::decide;
 use super::digests::{Known, Resolved};
-use super::observe::Seen;
+use super::observe::RevisionObserved;
 
 const NOW: i64 = 1_000;
 
 /// A Revision with its surroundings, moved from reconcile to reconcile.
-struct World(Seen);
+struct World(RevisionObserved);
 
 impl World {
     fn new() -> Self {
@@ -37,7 +37,7 @@ impl World {
             name: "user-container".to_owned(),
             image_digest: String::new(),
         };
-        Self(Seen {
+        Self(RevisionObserved {
             revision: Arc::new(revision),
             images: Known::Resolved(Resolved {
                 containers: vec![image],
@@ -494,7 +494,7 @@ fn images_first() {
         world.ready(),
         "False ContainerMissing Unable to fetch image \"x\": no"
     );
-    assert!(plan.trouble.is_some());
+    assert!(plan.error.is_some());
     world.0.images = Known::Pending;
     world.step();
     assert!(

@@ -11,16 +11,16 @@ use kinglet_api::networking::Ingress;
 use kinglet_api::serving::{RouteStatus, TrafficTarget};
 use kinglet_reconcile::{Plan, is_controlled_by};
 
-use super::hosts::{self, Place};
+use super::hosts::{self, TagAddress};
 use super::ingress;
-use super::observe::Seen;
+use super::observe::RouteObserved;
 use super::placeholder::{self, Obstacle};
 use super::rollout::{self, Rollout};
-use super::traffic::{self, Target, Traffic};
+use super::traffic::{self, RevisionTarget, Traffic};
 
-pub(super) fn decide(seen: &Seen) -> Plan {
+pub(super) fn decide(observed: &RouteObserved) -> Plan {
     let mut plan = Plan::new();
-    let route = &*seen.route;
+    let route = &*observed.route;
     if !route
         .metadata
         .finalizers
@@ -41,7 +41,7 @@ pub(super) fn decide(seen: &Seen) -> Plan {
     if status.common.observed_generation != route.generation() {
         told.ingress = Some(not_configured());
     }
-    program(seen, &mut plan, &mut told, &mut status);
+    program(observed, &mut plan, &mut told, &mut status);
     let Told {
         traffic,
         certificate,
@@ -51,7 +51,7 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         .with_some(RouteCondition::CertificateProvisioned, certificate)
         .with_some(RouteCondition::IngressReady, ingress)
         .with_some(RouteCondition::AllTrafficAssigned, traffic)
-        .finish(&route.status.common.conditions, seen.now);
+        .finish(&route.status.common.conditions, observed.now);
     status.common.observed_generation = route.generation();
     plan.status(route, &status);
     plan
@@ -72,20 +72,22 @@ fn not_configured() -> ConditionState {
     )
 }
 
-fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStatus) {
-    let places = match hosts::places(seen) {
-        Ok(places) => places,
+fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &mut RouteStatus) {
+    let tag_addresses = match hosts::tag_addresses(observed) {
+        Ok(tag_addresses) => tag_addresses,
         Err(words) => {
             told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
             plan.fail(false, words);
             return;
         }
     };
-    status.url = places.get("").map(|place| place.url.clone());
-    let traffic = match traffic::resolve(&seen.route, &seen.referenced) {
+    status.url = tag_addresses
+        .get("")
+        .map(|tag_address| tag_address.url.clone());
+    let traffic = match traffic::resolve(&observed.route, &observed.referenced) {
         Ok(traffic) => traffic,
-        Err(reach) => {
-            told.traffic = Some(reach);
+        Err(state) => {
+            told.traffic = Some(state);
             return;
         }
     };
@@ -95,19 +97,19 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
         "external-domain-tls is not enabled",
     ));
     let local = service_host(
-        seen.route.name(),
-        seen.route.namespace(),
-        &seen.cluster_domain,
+        observed.route.name(),
+        observed.route.namespace(),
+        &observed.cluster_domain,
     );
     status.address = Some(Addressable::url(format!("http://{local}")));
-    if let Some(reach) = foreign(seen, places.values()) {
-        plan.fail(true, message_of(&reach));
-        told.ingress = Some(reach);
+    if let Some(state) = foreign(observed, tag_addresses.values()) {
+        plan.fail(true, message_of(&state));
+        told.ingress = Some(state);
         return;
     }
-    let rollout = roll_out(seen, &traffic, plan);
-    status.traffic = shown(&traffic, &places, &rollout);
-    let desired = match ingress::build(seen, &traffic, &places, &rollout) {
+    let rollout = roll_out(observed, &traffic, plan);
+    status.traffic = shown(&traffic, &tag_addresses, &rollout);
+    let desired = match ingress::build(observed, &traffic, &tag_addresses, &rollout) {
         Ok(desired) => desired,
         Err(words) => {
             told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
@@ -115,11 +117,11 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
             return;
         }
     };
-    let present = seen.ingress.as_deref();
+    let present = observed.ingress.as_deref();
     plan.ensure(present, &desired);
     if present.is_none() {
         plan.normal(
-            &*seen.route,
+            &*observed.route,
             "Created",
             format!("Created Ingress {:?}", desired.name()),
         );
@@ -134,17 +136,17 @@ fn program(seen: &Seen, plan: &mut Plan, told: &mut Told, status: &mut RouteStat
         Some(current) => mirrored(current),
         None => not_configured(),
     });
-    for place in places.values() {
+    for tag_address in tag_addresses.values() {
         let gateway = present
             .filter(|present| is_observed(present))
             .map(|present| &present.status);
-        if let Err(obstacle) = placeholder::ensure(seen, place, gateway, plan) {
-            let reach = obstacle_reach(&obstacle);
-            plan.fail(true, message_of(&reach));
-            told.ingress = Some(reach);
+        if let Err(obstacle) = placeholder::ensure(observed, tag_address, gateway, plan) {
+            let state = obstacle_reach(&obstacle);
+            plan.fail(true, message_of(&state));
+            told.ingress = Some(state);
         }
     }
-    placeholder::sweep(seen, &places, plan);
+    placeholder::sweep(observed, &tag_addresses, plan);
 }
 
 fn is_observed(ingress: &Ingress) -> bool {
@@ -162,16 +164,19 @@ fn mirrored(ingress: &Ingress) -> ConditionState {
 }
 
 /// An object of a name that the Route needs, but of somebody else.
-fn foreign<'p>(seen: &Seen, places: impl Iterator<Item = &'p Place>) -> Option<ConditionState> {
-    for place in places {
-        if let Err(obstacle) = placeholder::check(seen, place) {
+fn foreign<'p>(
+    observed: &RouteObserved,
+    tag_addresses: impl Iterator<Item = &'p TagAddress>,
+) -> Option<ConditionState> {
+    for tag_address in tag_addresses {
+        if let Err(obstacle) = placeholder::check(observed, tag_address) {
             return Some(obstacle_reach(&obstacle));
         }
     }
-    let ingress = seen
+    let ingress = observed
         .ingress
         .as_deref()
-        .filter(|ingress| !is_controlled_by(*ingress, &*seen.route))?;
+        .filter(|ingress| !is_controlled_by(*ingress, &*observed.route))?;
     Some(ConditionState::false_because(
         "NotOwned",
         format!(
@@ -194,8 +199,8 @@ fn obstacle_reach(obstacle: &Obstacle) -> ConditionState {
     }
 }
 
-fn message_of(reach: &ConditionState) -> String {
-    match reach {
+fn message_of(state: &ConditionState) -> String {
+    match state {
         ConditionState::True => String::new(),
         ConditionState::TrueBecause(why)
         | ConditionState::Unknown(why)
@@ -204,19 +209,19 @@ fn message_of(reach: &ConditionState) -> String {
 }
 
 /// The state of the gradual rollout after this look; looks again when the next step is due.
-fn roll_out(seen: &Seen, traffic: &Traffic, plan: &mut Plan) -> Rollout {
+fn roll_out(observed: &RouteObserved, traffic: &Traffic, plan: &mut Plan) -> Rollout {
     let target = Rollout::target(traffic);
     let default_s =
-        i64::try_from(seen.configs.network.rollout_duration.as_secs()).unwrap_or(i64::MAX);
-    let duration_s = rollout::duration_s(&seen.route, default_s);
-    let present = seen.ingress.as_deref();
+        i64::try_from(observed.configs.network.rollout_duration.as_secs()).unwrap_or(i64::MAX);
+    let duration_s = rollout::duration_s(&observed.route, default_s);
+    let present = observed.ingress.as_deref();
     let previous = present.and_then(|present| Rollout::parse(present.annotation(keys::ROLLOUT)?));
     let Some((present, previous)) = present.zip(previous).filter(|_| duration_s > 0) else {
         return target;
     };
-    let now_ns = i64::try_from(seen.now.as_nanosecond()).unwrap_or(i64::MAX);
+    let now_ns = i64::try_from(observed.now.as_nanosecond()).unwrap_or(i64::MAX);
     let ready = present.status.common.is_ready(present.generation());
-    let settled = seen
+    let settled = observed
         .route
         .status
         .common
@@ -239,11 +244,11 @@ fn roll_out(seen: &Seen, traffic: &Traffic, plan: &mut Plan) -> Rollout {
 /// `status.traffic`: the targets with their Revisions, those that follow the latest with every Revision of a rollout.
 fn shown(
     traffic: &Traffic,
-    places: &BTreeMap<String, Place>,
+    tag_addresses: &BTreeMap<String, TagAddress>,
     rollout: &Rollout,
 ) -> Vec<TrafficTarget> {
     let mut shown: Vec<TrafficTarget> = Vec::new();
-    let mut add = |target: &Target, revision: &str, percent: Option<i64>| {
+    let mut add = |target: &RevisionTarget, revision: &str, percent: Option<i64>| {
         let same = shown.iter_mut().find(|known| {
             known.tag == target.tag
                 && known.revision_name == revision
@@ -253,10 +258,10 @@ fn shown(
             known.percent = Some(known.percent.unwrap_or(0) + percent.unwrap_or(0));
             return;
         }
-        let url = places
+        let url = tag_addresses
             .get(&target.tag)
             .filter(|_| !target.tag.is_empty())
-            .map(|place| place.url.clone());
+            .map(|tag_address| tag_address.url.clone());
         shown.push(TrafficTarget {
             tag: target.tag.clone(),
             revision_name: revision.to_owned(),

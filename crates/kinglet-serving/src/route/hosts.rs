@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kinglet_api::config::{Configs, HostFacts};
+use kinglet_api::config::{Configs, DomainTemplateValues};
 use kinglet_api::formats;
 use kinglet_api::keys;
 use kinglet_api::names::service_host;
@@ -10,11 +10,11 @@ use kinglet_api::networking::Visibility;
 use kinglet_api::serving::Route;
 use kinglet_reconcile::label;
 
-use super::observe::Seen;
+use super::observe::RouteObserved;
 
 /// Where one group of targets is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct TagAddress {
     /// Name of the placeholder Service.
     pub(super) name: String,
     /// Full name inside the cluster.
@@ -25,7 +25,7 @@ pub(super) struct Place {
     pub(super) url: String,
 }
 
-impl Place {
+impl TagAddress {
     pub(super) fn visibility(&self) -> Visibility {
         if self.external.is_some() {
             Visibility::ExternalIP
@@ -63,31 +63,33 @@ fn name(route: &Route, tag: &str, configs: &Configs) -> Result<String, String> {
 }
 
 /// The places of a Route by tag.
-pub(super) fn places(seen: &Seen) -> Result<BTreeMap<String, Place>, String> {
-    tags(&seen.route)
+pub(super) fn tag_addresses(
+    observed: &RouteObserved,
+) -> Result<BTreeMap<String, TagAddress>, String> {
+    tags(&observed.route)
         .into_iter()
-        .map(|tag| Ok((tag.to_owned(), place(seen, tag)?)))
+        .map(|tag| Ok((tag.to_owned(), tag_address(observed, tag)?)))
         .collect()
 }
 
-fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
-    let (route, configs) = (&*seen.route, &seen.configs);
+fn tag_address(observed: &RouteObserved, tag: &str) -> Result<TagAddress, String> {
+    let (route, configs) = (&*observed.route, &observed.configs);
     let name = name(route, tag, configs)?;
-    let local = service_host(&name, route.namespace(), &seen.cluster_domain);
+    let local = service_host(&name, route.namespace(), &observed.cluster_domain);
     let none = BTreeMap::new();
     let domain = configs.domain.lookup(
         route.metadata.labels.as_ref().unwrap_or(&none),
-        &seen.cluster_domain,
+        &observed.cluster_domain,
     );
-    let marked = seen
+    let marked = observed
         .services
         .get(&name)
         .and_then(|service| label(&**service, keys::VISIBILITY))
         .is_some_and(|visibility| !visibility.is_empty());
-    let external = if marked || domain == format!("svc.{}", seen.cluster_domain) {
+    let external = if marked || domain == format!("svc.{}", observed.cluster_domain) {
         None
     } else {
-        let facts = HostFacts {
+        let facts = DomainTemplateValues {
             name: &name,
             namespace: route.namespace(),
             domain: &domain,
@@ -107,7 +109,7 @@ fn place(seen: &Seen, tag: &str) -> Result<Place, String> {
         "http"
     };
     let url = format!("{scheme}://{shown}");
-    Ok(Place {
+    Ok(TagAddress {
         name,
         local,
         external,

@@ -12,10 +12,10 @@ use kinglet_api::networking::{
 use kinglet_api::{keys, names};
 use kinglet_reconcile::owner_reference;
 
-use super::hosts::{self, Place};
-use super::observe::Seen;
+use super::hosts::{self, TagAddress};
+use super::observe::RouteObserved;
 use super::rollout::{Part, Rollout};
-use super::traffic::{Target, Traffic};
+use super::traffic::{RevisionTarget, Traffic};
 use crate::metadata::{self, LAST_APPLIED};
 
 const REVISION_HEADER: &str = "Knative-Serving-Revision";
@@ -25,12 +25,12 @@ const DEFAULT_ROUTE_HEADER: &str = "Knative-Serving-Default-Route";
 
 /// The Ingress as it shall be, or why it cannot be told.
 pub(super) fn build(
-    seen: &Seen,
+    observed: &RouteObserved,
     traffic: &Traffic,
-    places: &BTreeMap<String, Place>,
+    tag_addresses: &BTreeMap<String, TagAddress>,
     rollout: &Rollout,
 ) -> Result<Ingress, String> {
-    let route = &*seen.route;
+    let route = &*observed.route;
     let mut labels = metadata::without(route.metadata.labels.as_ref(), |_| false);
     metadata::put(&mut labels, keys::ROUTE, route.name());
     metadata::put(&mut labels, keys::ROUTE_NAMESPACE, route.namespace());
@@ -44,18 +44,18 @@ pub(super) fn build(
     });
     let class = keys::INGRESS_CLASS
         .get(route.metadata.annotations.as_ref())
-        .unwrap_or(&seen.configs.network.ingress_class);
+        .unwrap_or(&observed.configs.network.ingress_class);
     metadata::put(&mut annotations, keys::INGRESS_CLASS.canonical(), class);
     metadata::put(&mut annotations, keys::ROLLOUT, rollout.to_json());
-    if let Some(tags) = tag_to_host(places) {
+    if let Some(tags) = tag_to_host(tag_addresses) {
         metadata::put(&mut annotations, keys::TAG_TO_HOST, tags);
     }
     let spec = IngressSpec {
-        http_option: http_option(seen)?,
+        http_option: http_option(observed)?,
         tls: Vec::new(),
-        rules: rules(seen, traffic, places, rollout),
+        rules: rules(observed, traffic, tag_addresses, rollout),
     };
-    let base = match seen.ingress.as_deref() {
+    let base = match observed.ingress.as_deref() {
         Some(present) => present.metadata.clone(),
         None => ObjectMeta {
             name: Some(names::child(route.name(), "")),
@@ -76,8 +76,8 @@ pub(super) fn build(
     })
 }
 
-fn http_option(seen: &Seen) -> Result<HttpOption, String> {
-    let own = keys::HTTP_OPTION.get(seen.route.metadata.annotations.as_ref());
+fn http_option(observed: &RouteObserved) -> Result<HttpOption, String> {
+    let own = keys::HTTP_OPTION.get(observed.route.metadata.annotations.as_ref());
     match own.map(str::to_ascii_lowercase).as_deref() {
         Some("enabled") => Ok(HttpOption::Enabled),
         Some("redirected") => Ok(HttpOption::Redirected),
@@ -85,7 +85,7 @@ fn http_option(seen: &Seen) -> Result<HttpOption, String> {
             "incorrect http-protocol annotation: {}",
             own.unwrap_or_default()
         )),
-        None => Ok(match seen.configs.network.http_protocol {
+        None => Ok(match observed.configs.network.http_protocol {
             HttpProtocol::Enabled => HttpOption::Enabled,
             HttpProtocol::Redirected => HttpOption::Redirected,
             HttpProtocol::Disabled => HttpOption::Unset,
@@ -94,11 +94,14 @@ fn http_option(seen: &Seen) -> Result<HttpOption, String> {
 }
 
 /// Tag to its hosts, the one inside first.
-fn tag_to_host(places: &BTreeMap<String, Place>) -> Option<String> {
-    let tagged = places.iter().filter(|(tag, _)| !tag.is_empty());
+fn tag_to_host(tag_addresses: &BTreeMap<String, TagAddress>) -> Option<String> {
+    let tagged = tag_addresses.iter().filter(|(tag, _)| !tag.is_empty());
     let hosts: BTreeMap<&str, Vec<&str>> = tagged
-        .map(|(tag, place)| {
-            let both = [Some(place.local.as_str()), place.external.as_deref()];
+        .map(|(tag, tag_address)| {
+            let both = [
+                Some(tag_address.local.as_str()),
+                tag_address.external.as_deref(),
+            ];
             (tag.as_str(), both.into_iter().flatten().collect())
         })
         .collect();
@@ -106,21 +109,21 @@ fn tag_to_host(places: &BTreeMap<String, Place>) -> Option<String> {
 }
 
 fn rules(
-    seen: &Seen,
+    observed: &RouteObserved,
     traffic: &Traffic,
-    places: &BTreeMap<String, Place>,
+    tag_addresses: &BTreeMap<String, TagAddress>,
     rollout: &Rollout,
 ) -> Vec<IngressRule> {
     let mut rules = Vec::new();
     for (tag, members) in &traffic.groups {
-        let Some(place) = places.get(tag) else {
+        let Some(tag_address) = tag_addresses.get(tag) else {
             continue;
         };
-        let paths = paths(seen, traffic, tag, members, rollout);
-        let local = hosts::expanded(&place.local, &seen.cluster_domain);
+        let paths = paths(observed, traffic, tag, members, rollout);
+        let local = hosts::expanded(&tag_address.local, &observed.cluster_domain);
         rules.push(rule(local, Visibility::ClusterLocal, &paths));
-        if let Some(host) = &place.external {
-            rules.push(rule(vec![host.clone()], place.visibility(), &paths));
+        if let Some(host) = &tag_address.external {
+            rules.push(rule(vec![host.clone()], tag_address.visibility(), &paths));
         }
     }
     rules
@@ -137,17 +140,17 @@ fn rule(hosts: Vec<String>, visibility: Visibility, paths: &[HttpIngressPath]) -
 }
 
 fn paths(
-    seen: &Seen,
+    observed: &RouteObserved,
     traffic: &Traffic,
     tag: &str,
-    members: &[Target],
+    members: &[RevisionTarget],
     rollout: &Rollout,
 ) -> Vec<HttpIngressPath> {
     let mut path = HttpIngressPath {
-        splits: splits(seen, tag, members, rollout),
+        splits: splits(observed, tag, members, rollout),
         ..HttpIngressPath::default()
     };
-    if seen.configs.features.tag_header_based_routing != Flag::Enabled {
+    if observed.configs.features.tag_header_based_routing != Flag::Enabled {
         return vec![path];
     }
     if !tag.is_empty() {
@@ -160,7 +163,7 @@ fn paths(
         .iter()
         .filter(|(tag, _)| !tag.is_empty())
         .map(|(tag, members)| HttpIngressPath {
-            splits: splits(seen, tag, members, rollout),
+            splits: splits(observed, tag, members, rollout),
             headers: [(TAG_HEADER.to_owned(), HeaderMatch { exact: tag.clone() })].into(),
             ..HttpIngressPath::default()
         });
@@ -168,9 +171,9 @@ fn paths(
 }
 
 fn splits(
-    seen: &Seen,
+    observed: &RouteObserved,
     tag: &str,
-    members: &[Target],
+    members: &[RevisionTarget],
     rollout: &Rollout,
 ) -> Vec<IngressBackendSplit> {
     let mut splits = Vec::new();
@@ -187,23 +190,23 @@ fn splits(
                 parts
                     .iter()
                     .filter(|part| part.percent > 0)
-                    .map(|part| split(seen, part)),
+                    .map(|part| split(observed, part)),
             ),
             None => {
                 let part = Part {
                     revision_name: member.revision.clone(),
                     percent: member.percent.unwrap_or(0),
                 };
-                splits.push(split(seen, &part));
+                splits.push(split(observed, &part));
             }
         }
     }
     splits
 }
 
-fn split(seen: &Seen, part: &Part) -> IngressBackendSplit {
-    let namespace = seen.route.namespace();
-    let protocol = seen
+fn split(observed: &RouteObserved, part: &Part) -> IngressBackendSplit {
+    let namespace = observed.route.namespace();
+    let protocol = observed
         .referenced
         .revisions
         .get(&part.revision_name)

@@ -18,7 +18,7 @@ use crate::configs::LiveConfigs;
 
 /// Facts about one Route.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct RouteObserved {
     pub(super) route: Arc<Route>,
     pub(super) referenced: Referenced,
     pub(super) ingress: Option<Arc<Ingress>>,
@@ -43,7 +43,7 @@ pub(super) fn observe(
     tracker: &Tracker,
     cluster_domain: &Arc<str>,
     route: Arc<Route>,
-) -> Seen {
+) -> RouteObserved {
     let namespace = route.namespace();
     let ingress = context
         .cache::<Ingress>()
@@ -71,7 +71,7 @@ pub(super) fn observe(
         .keys()
         .filter_map(|name| Some((name.clone(), endpoints_cache.get(namespace, name)?)))
         .collect();
-    Seen {
+    RouteObserved {
         referenced,
         ingress,
         services,

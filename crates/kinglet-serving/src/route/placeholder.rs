@@ -12,21 +12,21 @@ use kinglet_api::networking::{IngressStatus, LoadBalancerIngress, LoadBalancerSt
 use kinglet_api::serving::Route;
 use kinglet_reconcile::{Cascade, Plan, label, owner_reference};
 
-use super::hosts::Place;
-use super::observe::Seen;
+use super::hosts::TagAddress;
+use super::observe::RouteObserved;
 use crate::metadata;
 
 const H2C: &str = "kubernetes.io/h2c";
 
 /// A new placeholder; until the gateway has an address it leads to the public host.
-fn new(route: &Route, place: &Place) -> Service {
+fn new(route: &Route, tag_address: &TagAddress) -> Service {
     let mut labels = metadata::without(route.metadata.labels.as_ref(), |key| {
         key == keys::VISIBILITY
     });
     metadata::put(&mut labels, keys::ROUTE, route.name());
     Service {
         metadata: ObjectMeta {
-            name: Some(place.name.clone()),
+            name: Some(tag_address.name.clone()),
             namespace: route.metadata.namespace.clone(),
             labels: metadata::some(labels),
             annotations: metadata::some(metadata::without(
@@ -36,7 +36,7 @@ fn new(route: &Route, place: &Place) -> Service {
             owner_references: Some(vec![owner_reference(route)]),
             ..ObjectMeta::default()
         },
-        spec: Some(external_name(place.host())),
+        spec: Some(external_name(tag_address.host())),
         status: None,
     }
 }
@@ -71,10 +71,10 @@ pub(super) enum Obstacle {
 }
 
 /// Whether every placeholder's name is the Route's to use.
-pub(super) fn check(seen: &Seen, place: &Place) -> Result<(), Obstacle> {
-    match seen.services.get(&place.name) {
-        Some(present) if !kinglet_reconcile::is_controlled_by(&**present, &*seen.route) => {
-            Err(Obstacle::NotOwned(place.name.clone()))
+pub(super) fn check(observed: &RouteObserved, tag_address: &TagAddress) -> Result<(), Obstacle> {
+    match observed.services.get(&tag_address.name) {
+        Some(present) if !kinglet_reconcile::is_controlled_by(&**present, &*observed.route) => {
+            Err(Obstacle::NotOwned(tag_address.name.clone()))
         }
         _ => Ok(()),
     }
@@ -82,12 +82,15 @@ pub(super) fn check(seen: &Seen, place: &Place) -> Result<(), Obstacle> {
 
 /// Creates the placeholder, or leads it to the gateway once that has an address.
 pub(super) fn ensure(
-    seen: &Seen,
-    place: &Place,
+    observed: &RouteObserved,
+    tag_address: &TagAddress,
     gateway: Option<&IngressStatus>,
     plan: &mut Plan,
 ) -> Result<(), Obstacle> {
-    let present = seen.services.get(&place.name).map(|service| &**service);
+    let present = observed
+        .services
+        .get(&tag_address.name)
+        .map(|service| &**service);
     let balancer = gateway.and_then(|status| balancer(status, present));
     let entrance = match balancer.map(|balancer| balancer.ingress.as_slice()) {
         None | Some([]) => None,
@@ -95,15 +98,15 @@ pub(super) fn ensure(
         Some(_) => return Err(Obstacle::SeveralAddresses),
     };
     let Some(present) = present else {
-        let mut service = new(&seen.route, place);
+        let mut service = new(&observed.route, tag_address);
         if let Some(spec) = entrance.and_then(leading_to) {
             service.spec = Some(spec);
         }
         plan.create(&service);
         plan.normal(
-            &*seen.route,
+            &*observed.route,
             "Created",
-            format!("Created placeholder service {:?}", place.name),
+            format!("Created placeholder service {:?}", tag_address.name),
         );
         return Ok(());
     };
@@ -116,7 +119,10 @@ pub(super) fn ensure(
     if !entrance.ip.is_empty() {
         let endpoints = endpoints(present, &entrance.ip);
         plan.ensure(
-            seen.endpoints.get(&place.name).map(|found| &**found),
+            observed
+                .endpoints
+                .get(&tag_address.name)
+                .map(|found| &**found),
             &endpoints,
         );
     }
@@ -227,17 +233,23 @@ fn endpoints(service: &Service, ip: &str) -> Endpoints {
 }
 
 /// Deletes placeholders of tags that are no more.
-pub(super) fn sweep(seen: &Seen, places: &BTreeMap<String, Place>, plan: &mut Plan) {
-    for (name, service) in &seen.services {
-        let kept = places.values().any(|place| place.name == *name);
-        let ours = kinglet_reconcile::is_controlled_by(&**service, &*seen.route)
+pub(super) fn sweep(
+    observed: &RouteObserved,
+    tag_addresses: &BTreeMap<String, TagAddress>,
+    plan: &mut Plan,
+) {
+    for (name, service) in &observed.services {
+        let kept = tag_addresses
+            .values()
+            .any(|tag_address| tag_address.name == *name);
+        let ours = kinglet_reconcile::is_controlled_by(&**service, &*observed.route)
             && label(&**service, keys::ROUTE).is_some();
         if !kept && ours {
             plan.delete(&**service, Cascade::Background);
-            if let Some(endpoints) = seen
+            if let Some(endpoints) = observed
                 .endpoints
                 .get(name)
-                .filter(|found| kinglet_reconcile::is_controlled_by(&***found, &*seen.route))
+                .filter(|found| kinglet_reconcile::is_controlled_by(&***found, &*observed.route))
             {
                 plan.delete(&**endpoints, Cascade::Background);
             }

@@ -358,19 +358,19 @@ mod tests {
                 state.configurations[0].step_params.step_duration, step,
                 "{duration} {ready_after}"
             );
-            let mut seen = vec![1];
+            let mut observed = vec![1];
             let mut steps = 0;
             while state.is_under_way() {
                 let still = state.clone().towards(goal(), now);
                 assert_eq!(shares(&still), shares(&state), "no step before its time");
                 now = state.next_step_ns().unwrap();
                 state = state.towards(goal(), now);
-                seen.push(*shares(&state).last().unwrap());
+                observed.push(*shares(&state).last().unwrap());
                 steps += 1;
                 assert!(steps < 200, "it ends");
             }
-            assert_eq!(&seen[..want.len()], want, "{duration} {ready_after}");
-            assert_eq!(*seen.last().unwrap(), percent);
+            assert_eq!(&observed[..want.len()], want, "{duration} {ready_after}");
+            assert_eq!(*observed.last().unwrap(), percent);
             assert_eq!(state.configurations[0].step_params, Steps::default());
         }
     }

@@ -16,10 +16,10 @@ use kinglet_reconcile::{Next, Plan, Verb};
 use serde_json::{Value, json};
 
 use super::decide::decide;
-use super::observe::{Referenced, Seen};
+use super::observe::{Referenced, RouteObserved};
 
 /// A Route with its surroundings, moved from reconcile to reconcile.
-struct World(Seen);
+struct World(RouteObserved);
 
 fn configs(maps: &[(&str, &str, &str)]) -> Arc<Configs> {
     let mut all: BTreeMap<String, Data> = BTreeMap::new();
@@ -49,7 +49,7 @@ impl World {
             "spec": {"traffic": traffic},
         }))
         .unwrap();
-        Self(Seen {
+        Self(RouteObserved {
             route: Arc::new(route),
             referenced: Referenced::default(),
             ingress: None,
@@ -676,5 +676,5 @@ fn what_belongs_to_others_is_left_alone() {
         world.ready(),
         "False NotOwned There is an existing placeholder Service \"hello\" that we do not own."
     );
-    assert!(plan.trouble.is_some());
+    assert!(plan.error.is_some());
 }

@@ -13,7 +13,7 @@ const REVISION_MISSING: &str = "RevisionMissing";
 
 /// One target, its Revision known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct RevisionTarget {
     pub(super) tag: String,
     pub(super) revision: String,
     /// The Configuration whose latest ready Revision this is; empty for a fixed one.
@@ -28,9 +28,9 @@ pub(super) struct Target {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
     /// In the order of the spec.
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: Vec<RevisionTarget>,
     /// By tag; the empty one is the Route itself. Each Revision once, percents together.
-    pub(super) groups: BTreeMap<String, Vec<Target>>,
+    pub(super) groups: BTreeMap<String, Vec<RevisionTarget>>,
 }
 
 /// Every target is looked at. An outright failure speaks before one that is merely not there yet; the last of them.
@@ -40,14 +40,14 @@ pub(super) fn resolve(route: &Route, referenced: &Referenced) -> Result<Traffic,
     for target in &route.spec.traffic {
         match one(route, target, referenced) {
             Ok(resolved) => targets.push(resolved),
-            Err(reach @ ConditionState::False(_)) => trouble = Some(reach),
-            Err(reach) => {
-                trouble.get_or_insert(reach);
+            Err(state @ ConditionState::False(_)) => trouble = Some(state),
+            Err(state) => {
+                trouble.get_or_insert(state);
             }
         }
     }
     match trouble {
-        Some(reach) => Err(reach),
+        Some(state) => Err(state),
         None => Ok(grouped(targets)),
     }
 }
@@ -56,13 +56,13 @@ fn one(
     route: &Route,
     target: &TrafficTarget,
     referenced: &Referenced,
-) -> Result<Target, ConditionState> {
+) -> Result<RevisionTarget, ConditionState> {
     let revision = if target.revision_name.is_empty() {
         latest(&target.configuration_name, referenced)?
     } else {
         fixed(route, &target.revision_name, referenced)?
     };
-    Ok(Target {
+    Ok(RevisionTarget {
         tag: target.tag.clone(),
         revision: revision.name().to_owned(),
         configuration: target.configuration_name.clone(),
@@ -174,8 +174,8 @@ fn because(sentence: &str, below: Option<&Condition>) -> String {
     }
 }
 
-fn grouped(targets: Vec<Target>) -> Traffic {
-    let mut groups: BTreeMap<String, Vec<Target>> = BTreeMap::new();
+fn grouped(targets: Vec<RevisionTarget>) -> Traffic {
+    let mut groups: BTreeMap<String, Vec<RevisionTarget>> = BTreeMap::new();
     for target in &targets {
         let own = (!target.tag.is_empty()).then_some(target.tag.as_str());
         for group in [Some(""), own].into_iter().flatten() {

@@ -7,7 +7,7 @@ use kinglet_reconcile::{owner_reference, uid_of};
 
 use crate::metadata::{self, LAST_APPLIED, Pairs};
 
-pub(super) fn configuration(service: &Service, seen: Option<&Configuration>) -> Configuration {
+pub(super) fn configuration(service: &Service, observed: Option<&Configuration>) -> Configuration {
     let name = service.name();
     let mut labels = metadata::without(service.metadata.labels.as_ref(), |_| false);
     metadata::put(&mut labels, keys::SERVICE, name);
@@ -15,13 +15,14 @@ pub(super) fn configuration(service: &Service, seen: Option<&Configuration>) -> 
     let mut annotations = metadata::without(service.metadata.annotations.as_ref(), |key| {
         key == LAST_APPLIED || keys::ROLLOUT_DURATION.all().contains(&key)
     });
-    let mut routes = metadata::names(seen.and_then(|seen| seen.annotation(keys::ROUTES)));
+    let mut routes =
+        metadata::names(observed.and_then(|observed| observed.annotation(keys::ROUTES)));
     routes.insert(name.to_owned());
     metadata::put(&mut annotations, keys::ROUTES, metadata::joined(&routes));
     Configuration {
         metadata: child(
             service,
-            seen.map(|seen| &seen.metadata),
+            observed.map(|observed| &observed.metadata),
             labels,
             annotations,
         ),
@@ -32,7 +33,7 @@ pub(super) fn configuration(service: &Service, seen: Option<&Configuration>) -> 
     }
 }
 
-pub(super) fn route(service: &Service, seen: Option<&Route>) -> Route {
+pub(super) fn route(service: &Service, observed: Option<&Route>) -> Route {
     let mut labels = metadata::without(service.metadata.labels.as_ref(), |_| false);
     metadata::put(&mut labels, keys::SERVICE, service.name());
     let annotations = metadata::without(service.metadata.annotations.as_ref(), |key| {
@@ -48,7 +49,7 @@ pub(super) fn route(service: &Service, seen: Option<&Route>) -> Route {
     Route {
         metadata: child(
             service,
-            seen.map(|seen| &seen.metadata),
+            observed.map(|observed| &observed.metadata),
             labels,
             annotations,
         ),
@@ -59,12 +60,12 @@ pub(super) fn route(service: &Service, seen: Option<&Route>) -> Route {
 
 fn child(
     service: &Service,
-    seen: Option<&ObjectMeta>,
+    observed: Option<&ObjectMeta>,
     labels: Pairs,
     annotations: Pairs,
 ) -> ObjectMeta {
-    let base = match seen {
-        Some(seen) => seen.clone(),
+    let base = match observed {
+        Some(observed) => observed.clone(),
         None => ObjectMeta {
             name: Some(service.name().to_owned()),
             namespace: service.metadata.namespace.clone(),

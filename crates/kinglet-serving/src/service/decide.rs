@@ -7,32 +7,33 @@ use kinglet_api::serving::{Configuration, Route, RouteStatus, ServiceStatus, Tra
 use kinglet_reconcile::{Plan, is_controlled_by};
 
 use super::children;
-use super::observe::Seen;
+use super::observe::ServiceObserved;
 
 const OUT_OF_DATE: &str = "OutOfDate";
 
-pub(super) fn decide(seen: &Seen) -> Plan {
+pub(super) fn decide(observed: &ServiceObserved) -> Plan {
     let mut plan = Plan::new();
-    let mut said = Said::default();
-    let mut status = seen.service.status.clone();
-    let go_on = configuration(seen, &mut plan, &mut said, &mut status);
-    if go_on && name_is_free(seen, &mut said) {
-        route(seen, &mut plan, &mut said, &mut status);
+    let mut conditions = ChildConditions::default();
+    let mut status = observed.service.status.clone();
+    let go_on = configuration(observed, &mut plan, &mut conditions, &mut status);
+    if go_on && name_is_free(observed, &mut conditions) {
+        route(observed, &mut plan, &mut conditions, &mut status);
     }
-    status.common.conditions = said.conditions(&seen.service.status.common.conditions, seen.now);
-    status.common.observed_generation = seen.service.generation();
-    plan.status(&*seen.service, &status);
+    status.common.conditions =
+        conditions.conditions(&observed.service.status.common.conditions, observed.now);
+    status.common.observed_generation = observed.service.generation();
+    plan.status(&*observed.service, &status);
     plan
 }
 
 /// What was found out about the two children.
 #[derive(Default)]
-struct Said {
+struct ChildConditions {
     configuration: Option<ConditionState>,
     route: Option<ConditionState>,
 }
 
-impl Said {
+impl ChildConditions {
     /// The one told last speaks for the Service. That is the Route, unless the Configuration has failed: then the
     /// Route can only repeat it.
     fn conditions(self, previous: &[Condition], now: jiff::Timestamp) -> Vec<Condition> {
@@ -55,12 +56,12 @@ impl Said {
 
 /// Keeps the Configuration; whether to go on with the Route.
 fn configuration(
-    seen: &Seen,
+    observed: &ServiceObserved,
     plan: &mut Plan,
-    said: &mut Said,
+    conditions: &mut ChildConditions,
     status: &mut ServiceStatus,
 ) -> bool {
-    let service = &*seen.service;
+    let service = &*observed.service;
     let name = service.name();
     let brings_name = service
         .spec
@@ -69,10 +70,10 @@ fn configuration(
         .name
         .as_deref()
         .is_some_and(|name| !name.is_empty());
-    let present = seen.configuration.as_deref();
+    let present = observed.configuration.as_deref();
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Configuration {name:?} that we do not own.");
-        said.configuration = Some(ConditionState::false_because("NotOwned", message));
+        conditions.configuration = Some(ConditionState::false_because("NotOwned", message));
         plan.fail(
             true,
             format!("service: {name:?} does not own configuration: {name:?}"),
@@ -98,7 +99,7 @@ fn configuration(
     let Some(present) = settled else {
         let message =
             "The Configuration is still working to reflect the latest desired specification.";
-        said.configuration = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
+        conditions.configuration = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
         return !brings_name;
     };
     status
@@ -107,7 +108,7 @@ fn configuration(
     status
         .latest_ready_revision_name
         .clone_from(&present.status.latest_ready_revision_name);
-    said.configuration = Some(mirror(present.status.common.condition("Ready")));
+    conditions.configuration = Some(mirror(present.status.common.condition("Ready")));
     true
 }
 
@@ -116,14 +117,15 @@ fn is_current(configuration: &Configuration) -> bool {
 }
 
 /// Whether the Revision name that the user brings is his to use.
-fn name_is_free(seen: &Seen, said: &mut Said) -> bool {
-    let (Some(namesake), Some(configuration)) = (&seen.namesake, &seen.configuration) else {
+fn name_is_free(observed: &ServiceObserved, conditions: &mut ChildConditions) -> bool {
+    let (Some(namesake), Some(configuration)) = (&observed.namesake, &observed.configuration)
+    else {
         return true;
     };
     let generation = namesake.label(keys::CONFIGURATION_GENERATION);
     let ours = is_controlled_by(&**namesake, &**configuration);
     let same = generation == Some(configuration.generation().to_string().as_str())
-        || namesake.spec == seen.service.spec.template.spec;
+        || namesake.spec == observed.service.spec.template.spec;
     if ours && same {
         return true;
     }
@@ -131,17 +133,22 @@ fn name_is_free(seen: &Seen, said: &mut Said) -> bool {
         "The revision name {:?} is taken by a conflicting Revision, so traffic will not be migrated",
         namesake.name()
     );
-    said.route = Some(ConditionState::false_because("RevisionNameTaken", message));
+    conditions.route = Some(ConditionState::false_because("RevisionNameTaken", message));
     false
 }
 
-fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStatus) {
-    let service = &*seen.service;
+fn route(
+    observed: &ServiceObserved,
+    plan: &mut Plan,
+    conditions: &mut ChildConditions,
+    status: &mut ServiceStatus,
+) {
+    let service = &*observed.service;
     let name = service.name();
-    let present = seen.route.as_deref();
+    let present = observed.route.as_deref();
     if present.is_some_and(|present| !is_controlled_by(present, service)) {
         let message = format!("There is an existing Route {name:?} that we do not own.");
-        said.route = Some(ConditionState::false_because("NotOwned", message));
+        conditions.route = Some(ConditionState::false_because("NotOwned", message));
         plan.fail(
             true,
             format!("service: {name:?} does not own route: {name:?}"),
@@ -162,7 +169,7 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     };
     let Some(present) = settled else {
         let message = "The Route is still working to reflect the latest desired specification.";
-        said.route = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
+        conditions.route = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
         return;
     };
     let RouteStatus {
@@ -174,19 +181,19 @@ fn route(seen: &Seen, plan: &mut Plan, said: &mut Said, status: &mut ServiceStat
     status.url.clone_from(url);
     status.address.clone_from(address);
     status.traffic.clone_from(traffic);
-    let mut reach = mirror(common.condition("Ready"));
-    if reach == ConditionState::True && !traffic_arrived(seen, present) {
-        reach = ConditionState::unknown_because(
+    let mut state = mirror(common.condition("Ready"));
+    if state == ConditionState::True && !traffic_arrived(observed, present) {
+        state = ConditionState::unknown_because(
             "TrafficNotMigrated",
             "Traffic is not yet migrated to the latest revision.",
         );
     }
-    said.route = Some(reach);
+    conditions.route = Some(state);
 }
 
 /// Whether the traffic that flows is the traffic wanted, with the latest ready Revision in place of the Configuration.
-fn traffic_arrived(seen: &Seen, route: &Route) -> bool {
-    let latest = seen
+fn traffic_arrived(observed: &ServiceObserved, route: &Route) -> bool {
+    let latest = observed
         .configuration
         .as_ref()
         .map_or("", |found| found.status.latest_ready_revision_name.as_str());

@@ -8,7 +8,7 @@ use kinglet_reconcile::Context;
 
 /// Facts about one Service.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ServiceObserved {
     pub(super) service: Arc<Service>,
     pub(super) configuration: Option<Arc<Configuration>>,
     pub(super) route: Option<Arc<Route>>,
@@ -17,7 +17,7 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn observe(context: &Context, service: Arc<Service>) -> Seen {
+pub(super) fn observe(context: &Context, service: Arc<Service>) -> ServiceObserved {
     let (namespace, name) = (service.namespace(), service.name());
     let wanted = service
         .spec
@@ -26,7 +26,7 @@ pub(super) fn observe(context: &Context, service: Arc<Service>) -> Seen {
         .name
         .as_deref()
         .filter(|name| !name.is_empty());
-    Seen {
+    ServiceObserved {
         configuration: context.cache::<Configuration>().get(namespace, name),
         route: context.cache::<Route>().get(namespace, name),
         namesake: wanted.and_then(|wanted| context.cache::<Revision>().get(namespace, wanted)),

@@ -13,7 +13,7 @@ use kinglet_reconcile::{Plan, Verb};
 use serde_json::{Value, json};
 
 use super::decide::decide;
-use super::observe::Seen;
+use super::observe::ServiceObserved;
 
 fn service(template: Value) -> Service {
     serde_json::from_value(json!({
@@ -35,9 +35,9 @@ fn template() -> Value {
     json!({"spec": {"containers": [{"image": "kn.local/helloworld:1", "name": "user-container"}]}})
 }
 
-fn seen(service: Service) -> Seen {
+fn observed(service: Service) -> ServiceObserved {
     let now = Timestamp::from_second(1_000).unwrap();
-    Seen {
+    ServiceObserved {
         service: Arc::new(service),
         configuration: None,
         route: None,
@@ -93,7 +93,7 @@ fn kinds(plan: &Plan) -> Vec<(Verb, &str)> {
 
 #[test]
 fn the_children_are_as_knative_makes_them() {
-    let plan = decide(&seen(service(template())));
+    let plan = decide(&observed(service(template())));
     assert_eq!(
         kinds(&plan),
         [
@@ -145,8 +145,8 @@ fn the_children_are_as_knative_makes_them() {
 fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
     let mut named = template();
     named["metadata"] = json!({"name": "hello-a"});
-    let mut seen = seen(service(named));
-    let first = decide(&seen);
+    let mut observed = observed(service(named));
+    let first = decide(&observed);
     assert_eq!(
         kinds(&first),
         [(Verb::Create, "Configuration"), (Verb::Status, "Service")]
@@ -161,13 +161,13 @@ fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
             "RoutesReady=Unknown".to_owned(),
         ]
     );
-    seen.configuration = Some(stored(&first, "Configuration", ready("Unknown", "", "")));
+    observed.configuration = Some(stored(&first, "Configuration", ready("Unknown", "", "")));
     let taken: Revision = serde_json::from_value(
         json!({"metadata": {"name": "hello-a", "namespace": "ready"}, "spec": {"containers": []}}),
     )
     .unwrap();
-    seen.namesake = Some(Arc::new(taken));
-    let second = decide(&seen);
+    observed.namesake = Some(Arc::new(taken));
+    let second = decide(&observed);
     assert_eq!(
         kinds(&second),
         [(Verb::Update, "Configuration"), (Verb::Status, "Service")]
@@ -177,14 +177,14 @@ fn a_revision_name_of_the_users_is_looked_at_before_the_route() {
             "RoutesReady=False RevisionNameTaken The revision name \"hello-a\" is taken"
         )
     );
-    seen.namesake = None;
-    let third = decide(&seen);
+    observed.namesake = None;
+    let third = decide(&observed);
     assert!(kinds(&third).contains(&(Verb::Create, "Route")));
 }
 
 #[test]
 fn the_status_is_what_the_children_say() {
-    let blank = seen(service(template()));
+    let blank = observed(service(template()));
     let first = decide(&blank);
     let spread = json!({"traffic": [{"latestRevision": true, "percent": 100, "revisionName": "hello-1"}], "url": "http://hello.ready.example.com"});
     let with = |mut base: Value, extra: &Value| {
@@ -234,14 +234,14 @@ fn the_status_is_what_the_children_say() {
         ),
     ];
     for (configuration, route, want) in cases {
-        let mut seen = blank.clone();
-        seen.configuration = Some(stored::<Configuration>(
+        let mut observed = blank.clone();
+        observed.configuration = Some(stored::<Configuration>(
             &first,
             "Configuration",
             configuration,
         ));
-        seen.route = Some(stored::<Route>(&first, "Route", route));
-        let plan = decide(&seen);
+        observed.route = Some(stored::<Route>(&first, "Route", route));
+        let plan = decide(&observed);
         assert_eq!(conditions(&plan), want);
         assert!(
             plan.writes()
@@ -254,16 +254,16 @@ fn the_status_is_what_the_children_say() {
 
 #[test]
 fn what_belongs_to_others_is_left_alone() {
-    let mut seen = seen(service(template()));
+    let mut observed = observed(service(template()));
     let foreign: Configuration =
         serde_json::from_value(json!({"metadata": {"name": "hello", "namespace": "ready"}}))
             .unwrap();
-    seen.configuration = Some(Arc::new(foreign));
-    let plan = decide(&seen);
+    observed.configuration = Some(Arc::new(foreign));
+    let plan = decide(&observed);
     assert_eq!(kinds(&plan), [(Verb::Status, "Service")]);
     assert!(
         conditions(&plan)[0]
             .ends_with("NotOwned There is an existing Configuration \"hello\" that we do not own.")
     );
-    assert!(plan.trouble.is_some());
+    assert!(plan.error.is_some());
 }

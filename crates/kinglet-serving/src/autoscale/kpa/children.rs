@@ -10,11 +10,11 @@ use kinglet_reconcile::owner_reference;
 /// The ServerlessService wanted, built over the one seen so that foreign metadata stays.
 pub(super) fn service(
     owner: &PodAutoscaler,
-    seen: Option<&ServerlessService>,
+    observed: Option<&ServerlessService>,
     mode: PathMode,
     activators: u32,
 ) -> ServerlessService {
-    let mut desired = seen.cloned().unwrap_or_else(|| {
+    let mut desired = observed.cloned().unwrap_or_else(|| {
         let mut metadata = child(owner);
         if let Some(annotations) = &mut metadata.annotations {
             annotations.remove(keys::AUTOSCALING_METRIC);
@@ -37,14 +37,14 @@ pub(super) fn service(
 }
 
 /// The Metric wanted. Its metadata follows the PodAutoscaler's.
-pub(super) fn metric(owner: &PodAutoscaler, seen: Option<&Metric>, spec: MetricSpec) -> Metric {
-    let wanted = child(owner);
-    let mut desired = seen.cloned().unwrap_or_else(|| Metric {
-        metadata: wanted.clone(),
+pub(super) fn metric(owner: &PodAutoscaler, observed: Option<&Metric>, spec: MetricSpec) -> Metric {
+    let request = child(owner);
+    let mut desired = observed.cloned().unwrap_or_else(|| Metric {
+        metadata: request.clone(),
         ..Default::default()
     });
-    desired.metadata.annotations = wanted.annotations;
-    desired.metadata.labels = wanted.labels;
+    desired.metadata.annotations = request.annotations;
+    desired.metadata.labels = request.labels;
     desired.spec = spec;
     desired
 }

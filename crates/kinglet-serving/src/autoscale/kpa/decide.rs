@@ -5,13 +5,13 @@ use std::time::Duration;
 use kinglet_api::autoscaling::{MetricSpec, PodAutoscaler, PodAutoscalerStatus, Reachability};
 use kinglet_api::conditions::{ConditionState, Conditions, PodAutoscalerCondition};
 use kinglet_api::duck::{Condition, ConditionStatus};
-use kinglet_decide::scale::activity::{self, ActivityFacts, Says, Was};
-use kinglet_decide::scale::bounds::{self, Activity, BoundFacts, Order};
+use kinglet_decide::scale::activity::{self, ActiveCondition, ObservedActivity, PreviousActive};
+use kinglet_decide::scale::bounds::{self, Activity, ObservedScale, ScaleDecision};
 use kinglet_decide::scale::path::{self, PathMode};
 use kinglet_reconcile::{Plan, is_controlled_by};
 
 use super::children;
-use super::observe::Seen;
+use super::observe::PodAutoscalerObserved;
 
 const ACTIVE: &str = "Active";
 const INITIALIZED: &str = "ScaleTargetInitialized";
@@ -24,29 +24,29 @@ enum Reached {
     NotOwned(&'static str),
 }
 
-pub(super) fn decide(seen: &Seen) -> Plan {
-    let owner = &*seen.autoscaler;
+pub(super) fn decide(observed: &PodAutoscalerObserved) -> Plan {
+    let owner = &*observed.autoscaler;
     let mut plan = Plan::new();
-    if let Some(kind) = foreign(seen) {
+    if let Some(kind) = foreign(observed) {
         let name = owner.name();
         let message = format!("there is an existing {kind} {name:?} that we do not own");
-        plan.status(owner, &status(seen, None, Reached::NotOwned(kind)));
+        plan.status(owner, &status(observed, None, Reached::NotOwned(kind)));
         // Nothing changes until somebody removes the foreign object, which wakes us only if we look again.
         plan.fail(true, message);
         return plan;
     }
-    let Some(wish) = seen.wish else {
+    let Some(desired_scale) = observed.desired_scale else {
         let desired = children::service(
             owner,
-            seen.service.as_deref(),
+            observed.service.as_deref(),
             PathMode::Proxy,
             path::FEWEST_ACTIVATORS,
         );
-        plan.ensure(seen.service.as_deref(), &desired);
+        plan.ensure(observed.service.as_deref(), &desired);
         plan.status(
             owner,
             &status(
-                seen,
+                observed,
                 None,
                 Reached::NotReady("No Private Service Name".to_owned()),
             ),
@@ -54,41 +54,41 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         return plan;
     };
 
-    let order = bounds::bound(&facts(seen, wish.desired));
-    scale(seen, &order, &mut plan);
+    let order = bounds::bound(&facts(observed, desired_scale.desired));
+    scale(observed, &order, &mut plan);
     if let Some(wait) = order.again {
         plan.after(wait);
     }
 
-    let private = seen
+    let private = observed
         .service
         .as_ref()
         .map_or("", |service| &service.status.private_service_name);
     let metric = MetricSpec {
-        stable_window: nanoseconds(seen.settings.stable_window),
-        panic_window: nanoseconds(seen.settings.panic_window),
-        scrape_target: if seen.settings.always_buffered() {
+        stable_window: nanoseconds(observed.settings.stable_window),
+        panic_window: nanoseconds(observed.settings.panic_window),
+        scrape_target: if observed.settings.always_buffered() {
             String::new()
         } else {
             private.to_owned()
         },
     };
     plan.ensure(
-        seen.metric.as_deref(),
-        &children::metric(owner, seen.metric.as_deref(), metric),
+        observed.metric.as_deref(),
+        &children::metric(owner, observed.metric.as_deref(), metric),
     );
 
-    let mode = path::mode(order.want, wish.excess_burst_capacity);
-    let settings = &seen.settings;
+    let mode = path::mode(order.want, desired_scale.excess_burst_capacity);
+    let settings = &observed.settings;
     let activators = path::activators(
-        seen.pods.ready,
+        observed.pods.ready,
         settings.policy.total,
         settings.policy.target_burst_capacity,
         settings.activator_capacity,
     );
-    let desired = children::service(owner, seen.service.as_deref(), mode, activators);
-    plan.ensure(seen.service.as_deref(), &desired);
-    let reached = match seen.service.as_deref() {
+    let desired = children::service(owner, observed.service.as_deref(), mode, activators);
+    plan.ensure(observed.service.as_deref(), &desired);
+    let reached = match observed.service.as_deref() {
         // The one just changed has not been looked at by its own controller yet.
         Some(service)
             if service.spec == desired.spec
@@ -106,33 +106,34 @@ pub(super) fn decide(seen: &Seen) -> Plan {
         ),
         None => Reached::NotReady(String::new()),
     };
-    plan.status(owner, &status(seen, order.want, reached));
+    plan.status(owner, &status(observed, order.want, reached));
     plan
 }
 
 /// The kind of a child that belongs to somebody else.
-fn foreign(seen: &Seen) -> Option<&'static str> {
-    let owner = &*seen.autoscaler;
-    if seen
+fn foreign(observed: &PodAutoscalerObserved) -> Option<&'static str> {
+    let owner = &*observed.autoscaler;
+    if observed
         .service
         .as_ref()
         .is_some_and(|service| !is_controlled_by(&**service, owner))
     {
         return Some("ServerlessService");
     }
-    seen.metric
+    observed
+        .metric
         .as_ref()
         .is_some_and(|metric| !is_controlled_by(&**metric, owner))
         .then_some("Metric")
 }
 
 /// Writes the replica count over the Deployment that was seen.
-fn scale(seen: &Seen, order: &Order, plan: &mut Plan) {
+fn scale(observed: &PodAutoscalerObserved, order: &ScaleDecision, plan: &mut Plan) {
     let Some(want) = order.want.filter(|_| order.apply) else {
         return;
     };
-    let Some(deployment) = seen.deployment.as_deref() else {
-        let target = &seen.autoscaler.spec.scale_target_ref.name;
+    let Some(deployment) = observed.deployment.as_deref() else {
+        let target = &observed.autoscaler.spec.scale_target_ref.name;
         plan.fail(
             true,
             format!("there is no Deployment {target:?} to scale to {want}"),
@@ -148,15 +149,15 @@ fn scale(seen: &Seen, order: &Order, plan: &mut Plan) {
     }
 }
 
-fn facts(seen: &Seen, wish: Option<u32>) -> BoundFacts {
-    let settings = &seen.settings;
-    let owner = &*seen.autoscaler;
-    let buffered = seen
+fn facts(observed: &PodAutoscalerObserved, desired_scale: Option<u32>) -> ObservedScale {
+    let settings = &observed.settings;
+    let owner = &*observed.autoscaler;
+    let buffered = observed
         .service
         .as_ref()
         .and_then(|service| service.status.common.condition(BUFFERED));
-    BoundFacts {
-        wish,
+    ObservedScale {
+        desired_scale,
         min: settings.min_scale,
         max: settings.max_scale,
         initial_scale: settings.policy.initial_scale,
@@ -167,69 +168,77 @@ fn facts(seen: &Seen, wish: Option<u32>) -> BoundFacts {
             .is_some_and(Condition::is_true),
         unreachable: owner.spec.reachability == Reachability::Unreachable,
         scale_to_zero_enabled: settings.scale_to_zero,
-        activity: activity(seen),
+        activity: activity(observed),
         stable_window: settings.stable_window,
         grace: settings.grace,
         retention: settings.retention,
         progress_deadline: settings.progress_deadline,
         always_buffered: settings.always_buffered(),
-        buffer: seen.buffer,
+        buffer: observed.buffer,
         buffered_for: buffered
             .filter(|condition| condition.is_true())
-            .map(|condition| held(seen, condition)),
+            .map(|condition| held(observed, condition)),
     }
 }
 
-fn activity(seen: &Seen) -> Activity {
-    let condition = seen.autoscaler.status.common.condition(ACTIVE);
-    let held = condition.map_or(Duration::ZERO, |condition| held(seen, condition));
-    match was(&seen.autoscaler) {
-        Was::Activating => Activity::Activating(held),
-        Was::Active => Activity::Active(held),
-        Was::Inactive => Activity::Inactive(held),
+fn activity(observed: &PodAutoscalerObserved) -> Activity {
+    let condition = observed.autoscaler.status.common.condition(ACTIVE);
+    let held = condition.map_or(Duration::ZERO, |condition| held(observed, condition));
+    match was(&observed.autoscaler) {
+        PreviousActive::Activating => Activity::Activating(held),
+        PreviousActive::Active => Activity::Active(held),
+        PreviousActive::Inactive => Activity::Inactive(held),
     }
 }
 
-fn was(owner: &PodAutoscaler) -> Was {
+fn was(owner: &PodAutoscaler) -> PreviousActive {
     match owner
         .status
         .common
         .condition(ACTIVE)
         .map(|condition| condition.status)
     {
-        None | Some(ConditionStatus::Unknown) => Was::Activating,
-        Some(ConditionStatus::True) => Was::Active,
-        Some(ConditionStatus::False) => Was::Inactive,
+        None | Some(ConditionStatus::Unknown) => PreviousActive::Activating,
+        Some(ConditionStatus::True) => PreviousActive::Active,
+        Some(ConditionStatus::False) => PreviousActive::Inactive,
     }
 }
 
 /// How long a condition has said what it says.
-fn held(seen: &Seen, condition: &Condition) -> Duration {
+fn held(observed: &PodAutoscalerObserved, condition: &Condition) -> Duration {
     let since = condition
         .last_transition_time
         .as_ref()
-        .map_or(seen.now, |time| time.0);
-    Duration::try_from(seen.now.duration_since(since)).unwrap_or(Duration::ZERO)
+        .map_or(observed.now, |time| time.0);
+    Duration::try_from(observed.now.duration_since(since)).unwrap_or(Duration::ZERO)
 }
 
-fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStatus {
-    let owner = &*seen.autoscaler;
+fn status(
+    observed: &PodAutoscalerObserved,
+    want: Option<u32>,
+    reached: Reached,
+) -> PodAutoscalerStatus {
+    let owner = &*observed.autoscaler;
     let mut status = owner.status.clone();
     // Before the private Service exists its names are not known; once known they stay.
-    if let Some(service) = seen.service.as_deref().filter(|_| seen.wish.is_some()) {
+    if let Some(service) = observed
+        .service
+        .as_deref()
+        .filter(|_| observed.desired_scale.is_some())
+    {
         status
             .metrics_service_name
             .clone_from(&service.status.private_service_name);
         status.service_name.clone_from(&service.status.service_name);
     }
-    let (says, initialized) = activity::judge(&ActivityFacts {
+    let (says, initialized) = activity::judge(&ObservedActivity {
         want,
-        ready: seen.pods.ready,
+        ready: observed.pods.ready,
         min: bounds::minimum(
-            seen.settings.min_scale,
+            observed.settings.min_scale,
             owner.spec.reachability == Reachability::Unreachable,
         ),
-        initial_scale: seen.settings.policy.initial_scale,
+        initial_scale: observed.settings.policy.initial_scale,
         initialized: status
             .common
             .condition(INITIALIZED)
@@ -245,16 +254,16 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
                 owner.name()
             ),
         ),
-        (_, Says::Active) => ConditionState::True,
+        (_, ActiveCondition::Active) => ConditionState::True,
         // Knative stops here; what keeps the pods from coming is what one wants to read.
-        (_, Says::Queued) => match &seen.trouble {
+        (_, ActiveCondition::Queued) => match &observed.trouble {
             Some(trouble) => ConditionState::unknown_because(
                 says.reason(),
                 format!("{} {trouble}", says.message()),
             ),
             None => ConditionState::unknown_because(says.reason(), says.message()),
         },
-        (_, Says::NoTraffic | Says::TimedOut) => {
+        (_, ActiveCondition::NoTraffic | ActiveCondition::TimedOut) => {
             ConditionState::false_because(says.reason(), says.message())
         }
     };
@@ -270,16 +279,16 @@ fn status(seen: &Seen, want: Option<u32>, reached: Reached) -> PodAutoscalerStat
             initialized.then_some(ConditionState::True),
         )
         .with(PodAutoscalerCondition::Active, active)
-        .finish(&owner.status.common.conditions, seen.now);
+        .finish(&owner.status.common.conditions, observed.now);
     keep_activation_clock(
         &mut status.common.conditions,
         &owner.status.common.conditions,
     );
     status.common.observed_generation = owner.generation();
-    status.actual_scale = Some(i32::try_from(seen.pods.ready).unwrap_or(i32::MAX));
+    status.actual_scale = Some(i32::try_from(observed.pods.ready).unwrap_or(i32::MAX));
     status.desired_scale = match want {
         Some(want) => Some(i32::try_from(want).unwrap_or(i32::MAX)),
-        // An unknown wish never hides a known one.
+        // An unknown desired scale never hides a known one.
         None => status.desired_scale.or(Some(-1)),
     };
     status

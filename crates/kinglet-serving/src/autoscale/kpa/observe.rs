@@ -10,7 +10,7 @@ use kinglet_api::networking::ServerlessService;
 use kinglet_decide::scale::bounds::BufferPath;
 use kinglet_reconcile::{Context, Key};
 
-use crate::autoscale::board::Wish;
+use crate::autoscale::decider_set::DesiredScale;
 use crate::autoscale::deciders::Deciders;
 use crate::autoscale::pods::{self, PodCounts};
 use crate::autoscale::settings::Settings;
@@ -18,7 +18,7 @@ use crate::configs::LiveConfigs;
 
 /// Facts about one PodAutoscaler.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct PodAutoscalerObserved {
     pub(super) autoscaler: Arc<PodAutoscaler>,
     pub(super) service: Option<Arc<ServerlessService>>,
     pub(super) metric: Option<Arc<Metric>>,
@@ -28,7 +28,7 @@ pub(super) struct Seen {
     pub(super) trouble: Option<String>,
     pub(super) settings: Settings,
     /// `None` until the private Service exists: there is nothing to measure before.
-    pub(super) wish: Option<Wish>,
+    pub(super) desired_scale: Option<DesiredScale>,
     pub(super) buffer: BufferPath,
     pub(super) now: Timestamp,
 }
@@ -39,7 +39,7 @@ pub(super) fn observe(
     deciders: &Deciders,
     key: &Key,
     autoscaler: Arc<PodAutoscaler>,
-) -> Seen {
+) -> PodAutoscalerObserved {
     let settings = Settings::of(&autoscaler, &configs.get());
     let pods = pods::of_revision(&context.cache::<Pod>(), &key.namespace, &key.name);
     let trouble = pods::trouble(pods.iter().map(|pod| &**pod));
@@ -48,16 +48,16 @@ pub(super) fn observe(
     let measured = service
         .as_ref()
         .is_some_and(|service| !service.status.private_service_name.is_empty());
-    let wish = measured.then(|| deciders.ensure(key, settings.wanted(pods.ready)));
+    let desired_scale = measured.then(|| deciders.ensure(key, settings.request(pods.ready)));
     let target = &autoscaler.spec.scale_target_ref.name;
-    Seen {
+    PodAutoscalerObserved {
         metric: context.cache::<Metric>().find(key),
         deployment: context.cache::<Deployment>().get(&key.namespace, target),
         service,
         pods,
         trouble,
         settings,
-        wish,
+        desired_scale,
         // The gateway holds every request in this shape, so it is always reached. Where activators stand apart, a
         // probe through the public Service answers this (spec/serving.md 5.8) before pods may go.
         buffer: BufferPath::Confirmed,

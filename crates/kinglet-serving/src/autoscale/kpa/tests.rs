@@ -12,7 +12,7 @@ use kinglet_reconcile::{Next, Verb, Write};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::autoscale::board::Wish;
+use crate::autoscale::decider_set::DesiredScale;
 use crate::autoscale::pods::PodCounts;
 use crate::autoscale::settings::Settings;
 
@@ -23,7 +23,7 @@ struct World {
     replicas: i32,
     ready: u32,
     trouble: Option<String>,
-    wish: Option<Wish>,
+    desired_scale: Option<DesiredScale>,
     configs: Configs,
     now: Timestamp,
 }
@@ -56,7 +56,7 @@ impl World {
             replicas: 1,
             ready: 0,
             trouble: None,
-            wish: None,
+            desired_scale: None,
             configs,
             now: "2026-11-21T10:00:00Z".parse().unwrap(),
         }
@@ -69,20 +69,20 @@ impl World {
             .unwrap();
     }
 
-    fn wish(&mut self, desired: impl Into<Option<u32>>) {
-        self.wish = Some(Wish {
+    fn desired_scale(&mut self, desired: impl Into<Option<u32>>) {
+        self.desired_scale = Some(DesiredScale {
             desired: desired.into(),
             excess_burst_capacity: -1,
         });
     }
 
-    fn seen(&self) -> Seen {
+    fn observed(&self) -> PodAutoscalerObserved {
         let deployment: Deployment = serde_json::from_value(json!({
             "metadata": {"name": "hello-00001-deployment", "namespace": "default", "uid": "uid-d", "resourceVersion": "7"},
             "spec": {"replicas": self.replicas, "selector": {}, "template": {}},
         }))
         .unwrap();
-        Seen {
+        PodAutoscalerObserved {
             autoscaler: Arc::new(self.owner.clone()),
             service: self.service.clone().map(Arc::new),
             metric: None,
@@ -93,7 +93,7 @@ impl World {
             },
             trouble: self.trouble.clone(),
             settings: Settings::of(&self.owner, &self.configs),
-            wish: self.wish,
+            desired_scale: self.desired_scale,
             buffer: BufferPath::Confirmed,
             now: self.now,
         }
@@ -101,7 +101,7 @@ impl World {
 
     /// Reconciles once; statuses and replicas are taken over, and the ServerlessService follows as its controller would.
     fn reconcile(&mut self) -> Did {
-        let plan = decide(&self.seen());
+        let plan = decide(&self.observed());
         let find = |kind: &str, verb: Verb| {
             plan.writes()
                 .find(|write| write.kind == kind && write.verb == verb)
@@ -194,7 +194,7 @@ fn serving(annotations: &Value) -> World {
     let mut world = World::new(annotations);
     world.reconcile();
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     world.ready = 1;
     world.reconcile();
     world.service_follows();
@@ -227,7 +227,7 @@ fn becomes_ready_as_recorded() {
     );
 
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     let did = world.reconcile();
     let unready =
         "SKSReady=Unknown NotReady \"K8s Service is not ready\"; ScaleTargetInitialized=Unknown";
@@ -281,7 +281,7 @@ fn becomes_ready_as_recorded() {
 fn zero_and_wake_as_recorded() {
     let mut world = serving(&json!({"autoscaling.knative.dev/window": "6s"}));
     world.pass(3);
-    world.wish(0);
+    world.desired_scale(0);
     let did = world.reconcile();
     assert_eq!(
         (did.desired, did.replicas),
@@ -316,7 +316,7 @@ fn zero_and_wake_as_recorded() {
     assert_eq!(did.desired, 0);
 
     world.service_follows();
-    world.wish(1);
+    world.desired_scale(1);
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (1, Some(1)));
     assert_eq!(
@@ -343,10 +343,10 @@ fn zero_and_wake_as_recorded() {
 fn a_request_on_the_way_to_zero_stops_it() {
     let mut world = serving(&json!({"autoscaling.knative.dev/window": "6s"}));
     world.pass(6);
-    world.wish(0);
+    world.desired_scale(0);
     world.reconcile();
     world.pass(5);
-    world.wish(1);
+    world.desired_scale(1);
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (1, None));
     assert!(did.conditions.starts_with("Active=True"), "{did:?}");
@@ -368,7 +368,7 @@ fn initial_scale_zero_as_recorded() {
         "{did:?}"
     );
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     let did = world.reconcile();
     assert!(
         did.conditions.ends_with("ScaleTargetInitialized=True"),
@@ -382,7 +382,7 @@ fn minimum_scale_as_recorded() {
     let mut world = World::new(&json!({"autoscaling.knative.dev/min-scale": "2"}));
     assert_eq!(world.reconcile().desired, -1);
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (2, Some(2)));
     world.ready = 1;
@@ -403,7 +403,7 @@ fn a_revision_that_never_starts_is_given_up_as_recorded() {
     let mut world = World::new(&json!({"serving.knative.dev/progress-deadline": "30s"}));
     world.reconcile();
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     world.owner.spec.reachability = Reachability::Unreachable;
     let did = world.reconcile();
     assert_eq!((did.desired, did.replicas), (-1, None));
@@ -426,12 +426,12 @@ fn a_revision_that_never_starts_is_given_up_as_recorded() {
 #[test]
 fn a_missing_deployment_is_told_and_retried() {
     let mut world = serving(&json!({}));
-    world.wish(3);
-    let plan = decide(&Seen {
+    world.desired_scale(3);
+    let plan = decide(&PodAutoscalerObserved {
         deployment: None,
-        ..world.seen()
+        ..world.observed()
     });
-    let trouble = plan.trouble.unwrap();
+    let trouble = plan.error.unwrap();
     assert!(
         trouble.retry && trouble.message.contains("hello-00001-deployment"),
         "{trouble:?}"
@@ -441,7 +441,7 @@ fn a_missing_deployment_is_told_and_retried() {
 #[test]
 fn spare_capacity_takes_the_gateway_out_of_the_path() {
     let mut world = serving(&json!({}));
-    world.wish = Some(Wish {
+    world.desired_scale = Some(DesiredScale {
         desired: Some(3),
         excess_burst_capacity: 5,
     });
@@ -461,7 +461,7 @@ fn a_foreign_service_is_named() {
         did.conditions.starts_with("Active=False NotOwned"),
         "{did:?}"
     );
-    assert!(did.plan.trouble.is_some());
+    assert!(did.plan.error.is_some());
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
     let mut world = World::new(&json!({"serving.knative.dev/progress-deadline": "30s"}));
     world.reconcile();
     world.service_follows();
-    world.wish(None);
+    world.desired_scale(None);
     world.pass(20);
     world.trouble = Some("Pod p: container user-container exited with code 5: boom".to_owned());
     let did = world.reconcile();
@@ -489,11 +489,11 @@ fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
     assert_eq!(world.reconcile().replicas, Some(0), "61 s after the begin");
 }
 
-/// A minute of 30 requests at once, silence, and a request after that: board and decisions together, second by second.
+/// A minute of 30 requests at once, silence, and a request after that: set and decisions together, second by second.
 /// Pods come up two seconds after they are ordered.
 #[test]
 fn load_silence_and_wake_together() {
-    use crate::autoscale::board::Board;
+    use crate::autoscale::decider_set::DeciderSet;
     use kinglet_decide::feed::{Key, Report, Stat};
     use kinglet_decide::scale::Moment;
 
@@ -501,7 +501,7 @@ fn load_silence_and_wake_together() {
         json!({"autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "20s"});
     let mut world = serving(&annotations);
     let key = Key::new("default", "hello-00001");
-    let mut board = Board::default();
+    let mut set = DeciderSet::default();
     let mut coming: Vec<(u64, u32)> = Vec::new();
     let mut scales: Vec<(u64, i32)> = vec![(0, 1)];
     for second in 1..=150_u64 {
@@ -515,24 +515,24 @@ fn load_silence_and_wake_together() {
             Report::Stat(key.clone(), stat)
         };
         match second {
-            5..=64 => drop(board.report(load(30.0), now)),
-            65 => drop(board.report(load(0.0), now)),
+            5..=64 => drop(set.report(load(30.0), now)),
+            65 => drop(set.report(load(0.0), now)),
             130 => assert_eq!(
-                board.report(Report::Poke(key.clone()), now),
+                set.report(Report::Poke(key.clone()), now),
                 Some(key.clone())
             ),
             _ => {}
         }
-        board.second(now);
+        set.second(now);
         coming.retain(|(at, pods)| {
             if *at <= second {
                 world.ready = *pods;
             }
             *at > second
         });
-        world.wish = Some(board.ensure(
+        world.desired_scale = Some(set.ensure(
             &key,
-            Settings::of(&world.owner, &world.configs).wanted(world.ready),
+            Settings::of(&world.owner, &world.configs).request(world.ready),
             now,
         ));
         world.service_follows();

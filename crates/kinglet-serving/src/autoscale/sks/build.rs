@@ -47,7 +47,7 @@ fn istio_port_name(protocol: Protocol) -> &'static str {
 
 pub(super) fn private_service(
     owner: &ServerlessService,
-    seen: Option<&Service>,
+    observed: Option<&Service>,
     name: &str,
     selector: &BTreeMap<String, String>,
 ) -> Service {
@@ -70,10 +70,17 @@ pub(super) fn private_service(
             None,
         ),
     ];
-    service(owner, seen, name, "Private", ports, Some(selector.clone()))
+    service(
+        owner,
+        observed,
+        name,
+        "Private",
+        ports,
+        Some(selector.clone()),
+    )
 }
 
-pub(super) fn public_service(owner: &ServerlessService, seen: Option<&Service>) -> Service {
+pub(super) fn public_service(owner: &ServerlessService, observed: Option<&Service>) -> Service {
     let protocol = owner.spec.protocol_type;
     let outside = match protocol {
         Protocol::Http1 => 80,
@@ -88,19 +95,24 @@ pub(super) fn public_service(owner: &ServerlessService, seen: Option<&Service>) 
         ),
         port("https", 443, IntOrString::Int(TLS_PORT), None),
     ];
-    service(owner, seen, owner.name(), "Public", ports, None)
+    service(owner, observed, owner.name(), "Public", ports, None)
 }
 
 fn service(
     owner: &ServerlessService,
-    seen: Option<&Service>,
+    observed: Option<&Service>,
     name: &str,
     kind: &str,
     ports: Vec<ServicePort>,
     selector: Option<BTreeMap<String, String>>,
 ) -> Service {
-    let mut desired = seen.cloned().unwrap_or_default();
-    desired.metadata = metadata(owner, seen.map(|seen| &seen.metadata), name, kind);
+    let mut desired = observed.cloned().unwrap_or_default();
+    desired.metadata = metadata(
+        owner,
+        observed.map(|observed| &observed.metadata),
+        name,
+        kind,
+    );
     let spec = desired.spec.get_or_insert_default();
     spec.ports = Some(ports);
     spec.selector = selector;
@@ -110,7 +122,7 @@ fn service(
 /// The public Endpoints, pointing at `pods`.
 pub(super) fn endpoints_of_pods(
     owner: &ServerlessService,
-    seen: Option<&Endpoints>,
+    observed: Option<&Endpoints>,
     pods: &[EndpointAddress],
 ) -> Endpoints {
     let protocol = owner.spec.protocol_type;
@@ -123,13 +135,13 @@ pub(super) fn endpoints_of_pods(
         ),
         endpoint_port("https", TLS_PORT, None),
     ];
-    endpoints(owner, seen, pods.to_vec(), ports)
+    endpoints(owner, observed, pods.to_vec(), ports)
 }
 
 /// The public Endpoints, pointing at `activators`.
 pub(super) fn endpoints_of_activators<'a>(
     owner: &ServerlessService,
-    seen: Option<&Endpoints>,
+    observed: Option<&Endpoints>,
     activators: impl Iterator<Item = &'a Activator>,
 ) -> Endpoints {
     let addresses = activators.map(|activator| EndpointAddress {
@@ -148,19 +160,19 @@ pub(super) fn endpoints_of_activators<'a>(
         endpoint_port(port_name(protocol), serving_port(protocol), None),
         endpoint_port("https", TLS_PORT, None),
     ];
-    endpoints(owner, seen, addresses.collect(), ports)
+    endpoints(owner, observed, addresses.collect(), ports)
 }
 
 fn endpoints(
     owner: &ServerlessService,
-    seen: Option<&Endpoints>,
+    observed: Option<&Endpoints>,
     addresses: Vec<EndpointAddress>,
     ports: Vec<EndpointPort>,
 ) -> Endpoints {
-    let mut desired = seen.cloned().unwrap_or_default();
+    let mut desired = observed.cloned().unwrap_or_default();
     desired.metadata = metadata(
         owner,
-        seen.map(|seen| &seen.metadata),
+        observed.map(|observed| &observed.metadata),
         owner.name(),
         "Public",
     );
@@ -177,11 +189,11 @@ fn endpoints(
 /// Labels and annotations follow the ServerlessService's; what others added stays.
 fn metadata(
     owner: &ServerlessService,
-    seen: Option<&ObjectMeta>,
+    observed: Option<&ObjectMeta>,
     name: &str,
     kind: &str,
 ) -> ObjectMeta {
-    let mut metadata = seen.cloned().unwrap_or_default();
+    let mut metadata = observed.cloned().unwrap_or_default();
     metadata.name = Some(name.to_owned());
     metadata.namespace.clone_from(&owner.metadata.namespace);
     let labels = metadata.labels.get_or_insert_default();

@@ -18,7 +18,7 @@ const SLICE_SERVICE: &str = "kubernetes.io/service-name";
 
 /// Facts about one ServerlessService.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ServerlessServiceObserved {
     pub(super) owner: Arc<ServerlessService>,
     pub(super) private: Option<Arc<Service>>,
     pub(super) public: Option<Arc<Service>>,
@@ -35,7 +35,7 @@ pub(super) fn observe(
     context: &Context,
     owner: Arc<ServerlessService>,
     activators: &Arc<[Activator]>,
-) -> Seen {
+) -> ServerlessServiceObserved {
     let namespace = owner.namespace();
     let private = names::private_service(owner.name());
     let services = context.cache::<Service>();
@@ -45,7 +45,7 @@ pub(super) fn observe(
     let slices = context
         .cache::<EndpointSlice>()
         .select(namespace, [(SLICE_SERVICE, private.as_str())]);
-    Seen {
+    ServerlessServiceObserved {
         private: services.get(namespace, &private),
         public: services.get(namespace, owner.name()),
         endpoints: context.cache::<Endpoints>().get(namespace, owner.name()),

@@ -25,12 +25,12 @@ fn owner(mode: &str, protocol: &str) -> ServerlessService {
     .unwrap()
 }
 
-fn seen(mode: &str, protocol: &str, ready: usize) -> Seen {
+fn observed(mode: &str, protocol: &str, ready: usize) -> ServerlessServiceObserved {
     let address = |n| EndpointAddress {
         ip: format!("10.0.0.{n}"),
         ..Default::default()
     };
-    Seen {
+    ServerlessServiceObserved {
         owner: Arc::new(owner(mode, protocol)),
         private: None,
         public: None,
@@ -88,7 +88,7 @@ fn addresses(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn builds_both_services() {
-    let plan = decide(&seen("Proxy", "http1", 0));
+    let plan = decide(&observed("Proxy", "http1", 0));
     let private = written(&plan, "Service", "hello-a-private");
     assert_eq!(
         private["spec"]["selector"],
@@ -129,7 +129,7 @@ fn builds_both_services() {
 
 #[test]
 fn h2c_has_ports_of_its_own() {
-    let plan = decide(&seen("Proxy", "h2c", 0));
+    let plan = decide(&observed("Proxy", "h2c", 0));
     assert_eq!(
         written(&plan, "Service", "hello-a")["spec"]["ports"][0],
         json!({"name": "http2", "port": 81, "protocol": "TCP", "targetPort": 8013, "appProtocol": "kubernetes.io/h2c"})
@@ -177,10 +177,10 @@ fn who_stands_behind_the_public_service() {
             ],
         ),
     ];
-    for (case, mode, ready, expected, wanted) in rows {
-        let plan = decide(&seen(mode, "http1", ready));
+    for (case, mode, ready, expected, request) in rows {
+        let plan = decide(&observed(mode, "http1", ready));
         assert_eq!(addresses(&plan), expected, "{case}");
-        assert_eq!(conditions(&plan), wanted, "{case}");
+        assert_eq!(conditions(&plan), request, "{case}");
         let status = &plan.writes().last().unwrap().body["status"];
         assert_eq!(
             (&status["serviceName"], &status["privateServiceName"]),
@@ -192,14 +192,14 @@ fn who_stands_behind_the_public_service() {
 
 #[test]
 fn without_activators_it_is_the_pods() {
-    let bare = Seen {
+    let bare = ServerlessServiceObserved {
         activators: Arc::new([]),
-        ..seen("Proxy", "http1", 1)
+        ..observed("Proxy", "http1", 1)
     };
     assert_eq!(addresses(&decide(&bare)), ["10.0.0.1"]);
-    let empty = Seen {
+    let empty = ServerlessServiceObserved {
         activators: Arc::new([]),
-        ..seen("Proxy", "http1", 0)
+        ..observed("Proxy", "http1", 0)
     };
     assert!(addresses(&decide(&empty)).is_empty());
 }
@@ -209,9 +209,9 @@ fn a_foreign_service_stops_it() {
     let stranger: Service =
         serde_json::from_value(json!({"metadata": {"name": "hello-a", "namespace": "ready"}}))
             .unwrap();
-    let plan = decide(&Seen {
+    let plan = decide(&ServerlessServiceObserved {
         public: Some(Arc::new(stranger)),
-        ..seen("Proxy", "http1", 0)
+        ..observed("Proxy", "http1", 0)
     });
     assert_eq!(
         conditions(&plan),
@@ -219,14 +219,14 @@ fn a_foreign_service_stops_it() {
     );
     assert_eq!(plan.writes().count(), 1);
     assert_eq!(
-        plan.trouble.unwrap().message,
+        plan.error.unwrap().message,
         "Resource hello-a of type Service is not owned by SKS"
     );
 }
 
 #[test]
 fn deciding_twice_changes_nothing() {
-    let first = seen("Proxy", "http1", 1);
+    let first = observed("Proxy", "http1", 1);
     let plan = decide(&first);
     let take = |kind, name| {
         let mut value = written(&plan, kind, name).clone();
@@ -237,7 +237,7 @@ fn deciding_twice_changes_nothing() {
         }
         value
     };
-    let again = Seen {
+    let again = ServerlessServiceObserved {
         private: Some(Arc::new(
             serde_json::from_value(take("Service", "hello-a-private")).unwrap(),
         )),

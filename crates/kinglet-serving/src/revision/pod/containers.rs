@@ -7,19 +7,19 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::config::Flag;
 use kinglet_api::keys;
 
-use super::{Facts, queue};
+use super::{PodInputs, queue};
 use crate::autoscale::pods::USER_PORT_NAME;
 
-pub(super) fn user(facts: Facts<'_>) -> Vec<Container> {
-    let serving = facts
+pub(super) fn user(inputs: PodInputs<'_>) -> Vec<Container> {
+    let serving = inputs
         .revision
         .spec
         .serving_container()
         .map(std::ptr::from_ref);
-    let all = facts.revision.spec.pod.containers.iter();
+    let all = inputs.revision.spec.pod.containers.iter();
     all.map(|container| {
         one(
-            facts,
+            inputs,
             container,
             Some(std::ptr::from_ref(container)) == serving,
         )
@@ -27,10 +27,10 @@ pub(super) fn user(facts: Facts<'_>) -> Vec<Container> {
     .collect()
 }
 
-fn one(facts: Facts<'_>, container: &Container, serves: bool) -> Container {
-    let revision = facts.revision;
+fn one(inputs: PodInputs<'_>, container: &Container, serves: bool) -> Container {
+    let revision = inputs.revision;
     let mut out = container.clone();
-    let resolved = facts
+    let resolved = inputs
         .digests
         .iter()
         .find(|known| known.name == container.name);
@@ -87,7 +87,7 @@ fn one(facts: Facts<'_>, container: &Container, serves: bool) -> Container {
             protocol,
             ..ContainerPort::default()
         }]);
-        let keep = facts.configs.features.multi_container_probing == Flag::Enabled;
+        let keep = inputs.configs.features.multi_container_probing == Flag::Enabled;
         if let Some(probe) = &mut out.liveness_probe {
             aim(probe, user_port, keep);
         }

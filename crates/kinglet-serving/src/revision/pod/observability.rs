@@ -16,7 +16,7 @@ pub(super) fn json(from: &Observability) -> String {
     };
     let (protocol, endpoint, export_interval) = metrics(&from.metrics);
     let (request_protocol, request_endpoint, request_interval) = metrics(&from.request_metrics);
-    let told = Told {
+    let config = ObservabilityConfig {
         tracing: Tracing {
             protocol: &from.tracing.protocol,
             endpoint: &from.tracing.endpoint,
@@ -46,7 +46,7 @@ pub(super) fn json(from: &Observability) -> String {
         enable_probe_request_log: from.enable_probe_request_log,
         enable_request_log: from.enable_request_log,
     };
-    as_go_writes(&serde_json::to_string(&told).expect("plain fields serialize"))
+    as_go_writes(&serde_json::to_string(&config).expect("plain fields serialize"))
 }
 
 /// Go's encoder escapes what could end an HTML script.
@@ -61,7 +61,7 @@ fn nanoseconds(span: Duration) -> i64 {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct ObservabilityConfig<'a> {
     tracing: Tracing<'a>,
     metrics: Metrics<'a>,
     runtime: Runtime<'a>,

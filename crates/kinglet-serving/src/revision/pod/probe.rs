@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::config::Flag;
 use serde::Serialize;
 
-use super::Facts;
+use super::PodInputs;
 
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -61,8 +61,8 @@ struct Grpc {
 }
 
 /// `SERVING_READINESS_PROBE`: one probe, or with multi-container probing a list of them.
-pub(super) fn encoded(facts: Facts<'_>) -> String {
-    let spec = &facts.revision.spec;
+pub(super) fn encoded(inputs: PodInputs<'_>) -> String {
+    let spec = &inputs.revision.spec;
     let user_port = i32::from(spec.user_port());
     let default = Probe {
         success_threshold: Some(1),
@@ -73,7 +73,7 @@ pub(super) fn encoded(facts: Facts<'_>) -> String {
         .and_then(|container| container.readiness_probe.clone())
         .unwrap_or(default);
     let serving = encode(&serving, user_port);
-    let json = if facts.configs.features.multi_container_probing == Flag::Enabled {
+    let json = if inputs.configs.features.multi_container_probing == Flag::Enabled {
         let all: Vec<Encoded> = std::iter::once(serving)
             .chain(spec.sidecars().filter_map(sidecar))
             .collect();

@@ -11,7 +11,7 @@ use kinglet_api::networking::Protocol;
 use kinglet_reconcile::controller_of;
 
 use super::containers::variable;
-use super::{Facts, observability, probe, resources, volumes};
+use super::{PodInputs, observability, probe, resources, volumes};
 
 pub(super) const NAME: &str = "queue-proxy";
 /// Where the drain hook is answered.
@@ -23,17 +23,17 @@ const AUTOMETRIC_PORT: i32 = 9090;
 const USERMETRIC_PORT: i32 = 9091;
 const PROFILING_PORT: i32 = 8008;
 
-pub(super) fn container(facts: Facts<'_>) -> Container {
-    let deployment = &facts.configs.deployment;
+pub(super) fn container(inputs: PodInputs<'_>) -> Container {
+    let deployment = &inputs.configs.deployment;
     Container {
         name: NAME.to_owned(),
         image: Some(deployment.queue_sidecar_image.clone()),
         // The image belongs to the installation; nobody wants it pulled for each pod, whatever its tag.
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        ports: Some(ports(facts)),
-        env: Some(environment(facts)),
-        readiness_probe: Some(readiness(facts)),
-        resources: Some(resources::queue(facts)),
+        ports: Some(ports(inputs)),
+        env: Some(environment(inputs)),
+        readiness_probe: Some(readiness(inputs)),
+        resources: Some(resources::queue(inputs)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -48,20 +48,20 @@ pub(super) fn container(facts: Facts<'_>) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: volumes::of_queue(facts),
+        volume_mounts: volumes::of_queue(inputs),
         ..Container::default()
     }
 }
 
-fn serving_port(facts: Facts<'_>) -> i32 {
-    match facts.revision.spec.protocol() {
+fn serving_port(inputs: PodInputs<'_>) -> i32 {
+    match inputs.revision.spec.protocol() {
         Protocol::Http1 => HTTP1_PORT,
         Protocol::H2c => H2C_PORT,
     }
 }
 
-fn ports(facts: Facts<'_>) -> Vec<ContainerPort> {
-    let profiling = facts
+fn ports(inputs: PodInputs<'_>) -> Vec<ContainerPort> {
+    let profiling = inputs
         .configs
         .observability
         .runtime_profiling
@@ -73,7 +73,7 @@ fn ports(facts: Facts<'_>) -> Vec<ContainerPort> {
     .into_iter()
     .chain(profiling)
     .chain([
-        ("queue-port", serving_port(facts)),
+        ("queue-port", serving_port(inputs)),
         ("https-port", TLS_PORT),
     ]);
     all.map(|(name, port)| ContainerPort {
@@ -85,14 +85,14 @@ fn ports(facts: Facts<'_>) -> Vec<ContainerPort> {
 }
 
 /// The user's timing, asked at queue-proxy.
-fn readiness(facts: Facts<'_>) -> Probe {
-    let timing = facts
+fn readiness(inputs: PodInputs<'_>) -> Probe {
+    let timing = inputs
         .revision
         .spec
         .serving_container()
         .and_then(|container| container.readiness_probe.as_ref());
     let get = HTTPGetAction {
-        port: IntOrString::Int(serving_port(facts)),
+        port: IntOrString::Int(serving_port(inputs)),
         http_headers: Some(vec![HTTPHeader {
             name: "K-Network-Probe".to_owned(),
             value: "queue".to_owned(),
@@ -109,10 +109,10 @@ fn readiness(facts: Facts<'_>) -> Probe {
     }
 }
 
-fn environment(facts: Facts<'_>) -> Vec<EnvVar> {
-    let Facts {
+fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
+    let PodInputs {
         revision, configs, ..
-    } = facts;
+    } = inputs;
     let (spec, deployment) = (&revision.spec, &configs.deployment);
     let number = |value: Option<i64>| value.unwrap_or(0).to_string();
     let truth = |value: bool| if value { "true" } else { "false" };
@@ -131,7 +131,7 @@ fn environment(facts: Facts<'_>) -> Vec<EnvVar> {
             controller_of(revision).map_or("", |owner| &owner.name),
         ),
         variable("SERVING_REVISION", revision.name()),
-        variable("QUEUE_SERVING_PORT", &serving_port(facts).to_string()),
+        variable("QUEUE_SERVING_PORT", &serving_port(inputs).to_string()),
         variable("QUEUE_SERVING_TLS_PORT", &TLS_PORT.to_string()),
         variable("CONTAINER_CONCURRENCY", &number(spec.container_concurrency)),
         variable("REVISION_TIMEOUT_SECONDS", &number(spec.timeout_seconds)),
@@ -152,7 +152,7 @@ fn environment(facts: Facts<'_>) -> Vec<EnvVar> {
         ),
         variable("USER_PORT", &spec.user_port().to_string()),
         variable("SYSTEM_NAMESPACE", SYSTEM_NAMESPACE),
-        variable("SERVING_READINESS_PROBE", &probe::encoded(facts)),
+        variable("SERVING_READINESS_PROBE", &probe::encoded(inputs)),
         field("HOST_IP", "status.hostIP"),
         variable(
             "ENABLE_HTTP2_AUTO_DETECTION",

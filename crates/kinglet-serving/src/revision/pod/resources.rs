@@ -8,7 +8,7 @@ use kinglet_api::config::Flag;
 use kinglet_api::keys::{self, Priority};
 use kinglet_api::quantity::Quantity;
 
-use super::Facts;
+use super::PodInputs;
 
 type Amounts = BTreeMap<String, ApiQuantity>;
 
@@ -21,10 +21,10 @@ const SHARES: [(&str, bool, i64, i64); 4] = [
     ("memory", true, 200 * MI, 500 * MI),
 ];
 
-pub(super) fn queue(facts: Facts<'_>) -> ResourceRequirements {
-    let (mut requests, mut limits) = configured(facts);
-    share(facts, &mut requests, &mut limits);
-    let annotations = facts.revision.metadata.annotations.as_ref();
+pub(super) fn queue(inputs: PodInputs<'_>) -> ResourceRequirements {
+    let (mut requests, mut limits) = configured(inputs);
+    share(inputs, &mut requests, &mut limits);
+    let annotations = inputs.revision.metadata.annotations.as_ref();
     let explicit: [(&str, Priority, &mut Amounts); 2] = [
         ("cpu", keys::QUEUE_CPU_REQUEST, &mut requests),
         ("cpu", keys::QUEUE_CPU_LIMIT, &mut limits),
@@ -60,9 +60,9 @@ pub(super) fn queue(facts: Facts<'_>) -> ResourceRequirements {
     }
 }
 
-fn configured(facts: Facts<'_>) -> (Amounts, Amounts) {
-    let deployment = &facts.configs.deployment;
-    let defaults = facts.configs.features.queueproxy_resource_defaults == Flag::Enabled;
+fn configured(inputs: PodInputs<'_>) -> (Amounts, Amounts) {
+    let deployment = &inputs.configs.deployment;
+    let defaults = inputs.configs.features.queueproxy_resource_defaults == Flag::Enabled;
     let or = |default: &str| defaults.then(|| default.to_owned());
     let text = |quantity: Option<Quantity>| quantity.map(|quantity| quantity.to_string());
     let collect = |pairs: [(&str, Option<String>); 3]| {
@@ -100,8 +100,8 @@ fn configured(facts: Facts<'_>) -> (Amounts, Amounts) {
 }
 
 /// The deprecated percentage of what the user container has.
-fn share(facts: Facts<'_>, requests: &mut Amounts, limits: &mut Amounts) {
-    let annotations = facts.revision.metadata.annotations.as_ref();
+fn share(inputs: PodInputs<'_>, requests: &mut Amounts, limits: &mut Amounts) {
+    let annotations = inputs.revision.metadata.annotations.as_ref();
     let percentage = keys::QUEUE_RESOURCE_PERCENTAGE
         .get(annotations)
         .and_then(|text| text.trim().parse::<f64>().ok());
@@ -111,7 +111,7 @@ fn share(facts: Facts<'_>, requests: &mut Amounts, limits: &mut Amounts) {
     else {
         return;
     };
-    let Some(user) = facts
+    let Some(user) = inputs
         .revision
         .spec
         .serving_container()

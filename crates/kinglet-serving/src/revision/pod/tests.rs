@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::observability;
 use crate::revision::deployment;
-use crate::revision::pod::Facts;
+use crate::revision::pod::PodInputs;
 
 /// The Revision of a recording, with changes to its spec and annotations.
 fn revision(spec: &Value, annotations: &Value) -> Revision {
@@ -65,7 +65,7 @@ fn configs() -> Configs {
 
 fn deployment_of(spec: &Value, annotations: &Value, configs: &Configs) -> Value {
     let revision = revision(spec, annotations);
-    serde_json::to_value(deployment::build(Facts {
+    serde_json::to_value(deployment::build(PodInputs {
         revision: &revision,
         digests: &[],
         configs,
@@ -259,7 +259,7 @@ fn a_digest_takes_the_place_of_the_tag() {
     }];
     let configs = configs();
     let built = |digests| {
-        deployment::build(Facts {
+        deployment::build(PodInputs {
             revision: &revision,
             digests,
             configs: &configs,

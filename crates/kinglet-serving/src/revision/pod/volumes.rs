@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use kinglet_api::config::Flag;
 use kinglet_api::keys;
 
-use super::{Facts, queue};
+use super::{PodInputs, queue};
 
 const VAR_LOG: &str = "knative-var-log";
 const POD_INFO: &str = "pod-info";
@@ -16,9 +16,9 @@ const TOKENS: &str = "knative-token-volume";
 const TOKEN_SECONDS: i64 = 3600;
 
 /// Adds the volumes, and the logs' mounts to the user's containers.
-pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
+pub(super) fn extend(pod: &mut PodSpec, inputs: PodInputs<'_>) {
     let mut added = Vec::new();
-    if facts.configs.observability.enable_var_log_collection {
+    if inputs.configs.observability.enable_var_log_collection {
         for container in pod
             .containers
             .iter_mut()
@@ -51,7 +51,7 @@ pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
             ..Volume::default()
         });
     }
-    if has_pod_info(facts) {
+    if has_pod_info(inputs) {
         let annotations = DownwardAPIVolumeFile {
             path: "annotations".to_owned(),
             field_ref: Some(ObjectFieldSelector {
@@ -70,7 +70,7 @@ pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
             ..Volume::default()
         });
     }
-    let audiences = &facts.configs.deployment.queue_sidecar_token_audiences;
+    let audiences = &inputs.configs.deployment.queue_sidecar_token_audiences;
     if !audiences.is_empty() {
         let sources = audiences.iter().map(|audience| VolumeProjection {
             service_account_token: Some(ServiceAccountTokenProjection {
@@ -96,7 +96,7 @@ pub(super) fn extend(pod: &mut PodSpec, facts: Facts<'_>) {
 }
 
 /// What queue-proxy mounts.
-pub(super) fn of_queue(facts: Facts<'_>) -> Option<Vec<VolumeMount>> {
+pub(super) fn of_queue(inputs: PodInputs<'_>) -> Option<Vec<VolumeMount>> {
     let mut mounts = Vec::new();
     let mut mount = |name: &str, path: &str| {
         mounts.push(VolumeMount {
@@ -106,10 +106,10 @@ pub(super) fn of_queue(facts: Facts<'_>) -> Option<Vec<VolumeMount>> {
             ..VolumeMount::default()
         });
     };
-    if has_pod_info(facts) {
+    if has_pod_info(inputs) {
         mount(POD_INFO, "/etc/podinfo");
     }
-    if !facts
+    if !inputs
         .configs
         .deployment
         .queue_sidecar_token_audiences
@@ -120,14 +120,14 @@ pub(super) fn of_queue(facts: Facts<'_>) -> Option<Vec<VolumeMount>> {
     (!mounts.is_empty()).then_some(mounts)
 }
 
-fn has_pod_info(facts: Facts<'_>) -> bool {
+fn has_pod_info(inputs: PodInputs<'_>) -> bool {
     let asked = || {
-        facts
+        inputs
             .revision
             .annotation(keys::QUEUE_PROXY_PODINFO)
             .is_some_and(|value| value.eq_ignore_ascii_case("enabled"))
     };
-    match facts.configs.features.queueproxy_mount_podinfo {
+    match inputs.configs.features.queueproxy_mount_podinfo {
         Flag::Enabled => true,
         Flag::Allowed => asked(),
         Flag::Disabled => false,

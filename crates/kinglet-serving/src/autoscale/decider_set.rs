@@ -1,8 +1,8 @@
-//! Everything the autoscaler knows, as one value that is stepped: reports in, wishes out.
+//! Everything the autoscaler knows, as one value that is stepped: reports in, desired scales out.
 //!
-//! Flow: the gateway's reports -> [`Board::report`]; each second -> [`Board::second`], which fills the
+//! Flow: the gateway's reports -> [`DeciderSet::report`]; each second -> [`DeciderSet::second`], which fills the
 //! windows and lets each revision decide every other second; the PodAutoscaler reconciler registers what
-//! it is responsible for with [`Board::ensure`] and reads the wish from its answer.
+//! it is responsible for with [`DeciderSet::ensure`] and reads the desired scale from its answer.
 //! Always: no clock and no IO; what must be reconciled anew is returned, not called.
 //!
 //! A request that waits for a revision without pods ([`Report::Poke`]) is decided at once, not at the next tick.
@@ -13,7 +13,9 @@ use std::time::Duration;
 use kinglet_decide::feed::{Key, Report, Stat};
 use kinglet_decide::scale::target::Metric;
 use kinglet_decide::scale::window::{Weighting, WindowPair};
-use kinglet_decide::scale::{Answer, Autoscaler, Moment, Observed, Policy, autoscaler};
+use kinglet_decide::scale::{
+    Autoscaler, DeciderSpec, Moment, ObservedMetrics, ScaleResult, autoscaler,
+};
 
 /// A revision decides every other second, as Knative's `tick-interval`.
 const SECONDS_PER_DECISION: u64 = 2;
@@ -28,11 +30,11 @@ const EARLY_POKES_MAX: usize = 4096;
 /// How long such a poke counts.
 const EARLY_POKE_KEPT: Duration = Duration::from_secs(60);
 
-/// What a PodAutoscaler asks of the board.
+/// What a PodAutoscaler asks of the set.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Wanted {
+pub struct DeciderRequest {
     /// How to decide.
-    pub policy: Policy,
+    pub policy: DeciderSpec,
     /// What to count.
     pub metric: Metric,
     /// How seconds are weighed.
@@ -45,9 +47,9 @@ pub struct Wanted {
     pub ready: u32,
 }
 
-/// What the autoscaler wishes for one revision.
+/// What the autoscaler wants for one revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct DesiredScale {
     /// Pods; `None` until something was measured.
     pub desired: Option<u32>,
     /// Negative: the buffer must stay in the path.
@@ -56,18 +58,18 @@ pub struct Wish {
 
 /// The state of every revision's autoscaling.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct DeciderSet {
     entries: HashMap<Key, Entry>,
     early: HashMap<Key, Moment>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    wanted: Wanted,
+    request: DeciderRequest,
     autoscaler: Autoscaler,
     concurrency: WindowPair,
     requests: WindowPair,
-    wish: Wish,
+    desired_scale: DesiredScale,
     /// Second of creation; decisions fall on every other second after it.
     born: u64,
     /// What was reported since the last second, and how often.
@@ -78,22 +80,22 @@ struct Entry {
     ahead: Stat,
 }
 
-impl Board {
-    /// Registers a PodAutoscaler or changes what it asks for. Answers with the present wish.
-    pub fn ensure(&mut self, key: &Key, wanted: Wanted, now: Moment) -> Wish {
+impl DeciderSet {
+    /// Registers a PodAutoscaler or changes what it asks for. Answers with the present desired scale.
+    pub fn ensure(&mut self, key: &Key, request: DeciderRequest, now: Moment) -> DesiredScale {
         let entry = self
             .entries
             .entry(key.clone())
-            .or_insert_with(|| Entry::new(wanted, now));
-        entry.adjust(wanted);
+            .or_insert_with(|| Entry::new(request, now));
+        entry.adjust(request);
         if let Some(poked) = self.early.remove(key)
             && now.since(poked) <= EARLY_POKE_KEPT
-            && entry.wish.desired.is_none_or(|pods| pods == 0)
+            && entry.desired_scale.desired.is_none_or(|pods| pods == 0)
         {
             entry.record_ahead(ONE_REQUEST, now);
             entry.decide(now);
         }
-        entry.wish
+        entry.desired_scale
     }
 
     /// Forgets a PodAutoscaler that is gone.
@@ -102,9 +104,9 @@ impl Board {
         self.early.remove(key);
     }
 
-    /// The present wish of a revision, if it is registered.
-    pub fn wish(&self, key: &Key) -> Option<Wish> {
-        self.entries.get(key).map(|entry| entry.wish)
+    /// The present desired scale of a revision, if it is registered.
+    pub fn desired_scale(&self, key: &Key) -> Option<DesiredScale> {
+        self.entries.get(key).map(|entry| entry.desired_scale)
     }
 
     /// How many revisions are registered.
@@ -117,7 +119,7 @@ impl Board {
         self.entries.is_empty()
     }
 
-    /// Takes a report. Answers with the revision to reconcile at once, if its wish changed.
+    /// Takes a report. Answers with the revision to reconcile at once, if its desired scale changed.
     pub fn report(&mut self, report: Report, now: Moment) -> Option<Key> {
         match report {
             Report::Poke(key) => self.poke(key, now),
@@ -126,7 +128,7 @@ impl Board {
                 let (sum, count) = entry.fresh.unwrap_or_default();
                 entry.fresh = Some((add(sum, stat), count.saturating_add(1)));
                 entry.last = Some((stat, now.nearest_second()));
-                let asleep = entry.wish.desired == Some(0);
+                let asleep = entry.desired_scale.desired == Some(0);
                 if !asleep || (stat.average_concurrent_requests <= 0.0 && stat.in_flight == 0) {
                     return None;
                 }
@@ -141,7 +143,7 @@ impl Board {
             self.remember_early(key, now);
             return None;
         };
-        if entry.wish.desired.is_some_and(|pods| pods > 0) {
+        if entry.desired_scale.desired.is_some_and(|pods| pods > 0) {
             return None;
         }
         entry.record_ahead(ONE_REQUEST, now);
@@ -189,16 +191,16 @@ const ONE_REQUEST: Stat = Stat {
 };
 
 impl Entry {
-    fn new(wanted: Wanted, now: Moment) -> Self {
-        let windows = || WindowPair::new(wanted.weighting, wanted.stable_s, wanted.panic_s);
+    fn new(request: DeciderRequest, now: Moment) -> Self {
+        let windows = || WindowPair::new(request.weighting, request.stable_s, request.panic_s);
         Self {
-            wanted,
-            autoscaler: Autoscaler::new(&wanted.policy, wanted.ready, now),
+            request,
+            autoscaler: Autoscaler::new(&request.policy, request.ready, now),
             concurrency: windows(),
             requests: windows(),
-            wish: Wish {
+            desired_scale: DesiredScale {
                 desired: None,
-                excess_burst_capacity: autoscaler::initial_burst_capacity(&wanted.policy),
+                excess_burst_capacity: autoscaler::initial_burst_capacity(&request.policy),
             },
             born: now.nearest_second(),
             fresh: None,
@@ -207,16 +209,17 @@ impl Entry {
         }
     }
 
-    fn adjust(&mut self, wanted: Wanted) {
-        if wanted.weighting != self.wanted.weighting {
+    fn adjust(&mut self, request: DeciderRequest) {
+        if request.weighting != self.request.weighting {
             // Sums of another weighting mean nothing here.
-            self.concurrency = WindowPair::new(wanted.weighting, wanted.stable_s, wanted.panic_s);
+            self.concurrency =
+                WindowPair::new(request.weighting, request.stable_s, request.panic_s);
             self.requests = self.concurrency.clone();
         } else {
-            self.concurrency.resize(wanted.stable_s, wanted.panic_s);
-            self.requests.resize(wanted.stable_s, wanted.panic_s);
+            self.concurrency.resize(request.stable_s, request.panic_s);
+            self.requests.resize(request.stable_s, request.panic_s);
         }
-        self.wanted = wanted;
+        self.request = request;
     }
 
     fn record(&mut self, second: u64, stat: Stat) {
@@ -248,7 +251,7 @@ impl Entry {
         // or where nobody would scrape because the gateway sees everything, silence is not recorded.
         match seen {
             Some(stat) => self.record(second, beyond(stat, ahead)),
-            None if self.wanted.ready > 0 && !self.always_buffered() => {
+            None if self.request.ready > 0 && !self.always_buffered() => {
                 self.record(second, Stat::default())
             }
             None => {}
@@ -256,12 +259,12 @@ impl Entry {
     }
 
     fn always_buffered(&self) -> bool {
-        self.wanted.policy.target_burst_capacity < 0.0
+        self.request.policy.target_burst_capacity < 0.0
     }
 
     /// Decides; answers whether anybody must know.
     fn decide(&mut self, now: Moment) -> bool {
-        let windows = match self.wanted.metric {
+        let windows = match self.request.metric {
             Metric::Concurrency => &self.concurrency,
             Metric::Rps => &self.requests,
         };
@@ -271,22 +274,22 @@ impl Entry {
         let Some((stable, panic)) = averages else {
             return false;
         };
-        let seen = Observed {
-            ready: self.wanted.ready,
+        let seen = ObservedMetrics {
+            ready: self.request.ready,
             stable,
             panic,
         };
-        let Answer {
+        let ScaleResult {
             desired,
             excess_burst_capacity,
-        } = self.autoscaler.decide(&self.wanted.policy, seen, now);
-        let wish = Wish {
+        } = self.autoscaler.decide(&self.request.policy, seen, now);
+        let desired_scale = DesiredScale {
             desired: Some(desired),
             excess_burst_capacity,
         };
-        let before = std::mem::replace(&mut self.wish, wish);
-        before.desired != wish.desired
-            || (before.excess_burst_capacity < 0) != (wish.excess_burst_capacity < 0)
+        let before = std::mem::replace(&mut self.desired_scale, desired_scale);
+        before.desired != desired_scale.desired
+            || (before.excess_burst_capacity < 0) != (desired_scale.excess_burst_capacity < 0)
     }
 }
 
@@ -320,5 +323,5 @@ fn beyond(stat: Stat, counted: Stat) -> Stat {
 }
 
 #[cfg(test)]
-#[path = "board/tests.rs"]
+#[path = "decider_set/tests.rs"]
 mod tests;

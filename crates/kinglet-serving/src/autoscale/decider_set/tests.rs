@@ -1,4 +1,4 @@
-//! The board as a simulation: seconds pass, load comes and goes, pods follow.
+//! The set as a simulation: seconds pass, load comes and goes, pods follow.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ fn key() -> Key {
     Key::new("load", "hello-00001")
 }
 
-fn wanted(burst: f64, stable_s: u32, target: f64, ready: u32) -> Wanted {
-    Wanted {
-        policy: Policy {
+fn request(burst: f64, stable_s: u32, target: f64, ready: u32) -> DeciderRequest {
+    DeciderRequest {
+        policy: DeciderSpec {
             max_up_rate: 1000.0,
             max_down_rate: 2.0,
             target,
@@ -48,9 +48,9 @@ fn load(requests: f64) -> Report {
 /// the end 5 → 4 → 3 → 1 → 0, each in its second. Ours begins a second earlier, with the first report.
 #[test]
 fn follows_the_recorded_load() {
-    let mut board = Board::default();
+    let mut set = DeciderSet::default();
     let mut ready = 1;
-    board.ensure(&key(), wanted(-1.0, 20, 7.0, ready), at(1));
+    set.ensure(&key(), request(-1.0, 20, 7.0, ready), at(1));
     let mut steps = Vec::new();
     for second in 2..=95_u64 {
         // The load begins at 5.1 s and ends within second 66; a second's report arrives at its end.
@@ -62,16 +62,19 @@ fn follows_the_recorded_load() {
             _ => None,
         };
         let mut woken: Vec<Key> = reported
-            .and_then(|requests| board.report(load(requests), at(second)))
+            .and_then(|requests| set.report(load(requests), at(second)))
             .into_iter()
             .collect();
-        woken.extend(board.second(at(second)));
+        woken.extend(set.second(at(second)));
         for key in woken {
-            let desired = board.wish(&key).and_then(|wish| wish.desired).unwrap();
+            let desired = set
+                .desired_scale(&key)
+                .and_then(|desired_scale| desired_scale.desired)
+                .unwrap();
             steps.push((second, desired));
             // Pods follow within the second; the last one stays for the handshake.
             ready = desired.max(1);
-            board.ensure(&key, wanted(-1.0, 20, 7.0, ready), at(second));
+            set.ensure(&key, request(-1.0, 20, 7.0, ready), at(second));
         }
     }
     let desired: Vec<u32> = steps.iter().map(|step| step.1).collect();
@@ -91,18 +94,18 @@ fn follows_the_recorded_load() {
 
 #[test]
 fn a_poke_is_decided_at_once() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 60, 70.0, 1), at(0));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 60, 70.0, 1), at(0));
     for second in 1..=10 {
-        board.second(at(second));
+        set.second(at(second));
     }
-    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(10));
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
+    set.ensure(&key(), request(211.0, 60, 70.0, 0), at(10));
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(0));
     let moment = Moment::new(Duration::from_millis(11_300));
-    assert_eq!(board.report(Report::Poke(key()), moment), Some(key()));
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(1));
+    assert_eq!(set.report(Report::Poke(key()), moment), Some(key()));
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(1));
     assert_eq!(
-        board.report(Report::Poke(key()), moment),
+        set.report(Report::Poke(key()), moment),
         None,
         "once is enough"
     );
@@ -110,17 +113,17 @@ fn a_poke_is_decided_at_once() {
 
 #[test]
 fn demand_counts_for_a_whole_window_after_the_last_request() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(0));
-    board.report(Report::Poke(key()), at(0));
-    board.ensure(&key(), wanted(211.0, 60, 70.0, 1), at(0));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 60, 70.0, 0), at(0));
+    set.report(Report::Poke(key()), at(0));
+    set.ensure(&key(), request(211.0, 60, 70.0, 1), at(0));
     let mut slept = None;
     for second in 1..=90 {
         if second == 1 {
-            board.report(load(0.0), at(second));
+            set.report(load(0.0), at(second));
         }
-        board.second(at(second));
-        if slept.is_none() && board.wish(&key()).unwrap().desired == Some(0) {
+        set.second(at(second));
+        if slept.is_none() && set.desired_scale(&key()).unwrap().desired == Some(0) {
             slept = Some(second);
         }
     }
@@ -129,32 +132,30 @@ fn demand_counts_for_a_whole_window_after_the_last_request() {
 
 #[test]
 fn load_on_a_sleeping_revision_wakes_it_without_a_poke() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 6, 70.0, 1), at(0));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 6, 70.0, 1), at(0));
     for second in 1..=10 {
-        board.second(at(second));
+        set.second(at(second));
     }
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
-    assert_eq!(board.report(load(0.0), at(11)), None);
-    assert_eq!(board.report(load(3.0), at(11)), Some(key()));
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(1));
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(0));
+    assert_eq!(set.report(load(0.0), at(11)), None);
+    assert_eq!(set.report(load(3.0), at(11)), Some(key()));
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(1));
 }
 
 #[test]
 fn a_poke_before_its_autoscaler_is_kept_for_a_while() {
-    let mut board = Board::default();
-    assert_eq!(board.report(Report::Poke(key()), at(5)), None);
+    let mut set = DeciderSet::default();
+    assert_eq!(set.report(Report::Poke(key()), at(5)), None);
     assert_eq!(
-        board
-            .ensure(&key(), wanted(211.0, 60, 70.0, 0), at(6))
+        set.ensure(&key(), request(211.0, 60, 70.0, 0), at(6))
             .desired,
         Some(1)
     );
     let other = Key::new("load", "late");
-    board.report(Report::Poke(other.clone()), at(5));
+    set.report(Report::Poke(other.clone()), at(5));
     assert_eq!(
-        board
-            .ensure(&other, wanted(211.0, 60, 70.0, 0), at(99))
+        set.ensure(&other, request(211.0, 60, 70.0, 0), at(99))
             .desired,
         None
     );
@@ -162,26 +163,26 @@ fn a_poke_before_its_autoscaler_is_kept_for_a_while() {
 
 #[test]
 fn early_pokes_are_bounded() {
-    let mut board = Board::default();
+    let mut set = DeciderSet::default();
     for number in 0..EARLY_POKES_MAX + 100 {
-        board.report(
+        set.report(
             Report::Poke(Key::new("load", format!("r{number}"))),
             at(number as u64 / 1000),
         );
     }
-    assert_eq!(board.early.len(), EARLY_POKES_MAX);
+    assert_eq!(set.early.len(), EARLY_POKES_MAX);
 }
 
 #[test]
 fn what_was_counted_ahead_is_not_counted_again() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 60, 0.7, 0), at(0));
-    board.report(Report::Poke(key()), at(1));
-    board.report(load(1.0), at(1));
-    board.second(at(1));
-    board.second(at(2));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 60, 0.7, 0), at(0));
+    set.report(Report::Poke(key()), at(1));
+    set.report(load(1.0), at(1));
+    set.second(at(1));
+    set.second(at(2));
     assert_eq!(
-        board.wish(&key()).unwrap().desired,
+        set.desired_scale(&key()).unwrap().desired,
         Some(2),
         "one request at a target of 0.7, not two of them"
     );
@@ -189,56 +190,60 @@ fn what_was_counted_ahead_is_not_counted_again() {
 
 #[test]
 fn a_report_that_slips_into_the_next_second_is_no_gap() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 6, 1.0, 4), at(0));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 6, 1.0, 4), at(0));
     for second in 1..=20 {
         // Two reports in even seconds, none in odd ones.
         if second % 2 == 0 {
-            board.report(load(4.0), at(second));
-            board.report(load(4.0), at(second));
+            set.report(load(4.0), at(second));
+            set.report(load(4.0), at(second));
         }
-        board.second(at(second));
+        set.second(at(second));
         if second > 8 {
-            assert_eq!(board.wish(&key()).unwrap().desired, Some(4), "at {second}");
+            assert_eq!(
+                set.desired_scale(&key()).unwrap().desired,
+                Some(4),
+                "at {second}"
+            );
         }
     }
 }
 
 #[test]
 fn a_silent_gateway_is_not_believed_for_ever() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 6, 1.0, 1), at(0));
-    board.report(load(1.0), at(1));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 6, 1.0, 1), at(0));
+    set.report(load(1.0), at(1));
     for second in 1..=30 {
-        board.second(at(second));
+        set.second(at(second));
     }
-    assert_eq!(board.wish(&key()).unwrap().desired, Some(0));
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(0));
 }
 
 #[test]
 fn nothing_measured_is_no_wish() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(211.0, 60, 70.0, 0), at(0));
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(211.0, 60, 70.0, 0), at(0));
     for second in 1..=10 {
-        assert!(board.second(at(second)).is_empty());
+        assert!(set.second(at(second)).is_empty());
     }
-    assert_eq!(board.wish(&key()).unwrap().desired, None);
+    assert_eq!(set.desired_scale(&key()).unwrap().desired, None);
 }
 
 #[test]
 fn burst_capacity_turning_negative_is_told() {
-    let mut board = Board::default();
-    board.ensure(&key(), wanted(10.0, 60, 70.0, 1), at(0));
-    assert_eq!(board.wish(&key()).unwrap().excess_burst_capacity, 90);
+    let mut set = DeciderSet::default();
+    set.ensure(&key(), request(10.0, 60, 70.0, 1), at(0));
+    assert_eq!(set.desired_scale(&key()).unwrap().excess_burst_capacity, 90);
     for second in 1..=3 {
-        board.report(load(60.0), at(second));
-        board.second(at(second));
+        set.report(load(60.0), at(second));
+        set.second(at(second));
     }
-    assert!(board.wish(&key()).unwrap().excess_burst_capacity >= 0);
+    assert!(set.desired_scale(&key()).unwrap().excess_burst_capacity >= 0);
     let mut told = false;
     for second in 4..=12 {
-        board.report(load(95.0), at(second));
-        told |= !board.second(at(second)).is_empty();
+        set.report(load(95.0), at(second));
+        told |= !set.second(at(second)).is_empty();
     }
-    assert!(told && board.wish(&key()).unwrap().excess_burst_capacity < 0);
+    assert!(told && set.desired_scale(&key()).unwrap().excess_burst_capacity < 0);
 }
