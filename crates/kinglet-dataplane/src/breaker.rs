@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_decide::balance::{Cursor, Policy};
-use kinglet_decide::feed::{Key, Protocol, Report, RevisionBackend, Stat};
+use kinglet_decide::feed::{Endpoint, Key, Protocol, Report, RevisionBackend, Stat};
 use kinglet_decide::meter::Meter;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -123,6 +123,8 @@ pub(crate) enum Admission {
     Queued(Waiter),
     /// The queue is at its bound.
     QueueFull,
+    /// The backend was deleted.
+    Removed,
 }
 
 /// The containers of one backend and the requests that wait for a slot on them.
@@ -133,9 +135,13 @@ pub(crate) struct Breaker {
 }
 
 struct Inner {
-    /// `None` until an update describes the backend, and after one has forgotten it.
+    /// `None` until an update describes the backend, and after one has removed it.
     config: Option<Arc<ClusterConfig>>,
+    /// The backend was described and then removed: nobody waits for it.
+    removed: bool,
     containers: Vec<Arc<Container>>,
+    /// Containers that left the endpoints with requests still on them; each leaves the list with its last request.
+    draining: Vec<Arc<Container>>,
     /// Longest waiting first. Those who gave up stay until they are passed over.
     waiters: VecDeque<oneshot::Sender<PendingSlot>>,
     /// Waiters that still wait.
@@ -160,7 +166,9 @@ impl Breaker {
             context,
             inner: Mutex::new(Inner {
                 config: None,
+                removed: false,
                 containers: Vec::new(),
+                draining: Vec::new(),
                 waiters: VecDeque::new(),
                 waiting: 0,
                 cursor: Cursor::new(seed),
@@ -185,6 +193,9 @@ impl Breaker {
             drop(inner);
             return Admission::Admitted(Slot::new(self.clone(), config, container));
         }
+        if inner.removed {
+            return Admission::Removed;
+        }
         if inner.waiting >= self.context.options.queue_depth {
             return Admission::QueueFull;
         }
@@ -205,11 +216,15 @@ impl Breaker {
         let now = self.context.now();
         let mut inner = self.inner.lock();
         unreachable.unreachable_until(now + UNREACHABLE_PAUSE.as_nanos() as u64);
-        unreachable.release_slot();
+        inner.release_slot(unreachable);
         // Before those who wait: it came earlier. They lose nothing, since there was no other free slot for them.
         if let Some((config, container)) = inner.take(now) {
             drop(inner);
             return Admission::Admitted(Slot::new(self.clone(), config, container));
+        }
+        if inner.removed {
+            inner.meter.leave(now);
+            return Admission::Removed;
         }
         let receiver = inner.enqueue(true);
         let config = inner.config.clone();
@@ -228,7 +243,7 @@ impl Breaker {
         let mut inner = self.inner.lock();
         inner.meter.leave(now);
         if let Some(container) = container {
-            container.release_slot();
+            inner.release_slot(container);
             if inner.waiting > 0 {
                 self.admit_waiters(&mut inner, now);
             }
@@ -239,7 +254,7 @@ impl Breaker {
     fn return_slot(self: &Arc<Self>, container: &Arc<Container>) {
         let now = self.context.now();
         let mut inner = self.inner.lock();
-        container.release_slot();
+        inner.release_slot(container);
         self.admit_waiters(&mut inner, now);
     }
 
@@ -254,7 +269,7 @@ impl Breaker {
                 let Some(waiter) = inner.waiters.pop_front() else {
                     // The count and the queue disagree, which cannot happen; the slot is given back all the same.
                     if let Some(container) = pending.disarm() {
-                        container.release_slot();
+                        inner.release_slot(&container);
                     }
                     inner.waiting = 0;
                     return;
@@ -272,29 +287,21 @@ impl Breaker {
     }
 
     /// Takes over a new description of the backend. Containers that stay keep their connections and requests.
-    pub(crate) fn update(
-        self: &Arc<Self>,
-        config: ClusterConfig,
-        endpoints: &[kinglet_decide::feed::Endpoint],
-    ) {
+    pub(crate) fn update(self: &Arc<Self>, config: ClusterConfig, endpoints: &[Endpoint]) {
         let now = self.context.now();
         let mut inner = self.inner.lock();
         if inner.config.as_deref() != Some(&config) {
             inner.config = Some(Arc::new(config));
         }
+        inner.removed = false;
         let mut gone = std::mem::take(&mut inner.containers);
         for endpoint in endpoints {
-            let kept = gone
-                .iter()
-                .position(|container| container.is(endpoint))
-                .map(|at| gone.swap_remove(at));
-            inner
-                .containers
-                .push(kept.unwrap_or_else(|| Arc::new(Container::new(endpoint))));
+            let container = take_matching(&mut gone, endpoint)
+                .or_else(|| inner.revive(endpoint))
+                .unwrap_or_else(|| Arc::new(Container::new(endpoint)));
+            inner.containers.push(container);
         }
-        for container in &gone {
-            container.start_draining();
-        }
+        inner.drain(&gone);
         self.admit_waiters(&mut inner, now);
         let poke = inner.wants_poke(now, &self.context.options);
         drop(inner);
@@ -304,41 +311,49 @@ impl Breaker {
         }
     }
 
-    /// Called when the backend no longer exists: its containers drain, and waiting requests look the backend up again.
+    /// Called when the backend was deleted, or is served by another breaker from now on: its containers drain, and
+    /// requests that wait for it end at once, or look it up again.
     pub(crate) fn remove(&self) {
         let mut inner = self.inner.lock();
         inner.config = None;
+        inner.removed = true;
         let gone = std::mem::take(&mut inner.containers);
         // Under the lock, so that a waiter dropped meanwhile does not count itself out a second time.
         inner.waiters.clear();
         inner.waiting = 0;
-        for container in &gone {
-            container.start_draining();
-        }
+        inner.drain(&gone);
         drop(inner);
         gone.iter().for_each(|container| container.close_idle());
     }
 
-    /// Gives no more slots on containers of `ip`; returns those containers.
+    /// Called when a new route table names the backend: a removed one is expected to be described again, and requests
+    /// wait for that.
+    pub(crate) fn expect_again(&self) {
+        self.inner.lock().removed = false;
+    }
+
+    /// Gives no more slots on containers of `ip`, whose pod is about to end. Returns those containers, also the ones that
+    /// have left the endpoints and only finish their requests.
     pub(crate) fn drain_address(&self, ip: IpAddr) -> Vec<Arc<Container>> {
         let now = self.context.now();
         let mut inner = self.inner.lock();
-        let closed: Vec<_> = inner
+        let ending: Vec<_> = inner
             .containers
             .iter()
+            .chain(&inner.draining)
             .filter(|container| container.address.ip() == ip)
             .cloned()
             .collect();
-        for container in &closed {
-            container.start_draining();
+        for container in &ending {
+            container.start_terminating();
         }
-        let poke = !closed.is_empty() && inner.wants_poke(now, &self.context.options);
+        let poke = !ending.is_empty() && inner.wants_poke(now, &self.context.options);
         drop(inner);
-        closed.iter().for_each(|container| container.close_idle());
+        ending.iter().for_each(|container| container.close_idle());
         if poke {
             self.context.poke(&self.key);
         }
-        closed
+        ending
     }
 
     /// Once a second: what to report, another poke where one is due, and idle connections that are too old.
@@ -389,6 +404,35 @@ impl Inner {
         Some((config, container))
     }
 
+    fn release_slot(&mut self, container: &Arc<Container>) {
+        if container.release_slot() {
+            self.draining
+                .retain(|draining| !Arc::ptr_eq(draining, container));
+        }
+    }
+
+    /// Gives no more slots on `gone`; those with requests stay known until the last of these has ended.
+    fn drain(&mut self, gone: &[Arc<Container>]) {
+        for container in gone {
+            container.start_draining();
+            if container.slots_in_use() > 0 {
+                self.draining.push(container.clone());
+            }
+        }
+    }
+
+    /// A container that comes back to the endpoints before its last request has ended goes on with its count of slots;
+    /// one whose pod is ending does not come back.
+    fn revive(&mut self, endpoint: &Endpoint) -> Option<Arc<Container>> {
+        let at = self
+            .draining
+            .iter()
+            .position(|container| container.is(endpoint) && !container.is_terminating())?;
+        let container = self.draining.swap_remove(at);
+        container.stop_draining();
+        Some(container)
+    }
+
     /// No container takes requests.
     fn is_empty(&self) -> bool {
         self.containers
@@ -429,4 +473,14 @@ impl Inner {
         }
         due
     }
+}
+
+fn take_matching(
+    containers: &mut Vec<Arc<Container>>,
+    endpoint: &Endpoint,
+) -> Option<Arc<Container>> {
+    let at = containers
+        .iter()
+        .position(|container| container.is(endpoint))?;
+    Some(containers.swap_remove(at))
 }

@@ -28,6 +28,8 @@ pub(crate) struct Cluster {
     is_service: AtomicBool,
     known: AtomicBool,
     ports: ArcSwap<Vec<(u16, Arc<Breaker>)>>,
+    /// Breakers of ports that are gone, while requests are still under way there.
+    retired: Mutex<Vec<Arc<Breaker>>>,
 }
 
 impl Clusters {
@@ -47,6 +49,7 @@ impl Clusters {
                 is_service: AtomicBool::new(false),
                 known: AtomicBool::new(false),
                 ports: ArcSwap::default(),
+                retired: Mutex::default(),
             })
         });
         cluster.clone()
@@ -61,7 +64,7 @@ impl Clusters {
                 cluster
                     .revision
                     .update(ClusterConfig::of(backend), &backend.endpoints);
-                cluster.remove_ports();
+                cluster.retire(&cluster.ports.swap(Arc::default()));
             }
             None => {
                 cluster.known.store(
@@ -78,7 +81,9 @@ impl Clusters {
         let Some(backend) = backend else {
             if cluster.is_service.swap(false, Ordering::AcqRel) {
                 cluster.known.store(false, Ordering::Release);
-                cluster.remove_ports();
+                // Already removed when the Service became known, unless a route table has named it since.
+                cluster.revision.remove();
+                cluster.retire(&cluster.ports.swap(Arc::default()));
             }
             return;
         };
@@ -119,16 +124,21 @@ impl Clusters {
         cluster.ports.store(Arc::new(ports));
         cluster.is_service.store(true, Ordering::Release);
         cluster.known.store(true, Ordering::Release);
-        gone.iter().for_each(|(_, breaker)| breaker.remove());
+        cluster.retire(&gone);
         // Requests that waited before the Service was known look it up again and find the port.
         cluster.revision.remove();
     }
 
-    /// Forgets clusters that no table names and no update describes.
+    /// Called with the backends that a new route table names. Forgets clusters that no table names and no update
+    /// describes.
     pub(crate) fn retain(&self, named: &HashSet<&Key>) {
         self.by_key.lock().retain(|key, cluster| {
-            cluster.known.load(Ordering::Acquire)
-                || named.contains(key)
+            let is_named = named.contains(key);
+            if is_named && !cluster.is_known() {
+                cluster.revision.expect_again();
+            }
+            is_named
+                || cluster.known.load(Ordering::Acquire)
                 || cluster
                     .breakers()
                     .iter()
@@ -179,11 +189,20 @@ impl Cluster {
     fn breakers(&self) -> Vec<Arc<Breaker>> {
         let mut breakers = vec![self.revision.clone()];
         breakers.extend(self.ports.load().iter().map(|(_, breaker)| breaker.clone()));
+        let mut retired = self.retired.lock();
+        retired.retain(|breaker| breaker.in_flight() > 0);
+        breakers.extend(retired.iter().cloned());
         breakers
     }
 
-    fn remove_ports(&self) {
-        let before = self.ports.swap(Arc::default());
-        before.iter().for_each(|(_, breaker)| breaker.remove());
+    /// Ends the breakers of ports that are no longer served here; requests under way finish.
+    fn retire(&self, ports: &[(u16, Arc<Breaker>)]) {
+        let mut retired = self.retired.lock();
+        for (_, breaker) in ports {
+            breaker.remove();
+            if breaker.in_flight() > 0 {
+                retired.push(breaker.clone());
+            }
+        }
     }
 }

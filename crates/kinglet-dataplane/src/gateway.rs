@@ -187,6 +187,12 @@ impl ProxiedRequest<'_> {
             match breaker.admit() {
                 Admission::Admitted(slot) => return Ok((slot, cold)),
                 Admission::QueueFull => return Err(ProxyError::QueueFull),
+                Admission::Removed => {
+                    let again = self.destination.cluster.breaker(self.destination.port);
+                    if Arc::ptr_eq(&again, &breaker) {
+                        return Err(self.removed());
+                    }
+                }
                 Admission::Queued(waiter) => {
                     cold |= waiter.cold;
                     if let Some(slot) = self.wait(waiter, arrived).await? {
@@ -194,6 +200,16 @@ impl ProxiedRequest<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// The backend was deleted while the request was on its way to it.
+    fn removed(&self) -> ProxyError {
+        let key = self.destination.cluster.key().clone();
+        if self.destination.cluster.is_service() {
+            ProxyError::NoEndpoint { key }
+        } else {
+            ProxyError::UnknownBackend { key }
         }
     }
 
@@ -282,13 +298,10 @@ impl ProxiedRequest<'_> {
         match slot.readmit() {
             Admission::Admitted(other) => *slot = other,
             Admission::QueueFull => return Err(ProxyError::QueueFull),
+            Admission::Removed => return Err(self.removed()),
             Admission::Queued(waiter) => match self.wait(waiter, arrived).await? {
                 Some(other) => *slot = other,
-                None => {
-                    return Err(ProxyError::UnknownBackend {
-                        key: self.destination.cluster.key().clone(),
-                    });
-                }
+                None => return Err(self.removed()),
             },
         }
         Ok(())

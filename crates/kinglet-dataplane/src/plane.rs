@@ -171,8 +171,11 @@ impl Handle {
         &self.plane.certificates
     }
 
-    /// From now on, no new request goes to the pod at `ip`. The future resolves when the last one there has ended:
-    /// this is the pod's preStop. It need not be polled for the first part to hold.
+    /// Gives no new request to the pod at `ip` from now on, and resolves when the last one there has ended: responses,
+    /// streams and upgraded connections, also of a pod that has left its Service's endpoints or whose Service is deleted.
+    ///
+    /// This is the pod's preStop (spec/serving.md 6.3.6); the caller bounds it with the pod's grace period. The first
+    /// part holds whether or not the future is polled.
     pub fn drain_pod(&self, ip: IpAddr) -> impl Future<Output = ()> + Send + 'static {
         let containers = self.plane.clusters.drain_address(ip);
         async move {

@@ -19,6 +19,8 @@ pub(crate) struct Container {
     pub(crate) address: SocketAddr,
     slots_in_use: AtomicU32,
     draining: AtomicBool,
+    /// The pod is ending: it drains for good.
+    terminating: AtomicBool,
     unreachable_until: AtomicU64,
     /// Notified when the last request leaves a draining container.
     drained: Notify,
@@ -39,6 +41,7 @@ impl Container {
             address: endpoint.address,
             slots_in_use: AtomicU32::new(0),
             draining: AtomicBool::new(false),
+            terminating: AtomicBool::new(false),
             unreachable_until: AtomicU64::new(0),
             drained: Notify::new(),
             idle: Mutex::default(),
@@ -62,10 +65,17 @@ impl Container {
         self.slots_in_use.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn release_slot(&self) {
-        if self.slots_in_use.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
+    /// Gives a slot back; `true` when it was the last one of a draining container.
+    pub(super) fn release_slot(&self) -> bool {
+        let last = self.slots_in_use.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining();
+        if last {
             self.drained.notify_waiters();
         }
+        last
+    }
+
+    pub(super) fn slots_in_use(&self) -> u32 {
+        self.slots_in_use.load(Ordering::Acquire)
     }
 
     pub(super) fn is_unreachable(&self, now: u64) -> bool {
@@ -90,6 +100,21 @@ impl Container {
     /// Gives no new slots from now on.
     pub(super) fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Gives slots again.
+    pub(super) fn stop_draining(&self) {
+        self.draining.store(false, Ordering::Release);
+    }
+
+    /// Drains for good, since the pod is about to end.
+    pub(super) fn start_terminating(&self) {
+        self.terminating.store(true, Ordering::Release);
+        self.start_draining();
+    }
+
+    pub(super) fn is_terminating(&self) -> bool {
+        self.terminating.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -109,6 +109,7 @@ impl World {
             Admission::Admitted(slot) => self.admitted.push(slot),
             Admission::Queued(waiter) => self.waiting.push(waiter),
             Admission::QueueFull => assert!(self.waiting.len() >= 5),
+            Admission::Removed => assert!(self.breaker.inner.lock().removed),
         }
     }
 
@@ -151,7 +152,12 @@ proptest! {
             prop_assert_eq!(inner.meter.in_flight() as usize, world.admitted.len() + world.waiting.len());
             prop_assert_eq!(inner.waiting, world.waiting.len());
             let open = || inner.containers.iter().filter(|container| !container.is_draining());
-            for container in &inner.containers {
+            for slot in &world.admitted {
+                let known = inner.containers.iter().chain(&inner.draining).any(|container| Arc::ptr_eq(container, slot.container()));
+                prop_assert!(known, "a container is forgotten before its last request has ended");
+            }
+            prop_assert!(inner.draining.iter().all(|container| container.is_draining() && container.slots_in_use() > 0));
+            for container in inner.containers.iter().chain(&inner.draining) {
                 let here = world.admitted.iter().filter(|slot| Arc::ptr_eq(slot.container(), container)).count();
                 prop_assert!(concurrency == 0 || here <= concurrency as usize);
             }

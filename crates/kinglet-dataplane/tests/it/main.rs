@@ -6,6 +6,7 @@
 )]
 
 mod bodies;
+mod draining;
 mod lifecycle;
 mod limits;
 mod protocols;

@@ -168,34 +168,6 @@ async fn refusals_speak_grpc_to_grpc_clients() {
     );
 }
 
-/// Upgrades to a protocol that sends everything back in capitals until its reader is done, and then says bye.
-async fn capitals() -> std::net::SocketAddr {
-    let listener = listen().await;
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let head = read_until(&mut stream, "\r\n\r\n").await;
-                assert!(head.to_lowercase().contains("upgrade: capitals"), "{head}");
-                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: capitals\r\n\r\nHI ").await.unwrap();
-                let mut buffer = [0; 1024];
-                loop {
-                    match stream.read(&mut buffer).await {
-                        Ok(0) | Err(_) => break,
-                        Ok(count) => stream
-                            .write_all(&buffer[..count].to_ascii_uppercase())
-                            .await
-                            .unwrap(),
-                    }
-                }
-                stream.write_all(b"BYE").await.unwrap();
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_is_a_tunnel_that_outlives_the_timeout_and_passes_half_close() {
     let mut world = World::start().await;
