@@ -8,7 +8,6 @@
 pub mod formats;
 pub mod go;
 pub mod image_reference;
-pub mod quantity;
 pub mod template;
 pub mod yaml;
 

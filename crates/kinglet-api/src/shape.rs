@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 /// How a struct's field is typed.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,7 +220,7 @@ impl Reader {
             }
             (Type::Quantity, Value::String(text)) => canonical(text),
             (Type::Quantity, Value::Number(number)) => canonical(&number.to_string()),
-            (Type::Quantity, _) => Err(crate::quantity::NOT_A_QUANTITY.to_owned()),
+            (Type::Quantity, _) => Err(kinglet_quantity::NOT_A_QUANTITY.to_owned()),
             (Type::List(element), Value::Array(items)) => items
                 .iter()
                 .map(|item| self.value(item, element, holder))
@@ -347,7 +347,7 @@ mod tests {
             ),
             (
                 container(json!({"resources": {"requests": {"cpu": "abc"}}})),
-                crate::quantity::NOT_A_QUANTITY,
+                kinglet_quantity::NOT_A_QUANTITY,
             ),
         ] {
             assert_eq!(normalize(&spec, "ServiceSpec").unwrap_err(), want);

@@ -5,7 +5,6 @@
 
 mod fit;
 mod ledger;
-mod quantity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -129,14 +128,14 @@ async fn reconcile(
         return Ok(Next::Done);
     };
     let node = context.cache::<Node>().get("", &binder.node_name);
-    let seen = fit::NodeSeen {
+    let node_state = fit::ObservedNode {
         name: &binder.node_name,
         node: node.as_deref(),
         allocatable: fit::allocatable(node.as_deref(), &binder.capacity),
         taken: binder.ledger.taken(&binder.node_name),
         not_started: &binder.capacity.not_started,
     };
-    match fit::fit(&pod, &seen) {
+    match fit::fit(&pod, &node_state) {
         Ok(()) => bind(&context, &binder, &pod, &key).await,
         Err(misfit) => {
             binder.waiting.lock().insert(key);

@@ -58,8 +58,8 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let Some(deployment) = context.cache::<Deployment>().find(&key) else {
         return Ok(Next::Done);
     };
-    let seen = observe(&context, &deployment);
-    let mut plan = decide::decide(&seen, context.now());
+    let observed = observe(&context, &deployment);
+    let mut plan = decide::decide(&observed, context.now());
     let Some(new) = plan.create.take() else {
         return context.apply(plan.plan).await;
     };
@@ -82,7 +82,7 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
         Err(error) => {
             context
                 .apply(decide::creation_failed(
-                    &seen,
+                    &observed,
                     &new,
                     &error.message(),
                     context.now(),
@@ -93,7 +93,7 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     }
 }
 
-fn observe(context: &Context, deployment: &Arc<Deployment>) -> decide::Seen {
+fn observe(context: &Context, deployment: &Arc<Deployment>) -> decide::ObservedDeployment {
     let sets = context.cache::<ReplicaSet>();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
     let selected = sets.select(
@@ -127,7 +127,7 @@ fn observe(context: &Context, deployment: &Arc<Deployment>) -> decide::Seen {
     } else {
         std::collections::BTreeMap::new()
     };
-    decide::Seen {
+    decide::ObservedDeployment {
         deployment: Arc::clone(deployment),
         owned,
         orphans,

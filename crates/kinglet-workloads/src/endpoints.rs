@@ -41,8 +41,8 @@ pub(crate) fn start(context: &Context) {
         });
     });
     for (name, reconcile) in [
-        ("endpoint-slice-controller", Which::Slices),
-        ("endpoint-controller", Which::Legacy),
+        ("endpoint-slice-controller", EndpointsSource::Slices),
+        ("endpoint-controller", EndpointsSource::Legacy),
     ] {
         let index = index.clone();
         Controller::<Service>::new(name)
@@ -62,7 +62,7 @@ pub(crate) fn start(context: &Context) {
 }
 
 #[derive(Clone, Copy)]
-enum Which {
+enum EndpointsSource {
     Slices,
     Legacy,
 }
@@ -79,13 +79,13 @@ fn written_by(slice: &EndpointSlice, controller: &str) -> Option<Key> {
 async fn reconcile_selected(
     context: Context,
     key: Key,
-    which: Which,
+    which: EndpointsSource,
 ) -> Result<Next, ReconcileError> {
     let service = context.cache::<Service>().find(&key);
     let selector = service
         .as_ref()
         .and_then(|service| selector_of(service).cloned());
-    let gathered = match (&service, &selector) {
+    let backends_by_ports = match (&service, &selector) {
         (Some(service), Some(selector)) => Some(gather::gather(
             service,
             &context.cache::<Pod>().select(&key.namespace, selector),
@@ -93,13 +93,17 @@ async fn reconcile_selected(
         _ => None,
     };
     let plan = match which {
-        Which::Slices => {
+        EndpointsSource::Slices => {
             let present = slices_of(&context, &key, SLICE_CONTROLLER);
-            slices::decide(service.as_deref(), gathered.as_ref(), &present)
+            slices::decide(service.as_deref(), backends_by_ports.as_ref(), &present)
         }
-        Which::Legacy => {
+        EndpointsSource::Legacy => {
             let present = context.cache::<Endpoints>().find(&key);
-            legacy::decide(service.as_deref(), gathered.as_ref(), present.as_deref())
+            legacy::decide(
+                service.as_deref(),
+                backends_by_ports.as_ref(),
+                present.as_deref(),
+            )
         }
     };
     context.apply(plan).await

@@ -19,7 +19,7 @@ use kinglet_reconcile::{Change, Context, Controller, Key, Queue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub(crate) use discover::{Kind, Kinds};
+pub(crate) use discover::{ResourceKind, ResourceKinds};
 use graph::Graph;
 use sink::KindSink;
 
@@ -33,25 +33,29 @@ const REDISCOVER_AFTER_FAILURE: Duration = Duration::from_secs(2);
 const FIRST_LISTINGS_MAX: Duration = Duration::from_secs(10);
 
 /// What the collector's parts share.
-pub(crate) struct Shared {
+pub(crate) struct Collector {
     pub(crate) graph: Mutex<Graph>,
-    pub(crate) kinds: Kinds,
+    pub(crate) kinds: ResourceKinds,
     queue: Queue,
     /// Told about each object that is gone: its namespace.
     gone: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Starts discovery alone, or with the collector; `gone` is told the namespace of each object that disappears.
-pub(crate) fn start(context: &Context, kinds: &Kinds, gone: impl Fn(&str) + Send + Sync + 'static) {
+pub(crate) fn start(
+    context: &Context,
+    kinds: &ResourceKinds,
+    gone: impl Fn(&str) + Send + Sync + 'static,
+) {
     let controller = Controller::<Namespace>::unwatched(NAME).workers(4);
     let queue = controller.queue();
-    let shared = Arc::new(Shared {
+    let collector = Arc::new(Collector {
         graph: Mutex::default(),
         kinds: kinds.clone(),
         queue,
         gone: Box::new(gone),
     });
-    let (context, feeder) = (context.named(NAME), Arc::clone(&shared));
+    let (context, feeder) = (context.named(NAME), Arc::clone(&collector));
     let tasks = context.tasks().clone();
     tasks.spawn_cancellable("garbage collector", async move {
         let mut known = feeder.kinds.subscribe();
@@ -75,8 +79,8 @@ pub(crate) fn start(context: &Context, kinds: &Kinds, gone: impl Fn(&str) + Send
 }
 
 /// Keeps the list of kinds current.
-pub(crate) fn discover(context: &Context) -> Kinds {
-    let kinds = Kinds::default();
+pub(crate) fn discover(context: &Context) -> ResourceKinds {
+    let kinds = ResourceKinds::default();
     let changed = Arc::new(Notify::new());
     let bell = Arc::clone(&changed);
     context
@@ -107,8 +111,8 @@ pub(crate) fn discover(context: &Context) -> Kinds {
 /// Starts feeds of kinds that are new and ends those of kinds that are gone.
 fn follow(
     context: &Context,
-    shared: &Arc<Shared>,
-    present: &[Arc<Kind>],
+    collector: &Arc<Collector>,
+    present: &[Arc<ResourceKind>],
     sinks: &mut Vec<Arc<KindSink>>,
 ) {
     sinks.retain(|sink| {
@@ -122,7 +126,7 @@ fn follow(
         if sinks.iter().any(|sink| sink.kind() == kind) {
             continue;
         }
-        let sink = Arc::new(KindSink::new(Arc::clone(shared), Arc::clone(kind)));
+        let sink = Arc::new(KindSink::new(Arc::clone(collector), Arc::clone(kind)));
         sinks.push(Arc::clone(&sink));
         let feed = kinglet_reconcile::feed::Feed {
             path: kind.path(None),
@@ -143,7 +147,7 @@ async fn first_listings(sinks: &[Arc<KindSink>]) {
     }
 }
 
-impl Shared {
+impl Collector {
     fn wake(&self, wakes: Vec<graph::Wake>) {
         for wake in wakes {
             match wake {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
 
-use crate::garbage::{Kind, Kinds};
+use crate::garbage::{ResourceKind, ResourceKinds};
 
 /// ConfigMap with the certificate of the API server.
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -88,7 +88,7 @@ fn decide_defaults(
             ..ConfigMap::default()
         });
         desired.data = Some([("ca.crt".to_owned(), pem.to_owned())].into());
-        let note = [(
+        let description = [(
             "kubernetes.io/description".to_owned(),
             ROOT_CA_NOTE.to_owned(),
         )];
@@ -96,7 +96,7 @@ fn decide_defaults(
             .metadata
             .annotations
             .get_or_insert_default()
-            .extend(note);
+            .extend(description);
         plan.ensure(map, &desired);
     }
     plan
@@ -125,7 +125,7 @@ pub(crate) fn wake(context: &Context, queue: Queue) -> impl Fn(&str) + Send + Sy
 /// Deletes everything in a namespace under deletion, then lets it go.
 pub(crate) async fn empty(
     context: Context,
-    kinds: Kinds,
+    kinds: ResourceKinds,
     key: Key,
 ) -> Result<Next, ReconcileError> {
     let Some(namespace) = context.cache::<Namespace>().find(&key) else {
@@ -161,7 +161,7 @@ pub(crate) async fn empty(
     context.apply(plan).await
 }
 
-fn resource_name(kind: &Kind) -> String {
+fn resource_name(kind: &ResourceKind) -> String {
     if kind.group.is_empty() {
         format!("{}.", kind.plural)
     } else {
@@ -233,7 +233,7 @@ impl Listed {
 /// Asks for the deletion of all objects of a kind; gives how many are still there.
 async fn remove_all(
     context: &Context,
-    kind: &Kind,
+    kind: &ResourceKind,
     namespace: &str,
 ) -> Result<usize, ReconcileError> {
     let path = kind.path(Some(namespace));

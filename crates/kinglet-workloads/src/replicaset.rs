@@ -58,7 +58,7 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let (status, again) = decide::status(
         &set,
         &active(&set, &pods),
-        failure.as_ref().map(Trouble::words),
+        failure.as_ref().map(ScaleError::reason_and_message),
         context.now(),
     );
     let mut plan = Plan::new();
@@ -69,20 +69,20 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let next = context.apply(plan).await?;
     match failure {
         // Nothing can be created in a namespace that goes away, however often one tries.
-        Some(Trouble { error, .. }) if is_closing(&error) => Ok(Next::Done),
-        Some(Trouble { error, .. }) => Err(error),
+        Some(ScaleError { error, .. }) if is_closing(&error) => Ok(Next::Done),
+        Some(ScaleError { error, .. }) => Err(error),
         None => Ok(next),
     }
 }
 
 /// What went wrong while scaling.
-struct Trouble {
+struct ScaleError {
     reason: &'static str,
     error: ReconcileError,
 }
 
-impl Trouble {
-    fn words(&self) -> (&'static str, String) {
+impl ScaleError {
+    fn reason_and_message(&self) -> (&'static str, String) {
         (self.reason, self.error.message())
     }
 }
@@ -94,14 +94,14 @@ fn active(set: &ReplicaSet, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
     all
 }
 
-async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Trouble> {
+async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), ScaleError> {
     match decide::scale(set, active, context.now()) {
         decide::Scale::Keep => Ok(()),
         decide::Scale::Create(count) => create(context, set, count).await,
         decide::Scale::Delete(victims) => {
             for pod in victims {
                 match context.delete(&*pod, Cascade::Background).await {
-                    Ok(()) => note(
+                    Ok(()) => record_event(
                         context,
                         set,
                         Severity::Normal,
@@ -109,14 +109,14 @@ async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Resu
                         format!("Deleted pod: {}", name_of(&*pod)),
                     ),
                     Err(error) => {
-                        note(
+                        record_event(
                             context,
                             set,
                             Severity::Warning,
                             "FailedDelete",
                             format!("Error deleting: {}", error.message()),
                         );
-                        return Err(Trouble {
+                        return Err(ScaleError {
                             reason: "FailedDelete",
                             error,
                         });
@@ -128,11 +128,11 @@ async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Resu
     }
 }
 
-async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(), Trouble> {
+async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(), ScaleError> {
     let pod = decide::pod(set);
     for _ in 0..count {
         match context.create(&pod).await {
-            Ok(created) => note(
+            Ok(created) => record_event(
                 context,
                 set,
                 Severity::Normal,
@@ -141,7 +141,7 @@ async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(),
             ),
             Err(error) => {
                 if !is_closing(&error) {
-                    note(
+                    record_event(
                         context,
                         set,
                         Severity::Warning,
@@ -149,7 +149,7 @@ async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(),
                         format!("Error creating: {}", error.message()),
                     );
                 }
-                return Err(Trouble {
+                return Err(ScaleError {
                     reason: "FailedCreate",
                     error,
                 });
@@ -164,7 +164,13 @@ fn is_closing(error: &ReconcileError) -> bool {
     matches!(error, ReconcileError::Refused { message, .. } if message.contains("being terminated"))
 }
 
-fn note(context: &Context, set: &ReplicaSet, severity: Severity, reason: &str, message: String) {
+fn record_event(
+    context: &Context,
+    set: &ReplicaSet,
+    severity: Severity,
+    reason: &str,
+    message: String,
+) {
     context.event(EventRecord::new(set, severity, reason, message));
 }
 

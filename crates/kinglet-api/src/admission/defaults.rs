@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Configs, Defaults, Features, Flag, SecurePodDefaults};
 use crate::keys;
 use crate::names;
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::{Judged, Operation, Review, look};
 

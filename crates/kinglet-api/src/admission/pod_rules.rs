@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::formats;
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::look;
 

@@ -6,7 +6,7 @@ use crate::field::Findings;
 use crate::formats;
 use crate::go;
 use crate::keys::{self, Priority};
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::pod::Rules;
 use super::{autoscaling, differences, look, metadata, pod};

@@ -8,7 +8,7 @@ use crate::config::{Features, Flag};
 use crate::field::Findings;
 use crate::formats;
 use crate::go;
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::defaults::lets;
 use super::look;

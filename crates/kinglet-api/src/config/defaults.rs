@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::field::Findings;
-use crate::quantity::Quantity;
 use crate::template::Template;
+use kinglet_quantity::Quantity;
 
 use super::{Data, read};
 

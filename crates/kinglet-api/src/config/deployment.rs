@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::formats;
 use crate::go::{self, GoDuration};
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::{Data, read};
 

@@ -1,7 +1,7 @@
 //! Reading single keys of a ConfigMap, with Knative's words for what does not parse.
 
 use crate::go::{self, GoDuration};
-use crate::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::Data;
 

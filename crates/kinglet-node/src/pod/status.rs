@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kinglet_api::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use crate::pod::container_state::{self, ContainerState, Ending, Role, Stage};
 use crate::pod::lifecycle::{PULL_ERROR_SHOWN, RestartPolicy, later, restart_at};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod};
-use kinglet_api::quantity::Quantity;
 use kinglet_image::ImageConfig;
+use kinglet_quantity::Quantity;
 
 use crate::cgroup::Limits;
 use crate::spec::environment::expand;

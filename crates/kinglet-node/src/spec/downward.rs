@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
-use kinglet_api::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 /// What is known about a pod beyond its object.
 #[derive(Clone, Debug)]

@@ -84,7 +84,7 @@ pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String
         let bytes = empty
             .size_limit
             .as_ref()
-            .and_then(|text| kinglet_api::quantity::Quantity::parse(&text.0).ok());
+            .and_then(|text| kinglet_quantity::Quantity::parse(&text.0).ok());
         return Ok(match empty.medium.as_deref() {
             Some("Memory") => Content::Memory(
                 bytes

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kinglet_quantity::{Operator, Requirement};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -18,76 +19,59 @@ const GONE_MAX: usize = 4096;
 
 /// Which labels an object must have.
 #[derive(Clone, Debug, Default)]
-pub struct Selector {
-    pairs: Vec<(String, String)>,
-    expressions: Vec<LabelSelectorRequirement>,
-}
+pub struct Selector(kinglet_quantity::LabelSelector);
 
 impl Selector {
     /// Whether nothing is demanded.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.expressions.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether the labels satisfy it. An empty selector matches everything; an unknown operator matches nothing.
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        let get = |key: &str| labels.and_then(|labels| labels.get(key));
-        self.pairs
-            .iter()
-            .all(|(key, value)| get(key) == Some(value))
-            && self.expressions.iter().all(|wanted| {
-                let value = get(&wanted.key);
-                let listed = |value: &String| {
-                    wanted
-                        .values
-                        .as_ref()
-                        .is_some_and(|values| values.contains(value))
-                };
-                match wanted.operator.as_str() {
-                    "In" => value.is_some_and(listed),
-                    "NotIn" => !value.is_some_and(listed),
-                    "Exists" => value.is_some(),
-                    "DoesNotExist" => value.is_none(),
-                    _ => false,
-                }
-            })
+        self.0
+            .matches(|key| labels.and_then(|labels| labels.get(key).map(String::as_str)))
+    }
+
+    /// The labels that must have exactly one value.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.requirements().iter().filter_map(|required| {
+            if let Operator::In(values) = &required.operator
+                && let [value] = values.as_slice()
+            {
+                Some((required.key.as_str(), value.as_str()))
+            } else {
+                None
+            }
+        })
     }
 }
 
 impl From<&BTreeMap<String, String>> for Selector {
     fn from(pairs: &BTreeMap<String, String>) -> Self {
-        Self {
-            pairs: pairs
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-            expressions: Vec::new(),
-        }
+        Self(kinglet_quantity::LabelSelector::default().with_labels(pairs))
     }
 }
 
 impl From<&LabelSelector> for Selector {
     fn from(selector: &LabelSelector) -> Self {
-        let mut out = selector
-            .match_labels
-            .as_ref()
-            .map(Self::from)
-            .unwrap_or_default();
-        out.expressions = selector.match_expressions.clone().unwrap_or_default();
-        out
+        let labels = selector.match_labels.iter().flatten();
+        let mut out = kinglet_quantity::LabelSelector::default().with_labels(labels);
+        for wanted in selector.match_expressions.iter().flatten() {
+            let values = wanted.values.as_deref().unwrap_or_default();
+            out = out.with_expression(&wanted.key, &wanted.operator, values);
+        }
+        Self(out)
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Selector {
     fn from(pairs: [(&str, &str); N]) -> Self {
-        let pairs = pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        Self {
-            pairs,
-            expressions: Vec::new(),
-        }
+        let equal = pairs.map(|(key, value)| Requirement {
+            key: key.to_owned(),
+            operator: Operator::In(vec![value.to_owned()]),
+        });
+        Self(kinglet_quantity::LabelSelector::new(equal.into()))
     }
 }
 
@@ -166,7 +150,7 @@ impl<K: Object> Store<K> {
     pub(crate) fn select(&self, namespace: &str, selector: &Selector) -> Vec<Arc<K>> {
         let matches = |object: &Arc<K>| selector.matches(object.meta().labels.as_ref());
         let state = self.state.read();
-        for (label, value) in &selector.pairs {
+        for (label, value) in selector.pairs() {
             if let Some(keys) = state.indexes.labelled(label, value) {
                 let keys = keys.iter().filter(|key| &*key.namespace == namespace);
                 return keys

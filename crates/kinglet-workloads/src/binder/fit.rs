@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity::millis;
+use kinglet_quantity::Operator;
+
 use super::{Capacity, default_labels};
 
 /// Amounts that Pods ask for and nodes give.
@@ -22,11 +23,14 @@ pub(crate) struct Resources {
 
 impl Resources {
     pub(super) fn add(&mut self, more: &Self, times: i64) {
-        self.cpu_millis += more.cpu_millis * times;
-        self.memory_bytes += more.memory_bytes * times;
-        self.pods += more.pods * times;
+        // A Pod may ask for more than any machine has, several times over.
+        let sum = |mine: i64, theirs: i64| mine.saturating_add(theirs.saturating_mul(times));
+        self.cpu_millis = sum(self.cpu_millis, more.cpu_millis);
+        self.memory_bytes = sum(self.memory_bytes, more.memory_bytes);
+        self.pods = sum(self.pods, more.pods);
         for (name, amount) in &more.other {
-            *self.other.entry(name.clone()).or_default() += amount * times;
+            let mine = self.other.entry(name.clone()).or_default();
+            *mine = sum(*mine, *amount);
         }
     }
 
@@ -42,15 +46,17 @@ impl Resources {
     fn of(amounts: &BTreeMap<String, Quantity>) -> Self {
         let mut out = Self::default();
         for (name, quantity) in amounts {
-            let value = millis(&quantity.0).unwrap_or(0);
+            let Ok(quantity) = kinglet_quantity::Quantity::parse(&quantity.0) else {
+                continue;
+            };
             match name.as_str() {
-                "cpu" => out.cpu_millis = value,
-                "memory" => out.memory_bytes = value.div_euclid(1000),
-                "pods" => out.pods = value.div_euclid(1000),
+                "cpu" => out.cpu_millis = quantity.millis(),
+                "memory" => out.memory_bytes = quantity.units(),
+                "pods" => out.pods = quantity.units(),
                 // Disk is not accounted for, as nothing here measures it.
                 "ephemeral-storage" => {}
                 other => {
-                    out.other.insert(other.to_owned(), value);
+                    out.other.insert(other.to_owned(), quantity.millis());
                 }
             }
         }
@@ -107,31 +113,31 @@ pub(super) fn request(pod: &Pod, not_started: &[String]) -> Resources {
     total
 }
 
-/// What a node gives: what its object says, else what we were told.
+/// What a node gives: what its object says, else what we were configured.
 pub(super) fn allocatable(node: Option<&Node>, capacity: &Capacity) -> Resources {
-    let told = Resources {
+    let configured = Resources {
         cpu_millis: capacity.cpu_millis,
         memory_bytes: capacity.memory_bytes,
         pods: capacity.pods,
         other: BTreeMap::new(),
     };
-    let said = node
+    let reported = node
         .and_then(|node| node.status.as_ref())
         .and_then(|status| status.allocatable.as_ref());
-    let Some(said) = said.map(Resources::of) else {
-        return told;
+    let Some(reported) = reported.map(Resources::of) else {
+        return configured;
     };
-    let or = |said: i64, told: i64| if said > 0 { said } else { told };
+    let or = |reported: i64, configured: i64| if reported > 0 { reported } else { configured };
     Resources {
-        cpu_millis: or(said.cpu_millis, told.cpu_millis),
-        memory_bytes: or(said.memory_bytes, told.memory_bytes),
-        pods: or(said.pods, told.pods),
-        other: said.other,
+        cpu_millis: or(reported.cpu_millis, configured.cpu_millis),
+        memory_bytes: or(reported.memory_bytes, configured.memory_bytes),
+        pods: or(reported.pods, configured.pods),
+        other: reported.other,
     }
 }
 
-/// A node as it was seen.
-pub(super) struct NodeSeen<'a> {
+/// A node as it was node_state.
+pub(super) struct ObservedNode<'a> {
     pub(super) name: &'a str,
     pub(super) node: Option<&'a Node>,
     pub(super) allocatable: Resources,
@@ -167,8 +173,8 @@ impl Misfit {
     }
 }
 
-/// Whether the Pod fits; the first kind of reason that applies is the one told, resources are told together.
-pub(super) fn fit(pod: &Pod, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
+/// Whether the Pod fits; the first kind of reason that applies is the one configured, resources are configured together.
+pub(super) fn fit(pod: &Pod, node_state: &ObservedNode<'_>) -> Result<(), Misfit> {
     let alone = |reason: String| {
         Err(Misfit {
             reasons: vec![reason],
@@ -176,7 +182,7 @@ pub(super) fn fit(pod: &Pod, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
         })
     };
     let spec = pod.spec.clone().unwrap_or_default();
-    let of_node = seen.node.and_then(|node| node.spec.as_ref());
+    let of_node = node_state.node.and_then(|node| node.spec.as_ref());
     if of_node.and_then(|spec| spec.unschedulable).unwrap_or(false)
         && !tolerates_unschedulable(&spec)
     {
@@ -189,21 +195,21 @@ pub(super) fn fit(pod: &Pod, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
             taint.value.as_deref().unwrap_or("")
         ));
     }
-    if !selected(&spec, seen) {
+    if !selected(&spec, node_state) {
         return alone("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
-    room(&request(pod, seen.not_started), seen)
+    room(&request(pod, node_state.not_started), node_state)
 }
 
-fn room(request: &Resources, seen: &NodeSeen<'_>) -> Result<(), Misfit> {
-    let (all, taken) = (&seen.allocatable, &seen.taken);
+fn room(request: &Resources, node_state: &ObservedNode<'_>) -> Result<(), Misfit> {
+    let (all, taken) = (&node_state.allocatable, &node_state.taken);
     let mut reasons = Vec::new();
     let mut crowded = true;
     if taken.pods + request.pods > all.pods {
         reasons.push("Too many pods".to_owned());
     }
     let mut check = |name: &str, wanted: i64, taken: i64, all: i64| {
-        if wanted > 0 && taken + wanted > all {
+        if wanted > 0 && taken.saturating_add(wanted) > all {
             reasons.push(format!("Insufficient {name}"));
             crowded &= wanted <= all;
         }
@@ -258,10 +264,11 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             || toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""))
 }
 
-fn selected(spec: &PodSpec, seen: &NodeSeen<'_>) -> bool {
-    let mut labels = default_labels(seen.name);
+fn selected(spec: &PodSpec, node_state: &ObservedNode<'_>) -> bool {
+    let mut labels = default_labels(node_state.name);
     labels.extend(
-        seen.node
+        node_state
+            .node
             .and_then(|node| node.metadata.labels.clone())
             .unwrap_or_default(),
     );
@@ -283,7 +290,7 @@ fn selected(spec: &PodSpec, seen: &NodeSeen<'_>) -> bool {
         selector
             .node_selector_terms
             .iter()
-            .any(|term| term_matches(term, &labels, seen.name))
+            .any(|term| term_matches(term, &labels, node_state.name))
     });
     by_label && by_affinity
 }
@@ -303,24 +310,7 @@ fn term_matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name
 
 fn requirement_matches(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let values = wanted.values.as_deref().unwrap_or_default();
-    let listed = |value: &str| values.iter().any(|known| known == value);
-    let number = |text: &str| text.parse::<i64>().ok();
-    let bound = values.first().and_then(|text| number(text));
-    match wanted.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => !value.is_some_and(listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => value
-            .and_then(number)
-            .zip(bound)
-            .is_some_and(|(value, bound)| value > bound),
-        "Lt" => value
-            .and_then(number)
-            .zip(bound)
-            .is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
+    Operator::named(&wanted.operator, values).is_some_and(|operator| operator.matches(value))
 }
 
 #[cfg(test)]
@@ -359,14 +349,14 @@ mod tests {
             pods: 1,
             ..Resources::default()
         };
-        let seen = NodeSeen {
+        let node_state = ObservedNode {
             name: "n",
             node,
             allocatable: allocatable(node, &capacity),
             taken,
             not_started: &capacity.not_started,
         };
-        fit(pod, &seen).map_err(|misfit| misfit.message())
+        fit(pod, &node_state).map_err(|misfit| misfit.message())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::rollout::Limits;
 
 /// Everything the status is computed from.
-pub(super) struct Facts<'a> {
+pub(super) struct RolloutState<'a> {
     pub(super) deployment: &'a Deployment,
     pub(super) limits: Limits,
     /// The ReplicaSet of the present template and the size it now has in its spec.
@@ -25,11 +25,11 @@ pub(super) struct Facts<'a> {
 }
 
 /// The status, and when to look again for a missed deadline.
-pub(super) fn status(facts: &Facts<'_>) -> (DeploymentStatus, Option<Duration>) {
-    let deployment = facts.deployment;
+pub(super) fn status(rollout: &RolloutState<'_>) -> (DeploymentStatus, Option<Duration>) {
+    let deployment = rollout.deployment;
     let before = deployment.status.clone().unwrap_or_default();
-    let mut status = counts(facts, &before);
-    available(facts, &mut status);
+    let mut status = counts(rollout, &before);
+    available(rollout, &mut status);
     let spec = deployment.spec.as_ref();
     let paused = spec.and_then(|spec| spec.paused).unwrap_or(false);
     let deadline = spec
@@ -47,16 +47,16 @@ pub(super) fn status(facts: &Facts<'_>) -> (DeploymentStatus, Option<Duration>) 
                     "Unknown",
                     "DeploymentPaused",
                     "Deployment is paused",
-                    facts.now,
+                    rollout.now,
                 );
             }
         }
-        Some(seconds) => progressing(facts, &before, &mut status, seconds),
+        Some(seconds) => progressing(rollout, &before, &mut status, seconds),
     }
-    replica_failure(facts, &mut status);
+    replica_failure(rollout, &mut status);
     let again = deadline
         .filter(|_| !paused)
-        .and_then(|seconds| deadline_left(&status, facts, seconds));
+        .and_then(|seconds| deadline_left(&status, rollout, seconds));
     (status, again)
 }
 
@@ -80,9 +80,9 @@ pub(super) fn creation_failed(
     status
 }
 
-fn counts(facts: &Facts<'_>, before: &DeploymentStatus) -> DeploymentStatus {
+fn counts(rollout: &RolloutState<'_>, before: &DeploymentStatus) -> DeploymentStatus {
     let sum = |of: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| {
-        facts
+        rollout
             .all
             .iter()
             .filter_map(|set| set.status.as_ref())
@@ -91,26 +91,26 @@ fn counts(facts: &Facts<'_>, before: &DeploymentStatus) -> DeploymentStatus {
     };
     let available = sum(|status| status.available_replicas.unwrap_or(0));
     DeploymentStatus {
-        observed_generation: facts.deployment.metadata.generation,
+        observed_generation: rollout.deployment.metadata.generation,
         replicas: some(sum(|status| status.replicas)),
         updated_replicas: some(
-            facts
+            rollout
                 .new
                 .and_then(|set| set.status.as_ref())
                 .map_or(0, |status| status.replicas),
         ),
         ready_replicas: some(sum(|status| status.ready_replicas.unwrap_or(0))),
         available_replicas: some(available),
-        unavailable_replicas: some((facts.replicas_wanted - available).max(0)),
+        unavailable_replicas: some((rollout.replicas_wanted - available).max(0)),
         terminating_replicas: None,
         collision_count: before.collision_count,
         conditions: before.conditions.clone(),
     }
 }
 
-fn available(facts: &Facts<'_>, status: &mut DeploymentStatus) {
+fn available(rollout: &RolloutState<'_>, status: &mut DeploymentStatus) {
     let enough = status.available_replicas.unwrap_or(0)
-        >= facts.limits.replicas - facts.limits.max_unavailable;
+        >= rollout.limits.replicas - rollout.limits.max_unavailable;
     if enough {
         let words = "Deployment has minimum availability.";
         set(
@@ -119,7 +119,7 @@ fn available(facts: &Facts<'_>, status: &mut DeploymentStatus) {
             "True",
             "MinimumReplicasAvailable",
             words,
-            facts.now,
+            rollout.now,
         );
     } else {
         let words = "Deployment does not have minimum availability.";
@@ -129,26 +129,26 @@ fn available(facts: &Facts<'_>, status: &mut DeploymentStatus) {
             "False",
             "MinimumReplicasUnavailable",
             words,
-            facts.now,
+            rollout.now,
         );
     }
 }
 
 fn progressing(
-    facts: &Facts<'_>,
+    rollout: &RolloutState<'_>,
     before: &DeploymentStatus,
     status: &mut DeploymentStatus,
     seconds: i32,
 ) {
-    let name = facts.new.and_then(|set| set.metadata.name.as_deref());
-    let subject = match facts.created.or(name) {
+    let name = rollout.new.and_then(|set| set.metadata.name.as_deref());
+    let subject = match rollout.created.or(name) {
         Some(name) => format!("ReplicaSet \"{name}\""),
         None => format!(
             "Deployment \"{}\"",
-            facts.deployment.metadata.name.as_deref().unwrap_or("")
+            rollout.deployment.metadata.name.as_deref().unwrap_or("")
         ),
     };
-    if let Some(created) = facts.created {
+    if let Some(created) = rollout.created {
         let words = format!("Created new replica set \"{created}\"");
         return set(
             status,
@@ -156,7 +156,7 @@ fn progressing(
             "True",
             "NewReplicaSetCreated",
             &words,
-            facts.now,
+            rollout.now,
         );
     }
     let known = condition(status, "Progressing").cloned();
@@ -168,7 +168,7 @@ fn progressing(
             "Unknown",
             "DeploymentResumed",
             "Deployment is resumed",
-            facts.now,
+            rollout.now,
         );
     }
     let (Some(known), Some(name)) = (known.as_ref(), name) else {
@@ -180,7 +180,7 @@ fn progressing(
                 "True",
                 "FoundNewReplicaSet",
                 &words,
-                facts.now,
+                rollout.now,
             );
         }
         return;
@@ -191,7 +191,7 @@ fn progressing(
     if settled {
         return;
     }
-    if complete(facts, status) {
+    if complete(rollout, status) {
         let words = format!("{subject} has successfully progressed.");
         set(
             status,
@@ -199,7 +199,7 @@ fn progressing(
             "True",
             "NewReplicaSetAvailable",
             &words,
-            facts.now,
+            rollout.now,
         );
     } else if advanced(before, status) {
         let words = format!("{subject} is progressing.");
@@ -214,14 +214,14 @@ fn progressing(
             "True",
             "ReplicaSetUpdated",
             &words,
-            facts.now,
+            rollout.now,
         );
         if let (Some(since), Some(condition)) =
             (since, status.conditions.iter_mut().flatten().last())
         {
             condition.last_transition_time = Some(since);
         }
-    } else if timed_out(known, seconds, facts.now) {
+    } else if timed_out(known, seconds, rollout.now) {
         let words = format!("{subject} has timed out progressing.");
         set(
             status,
@@ -229,22 +229,22 @@ fn progressing(
             "False",
             "ProgressDeadlineExceeded",
             &words,
-            facts.now,
+            rollout.now,
         );
     }
 }
 
-fn replica_failure(facts: &Facts<'_>, status: &mut DeploymentStatus) {
+fn replica_failure(rollout: &RolloutState<'_>, status: &mut DeploymentStatus) {
     let failure = |set: &ReplicaSet| {
         let all = set.status.as_ref()?.conditions.as_ref()?;
         all.iter()
             .find(|condition| condition.type_ == "ReplicaFailure")
             .cloned()
     };
-    let found = facts
+    let found = rollout
         .new
         .and_then(failure)
-        .or_else(|| facts.all.iter().find_map(|set| failure(set)));
+        .or_else(|| rollout.all.iter().find_map(|set| failure(set)));
     match found {
         Some(failure) => {
             let reason = failure.reason.unwrap_or_default();
@@ -254,7 +254,7 @@ fn replica_failure(facts: &Facts<'_>, status: &mut DeploymentStatus) {
                 &failure.status,
                 &reason,
                 &failure.message.unwrap_or_default(),
-                facts.now,
+                rollout.now,
             );
         }
         None => drop_condition(status, "ReplicaFailure"),
@@ -262,8 +262,8 @@ fn replica_failure(facts: &Facts<'_>, status: &mut DeploymentStatus) {
 }
 
 /// Whether the rollout is done.
-pub(super) fn complete(facts: &Facts<'_>, status: &DeploymentStatus) -> bool {
-    let wanted = some(facts.limits.replicas);
+pub(super) fn complete(rollout: &RolloutState<'_>, status: &DeploymentStatus) -> bool {
+    let wanted = some(rollout.limits.replicas);
     status.updated_replicas == wanted
         && status.replicas == wanted
         && status.available_replicas == wanted
@@ -289,7 +289,11 @@ fn timed_out(known: &DeploymentCondition, seconds: i32, now: Timestamp) -> bool 
     }
 }
 
-fn deadline_left(status: &DeploymentStatus, facts: &Facts<'_>, seconds: i32) -> Option<Duration> {
+fn deadline_left(
+    status: &DeploymentStatus,
+    rollout: &RolloutState<'_>,
+    seconds: i32,
+) -> Option<Duration> {
     let known = condition(status, "Progressing")?;
     if matches!(
         known.reason.as_deref(),
@@ -300,9 +304,10 @@ fn deadline_left(status: &DeploymentStatus, facts: &Facts<'_>, seconds: i32) -> 
     let since = known
         .last_update_time
         .as_ref()
-        .map_or(facts.now, |time| time.0);
+        .map_or(rollout.now, |time| time.0);
     // One second more, since stamps carry whole seconds.
-    let left = SignedDuration::from_secs(i64::from(seconds) + 1) - facts.now.duration_since(since);
+    let left =
+        SignedDuration::from_secs(i64::from(seconds) + 1) - rollout.now.duration_since(since);
     Some(
         Duration::try_from(left)
             .unwrap_or(Duration::ZERO)

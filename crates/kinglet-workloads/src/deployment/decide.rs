@@ -9,12 +9,12 @@ use kinglet_reconcile::{
     Cascade, EventRecord, Plan, Severity, annotation, name_of, owner_reference, uid_of,
 };
 
-use super::conditions::{self, Facts};
+use super::conditions::{self, RolloutState};
 use super::rollout::{self, Limits, Size};
 use super::template::{self, DESIRED, MAX, REVISION, REVISION_HISTORY};
 
-/// What was seen.
-pub(super) struct Seen {
+/// What was observed.
+pub(super) struct ObservedDeployment {
     pub(super) deployment: Arc<Deployment>,
     /// ReplicaSets that it controls.
     pub(super) owned: Vec<Arc<ReplicaSet>>,
@@ -59,12 +59,12 @@ pub(super) fn scaled(deployment: &Deployment, set: &ReplicaSet, from: i32, to: i
 
 /// The plan when the new ReplicaSet could not be created.
 pub(super) fn creation_failed(
-    seen: &Seen,
+    observed: &ObservedDeployment,
     new: &ReplicaSet,
     message: &str,
     now: Timestamp,
 ) -> Plan {
-    let deployment = &*seen.deployment;
+    let deployment = &*observed.deployment;
     let mut plan = Plan::new();
     plan.warning(
         deployment,
@@ -82,15 +82,15 @@ pub(super) fn creation_failed(
 }
 
 /// Decides the next step.
-pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
-    let deployment = &*seen.deployment;
+pub(super) fn decide(observed: &ObservedDeployment, now: Timestamp) -> Decision {
+    let deployment = &*observed.deployment;
     let mut plan = Plan::new();
     if deployment.metadata.deletion_timestamp.is_some() {
         return Decision { create: None, plan };
     }
-    adopt(seen, &mut plan);
+    adopt(observed, &mut plan);
     let limits = Limits::of(deployment);
-    let (new, mut old) = sort(seen);
+    let (new, mut old) = sort(observed);
     old.sort_by_key(|set| {
         (
             set.metadata.creation_timestamp.clone().map(|time| time.0),
@@ -98,7 +98,7 @@ pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
         )
     });
     let revision = next_revision(new.as_deref(), &old);
-    let sizes = sizes(seen, &limits, new.as_deref(), &old);
+    let sizes = sizes(observed, &limits, new.as_deref(), &old);
 
     let create = (new.is_none() && !is_paused(deployment)).then(|| {
         let mut set = template::replica_set(deployment);
@@ -121,17 +121,17 @@ pub(super) fn decide(seen: &Seen, now: Timestamp) -> Decision {
     for (set, wanted) in old.iter().zip(&sizes.old) {
         resize(deployment, set, *wanted, &limits, None, &mut plan);
     }
-    let facts = Facts {
+    let rollout = RolloutState {
         deployment,
         limits,
         new: new.as_deref(),
-        all: &seen.owned,
+        all: &observed.owned,
         replicas_wanted: sizes.new + sizes.old.iter().sum::<i32>(),
         created: create.as_ref().and_then(|set| set.metadata.name.as_deref()),
         now,
     };
-    let (status, again) = conditions::status(&facts);
-    if conditions::complete(&facts, &status) || is_paused(deployment) {
+    let (status, again) = conditions::status(&rollout);
+    if conditions::complete(&rollout, &status) || is_paused(deployment) {
         clean_up(deployment, &old, &mut plan);
     }
     number(
@@ -152,7 +152,12 @@ struct Sizes {
     old: Vec<i32>,
 }
 
-fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<ReplicaSet>]) -> Sizes {
+fn sizes(
+    observed: &ObservedDeployment,
+    limits: &Limits,
+    new: Option<&ReplicaSet>,
+    old: &[Arc<ReplicaSet>],
+) -> Sizes {
     let new_size = new.map(size_of).unwrap_or_default();
     let old_sizes: Vec<Size> = old.iter().map(|set| size_of(set)).collect();
     let active: Vec<&Size> = old_sizes
@@ -165,7 +170,7 @@ fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<Repl
             .is_some_and(|then| then != limits.replicas)
     });
     let as_they_are = || old_sizes.iter().map(|size| size.wanted).collect::<Vec<_>>();
-    let paused = is_paused(&seen.deployment);
+    let paused = is_paused(&observed.deployment);
     if scaled || paused {
         return match active.len() {
             0 if paused => Sizes {
@@ -193,7 +198,7 @@ fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<Repl
                     old: vec![0; old.len()],
                 }
             }
-            _ if is_recreate(&seen.deployment) => Sizes {
+            _ if is_recreate(&observed.deployment) => Sizes {
                 new: new_size.wanted,
                 old: as_they_are(),
             },
@@ -207,9 +212,10 @@ fn sizes(seen: &Seen, limits: &Limits, new: Option<&ReplicaSet>, old: &[Arc<Repl
             }
         };
     }
-    if is_recreate(&seen.deployment) {
-        let left =
-            |set: &Arc<ReplicaSet>| seen.pods_left.get(uid_of(&**set)).copied().unwrap_or(0) > 0;
+    if is_recreate(&observed.deployment) {
+        let left = |set: &Arc<ReplicaSet>| {
+            observed.pods_left.get(uid_of(&**set)).copied().unwrap_or(0) > 0
+        };
         let clear = old_sizes.iter().all(|size| size.wanted == 0) && !old.iter().any(left);
         return Sizes {
             new: if clear {
@@ -260,23 +266,23 @@ fn is_paused(deployment: &Deployment) -> bool {
 }
 
 /// The ReplicaSet of the present template (the oldest, should there be two), and the others.
-fn sort(seen: &Seen) -> (Option<Arc<ReplicaSet>>, Vec<Arc<ReplicaSet>>) {
+fn sort(observed: &ObservedDeployment) -> (Option<Arc<ReplicaSet>>, Vec<Arc<ReplicaSet>>) {
     let age = |set: &&Arc<ReplicaSet>| {
         (
             set.metadata.creation_timestamp.clone().map(|time| time.0),
             name_of(&***set).to_owned(),
         )
     };
-    let matching = seen
+    let matching = observed
         .owned
         .iter()
-        .filter(|set| template::same(set, &seen.deployment));
+        .filter(|set| template::same(set, &observed.deployment));
     let new = matching.min_by_key(age).cloned();
     let is_new = |set: &Arc<ReplicaSet>| {
         new.as_ref()
             .is_some_and(|new| uid_of(&**new) == uid_of(&**set))
     };
-    let old = seen
+    let old = observed
         .owned
         .iter()
         .filter(|set| !is_new(set))
@@ -318,14 +324,14 @@ fn annotate(set: &mut ReplicaSet, limits: &Limits, revision: Option<i64>) {
 /// Brings one ReplicaSet to its size; the new one also to what the Deployment hands down.
 fn resize(
     deployment: &Deployment,
-    seen: &ReplicaSet,
+    observed: &ReplicaSet,
     wanted: i32,
     limits: &Limits,
     revision: Option<i64>,
     plan: &mut Plan,
 ) {
-    let mut set = seen.clone();
-    let from = replicas_of(seen);
+    let mut set = observed.clone();
+    let from = replicas_of(observed);
     if revision.is_some() {
         let annotations = set.metadata.annotations.get_or_insert_default();
         annotations.extend(template::handed_down(deployment));
@@ -339,19 +345,19 @@ fn resize(
     if let Some(spec) = &mut set.spec {
         spec.replicas = Some(wanted);
     }
-    plan.update(seen, &set);
+    plan.update(observed, &set);
     if from != wanted {
-        plan.event(scaled(deployment, seen, from, wanted));
+        plan.event(scaled(deployment, observed, from, wanted));
     }
 }
 
-fn adopt(seen: &Seen, plan: &mut Plan) {
-    for orphan in &seen.orphans {
+fn adopt(observed: &ObservedDeployment, plan: &mut Plan) {
+    for orphan in &observed.orphans {
         let mut set = (**orphan).clone();
         set.metadata
             .owner_references
             .get_or_insert_default()
-            .push(owner_reference(&*seen.deployment));
+            .push(owner_reference(&*observed.deployment));
         plan.update(&**orphan, &set);
     }
 }

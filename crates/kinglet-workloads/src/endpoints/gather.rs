@@ -10,7 +10,7 @@ use crate::pods;
 
 /// A port as endpoints show it, resolved for a Pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Port {
+pub(super) struct ResolvedPort {
     pub(super) name: Option<String>,
     pub(super) port: i32,
     pub(super) protocol: String,
@@ -30,13 +30,13 @@ pub(super) struct Backend {
 }
 
 /// Backends grouped by the ports they have in common (named ports may differ from Pod to Pod), in the Service's order.
-pub(super) type Gathered = BTreeMap<Vec<Port>, Vec<Backend>>;
+pub(super) type BackendsByPorts = BTreeMap<Vec<ResolvedPort>, Vec<Backend>>;
 
 /// Everything behind a Service. Pods are taken in the order of their names.
-pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> Gathered {
+pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> BackendsByPorts {
     let spec = service.spec.clone().unwrap_or_default();
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
-    let mut out = Gathered::new();
+    let mut out = BackendsByPorts::new();
     for pod in pods.iter().filter(|pod| !pods::is_terminal(pod)) {
         let Some(address) = pod
             .status
@@ -46,7 +46,7 @@ pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> Gathered {
         else {
             continue;
         };
-        let ports: Vec<Port> = spec
+        let ports: Vec<ResolvedPort> = spec
             .ports
             .iter()
             .flatten()
@@ -79,7 +79,7 @@ pub(super) fn gather(service: &Service, pods: &[Arc<Pod>]) -> Gathered {
 }
 
 /// The port on a Pod, or nothing when the Pod has no port of that name.
-fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
+fn resolve(port: &ServicePort, pod: &Pod) -> Option<ResolvedPort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let number = match &port.target_port {
         None => port.port,
@@ -87,7 +87,7 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => named(pod, name, &protocol)?,
     };
-    Some(Port {
+    Some(ResolvedPort {
         name: port.name.clone(),
         port: number,
         protocol,

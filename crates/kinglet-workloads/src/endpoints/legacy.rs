@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kinglet_reconcile::{Cascade, Plan, label};
 
-use super::gather::{Backend, Gathered};
+use super::gather::{Backend, BackendsByPorts};
 use super::{HEADLESS, TRIGGER_TIME, is_headless, own_labels};
 
 /// Label that names who maintains an Endpoints object.
@@ -15,14 +15,14 @@ const CONTROLLER: &str = "endpoint-controller";
 /// Addresses in one Endpoints object, as in Kubernetes.
 const ADDRESSES_MAX: usize = 1000;
 
-/// Makes the Endpoints equal what was gathered.
+/// Makes the Endpoints equal what was backends_by_ports.
 pub(super) fn decide(
     service: Option<&Service>,
-    gathered: Option<&Gathered>,
+    backends_by_ports: Option<&BackendsByPorts>,
     present: Option<&Endpoints>,
 ) -> Plan {
     let mut plan = Plan::new();
-    let (Some(service), Some(gathered)) = (service, gathered) else {
+    let (Some(service), Some(backends_by_ports)) = (service, backends_by_ports) else {
         let ours = present
             .filter(|present| service.is_none() && label(*present, MANAGED_BY) == Some(CONTROLLER));
         if let Some(present) = ours.filter(|present| present.metadata.deletion_timestamp.is_none())
@@ -36,7 +36,7 @@ pub(super) fn decide(
     }
     let mut desired = Endpoints {
         metadata: metadata(service),
-        subsets: subsets(gathered),
+        subsets: subsets(backends_by_ports),
     };
     match present {
         None => {
@@ -73,10 +73,10 @@ fn metadata(service: &Service) -> ObjectMeta {
     }
 }
 
-fn subsets(gathered: &Gathered) -> Option<Vec<EndpointSubset>> {
+fn subsets(backends_by_ports: &BackendsByPorts) -> Option<Vec<EndpointSubset>> {
     let mut left = ADDRESSES_MAX;
     let mut out = Vec::new();
-    for (ports, backends) in gathered {
+    for (ports, backends) in backends_by_ports {
         let mut some = |ready: bool| {
             // A Pod that ends is in neither list: these readers know nothing of draining.
             let wanted = backends.iter().filter(|backend| {
@@ -136,8 +136,8 @@ mod tests {
             .into_iter()
             .map(|pod| Arc::new(serde_json::from_value(pod).unwrap()))
             .collect();
-        let gathered = gather(&service, &pods);
-        let plan = decide(Some(&service), Some(&gathered), None);
+        let backends_by_ports = gather(&service, &pods);
+        let plan = decide(Some(&service), Some(&backends_by_ports), None);
         let body = &plan.writes().next().unwrap().body;
         assert_eq!(body["subsets"][0]["addresses"][0]["ip"], "10.0.0.1");
         assert_eq!(body["subsets"][0]["notReadyAddresses"][0]["ip"], "10.0.0.2");
@@ -146,7 +146,7 @@ mod tests {
             json!([{"port": 8080, "protocol": "TCP"}])
         );
         let seen: Endpoints = serde_json::from_value(body.clone()).unwrap();
-        assert!(decide(Some(&service), Some(&gathered), Some(&seen)).is_empty());
+        assert!(decide(Some(&service), Some(&backends_by_ports), Some(&seen)).is_empty());
         assert_eq!(decide(None, None, Some(&seen)).writes().count(), 1);
     }
 }

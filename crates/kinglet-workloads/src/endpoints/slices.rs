@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kinglet_reconcile::{Cascade, Plan, owner_reference};
 
-use super::gather::{Backend, Gathered, Port};
+use super::gather::{Backend, BackendsByPorts, ResolvedPort};
 use super::{
     HEADLESS, MANAGED_BY, SERVICE_NAME, SLICE_CONTROLLER, TRIGGER_TIME, is_headless, own_labels,
 };
@@ -15,14 +15,14 @@ use super::{
 /// Endpoints per slice, as in Kubernetes.
 const ENDPOINTS_MAX: usize = 100;
 
-/// Makes the slices equal what was gathered; without a Service or a selector there are none.
+/// Makes the slices equal what was backends_by_ports; without a Service or a selector there are none.
 pub(super) fn decide(
     service: Option<&Service>,
-    gathered: Option<&Gathered>,
+    backends_by_ports: Option<&BackendsByPorts>,
     present: &[Arc<EndpointSlice>],
 ) -> Plan {
     let mut plan = Plan::new();
-    let (Some(service), Some(gathered)) = (service, gathered) else {
+    let (Some(service), Some(backends_by_ports)) = (service, backends_by_ports) else {
         // The garbage collector takes the slices of a Service that is gone; a selector may also just have been removed.
         for slice in present.iter().filter(|_| service.is_some()) {
             plan.delete(&**slice, Cascade::Background);
@@ -37,7 +37,7 @@ pub(super) fn decide(
         .filter(|slice| slice.metadata.deletion_timestamp.is_none())
         .collect();
     let mut missing = Vec::new();
-    for (shape, endpoints) in wanted(gathered) {
+    for (shape, endpoints) in wanted(backends_by_ports) {
         // A slice keeps its ports, so that watchers see endpoints come and go and not slices.
         let found = free.iter().position(|slice| {
             slice.address_type == shape.family
@@ -74,22 +74,22 @@ pub(super) fn decide(
     plan
 }
 
-struct Shape {
+struct SliceShape {
     family: String,
     ports: Vec<EndpointPort>,
 }
 
 /// The slices that shall be, in order; one without endpoints when there are no Pods.
-fn wanted(gathered: &Gathered) -> Vec<(Shape, Vec<Endpoint>)> {
+fn wanted(backends_by_ports: &BackendsByPorts) -> Vec<(SliceShape, Vec<Endpoint>)> {
     let mut out = Vec::new();
-    for (ports, backends) in gathered {
+    for (ports, backends) in backends_by_ports {
         for family in ["IPv4", "IPv6"] {
             let of_family: Vec<&Backend> = backends
                 .iter()
                 .filter(|backend| family_of(&backend.address) == family)
                 .collect();
             for chunk in of_family.chunks(ENDPOINTS_MAX) {
-                let shape = Shape {
+                let shape = SliceShape {
                     family: family.to_owned(),
                     ports: ports.iter().map(port).collect(),
                 };
@@ -102,7 +102,7 @@ fn wanted(gathered: &Gathered) -> Vec<(Shape, Vec<Endpoint>)> {
     }
     if out.is_empty() {
         out.push((
-            Shape {
+            SliceShape {
                 family: "IPv4".to_owned(),
                 ports: Vec::new(),
             },
@@ -120,7 +120,7 @@ fn family_of(address: &str) -> &'static str {
     }
 }
 
-fn port(port: &Port) -> EndpointPort {
+fn port(port: &ResolvedPort) -> EndpointPort {
     EndpointPort {
         // A port without a name has the empty one.
         name: Some(port.name.clone().unwrap_or_default()),
@@ -145,7 +145,7 @@ fn endpoint(backend: &Backend) -> Endpoint {
     }
 }
 
-fn shell(service: &Service, shape: &Shape) -> EndpointSlice {
+fn shell(service: &Service, shape: &SliceShape) -> EndpointSlice {
     let name = service.metadata.name.clone().unwrap_or_default();
     let mut labels = own_labels(service.metadata.labels.as_ref());
     labels.insert(SERVICE_NAME.to_owned(), name.clone());
@@ -169,20 +169,20 @@ fn shell(service: &Service, shape: &Shape) -> EndpointSlice {
 
 fn fill(
     service: &Service,
-    seen: &EndpointSlice,
-    shape: &Shape,
+    present: &EndpointSlice,
+    shape: &SliceShape,
     endpoints: Vec<Endpoint>,
     plan: &mut Plan,
 ) {
     let mut desired = shell(service, shape);
-    let unchanged = seen.endpoints == endpoints
-        && seen.metadata.labels == desired.metadata.labels
-        && seen.ports.as_deref().unwrap_or_default() == shape.ports;
+    let unchanged = present.endpoints == endpoints
+        && present.metadata.labels == desired.metadata.labels
+        && present.ports.as_deref().unwrap_or_default() == shape.ports;
     if unchanged {
         return;
     }
     desired.endpoints = endpoints;
-    plan.update(seen, &desired);
+    plan.update(present, &desired);
 }
 
 #[cfg(test)]

@@ -7,16 +7,16 @@ use kinglet_reconcile::{Context, Key, Next, ReconcileError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::Collector;
 use super::graph::{FOREGROUND, Node, ORPHAN, Owner, Task};
 
 /// One object by uid (the key's name).
 pub(super) async fn reconcile(
     context: Context,
-    shared: Arc<Shared>,
+    collector: Arc<Collector>,
     key: Key,
 ) -> Result<Next, ReconcileError> {
-    let task = shared.graph.lock().task(&key.name);
+    let task = collector.graph.lock().task(&key.name);
     match task {
         Task::Nothing => {}
         Task::Orphan { object, dependants } => {
@@ -34,18 +34,22 @@ pub(super) async fn reconcile(
             object, dependants, ..
         } => {
             for dependant in dependants.iter().filter(|dependant| !dependant.deleting) {
-                let task = shared.graph.lock().task(&dependant.uid);
-                owners(&context, &shared, task).await?;
+                let task = collector.graph.lock().task(&dependant.uid);
+                owners(&context, &collector, task).await?;
             }
             tracing::debug!(kind = object.kind.kind, name = %object.name, "waits for its dependants");
         }
-        task @ Task::Owners { .. } => owners(&context, &shared, task).await?,
+        task @ Task::Owners { .. } => owners(&context, &collector, task).await?,
     }
     Ok(Next::Done)
 }
 
 /// Deletes an object whose owners are all gone or going, or takes off the references to those that are.
-async fn owners(context: &Context, shared: &Shared, task: Task) -> Result<(), ReconcileError> {
+async fn owners(
+    context: &Context,
+    collector: &Collector,
+    task: Task,
+) -> Result<(), ReconcileError> {
     let Task::Owners {
         object,
         mut present,
@@ -58,7 +62,7 @@ async fn owners(context: &Context, shared: &Shared, task: Task) -> Result<(), Re
     };
     let mut absent = Vec::new();
     for owner in unknown {
-        if exists(context, shared, &object, &owner).await? {
+        if exists(context, collector, &object, &owner).await? {
             present.push(owner);
         } else {
             absent.push(owner);
@@ -109,11 +113,11 @@ struct FoundMeta {
 /// present: its kind may come back.
 async fn exists(
     context: &Context,
-    shared: &Shared,
+    collector: &Collector,
     object: &Node,
     owner: &Owner,
 ) -> Result<bool, ReconcileError> {
-    let Some(kind) = shared.kinds.find(&owner.api_version, &owner.kind) else {
+    let Some(kind) = collector.kinds.find(&owner.api_version, &owner.kind) else {
         return Ok(true);
     };
     // A namespaced owner is in the same namespace, or it does not exist.

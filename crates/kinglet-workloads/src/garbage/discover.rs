@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 /// A kind that can be listed, watched and deleted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
+pub(crate) struct ResourceKind {
     pub(crate) group: String,
     pub(crate) version: String,
     pub(crate) kind: String,
@@ -18,7 +18,7 @@ pub(crate) struct Kind {
     pub(crate) delete_collection: bool,
 }
 
-impl Kind {
+impl ResourceKind {
     /// Path of the collection, of one namespace or of all.
     pub(crate) fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() {
@@ -38,7 +38,7 @@ impl Kind {
         self.kind == kind && self.group == group
     }
 
-    /// Kinds that nobody owns and that change all the time are left out of the graph.
+    /// ResourceKinds that nobody owns and that change all the time are left out of the graph.
     pub(crate) fn is_ignored(&self) -> bool {
         matches!(
             (self.group.as_str(), self.plural.as_str()),
@@ -49,18 +49,18 @@ impl Kind {
     }
 }
 
-/// The kinds found, shared. Cheap to clone.
+/// The kinds found, collector. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Kinds(Arc<watch::Sender<Arc<[Arc<Kind>]>>>);
+pub(crate) struct ResourceKinds(Arc<watch::Sender<Arc<[Arc<ResourceKind>]>>>);
 
-impl Default for Kinds {
+impl Default for ResourceKinds {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(Arc::from([]))))
     }
 }
 
-impl Kinds {
-    pub(crate) fn set(&self, found: Vec<Arc<Kind>>) {
+impl ResourceKinds {
+    pub(crate) fn set(&self, found: Vec<Arc<ResourceKind>>) {
         self.0.send_if_modified(|known| {
             if **known == *found {
                 return false;
@@ -71,16 +71,16 @@ impl Kinds {
     }
 
     /// The kinds at present; empty before the first discovery.
-    pub(crate) fn all(&self) -> Arc<[Arc<Kind>]> {
+    pub(crate) fn all(&self) -> Arc<[Arc<ResourceKind>]> {
         self.0.borrow().clone()
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<[Arc<Kind>]>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<[Arc<ResourceKind>]>> {
         self.0.subscribe()
     }
 
     /// The kind that an owner reference means.
-    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
+    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Option<Arc<ResourceKind>> {
         self.0
             .borrow()
             .iter()
@@ -90,12 +90,12 @@ impl Kinds {
 }
 
 /// Asks for everything; a kind served in several versions is taken once, in the preferred one.
-pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, ReconcileError> {
+pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<ResourceKind>>, ReconcileError> {
     let ask = |attempt: &str, source: kube::Error| ReconcileError::Unreachable {
         attempt: attempt.to_owned(),
         source: source.into(),
     };
-    let mut out: Vec<Arc<Kind>> = Vec::new();
+    let mut out: Vec<Arc<ResourceKind>> = Vec::new();
     let core = client
         .list_core_api_resources("v1")
         .await
@@ -130,7 +130,7 @@ pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<Kind>>, Reconci
     Ok(out)
 }
 
-fn take(out: &mut Vec<Arc<Kind>>, group: &str, version: &str, list: APIResourceList) {
+fn take(out: &mut Vec<Arc<ResourceKind>>, group: &str, version: &str, list: APIResourceList) {
     for resource in list.resources {
         let can = |verb: &str| resource.verbs.iter().any(|known| known == verb);
         let known = out
@@ -140,7 +140,7 @@ fn take(out: &mut Vec<Arc<Kind>>, group: &str, version: &str, list: APIResourceL
             continue;
         }
         let delete_collection = can("deletecollection");
-        out.push(Arc::new(Kind {
+        out.push(Arc::new(ResourceKind {
             group: group.to_owned(),
             version: version.to_owned(),
             kind: resource.kind,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::discover::Kind;
+use super::discover::ResourceKind;
 
 /// Finalizer of an object whose dependants go first.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -26,13 +26,13 @@ pub(super) struct Metadata {
     pub(super) resource_version: String,
     pub(super) deletion_timestamp: Option<String>,
     pub(super) finalizers: Option<Vec<String>>,
-    pub(super) owner_references: Option<Vec<OwnerSeen>>,
+    pub(super) owner_references: Option<Vec<RawOwnerReference>>,
 }
 
 /// One owner reference as it is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct OwnerSeen {
+pub(super) struct RawOwnerReference {
     api_version: String,
     kind: String,
     name: String,
@@ -71,7 +71,7 @@ impl Owner {
 /// One object.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) kind: Arc<Kind>,
+    pub(super) kind: Arc<ResourceKind>,
     pub(super) uid: Arc<str>,
     pub(super) name: Arc<str>,
     pub(super) namespace: Arc<str>,
@@ -144,7 +144,7 @@ pub(crate) struct Graph {
 
 impl Graph {
     /// An object is there, or has changed.
-    pub(super) fn put(&mut self, kind: &Arc<Kind>, metadata: Metadata) -> Vec<Wake> {
+    pub(super) fn put(&mut self, kind: &Arc<ResourceKind>, metadata: Metadata) -> Vec<Wake> {
         let uid: Arc<str> = match self.nodes.get_key_value(metadata.uid.as_str()) {
             Some((known, _)) => Arc::clone(known),
             None => Arc::from(metadata.uid),
@@ -153,7 +153,7 @@ impl Graph {
             .owner_references
             .into_iter()
             .flatten()
-            .map(|owner| self.shared(owner))
+            .map(|owner| self.collector(owner))
             .collect();
         let node = Node {
             kind: Arc::clone(kind),
@@ -236,7 +236,11 @@ impl Graph {
     }
 
     /// What a complete listing of a kind did not mention is gone.
-    pub(super) fn sweep(&mut self, kind: &Arc<Kind>, mentioned: &HashSet<Arc<str>>) -> Vec<Wake> {
+    pub(super) fn sweep(
+        &mut self,
+        kind: &Arc<ResourceKind>,
+        mentioned: &HashSet<Arc<str>>,
+    ) -> Vec<Wake> {
         let gone = |node: &&Node| node.kind == *kind && !mentioned.contains(&node.uid);
         let gone: Vec<Arc<str>> = self
             .nodes
@@ -248,7 +252,7 @@ impl Graph {
     }
 
     /// A kind is no longer served, so its objects are gone.
-    pub(super) fn forget_kind(&mut self, kind: &Arc<Kind>) -> Vec<Wake> {
+    pub(super) fn forget_kind(&mut self, kind: &Arc<ResourceKind>) -> Vec<Wake> {
         self.sweep(kind, &HashSet::new())
     }
 
@@ -319,8 +323,8 @@ impl Graph {
         }
     }
 
-    fn shared(&mut self, owner: OwnerSeen) -> Owner {
-        let OwnerSeen {
+    fn collector(&mut self, owner: RawOwnerReference) -> Owner {
+        let RawOwnerReference {
             api_version,
             kind,
             name,
@@ -356,8 +360,8 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    fn kind() -> Arc<Kind> {
-        Arc::new(Kind {
+    fn kind() -> Arc<ResourceKind> {
+        Arc::new(ResourceKind {
             group: String::new(),
             version: "v1".into(),
             kind: "ConfigMap".into(),

@@ -9,28 +9,28 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::Shared;
-use super::discover::Kind;
+use super::Collector;
+use super::discover::ResourceKind;
 use super::graph::Metadata;
 
 #[derive(Deserialize)]
-struct Seen {
+struct ObservedMetadata {
     metadata: Metadata,
 }
 
 /// The sink of one kind's feed.
 pub(super) struct KindSink {
-    shared: Arc<Shared>,
-    kind: Arc<Kind>,
+    collector: Arc<Collector>,
+    kind: Arc<ResourceKind>,
     listing: Mutex<Option<HashSet<Arc<str>>>>,
     synced: watch::Sender<bool>,
     abandoned: AtomicBool,
 }
 
 impl KindSink {
-    pub(super) fn new(shared: Arc<Shared>, kind: Arc<Kind>) -> Self {
+    pub(super) fn new(collector: Arc<Collector>, kind: Arc<ResourceKind>) -> Self {
         Self {
-            shared,
+            collector,
             kind,
             listing: Mutex::default(),
             synced: watch::Sender::new(false),
@@ -38,14 +38,14 @@ impl KindSink {
         }
     }
 
-    pub(super) fn kind(&self) -> &Arc<Kind> {
+    pub(super) fn kind(&self) -> &Arc<ResourceKind> {
         &self.kind
     }
 
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
-        let wakes = self.shared.graph.lock().forget_kind(&self.kind);
-        self.shared.wake(wakes);
+        let wakes = self.collector.graph.lock().forget_kind(&self.kind);
+        self.collector.wake(wakes);
     }
 
     pub(super) async fn wait_synced(&self) {
@@ -60,20 +60,24 @@ impl Sink for KindSink {
     }
 
     fn applied(&self, object: &str) -> Result<(), serde_json::Error> {
-        let seen: Seen = serde_json::from_str(object)?;
+        let observed: ObservedMetadata = serde_json::from_str(object)?;
         if let Some(listing) = &mut *self.listing.lock() {
-            listing.insert(Arc::from(seen.metadata.uid.as_str()));
+            listing.insert(Arc::from(observed.metadata.uid.as_str()));
         }
-        let wakes = self.shared.graph.lock().put(&self.kind, seen.metadata);
-        self.shared.wake(wakes);
+        let wakes = self
+            .collector
+            .graph
+            .lock()
+            .put(&self.kind, observed.metadata);
+        self.collector.wake(wakes);
         Ok(())
     }
 
     fn deleted(&self, object: &str) -> Result<(), serde_json::Error> {
-        let seen: Seen = serde_json::from_str(object)?;
-        let wakes = self.shared.graph.lock().remove(&seen.metadata.uid);
-        self.shared.wake(wakes);
-        self.shared.left(&seen.metadata.namespace);
+        let observed: ObservedMetadata = serde_json::from_str(object)?;
+        let wakes = self.collector.graph.lock().remove(&observed.metadata.uid);
+        self.collector.wake(wakes);
+        self.collector.left(&observed.metadata.namespace);
         Ok(())
     }
 
@@ -81,8 +85,8 @@ impl Sink for KindSink {
         let Some(mentioned) = self.listing.lock().take() else {
             return;
         };
-        let wakes = self.shared.graph.lock().sweep(&self.kind, &mentioned);
-        self.shared.wake(wakes);
+        let wakes = self.collector.graph.lock().sweep(&self.kind, &mentioned);
+        self.collector.wake(wakes);
         self.synced.send_replace(true);
     }
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kinglet_api::config::Flag;
 use kinglet_api::keys::{self, Priority};
-use kinglet_api::quantity::Quantity;
+use kinglet_quantity::Quantity;
 
 use super::PodInputs;
 

@@ -23,8 +23,8 @@ fn deployment(replicas: i32, image: &str) -> Deployment {
     .unwrap()
 }
 
-fn seen(deployment: &Deployment, owned: Vec<ReplicaSet>) -> Seen {
-    Seen {
+fn observed(deployment: &Deployment, owned: Vec<ReplicaSet>) -> ObservedDeployment {
+    ObservedDeployment {
         deployment: Arc::new(deployment.clone()),
         owned: owned.into_iter().map(Arc::new).collect(),
         orphans: Vec::new(),
@@ -83,7 +83,7 @@ fn with_status(deployment: &Deployment, plan: &Plan) -> Deployment {
 #[test]
 fn the_life_of_a_rollout_reads_as_recorded() {
     let d = deployment(1, "v1");
-    let first = decide(&seen(&d, vec![]), now());
+    let first = decide(&observed(&d, vec![]), now());
     let created = first.create.unwrap();
     let name = name_of(&created).to_owned();
     assert_eq!(replicas_of(&created), 1);
@@ -101,7 +101,7 @@ fn the_life_of_a_rollout_reads_as_recorded() {
         && write.body["metadata"]["annotations"][REVISION] == "1"));
 
     let d = with_status(&d, &first.plan);
-    let second = decide(&seen(&d, vec![set_of(&d, 1, 0)]), now());
+    let second = decide(&observed(&d, vec![set_of(&d, 1, 0)]), now());
     assert_eq!(
         conditions(&second.plan)[1],
         format!("Progressing=True ReplicaSetUpdated ReplicaSet \"{name}\" is progressing.")
@@ -112,7 +112,7 @@ fn the_life_of_a_rollout_reads_as_recorded() {
     );
 
     let d = with_status(&d, &second.plan);
-    let third = decide(&seen(&d, vec![set_of(&d, 1, 1)]), now());
+    let third = decide(&observed(&d, vec![set_of(&d, 1, 1)]), now());
     assert_eq!(
         conditions(&third.plan),
         [
@@ -124,7 +124,7 @@ fn the_life_of_a_rollout_reads_as_recorded() {
         ]
     );
     let d = with_status(&d, &third.plan);
-    let settled = decide(&seen(&d, vec![set_of(&d, 1, 1)]), now());
+    let settled = decide(&observed(&d, vec![set_of(&d, 1, 1)]), now());
     assert!(
         settled
             .plan
@@ -138,12 +138,12 @@ fn the_life_of_a_rollout_reads_as_recorded() {
 #[test]
 fn a_deadline_that_passes_is_said_once() {
     let d = deployment(1, "v1");
-    let first = decide(&seen(&d, vec![]), now());
+    let first = decide(&observed(&d, vec![]), now());
     let d = with_status(&d, &first.plan);
-    let second = decide(&seen(&d, vec![set_of(&d, 1, 0)]), now());
+    let second = decide(&observed(&d, vec![set_of(&d, 1, 0)]), now());
     let d = with_status(&d, &second.plan);
     let late = Timestamp::from_second(NOW + 601).unwrap();
-    let third = decide(&seen(&d, vec![set_of(&d, 1, 0)]), late);
+    let third = decide(&observed(&d, vec![set_of(&d, 1, 0)]), late);
     let name = template::replica_set(&d).metadata.name.unwrap();
     assert_eq!(
         conditions(&third.plan)[1],
@@ -159,7 +159,7 @@ fn waking_from_zero_is_one_update_before_any_status() {
     let asleep = deployment(0, "v1");
     let set = set_of(&asleep, 0, 0);
     let awake = deployment(1, "v1");
-    let decision = decide(&seen(&awake, vec![set]), now());
+    let decision = decide(&observed(&awake, vec![set]), now());
     let first = decision.plan.writes().next().unwrap();
     assert_eq!(
         (first.kind.as_str(), &first.body["spec"]["replicas"]),
@@ -172,7 +172,7 @@ fn waking_from_zero_is_one_update_before_any_status() {
 #[test]
 fn scaling_down_to_zero_empties_the_one_replica_set() {
     let set = set_of(&deployment(2, "v1"), 2, 2);
-    let decision = decide(&seen(&deployment(0, "v1"), vec![set]), now());
+    let decision = decide(&observed(&deployment(0, "v1"), vec![set]), now());
     let first = decision.plan.writes().next().unwrap();
     assert_eq!(first.body["spec"]["replicas"], json!(0));
 }
@@ -181,14 +181,14 @@ fn scaling_down_to_zero_empties_the_one_replica_set() {
 fn a_new_template_replaces_the_old_one_and_cleans_up() {
     let old = set_of(&deployment(1, "v1"), 1, 1);
     let d = deployment(1, "v2");
-    let first = decide(&seen(&d, vec![old.clone()]), now());
+    let first = decide(&observed(&d, vec![old.clone()]), now());
     let new = first.create.unwrap();
     assert_eq!(
         (replicas_of(&new), annotation(&new, REVISION)),
         (1, Some("2"))
     );
 
-    let ready = decide(&seen(&d, vec![old.clone(), set_of(&d, 1, 1)]), now());
+    let ready = decide(&observed(&d, vec![old.clone(), set_of(&d, 1, 1)]), now());
     let down = ready
         .plan
         .writes()
@@ -197,7 +197,7 @@ fn a_new_template_replaces_the_old_one_and_cleans_up() {
     assert_eq!(down.body["spec"]["replicas"], json!(0));
 
     let empty = set_of(&deployment(1, "v1"), 0, 0);
-    let done = decide(&seen(&d, vec![empty, set_of(&d, 1, 1)]), now());
+    let done = decide(&observed(&d, vec![empty, set_of(&d, 1, 1)]), now());
     assert!(
         done.plan
             .writes()
@@ -211,11 +211,11 @@ fn recreate_waits_for_the_last_old_pod() {
     d.spec.as_mut().unwrap().strategy =
         serde_json::from_value(json!({"type": "Recreate"})).unwrap();
     let old = set_of(&deployment(1, "v1"), 0, 0);
-    let mut seen = seen(&d, vec![old.clone()]);
-    seen.pods_left = [(uid_of(&old).to_owned(), 1)].into();
-    assert_eq!(replicas_of(&decide(&seen, now()).create.unwrap()), 0);
-    seen.pods_left.clear();
-    assert_eq!(replicas_of(&decide(&seen, now()).create.unwrap()), 1);
+    let mut observed = observed(&d, vec![old.clone()]);
+    observed.pods_left = [(uid_of(&old).to_owned(), 1)].into();
+    assert_eq!(replicas_of(&decide(&observed, now()).create.unwrap()), 0);
+    observed.pods_left.clear();
+    assert_eq!(replicas_of(&decide(&observed, now()).create.unwrap()), 1);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_failure_to_create_pods_is_carried_up() {
     set.status.as_mut().unwrap().conditions = serde_json::from_value(json!([
         {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"x\" is forbidden"}
     ])).unwrap();
-    let decision = decide(&seen(&d, vec![set]), now());
+    let decision = decide(&observed(&d, vec![set]), now());
     assert!(
         conditions(&decision.plan)
             .contains(&"ReplicaFailure=True FailedCreate pods \"x\" is forbidden".to_owned())
@@ -236,7 +236,7 @@ fn a_failure_to_create_pods_is_carried_up() {
 fn a_paused_deployment_says_so_and_creates_nothing() {
     let mut d = deployment(1, "v1");
     d.spec.as_mut().unwrap().paused = Some(true);
-    let decision = decide(&seen(&d, vec![]), now());
+    let decision = decide(&observed(&d, vec![]), now());
     assert!(decision.create.is_none());
     assert!(
         conditions(&decision.plan)

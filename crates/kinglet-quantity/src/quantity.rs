@@ -123,6 +123,35 @@ impl Quantity {
             .map(|e| (0, e, Style::Exponent))
     }
 
+    /// So many whole units.
+    pub fn from_units(units: i64) -> Self {
+        Self {
+            nanos: i128::from(units) * NANO,
+            style: Style::Decimal,
+        }
+    }
+
+    /// The exact sum. It is written as the first summand is; as the second if the first is nothing.
+    pub fn plus(self, other: Self) -> Self {
+        let style = if self.nanos == 0 {
+            other.style
+        } else {
+            self.style
+        };
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+            style,
+        }
+    }
+
+    /// The exact difference, written as the first is.
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self {
+            nanos: -other.nanos,
+            ..other
+        })
+    }
+
     /// Below zero?
     pub fn is_negative(self) -> bool {
         self.nanos < 0
@@ -187,6 +216,22 @@ impl std::fmt::Display for Quantity {
     }
 }
 
+impl std::str::FromStr for Quantity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl Eq for Quantity {}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
+
 impl PartialEq for Quantity {
     fn eq(&self, other: &Self) -> bool {
         self.nanos == other.nanos
@@ -195,7 +240,7 @@ impl PartialEq for Quantity {
 
 impl PartialOrd for Quantity {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.nanos.cmp(&other.nanos))
+        Some(self.cmp(other))
     }
 }
 
@@ -230,6 +275,23 @@ mod tests {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
         assert!(Quantity::parse("1KiMi").is_err());
+    }
+
+    #[test]
+    fn sums_are_exact() {
+        let sum = |left: &str, right: &str| {
+            let (left, right) = (
+                Quantity::parse(left).unwrap(),
+                Quantity::parse(right).unwrap(),
+            );
+            (left.plus(right).to_string(), left.minus(right).to_string())
+        };
+        assert_eq!(sum("1Gi", "512Mi"), ("1536Mi".into(), "512Mi".into()));
+        assert_eq!(sum("100m", "1n"), ("100000001n".into(), "99999999n".into()));
+        assert_eq!(sum("0", "1Gi").0, "1Gi");
+        assert_eq!(sum("1", "1Ki").0, "1025");
+        assert_eq!(Quantity::from_units(3).to_string(), "3");
+        assert!(Quantity::from_units(1) > Quantity::parse("999m").unwrap());
     }
 
     #[test]
