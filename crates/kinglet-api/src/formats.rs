@@ -1,5 +1,7 @@
 //! Names, labels and keys as Kubernetes allows them, with its own sentences about what is wrong.
 
+use crate::go::quote;
+
 /// Longest DNS label.
 const LABEL_LEN_MAX: usize = 63;
 /// Longest DNS subdomain.
@@ -49,6 +51,27 @@ pub fn dns_1123_subdomain(text: &str) -> Vec<String> {
         wrong.push(SUBDOMAIN_1123.to_owned());
     }
     wrong
+}
+
+/// What is wrong with a fully qualified domain name, as the field error of Kubernetes' `IsFullyQualifiedDomainName`
+/// without the path: `Invalid value: "x": must be ...`.
+pub fn fully_qualified_domain_name(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some("Required value".to_owned());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let invalid = |value: &str, wrong: &[String]| {
+        (!wrong.is_empty()).then(|| format!("Invalid value: {}: {}", quote(value), wrong.join(",")))
+    };
+    if let Some(wrong) = invalid(name, &dns_1123_subdomain(name)) {
+        return Some(wrong);
+    }
+    if !name.contains('.') {
+        let wrong = "should be a domain with at least two segments separated by dots".to_owned();
+        return invalid(name, &[wrong]);
+    }
+    name.split('.')
+        .find_map(|label| invalid(label, &dns_1123_label(label)))
 }
 
 /// What is wrong with a DNS-1035 label.

@@ -205,6 +205,15 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// JSON as Go's encoder writes it: what could end an HTML script is escaped.
+pub fn escape_html(json: &str) -> String {
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

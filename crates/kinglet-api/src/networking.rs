@@ -57,19 +57,20 @@ pub enum HttpOption {
     Redirected,
 }
 
-/// Spec of an Ingress.
+/// Spec of an Ingress. The order of the fields here and below is that of Knative's Go types, since the hash that
+/// probers compare is taken over the serialized spec (spec/serving.md 6.5).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IngressSpec {
-    /// What plain HTTP gets.
-    #[serde(skip_serializing_if = "is_default")]
-    pub http_option: HttpOption,
     /// Certificates by host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<IngressTls>,
     /// Rules by host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<IngressRule>,
+    /// What plain HTTP gets.
+    #[serde(skip_serializing_if = "is_default")]
+    pub http_option: HttpOption,
 }
 
 /// A certificate for some hosts.

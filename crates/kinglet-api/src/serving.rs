@@ -143,10 +143,11 @@ impl RevisionSpec {
             .filter(move |container| Some(std::ptr::from_ref(*container)) != serving)
     }
 
-    /// Port that the serving container listens on.
+    /// Port that the serving container listens on. Go clients write a port that was not given as 0.
     pub fn user_port(&self) -> u16 {
         self.first_port()
             .and_then(|port| u16::try_from(port.container_port).ok())
+            .filter(|port| *port != 0)
             .unwrap_or(DEFAULT_USER_PORT)
     }
 

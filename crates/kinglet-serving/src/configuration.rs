@@ -14,25 +14,28 @@ use kinglet_api::serving::{Configuration, Revision};
 use kinglet_reconcile::{Context, Controller, Next, ReconcileError, is_deleting};
 
 use crate::configs::LiveConfigs;
+use crate::generation_age::GenerationAges;
 
 const WORKERS: usize = 4;
 
 /// Starts the controller.
 pub fn start(context: &Context, live: LiveConfigs) {
+    let ages = GenerationAges::default();
     Controller::<Configuration>::new("configuration-controller")
         .owns::<Revision>()
         .workers(WORKERS)
         .reports_errors()
         .run(context, move |context, key| {
-            let live = live.clone();
+            let (live, ages) = (live.clone(), ages.clone());
             async move {
                 let found = context.cache::<Configuration>().find(&key);
                 let Some(configuration) = found.filter(|found| !is_deleting(&**found)) else {
+                    ages.forget(&key);
                     return Ok(Next::Done);
                 };
                 let configuration =
                     crate::unadmitted::configuration(configuration, &live.get(), context.now());
-                let observed = observe::observe(&context, configuration);
+                let observed = observe::observe(&context, &ages, configuration);
                 let outcome = crate::outcome::apply(
                     &context,
                     &*observed.configuration,

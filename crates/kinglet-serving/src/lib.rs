@@ -16,6 +16,7 @@ use kinglet_reconcile::Context;
 use tokio::sync::{mpsc, watch};
 
 pub mod configs;
+mod generation_age;
 mod metadata;
 mod outcome;
 mod unadmitted;

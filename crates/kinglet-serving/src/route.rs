@@ -25,6 +25,7 @@ use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of, name_of};
 
 use crate::configs::{self, LiveConfigs};
+use crate::generation_age::GenerationAges;
 use tracker::{Reference, Tracker};
 
 const WORKERS: usize = 4;
@@ -34,6 +35,7 @@ const CONCERNING: [&str; 3] = ["config-network", "config-domain", "config-featur
 /// Starts the controller.
 pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
     let tracker = Tracker::default();
+    let ages = GenerationAges::default();
     let (of_configuration, of_revision) = (tracker.clone(), tracker.clone());
     let all = context.cache::<Route>();
     Controller::<Route>::new("route-controller")
@@ -54,8 +56,8 @@ pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
         .workers(WORKERS)
         .reports_errors()
         .run(context, move |context, key| {
-            let (live, tracker, cluster_domain) =
-                (live.clone(), tracker.clone(), Arc::clone(&cluster_domain));
+            let (live, tracker, ages) = (live.clone(), tracker.clone(), ages.clone());
+            let cluster_domain = Arc::clone(&cluster_domain);
             async move {
                 let Some(route) = context
                     .cache::<Route>()
@@ -63,9 +65,11 @@ pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
                     .filter(|found| !is_deleting(&**found))
                 else {
                     tracker.forget(&key);
+                    ages.forget(&key);
                     return Ok(Next::Done);
                 };
-                let observed = observe::observe(&context, &live, &tracker, &cluster_domain, route);
+                let observed =
+                    observe::observe(&context, &live, &tracker, &ages, &cluster_domain, route);
                 crate::outcome::apply(&context, &*observed.route, decide::decide(&observed)).await
             }
         });

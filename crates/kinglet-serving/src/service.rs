@@ -15,12 +15,14 @@ use kinglet_api::serving::{Configuration, Revision, Route, Service};
 use kinglet_reconcile::{Context, Controller, Next, is_deleting};
 
 use crate::configs::LiveConfigs;
+use crate::generation_age::GenerationAges;
 
 /// Keys worked on at a time: twenty Services at once must not queue behind two.
 const WORKERS: usize = 4;
 
 /// Starts the controller.
 pub fn start(context: &Context, live: LiveConfigs) {
+    let ages = GenerationAges::default();
     Controller::<Service>::new("service-controller")
         .owns::<Configuration>()
         .owns::<Route>()
@@ -28,14 +30,16 @@ pub fn start(context: &Context, live: LiveConfigs) {
         .workers(WORKERS)
         .reports_errors()
         .run(context, move |context, key| {
-            let live = live.clone();
+            let (live, ages) = (live.clone(), ages.clone());
             async move {
                 let found = context.cache::<Service>().find(&key);
                 let Some(service) = found.filter(|found| !is_deleting(&**found)) else {
+                    ages.forget(&key);
                     return Ok(Next::Done);
                 };
                 let observed = observe::observe(
                     &context,
+                    &ages,
                     crate::unadmitted::service(service, &live.get(), context.now()),
                 );
                 crate::outcome::apply(&context, &*observed.service, decide::decide(&observed)).await

@@ -47,7 +47,8 @@ pub fn start(context: &Context, configs: LiveConfigs, deciders: Deciders) -> Que
                     return Ok(Next::Done);
                 };
                 let observed = observe::observe(&context, &configs, &deciders, &key, autoscaler);
-                context.apply(decide::decide(&observed)).await
+                crate::outcome::apply(&context, &*observed.autoscaler, decide::decide(&observed))
+                    .await
             }
         })
 }

@@ -37,13 +37,8 @@ pub fn start(context: &Context, activators: Vec<Activator>) {
                 let Some(service) = service.filter(|found| !is_deleting(&**found)) else {
                     return Ok(Next::Done);
                 };
-                context
-                    .apply(decide::decide(&observe::observe(
-                        &context,
-                        service,
-                        &activators,
-                    )))
-                    .await
+                let observed = observe::observe(&context, service, &activators);
+                crate::outcome::apply(&context, &*observed.owner, decide::decide(&observed)).await
             }
         });
 }

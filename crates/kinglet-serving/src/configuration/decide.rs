@@ -39,7 +39,7 @@ pub(super) fn decide(observed: &ConfigurationObserved) -> Plan {
         .name()
         .clone_into(&mut status.latest_created_revision_name);
     let mut state = judge(latest, &status);
-    if matches!(state, Some(ConditionState::False(_))) {
+    if observed.hold.is_zero() && matches!(state, Some(ConditionState::False(_))) {
         tell_failure(observed, latest, state.as_ref(), &mut plan);
     }
     let first = status.latest_ready_revision_name.is_empty();
@@ -88,6 +88,14 @@ fn finish(
     plan: &mut Plan,
 ) {
     let before = &observed.configuration.status.common.conditions;
+    // A failure of a young generation reads as Knative's state before the verdict (see `crate::generation_age`).
+    let held = !observed.hold.is_zero() && matches!(state, Some(ConditionState::False(_)));
+    let state = if held {
+        plan.after(observed.hold);
+        Some(ConditionState::unknown())
+    } else {
+        state
+    };
     status.common.conditions = Conditions::new()
         .with_some(ConfigurationCondition::Ready, state)
         .finish(before, observed.now);

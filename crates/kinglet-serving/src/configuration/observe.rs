@@ -1,11 +1,14 @@
 //! Everything a Configuration's decision depends on, read from caches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kinglet_api::keys;
 use kinglet_api::serving::{Configuration, Revision};
 use kinglet_reconcile::{Context, is_controlled_by};
+
+use crate::generation_age::GenerationAges;
 
 /// Facts about one Configuration.
 #[derive(Clone, Debug)]
@@ -15,6 +18,8 @@ pub(super) struct ConfigurationObserved {
     pub(super) revisions: Vec<Arc<Revision>>,
     /// The Revision made from the template as it is now.
     pub(super) latest: Latest,
+    /// How long a verdict of False about this generation still waits.
+    pub(super) hold: Duration,
     pub(super) now: Timestamp,
 }
 
@@ -37,6 +42,7 @@ impl ConfigurationObserved {
 
 pub(super) fn observe(
     context: &Context,
+    ages: &GenerationAges,
     configuration: Arc<Configuration>,
 ) -> ConfigurationObserved {
     let cache = context.cache::<Revision>();
@@ -56,6 +62,10 @@ pub(super) fn observe(
     ConfigurationObserved {
         revisions,
         latest,
+        hold: ages.hold(
+            &*configuration,
+            configuration.status.common.observed_generation,
+        ),
         now: context.now(),
         configuration,
     }

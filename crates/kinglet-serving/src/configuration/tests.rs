@@ -56,6 +56,7 @@ fn look(configuration: Configuration, revisions: &[Arc<Revision>]) -> Configurat
         configuration: Arc::new(configuration),
         revisions: revisions.to_vec(),
         latest,
+        hold: std::time::Duration::ZERO,
         now,
     }
 }

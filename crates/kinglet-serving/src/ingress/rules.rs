@@ -130,10 +130,12 @@ fn split(
     })
 }
 
-/// What a prober compares to know which version of an Ingress answers it.
-fn probe_hash(ingress: &api::Ingress) -> String {
+/// `K-Network-Hash`: what a prober compares to know which version of an Ingress answers it. The same as Knative's:
+/// SHA-256 over the spec as Go serializes it, the namespace and the name.
+pub(super) fn probe_hash(ingress: &api::Ingress) -> String {
+    let spec = serde_json::to_string(&ingress.spec).expect("an Ingress has string keys only");
     let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(&ingress.spec).expect("an Ingress has string keys only"));
+    hash.update(kinglet_api::go::escape_html(&spec));
     hash.update(ingress.namespace());
     hash.update(ingress.name());
     hash.finalize()

@@ -313,3 +313,68 @@ async fn the_first_table_has_all_routes_of_before() {
     assert_eq!(gateway.apply().await, 2);
     gateway.tasks.shutdown(Duration::from_secs(5)).await;
 }
+
+/// A KIngress of one or two rules per group, as the Route controller makes it.
+fn golden(name: &str, groups: &[(&str, Value)], private: bool) -> Ingress {
+    let mut all = Vec::new();
+    for (host, splits) in groups {
+        let http = json!({"paths": [{"splits": splits}]});
+        let local = ["", ".svc", ".svc.cluster.local"].map(|end| format!("{host}.default{end}"));
+        all.push(json!({"hosts": local, "visibility": "ClusterLocal", "http": http}));
+        if !private {
+            all.push(json!({"hosts": [format!("{host}.default.example.com")], "visibility": "ExternalIP", "http": http}));
+        }
+    }
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"httpOption": "Enabled", "rules": all},
+    }))
+    .unwrap()
+}
+
+fn golden_split(revision: &str, percent: i64) -> Value {
+    json!({
+        "serviceNamespace": "default", "serviceName": revision, "servicePort": 80, "percent": percent,
+        "appendHeaders": {"Knative-Serving-Revision": revision, "Knative-Serving-Namespace": "default"},
+    })
+}
+
+/// The golden values of spec/cluster.md section 3.8.
+#[test]
+fn the_hash_that_probers_compare_is_knatives() {
+    let whole = |name: &str| json!([golden_split(&format!("{name}-00001"), 100)]);
+    let hello = golden("hello", &[("hello", whole("hello"))], false);
+    assert_eq!(
+        rules::probe_hash(&hello),
+        "0878975ddb3e11427b140f810d15eb3cc2993d744e2f689514280dd8e43b24c5"
+    );
+    let private = golden("private", &[("private", whole("private"))], true);
+    assert_eq!(
+        rules::probe_hash(&private),
+        "63eff1a3aa19fa2afaac0d2a4c09ce22d17dce99050a647a117aac0bb488b944"
+    );
+    let shares = json!([
+        golden_split("split-00001", 90),
+        golden_split("split-00002", 10)
+    ]);
+    let split = golden(
+        "split",
+        &[("split", shares), ("blue-split", whole("split"))],
+        false,
+    );
+    assert_eq!(
+        rules::probe_hash(&split),
+        "3ca9bd9ab0c31f6e205a4917126ca77f9f1d28005bed13a2d2f088882650904a"
+    );
+    let mut redirected = hello;
+    redirected.spec.tls = serde_json::from_value(json!([{
+        "hosts": ["hello.default.example.com"],
+        "secretName": "route-11111111-1111-1111-1111-111111111111", "secretNamespace": "default",
+    }]))
+    .unwrap();
+    redirected.spec.http_option = kinglet_api::networking::HttpOption::Redirected;
+    assert_eq!(
+        rules::probe_hash(&redirected),
+        "8769c4e6faeeadb16e353a88513bcb20a497bf0fb20f2d6cc72a48e69249a02f"
+    );
+}

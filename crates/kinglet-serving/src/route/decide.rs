@@ -37,21 +37,27 @@ pub(super) fn decide(observed: &RouteObserved) -> Plan {
         );
     }
     let mut status = route.status.clone();
-    let mut told = Told::default();
+    let mut conditions = RouteConditions::default();
     if status.common.observed_generation != route.generation() {
-        told.ingress = Some(not_configured());
+        conditions.ingress = Some(not_configured());
     }
-    program(observed, &mut plan, &mut told, &mut status);
-    let Told {
+    program(observed, &mut plan, &mut conditions, &mut status);
+    let held = hold_failures(observed, &mut conditions, &mut plan);
+    let RouteConditions {
         traffic,
         certificate,
         ingress,
-    } = told;
-    status.common.conditions = Conditions::new()
-        .with_some(RouteCondition::CertificateProvisioned, certificate)
-        .with_some(RouteCondition::IngressReady, ingress)
-        .with_some(RouteCondition::AllTrafficAssigned, traffic)
-        .finish(&route.status.common.conditions, observed.now);
+    } = conditions;
+    let all = Conditions::new().with_some(RouteCondition::CertificateProvisioned, certificate);
+    // The one named last speaks for the Route.
+    let all = if held {
+        all.with_some(RouteCondition::AllTrafficAssigned, traffic)
+            .with_some(RouteCondition::IngressReady, ingress)
+    } else {
+        all.with_some(RouteCondition::IngressReady, ingress)
+            .with_some(RouteCondition::AllTrafficAssigned, traffic)
+    };
+    status.common.conditions = all.finish(&route.status.common.conditions, observed.now);
     status.common.observed_generation = route.generation();
     plan.status(route, &status);
     plan
@@ -59,10 +65,31 @@ pub(super) fn decide(observed: &RouteObserved) -> Plan {
 
 /// What was found out; what was not told stays as it was. A problem with the traffic speaks for the Route.
 #[derive(Default)]
-struct Told {
+struct RouteConditions {
     traffic: Option<ConditionState>,
     certificate: Option<ConditionState>,
     ingress: Option<ConditionState>,
+}
+
+/// While a generation is young, a failure reads as Knative's state before it looked: nothing is reconciled yet (see
+/// [`crate::generation_age`]). Returns whether there was one to hold back.
+fn hold_failures(
+    observed: &RouteObserved,
+    conditions: &mut RouteConditions,
+    plan: &mut Plan,
+) -> bool {
+    let failed = |state: &Option<ConditionState>| matches!(state, Some(ConditionState::False(_)));
+    if observed.hold.is_zero() || !(failed(&conditions.traffic) || failed(&conditions.ingress)) {
+        return false;
+    }
+    // Not told yet, so not retried either: the next look is when the verdict is due.
+    plan.error = None;
+    plan.after(observed.hold);
+    if failed(&conditions.traffic) {
+        conditions.traffic = Some(ConditionState::unknown());
+    }
+    conditions.ingress = Some(not_configured());
+    true
 }
 
 fn not_configured() -> ConditionState {
@@ -72,11 +99,16 @@ fn not_configured() -> ConditionState {
     )
 }
 
-fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &mut RouteStatus) {
+fn program(
+    observed: &RouteObserved,
+    plan: &mut Plan,
+    conditions: &mut RouteConditions,
+    status: &mut RouteStatus,
+) {
     let tag_addresses = match hosts::tag_addresses(observed) {
         Ok(tag_addresses) => tag_addresses,
         Err(words) => {
-            told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
+            conditions.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
             plan.fail(false, words);
             return;
         }
@@ -87,12 +119,12 @@ fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &
     let traffic = match traffic::resolve(&observed.route, &observed.referenced) {
         Ok(traffic) => traffic,
         Err(state) => {
-            told.traffic = Some(state);
+            conditions.traffic = Some(state);
             return;
         }
     };
-    told.traffic = Some(ConditionState::True);
-    told.certificate = Some(ConditionState::true_because(
+    conditions.traffic = Some(ConditionState::True);
+    conditions.certificate = Some(ConditionState::true_because(
         "TLSNotEnabled",
         "external-domain-tls is not enabled",
     ));
@@ -104,7 +136,7 @@ fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &
     status.address = Some(Addressable::url(format!("http://{local}")));
     if let Some(state) = foreign(observed, tag_addresses.values()) {
         plan.fail(true, message_of(&state));
-        told.ingress = Some(state);
+        conditions.ingress = Some(state);
         return;
     }
     let rollout = roll_out(observed, &traffic, plan);
@@ -112,7 +144,7 @@ fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &
     let desired = match ingress::build(observed, &traffic, &tag_addresses, &rollout) {
         Ok(desired) => desired,
         Err(words) => {
-            told.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
+            conditions.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
             plan.fail(false, words);
             return;
         }
@@ -128,7 +160,7 @@ fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &
     }
     // What the gateway says counts only if it speaks of what is wanted now.
     let current = present.filter(|present| present.spec == desired.spec && is_observed(present));
-    told.ingress = Some(match current {
+    conditions.ingress = Some(match current {
         _ if rollout.is_under_way() => ConditionState::unknown_because(
             "RolloutInProgress",
             "A gradual rollout of the latest revision(s) is in progress.",
@@ -143,7 +175,7 @@ fn program(observed: &RouteObserved, plan: &mut Plan, told: &mut Told, status: &
         if let Err(obstacle) = placeholder::ensure(observed, tag_address, gateway, plan) {
             let state = obstacle_reach(&obstacle);
             plan.fail(true, message_of(&state));
-            told.ingress = Some(state);
+            conditions.ingress = Some(state);
         }
     }
     placeholder::sweep(observed, &tag_addresses, plan);

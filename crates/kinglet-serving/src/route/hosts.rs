@@ -99,9 +99,10 @@ fn tag_address(observed: &RouteObserved, tag: &str) -> Result<TagAddress, String
         Some(configs.network.host(&facts)?)
     };
     let shown = external.as_deref().unwrap_or(&local);
-    let wrong = formats::dns_1123_subdomain(shown);
-    if let Some(wrong) = wrong.first() {
-        return Err(format!("invalid domain name {shown:?}: {wrong}"));
+    for host in [shown, &local] {
+        if let Some(wrong) = formats::fully_qualified_domain_name(host) {
+            return Err(format!("invalid domain name {host:?}: url: {wrong}"));
+        }
     }
     let scheme = if external.is_some() {
         configs.network.default_external_scheme.as_str()

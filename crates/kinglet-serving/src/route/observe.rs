@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
@@ -15,6 +16,7 @@ use super::hosts;
 use super::rollout::Rollout;
 use super::tracker::{Reference, Tracker};
 use crate::configs::LiveConfigs;
+use crate::generation_age::GenerationAges;
 
 /// Facts about one Route.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub(super) struct RouteObserved {
     pub(super) endpoints: BTreeMap<String, Arc<Endpoints>>,
     pub(super) configs: Arc<Configs>,
     pub(super) cluster_domain: Arc<str>,
+    /// How long a verdict of False about this generation still waits.
+    pub(super) hold: Duration,
     pub(super) now: Timestamp,
 }
 
@@ -41,6 +45,7 @@ pub(super) fn observe(
     context: &Context,
     live: &LiveConfigs,
     tracker: &Tracker,
+    ages: &GenerationAges,
     cluster_domain: &Arc<str>,
     route: Arc<Route>,
 ) -> RouteObserved {
@@ -78,6 +83,7 @@ pub(super) fn observe(
         endpoints,
         configs,
         cluster_domain: Arc::clone(cluster_domain),
+        hold: ages.hold(&*route, route.status.common.observed_generation),
         now: context.now(),
         route,
     }

@@ -110,14 +110,16 @@ pub(super) fn ensure(
         );
         return Ok(());
     };
+    let next = with_metadata_of(present, &new(&observed.route, tag_address));
     let Some((entrance, wanted)) =
         entrance.and_then(|entrance| Some((entrance, leading_to(entrance)?)))
     else {
+        plan.update(present, &next);
         return Ok(());
     };
-    redirect(present, wanted, plan);
+    redirect(present, next.clone(), wanted, plan);
     if !entrance.ip.is_empty() {
-        let endpoints = endpoints(present, &entrance.ip);
+        let endpoints = endpoints(&next, &entrance.ip);
         plan.ensure(
             observed
                 .endpoints
@@ -127,6 +129,20 @@ pub(super) fn ensure(
         );
     }
     Ok(())
+}
+
+/// The Service with the labels and annotations that the Route has gained since. Those that the Route has lost stay, as
+/// in Knative.
+fn with_metadata_of(present: &Service, desired: &Service) -> Service {
+    let union = |present: &Option<metadata::Pairs>, desired: &Option<metadata::Pairs>| {
+        let mut all = present.clone().unwrap_or_default();
+        all.extend(desired.clone().unwrap_or_default());
+        metadata::some(all)
+    };
+    let mut next = present.clone();
+    next.metadata.labels = union(&present.metadata.labels, &desired.metadata.labels);
+    next.metadata.annotations = union(&present.metadata.annotations, &desired.metadata.annotations);
+    next
 }
 
 /// The gateway inside, if there is one or the Service is for inside only; else the public one.
@@ -165,11 +181,10 @@ fn leading_to(entrance: &LoadBalancerIngress) -> Option<ServiceSpec> {
 }
 
 /// Changes where a Service leads; between kinds that cannot be changed into each other it is made anew.
-fn redirect(present: &Service, wanted: ServiceSpec, plan: &mut Plan) {
+fn redirect(present: &Service, mut next: Service, wanted: ServiceSpec, plan: &mut Plan) {
     let none = ServiceSpec::default();
     let live = present.spec.as_ref().unwrap_or(&none);
     let (live_kind, wanted_kind) = (kind(live), kind(&wanted));
-    let mut next = present.clone();
     if live_kind == wanted_kind {
         let spec = next.spec.get_or_insert_default();
         spec.external_name = wanted.external_name;
@@ -187,8 +202,8 @@ fn redirect(present: &Service, wanted: ServiceSpec, plan: &mut Plan) {
     next.metadata = ObjectMeta {
         name: present.metadata.name.clone(),
         namespace: present.metadata.namespace.clone(),
-        labels: present.metadata.labels.clone(),
-        annotations: present.metadata.annotations.clone(),
+        labels: next.metadata.labels.take(),
+        annotations: next.metadata.annotations.take(),
         owner_references: present.metadata.owner_references.clone(),
         ..ObjectMeta::default()
     };

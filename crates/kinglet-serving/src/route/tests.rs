@@ -57,6 +57,7 @@ impl World {
             endpoints: BTreeMap::new(),
             configs: configs(&[]),
             cluster_domain: "cluster.local".into(),
+            hold: std::time::Duration::ZERO,
             now: Timestamp::from_second(1_000).unwrap(),
         })
     }
@@ -422,7 +423,7 @@ fn targets_that_cannot_be_had() {
         (
             json!([{"configurationName": "hello", "tag": "Not.A.Name!", "percent": 100}]),
             |_| {},
-            "False ErrorConfig invalid domain name \"Not.A.Name!-hello.a.example.com\": a lowercase RFC 1123 subdomain",
+            "False ErrorConfig invalid domain name \"Not.A.Name!-hello.a.example.com\": url: Invalid value: \"Not.A.Name!-hello.a.example.com\": a lowercase RFC 1123 subdomain",
         ),
     ];
     for (traffic, prepare, want) in rows {
@@ -677,4 +678,82 @@ fn what_belongs_to_others_is_left_alone() {
         "False NotOwned There is an existing placeholder Service \"hello\" that we do not own."
     );
     assert!(plan.error.is_some());
+}
+
+#[test]
+fn a_host_label_that_is_too_long_is_the_routes_fault() {
+    let name = "a23456789-b23456789-c23456789-d23456789-e23456789-f2345678";
+    let mut world = World::new(json!([
+        {"configurationName": "hello", "latestRevision": true, "percent": 100, "tag": "candidate"},
+    ]));
+    world.route(|route| route.metadata.name = Some(name.to_owned()));
+    world.configuration("hello-1", "True", "");
+    world.revision("hello-1", "True", "");
+    world.step();
+    let label = format!("candidate-{name}");
+    let expected = format!(
+        "AllTrafficAssigned=False ErrorConfig invalid domain name \"{label}.a.example.com\": url: \
+         Invalid value: \"{label}\": must be no more than 63 characters"
+    );
+    assert!(world.says().contains(&expected), "{:?}", world.says());
+    assert!(world.0.ingress.is_none());
+}
+
+#[test]
+fn a_failure_of_a_young_generation_waits_and_reads_as_not_reconciled() {
+    let mut world = World::new(json!([{"revisionName": "nope", "percent": 100}]));
+    world.0.hold = std::time::Duration::from_millis(700);
+    let plan = world.step();
+    assert_eq!(
+        world.ready(),
+        "Unknown IngressNotConfigured Ingress has not yet been reconciled."
+    );
+    assert_eq!(
+        plan.next,
+        Next::After(std::time::Duration::from_millis(700))
+    );
+    assert_eq!(world.0.route.status.common.observed_generation, 1);
+    world.0.hold = std::time::Duration::ZERO;
+    world.step();
+    assert_eq!(
+        world.ready(),
+        "False RevisionMissing Revision \"nope\" referenced in traffic not found."
+    );
+}
+
+#[test]
+fn placeholders_gain_what_the_route_gains_and_keep_what_it_loses() {
+    let mut world = World::latest();
+    world.route(|route| {
+        let labels = route.metadata.labels.get_or_insert_default();
+        labels.insert("team".to_owned(), "red".to_owned());
+    });
+    world.configuration("hello-1", "True", "");
+    world.revision("hello-1", "True", "");
+    world.step();
+    world.acknowledge();
+    world.step();
+    world.route(|route| {
+        let labels = route.metadata.labels.get_or_insert_default();
+        labels.remove("team");
+        labels.insert("tier".to_owned(), "front".to_owned());
+        let annotations = route.metadata.annotations.get_or_insert_default();
+        annotations.insert("note".to_owned(), "new".to_owned());
+    });
+    world.step();
+    let metadata = world.0.services["hello"].metadata.clone();
+    let labels = metadata.labels.unwrap();
+    assert_eq!(
+        (labels.get("team"), labels.get("tier")),
+        (Some(&"red".to_owned()), Some(&"front".to_owned()))
+    );
+    assert_eq!(metadata.annotations.unwrap()["note"], "new");
+    let again = world.step();
+    assert_eq!(
+        again
+            .writes()
+            .filter(|write| !write.changes_nothing())
+            .count(),
+        0
+    );
 }

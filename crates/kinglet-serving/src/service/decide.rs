@@ -1,5 +1,7 @@
 //! What to do about one Service: pure.
 
+use std::time::Duration;
+
 use kinglet_api::conditions::{ConditionState, Conditions, ServiceCondition};
 use kinglet_api::duck::Condition;
 use kinglet_api::keys;
@@ -10,6 +12,10 @@ use super::children;
 use super::observe::ServiceObserved;
 
 const OUT_OF_DATE: &str = "OutOfDate";
+const CONFIGURATION_AT_WORK: &str =
+    "The Configuration is still working to reflect the latest desired specification.";
+const ROUTE_AT_WORK: &str =
+    "The Route is still working to reflect the latest desired specification.";
 
 pub(super) fn decide(observed: &ServiceObserved) -> Plan {
     let mut plan = Plan::new();
@@ -18,6 +24,11 @@ pub(super) fn decide(observed: &ServiceObserved) -> Plan {
     let go_on = configuration(observed, &mut plan, &mut conditions, &mut status);
     if go_on && name_is_free(observed, &mut conditions) {
         route(observed, &mut plan, &mut conditions, &mut status);
+    }
+    if conditions.hold_failures(observed.hold) {
+        // Not told yet, so not retried either: the next look is when the verdict is due.
+        plan.error = None;
+        plan.after(observed.hold);
     }
     status.common.conditions =
         conditions.conditions(&observed.service.status.common.conditions, observed.now);
@@ -34,6 +45,25 @@ struct ChildConditions {
 }
 
 impl ChildConditions {
+    /// While a generation is young, a failure reads as Knative's state before it looked: the children are at work
+    /// (see [`crate::generation_age`]). Returns whether there was one to hold back.
+    fn hold_failures(&mut self, hold: Duration) -> bool {
+        if hold.is_zero() {
+            return false;
+        }
+        let mut held = false;
+        for (state, message) in [
+            (&mut self.configuration, CONFIGURATION_AT_WORK),
+            (&mut self.route, ROUTE_AT_WORK),
+        ] {
+            if matches!(state, Some(ConditionState::False(_))) {
+                *state = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
+                held = true;
+            }
+        }
+        held
+    }
+
     /// The one told last speaks for the Service. That is the Route, unless the Configuration has failed: then the
     /// Route can only repeat it.
     fn conditions(self, previous: &[Condition], now: jiff::Timestamp) -> Vec<Condition> {
@@ -97,9 +127,10 @@ fn configuration(
         }
     };
     let Some(present) = settled else {
-        let message =
-            "The Configuration is still working to reflect the latest desired specification.";
-        conditions.configuration = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
+        conditions.configuration = Some(ConditionState::unknown_because(
+            OUT_OF_DATE,
+            CONFIGURATION_AT_WORK,
+        ));
         return !brings_name;
     };
     status
@@ -168,8 +199,7 @@ fn route(
         }),
     };
     let Some(present) = settled else {
-        let message = "The Route is still working to reflect the latest desired specification.";
-        conditions.route = Some(ConditionState::unknown_because(OUT_OF_DATE, message));
+        conditions.route = Some(ConditionState::unknown_because(OUT_OF_DATE, ROUTE_AT_WORK));
         return;
     };
     let RouteStatus {

@@ -42,6 +42,7 @@ fn observed(service: Service) -> ServiceObserved {
         configuration: None,
         route: None,
         namesake: None,
+        hold: std::time::Duration::ZERO,
         now,
     }
 }
@@ -266,4 +267,39 @@ fn what_belongs_to_others_is_left_alone() {
             .ends_with("NotOwned There is an existing Configuration \"hello\" that we do not own.")
     );
     assert!(plan.error.is_some());
+}
+
+#[test]
+fn a_failure_of_a_young_generation_waits_behind_out_of_date() {
+    let hold = std::time::Duration::from_millis(900);
+    let first = decide(&observed(service(template())));
+    let mut young = observed(service(template()));
+    young.configuration = Some(stored(&first, "Configuration", ready("True", "", "")));
+    let missing = ready(
+        "False",
+        "RevisionMissing",
+        "Revision \"nope\" referenced in traffic not found.",
+    );
+    young.route = Some(stored(&first, "Route", missing));
+    young.hold = hold;
+    let plan = decide(&young);
+    assert_eq!(
+        conditions(&plan),
+        [
+            "ConfigurationsReady=True",
+            "Ready=Unknown OutOfDate The Route is still working to reflect the latest desired specification.",
+            "RoutesReady=Unknown OutOfDate The Route is still working to reflect the latest desired specification.",
+        ]
+    );
+    assert_eq!(plan.next, kinglet_reconcile::Next::After(hold));
+    young.hold = std::time::Duration::ZERO;
+    assert_eq!(
+        conditions(&decide(&young))[1],
+        "Ready=False RevisionMissing Revision \"nope\" referenced in traffic not found."
+    );
+    // A verdict of True never waits.
+    young.hold = hold;
+    young.route = Some(stored(&first, "Route", ready("True", "", "")));
+    young.configuration = Some(stored(&first, "Configuration", ready("True", "", "")));
+    assert_eq!(decide(&young).next, kinglet_reconcile::Next::Done);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kinglet_api::config::Observability;
+use kinglet_api::go;
 use serde::Serialize;
 
 /// The configuration as JSON.
@@ -46,14 +47,7 @@ pub(super) fn json(from: &Observability) -> String {
         enable_probe_request_log: from.enable_probe_request_log,
         enable_request_log: from.enable_request_log,
     };
-    as_go_writes(&serde_json::to_string(&config).expect("plain fields serialize"))
-}
-
-/// Go's encoder escapes what could end an HTML script.
-pub(super) fn as_go_writes(json: &str) -> String {
-    json.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
+    go::escape_html(&serde_json::to_string(&config).expect("plain fields serialize"))
 }
 
 fn nanoseconds(span: Duration) -> i64 {

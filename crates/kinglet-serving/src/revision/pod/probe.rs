@@ -81,7 +81,7 @@ pub(super) fn encoded(inputs: PodInputs<'_>) -> String {
     } else {
         serde_json::to_string(&serving)
     };
-    super::observability::as_go_writes(&json.expect("plain fields serialize"))
+    kinglet_api::go::escape_html(&json.expect("plain fields serialize"))
 }
 
 /// A sidecar's own probe, if queue-proxy can run it: it needs a port, and commands are run in the container.
