@@ -39,6 +39,9 @@ pub enum EngineError {
     /// Network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The thread whose sockets leave on a tenant's behalf.
+    #[error("opening the way out for probes and hooks that name a host: {0}")]
+    Egress(io::Error),
     /// Directories.
     #[error("{attempt} {}: {source}", path.display())]
     Directory {

@@ -12,20 +12,22 @@ use futures_util::stream::BoxStream;
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kinglet_process::Tasks;
+use kinglet_process::egress::is_own_address;
+use kinglet_process::{Egress, Tasks};
 use kinglet_reconcile::{Change, controller_of, is_deleting, key_of};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::dns;
-use crate::engine::{Engine, EngineError, preflight};
+use crate::engine::{Engine, EngineError, Sandbox, preflight};
 use crate::logs::read::{LogError, LogOptions, stream};
 use crate::names::HostNames;
 use crate::options::Options;
 use crate::pod::start::{Shared, uid};
-use crate::pod::worker::{PodLogs, Signal, Worker};
+use crate::pod::worker::{PodLogs, PodUpdate, Worker};
 use crate::registration;
+use crate::sys::netns::SocketMaker;
 use crate::volumes::disk;
 
 /// What programs are given when the node stops; the whole stop has 30 s.
@@ -66,11 +68,13 @@ struct Inner {
     /// Pods, apart from the loops: they outlive them at the stop.
     pods: Tasks,
     workers: Mutex<HashMap<(String, String), Entry>>,
+    /// The namespace that [`Shared::egress`] connects from.
+    _egress_sandbox: Sandbox,
 }
 
 struct Entry {
     uid: String,
-    signal: watch::Sender<Signal>,
+    signal: watch::Sender<PodUpdate>,
     logs: Arc<Mutex<PodLogs>>,
 }
 
@@ -111,9 +115,11 @@ impl Node {
             &loops,
         )
         .await?;
+        let (egress_sandbox, egress) = open_egress(&engine).await?;
         let (node_cpu_milli, node_memory_bytes) = registration::capacity();
         let shared = Arc::new(Shared {
             engine,
+            egress,
             node_cpu_milli,
             node_memory_bytes,
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -127,6 +133,7 @@ impl Node {
             loops: loops.clone(),
             pods,
             workers: Mutex::default(),
+            _egress_sandbox: egress_sandbox,
         }));
         let this = node.clone();
         loops.spawn_cancellable("pods", async move { this.follow_pods().await });
@@ -134,6 +141,24 @@ impl Node {
         loops.spawn_cancellable("volume sources", async move { this.follow_sources().await });
         Ok(node)
     }
+}
+
+/// A network like a pod's, in which nothing listens, and the way out through it.
+async fn open_egress(engine: &Engine) -> Result<(Sandbox, Egress), EngineError> {
+    let sandbox = engine.sandbox().await.map_err(EngineError::Network)?;
+    let sockets = sandbox
+        .network()
+        .try_clone_to_owned()
+        .and_then(SocketMaker::start)
+        .map_err(EngineError::Egress)?;
+    let egress = Egress::new(
+        move |v6| {
+            let sockets = sockets.clone();
+            Box::pin(async move { sockets.tcp(v6).await })
+        },
+        is_own_address,
+    );
+    Ok((sandbox, egress))
 }
 
 /// Their first listing is complete before the first pod needs it.
@@ -166,6 +191,11 @@ impl NodeHandle {
     /// Whether a pod of this node may have that address.
     pub fn is_pod_address(&self, address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(address) if self.0.shared.engine.is_pod_address(address))
+    }
+
+    /// The way to hosts that somebody else names (webhooks, sinks): never to this machine itself.
+    pub fn egress(&self) -> Egress {
+        self.0.shared.egress.clone()
     }
 
     /// Pods that this node runs now.
@@ -350,7 +380,7 @@ impl NodeHandle {
     }
 
     fn adopt(&self, key: (String, String), pod: &Arc<Pod>) {
-        let (signal, receiver) = watch::channel(Signal {
+        let (signal, receiver) = watch::channel(PodUpdate {
             pod: Some(Arc::clone(pod)),
             refresh: 0,
             stop: None,

@@ -4,10 +4,12 @@
 //! Always: no task without an owner; wall-clock time is read in one place; private keys are files only their owner reads.
 
 pub mod clock;
+pub mod egress;
 pub mod logging;
 pub mod pki;
 pub mod tasks;
 pub mod tls;
 
 pub use clock::Clock;
+pub use egress::Egress;
 pub use tasks::Tasks;

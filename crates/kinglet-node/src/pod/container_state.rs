@@ -36,12 +36,12 @@ pub(crate) enum Stage {
     /// Runs.
     Running { since: Timestamp },
     /// Has ended; whether and when it begins again is decided by the lifecycle.
-    Ended(Ending),
+    Terminated(Terminated),
 }
 
 /// How a life ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct Terminated {
     pub(crate) code: i32,
     pub(crate) signal: Option<i32>,
     pub(crate) reason: &'static str,
@@ -67,13 +67,13 @@ pub(crate) struct ContainerState {
     pub(crate) crashes: u32,
     /// Failures in a row to begin, for the back-off.
     pub(crate) failures: u32,
-    pub(crate) last: Option<Ending>,
+    pub(crate) last: Option<Terminated>,
     /// Startup probe: `None` without one.
     pub(crate) started: Option<bool>,
     /// Readiness probe: `None` without one.
-    pub(crate) passed: Option<bool>,
+    pub(crate) probe_ready: Option<bool>,
     /// What its probes complain about, while they do.
-    pub(crate) complaint: Option<String>,
+    pub(crate) probe_failure: Option<String>,
 }
 
 impl ContainerState {
@@ -91,8 +91,8 @@ impl ContainerState {
             failures: 0,
             last: None,
             started: container.startup_probe.as_ref().map(|_| false),
-            passed: container.readiness_probe.as_ref().map(|_| false),
-            complaint: None,
+            probe_ready: container.readiness_probe.as_ref().map(|_| false),
+            probe_failure: None,
         }
     }
 
@@ -108,9 +108,11 @@ impl ContainerState {
     /// Runs and may take requests.
     pub(crate) fn is_ready(&self) -> bool {
         match self.role {
-            Role::Init => matches!(&self.stage, Stage::Ended(ending) if ending.code == 0),
+            Role::Init => {
+                matches!(&self.stage, Stage::Terminated(terminated) if terminated.code == 0)
+            }
             Role::Sidecar | Role::App | Role::Proxy => {
-                self.has_started() && self.passed != Some(false)
+                self.has_started() && self.probe_ready != Some(false)
             }
         }
     }
@@ -130,7 +132,7 @@ pub(crate) fn of(pod: &Pod, queue_images: &[String]) -> Vec<ContainerState> {
             return ContainerState::new(container, Role::App);
         }
         ContainerState {
-            passed: Some(false),
+            probe_ready: Some(false),
             ..ContainerState::new(container, Role::Proxy)
         }
     });

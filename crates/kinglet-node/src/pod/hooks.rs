@@ -1,15 +1,19 @@
-//! What happens before a container is asked to end, and after it began.
+//! Lifecycle hooks: what happens after a container began (postStart) and before it is asked to end (preStop).
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
-use crate::probe::check::{Answer, Target, ask};
-use crate::probe::plan::{Question, http_question};
+use crate::probe::http;
+use crate::probe::prober::{ProbeResult, ProbeTarget, probe_once};
+use crate::probe::spec::{ProbeAction, http_get};
 
 /// Port and path of the hook that Knative gives every user container: the queue-proxy answers when requests have drained.
 const DRAIN_PORT: u16 = 8022;
 const DRAIN_PATH: &str = "/wait-for-drain";
+
+/// The user agent of a kubelet's hooks.
+const USER_AGENT: &str = "kube-lifecycle/1.34";
 
 /// What a hook asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub(crate) enum Hook {
     /// Wait until no request is in flight; answered by the data plane.
     Drain,
     /// A request or a program.
-    Ask(Question),
+    Run(ProbeAction),
     /// A pause.
     Sleep(Duration),
 }
@@ -30,16 +34,14 @@ pub(crate) fn of(
 ) -> Result<Option<Hook>, String> {
     let ports = container.ports.as_deref().unwrap_or_default();
     if let Some(http) = &handler.http_get {
-        let question = http_question(http, ports)?;
-        if proxied
-            && matches!(&question, Question::Http { port: DRAIN_PORT, path, .. } if path == DRAIN_PATH)
-        {
+        let get = http_get(http, ports)?;
+        if proxied && get.port == DRAIN_PORT && get.path == DRAIN_PATH {
             return Ok(Some(Hook::Drain));
         }
-        return Ok(Some(Hook::Ask(question)));
+        return Ok(Some(Hook::Run(ProbeAction::Http(get))));
     }
     if let Some(exec) = &handler.exec {
-        return Ok(Some(Hook::Ask(Question::Exec(
+        return Ok(Some(Hook::Run(ProbeAction::Exec(
             exec.command.clone().unwrap_or_default(),
         ))));
     }
@@ -59,16 +61,28 @@ pub(crate) fn pre_stop(pod: &Pod, name: &str, proxied: bool) -> Option<Hook> {
 }
 
 /// Runs a hook (not [`Hook::Drain`], which is the whole pod's). Bounded by the caller.
-pub(crate) async fn run(hook: Hook, target: &Target, longest: Duration) -> Result<(), String> {
+pub(crate) async fn run(hook: Hook, target: &ProbeTarget, longest: Duration) -> Result<(), String> {
     match hook {
         Hook::Drain => Ok(()),
         Hook::Sleep(time) => {
             tokio::time::sleep(time.min(longest)).await;
             Ok(())
         }
-        Hook::Ask(question) => match ask(target, &question, false, longest).await {
-            Answer::Good { .. } => Ok(()),
-            Answer::Bad(message) => Err(message),
+        // A hook tells the program something; what it answers does not matter, as with a kubelet.
+        Hook::Run(ProbeAction::Http(get)) => {
+            let answer = tokio::time::timeout(longest, http::get(target, &get, USER_AGENT)).await;
+            match answer {
+                Ok(answer) => answer.map(|_| ()),
+                Err(_) => Err(format!(
+                    "Get \"{}\": no answer within {} s",
+                    get.url(&target.sandbox.address().to_string()),
+                    longest.as_secs()
+                )),
+            }
+        }
+        Hook::Run(action) => match probe_once(target, &action, false, longest).await {
+            ProbeResult::Success(_) => Ok(()),
+            ProbeResult::Failure(message) | ProbeResult::Refused(message) => Err(message),
         },
     }
 }
@@ -89,7 +103,7 @@ mod tests {
         assert_eq!(pre_stop(&pod, "c", true), Some(Hook::Drain));
         assert!(matches!(
             pre_stop(&pod, "c", false),
-            Some(Hook::Ask(Question::Http { port: 8022, .. }))
+            Some(Hook::Run(ProbeAction::Http(get))) if get.port == 8022
         ));
         assert_eq!(
             pre_stop(&pod, "s", true),
@@ -97,7 +111,7 @@ mod tests {
         );
         assert_eq!(
             pre_stop(&pod, "e", true),
-            Some(Hook::Ask(Question::Exec(vec!["true".to_owned()])))
+            Some(Hook::Run(ProbeAction::Exec(vec!["true".to_owned()])))
         );
         assert_eq!(pre_stop(&pod, "none", true), None);
     }

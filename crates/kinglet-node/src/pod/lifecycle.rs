@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::pod::backoff;
-use crate::pod::container_state::{ContainerState, Ending, Role, Stage};
+use crate::pod::container_state::{ContainerState, Role, Stage, Terminated};
 
 /// A pull that failed is shown as such for a moment, then as waiting for the next try (as a kubelet shows it).
 pub(crate) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
@@ -54,8 +54,8 @@ pub(crate) fn next(states: &[ContainerState], policy: RestartPolicy, now: Timest
             policy
         };
         match &state.stage {
-            Stage::Ended(ending) if !sidecar && ending.code == 0 => continue,
-            Stage::Ended(_) if policy == RestartPolicy::Never => {
+            Stage::Terminated(terminated) if !sidecar && terminated.code == 0 => continue,
+            Stage::Terminated(_) if policy == RestartPolicy::Never => {
                 next.finished = Some(false);
                 return next;
             }
@@ -74,13 +74,16 @@ pub(crate) fn next(states: &[ContainerState], policy: RestartPolicy, now: Timest
     for (index, state) in apps() {
         consider(&mut next, index, state, policy, now);
     }
-    let mut endings = apps()
-        .filter(|(_, state)| state.role == Role::App)
-        .map(|(_, state)| match &state.stage {
-            Stage::Ended(ending) if !begins_again(policy, ending) => Some(ending.code == 0),
-            _ => None,
-        });
-    if let Some(well) = endings.try_fold(true, |well, ended| ended.map(|good| well && good))
+    let mut all_terminated =
+        apps()
+            .filter(|(_, state)| state.role == Role::App)
+            .map(|(_, state)| match &state.stage {
+                Stage::Terminated(terminated) if !begins_again(policy, terminated) => {
+                    Some(terminated.code == 0)
+                }
+                _ => None,
+            });
+    if let Some(well) = all_terminated.try_fold(true, |well, ended| ended.map(|good| well && good))
         && apps().any(|(_, state)| state.role == Role::App)
     {
         next.finished = Some(well);
@@ -99,10 +102,10 @@ fn policy_for_init(policy: RestartPolicy) -> RestartPolicy {
     }
 }
 
-fn begins_again(policy: RestartPolicy, ending: &Ending) -> bool {
+fn begins_again(policy: RestartPolicy, terminated: &Terminated) -> bool {
     match policy {
         RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => ending.code != 0,
+        RestartPolicy::OnFailure => terminated.code != 0,
         RestartPolicy::Never => false,
     }
 }
@@ -129,8 +132,10 @@ fn consider(
             }
             *until
         }
-        Stage::Ended(ending) if begins_again(policy, ending) => restart_at(state, ending),
-        Stage::Ended(_) => return,
+        Stage::Terminated(terminated) if begins_again(policy, terminated) => {
+            restart_at(state, terminated)
+        }
+        Stage::Terminated(_) => return,
     };
     if at <= now {
         next.start.push(index);
@@ -144,8 +149,8 @@ fn wake(next: &mut Next, at: Timestamp) {
 }
 
 /// When an ended container begins again.
-pub(crate) fn restart_at(state: &ContainerState, ending: &Ending) -> Timestamp {
-    later(ending.finished_at, backoff::after_crash(state.crashes))
+pub(crate) fn restart_at(state: &ContainerState, terminated: &Terminated) -> Timestamp {
+    later(terminated.finished_at, backoff::after_crash(state.crashes))
 }
 
 pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
@@ -163,7 +168,7 @@ mod tests {
     }
 
     fn ended(code: i32, second: i64) -> Stage {
-        Stage::Ended(Ending {
+        Stage::Terminated(Terminated {
             code,
             signal: None,
             reason: if code == 0 { "Completed" } else { "Error" },

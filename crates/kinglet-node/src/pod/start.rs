@@ -1,14 +1,16 @@
 //! Starting one container: image, volumes, program.
 
+mod image;
+mod sandbox;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::Method;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, ServiceAccount};
-use kinglet_image::{Credentials, ImageError, PullPolicy, ReadyImage};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use kinglet_image::ReadyImage;
+use kinglet_process::Egress;
 use kinglet_reconcile::{Context, EventRecord, Severity};
-use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::container::{Running, StartError};
@@ -18,14 +20,17 @@ use crate::pod::container_state;
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
-use crate::volumes::contents::{self, Inputs, TokenWanted};
 use crate::volumes::{PodDirectories, disk, etc, mounts};
 use crate::wire::Process;
+
+pub(crate) use sandbox::write_volumes;
 
 /// What all pods of a node share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) engine: Engine,
+    /// The way to hosts that Pods name themselves.
+    pub(crate) egress: Egress,
     pub(crate) node_cpu_milli: i64,
     pub(crate) node_memory_bytes: i64,
     /// This machine's own `/etc/resolv.conf`.
@@ -46,8 +51,8 @@ impl Shared {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let mut note = EventRecord::new(pod, severity, reason, message);
-        note.about.field_path = container.map(|name| {
+        let mut record = EventRecord::new(pod, severity, reason, message);
+        record.about.field_path = container.map(|name| {
             let init = pod
                 .spec
                 .iter()
@@ -58,7 +63,7 @@ impl Shared {
                 if init { "initContainers" } else { "containers" }
             )
         });
-        self.context().event(note);
+        self.context().event(record);
     }
 }
 
@@ -107,11 +112,11 @@ pub(crate) async fn container(
     })?;
     let ready = async {
         sandbox
-            .get_or_try_init(|| make_sandbox(shared, pod))
+            .get_or_try_init(|| sandbox::make_sandbox(shared, pod))
             .await
             .cloned()
     };
-    let (image, sandbox) = tokio::join!(image(shared, pod, container), ready);
+    let (image, sandbox) = tokio::join!(image::image(shared, pod, container), ready);
     let (image, sandbox) = (image?, sandbox?);
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
     let start = plan(
@@ -205,120 +210,6 @@ fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or("default")
 }
 
-async fn image(
-    shared: &Arc<Shared>,
-    pod: &Arc<Pod>,
-    container: &Container,
-) -> Result<Arc<ReadyImage>, ContainerStartError> {
-    let name = Some(container.name.as_str());
-    let reference = container.image.as_deref().unwrap_or("");
-    let policy = match container.image_pull_policy.as_deref() {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        _ => PullPolicy::IfNotPresent,
-    };
-    let images = &shared.options.images;
-    if let Ok(ready) = images
-        .ensure(reference, PullPolicy::Never, &Credentials::default())
-        .await
-        && policy != PullPolicy::Always
-    {
-        shared.event(
-            pod,
-            name,
-            Severity::Normal,
-            "Pulled",
-            format!("Container image {reference:?} already present on machine"),
-        );
-        return Ok(ready);
-    }
-    if policy != PullPolicy::Never {
-        shared.event(
-            pod,
-            name,
-            Severity::Normal,
-            "Pulling",
-            format!("Pulling image {reference:?}"),
-        );
-    }
-    let began = tokio::time::Instant::now();
-    match images
-        .ensure(reference, policy, &credentials(shared.context(), pod))
-        .await
-    {
-        Ok(ready) => {
-            let took = began.elapsed();
-            shared.event(
-                pod,
-                name,
-                Severity::Normal,
-                "Pulled",
-                format!(
-                    "Successfully pulled image {reference:?} in {}ms",
-                    took.as_millis()
-                ),
-            );
-            Ok(ready)
-        }
-        Err(error) => {
-            let reason = error.reason();
-            let message = match &error {
-                ImageError::InvalidName { message, .. } => format!(
-                    "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {message}"
-                ),
-                _ => format!("Failed to pull image {reference:?}: {error}"),
-            };
-            shared.event(pod, name, Severity::Warning, "Failed", message);
-            shared.event(
-                pod,
-                name,
-                Severity::Warning,
-                "Failed",
-                format!("Error: {reason}"),
-            );
-            Err(start_error(reason, error.to_string()))
-        }
-    }
-}
-
-/// Pull secrets of the pod, then of its service account.
-fn credentials(context: &Context, pod: &Pod) -> Credentials {
-    let mut all = Credentials::default();
-    let spec = pod.spec.as_ref();
-    let account = spec
-        .and_then(|spec| spec.service_account_name.as_deref())
-        .unwrap_or("default");
-    let of_account = context
-        .cache::<ServiceAccount>()
-        .get(namespace(pod), account);
-    let own = spec
-        .into_iter()
-        .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-    let theirs = of_account
-        .iter()
-        .flat_map(|account| account.image_pull_secrets.iter().flatten());
-    for reference in theirs.chain(own) {
-        let Some(secret) = context
-            .cache::<Secret>()
-            .get(namespace(pod), &reference.name)
-        else {
-            continue;
-        };
-        for key in [".dockerconfigjson", ".dockercfg"] {
-            if let Some(document) = secret.data.as_ref().and_then(|data| data.get(key))
-                && let Err(why) = all.add_docker_config(&document.0)
-            {
-                tracing::warn!(
-                    secret = reference.name,
-                    why,
-                    "an image pull secret cannot be read"
-                );
-            }
-        }
-    }
-    all
-}
-
 /// Reads from the shared caches.
 struct Cached<'a> {
     context: &'a Context,
@@ -333,169 +224,6 @@ impl Sources for Cached<'_> {
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         self.context.cache::<Secret>().get(self.namespace, name)
     }
-}
-
-async fn make_sandbox(
-    shared: &Arc<Shared>,
-    pod: &Arc<Pod>,
-) -> Result<Arc<PodSandbox>, ContainerStartError> {
-    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
-        let message =
-            "hostNetwork is not supported: every pod has a network of its own on this node"
-                .to_owned();
-        shared.event(
-            pod,
-            None,
-            Severity::Warning,
-            "FailedCreatePodSandBox",
-            message.clone(),
-        );
-        return Err(start_error("ContainerCreating", message));
-    }
-    let sandbox = shared.engine.sandbox().await.map_err(|error| {
-        let message = format!("Failed to create pod sandbox: {error}");
-        shared.event(
-            pod,
-            None,
-            Severity::Warning,
-            "FailedCreatePodSandBox",
-            message.clone(),
-        );
-        start_error("ContainerCreating", message)
-    })?;
-    let downward = DownwardValues {
-        pod_ip: sandbox.address(),
-        host_ip: shared.engine.gateway(),
-        node_name: shared.options.node_name.clone(),
-        node_cpu_milli: shared.node_cpu_milli,
-        node_memory_bytes: shared.node_memory_bytes,
-    };
-    let volumes = write_volumes(shared, pod, &downward)
-        .await
-        .map_err(|message| {
-            shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
-            start_error("ContainerCreating", message)
-        })?;
-    Ok(Arc::new(PodSandbox {
-        namespaces: Arc::new(sandbox),
-        volumes,
-        downward,
-    }))
-}
-
-/// Writes all volumes and the pod's files in `/etc`; called again, brings volumes up to date.
-pub(crate) async fn write_volumes(
-    shared: &Arc<Shared>,
-    pod: &Arc<Pod>,
-    downward: &DownwardValues,
-) -> Result<BTreeMap<String, PathBuf>, String> {
-    let mut tokens = BTreeMap::new();
-    for wanted in contents::tokens(pod) {
-        let token = request_token(shared.context(), pod, &wanted).await?;
-        tokens.insert(wanted, token);
-    }
-    let sources = Cached {
-        context: shared.context(),
-        namespace: namespace(pod),
-    };
-    let inputs = Inputs {
-        pod,
-        downward,
-        sources: &sources,
-        tokens: &tokens,
-        ca_pem: &shared.options.ca_pem,
-    };
-    let all = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
-    let contents = all
-        .map(|volume| {
-            let content = contents::of(volume, &inputs).map_err(|why| {
-                format!(
-                    "MountVolume.SetUp failed for volume {:?} : {why}",
-                    volume.name
-                )
-            })?;
-            Ok((volume.name.clone(), content))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-    let fs_group = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.security_context.as_ref())
-        .and_then(|context| context.fs_group);
-    let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
-    let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
-    let hosts = etc::hosts(pod, downward.pod_ip, &shared.options.cluster_domain);
-    let resolv_conf = etc::resolv_conf(
-        pod,
-        downward.host_ip,
-        &shared.options.cluster_domain,
-        &shared.resolv_conf,
-    );
-    let hostname = etc::hostname(pod) + "\n";
-    let written = tokio::task::spawn_blocking(move || {
-        // A container may have changed its own copy; it is written once.
-        if !directories.etc("hosts").exists() {
-            for (file, text) in [
-                ("hosts", &hosts),
-                ("resolv.conf", &resolv_conf),
-                ("hostname", &hostname),
-            ] {
-                disk::write_small(&directories.etc(file), text, 0o644)
-                    .map_err(|error| format!("writing /etc/{file}: {error}"))?;
-            }
-        }
-        let mut places = BTreeMap::new();
-        for (name, content) in contents {
-            let place = disk::write(&directories, &name, &content, group).map_err(|error| {
-                format!("MountVolume.SetUp failed for volume {name:?} : {error}")
-            })?;
-            places.insert(name, place);
-        }
-        Ok(places)
-    });
-    written.await.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-async fn request_token(
-    context: &Context,
-    pod: &Pod,
-    wanted: &TokenWanted,
-) -> Result<String, String> {
-    let account = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.service_account_name.as_deref())
-        .unwrap_or("default");
-    let path = format!(
-        "/api/v1/namespaces/{}/serviceaccounts/{account}/token",
-        namespace(pod)
-    );
-    let audiences: Vec<&str> = wanted.audience.iter().map(String::as_str).collect();
-    let body = json!({
-        "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest",
-        "metadata": {},
-        "spec": {
-            "audiences": audiences,
-            "expirationSeconds": wanted.seconds,
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid},
-        },
-    });
-    let failed = |why: &dyn std::fmt::Display| {
-        format!("failed to fetch token of service account {account:?}: {why}")
-    };
-    let answer = context
-        .call(Method::POST, &path, Some(&body))
-        .await
-        .map_err(|error| failed(&error))?;
-    let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(&error))?;
-    let token = answer.pointer("/status/token").and_then(Value::as_str);
-    token
-        .map(str::to_owned)
-        .ok_or_else(|| failed(&"the answer holds no token"))
 }
 
 fn plan(

@@ -1,18 +1,18 @@
-//! What the API is told about a pod: pure.
+//! The status of a pod as the API is told it: pure.
+
+mod conditions;
+mod containers;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerState as KubernetesContainerState, ContainerStateRunning,
-    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition,
-    PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kinglet_quantity::Quantity;
 
-use crate::pod::container_state::{self, ContainerState, Ending, Role, Stage};
-use crate::pod::lifecycle::{PULL_ERROR_SHOWN, RestartPolicy, later, restart_at};
+use crate::pod::container_state::{ContainerState, Role, Stage};
+use conditions::{condition_of, conditions, is_initialized};
+use containers::container_status;
 
 /// Kubernetes stores whole seconds.
 fn time(at: Timestamp) -> Time {
@@ -30,7 +30,7 @@ pub(crate) struct ObservedPod<'a> {
     /// Nothing will run any more; whether all went well.
     pub(crate) finished: Option<bool>,
     /// It is being ended.
-    pub(crate) ending: bool,
+    pub(crate) terminating: bool,
     /// Why the whole pod failed.
     pub(crate) failure: Option<(&'a str, &'a str)>,
     pub(crate) now: Timestamp,
@@ -72,7 +72,7 @@ pub(crate) fn of(observed: &ObservedPod<'_>) -> PodStatus {
     if let Some(ip) = observed.pod_ip {
         status.pod_ip = Some(ip.to_string());
         status.pod_ips = Some(vec![PodIP { ip: ip.to_string() }]);
-    } else if observed.finished.is_none() && !observed.ending {
+    } else if observed.finished.is_none() && !observed.terminating {
         (status.pod_ip, status.pod_ips) = (None, None);
     }
     status.start_time = Some(time(observed.start_time));
@@ -88,7 +88,7 @@ pub(crate) fn of(observed: &ObservedPod<'_>) -> PodStatus {
     status
 }
 
-/// Whether this status differs from another in something that somebody waits for: readiness, an ending, trouble.
+/// Whether this status differs from another in something that somebody waits for: readiness, a termination, trouble.
 pub(crate) fn is_urgent(new: &PodStatus, old: Option<&PodStatus>) -> bool {
     let nothing = PodStatus::default();
     let old = old.unwrap_or(&nothing);
@@ -131,21 +131,6 @@ pub(crate) fn is_urgent(new: &PodStatus, old: Option<&PodStatus>) -> bool {
             && new_troubles.iter().any(|trouble| trouble != "/false/0"))
 }
 
-fn condition_of<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == kind)
-}
-
-fn is_initialized(inits: &[&ContainerState]) -> bool {
-    inits.iter().all(|state| match state.role {
-        Role::Sidecar => state.has_started() || matches!(state.stage, Stage::Ended(_)),
-        _ => state.is_ready(),
-    })
-}
-
 fn phase(observed: &ObservedPod<'_>) -> &'static str {
     if let Some(well) = observed.finished {
         return if well { "Succeeded" } else { "Failed" };
@@ -157,290 +142,12 @@ fn phase(observed: &ObservedPod<'_>) -> &'static str {
             .filter(|state| matches!(state.role, Role::App | Role::Proxy))
     };
     let never_ran = |state: &ContainerState| {
-        !matches!(state.stage, Stage::Running { .. } | Stage::Ended(_)) && state.last.is_none()
+        !matches!(state.stage, Stage::Running { .. } | Stage::Terminated(_)) && state.last.is_none()
     };
     if apps().any(never_ran) {
         "Pending"
     } else {
         "Running"
-    }
-}
-
-fn conditions(observed: &ObservedPod<'_>, phase: &str, initialized: bool) -> Vec<PodCondition> {
-    let names = |states: Vec<&ContainerState>| {
-        states
-            .iter()
-            .map(|state| state.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let done = match phase {
-        "Succeeded" => Some("PodCompleted"),
-        "Failed" => Some("PodFailed"),
-        _ => None,
-    };
-    let unready: Vec<&ContainerState> = observed
-        .states
-        .iter()
-        .filter(|state| state.role != Role::Init && !state.is_ready())
-        .collect();
-    let readiness = match done {
-        Some(reason) => (false, Some(reason), None),
-        None if unready.is_empty() => (true, None, None),
-        None => {
-            // More than a kubelet says: what the probe heard, so that nobody has to look for Events.
-            let why = unready
-                .iter()
-                .filter(|state| state.is_running())
-                .find_map(|state| state.complaint.clone());
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            (
-                false,
-                Some("ContainersNotReady"),
-                Some(format!(
-                    "containers with unready status: [{}]{why}",
-                    names(unready)
-                )),
-            )
-        }
-    };
-    let incomplete: Vec<&ContainerState> = observed
-        .states
-        .iter()
-        .filter(|state| {
-            matches!(state.role, Role::Init | Role::Sidecar) && !is_initialized(&[state])
-        })
-        .collect();
-    let initialization = match done {
-        Some("PodCompleted") => (true, Some("PodCompleted"), None),
-        _ if initialized => (true, None, None),
-        _ => (
-            false,
-            Some("ContainersNotInitialized"),
-            Some(format!(
-                "containers with incomplete status: [{}]",
-                names(incomplete)
-            )),
-        ),
-    };
-    let before = observed.pod.status.as_ref();
-    let generation = observed.pod.metadata.generation;
-    let make = |kind: &str, (good, reason, message): (bool, Option<&str>, Option<String>)| {
-        let status = if good { "True" } else { "False" };
-        let old = before.and_then(|before| condition_of(before, kind));
-        let since = old
-            .filter(|old| old.status == status)
-            .and_then(|old| old.last_transition_time.clone());
-        PodCondition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: reason.map(str::to_owned),
-            message,
-            last_transition_time: Some(since.unwrap_or_else(|| time(observed.now))),
-            observed_generation: generation,
-            last_probe_time: old.and_then(|old| old.last_probe_time.clone()),
-        }
-    };
-    let ready_gates = observed
-        .pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let missing: Vec<&str> = ready_gates
-        .map(|gate| gate.condition_type.as_str())
-        .filter(|kind| {
-            before
-                .and_then(|before| condition_of(before, kind))
-                .is_none_or(|condition| condition.status != "True")
-        })
-        .collect();
-    let ready = if readiness.0 && !missing.is_empty() {
-        (
-            false,
-            Some("ReadinessGatesNotReady"),
-            Some(format!(
-                "the status of pod readiness gate {:?} is not \"True\"",
-                missing[0]
-            )),
-        )
-    } else {
-        readiness.clone()
-    };
-    let mut all = vec![
-        make(
-            "PodReadyToStartContainers",
-            (observed.pod_ip.is_some() && done.is_none(), None, None),
-        ),
-        make("Initialized", initialization),
-        make("Ready", ready),
-        make("ContainersReady", readiness),
-        make("PodScheduled", (true, None, None)),
-    ];
-    // Conditions of others stay.
-    let own: Vec<String> = all
-        .iter()
-        .map(|condition| condition.type_.clone())
-        .collect();
-    all.extend(
-        before
-            .iter()
-            .flat_map(|before| before.conditions.iter().flatten())
-            .filter(|condition| !own.contains(&condition.type_))
-            .cloned(),
-    );
-    all
-}
-
-fn container_status(
-    observed: &ObservedPod<'_>,
-    state: &ContainerState,
-    waiting_for_init: bool,
-) -> ContainerStatus {
-    let container = container_state::container(observed.pod, &state.name);
-    let resources = container
-        .and_then(|container| container.resources.clone())
-        .unwrap_or_default();
-    let is_running = state.is_running();
-    let last = match &state.stage {
-        Stage::Ended(ending) if shows_back_off(observed, state, ending) => Some(ending),
-        _ => state.last.as_ref(),
-    };
-    ContainerStatus {
-        name: state.name.clone(),
-        image: state.image.clone(),
-        image_id: state.image_id.clone(),
-        container_id: Some(state.container_id.clone()).filter(|id| !id.is_empty()),
-        ready: state.is_ready() && observed.finished.is_none(),
-        restart_count: i32::try_from(state.restarts).unwrap_or(i32::MAX),
-        started: Some(state.has_started()),
-        state: Some(kubernetes_state(observed, state, waiting_for_init)),
-        last_state: Some(
-            last.map_or_else(KubernetesContainerState::default, |ending| {
-                KubernetesContainerState {
-                    terminated: Some(terminated(ending)),
-                    ..Default::default()
-                }
-            }),
-        ),
-        allocated_resources: if is_running {
-            resources
-                .requests
-                .clone()
-                .filter(|requests| !requests.is_empty())
-        } else {
-            None
-        },
-        resources: is_running.then_some(ResourceRequirements {
-            claims: None,
-            ..resources
-        }),
-        volume_mounts: container
-            .and_then(mounts)
-            .filter(|mounts| !mounts.is_empty()),
-        ..ContainerStatus::default()
-    }
-}
-
-fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let all = container.volume_mounts.as_ref()?;
-    let of = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
-        let read_only = mount.read_only == Some(true);
-        VolumeMountStatus {
-            name: mount.name.clone(),
-            mount_path: mount.mount_path.clone(),
-            read_only: read_only.then_some(true),
-            recursive_read_only: read_only.then(|| "Disabled".to_owned()),
-        }
-    };
-    Some(all.iter().map(of).collect())
-}
-
-/// Between two lives of a crashing container the state is "waiting" and the ending has moved to the last state.
-fn shows_back_off(observed: &ObservedPod<'_>, state: &ContainerState, ending: &Ending) -> bool {
-    let policy = RestartPolicy::parse(
-        observed
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.restart_policy.as_deref()),
-    );
-    let comes_back = match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => ending.code != 0,
-        RestartPolicy::Never => false,
-    };
-    comes_back
-        && state.crashes > 1
-        && observed.finished.is_none()
-        && !observed.ending
-        && restart_at(state, ending) > observed.now
-}
-
-fn kubernetes_state(
-    observed: &ObservedPod<'_>,
-    state: &ContainerState,
-    waiting_for_init: bool,
-) -> KubernetesContainerState {
-    let waiting = |reason: &str, message: Option<String>| KubernetesContainerState {
-        waiting: Some(ContainerStateWaiting {
-            reason: Some(reason.to_owned()),
-            message,
-        }),
-        ..KubernetesContainerState::default()
-    };
-    match &state.stage {
-        Stage::Created | Stage::Starting
-            if waiting_for_init || (state.role == Role::Init && state.stage == Stage::Created) =>
-        {
-            waiting("PodInitializing", None)
-        }
-        Stage::Created | Stage::Starting => waiting("ContainerCreating", None),
-        Stage::StartFailed {
-            reason: "ErrImagePull",
-            message,
-            since,
-            ..
-        } if later(*since, PULL_ERROR_SHOWN) <= observed.now => waiting(
-            "ImagePullBackOff",
-            Some(format!(
-                "Back-off pulling image {:?}: ErrImagePull: {message}",
-                state.image
-            )),
-        ),
-        Stage::StartFailed {
-            reason, message, ..
-        } => waiting(reason, Some(message.clone())),
-        Stage::Running { since } => KubernetesContainerState {
-            running: Some(ContainerStateRunning {
-                started_at: Some(time(*since)),
-            }),
-            ..KubernetesContainerState::default()
-        },
-        Stage::Ended(ending) if shows_back_off(observed, state, ending) => {
-            let delay = crate::pod::backoff::after_crash(state.crashes).as_secs();
-            waiting(
-                "CrashLoopBackOff",
-                Some(format!(
-                    "back-off {} restarting failed container={} pod={}",
-                    words(delay),
-                    state.name,
-                    full_name(observed.pod)
-                )),
-            )
-        }
-        Stage::Ended(ending) => KubernetesContainerState {
-            terminated: Some(terminated(ending)),
-            ..KubernetesContainerState::default()
-        },
-    }
-}
-
-/// Go's way to write a duration of whole seconds.
-fn words(seconds: u64) -> String {
-    if seconds < 60 {
-        format!("{seconds}s")
-    } else {
-        format!("{}m{}s", seconds / 60, seconds % 60)
     }
 }
 
@@ -454,18 +161,6 @@ pub(crate) fn full_name(pod: &Pod) -> String {
         text(&meta.namespace),
         text(&meta.uid)
     )
-}
-
-fn terminated(ending: &Ending) -> ContainerStateTerminated {
-    ContainerStateTerminated {
-        exit_code: ending.code,
-        signal: None,
-        reason: Some(ending.reason.to_owned()),
-        message: Some(ending.message.clone()).filter(|message| !message.is_empty()),
-        started_at: Some(time(ending.started_at.unwrap_or(ending.finished_at))),
-        finished_at: Some(time(ending.finished_at)),
-        container_id: Some(ending.container_id.clone()).filter(|id| !id.is_empty()),
-    }
 }
 
 /// Guaranteed, Burstable or BestEffort.
@@ -518,6 +213,7 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::container_state::{self, Terminated};
     use serde_json::json;
     use std::net::Ipv4Addr;
 
@@ -544,7 +240,7 @@ mod tests {
             host_ip: Ipv4Addr::new(10, 0, 0, 1),
             start_time: at(90),
             finished: None,
-            ending: false,
+            terminating: false,
             failure: None,
             now: at(100),
         }
@@ -580,13 +276,13 @@ mod tests {
                 Some("containers with unready status: [queue-proxy]".to_owned())
             )
         );
-        states[1].complaint = Some("Readiness probe failed: refused".to_owned());
+        states[1].probe_failure = Some("Readiness probe failed: refused".to_owned());
         let complaining = of(&observed(&pod, &states));
         assert_eq!(
             ready(&complaining).1.as_deref(),
             Some("containers with unready status: [queue-proxy]: Readiness probe failed: refused")
         );
-        states[1].passed = Some(true);
+        states[1].probe_ready = Some(true);
         let status = of(&observed(&pod, &states));
         assert_eq!(ready(&status).0, "True");
         assert!(is_urgent(&status, Some(&waiting)) && !is_urgent(&status, Some(&status)));
@@ -620,7 +316,7 @@ mod tests {
     fn a_crash_loop_and_a_missing_image_say_why() {
         let pod = pod();
         let mut states = states(&pod);
-        let ending = Ending {
+        let terminated = Terminated {
             code: 3,
             signal: None,
             reason: "Error",
@@ -629,7 +325,7 @@ mod tests {
             finished_at: at(99),
             container_id: "kinglet://1".to_owned(),
         };
-        states[0].stage = Stage::Ended(ending);
+        states[0].stage = Stage::Terminated(terminated);
         states[0].crashes = 2;
         let status = of(&observed(&pod, &states));
         let user = &status.container_statuses.as_ref().expect("containers")[1];
@@ -682,7 +378,7 @@ mod tests {
         let states = states(&pod);
         let status = of(&ObservedPod {
             finished: Some(true),
-            ending: true,
+            terminating: true,
             ..observed(&pod, &states)
         });
         assert_eq!(status.phase.as_deref(), Some("Succeeded"));

@@ -1,4 +1,4 @@
-//! Reaching a port of a pod, from the host or from inside.
+//! Reaching a port of a pod, from the host or from inside; or a host that the Pod names, through the egress.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_process::Tasks;
+use kinglet_process::egress::{EgressError, describe};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::engine::Sandbox;
+use crate::probe::prober::ProbeTarget;
 use crate::sys::netns;
 
 /// Connections that one bridge to a pod's loopback carries at once.
@@ -21,59 +23,86 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a connection came about.
 #[derive(Debug)]
-pub(crate) struct Reached {
+pub(crate) struct Connected {
     pub(crate) stream: TcpStream,
     /// Only on the pod's loopback: nobody outside of the pod could have got there.
-    pub(crate) only_inside: bool,
+    pub(crate) loopback_only: bool,
 }
 
-/// Connects to a port of the pod. `from_inside` also tries the pod's loopback, as a process inside the pod would.
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("dial tcp {address}: {}", describe(source))]
+    Pod {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+}
+
+impl ConnectError {
+    /// Nobody listens there (yet).
+    pub(crate) fn is_connection_refused(&self) -> bool {
+        match self {
+            Self::Pod { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Egress(error) => error.is_connection_refused(),
+        }
+    }
+}
+
+/// Connects to a port of the pod, or of the `host` that the Pod names. `from_inside` speaks for a process inside the pod:
+/// loopback is the pod's own, and is tried as well.
 pub(crate) async fn connect(
-    sandbox: &Arc<Sandbox>,
+    target: &ProbeTarget,
     host: Option<&str>,
     port: u16,
     from_inside: bool,
-) -> io::Result<Reached> {
-    let own = IpAddr::V4(sandbox.address());
-    let address = match host {
-        None | Some("localhost") => own,
-        Some(host) => match host.parse::<IpAddr>() {
-            Ok(address) if address.is_loopback() && from_inside => own,
-            Ok(address) => address,
-            Err(_) => {
-                let found = tokio::net::lookup_host((host, port)).await?.next();
-                found
-                    .ok_or_else(|| {
-                        io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"))
-                    })?
-                    .ip()
-            }
-        },
-    };
-    let outside = TcpStream::connect((address, port)).await;
-    match outside {
-        Err(error)
-            if error.kind() == io::ErrorKind::ConnectionRefused
-                && from_inside
-                && address == own =>
-        {
-            let stream = connect_loopback(sandbox, port).await.map_err(|_| error)?;
-            // It may have begun to listen between the two attempts.
-            match TcpStream::connect((address, port)).await {
-                Ok(stream) => Ok(Reached {
-                    stream,
-                    only_inside: false,
-                }),
-                Err(_) => Ok(Reached {
-                    stream,
-                    only_inside: true,
-                }),
-            }
+) -> Result<Connected, ConnectError> {
+    match host {
+        Some(host) if !(from_inside && is_loopback(host)) => {
+            let stream = target.egress.connect(host, port).await?;
+            Ok(Connected {
+                stream,
+                loopback_only: false,
+            })
         }
-        other => Ok(Reached {
-            stream: other?,
-            only_inside: false,
+        _ => connect_to_pod(&target.sandbox, port, from_inside).await,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+async fn connect_to_pod(
+    sandbox: &Arc<Sandbox>,
+    port: u16,
+    from_inside: bool,
+) -> Result<Connected, ConnectError> {
+    let address = SocketAddr::from((sandbox.address(), port));
+    let failed = |source| ConnectError::Pod { address, source };
+    match TcpStream::connect(address).await {
+        Ok(stream) => Ok(Connected {
+            stream,
+            loopback_only: false,
         }),
+        Err(error) if from_inside && error.kind() == io::ErrorKind::ConnectionRefused => {
+            let inside = connect_loopback(sandbox, port)
+                .await
+                .map_err(|_| failed(error))?;
+            // It may have begun to listen between the two attempts.
+            let outside = TcpStream::connect(address).await;
+            let loopback_only = outside.is_err();
+            Ok(Connected {
+                stream: outside.unwrap_or(inside),
+                loopback_only,
+            })
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 

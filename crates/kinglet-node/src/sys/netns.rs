@@ -48,13 +48,75 @@ pub(crate) fn stream_socket(network: impl AsFd + Send, address: SocketAddr) -> i
             network.as_fd(),
             ThreadNameSpaceType::NETWORK,
         )?;
-        Ok(rustix::net::socket_with(
-            family,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?)
+        tcp_socket(family)
     })
+}
+
+/// Sockets that may wait to be made in another namespace; more ask when there is room.
+const SOCKETS_WAITING_MAX: usize = 64;
+
+/// A thread that lives in another network namespace and makes sockets there, one after the other. It ends with its handle.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketMaker(tokio::sync::mpsc::Sender<SocketWanted>);
+
+#[derive(Debug)]
+struct SocketWanted {
+    family: AddressFamily,
+    reply: tokio::sync::oneshot::Sender<io::Result<OwnedFd>>,
+}
+
+impl SocketMaker {
+    /// Starts the thread; fails when it cannot enter the namespace.
+    pub(crate) fn start(network: OwnedFd) -> io::Result<Self> {
+        let (sender, mut wanted) = tokio::sync::mpsc::channel::<SocketWanted>(SOCKETS_WAITING_MAX);
+        let (entered, outcome) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("egress".to_owned())
+            .spawn(move || {
+                let inside = rustix::thread::move_into_thread_name_spaces(
+                    network.as_fd(),
+                    ThreadNameSpaceType::NETWORK,
+                )
+                .map_err(io::Error::from);
+                let failed = inside.is_err();
+                if entered.send(inside).is_err() || failed {
+                    return;
+                }
+                while let Some(SocketWanted { family, reply }) = wanted.blocking_recv() {
+                    // Nobody waits any more: the socket closes again.
+                    let _ = reply.send(tcp_socket(family));
+                }
+            })?;
+        outcome
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the egress thread ended")))?;
+        Ok(Self(sender))
+    }
+
+    /// A fresh TCP socket of that namespace.
+    pub(crate) async fn tcp(&self, v6: bool) -> io::Result<OwnedFd> {
+        let (reply, made) = tokio::sync::oneshot::channel();
+        let family = if v6 {
+            AddressFamily::INET6
+        } else {
+            AddressFamily::INET
+        };
+        let gone = || io::Error::other("the egress thread has ended");
+        self.0
+            .send(SocketWanted { family, reply })
+            .await
+            .map_err(|_| gone())?;
+        made.await.map_err(|_| gone())?
+    }
+}
+
+fn tcp_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
 }
 
 /// Namespaces belong to threads, and pool threads come back: so each visit has a thread that ends with it.

@@ -32,7 +32,7 @@ impl Worker {
             host_ip: self.shared.engine.gateway(),
             start_time: self.start_time,
             finished: self.finished,
-            ending: self.stopping.is_some(),
+            terminating: self.termination.is_some(),
             failure: None,
             now: self.shared.context().now(),
         })
@@ -40,13 +40,13 @@ impl Worker {
 
     /// Writes the status if it is time to.
     pub(super) async fn report(&mut self) {
-        self.tell_readers();
-        let quietly = self.gone
+        self.update_log_readers();
+        let leave_object = self.gone
             || self
-                .stopping
+                .termination
                 .as_ref()
-                .is_some_and(|stopping| stopping.quietly);
-        if quietly {
+                .is_some_and(|termination| termination.leave_object);
+        if leave_object {
             self.report_at = None;
             return;
         }
@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// Readers of logs want to know why there is none.
-    fn tell_readers(&self) {
+    fn update_log_readers(&self) {
         let mut logs = self.logs.lock();
         for (state, (_, log)) in self.states.iter().zip(&mut logs.containers) {
             if let Stage::StartFailed { reason, .. } = &state.stage

@@ -8,8 +8,8 @@ use kinglet_reconcile::{ReconcileError, Severity};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Message, Stopping, Worker};
-use crate::pod::container_state::{Ending, Role, Stage};
+use super::{Message, PodTermination, Worker};
+use crate::pod::container_state::{self, Role, Stage, Terminated};
 use crate::pod::hooks::{self, Hook};
 use crate::pod::start::uid;
 use crate::volumes::disk;
@@ -20,26 +20,26 @@ const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 const DELETE_ATTEMPTS: u32 = 5;
 
 impl Worker {
-    /// Begins to end, or shortens the patience of an ending that has begun.
-    pub(super) fn begin_stop(&mut self, grace: Duration, quietly: bool) {
+    /// Begins to end, or shortens the patience of a termination that has begun.
+    pub(super) fn begin_termination(&mut self, grace: Duration, leave_object: bool) {
         let deadline = Instant::now() + grace;
-        if let Some(stopping) = &mut self.stopping {
-            stopping.quietly |= quietly;
-            if deadline < stopping.deadline {
-                stopping.deadline = deadline;
+        if let Some(termination) = &mut self.termination {
+            termination.leave_object |= leave_object;
+            if deadline < termination.deadline {
+                termination.deadline = deadline;
             }
             return;
         }
-        self.stopping = Some(Stopping {
+        self.termination = Some(PodTermination {
             deadline,
             asked: false,
             killed: false,
-            quietly,
+            leave_object,
         });
         for index in 0..self.states.len() {
             if self.states[index].is_running() && self.finished.is_none() {
                 let name = self.states[index].name.clone();
-                if !quietly {
+                if !leave_object {
                     self.shared.event(
                         &self.pod,
                         Some(&name),
@@ -49,7 +49,7 @@ impl Worker {
                     );
                 }
                 if self.states[index].role == Role::Proxy {
-                    self.states[index].passed = Some(false);
+                    self.states[index].probe_ready = Some(false);
                 }
             }
         }
@@ -61,21 +61,21 @@ impl Worker {
     fn run_hooks(&mut self, grace: Duration) {
         let proxied = self.states.iter().any(|state| state.role == Role::Proxy);
         let mut all = Vec::new();
-        for (index, live) in &self.live {
-            live.probes.cancel();
+        for (index, running) in &self.running {
+            running.probes.cancel();
             if let Some(hook) = hooks::pre_stop(&self.pod, &self.states[*index].name, proxied)
                 && hook != Hook::Drain
             {
-                all.push((hook, live.target.clone()));
+                all.push((hook, running.target.clone()));
             }
         }
         let address = self.sandbox().map(|sandbox| sandbox.namespaces.address());
-        let drains = proxied && !self.live.is_empty() && !grace.is_zero();
+        let drains = proxied && !self.running.is_empty() && !grace.is_zero();
         if (all.is_empty() && !drains) || grace.is_zero() {
-            if let Some(stopping) = &mut self.stopping {
-                stopping.asked = true;
+            if let Some(termination) = &mut self.termination {
+                termination.asked = true;
             }
-            self.ask_all_to_end();
+            self.terminate_all();
             return;
         }
         let (drain, sender) = (Arc::clone(&self.shared.options.drain), self.sender.clone());
@@ -96,26 +96,26 @@ impl Worker {
         });
     }
 
-    pub(super) fn ask_all_to_end(&self) {
-        for live in self.live.values() {
-            if let Err(error) = live.container.terminate(live.stop_signal) {
+    pub(super) fn terminate_all(&self) {
+        for running in self.running.values() {
+            if let Err(error) = running.container.terminate(running.stop_signal) {
                 tracing::debug!(%error, "a container could not be asked to end");
             }
         }
     }
 
     /// SIGKILL when patience is over.
-    pub(super) fn stop_further(&mut self) {
-        let Some(stopping) = &mut self.stopping else {
+    pub(super) fn kill_when_due(&mut self) {
+        let Some(termination) = &mut self.termination else {
             return;
         };
-        if stopping.killed || Instant::now() < stopping.deadline {
+        if termination.killed || Instant::now() < termination.deadline {
             return;
         }
-        stopping.killed = true;
-        stopping.asked = true;
-        for live in self.live.values() {
-            let _ = live.container.kill();
+        termination.killed = true;
+        termination.asked = true;
+        for running in self.running.values() {
+            let _ = running.container.kill();
         }
     }
 
@@ -123,21 +123,21 @@ impl Worker {
     pub(super) fn finish(&mut self, well: bool) {
         self.finished = Some(well);
         let now = self.shared.context().now();
-        for live in self.live.values() {
-            live.probes.cancel();
-            let _ = live.container.kill();
+        for running in self.running.values() {
+            running.probes.cancel();
+            let _ = running.container.kill();
         }
-        self.end_rest(now);
+        self.terminate_proxy(now);
         self.report_now();
     }
 
     /// Members without a process are over, too.
-    fn end_rest(&mut self, now: jiff::Timestamp) {
+    fn terminate_proxy(&mut self, now: jiff::Timestamp) {
         for state in &mut self.states {
             if state.role == Role::Proxy
                 && let Stage::Running { since } = state.stage
             {
-                state.stage = Stage::Ended(Ending {
+                state.stage = Stage::Terminated(Terminated {
                     code: 0,
                     signal: None,
                     reason: "Completed",
@@ -146,30 +146,30 @@ impl Worker {
                     finished_at: now,
                     container_id: state.container_id.clone(),
                 });
-                state.passed = Some(false);
+                state.probe_ready = Some(false);
             }
         }
     }
 
     /// Whether everything has ended and the worker may leave.
     pub(super) fn is_over(&mut self) -> bool {
-        let Some(stopping) = &self.stopping else {
+        let Some(termination) = &self.termination else {
             return false;
         };
-        let quietly = stopping.quietly;
+        let leave_object = termination.leave_object;
         // What is only being started is dropped with its task.
-        if !self.live.is_empty() {
+        if !self.running.is_empty() {
             return false;
         }
-        if self.finished.is_none() && !quietly {
+        if self.finished.is_none() && !leave_object {
             let now = self.shared.context().now();
-            self.end_rest(now);
+            self.terminate_proxy(now);
             let well = self
                 .states
                 .iter()
                 .filter(|state| state.role == Role::App)
                 .all(|state| match &state.stage {
-                    Stage::Ended(ending) => ending.code == 0,
+                    Stage::Terminated(terminated) => terminated.code == 0,
                     _ => true,
                 });
             self.finished = Some(well);
@@ -182,7 +182,7 @@ impl Worker {
     /// Gives back everything, then lets the object go.
     pub(super) async fn leave(mut self) {
         let delete = !self.gone && self.pod.metadata.deletion_timestamp.is_some();
-        self.live.clear();
+        self.running.clear();
         self.messages.close();
         self.tasks.shutdown(TASKS_TIMEOUT).await;
         drop(std::mem::take(&mut self.sandbox));
@@ -221,5 +221,83 @@ impl Worker {
             namespace,
             "a pod that has ended stays in the API until Kinglet starts again"
         );
+    }
+
+    pub(super) fn after_start(&self, index: usize, attempt: u32) {
+        let Some(container) = container_state::container(&self.pod, &self.states[index].name)
+        else {
+            return;
+        };
+        let Some(handler) = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return;
+        };
+        let hook = hooks::of(handler, container, false);
+        let Some(running) = self.running.get(&index) else {
+            return;
+        };
+        let (target, sender) = (running.target.clone(), self.sender.clone());
+        running
+            .probes
+            .spawn_cancellable("postStart hook", async move {
+                let result = match hook {
+                    Ok(Some(hook)) => hooks::run(hook, &target, Duration::from_secs(3600)).await,
+                    Ok(None) => Ok(()),
+                    Err(message) => Err(message),
+                };
+                if let Err(message) = result {
+                    let _ = sender
+                        .send(Message::PostStartFailed {
+                            index,
+                            attempt,
+                            message,
+                        })
+                        .await;
+                }
+            });
+    }
+
+    /// Ends one container whose pod goes on (or that came too late); SIGTERM first, SIGKILL after the pod's grace.
+    pub(super) fn kill(&mut self, index: usize, why: &str, grace: Option<Duration>) {
+        let Some(running) = self.running.get(&index) else {
+            return;
+        };
+        let name = &self.states[index].name;
+        self.shared.event(
+            &self.pod,
+            Some(name),
+            Severity::Normal,
+            "Killing",
+            format!("Container {name} {why}"),
+        );
+        running.probes.cancel();
+        let grace = if self.termination.is_some() {
+            Duration::ZERO
+        } else {
+            grace.unwrap_or_else(|| self.grace())
+        };
+        let (container, signal) = (Arc::clone(&running.container), running.stop_signal);
+        self.tasks.spawn("container kill", async move {
+            if !grace.is_zero() {
+                let _ = container.terminate(signal);
+                if tokio::time::timeout(grace, container.wait()).await.is_ok() {
+                    return;
+                }
+            }
+            let _ = container.kill();
+        });
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        let seconds = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 }

@@ -1,0 +1,178 @@
+//! What all containers of a pod share: namespaces, address, volumes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::Method;
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_reconcile::{Context, Severity};
+use serde_json::{Value, json};
+
+use super::{Cached, ContainerStartError, PodSandbox, Shared, namespace, start_error, uid};
+use crate::spec::downward::DownwardValues;
+use crate::volumes::contents::{self, Inputs, TokenWanted};
+use crate::volumes::{PodDirectories, disk, etc};
+
+pub(super) async fn make_sandbox(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+) -> Result<Arc<PodSandbox>, ContainerStartError> {
+    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
+        let message =
+            "hostNetwork is not supported: every pod has a network of its own on this node"
+                .to_owned();
+        shared.event(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            message.clone(),
+        );
+        return Err(start_error("ContainerCreating", message));
+    }
+    let sandbox = shared.engine.sandbox().await.map_err(|error| {
+        let message = format!("Failed to create pod sandbox: {error}");
+        shared.event(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            message.clone(),
+        );
+        start_error("ContainerCreating", message)
+    })?;
+    let downward = DownwardValues {
+        pod_ip: sandbox.address(),
+        host_ip: shared.engine.gateway(),
+        node_name: shared.options.node_name.clone(),
+        node_cpu_milli: shared.node_cpu_milli,
+        node_memory_bytes: shared.node_memory_bytes,
+    };
+    let volumes = write_volumes(shared, pod, &downward)
+        .await
+        .map_err(|message| {
+            shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
+            start_error("ContainerCreating", message)
+        })?;
+    Ok(Arc::new(PodSandbox {
+        namespaces: Arc::new(sandbox),
+        volumes,
+        downward,
+    }))
+}
+
+/// Writes all volumes and the pod's files in `/etc`; called again, brings volumes up to date.
+pub(crate) async fn write_volumes(
+    shared: &Arc<Shared>,
+    pod: &Arc<Pod>,
+    downward: &DownwardValues,
+) -> Result<BTreeMap<String, PathBuf>, String> {
+    let mut tokens = BTreeMap::new();
+    for wanted in contents::tokens(pod) {
+        let token = request_token(shared.context(), pod, &wanted).await?;
+        tokens.insert(wanted, token);
+    }
+    let sources = Cached {
+        context: shared.context(),
+        namespace: namespace(pod),
+    };
+    let inputs = Inputs {
+        pod,
+        downward,
+        sources: &sources,
+        tokens: &tokens,
+        ca_pem: &shared.options.ca_pem,
+    };
+    let all = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let contents = all
+        .map(|volume| {
+            let content = contents::of(volume, &inputs).map_err(|why| {
+                format!(
+                    "MountVolume.SetUp failed for volume {:?} : {why}",
+                    volume.name
+                )
+            })?;
+            Ok((volume.name.clone(), content))
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    let fs_group = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .and_then(|context| context.fs_group);
+    let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
+    let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
+    let hosts = etc::hosts(pod, downward.pod_ip, &shared.options.cluster_domain);
+    let resolv_conf = etc::resolv_conf(
+        pod,
+        downward.host_ip,
+        &shared.options.cluster_domain,
+        &shared.resolv_conf,
+    );
+    let hostname = etc::hostname(pod) + "\n";
+    let written = tokio::task::spawn_blocking(move || {
+        // A container may have changed its own copy; it is written once.
+        if !directories.etc("hosts").exists() {
+            for (file, text) in [
+                ("hosts", &hosts),
+                ("resolv.conf", &resolv_conf),
+                ("hostname", &hostname),
+            ] {
+                disk::write_small(&directories.etc(file), text, 0o644)
+                    .map_err(|error| format!("writing /etc/{file}: {error}"))?;
+            }
+        }
+        let mut places = BTreeMap::new();
+        for (name, content) in contents {
+            let place = disk::write(&directories, &name, &content, group).map_err(|error| {
+                format!("MountVolume.SetUp failed for volume {name:?} : {error}")
+            })?;
+            places.insert(name, place);
+        }
+        Ok(places)
+    });
+    written.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+pub(super) async fn request_token(
+    context: &Context,
+    pod: &Pod,
+    wanted: &TokenWanted,
+) -> Result<String, String> {
+    let account = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .unwrap_or("default");
+    let path = format!(
+        "/api/v1/namespaces/{}/serviceaccounts/{account}/token",
+        namespace(pod)
+    );
+    let audiences: Vec<&str> = wanted.audience.iter().map(String::as_str).collect();
+    let body = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {},
+        "spec": {
+            "audiences": audiences,
+            "expirationSeconds": wanted.seconds,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid},
+        },
+    });
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("failed to fetch token of service account {account:?}: {why}")
+    };
+    let answer = context
+        .call(Method::POST, &path, Some(&body))
+        .await
+        .map_err(|error| failed(&error))?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(&error))?;
+    let token = answer.pointer("/status/token").and_then(Value::as_str);
+    token
+        .map(str::to_owned)
+        .ok_or_else(|| failed(&"the answer holds no token"))
+}

@@ -1,0 +1,334 @@
+//! What becomes of one container of the pod: it runs, it ends, or it did not start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kinglet_reconcile::Severity;
+use sha2::{Digest as _, Sha256};
+
+use super::{Message, RunningContainer, Worker};
+use crate::container::Container;
+use crate::logs::Log;
+use crate::pod::backoff;
+use crate::pod::container_state::{self, Role, Stage, Terminated};
+use crate::pod::lifecycle::{self, later};
+use crate::pod::start::{ContainerStartError, Started, uid};
+use crate::probe::prober::ProbeTarget;
+use crate::sys::process::Exit;
+
+/// What is kept of a container's last words (Kubernetes' bounds).
+const LAST_WORDS_BYTES_MAX: usize = 4096;
+
+const LAST_WORDS_LINES_MAX: usize = 80;
+
+const LAST_WORDS_FROM_LOG_BYTES_MAX: usize = 2048;
+
+/// After its end a container's pipes may still be held by nobody; the log is complete when they close.
+const LOG_END_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Worker {
+    /// A container runs.
+    pub(super) fn begin(&mut self, index: usize, attempt: u32, started: Started) {
+        let Started {
+            running,
+            image,
+            process,
+            stop_signal,
+        } = started;
+        let now = self.shared.context().now();
+        let Some(sandbox) = self.sandbox.get().cloned() else {
+            return;
+        };
+        let state = &mut self.states[index];
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = state.name,
+            attempt,
+            "container runs"
+        );
+        state.stage = Stage::Running { since: now };
+        state.image_id.clone_from(&image.digest);
+        state.container_id = container_id(uid(&self.pod), &state.name, attempt);
+        state.failures = 0;
+        state.probe_failure = None;
+        state.started = state.started.map(|_| false);
+        state.probe_ready = if state.role == Role::Proxy {
+            state.probe_ready
+        } else {
+            state.probe_ready.map(|_| false)
+        };
+        let name = state.name.clone();
+        let path = self
+            .directories
+            .disk
+            .join("logs")
+            .join(&name)
+            .join(format!("{attempt}.log"));
+        let log = match Log::create(path) {
+            Ok(log) => Some(Arc::new(log)),
+            Err(error) => {
+                tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "no log can be kept");
+                None
+            }
+        };
+        self.keep_log(&name, log.clone());
+        let crate::container::Running {
+            process: container,
+            stdout,
+            stderr,
+        } = running;
+        if let Some(log) = &log {
+            self.tasks.spawn(
+                "container log",
+                crate::logs::write::run(
+                    Arc::clone(log),
+                    stdout,
+                    stderr,
+                    self.shared.context().clock().clone(),
+                ),
+            );
+        }
+        self.await_exit(index, attempt, Arc::clone(&container), log);
+        let target = ProbeTarget {
+            engine: self.shared.engine.clone(),
+            sandbox: Arc::clone(&sandbox.namespaces),
+            container: Some(Arc::clone(&container)),
+            process: Some(process),
+            egress: self.shared.egress.clone(),
+        };
+        let running = RunningContainer {
+            container,
+            stop_signal,
+            target,
+            probes: self.tasks.child(),
+            _image: image,
+        };
+        self.running.insert(index, running);
+        self.report_soon();
+        if self.termination.is_some() || self.finished.is_some() {
+            self.kill(index, "is stopped with its pod", None);
+            return;
+        }
+        self.after_start(index, attempt);
+        self.start_probes(index, attempt);
+    }
+
+    pub(super) fn keep_log(&self, name: &str, log: Option<Arc<Log>>) {
+        let mut logs = self.logs.lock();
+        if let Some((_, kept)) = logs.containers.iter_mut().find(|(known, _)| known == name) {
+            kept.previous = kept.current.take();
+            kept.current = log;
+        }
+    }
+
+    pub(super) fn await_exit(
+        &self,
+        index: usize,
+        attempt: u32,
+        container: Arc<Container>,
+        log: Option<Arc<Log>>,
+    ) {
+        let Some(spec) = container_state::container(&self.pod, &self.states[index].name) else {
+            return;
+        };
+        let from_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let file = self
+            .directories
+            .termination_log(&self.states[index].name, attempt);
+        let sender = self.sender.clone();
+        self.tasks.spawn("container exit", async move {
+            let exit = container.wait().await;
+            let out_of_memory = exit != Exit::Code(0) && container.was_out_of_memory();
+            let mut last_words = read_bounded(&file, LAST_WORDS_BYTES_MAX);
+            if last_words.is_empty()
+                && from_log
+                && exit != Exit::Code(0)
+                && let Some(log) = log
+            {
+                let mut state = log.state();
+                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended))
+                    .await;
+                last_words = log.tail(LAST_WORDS_LINES_MAX, LAST_WORDS_FROM_LOG_BYTES_MAX);
+            }
+            let _ = sender
+                .send(Message::Exited {
+                    index,
+                    attempt,
+                    exit,
+                    out_of_memory,
+                    last_words,
+                })
+                .await;
+        });
+    }
+
+    /// A container did not begin.
+    pub(super) fn start_failed(&mut self, index: usize, error: ContainerStartError) {
+        let now = self.shared.context().now();
+        let state = &mut self.states[index];
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = state.name,
+            reason = error.reason,
+            message = error.message,
+            "container not started"
+        );
+        if error.crashed {
+            state.crashes += 1;
+            state.container_id = container_id(uid(&self.pod), &state.name, state.attempt);
+            state.stage = Stage::Terminated(Terminated {
+                code: 128,
+                signal: None,
+                reason: error.reason,
+                message: error.message,
+                started_at: None,
+                finished_at: now,
+                container_id: state.container_id.clone(),
+            });
+            self.record_back_off(index, now);
+        } else {
+            state.failures += 1;
+            let mut delay = backoff::after_failure(state.failures);
+            // The machine or a missing object: looked at again soon, as a kubelet's sync does.
+            if matches!(
+                error.reason,
+                "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError"
+            ) {
+                delay = delay.min(Duration::from_secs(2));
+            }
+            if matches!(error.reason, "ErrImagePull") {
+                let image = &self.states[index].image;
+                self.shared.event(
+                    &self.pod,
+                    Some(&self.states[index].name),
+                    Severity::Normal,
+                    "BackOff",
+                    format!("Back-off pulling image {image:?}"),
+                );
+                self.shared.event(
+                    &self.pod,
+                    Some(&self.states[index].name),
+                    Severity::Warning,
+                    "Failed",
+                    "Error: ImagePullBackOff",
+                );
+            }
+            self.states[index].stage = Stage::StartFailed {
+                reason: error.reason,
+                message: error.message,
+                since: now,
+                until: later(now, delay),
+            };
+        }
+        self.report_soon();
+    }
+
+    /// A container ended.
+    pub(super) fn ended(
+        &mut self,
+        index: usize,
+        exit: Exit,
+        out_of_memory: bool,
+        last_words: String,
+    ) {
+        self.running.remove(&index);
+        let now = self.shared.context().now();
+        let state = &mut self.states[index];
+        let since = if let Stage::Running { since } = state.stage {
+            Some(since)
+        } else {
+            None
+        };
+        let ran = since.map_or(Duration::ZERO, |since| {
+            Duration::try_from(now.duration_since(since)).unwrap_or_default()
+        });
+        state.crashes = if ran >= backoff::FORGIVEN_AFTER {
+            1
+        } else {
+            state.crashes + 1
+        };
+        let code = exit.code();
+        state.stage = Stage::Terminated(Terminated {
+            code,
+            signal: if let Exit::Signal(signal) = exit {
+                Some(signal)
+            } else {
+                None
+            },
+            reason: if out_of_memory {
+                "OOMKilled"
+            } else if code == 0 {
+                "Completed"
+            } else {
+                "Error"
+            },
+            message: last_words,
+            started_at: since,
+            finished_at: now,
+            container_id: state.container_id.clone(),
+        });
+        if self.termination.is_none() && self.finished.is_none() {
+            // The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
+            if let Some(probe) = self.proxy_probe.take() {
+                probe.cancel();
+                for proxy in self
+                    .states
+                    .iter_mut()
+                    .filter(|state| state.role == Role::Proxy)
+                {
+                    proxy.probe_ready = Some(false);
+                    proxy.probe_failure = None;
+                    proxy.attempt += 1;
+                }
+                self.start_proxy_probe();
+            }
+            if code != 0 {
+                self.record_back_off(index, now);
+            }
+        }
+        let directory = self
+            .directories
+            .container(&self.states[index].name, self.states[index].attempt);
+        self.tasks.spawn("container files", async move {
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
+        });
+        self.report_soon();
+    }
+
+    pub(super) fn record_back_off(&self, index: usize, now: Timestamp) {
+        let state = &self.states[index];
+        if let Stage::Terminated(terminated) = &state.stage
+            && lifecycle::restart_at(state, terminated) > now
+        {
+            let text = format!(
+                "Back-off restarting failed container {} in pod {}",
+                state.name,
+                crate::pod::status::full_name(&self.pod)
+            );
+            self.shared.event(
+                &self.pod,
+                Some(&state.name),
+                Severity::Warning,
+                "BackOff",
+                text,
+            );
+        }
+    }
+}
+
+/// A stable, unique id: 64 hexadecimal digits as everywhere.
+pub(super) fn container_id(uid: &str, name: &str, attempt: u32) -> String {
+    let digest = Sha256::digest(format!("{uid}/{name}/{attempt}"));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("kinglet://{hex}")
+}
+
+fn read_bounded(path: &std::path::Path, bytes_max: usize) -> String {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(bytes_max as u64).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
