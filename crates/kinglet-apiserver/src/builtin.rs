@@ -26,12 +26,6 @@ fn caution(context: &mut RequestContext<'_>, object: &Value) {
         context.kind.builtin,
         object::text(object, &["spec", "type"]),
     ) {
-        (Some(Builtin::HorizontalPodAutoscaler), _) => {
-            context.warnings.push(
-                "HorizontalPodAutoscalers are stored, but Kinglet does not scale by them yet"
-                    .to_owned(),
-            );
-        }
         (Some(Builtin::Service), kind @ ("NodePort" | "LoadBalancer")) => {
             context.warnings.push(format!(
                 "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"

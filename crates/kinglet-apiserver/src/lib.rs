@@ -36,6 +36,7 @@ mod decode;
 mod discovery;
 mod dispatch;
 mod duplicates;
+pub mod field_support;
 mod fields;
 mod identity;
 mod install;

@@ -8,6 +8,7 @@ use crate::builtin::defaults;
 use crate::builtin::quantity::Quantity;
 use crate::context::RequestContext;
 use crate::decode;
+use crate::field_support;
 use crate::kinds::Builtin;
 use crate::names;
 use crate::object::{self, at, blank, items, number, text};
@@ -18,7 +19,11 @@ use crate::status::{Cause, Status};
 const DATA_BYTES_MAX: usize = 1 << 20;
 
 /// Types, unknown fields, defaults.
-pub(crate) fn shape(context: &mut RequestContext<'_>, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn shape(
+    context: &mut RequestContext<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
     let kind = std::sync::Arc::clone(&context.kind);
     if kind.builtin.is_some() {
         // Our own controllers are typed by the compiler.
@@ -31,6 +36,7 @@ pub(crate) fn shape(context: &mut RequestContext<'_>, object: &mut Value) -> Res
             })?;
             let unknown = schema::prune_builtin(group, version, name, object);
             decode::settle(context, unknown)?;
+            warn_of_ignored(context, object, old);
         }
         defaults::fill(&kind, object);
     } else if let Some(schema) = &kind.schema {
@@ -39,6 +45,39 @@ pub(crate) fn shape(context: &mut RequestContext<'_>, object: &mut Value) -> Res
         schema.default_in_place(object);
     }
     Ok(())
+}
+
+/// Warns of fields that have no effect here, once they are set or changed.
+fn warn_of_ignored(context: &mut RequestContext<'_>, object: &Value, old: Option<&Value>) {
+    let kind = &context.kind;
+    let check = |object| field_support::check(&kind.group, &kind.version, &kind.kind, object);
+    let mut warnings = check(object).warnings;
+    if let (false, Some(old)) = (warnings.is_empty(), old) {
+        let known = check(old).warnings;
+        warnings.retain(|warning| !known.contains(warning));
+    }
+    context.warnings.extend(warnings);
+}
+
+/// Refuses fields that Kinglet would have to act on and does not; what is stored already stays.
+fn unsupported(
+    context: &RequestContext<'_>,
+    object: &Value,
+    old: Option<&Value>,
+    causes: &mut Vec<Cause>,
+) {
+    let kind = &context.kind;
+    // Of what our own controllers write, only a Deployment comes from a template that nobody has looked at.
+    if context.in_process() && !kind.is(Builtin::Deployment) {
+        return;
+    }
+    let check = |object| field_support::check(&kind.group, &kind.version, &kind.kind, object);
+    let mut refused = check(object).refused;
+    if let (false, Some(old)) = (refused.is_empty(), old) {
+        let known = check(old).refused;
+        refused.retain(|cause| !known.contains(cause));
+    }
+    causes.extend(refused);
 }
 
 /// Everything that is wrong with an object.
@@ -68,6 +107,7 @@ pub(crate) fn validate(
     if context.info.subresource == "status" {
         return;
     }
+    unsupported(context, object, old, causes);
     match builtin {
         Builtin::Pod => pod::validate(object, old, causes),
         Builtin::Deployment | Builtin::ReplicaSet => workload(object, old, causes),

@@ -1,10 +1,11 @@
 //! Joins the API server's admission hook with `api`'s defaults and rules.
 
 use kinglet_api::admission::{self, Rejection, Review};
-use kinglet_apiserver::{Admission, AdmissionRequest, Denied, Operation};
+use kinglet_apiserver::{Admission, AdmissionRequest, Denied, Operation, Origin, field_support};
 use kinglet_process::Clock;
 use kinglet_serving::configs::LiveConfigs;
 use parking_lot::RwLock;
+use serde_json::Value;
 
 /// Reviews objects against the ConfigMaps in force.
 pub(crate) struct Rules {
@@ -47,8 +48,61 @@ impl Admission for Rules {
 
     fn check(&self, request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
         let configs = self.configs.read().get();
-        admission::validate(&self.review(request), request.object, &configs).map_err(denied)
+        let mut warnings =
+            admission::validate(&self.review(request), request.object, &configs).map_err(denied)?;
+        warnings.extend(fields_of_template(request)?);
+        Ok(warnings)
     }
+}
+
+/// Where a Knative object has a pod specification.
+fn template(request: &AdmissionRequest<'_>) -> Option<(&'static str, &'static str)> {
+    match (request.group, request.kind) {
+        ("serving.knative.dev", "Service" | "Configuration") => {
+            Some(("/spec/template/spec", "spec.template.spec"))
+        }
+        ("serving.knative.dev", "Revision") => Some(("/spec", "spec")),
+        _ => None,
+    }
+}
+
+/// What Knative's features let through and Kinglet would have to act on is refused as on a Pod; what is stored already stays.
+fn fields_of_template(request: &AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
+    let Some((pointer, path)) = template(request) else {
+        return Ok(Vec::new());
+    };
+    // Revisions come from templates that were looked at.
+    if request.user.origin == Origin::InProcess {
+        return Ok(Vec::new());
+    }
+    let check = |object: &Value| {
+        object
+            .pointer(pointer)
+            .map_or_else(Default::default, |spec| {
+                field_support::check_pod_spec(spec, path)
+            })
+    };
+    let (mut refused, mut warnings) = check(request.object);
+    if let Some(old) = request.old {
+        let (known, said) = check(old);
+        refused.retain(|cause| !known.contains(cause));
+        warnings.retain(|warning| !said.contains(warning));
+    }
+    if refused.is_empty() {
+        return Ok(warnings);
+    }
+    let each: Vec<String> = refused
+        .iter()
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect();
+    Err(Denied {
+        code: 400,
+        message: format!(
+            "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation failed: {}",
+            each.join(", ")
+        ),
+        warnings,
+    })
 }
 
 fn denied(rejection: Rejection) -> Denied {
@@ -56,5 +110,59 @@ fn denied(rejection: Rejection) -> Denied {
         code: rejection.code,
         message: rejection.message,
         warnings: rejection.warnings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kinglet_apiserver::field_support;
+    use serde_json::Value;
+
+    /// The published OpenAPI definitions of what users write most: each property of each definition has a row.
+    #[test]
+    fn every_property_of_the_openapi_schemas_is_in_the_table_of_fields() {
+        let (mut seen, mut missing) = (0, BTreeSet::new());
+        for (group, kind) in [
+            ("", "Pod"),
+            ("", "Service"),
+            ("", "ConfigMap"),
+            ("", "Secret"),
+            ("", "ServiceAccount"),
+            ("", "Namespace"),
+            ("", "ResourceQuota"),
+            ("", "LimitRange"),
+            ("apps", "Deployment"),
+            ("apps", "ReplicaSet"),
+            ("discovery.k8s.io", "EndpointSlice"),
+            ("rbac.authorization.k8s.io", "ClusterRole"),
+        ] {
+            let Some((_, definitions)) = kinglet_api::builtin_schemas::schema(group, "v1", kind)
+            else {
+                continue;
+            };
+            for (definition, schema) in &definitions {
+                for property in schema["properties"].as_object().into_iter().flatten() {
+                    match field_support::knows(definition, property.0) {
+                        Some(true) => seen += 1,
+                        Some(false) => {
+                            missing.insert(format!("{definition}.{}", property.0));
+                        }
+                        // Below a field that is refused or written by the server.
+                        None => {}
+                    }
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(seen > 250, "only {seen} properties were looked at");
+    }
+
+    #[test]
+    fn a_pod_template_is_looked_at_where_it_lies() {
+        let spec: Value = serde_json::json!({"hostNetwork": true, "containers": []});
+        let (refused, _) = field_support::check_pod_spec(&spec, "spec.template.spec");
+        assert_eq!(refused[0].field, "spec.template.spec.hostNetwork");
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn create_object(
     }
     prepare_create(context, &mut object);
     check_namespace(context, object::name(&object))?;
-    rules::shape(context, &mut object)?;
+    rules::shape(context, &mut object, None)?;
     // What admission adds belongs to nobody.
     if !tracked {
         ownership::track(context, None, &mut object);

@@ -42,7 +42,7 @@ pub(crate) async fn replace(
     }
     prepare_update(context, &mut object, old);
     if context.info.subresource.is_empty() || context.kind.builtin.is_none() {
-        rules::shape(context, &mut object)
+        rules::shape(context, &mut object, Some(old))
             .map_err(|status| patch.map_or(status.clone(), |_| as_invalid(context, status)))?;
     }
     restrict(context, &mut object, old);
