@@ -22,16 +22,11 @@ fn caution(context: &mut RequestContext<'_>, object: &Value) {
     if context.in_process() {
         return;
     }
-    match (
-        context.kind.builtin,
-        object::text(object, &["spec", "type"]),
-    ) {
-        (Some(Builtin::Service), kind @ ("NodePort" | "LoadBalancer")) => {
-            context.warnings.push(format!(
-                "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"
-            ));
-        }
-        _ => {}
+    let kind = object::text(object, &["spec", "type"]);
+    if context.kind.is(Builtin::Service) && matches!(kind, "NodePort" | "LoadBalancer") {
+        context.warnings.push(format!(
+            "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"
+        ));
     }
 }
 

@@ -52,6 +52,7 @@ mod ownership;
 pub mod patch;
 mod patching;
 mod path;
+mod pod_security;
 mod present;
 mod printer_columns;
 pub mod protobuf;

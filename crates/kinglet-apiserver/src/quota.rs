@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::builtin::quantity::Quantity;
+use crate::builtin::quantity::{self, Quantity};
 use crate::context::RequestContext;
 use crate::object::{self, at, items, text};
 use crate::state::ServerState;
@@ -30,8 +30,8 @@ pub(crate) fn applies(server: &ServerState, namespace: &str) -> bool {
 /// What a pod takes: `pods`, `requests.cpu` and so on.
 fn usage(pod: &Value) -> Vec<(String, Quantity)> {
     let mut total: std::collections::BTreeMap<String, Quantity> = std::collections::BTreeMap::new();
-    total.insert("pods".to_owned(), Quantity::from_whole(1));
-    total.insert("count/pods".to_owned(), Quantity::from_whole(1));
+    total.insert("pods".to_owned(), Quantity::from_units(1));
+    total.insert("count/pods".to_owned(), Quantity::from_units(1));
     for container in items(pod, &["spec", "containers"]) {
         for side in ["requests", "limits"] {
             for (name, value) in at(container, &["resources", side])
@@ -39,7 +39,7 @@ fn usage(pod: &Value) -> Vec<(String, Quantity)> {
                 .into_iter()
                 .flatten()
             {
-                let Some(quantity) = Quantity::of(value) else {
+                let Some(quantity) = quantity::of(value) else {
                     continue;
                 };
                 let mut add = |key: String| {
@@ -75,7 +75,7 @@ fn sum(all: &[Value], key: &str) -> Quantity {
     all.iter()
         .flat_map(usage)
         .filter(|(name, _)| name == key)
-        .fold(Quantity::from_whole(0), |total, (_, quantity)| {
+        .fold(Quantity::from_units(0), |total, (_, quantity)| {
             total.plus(quantity)
         })
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Sta
         let (mut requested, mut used, mut limited, mut missing) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (key, limit) in hard.into_iter().flatten() {
-            let Some(bound) = Quantity::of(limit) else {
+            let Some(bound) = quantity::of(limit) else {
                 continue;
             };
             let Some((_, more)) = wanted.iter().find(|(name, _)| name == key) else {
@@ -111,9 +111,9 @@ pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Sta
             };
             let now = sum(&all, key);
             if now.plus(*more) > bound {
-                requested.push(format!("{key}={}", more.shown()));
-                used.push(format!("{key}={}", now.shown()));
-                limited.push(format!("{key}={}", bound.shown()));
+                requested.push(format!("{key}={}", more));
+                used.push(format!("{key}={}", now));
+                limited.push(format!("{key}={}", bound));
             }
         }
         let quota_name = object::name(&quota);
@@ -155,7 +155,7 @@ pub(crate) fn status(server: &ServerState, quota: &Value) -> Value {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(key, _)| (key.clone(), sum(&all, key).shown().into()))
+        .map(|(key, _)| (key.clone(), sum(&all, key).to_string().into()))
         .collect();
     json!({"hard": hard, "used": used})
 }

@@ -5,13 +5,14 @@ pub(crate) mod pod;
 use serde_json::Value;
 
 use crate::builtin::defaults;
-use crate::builtin::quantity::Quantity;
+use crate::builtin::quantity as quantities;
 use crate::context::RequestContext;
 use crate::decode;
 use crate::field_support;
 use crate::kinds::Builtin;
 use crate::names;
 use crate::object::{self, at, blank, items, number, text};
+use crate::pod_security;
 use crate::schema;
 use crate::status::{Cause, Status};
 
@@ -109,6 +110,7 @@ pub(crate) fn validate(
     }
     unsupported(context, object, old, causes);
     match builtin {
+        Builtin::Namespace => pod_security::validate_labels(object, causes),
         Builtin::Pod => pod::validate(object, old, causes),
         Builtin::Deployment | Builtin::ReplicaSet => workload(object, old, causes),
         Builtin::Service => service(object, old, causes),
@@ -157,14 +159,18 @@ pub(crate) fn validate(
 
 /// A quantity that can be read and is not negative.
 pub(crate) fn quantity(value: &Value, path: &str, causes: &mut Vec<Cause>) {
-    match Quantity::of(value) {
+    match quantities::of(value) {
         None => causes.push(Cause::invalid(
             path,
             value,
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            kinglet_quantity::NOT_A_QUANTITY,
         )),
         Some(quantity) if quantity.is_negative() => {
-            causes.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
+            causes.push(Cause::invalid(
+                path,
+                value,
+                "must be greater than or equal to 0",
+            ));
         }
         Some(_) => {}
     }

@@ -3,35 +3,19 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use kinglet_quantity::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Kind};
-use crate::names;
 use crate::object::text;
 use crate::status::Status;
 
 /// A parsed pair of selectors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selector {
-    labels: Vec<Requirement>,
+    labels: LabelSelector,
     fields: Vec<FieldTerm>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    test: Test,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Test {
-    In(Vec<String>),
-    NotIn(Vec<String>),
-    Exists,
-    Absent,
-    Greater(i64),
-    Less(i64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +41,7 @@ struct Labels<'a> {
 impl Selector {
     /// Reads both selectors for a kind.
     pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Status> {
-        let labels = parse_labels(labels).map_err(|detail| {
+        let labels = LabelSelector::parse(labels).map_err(|detail| {
             Status::bad_request(format!("unable to parse requirement: {detail}"))
         })?;
         let fields = parse_fields(fields).map_err(Status::bad_request)?;
@@ -117,11 +101,10 @@ impl Selector {
                 return false;
             };
             let labels = object.metadata.labels.unwrap_or_default();
-            if !self.labels.iter().all(|requirement| {
-                requirement
-                    .test
-                    .holds(labels.get(requirement.key.as_str()).map(|v| &**v))
-            }) {
+            if !self
+                .labels
+                .matches(|key| labels.get(key).map(|value| &**value))
+            {
                 return false;
             }
         }
@@ -137,27 +120,6 @@ impl Selector {
             return false;
         };
         deep.all(|term| (field(&object, &term.field) == term.value) == term.equal)
-    }
-}
-
-impl Test {
-    fn holds(&self, value: Option<&str>) -> bool {
-        match self {
-            Self::In(values) => {
-                value.is_some_and(|value| values.iter().any(|candidate| candidate == value))
-            }
-            Self::NotIn(values) => {
-                value.is_none_or(|value| values.iter().all(|candidate| candidate != value))
-            }
-            Self::Exists => value.is_some(),
-            Self::Absent => value.is_none(),
-            Self::Greater(bound) => value
-                .and_then(|v| v.parse::<i64>().ok())
-                .is_some_and(|v| v > *bound),
-            Self::Less(bound) => value
-                .and_then(|v| v.parse::<i64>().ok())
-                .is_some_and(|v| v < *bound),
-        }
     }
 }
 
@@ -276,132 +238,13 @@ fn parse_fields(text: &str) -> Result<Vec<FieldTerm>, String> {
     Ok(terms)
 }
 
-fn parse_labels(text: &str) -> Result<Vec<Requirement>, String> {
-    let mut requirements = Vec::new();
-    for term in split_top(text) {
-        let term = term.trim();
-        if term.is_empty() {
-            if text.trim().is_empty() {
-                continue;
-            }
-            return Err(format!("found '{text}', expected: identifier after ','"));
-        }
-        let requirement = parse_requirement(term)?;
-        if let Some(wrong) = names::qualified(&requirement.key) {
-            return Err(format!(
-                "key: Invalid value: \"{}\": {wrong}",
-                requirement.key
-            ));
-        }
-        if let Test::In(values) | Test::NotIn(values) = &requirement.test {
-            for value in values {
-                if let Some(wrong) = names::label_value(value) {
-                    return Err(format!(
-                        "values[0][{}]: Invalid value: \"{value}\": {wrong}",
-                        requirement.key
-                    ));
-                }
-            }
-        }
-        requirements.push(requirement);
-    }
-    Ok(requirements)
-}
-
-/// Splits at commas outside parentheses.
-fn split_top(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn parse_requirement(term: &str) -> Result<Requirement, String> {
-    let make = |key: &str, test| {
-        Ok(Requirement {
-            key: key.trim().to_owned(),
-            test,
-        })
-    };
-    if let Some(key) = term.strip_prefix('!') {
-        return make(key, Test::Absent);
-    }
-    if let Some((head, list)) = term.split_once('(') {
-        let list = list
-            .trim_end()
-            .strip_suffix(')')
-            .ok_or_else(|| format!("found '{term}', expected: ',' or ')'"))?;
-        let values = list
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => make(key, Test::In(values)),
-            (Some(key), Some("notin"), None) => make(key, Test::NotIn(values)),
-            _ => Err(format!(
-                "found '{}', expected: in, notin, =, ==, !=, gt, lt",
-                head.trim()
-            )),
-        };
-    }
-    for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
-        if let Some((key, value)) = term.split_once(operator) {
-            if value.contains('=') {
-                return Err("found '=', expected: identifier".to_owned());
-            }
-            let values = vec![value.trim().to_owned()];
-            return make(
-                key,
-                if equal {
-                    Test::In(values)
-                } else {
-                    Test::NotIn(values)
-                },
-            );
-        }
-    }
-    for (operator, greater) in [('>', true), ('<', false)] {
-        if let Some((key, value)) = term.split_once(operator) {
-            let bound = value
-                .trim()
-                .parse()
-                .map_err(|_| format!("values[0]: Invalid value: \"{}\": for 'Gt', 'Lt' operators, the value must be an integer", value.trim()))?;
-            return make(
-                key,
-                if greater {
-                    Test::Greater(bound)
-                } else {
-                    Test::Less(bound)
-                },
-            );
-        }
-    }
-    if let Some(second) = term.split_whitespace().nth(1) {
-        return Err(format!(
-            "found '{second}', expected: in, notin, =, ==, !=, gt, lt"
-        ));
-    }
-    make(term, Test::Exists)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn selects(selector: &str, labels: &str) -> bool {
         let selector = Selector {
-            labels: parse_labels(selector).unwrap(),
+            labels: LabelSelector::parse(selector).unwrap(),
             fields: Vec::new(),
         };
         selector.matches(
@@ -433,7 +276,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for selector in ["a b", "a in (b", "a=b,,c=d", "a=-", "=b", "a like (b)"] {
-            assert!(parse_labels(selector).is_err(), "{selector}");
+            assert!(LabelSelector::parse(selector).is_err(), "{selector}");
         }
         assert!(parse_fields("metadata.name").is_err());
     }

@@ -76,8 +76,13 @@ fn is_established(crd: &Value) -> bool {
 /// Makes what is missing; what users changed stays.
 pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
     for name in NAMESPACES {
-        let namespace =
+        let mut namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        // Whoever may write here administers the cluster anyway.
+        if name == "kube-system" {
+            namespace["metadata"]["labels"] =
+                json!({"pod-security.kubernetes.io/enforce": "privileged"});
+        }
         create(client, "/api/v1/namespaces", &namespace).await?;
     }
     for map in kinglet_api::manifests::parsed_configmaps() {

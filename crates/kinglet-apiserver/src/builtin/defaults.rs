@@ -374,8 +374,8 @@ fn canonical(resources: &mut Value) {
             continue;
         };
         for value in list.values_mut() {
-            if let Some(quantity) = super::quantity::Quantity::of(value) {
-                let shown = quantity.shown();
+            if let Some(quantity) = super::quantity::of(value) {
+                let shown = quantity.to_string();
                 if *value != shown {
                     *value = shown.into();
                 }

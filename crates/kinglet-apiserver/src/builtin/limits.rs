@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::quantity::Quantity;
+use super::quantity;
 use crate::context::RequestContext;
 use crate::object::{at, child, default, fields, items, text};
 use crate::status::Status;
@@ -109,7 +109,7 @@ fn fill(container: &mut Value, range: &Value) {
 
 fn bound(container: &Value, range: &Value, wrong: &mut Vec<String>) {
     let own =
-        |side: &str, name: &str| at(container, &["resources", side, name]).and_then(Quantity::of);
+        |side: &str, name: &str| at(container, &["resources", side, name]).and_then(quantity::of);
     let each = |field: &str| {
         range
             .get(field)
@@ -118,38 +118,36 @@ fn bound(container: &Value, range: &Value, wrong: &mut Vec<String>) {
             .unwrap_or_default()
     };
     for (name, value) in each("min") {
-        let Some(least) = Quantity::of(&value) else {
+        let Some(least) = quantity::of(&value) else {
             continue;
         };
         match own("requests", &name) {
             None => wrong.push(format!(
                 "minimum {name} usage per Container is {}.  No request is specified",
-                least.shown()
+                least
             )),
             Some(request) if request < least => {
                 wrong.push(format!(
                     "minimum {name} usage per Container is {}, but request is {}",
-                    least.shown(),
-                    request.shown()
+                    least, request
                 ));
             }
             Some(_) => {}
         }
     }
     for (name, value) in each("max") {
-        let Some(most) = Quantity::of(&value) else {
+        let Some(most) = quantity::of(&value) else {
             continue;
         };
         match own("limits", &name) {
             None => wrong.push(format!(
                 "maximum {name} usage per Container is {}.  No limit is specified",
-                most.shown()
+                most
             )),
             Some(limit) if limit > most => {
                 wrong.push(format!(
                     "maximum {name} usage per Container is {}, but limit is {}",
-                    most.shown(),
-                    limit.shown()
+                    most, limit
                 ));
             }
             Some(_) => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::quantity::Quantity;
+use super::quantity::{self, Quantity};
 use crate::context::RequestContext;
 use crate::object::{self, at, child, fields, items, text};
 use crate::status::Status;
@@ -213,8 +213,8 @@ pub(crate) fn quality(pod: &Value) -> &'static str {
         for name in ["cpu", "memory"] {
             let get = |side: &str| {
                 at(container, &["resources", side, name])
-                    .and_then(Quantity::of)
-                    .filter(|quantity| *quantity != Quantity::from_whole(0))
+                    .and_then(quantity::of)
+                    .filter(|quantity| *quantity != Quantity::from_units(0))
             };
             let (request, limit) = (get("requests"), get("limits"));
             any |= request.is_some() || limit.is_some();

@@ -334,7 +334,7 @@ fn container(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mu
 }
 
 fn resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
-    use crate::builtin::quantity::Quantity;
+    use crate::builtin::quantity as quantities;
     for side in ["limits", "requests"] {
         for (name, value) in at(container, &["resources", side])
             .and_then(Value::as_object)
@@ -344,16 +344,13 @@ fn resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
             quantity(value, &format!("{path}.resources.{side}[{name}]"), causes);
             if side == "requests"
                 && let Some(limit) = at(container, &["resources", "limits", name])
-                && let (Some(request), Some(bound)) = (Quantity::of(value), Quantity::of(limit))
+                && let (Some(request), Some(bound)) = (quantities::of(value), quantities::of(limit))
                 && request > bound
             {
                 causes.push(Cause::invalid(
                     format!("{path}.resources.requests"),
                     value,
-                    &format!(
-                        "must be less than or equal to {name} limit of {}",
-                        bound.shown()
-                    ),
+                    &format!("must be less than or equal to {name} limit of {}", bound),
                 ));
             }
         }

@@ -9,7 +9,7 @@ use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, at, blank, meta, text};
 use crate::status::Status;
-use crate::{admit, commit, crd, ownership, patching, quota, rules};
+use crate::{admit, commit, crd, ownership, patching, pod_security, quota, rules};
 
 /// How often another generated name is tried.
 const NAME_TRIES: usize = 8;
@@ -78,6 +78,7 @@ pub(super) async fn create_object(
                 &causes,
             ));
         }
+        pod_security::review(context, &object)?;
         admit::admit(context, Operation::Create, &mut object, None, false)?;
         builtin::claim(context, &mut object)?;
         match commit::store(context, &object, None).await {

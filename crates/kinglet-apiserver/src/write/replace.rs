@@ -10,7 +10,7 @@ use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, at, blank, carry, meta, text};
 use crate::status::{Cause, Status};
-use crate::{admit, commit, crd, ownership, patching, rules};
+use crate::{admit, commit, crd, ownership, patching, pod_security, rules};
 
 /// Puts a changed object in the place of the old one.
 pub(crate) async fn replace(
@@ -59,6 +59,12 @@ pub(crate) async fn replace(
     check_finalizers(&object, old, &mut causes);
     if !causes.is_empty() {
         return Err(Status::invalid(&group, &context.kind.kind, &name, &causes));
+    }
+    if context.info.subresource.is_empty() && object.get("spec") != old.get("spec") {
+        pod_security::review(context, &object)?;
+    }
+    if context.kind.is(Builtin::Namespace) {
+        pod_security::review_namespace(context, &object, old);
     }
     admit::admit(context, Operation::Update, &mut object, Some(old), false)?;
     object::set_revision(&mut object, entry.modified);

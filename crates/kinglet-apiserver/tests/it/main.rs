@@ -7,5 +7,6 @@ mod delete;
 mod listening;
 mod objects;
 mod reading;
+mod security;
 mod test_server;
 mod watching;
