@@ -20,6 +20,8 @@ const CONFIGMAPS: &[(&str, &str)] = files!("configmaps":
     "config-gc", "config-leader-election", "config-logging", "config-network", "config-observability",
 );
 
+const ROLES: &[(&str, &str)] = files!("roles": "kubernetes", "knative-serving");
+
 /// CustomResourceDefinitions: plural and YAML.
 pub fn crds() -> &'static [(&'static str, &'static str)] {
     CRDS
@@ -40,6 +42,17 @@ pub fn parsed_configmaps() -> Vec<Value> {
     CONFIGMAPS
         .iter()
         .map(|(name, text)| parsed(name, text))
+        .collect()
+}
+
+/// Roles, bindings and the service accounts they are for, as JSON: Kubernetes' own for users, and Knative's.
+pub fn parsed_roles() -> Vec<Value> {
+    ROLES
+        .iter()
+        .flat_map(|(name, text)| {
+            crate::yaml::documents(text)
+                .unwrap_or_else(|error| panic!("the shipped {name}.yaml is valid YAML: {error}"))
+        })
         .collect()
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod service;
 
 use serde_json::{Value, json};
 
+use crate::auth::aggregation;
 use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, child, fields};
@@ -115,6 +116,7 @@ pub(crate) fn unclaim(context: &RequestContext<'_>, object: &Value) {
 pub(crate) fn after(context: &RequestContext<'_>, old: Option<&Value>, new: Option<&Value>) {
     match (context.kind.builtin, old, new) {
         (Some(Builtin::Service), Some(old), new) => service::moved(context.server, old, new),
+        (Some(Builtin::ClusterRole), _, _) => aggregation::refresh(context.server),
         (Some(Builtin::Pod), _, _) => quota::recount(context.server, &context.info.namespace),
         _ => {}
     }

@@ -30,6 +30,7 @@ pub(crate) enum Builtin {
     SelfSubjectReview,
     SelfSubjectAccessReview,
     SubjectAccessReview,
+    LocalSubjectAccessReview,
     SelfSubjectRulesReview,
 }
 
@@ -42,6 +43,7 @@ impl Builtin {
                 | Self::SelfSubjectReview
                 | Self::SelfSubjectAccessReview
                 | Self::SubjectAccessReview
+                | Self::LocalSubjectAccessReview
                 | Self::SelfSubjectRulesReview
         )
     }

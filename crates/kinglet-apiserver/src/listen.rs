@@ -20,7 +20,7 @@ use tower::Service as _;
 
 use crate::auth::{rights, tokens};
 use crate::body::refusal;
-use crate::identity::{Identity, SharedIdentity};
+use crate::identity::{ANONYMOUS, Identity, SharedIdentity};
 use crate::path::RequestInfo;
 use crate::server::{ApiServer, ApiService};
 use crate::state::ServerState;
@@ -37,6 +37,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams of one HTTP/2 connection: one client's watches and calls.
 const STREAMS_MAX: u32 = 250;
+/// Group of the attributes of users.
+const AUTHENTICATION: &str = "authentication.k8s.io";
 /// How long open requests may go on after the order to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -195,12 +197,15 @@ fn impersonate(
             .collect()
     };
     let (users, groups) = (all("impersonate-user"), all("impersonate-group"));
-    if users.is_empty() && groups.is_empty() {
+    let others = headers
+        .keys()
+        .any(|name| name == "impersonate-uid" || name.as_str().starts_with("impersonate-extra-"));
+    if users.is_empty() && groups.is_empty() && !others {
         return Ok(user);
     }
     let Some(name) = users.into_iter().next() else {
         return Err(Status::bad_request(
-            "requested impersonation of groups without impersonating a user",
+            "requested impersonation of groups, uid or extra without impersonating a user",
         ));
     };
     let account = name
@@ -222,6 +227,22 @@ fn impersonate(
         )?,
         None => rights::check(server, &user, "impersonate", &target("users", "", &name))?,
     }
+    for uid in all("impersonate-uid") {
+        let mut info = target("uids", "", &uid);
+        info.group = AUTHENTICATION.to_owned();
+        rights::check(server, &user, "impersonate", &info)?;
+    }
+    // Further attributes say nothing to RBAC; who may not set them is refused nevertheless.
+    for name in headers.keys() {
+        if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
+            for value in all(name.as_str()) {
+                let mut info = target("userextras", "", &value);
+                info.group = AUTHENTICATION.to_owned();
+                info.subresource = crate::path::decode(key).into_owned();
+                rights::check(server, &user, "impersonate", &info)?;
+            }
+        }
+    }
     for group in &groups {
         rights::check(server, &user, "impersonate", &target("groups", "", group))?;
     }
@@ -234,7 +255,15 @@ fn impersonate(
             format!("system:serviceaccounts:{namespace}"),
         ];
     }
-    Ok(Arc::new(Identity::remote(&name, groups)))
+    if name == ANONYMOUS && groups.is_empty() {
+        return Ok(Arc::new(Identity::anonymous()));
+    }
+    let mut identity = Identity::remote(&name, groups);
+    identity.uid = all("impersonate-uid")
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    Ok(Arc::new(identity))
 }
 
 /// CN and O of a certificate that rustls has verified.

@@ -11,20 +11,21 @@ use crate::identity::Identity;
 use crate::kinds::Builtin;
 use crate::object::{self, text};
 use crate::path::RequestInfo;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 pub(crate) fn create(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let mut object = decode::value(context)?;
     decode::check_kind(context, &mut object)?;
+    validate(context, &object)?;
     let status = match context.kind.builtin {
-        Some(Builtin::TokenReview) => token(context, text(&object, &["spec", "token"])),
+        Some(Builtin::TokenReview) => token(context, &object),
         Some(Builtin::SelfSubjectReview) => json!({"userInfo": user_info(context.user)}),
         Some(Builtin::SelfSubjectRulesReview) => rights::rules(
             context.server,
             context.user,
             text(&object, &["spec", "namespace"]),
         ),
-        Some(Builtin::SubjectAccessReview) => {
+        Some(Builtin::SubjectAccessReview | Builtin::LocalSubjectAccessReview) => {
             let groups = object::items(&object, &["spec", "groups"])
                 .iter()
                 .filter_map(Value::as_str)
@@ -41,6 +42,63 @@ pub(crate) fn create(context: &mut RequestContext<'_>) -> Result<ApiResponse, St
     Ok(answer(201, &object))
 }
 
+/// What an access review must say.
+fn validate(context: &RequestContext<'_>, object: &Value) -> Result<(), Status> {
+    let spec = &object["spec"];
+    let mut causes = Vec::new();
+    let is_access = matches!(
+        context.kind.builtin,
+        Some(
+            Builtin::SubjectAccessReview
+                | Builtin::LocalSubjectAccessReview
+                | Builtin::SelfSubjectAccessReview
+        )
+    );
+    if is_access
+        && spec["resourceAttributes"].is_object() == spec["nonResourceAttributes"].is_object()
+    {
+        let detail = if spec["resourceAttributes"].is_object() {
+            "cannot be specified in combination with resourceAttributes"
+        } else {
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        };
+        causes.push(Cause::invalid(
+            "spec.resourceAttributes",
+            &Value::Null,
+            detail,
+        ));
+    }
+    if is_access
+        && !context.kind.is(Builtin::SelfSubjectAccessReview)
+        && text(spec, &["user"]).is_empty()
+        && object::items(spec, &["groups"]).is_empty()
+    {
+        causes.push(Cause::invalid(
+            "spec.user",
+            &"".into(),
+            "at least one of user or group must be specified",
+        ));
+    }
+    if context.kind.is(Builtin::LocalSubjectAccessReview)
+        && text(spec, &["resourceAttributes", "namespace"]) != context.info.namespace
+    {
+        causes.push(Cause::invalid(
+            "spec.resourceAttributes.namespace",
+            &spec["resourceAttributes"]["namespace"],
+            "must match metadata.namespace",
+        ));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(
+        &context.kind.group,
+        &context.kind.kind,
+        "",
+        &causes,
+    ))
+}
+
 fn user_info(user: &Identity) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
@@ -49,10 +107,20 @@ fn user_info(user: &Identity) -> Value {
     info
 }
 
-fn token(context: &RequestContext<'_>, token: &str) -> Value {
-    match tokens::authenticate(context.server, token) {
-        Some(user) => {
-            json!({"authenticated": true, "user": user_info(&user), "audiences": [AUDIENCE]})
+fn token(context: &RequestContext<'_>, object: &Value) -> Value {
+    let token = text(object, &["spec", "token"]);
+    let wanted: Vec<&str> = object::items(object, &["spec", "audiences"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let audiences = if wanted.is_empty() {
+        vec![AUDIENCE]
+    } else {
+        wanted
+    };
+    match tokens::authenticate_for(context.server, token, &audiences) {
+        Some((user, audiences)) => {
+            json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
         None => json!({"user": {}, "error": "invalid bearer token"}),
     }

@@ -3,6 +3,7 @@
 mod create;
 mod replace;
 
+use crate::auth::rights;
 use crate::body::ApiResponse;
 use crate::context::RequestContext;
 use crate::decode;
@@ -36,6 +37,7 @@ pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiRespon
         if context.kind.builtin.is_some_and(Builtin::creates_on_update)
             && context.info.subresource.is_empty()
         {
+            may_create(context)?;
             meta(&mut object).remove("resourceVersion");
             let stored = create_object(context, object, None).await?;
             return Ok(decode::answer(context, 201, &stored));
@@ -60,6 +62,11 @@ pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiRespon
     Ok(decode::answer(context, 200, &stored))
 }
 
+/// A PUT or an apply that makes the object asks for another verb than it came with.
+fn may_create(context: &RequestContext<'_>) -> Result<(), Status> {
+    rights::check(context.server, context.user, "create", &context.info)
+}
+
 pub(crate) async fn patch(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let patch = patching::read(context)?;
     let key = context
@@ -70,6 +77,7 @@ pub(crate) async fn patch(context: &mut RequestContext<'_>) -> Result<ApiRespons
         tries += 1;
         let Some(entry) = context.server.store.get(&key) else {
             if patch.creates() && context.info.subresource.is_empty() {
+                may_create(context)?;
                 let mut object = patch.apply(context, None)?;
                 decode::check_kind(context, &mut object)?;
                 decode::check_name_and_namespace(context, &mut object)?;

@@ -93,12 +93,31 @@ pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
         )
         .await?;
     }
+    for object in kinglet_api::manifests::parsed_roles() {
+        create(client, &collection(&object), &object).await?;
+    }
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}
     });
     create(client, "/api/v1/namespaces/default/services", &service).await
+}
+
+/// Where an account, role or binding is created.
+fn collection(object: &Value) -> String {
+    let plural = format!(
+        "{}s",
+        object["kind"].as_str().unwrap_or_default().to_lowercase()
+    );
+    let root = match object["apiVersion"].as_str().unwrap_or_default() {
+        "v1" => "/api/v1".to_owned(),
+        version => format!("/apis/{version}"),
+    };
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
+        None => format!("{root}/{plural}"),
+    }
 }
 
 /// Creates, unless it is there already.

@@ -52,16 +52,9 @@ pub(crate) fn allows_path(server: &ServerState, user: &Identity, path: &str, ver
     if is_discovery(path) {
         return true;
     }
-    rules_for(server, user, "").iter().any(|rule| {
-        has(rule, "verbs", verb)
-            && items(rule, &["nonResourceURLs"])
-                .iter()
-                .filter_map(Value::as_str)
-                .any(|pattern| match pattern.strip_suffix('*') {
-                    Some(stem) => path.starts_with(stem),
-                    None => path == pattern,
-                })
-    })
+    rules_for(server, user, "")
+        .iter()
+        .any(|rule| has(rule, "verbs", verb) && has_path(rule, path))
 }
 
 /// May this identity do this to that resource?
@@ -156,7 +149,18 @@ fn grants(rule: &Value, verb: &str, info: &RequestInfo) -> bool {
                 .any(|name| name.as_str() == Some(info.name.as_str()) && !info.name.is_empty()))
 }
 
-fn has(rule: &Value, field: &str, value: &str) -> bool {
+/// Does a rule name this path, or a beginning of it?
+pub(super) fn has_path(rule: &Value, path: &str) -> bool {
+    items(rule, &["nonResourceURLs"])
+        .iter()
+        .filter_map(Value::as_str)
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(stem) => path.starts_with(stem),
+            None => path == pattern,
+        })
+}
+
+pub(super) fn has(rule: &Value, field: &str, value: &str) -> bool {
     items(rule, &[field])
         .iter()
         .filter_map(Value::as_str)
@@ -164,7 +168,7 @@ fn has(rule: &Value, field: &str, value: &str) -> bool {
 }
 
 /// All rules that bind this identity in a namespace (and everywhere).
-fn rules_for(server: &ServerState, user: &Identity, namespace: &str) -> Vec<Value> {
+pub(super) fn rules_for(server: &ServerState, user: &Identity, namespace: &str) -> Vec<Value> {
     let mut rules = Vec::new();
     let mut collect = |prefix: &str, namespace: &str| {
         let Ok(page) = server.store.list(prefix, None, 0, None) else {
@@ -178,25 +182,14 @@ fn rules_for(server: &ServerState, user: &Identity, namespace: &str) -> Vec<Valu
                 .iter()
                 .any(|subject| is_subject(subject, user, namespace))
             {
-                let role = match text(&binding, &["roleRef", "kind"]) {
-                    "ClusterRole" => format!(
-                        "rbac.authorization.k8s.io/clusterroles/{}",
-                        text(&binding, &["roleRef", "name"])
-                    ),
-                    _ => format!(
-                        "rbac.authorization.k8s.io/roles/{namespace}/{}",
-                        text(&binding, &["roleRef", "name"])
-                    ),
-                };
-                // Charts bind to this one without making it.
-                if role == "rbac.authorization.k8s.io/clusterroles/cluster-admin" {
-                    rules.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-                    rules.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-                } else if let Some(entry) = server.store.get(&role)
-                    && let Ok(role) = serde_json::from_slice::<Value>(&entry.value)
-                {
-                    rules.extend(items(&role, &["rules"]).iter().cloned());
-                }
+                let role = &binding["roleRef"];
+                let found = rules_of_role(
+                    server,
+                    text(role, &["kind"]),
+                    text(role, &["name"]),
+                    namespace,
+                );
+                rules.extend(found.into_iter().flatten());
             }
         }
     };
@@ -208,6 +201,29 @@ fn rules_for(server: &ServerState, user: &Identity, namespace: &str) -> Vec<Valu
         );
     }
     rules
+}
+
+/// The rules of a role that a binding refers to; none if there is no such role.
+pub(super) fn rules_of_role(
+    server: &ServerState,
+    kind: &str,
+    name: &str,
+    namespace: &str,
+) -> Option<Vec<Value>> {
+    let key = match kind {
+        // Charts bind to this one without making it.
+        "ClusterRole" if name == "cluster-admin" => {
+            return Some(vec![
+                json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}),
+                json!({"verbs": ["*"], "nonResourceURLs": ["*"]}),
+            ]);
+        }
+        "ClusterRole" => format!("rbac.authorization.k8s.io/clusterroles/{name}"),
+        _ => format!("rbac.authorization.k8s.io/roles/{namespace}/{name}"),
+    };
+    let entry = server.store.get(&key)?;
+    let role: Value = serde_json::from_slice(&entry.value).ok()?;
+    Some(items(&role, &["rules"]).to_vec())
 }
 
 fn is_subject(subject: &Value, user: &Identity, namespace: &str) -> bool {

@@ -11,6 +11,15 @@ use crate::state::ServerState;
 
 /// Whom a bearer token stands for.
 pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Identity>> {
+    authenticate_for(server, token, &[AUDIENCE]).map(|(identity, _)| identity)
+}
+
+/// Whom a bearer token stands for before one of these audiences, and which of them it was made for.
+pub(crate) fn authenticate_for(
+    server: &ServerState,
+    token: &str,
+    audiences: &[&str],
+) -> Option<(Arc<Identity>, Vec<String>)> {
     if token.is_empty() {
         return None;
     }
@@ -20,7 +29,8 @@ pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Iden
         .iter()
         .find(|known| same(known.token.as_bytes(), token.as_bytes()));
     if let Some(known) = known {
-        return Some(Arc::new(known.identity.clone()));
+        let ours = audiences.contains(&AUDIENCE);
+        return ours.then(|| (Arc::new(known.identity.clone()), vec![AUDIENCE.to_owned()]));
     }
     let claims = server.options.signer.as_ref()?.verify(token)?;
     let now = server.options.clock.now().as_second();
@@ -29,12 +39,13 @@ pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Iden
     {
         return None;
     }
-    if claims["iss"] != AUDIENCE
-        || !claims["aud"]
-            .as_array()?
-            .iter()
-            .any(|audience| audience == AUDIENCE)
-    {
+    let made_for: Vec<String> = object::items(&claims, &["aud"])
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|audience| audiences.contains(audience))
+        .map(str::to_owned)
+        .collect();
+    if claims["iss"] != AUDIENCE || made_for.is_empty() {
         return None;
     }
     let bound = &claims["kubernetes.io"];
@@ -65,7 +76,7 @@ pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Iden
     {
         return None;
     }
-    Some(Arc::new(Identity {
+    let identity = Arc::new(Identity {
         name: format!("system:serviceaccount:{namespace}:{name}"),
         uid: text(bound, &["serviceaccount", "uid"]).to_owned(),
         groups: vec![
@@ -74,7 +85,8 @@ pub(crate) fn authenticate(server: &ServerState, token: &str) -> Option<Arc<Iden
             AUTHENTICATED.to_owned(),
         ],
         origin: Origin::Listener,
-    }))
+    });
+    Some((identity, made_for))
 }
 
 /// Compares without telling by time where the difference is.

@@ -94,6 +94,7 @@ const ROWS: &[Row] = &[
     Row { builtin: Builtin::SelfSubjectAccessReview, group: "authorization.k8s.io", version: "v1", kind: "SelfSubjectAccessReview", plural: "selfsubjectaccessreviews", short: &[], categories: &[], namespaced: false, status: false, scale: false, generations: false, names: Label, extra: &[] },
     Row { builtin: Builtin::SelfSubjectRulesReview, group: "authorization.k8s.io", version: "v1", kind: "SelfSubjectRulesReview", plural: "selfsubjectrulesreviews", short: &[], categories: &[], namespaced: false, status: false, scale: false, generations: false, names: Label, extra: &[] },
     Row { builtin: Builtin::SubjectAccessReview, group: "authorization.k8s.io", version: "v1", kind: "SubjectAccessReview", plural: "subjectaccessreviews", short: &[], categories: &[], namespaced: false, status: false, scale: false, generations: false, names: Label, extra: &[] },
+    Row { builtin: Builtin::LocalSubjectAccessReview, group: "authorization.k8s.io", version: "v1", kind: "LocalSubjectAccessReview", plural: "localsubjectaccessreviews", short: &[], categories: &[], namespaced: true, status: false, scale: false, generations: false, names: Label, extra: &[] },
 ];
 
 /// All built-in kinds.

@@ -137,6 +137,7 @@ pub(crate) fn of(builtin: Builtin) -> Set {
         | Builtin::SelfSubjectReview
         | Builtin::SelfSubjectAccessReview
         | Builtin::SubjectAccessReview
+        | Builtin::LocalSubjectAccessReview
         | Builtin::SelfSubjectRulesReview => &[("Name", S, 0), ("Created At", "date", 0)],
     }
 }

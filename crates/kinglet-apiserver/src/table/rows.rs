@@ -139,6 +139,7 @@ pub(crate) fn cells(builtin: Builtin, object: &Value, now: Timestamp) -> Vec<Val
         | Builtin::SelfSubjectReview
         | Builtin::SelfSubjectAccessReview
         | Builtin::SubjectAccessReview
+        | Builtin::LocalSubjectAccessReview
         | Builtin::SelfSubjectRulesReview => vec![name, created.into()],
     }
 }

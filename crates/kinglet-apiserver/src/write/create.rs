@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::admission::Operation;
+use crate::auth::escalation;
 use crate::builtin;
 use crate::context::RequestContext;
 use crate::kinds::Builtin;
@@ -79,6 +80,7 @@ pub(super) async fn create_object(
             ));
         }
         pod_security::review(context, &object)?;
+        escalation::review(context, &object, None)?;
         admit::admit(context, Operation::Create, &mut object, None, false)?;
         builtin::claim(context, &mut object)?;
         match commit::store(context, &object, None).await {

@@ -5,6 +5,7 @@ use kinglet_store::Entry;
 use serde_json::Value;
 
 use crate::admission::Operation;
+use crate::auth::escalation;
 use crate::builtin;
 use crate::context::RequestContext;
 use crate::kinds::Builtin;
@@ -60,6 +61,7 @@ pub(crate) async fn replace(
     if !causes.is_empty() {
         return Err(Status::invalid(&group, &context.kind.kind, &name, &causes));
     }
+    escalation::review(context, &object, Some(old))?;
     if context.info.subresource.is_empty() && object.get("spec") != old.get("spec") {
         pod_security::review(context, &object)?;
     }

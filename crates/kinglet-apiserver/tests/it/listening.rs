@@ -102,6 +102,17 @@ async fn tokens_are_issued_and_reviewed() {
         "{}",
         review.text
     );
+    let other = server
+        .post(
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            json!({"spec": {"token": token, "audiences": ["vault"]}}),
+        )
+        .await;
+    assert!(
+        other.body["status"].get("authenticated").is_none(),
+        "a token is for its audiences only: {}",
+        other.text
+    );
     let (start, end) = token.split_at(token.len() - 2);
     // Another letter than the one that is there.
     let forged = format!(

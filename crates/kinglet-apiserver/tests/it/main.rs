@@ -7,6 +7,7 @@ mod delete;
 mod listening;
 mod objects;
 mod reading;
+mod rights;
 mod security;
 mod test_server;
 mod watching;
