@@ -15,7 +15,7 @@ use crate::error::ReconcileError;
 use crate::event::EventRecord;
 use crate::events::Recorder;
 use crate::leader::Leadership;
-use crate::object::{Key, Object, key_of};
+use crate::object::{Key, Object, is_deleting, key_of, uid_of};
 use crate::plan::{Next, Plan, Step};
 use crate::send::{WriteOutcome, garbled, rebase, send, version_in};
 use crate::wire;
@@ -197,6 +197,18 @@ impl Context {
         let object = serde_json::from_slice(&answer)
             .map_err(|source| ReconcileError::Garbled { attempt, source })?;
         Ok(self.caches.absorb::<K>(object))
+    }
+
+    /// Whether `owner` exists, is the same object and is not being deleted, by the API server's word.
+    ///
+    /// Ask before a child is made: when an owner is deleted, the garbage collector takes its children afterwards, and
+    /// a cache that has heard of the child's end but not yet of the owner's would have it made anew.
+    pub async fn still_owns<K: Object>(&self, owner: &K) -> Result<bool, ReconcileError> {
+        match self.read::<K>(&key_of(owner)).await {
+            Ok(found) => Ok(uid_of(&*found) == uid_of(owner) && !is_deleting(&*found)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Posts to a subresource such as `binding`.

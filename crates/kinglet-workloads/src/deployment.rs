@@ -63,6 +63,9 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let Some(new) = plan.create.take() else {
         return context.apply(plan.plan).await;
     };
+    if !context.still_owns(&*deployment).await? {
+        return Ok(Next::Done);
+    }
     match context.create(&new).await {
         Ok(created) => {
             plan.plan.event(decide::scaled(

@@ -130,6 +130,14 @@ async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Resu
 
 async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(), ScaleError> {
     let pod = decide::pod(set);
+    let owns = context.still_owns(set).await;
+    let owns = owns.map_err(|error| ScaleError {
+        reason: "FailedCreate",
+        error,
+    })?;
+    if !owns {
+        return Ok(());
+    }
     for _ in 0..count {
         match context.create(&pod).await {
             Ok(created) => record_event(
