@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::breaker::Container;
 use crate::options::Options;
-use crate::pool::{H1Connection, StreamGuard};
+use crate::pool::{ExchangeLog, H1Connection, StreamGuard, UpstreamIo};
 use crate::request_body::RequestBody;
 
 /// An HTTP/2 peer that does not answer a ping for this long has gone without saying so.
@@ -64,13 +64,15 @@ pub(crate) async fn h1(container: &Container, options: &Options) -> io::Result<H
     if let Some(headers_max) = options.headers_max {
         builder.max_headers(headers_max);
     }
+    let log = Arc::<ExchangeLog>::default();
     let (sender, engine) = builder
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(UpstreamIo::new(stream, log.clone())))
         .await
         .map_err(io::Error::other)?;
     Ok(H1Connection {
+        log,
         sender,
-        engine,
+        engine: Some(engine),
         idle_since: Instant::now(),
     })
 }

@@ -21,6 +21,7 @@ use crate::breaker::{Admission, ClusterConfig, Slot, Waiter};
 use crate::headers::{self, HeaderFlags, Outbound};
 use crate::listen::{ActiveRequest, Peer};
 use crate::plane::Plane;
+use crate::pool::RawTarget;
 use crate::request_body::RequestBody;
 use crate::response::{ProxyError, ResponseBody};
 use crate::response_body::{ConnectionDriver, TimeoutResponse, Timeouts, UpstreamBody};
@@ -40,13 +41,14 @@ pub(crate) async fn serve(
     plane: &Arc<Plane>,
     peer: &Peer,
     request: Request<Incoming>,
+    raw_target: Option<RawTarget>,
 ) -> Response<ResponseBody> {
-    match AssertUnwindSafe(handle(plane, peer, request))
+    match AssertUnwindSafe(handle(plane, peer, request, raw_target))
         .catch_unwind()
         .await
     {
         Ok(response) => response,
-        Err(_panic) => ProxyError::Panicked.answer(false),
+        Err(_panic) => ProxyError::Panicked.response(false),
     }
 }
 
@@ -54,6 +56,7 @@ async fn handle(
     plane: &Arc<Plane>,
     peer: &Peer,
     request: Request<Incoming>,
+    raw_target: Option<RawTarget>,
 ) -> Response<ResponseBody> {
     let active = peer.active_request();
     let mut timings = Timings::new();
@@ -66,18 +69,20 @@ async fn handle(
         .then(|| (parts.method.clone(), parts.uri.clone()));
     let arrived = timings.arrived;
     let response = match find::route(plane, peer, &parts, flags) {
-        Err(error) => error.answer(grpc),
-        Ok(find::Routed::ResponseBody(response)) => response,
+        Err(error) => error.response(grpc),
+        Ok(find::Routed::LocalReply(response)) => response,
         Ok(find::Routed::To(destination)) => {
             let call = ProxiedRequest {
                 plane,
                 peer,
                 destination: &destination,
                 flags,
+                retryable: headers::is_retryable(&parts.method, flags),
+                raw_target: raw_target.filter(|target| target.is_of(&parts.uri)),
             };
             match call.run(parts, body, active, &mut timings).await {
                 Ok(response) => response,
-                Err(error) => error.answer(grpc),
+                Err(error) => error.response(grpc),
             }
         }
     };
@@ -94,6 +99,9 @@ struct ProxiedRequest<'a> {
     peer: &'a Peer,
     destination: &'a Destination,
     flags: HeaderFlags,
+    /// See [`Attempt::retryable`].
+    retryable: bool,
+    raw_target: Option<RawTarget>,
 }
 
 impl ProxiedRequest<'_> {
@@ -130,6 +138,10 @@ impl ProxiedRequest<'_> {
         }
         *response.version_mut() = Version::HTTP_11;
         let flags = HeaderFlags::of(response.headers());
+        if headers::has_unsupported_encoding(response.headers(), flags) {
+            let cause = "its response has an unsupported transfer encoding".to_owned();
+            return Err(broken(&slot, cause));
+        }
         let timeouts = self.timeouts(timings.arrived, &config, flags, response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(self.switch(response, flags, client, slot, active, timeouts));
@@ -256,6 +268,8 @@ impl ProxiedRequest<'_> {
                 upstreams: &self.plane.upstreams,
                 protocol: config.protocol,
                 upgrade,
+                retryable: self.retryable,
+                raw_target: self.raw_target.clone(),
                 connected_at: None,
             };
             let sent = request
@@ -268,13 +282,7 @@ impl ProxiedRequest<'_> {
             let (unsent, cause) = match outcome {
                 Ok(head) => return Ok(head),
                 Err(UpstreamError::Timeout) => return Err(ProxyError::Timeout),
-                Err(UpstreamError::Broken(cause)) => {
-                    return Err(ProxyError::Broken {
-                        key: breaker.key().clone(),
-                        pod: pod(),
-                        cause,
-                    });
-                }
+                Err(UpstreamError::Broken(cause)) => return Err(broken(slot, cause)),
                 Err(UpstreamError::Unsent(unsent, cause)) => (unsent, cause),
             };
             let since = *failing_since.get_or_insert_with(Instant::now);
@@ -336,13 +344,7 @@ impl ProxiedRequest<'_> {
     ) -> Response<ResponseBody> {
         let Some(client) = client else {
             let cause = "it switched protocols without being asked".to_owned();
-            let pod = format!("pod {}", slot.container().pod);
-            return ProxyError::Broken {
-                key: slot.breaker().key().clone(),
-                pod,
-                cause,
-            }
-            .answer(false);
+            return broken(&slot, cause).response(false);
         };
         let container = hyper::upgrade::on(&mut response);
         let killed = self.plane.killed.clone();
@@ -382,6 +384,14 @@ impl ProxiedRequest<'_> {
                 first_byte: answered.saturating_duration_since(connected),
             });
         }
+    }
+}
+
+fn broken(slot: &Slot, cause: String) -> ProxyError {
+    ProxyError::Broken {
+        key: slot.breaker().key().clone(),
+        pod: format!("pod {}", slot.container().pod),
+        cause,
     }
 }
 

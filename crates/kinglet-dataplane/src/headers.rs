@@ -124,6 +124,27 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
+/// Whether the body has an encoding for this hop that is not simply `chunked`: it can neither be undone nor passed on,
+/// since the next hop frames the body anew. Go refuses it as well, in both directions.
+pub(crate) fn has_unsupported_encoding(headers: &HeaderMap, flags: HeaderFlags) -> bool {
+    if !flags.has(HeaderFlags::TRANSFER_ENCODING) {
+        return false;
+    }
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let plain = encodings
+        .next()
+        .is_some_and(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    !plain || encodings.next().is_some()
+}
+
+/// Whether a request may be sent again when nothing of a response has come, by the rules of Go's transport.
+pub(crate) fn is_retryable(method: &Method, flags: HeaderFlags) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    ) || flags.has(HeaderFlags::IDEMPOTENCY_KEY)
+}
+
 /// Removes what concerns only one hop. An upgrade is passed on, rebuilt.
 pub(crate) fn strip_hop(headers: &mut HeaderMap, flags: HeaderFlags, keep_upgrade: bool) {
     if flags.has(HeaderFlags::CONNECTION)

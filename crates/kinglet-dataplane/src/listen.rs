@@ -3,6 +3,7 @@
 //! HTTP/1.1 and HTTP/2 share each port (the HTTP/2 preface, or ALPN with TLS, decides). A connection is one task; it
 //! ends with its last answer once the data plane stops: HTTP/1 by `connection: close`, HTTP/2 by GOAWAY.
 
+mod client_io;
 mod connection;
 mod registry;
 

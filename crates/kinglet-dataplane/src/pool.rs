@@ -4,6 +4,8 @@
 //! no hop between threads per request. While idle in its container's pool nobody drives it; it is asked whether it
 //! still lives before it is used again. HTTP/2: few connections, shared, each driven by a task.
 
+mod io;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,22 +15,30 @@ use std::task::Context;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+pub(crate) use io::{ExchangeLog, RawTarget, UpstreamIo};
 
 use crate::request_body::RequestBody;
 
 /// One HTTP/1 connection, with its engine.
 pub(crate) struct H1Connection {
     pub(crate) sender: http1::SendRequest<RequestBody>,
-    pub(crate) engine: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    /// `None` once it has ended: hyper gives a request back that it never began to send only when this is dropped.
+    pub(crate) engine: Option<http1::Connection<TokioIo<UpstreamIo>, RequestBody>>,
     pub(crate) idle_since: Instant,
+    pub(crate) log: Arc<ExchangeLog>,
 }
 
 impl H1Connection {
     /// Moves bytes; `true` when the connection has ended.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut self.engine).poll(cx).is_ready()
+        if let Some(engine) = &mut self.engine
+            && Pin::new(engine).poll(cx).is_ready()
+        {
+            self.engine = None;
+        }
+        self.engine.is_none()
     }
 
     /// Whether it can take another request; notices a container that has hung up.
@@ -48,14 +58,25 @@ pub(crate) struct H2Pool {
 struct PooledConnection {
     sender: http2::SendRequest<RequestBody>,
     streams: Arc<AtomicU32>,
+    used: bool,
 }
 
 /// One stream of a shared connection.
-pub(crate) struct StreamGuard(Arc<AtomicU32>);
+pub(crate) struct StreamGuard {
+    open: Arc<AtomicU32>,
+    reused: bool,
+}
+
+impl StreamGuard {
+    /// Whether the connection carried other streams before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+}
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -68,7 +89,7 @@ impl H2Pool {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.sender.is_closed());
         let connection = connections
-            .iter()
+            .iter_mut()
             .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))?;
         if connection.streams.load(Ordering::Relaxed) >= streams_max {
             return None;
@@ -76,7 +97,10 @@ impl H2Pool {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         Some((
             connection.sender.clone(),
-            StreamGuard(connection.streams.clone()),
+            StreamGuard {
+                open: connection.streams.clone(),
+                reused: std::mem::replace(&mut connection.used, true),
+            },
         ))
     }
 
@@ -84,6 +108,7 @@ impl H2Pool {
         self.connections.lock().push(PooledConnection {
             sender,
             streams: Arc::default(),
+            used: false,
         });
     }
 
@@ -91,7 +116,7 @@ impl H2Pool {
     pub(crate) fn discard(&self, stream: &StreamGuard) {
         self.connections
             .lock()
-            .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.0));
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &stream.open));
     }
 
     pub(crate) fn clear(&self) {

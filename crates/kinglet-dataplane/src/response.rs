@@ -60,6 +60,10 @@ pub(crate) enum ProxyError {
     NoHost,
     #[error("the request names more than one host")]
     ManyHosts,
+    #[error("the request target is neither a path nor a URL")]
+    Target,
+    #[error("Unsupported transfer encoding")]
+    TransferEncoding,
     #[error("CONNECT is not offered here")]
     Connect,
     #[error(
@@ -103,9 +107,12 @@ pub(crate) enum ProxyError {
 impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost | Self::ManyHosts | Self::ProbeWithoutHash | Self::UnexpectedProbe(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoHost
+            | Self::ManyHosts
+            | Self::Target
+            | Self::ProbeWithoutHash
+            | Self::UnexpectedProbe(_) => StatusCode::BAD_REQUEST,
+            Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => {
                 StatusCode::NOT_FOUND
@@ -121,7 +128,9 @@ impl ProxyError {
     fn grpc_status(&self) -> &'static str {
         match self.status() {
             StatusCode::BAD_REQUEST => "3",
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "12",
+            StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_IMPLEMENTED => "12",
             StatusCode::GATEWAY_TIMEOUT => "4",
             StatusCode::INTERNAL_SERVER_ERROR => "13",
             _ => "14",
@@ -129,7 +138,7 @@ impl ProxyError {
     }
 
     /// The answer; `grpc` clients get theirs in their own terms as well.
-    pub(crate) fn answer(&self, grpc: bool) -> Response<ResponseBody> {
+    pub(crate) fn response(&self, grpc: bool) -> Response<ResponseBody> {
         let mut response = text(self.status(), format!("{self}\n"));
         if grpc {
             let headers = response.headers_mut();

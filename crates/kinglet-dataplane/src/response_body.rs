@@ -19,6 +19,10 @@ use crate::breaker::Slot;
 use crate::listen::ActiveRequest;
 use crate::pool::{H1Connection, StreamGuard};
 
+/// What has been passed on may still be in a buffer of ours when the rest fails, and hyper drops its buffers with the
+/// failure. The client is to have what the container sent, so the failure waits this long.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+
 /// Why an answer ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
@@ -63,7 +67,9 @@ pub(crate) struct UpstreamBody {
     slot: Option<Slot>,
     active: Option<ActiveRequest>,
     /// A frame that was read ahead.
-    held: Option<Result<Frame<Bytes>, StreamError>>,
+    held: Option<Frame<Bytes>>,
+    /// Why it ends early, when the client is to know.
+    failure: Option<StreamError>,
     timeouts: Timeouts,
     timeout_response: TimeoutResponse,
     written_at: Instant,
@@ -85,6 +91,7 @@ impl UpstreamBody {
             slot: Some(slot),
             active: None,
             held: None,
+            failure: None,
             timeouts,
             timeout_response,
             written_at: Instant::now(),
@@ -109,8 +116,12 @@ impl UpstreamBody {
             Poll::Ready(Some(Ok(frame))) if self.finished && frame.is_data() => {
                 Some(frame.into_data().ok())
             }
-            Poll::Ready(Some(frame)) => {
+            Poll::Ready(Some(Ok(frame))) => {
                 self.held = Some(frame);
+                None
+            }
+            Poll::Ready(Some(Err(failure))) => {
+                self.fail(failure);
                 None
             }
             Poll::Pending => None,
@@ -125,11 +136,7 @@ impl UpstreamBody {
         match &self.held {
             None => self.incoming.size_hint(),
             Some(frame) => {
-                let held = frame
-                    .as_ref()
-                    .ok()
-                    .and_then(Frame::data_ref)
-                    .map_or(0, |data| data.len() as u64);
+                let held = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.incoming
                     .size_hint()
                     .exact()
@@ -143,7 +150,10 @@ impl UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         if let Some(frame) = self.held.take() {
-            return Poll::Ready(Some(frame));
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if self.failure.is_some() {
+            return self.poll_failure(cx);
         }
         if self.finished {
             return Poll::Ready(None);
@@ -151,7 +161,7 @@ impl UpstreamBody {
         let mut driven = false;
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(frame) => return Poll::Ready(self.pass(frame, cx)),
+                Poll::Ready(frame) => return self.pass(frame, cx),
                 Poll::Pending if driven => break,
                 Poll::Pending => {}
             }
@@ -173,7 +183,7 @@ impl UpstreamBody {
         &mut self,
         frame: Option<Result<Frame<Bytes>, hyper::Error>>,
         cx: &mut Context<'_>,
-    ) -> Option<Result<Frame<Bytes>, StreamError>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match frame {
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {
@@ -182,20 +192,40 @@ impl UpstreamBody {
                     self.written_at = Instant::now();
                     self.alarm = None;
                 }
-                Some(Ok(frame))
+                Poll::Ready(Some(Ok(frame)))
             }
             None => {
                 self.finish(cx);
-                None
+                Poll::Ready(None)
             }
             Some(Err(error)) => {
-                self.abandon();
-                Some(Err(StreamError::Container(error)))
+                self.fail(StreamError::Container(error));
+                self.poll_failure(cx)
             }
         }
     }
 
-    /// Nothing to read yet: is the time up?
+    /// Ends the response early, in a way that the client notices, once it has had what came before.
+    fn fail(&mut self, failure: StreamError) {
+        self.abandon();
+        self.finished = false;
+        self.failure = Some(failure);
+        self.alarm = Some(Box::pin(tokio::time::sleep(FLUSH_PAUSE)));
+    }
+
+    fn poll_failure(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        if let Some(pause) = &mut self.alarm {
+            std::task::ready!(pause.as_mut().poll(cx));
+        }
+        self.alarm = None;
+        self.finished = true;
+        Poll::Ready(self.failure.take().map(Err))
+    }
+
+    /// Called when there is nothing to read: ends the response when one of its timeouts has passed.
     fn watch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let idle = self.timeouts.idle.map(|idle| self.written_at + idle);
         let Some(deadline) = [self.timeouts.total, idle].into_iter().flatten().min() else {

@@ -15,7 +15,7 @@ use crate::routes::{Destination, Routes};
 /// Where a request goes.
 pub(super) enum Routed {
     To(Arc<Destination>),
-    ResponseBody(Response<ResponseBody>),
+    LocalReply(Response<ResponseBody>),
 }
 
 /// Finds the route of a request, or what answers it right here.
@@ -27,6 +27,12 @@ pub(super) fn route(
 ) -> Result<Routed, ProxyError> {
     if parts.method == Method::CONNECT {
         return Err(ProxyError::Connect);
+    }
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(ProxyError::Target);
+    }
+    if headers::has_unsupported_encoding(&parts.headers, flags) {
+        return Err(ProxyError::TransferEncoding);
     }
     let host = headers::requested_host(parts).map_err(|fault| match fault {
         HostError::None => ProxyError::NoHost,
@@ -49,7 +55,7 @@ pub(super) fn route(
         })?;
     if matched.redirect && !peer.tls {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        return Ok(Routed::ResponseBody(response::to_https(
+        return Ok(Routed::LocalReply(response::to_https(
             host,
             plane.options().https_port,
             path,
@@ -62,7 +68,7 @@ pub(super) fn route(
     if !destination.cluster.is_service()
         && let Some(response) = probe(&parts.headers, flags, &destination)
     {
-        return response.map(Routed::ResponseBody);
+        return response.map(Routed::LocalReply);
     }
     Ok(Routed::To(destination))
 }

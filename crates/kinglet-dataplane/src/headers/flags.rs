@@ -35,6 +35,9 @@ flags! {
     GRPC = 16;
     EVENT_STREAM = 17;
     CONTENT_LENGTH = 18;
+    TRANSFER_ENCODING = 19;
+    /// The client promises that the request may be sent twice (as Go's transport reads it).
+    IDEMPOTENCY_KEY = 20;
 }
 
 impl HeaderFlags {
@@ -50,10 +53,11 @@ impl HeaderFlags {
                 "expect" => Self::EXPECT,
                 "keep-alive"
                 | "proxy-connection"
-                | "transfer-encoding"
                 | "proxy-authenticate"
                 | "proxy-authorization"
                 | "http2-settings" => Self::HOP,
+                "transfer-encoding" => Self(Self::HOP.0 | Self::TRANSFER_ENCODING.0),
+                "idempotency-key" | "x-idempotency-key" => Self::IDEMPOTENCY_KEY,
                 "forwarded" => Self::FORWARDED,
                 "x-forwarded-for" => Self::FORWARDED_FOR,
                 "x-forwarded-proto" => Self::FORWARDED_PROTO,

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,18 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::client_io::{ClientIo, HeadLog};
 use super::registry::{CloseMode, ConnectionActivity};
 use super::{Listener, Peer};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
 use crate::headers::Origin;
 use crate::plane::Plane;
-
-/// What an HTTP/2 client says first (RFC 9113, 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Only clients that dribble their preface byte by byte meet this.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,16 +45,18 @@ pub(super) async fn serve(
         tls: tls.is_some(),
         activity: Arc::default(),
     });
+    let heads = Arc::<HeadLog>::default();
     let stop = plane.connections.token();
     match tls {
         None => {
             let patience = plane.options().client_idle;
+            let mut io = ClientIo::new(stream, heads.clone());
             let h2 = tokio::select! {
                 () = stop.cancelled() => return,
-                told = tokio::time::timeout(patience, begins_with_preface(&stream)) => told,
+                h2 = tokio::time::timeout(patience, io.begins_with_preface()) => h2,
             };
             if let Ok(Ok(h2)) = h2 {
-                serve_http(plane, TokioIo::new(stream), peer, h2).await;
+                serve_http(plane, io, heads, peer, h2).await;
             }
         }
         Some(tls) => {
@@ -71,7 +67,8 @@ pub(super) async fn serve(
             match secured {
                 Ok(Ok(stream)) => {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    serve_http(plane, TokioIo::new(stream), peer, h2).await;
+                    let io = ClientIo::new(stream, heads.clone());
+                    serve_http(plane, io, heads, peer, h2).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, client = %address, "TLS handshake"),
                 Err(_elapsed) => {}
@@ -80,26 +77,13 @@ pub(super) async fn serve(
     }
 }
 
-/// Looks at the first bytes without taking them.
-async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0; PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut seen).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if seen[..count] != PREFACE[..count] {
-            return Ok(false);
-        }
-        if count == PREFACE.len() {
-            return Ok(true);
-        }
-        tokio::time::sleep(PREFACE_PAUSE).await;
-    }
-}
-
-async fn serve_http<S>(plane: Arc<Plane>, io: TokioIo<S>, peer: Arc<Peer>, h2: bool)
-where
+async fn serve_http<S>(
+    plane: Arc<Plane>,
+    mut io: ClientIo<S>,
+    heads: Arc<HeadLog>,
+    peer: Arc<Peer>,
+    h2: bool,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let activity = peer.activity.clone();
@@ -108,11 +92,14 @@ where
         let plane = plane.clone();
         move |request| {
             let (plane, peer) = (plane.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(gateway::serve(&plane, &peer, request).await) }
+            let raw_target = heads.begin(&request);
+            async move { Ok::<_, Infallible>(gateway::serve(&plane, &peer, request, raw_target).await) }
         }
     });
     let options = plane.options();
     if h2 {
+        io.set_opaque();
+        let io = TokioIo::new(io);
         let connection = http2::Builder::new(Spawner(plane.connections.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(options.h2_streams_max)
@@ -125,6 +112,7 @@ where
             .serve_connection(io, service);
         watch(&activity, pin!(connection)).await;
     } else {
+        let io = TokioIo::new(io);
         let mut builder = http1::Builder::new();
         builder.max_header_size(options.header_bytes_max);
         if let Some(headers_max) = options.headers_max {

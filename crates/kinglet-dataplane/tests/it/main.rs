@@ -6,7 +6,9 @@
 )]
 
 mod bodies;
+mod breaks;
 mod draining;
+mod heads;
 mod lifecycle;
 mod limits;
 mod protocols;
