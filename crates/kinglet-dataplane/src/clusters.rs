@@ -55,6 +55,12 @@ impl Clusters {
         cluster.clone()
     }
 
+    /// The Revision `key`, if one has been described.
+    pub(crate) fn revision(&self, key: &Key) -> Option<Arc<Cluster>> {
+        let cluster = self.by_key.lock().get(key).cloned()?;
+        (cluster.is_known() && !cluster.is_service()).then_some(cluster)
+    }
+
     pub(crate) fn set_revision(&self, key: &Key, backend: Option<&RevisionBackend>) {
         let cluster = self.of(key);
         match backend {

@@ -1,5 +1,6 @@
 //! The way of one request: route, slot, forward.
 
+mod by_name;
 mod find;
 
 use std::future::poll_fn;
@@ -39,7 +40,7 @@ const OVERDUE: Duration = Duration::from_secs(5);
 /// Serves one request, whatever happens.
 pub(crate) async fn serve(
     plane: &Arc<Plane>,
-    peer: &Peer,
+    peer: &Arc<Peer>,
     request: Request<Incoming>,
     raw_target: Option<RawTarget>,
 ) -> Response<ResponseBody> {
@@ -54,7 +55,7 @@ pub(crate) async fn serve(
 
 async fn handle(
     plane: &Arc<Plane>,
-    peer: &Peer,
+    peer: &Arc<Peer>,
     request: Request<Incoming>,
     raw_target: Option<RawTarget>,
 ) -> Response<ResponseBody> {
@@ -96,7 +97,7 @@ async fn handle(
 /// A request on its way to a known destination.
 struct ProxiedRequest<'a> {
     plane: &'a Arc<Plane>,
-    peer: &'a Peer,
+    peer: &'a Arc<Peer>,
     destination: &'a Destination,
     flags: HeaderFlags,
     /// See [`Attempt::retryable`].
@@ -348,7 +349,10 @@ impl ProxiedRequest<'_> {
         };
         let container = hyper::upgrade::on(&mut response);
         let killed = self.plane.killed.clone();
+        let peer = self.peer.clone();
         self.plane.connections.spawn("tunnel", async move {
+            // Counted as a connection to the end.
+            let _peer = peer;
             tokio::select! {
                 () = killed.cancelled() => {}
                 () = tunnel::run(client, container, slot, active, timeouts) => {}

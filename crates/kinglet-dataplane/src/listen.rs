@@ -7,11 +7,13 @@ mod client_io;
 mod connection;
 mod registry;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_decide::route::Visibility;
 use tokio::net::TcpListener;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use registry::{ActiveRequest, ConnectionRegistry, watch};
@@ -21,6 +23,9 @@ use crate::plane::Plane;
 
 /// Pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// At the bound on connections, one is asked to make room this often.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Who is on the other side of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,12 @@ impl Listener {
 /// A client's connection, as its requests see it.
 pub(crate) struct Peer {
     pub(crate) origin: Origin,
+    pub(crate) address: SocketAddr,
     pub(crate) visibility: Visibility,
     pub(crate) tls: bool,
     activity: Arc<registry::ConnectionActivity>,
+    /// Counts the connection, also when it has become a tunnel.
+    _counted: (OwnedSemaphorePermit, registry::Registration),
 }
 
 impl Peer {
@@ -63,28 +71,52 @@ pub(crate) async fn accept(
 ) {
     let stop = plane.connections.token();
     loop {
-        // A permit first: at the bound, clients wait in the kernel's backlog instead of in our memory.
         let permit = tokio::select! {
             () = stop.cancelled() => return,
-            permit = plane.permits.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+            permit = permit(&plane) => permit,
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (plane, tls) = (plane.clone(), tls.clone());
-                let connections = plane.connections.clone();
-                connections.spawn("client connection", async move {
-                    connection::serve(plane, stream, peer, kind, tls).await;
-                    drop(permit);
+            Ok((stream, address)) => {
+                let activity = Arc::<registry::ConnectionActivity>::default();
+                let options = plane.options();
+                let entered = plane
+                    .registry
+                    .enter(address.ip(), &activity, options, &stop);
+                let Some(registration) = entered else {
+                    tracing::debug!(client = %address, "too many connections of this source");
+                    continue;
+                };
+                let peer = Arc::new(Peer {
+                    origin: Origin::new(address.ip(), tls.is_some()),
+                    address,
+                    visibility: kind.visibility(),
+                    tls: tls.is_some(),
+                    activity,
+                    _counted: (permit, registration),
                 });
+                let serving = connection::serve(plane.clone(), stream, peer, tls.clone());
+                plane.connections.spawn("client connection", serving);
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// The right to one more connection. At the bound, clients wait in the kernel's backlog instead of in our memory, and
+/// idle connections make room for them.
+async fn permit(plane: &Plane) -> OwnedSemaphorePermit {
+    loop {
+        let permit = plane.permits.clone().acquire_owned();
+        match tokio::time::timeout(ROOM_PAUSE, permit).await {
+            Ok(permit) => return permit.expect("the semaphore is never closed"),
+            Err(_elapsed) => plane.registry.make_room(),
         }
     }
 }

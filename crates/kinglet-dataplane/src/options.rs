@@ -7,6 +7,12 @@ use std::time::Duration;
 pub struct Options {
     /// Client connections at once, over all listeners; more wait in the kernel's backlog.
     pub connections_max: usize,
+    /// Of these, connections of one source address (an IPv6 /64 counts as one) that is not the machine itself. At the
+    /// bound, the source's own longest idle connection makes room; when none is idle, the new one is closed. A sixteenth
+    /// of all: one pod with 15,000 idle connections cannot starve another.
+    pub connections_per_source_max: usize,
+    /// The same for the loopback address: proxies and port forwards on this machine speak for many clients.
+    pub connections_loopback_max: usize,
     /// A connection on which no request started for about this long is closed (upstream's read-header timeout).
     pub client_idle: Duration,
     /// Size of a request's header lines (what Go and Envoy allow by default is between 60 KiB and 1 MiB).
@@ -45,6 +51,8 @@ pub struct Options {
     pub access_log: bool,
     /// Answer every request with a `Server-Timing` header, not only those that ask with `K-Kinglet-Trace: 1`.
     pub trace_every_request: bool,
+    /// Domain of Service names inside (`svc.` and this), for requests that name a Revision by its Service.
+    pub cluster_domain: String,
     /// Port that a redirect to https names; `None` for 443.
     pub https_port: Option<u16>,
 }
@@ -53,6 +61,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
+            connections_per_source_max: 1024,
+            connections_loopback_max: 12_288,
             client_idle: Duration::from_secs(60),
             header_bytes_max: 64 * 1024,
             headers_max: None,
@@ -71,6 +81,7 @@ impl Default for Options {
             cut_streams_at_timeout: false,
             access_log: false,
             trace_every_request: false,
+            cluster_domain: "cluster.local".to_owned(),
             https_port: None,
         }
     }

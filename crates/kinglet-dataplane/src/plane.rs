@@ -36,7 +36,7 @@ pub(crate) struct Plane {
     /// Ends what draining did not.
     pub(crate) killed: CancellationToken,
     pub(crate) permits: Arc<Semaphore>,
-    pub(crate) registry: ConnectionRegistry,
+    pub(crate) registry: Arc<ConnectionRegistry>,
     pub(crate) request_ids: RequestIds,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) clock: Clock,
@@ -102,7 +102,7 @@ impl Dataplane {
             upstreams: Tasks::new(),
             killed: CancellationToken::new(),
             permits,
-            registry: ConnectionRegistry::default(),
+            registry: Arc::default(),
             request_ids: RequestIds::new(seed),
             cold_starts,
             clock,

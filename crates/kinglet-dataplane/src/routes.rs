@@ -55,6 +55,19 @@ impl Routes {
 }
 
 impl Destination {
+    /// A Revision itself, by no route.
+    pub(crate) fn of_revision(cluster: Arc<Cluster>) -> Self {
+        Self {
+            cluster,
+            port: 80,
+            headers: Vec::new(),
+            service_headers: Vec::new(),
+            original_host: None,
+            rewrite_host: None,
+            probe_hash: None,
+        }
+    }
+
     fn compile(choice: &Choice, clusters: &Clusters) -> Self {
         let key = Key::new(
             choice.target.namespace.as_str(),

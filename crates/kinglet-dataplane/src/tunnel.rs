@@ -1,7 +1,7 @@
 //! After an upgrade: bytes both ways, until both sides are done.
 //!
-//! The slot is held throughout. Half-close passes through. `idleTimeoutSeconds`, where set, counts silence in both
-//! directions; the Revision's whole-request timeout ends a tunnel only if [`crate::Options::cut_streams_at_timeout`].
+//! The slot is held throughout. Half-close passes through. `idleTimeoutSeconds`, where set, ends it so long after the last
+//! byte of either side; the Revision's whole-request timeout ends a tunnel only if [`crate::Options::cut_streams_at_timeout`].
 
 use std::io;
 use std::pin::Pin;
@@ -38,14 +38,14 @@ pub(crate) async fn run(
         }
         Err(_elapsed) => return,
     };
-    let moved = AtomicU64::new(0);
-    let mut client = CountingIo {
+    let last_byte = LastByte::now();
+    let mut client = WatchedIo {
         inner: TokioIo::new(client),
-        moved: &moved,
+        last_byte: &last_byte,
     };
-    let mut container = CountingIo {
+    let mut container = WatchedIo {
         inner: TokioIo::new(container),
-        moved: &moved,
+        last_byte: &last_byte,
     };
     tokio::select! {
         outcome = tokio::io::copy_bidirectional(&mut client, &mut container) => {
@@ -53,21 +53,46 @@ pub(crate) async fn run(
                 tracing::debug!(%error, "tunnel ended");
             }
         }
-        () = expiry(&moved, timeouts) => {}
+        () = expiry(&last_byte, timeouts) => {}
     }
     drop((slot, active));
 }
 
-/// Resolves when a clock runs out; never, if there is none.
-async fn expiry(moved: &AtomicU64, timeouts: Timeouts) {
+/// When the last byte of either side came.
+struct LastByte {
+    start: Instant,
+    /// Nanoseconds from `start`.
+    after: AtomicU64,
+}
+
+impl LastByte {
+    fn now() -> Self {
+        Self {
+            start: Instant::now(),
+            after: AtomicU64::new(0),
+        }
+    }
+
+    fn came(&self) {
+        let after = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.after.store(after, Ordering::Relaxed);
+    }
+
+    fn at(&self) -> Instant {
+        self.start + Duration::from_nanos(self.after.load(Ordering::Relaxed))
+    }
+}
+
+/// Resolves when a timeout has passed; never, if there is none.
+async fn expiry(last_byte: &LastByte, timeouts: Timeouts) {
     let silence = async {
         let Some(idle) = timeouts.idle else {
             return std::future::pending().await;
         };
         loop {
-            let before = moved.load(Ordering::Relaxed);
-            tokio::time::sleep(idle).await;
-            if moved.load(Ordering::Relaxed) == before {
+            let silent_since = last_byte.at();
+            tokio::time::sleep_until(silent_since + idle).await;
+            if last_byte.at() == silent_since {
                 return;
             }
         }
@@ -84,13 +109,13 @@ async fn expiry(moved: &AtomicU64, timeouts: Timeouts) {
     }
 }
 
-/// Counts what is read, so that silence can be told.
-struct CountingIo<'a> {
+/// Records when bytes are read.
+struct WatchedIo<'a> {
     inner: TokioIo<Upgraded>,
-    moved: &'a AtomicU64,
+    last_byte: &'a LastByte,
 }
 
-impl AsyncRead for CountingIo<'_> {
+impl AsyncRead for WatchedIo<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -98,15 +123,14 @@ impl AsyncRead for CountingIo<'_> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        let count = buffer.filled().len() - before;
-        if count > 0 {
-            self.moved.fetch_add(count as u64, Ordering::Relaxed);
+        if buffer.filled().len() > before {
+            self.last_byte.came();
         }
         read
     }
 }
 
-impl AsyncWrite for CountingIo<'_> {
+impl AsyncWrite for WatchedIo<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -133,5 +157,45 @@ impl AsyncWrite for CountingIo<'_> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_last_byte() {
+        let idle = Duration::from_secs(10);
+        let timeouts = Timeouts {
+            total: None,
+            idle: Some(idle),
+        };
+        let last_byte = LastByte::now();
+        let began = Instant::now();
+        let traffic = async {
+            for pause in [9, 1, 8] {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                last_byte.came();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = expiry(&last_byte, timeouts) => {}
+            () = traffic => {}
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(18) + idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_timeout_counts_from_the_request() {
+        let total = Duration::from_secs(5);
+        let began = Instant::now();
+        let timeouts = Timeouts {
+            total: Some(began + total),
+            idle: None,
+        };
+        expiry(&LastByte::now(), timeouts).await;
+        assert_eq!(began.elapsed(), total);
     }
 }

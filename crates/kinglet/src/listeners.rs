@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::net::TcpListener;
 
 /// Binds a port that a flag names.
@@ -35,4 +35,20 @@ pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Re
             "ports 80 and 8080 on {address} are both in use; choose another one for the gateway with --http-port"
         ),
     }
+}
+
+/// Where the gateway listens on the bridge: the port of every host name, and the ones by which Knative's public and
+/// private Services of a Revision, and `activator-service`, reach an activator or a queue-proxy.
+const INSIDE_PORTS: [u16; 3] = [80, 8012, 8013];
+
+/// Binds the gateway's ports for requests between pods.
+pub(crate) async fn bind_inside(bridge: IpAddr) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for port in INSIDE_PORTS {
+        let listener = TcpListener::bind(SocketAddr::new(bridge, port))
+            .await
+            .with_context(|| format!("listening on {bridge}:{port} for requests between pods"))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }

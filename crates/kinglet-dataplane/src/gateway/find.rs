@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use kinglet_decide::route::{NoRoute, Visibility};
 
+use super::by_name;
 use crate::headers::{self, HeaderFlags, HostError};
 use crate::listen::Peer;
 use crate::plane::Plane;
@@ -41,18 +42,24 @@ pub(super) fn route(
     let path = parts.uri.path();
     let routes = plane.routes.load();
     let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
-    let matched = routes
-        .table
-        .find(peer.visibility, host, path, header)
-        .map_err(|missing| match missing {
-            NoRoute::Host => ProxyError::UnknownHost {
-                host: response::echo(host),
-            },
-            NoRoute::Path => ProxyError::UnknownPath {
+    let matched = match routes.table.find(peer.visibility, host, path, header) {
+        Ok(matched) => matched,
+        Err(NoRoute::Host) => {
+            let inside = peer.visibility == Visibility::ClusterLocal;
+            let named = inside.then(|| by_name::revision(plane, &parts.headers, host));
+            let Some(named) = named.flatten() else {
+                let host = response::echo(host);
+                return Err(ProxyError::UnknownHost { host });
+            };
+            return local_reply_or_to(&parts.headers, flags, named?);
+        }
+        Err(NoRoute::Path) => {
+            return Err(ProxyError::UnknownPath {
                 host: response::echo(host),
                 path: response::echo(path),
-            },
-        })?;
+            });
+        }
+    };
     if matched.redirect && !peer.tls {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         return Ok(Routed::LocalReply(response::to_https(
@@ -65,8 +72,17 @@ pub(super) fn route(
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
         destination = behind;
     }
+    local_reply_or_to(&parts.headers, flags, destination)
+}
+
+/// Answers a probe of a Revision right here; everything else goes to the destination.
+fn local_reply_or_to(
+    headers: &HeaderMap,
+    flags: HeaderFlags,
+    destination: Arc<Destination>,
+) -> Result<Routed, ProxyError> {
     if !destination.cluster.is_service()
-        && let Some(response) = probe(&parts.headers, flags, &destination)
+        && let Some(response) = probe(headers, flags, &destination)
     {
         return response.map(Routed::LocalReply);
     }

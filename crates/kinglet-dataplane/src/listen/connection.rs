@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,12 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::Peer;
 use super::client_io::{ClientIo, HeadLog};
 use super::registry::{CloseMode, ConnectionActivity};
-use super::{Listener, Peer};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
-use crate::headers::Origin;
 use crate::plane::Plane;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,36 +30,28 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) async fn serve(
     plane: Arc<Plane>,
     stream: TcpStream,
-    address: SocketAddr,
-    kind: Listener,
+    peer: Arc<Peer>,
     tls: Option<TlsAcceptor>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return; // gone already
     }
-    let peer = Arc::new(Peer {
-        origin: Origin::new(address.ip(), tls.is_some()),
-        visibility: kind.visibility(),
-        tls: tls.is_some(),
-        activity: Arc::default(),
-    });
     let heads = Arc::<HeadLog>::default();
-    let stop = plane.connections.token();
+    let activity = peer.activity.clone();
     match tls {
         None => {
-            let patience = plane.options().client_idle;
             let mut io = ClientIo::new(stream, heads.clone());
             let h2 = tokio::select! {
-                () = stop.cancelled() => return,
-                h2 = tokio::time::timeout(patience, io.begins_with_preface()) => h2,
+                () = activity.closing() => return,
+                h2 = io.begins_with_preface() => h2,
             };
-            if let Ok(Ok(h2)) = h2 {
+            if let Ok(h2) = h2 {
                 serve_http(plane, io, heads, peer, h2).await;
             }
         }
         Some(tls) => {
             let secured = tokio::select! {
-                () = stop.cancelled() => return,
+                () = activity.closing() => return,
                 secured = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)) => secured,
             };
             match secured {
@@ -70,7 +60,9 @@ pub(super) async fn serve(
                     let io = ClientIo::new(stream, heads.clone());
                     serve_http(plane, io, heads, peer, h2).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, client = %address, "TLS handshake"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, client = %peer.address, "TLS handshake");
+                }
                 Err(_elapsed) => {}
             }
         }
@@ -87,7 +79,6 @@ async fn serve_http<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let activity = peer.activity.clone();
-    let _known = plane.registry.enter(&activity, &plane.connections.token());
     let service = service_fn({
         let plane = plane.clone();
         move |request| {

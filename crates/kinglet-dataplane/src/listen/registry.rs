@@ -3,15 +3,19 @@
 //! The task tells idle connections to end, all of them to end with their last answer when the data plane stops, and those
 //! that are left to end at once when it is killed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::options::Options;
 use crate::plane::Plane;
 
 /// How a connection is asked to close. Requests only become stricter.
@@ -44,6 +48,18 @@ impl ConnectionActivity {
             1 => CloseMode::Graceful,
             _ => CloseMode::Now,
         }
+    }
+
+    /// Resolves when the connection is asked to close in any way.
+    pub(super) async fn closing(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            match self.close_mode() {
+                CloseMode::Open => Poll::Pending,
+                CloseMode::Graceful | CloseMode::Now => Poll::Ready(()),
+            }
+        })
+        .await;
     }
 
     fn ask_to_close(&self, mode: CloseMode) {
@@ -98,37 +114,88 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// The connections there are. Bounded by `Options::connections_max`.
+/// The connections there are, by source. Bounded by `Options::connections_max` and its siblings.
 #[derive(Default)]
 pub(crate) struct ConnectionRegistry {
     next: AtomicU64,
-    connections: Mutex<HashMap<u64, Arc<ConnectionActivity>>>,
+    by_source: Mutex<HashMap<IpAddr, Connections>>,
     watched: AtomicBool,
 }
 
+/// Connections of one source, oldest first.
+type Connections = BTreeMap<u64, Arc<ConnectionActivity>>;
+
 /// A connection's entry; gone when dropped.
-pub(super) struct Registration<'a> {
-    registry: &'a ConnectionRegistry,
+pub(super) struct Registration {
+    registry: Arc<ConnectionRegistry>,
+    source: IpAddr,
     number: u64,
 }
 
+/// What counts as one client: an IPv4 address, or the part of an IPv6 address that a network gives to one customer.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        address => address,
+    }
+}
+
+/// Asks the longest idle of `connections` to close; `false` when none is idle.
+fn close_idle(connections: &Connections) -> bool {
+    let idle = connections.values().find(|activity| {
+        activity.in_flight.load(Ordering::Relaxed) == 0 && activity.close_mode() != CloseMode::Now
+    });
+    if let Some(activity) = idle {
+        activity.ask_to_close(CloseMode::Now);
+    }
+    idle.is_some()
+}
+
 impl ConnectionRegistry {
-    /// Enters a connection.
+    /// Enters a connection from `address`; `None` when its source has too many, none of them idle.
     pub(super) fn enter(
-        &self,
+        self: &Arc<Self>,
+        address: IpAddr,
         activity: &Arc<ConnectionActivity>,
+        options: &Options,
         stop: &CancellationToken,
-    ) -> Registration<'_> {
+    ) -> Option<Registration> {
+        let source = source_of(address);
+        let most = if source.is_loopback() {
+            options.connections_loopback_max
+        } else {
+            options.connections_per_source_max
+        };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.connections.lock().insert(number, activity.clone());
-        // Asked after entering: one that comes after everybody was told must learn it too.
+        {
+            let mut by_source = self.by_source.lock();
+            let connections = by_source.entry(source).or_default();
+            // One that has been asked to close is counted until it has.
+            if connections.len() >= most && !close_idle(connections) {
+                return None;
+            }
+            connections.insert(number, activity.clone());
+        }
+        // Asked after entering: one that comes after all were asked to close must learn it too.
         if stop.is_cancelled() {
             activity.ask_to_close(CloseMode::Graceful);
         }
-        Registration {
-            registry: self,
+        Some(Registration {
+            registry: self.clone(),
+            source,
             number,
-        }
+        })
+    }
+
+    /// Asks an idle connection of the source with the most of them to close, since a client waits to be accepted.
+    pub(super) fn make_room(&self) {
+        let by_source = self.by_source.lock();
+        let mut sources: Vec<&Connections> = by_source.values().collect();
+        sources.sort_unstable_by_key(|connections| std::cmp::Reverse(connections.len()));
+        let _ = sources.into_iter().any(close_idle);
     }
 
     /// `true` the first time: the caller starts [`watch`].
@@ -137,16 +204,21 @@ impl ConnectionRegistry {
     }
 
     fn for_each(&self, act: impl Fn(&ConnectionActivity)) {
-        self.connections
-            .lock()
-            .values()
-            .for_each(|activity| act(activity));
+        let by_source = self.by_source.lock();
+        let connections = by_source.values().flat_map(BTreeMap::values);
+        connections.for_each(|activity| act(activity));
     }
 }
 
-impl Drop for Registration<'_> {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.connections.lock().remove(&self.number);
+        let mut by_source = self.registry.by_source.lock();
+        if let Some(connections) = by_source.get_mut(&self.source) {
+            connections.remove(&self.number);
+            if connections.is_empty() {
+                by_source.remove(&self.source);
+            }
+        }
     }
 }
 

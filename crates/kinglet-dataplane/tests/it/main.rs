@@ -7,6 +7,7 @@
 
 mod bodies;
 mod breaks;
+mod connections;
 mod draining;
 mod heads;
 mod lifecycle;

@@ -317,3 +317,66 @@ async fn nonsense_is_refused() {
     );
     assert!(raw(world.external, &long).await.starts_with("HTTP/1.1 431"));
 }
+
+/// As Knative's activator takes them from pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_a_revision_by_the_name_of_its_service() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[mirror().await])).await;
+    for host in [
+        "one.ns.svc.cluster.local",
+        "one.ns.svc.cluster.local:80",
+        "one.ns.svc",
+        "one.ns",
+        "one-private.ns.svc.cluster.local",
+        "one-private.ns:8012",
+    ] {
+        let got = get(world.local, host, "/").await;
+        assert_eq!(got.status, 200, "{host}: {}", got.body);
+        assert!(
+            got.body.contains(&format!("host: {host}\n")),
+            "{}",
+            got.body
+        );
+        assert!(
+            got.body.contains("k-proxy-request: activator"),
+            "{}",
+            got.body
+        );
+        assert_eq!(get(world.external, host, "/").await.status, 404, "{host}");
+    }
+    for host in [
+        "two.ns.svc.cluster.local",
+        "one.other.svc",
+        "one",
+        "-private.ns",
+    ] {
+        assert_eq!(get(world.local, host, "/").await.status, 404, "{host}");
+    }
+    for (name, status, body) in [
+        ("one", 200, "GET /"),
+        (
+            "two",
+            404,
+            "Error getting active endpoint: revision.serving.knative.dev \"two\" not found",
+        ),
+    ] {
+        let request = http::Request::get("/")
+            .header(
+                "host",
+                "activator-service.knative-serving.svc.cluster.local",
+            )
+            .header("knative-serving-namespace", "ns")
+            .header("knative-serving-revision", name)
+            .body(empty())
+            .unwrap();
+        let got = collect(H1::to(world.local).await.send(request).await).await;
+        assert_eq!(got.status, status, "{name}");
+        assert!(got.body.starts_with(body), "{}", got.body);
+        assert!(
+            !got.body.contains("knative-serving-revision"),
+            "{}",
+            got.body
+        );
+    }
+}
