@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::digests::Digests;
+use crate::listeners;
 use crate::waterfall::Waterfalls;
 
 /// Updates that may wait for the data plane: a burst of a thousand Services.
@@ -165,9 +166,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     {
         tracing::warn!("the routes of the last life are not in force yet");
     }
-    let inside = TcpListener::bind(SocketAddr::new(bridge, 80))
-        .await
-        .with_context(|| format!("listening on {bridge}:80 for requests between pods"))?;
+    let inside = listeners::bind_inside(bridge).await?;
     // Who asks right after a restart must not be told that his host is unknown.
     if tokio::time::timeout(
         FIRST_ROUTES_MAX,
@@ -178,7 +177,9 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     {
         tracing::warn!("the gateway begins before its routes are known");
     }
-    gateway.serve(inside, kinglet_dataplane::Listener::ClusterLocal);
+    for listener in inside {
+        gateway.serve(listener, kinglet_dataplane::Listener::ClusterLocal);
+    }
     gateway.serve(http, kinglet_dataplane::Listener::External);
     Ok(Machine {
         caches,
