@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 
+use kinglet_api::keys;
 use kinglet_decide::feed::Report;
 use kinglet_reconcile::Context;
 use tokio::sync::mpsc;
@@ -39,6 +40,12 @@ pub struct Activator {
 pub struct AutoscaleOptions {
     /// Where requests wait. Without any, public Services always point at the pods.
     pub activators: Vec<Activator>,
+}
+
+/// Whether an autoscaling class is served here. An empty or missing one is: it is the default that the Revision would
+/// have got.
+pub(crate) fn serves_class(class: Option<&str>) -> bool {
+    matches!(class, None | Some("" | keys::AUTOSCALING_CLASS_KPA))
 }
 
 /// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the context.

@@ -53,10 +53,6 @@ pub fn start(context: &Context, configs: LiveConfigs, deciders: Deciders) -> Que
         })
 }
 
-/// Whether this class is ours. An empty or missing class is: it is the default that the Revision would have got.
 fn is_ours(autoscaler: &PodAutoscaler) -> bool {
-    matches!(
-        autoscaler.annotation(keys::AUTOSCALING_CLASS),
-        None | Some("" | keys::AUTOSCALING_CLASS_KPA)
-    )
+    super::serves_class(autoscaler.annotation(keys::AUTOSCALING_CLASS))
 }

@@ -120,10 +120,13 @@ fn failure(container: &ContainerStatus) -> Option<String> {
         return Some(with_message(&code, ended.message.as_deref()));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let on_its_way = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
+    let silent = waiting.message.as_deref().is_none_or(str::is_empty);
+    // One that is being made says something only when it waits for what is not there, such as a Secret.
     let reason = waiting
         .reason
         .as_deref()
-        .filter(|reason| !matches!(*reason, "ContainerCreating" | "PodInitializing"))?;
+        .filter(|reason| !(on_its_way(reason) && silent))?;
     Some(with_message(
         &format!("container {name}: {reason}"),
         waiting.message.as_deref(),

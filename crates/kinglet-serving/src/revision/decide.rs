@@ -314,6 +314,19 @@ pub(super) fn is_initialized(autoscaler: &PodAutoscaler) -> bool {
         .is_some_and(Condition::is_true)
 }
 
+/// What to say about a PodAutoscaler that nobody looks at, because its class is not ours. Another autoscaler on this
+/// API server may serve the class; then it writes a status and this is not said.
+fn unserved_class(autoscaler: &PodAutoscaler) -> Option<String> {
+    let class = autoscaler
+        .annotation(keys::AUTOSCALING_CLASS)
+        .filter(|class| !crate::autoscale::serves_class(Some(class)))?;
+    Some(format!(
+        "Nobody serves the autoscaling class {class:?} of PodAutoscaler {:?}; the class served here is {:?}.",
+        autoscaler.name(),
+        keys::AUTOSCALING_CLASS_KPA,
+    ))
+}
+
 /// What the autoscaler says.
 fn listen(
     autoscaler: Option<&PodAutoscaler>,
@@ -323,9 +336,11 @@ fn listen(
     let bad = conditions.is_bad();
     let ready = autoscaler.and_then(|autoscaler| autoscaler.status.common.condition("Ready"));
     let (Some(autoscaler), Some(ready)) = (autoscaler, ready) else {
-        conditions.active = Some(ConditionState::unknown_because(DEPLOYING, ""));
+        let message = autoscaler.and_then(unserved_class).unwrap_or_default();
+        let deploying = ConditionState::unknown_because(DEPLOYING, message);
+        conditions.active = Some(deploying.clone());
         if !bad {
-            conditions.resources = Some(ConditionState::unknown_because(DEPLOYING, ""));
+            conditions.resources = Some(deploying);
         }
         return;
     };

@@ -65,6 +65,7 @@ pub(super) fn of_pods<'a>(
     always_schedulable: bool,
 ) -> Findings {
     let mut findings = Findings::default();
+    let mut held = None;
     for pod in pods.into_iter().filter(|pod| !is_deleting(*pod)) {
         if let Some(state) = unscheduled(pod).filter(|_| !always_schedulable) {
             findings.resources.get_or_insert(state);
@@ -79,9 +80,13 @@ pub(super) fn of_pods<'a>(
                 Some(Verdict::Stuck(state)) => {
                     findings.resources.get_or_insert(state);
                 }
+                Some(Verdict::Held(state)) => {
+                    held.get_or_insert(state);
+                }
             }
         }
     }
+    findings.resources = findings.resources.or(held);
     findings
 }
 
@@ -192,6 +197,8 @@ enum Verdict {
     Ended(ConditionState),
     /// It could not be started.
     Stuck(ConditionState),
+    /// It is on its way and waits for something that may still come, such as a Secret.
+    Held(ConditionState),
 }
 
 fn verdict(container: &ContainerStatus) -> Option<Verdict> {
@@ -217,12 +224,12 @@ fn verdict(container: &ContainerStatus) -> Option<Verdict> {
         )));
     }
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting
-        .reason
-        .clone()
-        .filter(|reason| !reason.is_empty() && !ON_ITS_WAY.contains(&reason.as_str()))?;
-    Some(Verdict::Stuck(ConditionState::false_because(
-        reason,
-        waiting.message.clone().unwrap_or_default(),
-    )))
+    let reason = waiting.reason.clone().filter(|reason| !reason.is_empty())?;
+    let message = waiting.message.clone().unwrap_or_default();
+    if !ON_ITS_WAY.contains(&reason.as_str()) {
+        return Some(Verdict::Stuck(ConditionState::false_because(
+            reason, message,
+        )));
+    }
+    (!message.is_empty()).then(|| Verdict::Held(ConditionState::unknown_because(reason, message)))
 }

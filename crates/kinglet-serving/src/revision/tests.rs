@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kinglet_api::autoscaling::PodAutoscaler;
 use kinglet_api::config::Configs;
+use kinglet_api::keys;
 use kinglet_api::serving::{ContainerStatus, Revision};
 use kinglet_reconcile::{Next, Plan, Verb};
 use serde_json::{Value, json};
@@ -332,7 +333,16 @@ fn trouble_is_told_at_once() {
     let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message, "reason": "Error"}});
     let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}]});
     let slow = |since: &str| container(json!({"running": {"startedAt": since}}), json!({}), true);
-    let rows: [(&str, Value, &str, &str); 9] = [
+    let rows: [(&str, Value, &str, &str); 10] = [
+        (
+            "a Secret is missing",
+            waiting(
+                "ContainerCreating",
+                "MountVolume.SetUp failed for volume \"s\" : secret \"absent\" not found",
+            ),
+            "Unknown ContainerCreating MountVolume.SetUp failed for volume \"s\" : secret \"absent\" not found",
+            "Reachable",
+        ),
         (
             "image",
             waiting("ErrImagePull", "no such host"),
@@ -404,6 +414,50 @@ fn trouble_is_told_at_once() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_class_that_nobody_serves_is_named_until_somebody_does() {
+    let mut world = World::new();
+    let mut revision = Revision::clone(&world.0.revision);
+    revision.metadata.annotations = Some(
+        [(
+            keys::AUTOSCALING_CLASS.to_owned(),
+            "carrots.example.com".to_owned(),
+        )]
+        .into(),
+    );
+    world.0.revision = Arc::new(revision);
+    world.step();
+    world.deployment(1, 0, json!([{"type": "Progressing", "status": "True"}]));
+    world.step();
+    let said = "Nobody serves the autoscaling class \"carrots.example.com\" of PodAutoscaler \"hello-1\"; \
+                the class served here is \"kpa.autoscaling.knative.dev\".";
+    assert_eq!(world.ready(), format!("Unknown Deploying {said}"));
+    world.autoscaler(json!({"conditions": [{"type": "Ready", "status": "Unknown", "reason": "Queued", "message": "m"}]}));
+    world.step();
+    assert_eq!(world.ready(), "Unknown Deploying");
+}
+
+#[test]
+fn a_rollout_that_failed_does_not_read_as_available_while_old_pods_serve() {
+    let mut world = deploying();
+    let ready = json!({
+        "serviceName": "hello-1",
+        "conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "ScaleTargetInitialized", "status": "True"},
+        ],
+    });
+    world.autoscaler(ready);
+    world.deployment(1, 1, json!([{"type": "Progressing", "status": "True"}]));
+    world.step();
+    assert_eq!(world.ready(), "True");
+    world.deployment(1, 1, json!([
+        {"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"},
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"},
+    ]));
+    world.step();
+    assert_eq!(world.ready(), "False ProgressDeadlineExceeded timed out");
 }
 
 #[test]

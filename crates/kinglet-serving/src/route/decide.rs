@@ -166,7 +166,9 @@ fn program(
             "A gradual rollout of the latest revision(s) is in progress.",
         ),
         Some(current) => mirrored(current),
-        None => not_configured(),
+        None => present
+            .and_then(unserved_class)
+            .unwrap_or_else(not_configured),
     });
     for tag_address in tag_addresses.values() {
         let gateway = present
@@ -179,6 +181,23 @@ fn program(
         }
     }
     placeholder::sweep(observed, &tag_addresses, plan);
+}
+
+/// What to say about an Ingress that nobody has looked at, because its class is not ours. A controller of that class
+/// on this API server writes a status, and this is not said.
+fn unserved_class(ingress: &Ingress) -> Option<ConditionState> {
+    let looked_at = ingress.status.common.condition("Ready").is_some();
+    let class = keys::INGRESS_CLASS
+        .get(ingress.metadata.annotations.as_ref())
+        .filter(|class| *class != keys::INGRESS_CLASS_KINGLET && !looked_at)?;
+    let message = format!(
+        "Ingress has not yet been reconciled. Nobody serves the ingress class {class:?}; the class served here is {:?}.",
+        keys::INGRESS_CLASS_KINGLET
+    );
+    Some(ConditionState::unknown_because(
+        "IngressNotConfigured",
+        message,
+    ))
 }
 
 fn is_observed(ingress: &Ingress) -> bool {

@@ -757,3 +757,20 @@ fn placeholders_gain_what_the_route_gains_and_keep_what_it_loses() {
         0
     );
 }
+
+#[test]
+fn an_ingress_class_that_nobody_serves_is_named() {
+    let mut world = World::latest();
+    world.configuration("hello-1", "True", "");
+    world.revision("hello-1", "True", "");
+    world.step();
+    world.step();
+    assert_eq!(
+        world.ready(),
+        "Unknown IngressNotConfigured Ingress has not yet been reconciled. Nobody serves the ingress class \
+         \"x.ingress\"; the class served here is \"kinglet.ingress.networking.knative.dev\"."
+    );
+    world.acknowledge();
+    world.step();
+    assert_eq!(world.ready(), "True");
+}
