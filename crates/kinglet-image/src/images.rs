@@ -233,9 +233,13 @@ impl Images {
         if let Some(image) = ready.get(&key).and_then(Weak::upgrade) {
             return Some(image);
         }
+        // The same layer twice is applied once, at its topmost place: what lies below that is hidden or equal, and
+        // overlayfs refuses the same directory twice.
+        let mut seen = BTreeSet::new();
         let layers: Vec<PathBuf> = record
             .layers
             .iter()
+            .filter(|layer| seen.insert(layer.as_str()))
             .map(|layer| self.0.layers.path(layer))
             .collect();
         if !layers.iter().all(|layer| layer.is_dir()) {

@@ -24,6 +24,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// `StopSignal`.
     pub stop_signal: Option<String>,
+    /// `Volumes`: directories that are writable whatever the root is.
+    pub volumes: Vec<String>,
 }
 
 /// The part of an OCI or docker image configuration that we use; builders disagree about the rest.
@@ -42,6 +44,7 @@ struct ConfigSection {
     user: Option<String>,
     working_dir: Option<String>,
     stop_signal: Option<String>,
+    volumes: Option<BTreeMap<String, serde::de::IgnoredAny>>,
 }
 
 impl ImageConfig {
@@ -59,6 +62,12 @@ impl ImageConfig {
             user: config.user.unwrap_or_default(),
             working_dir: config.working_dir.unwrap_or_default(),
             stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+            volumes: config
+                .volumes
+                .into_iter()
+                .flatten()
+                .map(|(path, _)| path)
+                .collect(),
         })
     }
 }

@@ -13,7 +13,7 @@ use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinglet_process::egress::is_own_address;
-use kinglet_process::{Egress, Tasks};
+use kinglet_process::{Egress, Tasks, Trash};
 use kinglet_reconcile::{Change, controller_of, is_deleting, key_of};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -28,12 +28,15 @@ use crate::pod::start::{Shared, uid};
 use crate::pod::worker::{PodLogs, PodUpdate, Worker};
 use crate::registration;
 use crate::sys::netns::SocketMaker;
-use crate::volumes::disk;
+use crate::volumes::{self, disk};
 
 /// What programs are given when the node stops; the whole stop has 30 s.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// After their grace, killed containers are gone at once; this is for their files.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Files of the last pods are mostly gone by then; more is left to the next start.
+const CLEANING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `kubectl logs` says about a queue-proxy.
 const PROXY_LOG: &str = "This container is a part of Kinglet itself: its requests are counted, queued and drained by the gateway, whose log is Kinglet's own.\n";
@@ -67,6 +70,8 @@ struct Inner {
     loops: Tasks,
     /// Pods, apart from the loops: they outlive them at the stop.
     pods: Tasks,
+    /// Removes files of pods that are gone; ends last.
+    cleaning: Tasks,
     workers: Mutex<HashMap<(String, String), Entry>>,
     /// The namespace that [`Shared::egress`] connects from.
     _egress_sandbox: Sandbox,
@@ -96,7 +101,7 @@ impl Node {
             let data = data.clone();
             move || prepare(&data)
         });
-        prepared
+        let trash = prepared
             .await
             .map_err(std::io::Error::other)
             .and_then(|done| done)
@@ -123,15 +128,19 @@ impl Node {
             node_cpu_milli,
             node_memory_bytes,
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            trash,
             options,
         });
         warm_caches(&shared);
+        let cleaning = Tasks::new();
+        shared.trash.start(&cleaning);
         dns::start(&shared, &loops).await;
         registration::start(&shared, &loops);
         let node = NodeHandle(Arc::new(Inner {
             shared,
             loops: loops.clone(),
             pods,
+            cleaning,
             workers: Mutex::default(),
             _egress_sandbox: egress_sandbox,
         }));
@@ -172,14 +181,12 @@ fn warm_caches(shared: &Shared) {
     context.cache::<EndpointSlice>();
 }
 
-fn prepare(data: &Path) -> std::io::Result<()> {
+fn prepare(data: &Path) -> std::io::Result<Arc<Trash>> {
     std::fs::create_dir_all(data)?;
     disk::open_memory(data)?;
-    // Pods of an earlier life are gone, and so are their files.
-    match std::fs::remove_dir_all(data.join("pods")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    let trash = Trash::open(&volumes::trash(data))?;
+    disk::clear_pods(data, &trash)?;
+    Ok(trash)
 }
 
 impl NodeHandle {
@@ -302,6 +309,15 @@ impl NodeHandle {
         self.0.shared.engine.close().await;
         let data = self.0.shared.options.data_dir.clone();
         let _ = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+        // What is left after that is removed by the next start.
+        let trash = Arc::clone(&self.0.shared.trash);
+        let emptied = async {
+            while !trash.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLEANING_TIMEOUT, emptied).await;
+        self.0.cleaning.shutdown(Duration::from_secs(1)).await;
     }
 
     async fn follow_pods(&self) {

@@ -5,9 +5,11 @@
 //! Always: helpers never start a thread before `fork`; every unsafe block says why it is sound.
 #![allow(unsafe_code, reason = "fork, unshare and seccomp have no safe wrapper")]
 
+pub(crate) mod beneath;
 pub(crate) mod container;
 pub(crate) mod exec;
 pub(crate) mod filesystem;
+pub(crate) mod mount_target;
 pub(crate) mod netns;
 pub(crate) mod privileges;
 pub(crate) mod process;

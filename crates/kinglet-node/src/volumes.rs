@@ -1,8 +1,10 @@
 //! A pod's volumes and the files that every container gets (`/etc/hosts` and its kin).
 //!
 //! Flow: [`contents`] works out the files of each volume (pure) -> [`disk`] writes them -> [`mounts`] says what a container sees.
-//! Always: what comes from the API lies in memory, never on a disk, and changes all at once (a symbolic link that is
-//! replaced); everything of a pod lies below two directories named after its uid.
+//! Always: what comes from the API lies in memory, never on a disk, changes all at once (a symbolic link that is replaced), and
+//! is mounted read-only into containers; what a container may write in memory is a file system of its own with a size of its
+//! own; everything of a pod lies below two directories named after its uid. Nothing that a container wrote is removed in
+//! place: it is moved to the [`Trash`](kinglet_process::Trash) of the node.
 
 pub(crate) mod contents;
 pub(crate) mod disk;
@@ -10,6 +12,16 @@ pub(crate) mod etc;
 pub(crate) mod mounts;
 
 use std::path::{Path, PathBuf};
+
+/// A volume that is ready to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PreparedVolume {
+    pub(crate) path: PathBuf,
+    /// Files from the API: containers never write them (as with a kubelet).
+    pub(crate) read_only: bool,
+    /// A path of the host: device nodes there work.
+    pub(crate) of_host: bool,
+}
 
 /// Where the things of one pod lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +53,17 @@ impl PodDirectories {
             .join(attempt.to_string())
     }
 
+    /// The file for a container's last words; its directory is a file system of its own.
     pub(crate) fn termination_log(&self, name: &str, attempt: u32) -> PathBuf {
         self.memory
             .join("termination")
             .join(format!("{name}-{attempt}"))
+            .join("message")
+    }
+
+    /// Where the containers' logs lie.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.disk.join("logs")
     }
 
     pub(crate) fn etc(&self, file: &str) -> PathBuf {
@@ -55,4 +74,9 @@ impl PodDirectories {
 /// The file system in memory of one data directory.
 pub(crate) fn memory_root(data: &Path) -> PathBuf {
     data.join("memory")
+}
+
+/// Where files of pods wait for their removal.
+pub(crate) fn trash(data: &Path) -> PathBuf {
+    data.join("trash")
 }

@@ -68,18 +68,24 @@ pub enum Mount {
         sub_path: Option<PathBuf>,
         target: PathBuf,
         read_only: bool,
+        /// Device nodes and setuid programs in it work: a path of the host that an admin gave.
+        allow_devices: bool,
     },
     /// Memory with an optional bound.
     Memory {
         target: PathBuf,
         bytes_max: Option<u64>,
     },
+    /// A directory that the image declares as a volume: writable, also below a read-only root.
+    ImageVolume { target: PathBuf },
 }
 
 impl Mount {
     pub(crate) fn target(&self) -> &PathBuf {
         match self {
-            Self::Bind { target, .. } | Self::Memory { target, .. } => target,
+            Self::Bind { target, .. }
+            | Self::Memory { target, .. }
+            | Self::ImageVolume { target } => target,
         }
     }
 }

@@ -9,7 +9,9 @@ pub mod logging;
 pub mod pki;
 pub mod tasks;
 pub mod tls;
+pub mod trash;
 
 pub use clock::Clock;
 pub use egress::Egress;
 pub use tasks::Tasks;
+pub use trash::Trash;

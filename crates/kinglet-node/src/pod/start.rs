@@ -4,12 +4,11 @@ mod image;
 mod sandbox;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kinglet_image::ReadyImage;
-use kinglet_process::Egress;
+use kinglet_process::{Egress, Trash};
 use kinglet_reconcile::{Context, EventRecord, Severity};
 use tokio::sync::OnceCell;
 
@@ -20,7 +19,7 @@ use crate::pod::container_state;
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
-use crate::volumes::{PodDirectories, disk, etc, mounts};
+use crate::volumes::{PodDirectories, PreparedVolume, disk, etc, mounts};
 use crate::wire::Process;
 
 pub(crate) use sandbox::write_volumes;
@@ -35,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) node_memory_bytes: i64,
     /// This machine's own `/etc/resolv.conf`.
     pub(crate) resolv_conf: String,
+    /// Where files of containers go when they are not needed any more.
+    pub(crate) trash: Arc<Trash>,
 }
 
 impl Shared {
@@ -71,7 +72,7 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct PodSandbox {
     pub(crate) namespaces: Arc<Sandbox>,
-    pub(crate) volumes: BTreeMap<String, PathBuf>,
+    pub(crate) volumes: BTreeMap<String, PreparedVolume>,
     pub(crate) downward: DownwardValues,
 }
 
@@ -140,10 +141,11 @@ pub(crate) async fn container(
     })?;
     let log = directories.termination_log(name, attempt);
     let directory = start.directory.clone();
+    let trash = Arc::clone(&shared.trash);
     let made = tokio::task::spawn_blocking(move || {
-        let _ = std::fs::remove_dir_all(&directory);
+        trash.discard(&directory)?;
         std::fs::create_dir_all(&directory)?;
-        disk::write_small(&log, "", 0o666)
+        disk::make_termination_log(&log)
     });
     made.await
         .map_err(std::io::Error::other)
@@ -257,6 +259,7 @@ fn plan(
             directories,
             attempt,
             &sandbox.volumes,
+            &image.config.volumes,
             &environment,
         )?,
         read_only_root: container

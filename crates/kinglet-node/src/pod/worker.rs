@@ -46,6 +46,8 @@ const REPORT_RETRY: Duration = Duration::from_secs(1);
 const REFRESH_PERIOD: Duration = Duration::from_secs(40 * 60);
 /// Changed ConfigMaps and Secrets reach volumes after a short rest, so that several changes are one.
 const REFRESH_DELAY: Duration = Duration::from_millis(200);
+/// A start that fails this soon after a ConfigMap or Secret changed may have read the one before.
+const SOURCES_SETTLE: Duration = Duration::from_secs(2);
 
 /// What the node tells a worker; the latest wins.
 #[derive(Clone, Debug)]
@@ -143,6 +145,8 @@ pub(crate) struct Worker {
     report_at: Option<Instant>,
     refresh_at: Instant,
     refreshed: u64,
+    /// When a ConfigMap or Secret of the namespace changed last.
+    sources_changed_at: Option<Instant>,
     proxy_probe: Option<Tasks>,
 }
 
@@ -206,6 +210,7 @@ impl Worker {
             report_at: None,
             refresh_at: Instant::now() + REFRESH_PERIOD,
             refreshed,
+            sources_changed_at: None,
             proxy_probe: None,
         }
     }
@@ -302,6 +307,20 @@ impl Worker {
         if signal.refresh != self.refreshed {
             self.refreshed = signal.refresh;
             self.refresh_at = self.refresh_at.min(Instant::now() + REFRESH_DELAY);
+            self.sources_changed_at = Some(Instant::now());
+            self.retry_starts();
+        }
+    }
+
+    /// A ConfigMap or Secret that a container waits for may be there now.
+    fn retry_starts(&mut self) {
+        let now = self.shared.context().now();
+        for state in &mut self.states {
+            if let Stage::StartFailed { reason, until, .. } = &mut state.stage
+                && matches!(*reason, "ContainerCreating" | "CreateContainerConfigError")
+            {
+                *until = (*until).min(now);
+            }
         }
     }
 

@@ -331,6 +331,7 @@ mod tests {
             user: "web".to_owned(),
             working_dir: "/srv".to_owned(),
             stop_signal: Some("SIGQUIT".to_owned()),
+            volumes: Vec::new(),
         }
     }
 

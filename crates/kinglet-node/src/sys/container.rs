@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
+use crate::sys::mount_target::TargetKind;
 use crate::sys::process::{self, Fork};
 use crate::sys::user::{self, Identity};
 use crate::sys::{filesystem, privileges};
@@ -181,7 +182,7 @@ pub(crate) fn execute(
 ) -> Result<std::convert::Infallible, HelperError> {
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
     if !process.directory.exists() {
-        let _ = fs::create_dir_all(&process.directory);
+        let _ = filesystem::mount_point(&process.directory, TargetKind::Directory);
     }
     // Programs that reopen /dev/stdout need to own the pipe behind it.
     for stream in 1..=2 {

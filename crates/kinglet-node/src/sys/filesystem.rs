@@ -18,6 +18,7 @@ use rustix::mount::{
 };
 
 use crate::sys::container::{HelperError, descriptor_path};
+use crate::sys::mount_target::{self, TargetKind};
 use crate::wire::{Mount, Root, Start};
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -55,9 +56,13 @@ const OPTION_BYTES_MAX: usize = 4000;
 struct Floating {
     tree: OwnedFd,
     target: PathBuf,
-    directory: bool,
-    read_only: bool,
+    kind: TargetKind,
+    /// Flags that are added to those of the file system it comes from.
+    flags: MountFlags,
 }
+
+/// What volumes are mounted with: no program of a volume changes its user, no device node in it works.
+const VOLUME_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// Builds the root of `start` and makes it `/`.
 pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
@@ -68,29 +73,33 @@ pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
                 Path::new("/dev").join(name).as_path(),
                 None,
                 &Path::new("/dev").join(name),
-                false,
+                MountFlags::empty(),
             )
         })
         .collect::<Result<Vec<_>, _>>()?;
     let cgroups = start
         .cgroups
         .iter()
-        .map(|(source, target)| pick_up(source, None, target, true))
+        .map(|(source, target)| pick_up(source, None, target, MountFlags::RDONLY))
         .collect::<Result<Vec<_>, _>>()?;
     let mut volumes = Vec::with_capacity(start.mounts.len());
     for one in &start.mounts {
-        volumes.push(match one {
+        let floating = match one {
             Mount::Bind {
                 source,
                 sub_path,
                 target,
                 read_only,
-            } => (
-                one,
-                Some(pick_up(source, sub_path.as_deref(), target, *read_only)?),
-            ),
-            Mount::Memory { .. } => (one, None),
-        });
+                allow_devices,
+            } => {
+                let mut flags = MountFlags::empty();
+                flags.set(MountFlags::RDONLY, *read_only);
+                flags.set(VOLUME_FLAGS, !allow_devices);
+                Some(pick_up(source, sub_path.as_deref(), target, flags)?)
+            }
+            Mount::Memory { .. } | Mount::ImageVolume { .. } => None,
+        };
+        volumes.push((one, floating));
     }
     become_root(&start.root)?;
     kernel_file_systems()?;
@@ -108,6 +117,7 @@ pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
         match (one, floating) {
             (_, Some(floating)) => attach(floating)?,
             (Mount::Memory { target, bytes_max }, None) => memory(target, *bytes_max)?,
+            (Mount::ImageVolume { target }, None) => image_volume(target, start.read_only_root)?,
             (Mount::Bind { .. }, None) => {}
         }
     }
@@ -133,7 +143,7 @@ fn pick_up(
     source: &Path,
     sub_path: Option<&Path>,
     target: &Path,
-    read_only: bool,
+    flags: MountFlags,
 ) -> Result<Floating, HelperError> {
     let what = match sub_path {
         Some(sub_path) => format!(
@@ -144,17 +154,17 @@ fn pick_up(
         ),
         None => format!("mounting {} on {}", source.display(), target.display()),
     };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = match sub_path {
         None => {
-            open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?
+            open_tree(CWD, source, clone | OpenTreeFlags::AT_RECURSIVE).map_err(failed(&what))?
         }
         Some(sub_path) => {
             let inside = inside(source, sub_path).map_err(HelperError::setup(&what))?;
             open_tree(
                 &inside,
                 c"",
-                flags | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE,
+                clone | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE,
             )
             .map_err(failed(&what))?
         }
@@ -163,12 +173,17 @@ fn pick_up(
     Ok(Floating {
         tree,
         target: target.to_owned(),
-        directory: kind == FileType::Directory,
-        read_only,
+        kind: if kind == FileType::Directory {
+            TargetKind::Directory
+        } else {
+            TargetKind::File
+        },
+        flags,
     })
 }
 
-/// Opens `sub_path` below `volume`, whatever links a container may have put there; makes missing directories.
+/// Opens `sub_path` below `volume`, whatever links a container may have put there; makes missing directories with the
+/// volume's own mode and group, as a kubelet does, so that whoever may write the volume may write them.
 fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     let root = rustix::fs::open(
         volume,
@@ -190,19 +205,30 @@ fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut reached = PathBuf::new();
+    let of_volume = rustix::fs::fstat(&root)?;
+    let mode = Mode::from_raw_mode(of_volume.st_mode & 0o7777);
+    let mut reached = PathBuf::from(".");
     for part in sub_path.components() {
-        let parent = open(if reached.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &reached
-        })?;
-        if let std::path::Component::Normal(name) = part {
-            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o750)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => reached.push(name),
-                Err(error) => return Err(error.into()),
+        let std::path::Component::Normal(name) = part else {
+            continue;
+        };
+        let parent = open(&reached)?;
+        match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+            Ok(()) => {
+                let made = rustix::fs::openat(
+                    &parent,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                let group = rustix::fs::Gid::from_raw(of_volume.st_gid);
+                rustix::fs::fchown(&made, None, Some(group))?;
+                rustix::fs::fchmod(&made, mode)?;
             }
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
+        reached.push(name);
     }
     Ok(open(&reached)?)
 }
@@ -264,6 +290,14 @@ fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
             })
             .collect::<Vec<u8>>()
     };
+    if root.layers.is_empty() {
+        // An image without layers: everything comes from volumes.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create("empty")?;
+        return Ok(b"lowerdir=empty,upperdir=upper,workdir=work".to_vec());
+    }
     let mut layers = root
         .layers
         .iter()
@@ -309,13 +343,14 @@ fn kernel_file_systems() -> Result<(), HelperError> {
         ("sysfs", "/sys", quiet | MountFlags::RDONLY, None),
     ];
     for (kind, target, flags, options) in table {
-        let path = Path::new(target);
-        if !path.is_dir() {
-            fs::DirBuilder::new()
-                .mode(0o755)
-                .create(path)
-                .map_err(HelperError::setup(format_args!("making {target}")))?;
+        let what = format!("making {target}");
+        // A link here would let a program choose later what lies behind our masks (runc refuses it, too).
+        if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
+            return Err(HelperError::setup(&what)(io::Error::other(
+                "the image has something else than a directory there",
+            )));
         }
+        mount_point(Path::new(target), TargetKind::Directory).map_err(HelperError::setup(&what))?;
         let source = if target == "/dev/shm" { "shm" } else { kind };
         match mount(source, target, kind, flags, options) {
             Ok(()) => {}
@@ -330,53 +365,32 @@ fn kernel_file_systems() -> Result<(), HelperError> {
 fn attach(floating: &Floating) -> Result<(), HelperError> {
     let target = &floating.target;
     let what = format!("mounting on {}", target.display());
-    make_target(target, floating.directory).map_err(HelperError::setup(&what))?;
-    move_mount(
-        &floating.tree,
-        c"",
-        CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
-    )
-    .map_err(failed(&what))?;
-    if floating.read_only {
-        remount_read_only(target).map_err(failed(&what))?;
+    let place = mount_point(target, floating.kind).map_err(HelperError::setup(&what))?;
+    place_on(&floating.tree, &place).map_err(failed(&what))?;
+    if !floating.flags.is_empty() {
+        add_flags(&floating.tree, floating.flags).map_err(failed(&what))?;
     }
     Ok(())
 }
 
-/// A mount point of the right kind; everything below `/` belongs to the container by now.
-fn make_target(target: &Path, directory: bool) -> io::Result<()> {
-    match fs::metadata(target) {
-        Ok(found) if found.is_dir() == directory => return Ok(()),
-        Ok(_) if directory => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
-        Ok(_) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
-        Err(_) => {}
-    }
-    if directory {
-        return fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(target);
-    }
-    if let Some(parent) = target.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)?;
-    }
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(target)
-        .map(drop)
+/// A mount point of the right kind below `/`, which is the container's root by now; made where it is missing.
+pub(crate) fn mount_point(target: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    mount_target::open(&root, target, kind)
+}
+
+fn place_on(tree: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", place, c"", flags)
 }
 
 /// A bind mount keeps the flags of the file system it comes from, and a remount must repeat those that are locked.
-fn remount_read_only(target: &Path) -> rustix::io::Result<()> {
-    let old = rustix::fs::statvfs(target)?.f_flag;
-    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+fn add_flags(mounted: &OwnedFd, added: MountFlags) -> rustix::io::Result<()> {
+    let old = rustix::fs::fstatvfs(mounted)?.f_flag;
+    let mut flags = MountFlags::BIND | added;
     for (was, keep) in [
+        (rustix::fs::StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
@@ -385,7 +399,22 @@ fn remount_read_only(target: &Path) -> rustix::io::Result<()> {
             flags |= keep;
         }
     }
-    mount_remount(target, flags, c"")
+    mount_remount(descriptor_path(mounted), flags, c"")
+}
+
+/// A directory that the image declares as a volume. It is part of the container's own writable layer, with the image's
+/// content and ownership; below a read-only root it gets a mount of its own that stays writable.
+fn image_volume(target: &Path, read_only_root: bool) -> Result<(), HelperError> {
+    let what = format!("making the image's volume {}", target.display());
+    let place = mount_point(target, TargetKind::Directory).map_err(HelperError::setup(&what))?;
+    if !read_only_root {
+        return Ok(());
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&place, c"", flags).map_err(failed(&what))?;
+    place_on(&tree, &place).map_err(failed(&what))
 }
 
 fn show_cgroups(cgroups: &[Floating]) -> Result<(), HelperError> {
@@ -405,7 +434,7 @@ fn show_cgroups(cgroups: &[Floating]) -> Result<(), HelperError> {
 
 fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), HelperError> {
     let what = format!("mounting memory on {}", target.display());
-    make_target(target, true).map_err(HelperError::setup(&what))?;
+    let place = mount_point(target, TargetKind::Directory).map_err(HelperError::setup(&what))?;
     let options = bytes_max.map_or_else(
         || "mode=1777".to_owned(),
         |bytes| format!("mode=1777,size={bytes}"),
@@ -413,9 +442,9 @@ fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), HelperError> {
     let options = CString::new(options).expect("digits and letters");
     mount(
         "tmpfs",
-        target,
+        descriptor_path(&place),
         "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
+        VOLUME_FLAGS,
         options.as_c_str(),
     )
     .map_err(failed(&what))
@@ -434,7 +463,7 @@ fn protect() -> Result<(), HelperError> {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
         .map_err(failed(&what))?;
-        remount_read_only(path).map_err(failed(&what))?;
+        add_flags(&tree, MountFlags::RDONLY).map_err(failed(&what))?;
     }
     let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("opening /dev/null"))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::spec::downward::{self, DownwardValues};
 use crate::spec::environment::Sources;
@@ -81,16 +82,9 @@ pub(crate) struct Inputs<'a> {
 /// What a volume consists of; the error is for the user.
 pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String> {
     if let Some(empty) = &volume.empty_dir {
-        let bytes = empty
-            .size_limit
-            .as_ref()
-            .and_then(|text| kinglet_quantity::Quantity::parse(&text.0).ok());
+        let size_limit = empty.size_limit.as_ref().and_then(bytes);
         return Ok(match empty.medium.as_deref() {
-            Some("Memory") => Content::Memory(
-                bytes
-                    .map(|bytes| bytes.units().max(0).unsigned_abs())
-                    .filter(|bytes| *bytes > 0),
-            ),
+            Some("Memory") => Content::Memory(memory_bytes_max(inputs.pod, size_limit)),
             _ => Content::Empty,
         });
     }
@@ -172,6 +166,31 @@ pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String
     ))
 }
 
+/// A positive number of bytes.
+fn bytes(quantity: &Quantity) -> Option<u64> {
+    let bytes = kinglet_quantity::Quantity::parse(&quantity.0).ok()?;
+    Some(bytes.units().max(0).unsigned_abs()).filter(|bytes| *bytes > 0)
+}
+
+/// The size of an `emptyDir` in memory: its limit, and never more than the containers of the pod may use together (a
+/// kubelet's `SizeMemoryBackedVolumes`). `None` when neither says anything.
+fn memory_bytes_max(pod: &Pod, size_limit: Option<u64>) -> Option<u64> {
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
+    let of_pod = containers
+        .unwrap_or_default()
+        .iter()
+        .map(|container| {
+            let limits = container.resources.as_ref()?.limits.as_ref()?;
+            limits.get("memory").and_then(bytes)
+        })
+        .sum::<Option<u64>>()
+        .filter(|bytes| *bytes > 0);
+    match (size_limit, of_pod) {
+        (Some(limit), Some(of_pod)) => Some(limit.min(of_pod)),
+        (limit, of_pod) => limit.or(of_pod),
+    }
+}
+
 fn config_map(
     inputs: &Inputs<'_>,
     name: &str,
@@ -201,7 +220,7 @@ fn config_map(
         None if optional => return Ok(Vec::new()),
         None => return Err(format!("configmap {name:?} not found")),
     }
-    pick(data, items, mode, optional)
+    pick(data, items, mode, optional, "config")
 }
 
 fn secret(
@@ -221,7 +240,7 @@ fn secret(
         None if optional => return Ok(Vec::new()),
         None => return Err(format!("secret {name:?} not found")),
     };
-    pick(data, items, mode, optional)
+    pick(data, items, mode, optional, "secret")
 }
 
 fn pick(
@@ -229,6 +248,7 @@ fn pick(
     items: Option<&[KeyToPath]>,
     mode: Option<i32>,
     optional: bool,
+    kind: &str,
 ) -> Result<Vec<File>, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return data
@@ -241,7 +261,7 @@ fn pick(
         match data.get_mut(&item.key) {
             Some(bytes) => files.push(file(&item.path, bytes.clone(), item.mode.or(mode))?),
             None if optional => {}
-            None => return Err(format!("references non-existent key: {}", item.key)),
+            None => return Err(format!("references non-existent {kind} key: {}", item.key)),
         }
     }
     Ok(files)
@@ -374,6 +394,26 @@ mod tests {
     }
 
     #[test]
+    fn memory_never_exceeds_what_the_pod_may_use() {
+        let pod = |limits: &[Option<&str>]| -> Pod {
+            let containers: Vec<_> = limits
+                .iter()
+                .map(|limit| match limit {
+                    Some(limit) => json!({"name": "c", "resources": {"limits": {"memory": limit}}}),
+                    None => json!({"name": "c"}),
+                })
+                .collect();
+            serde_json::from_value(json!({"spec": {"containers": containers}})).expect("pod")
+        };
+        assert_eq!(memory_bytes_max(&pod(&[None]), None), None);
+        assert_eq!(memory_bytes_max(&pod(&[Some("1Ki"), None]), None), None);
+        let limited = pod(&[Some("1Ki"), Some("1Ki")]);
+        assert_eq!(memory_bytes_max(&limited, None), Some(2048));
+        assert_eq!(memory_bytes_max(&limited, Some(4096)), Some(2048));
+        assert_eq!(memory_bytes_max(&limited, Some(512)), Some(512));
+    }
+
+    #[test]
     fn what_is_missing_or_wrong() {
         assert_eq!(
             files(json!({"name": "v", "configMap": {"name": "none", "optional": true}})),
@@ -386,7 +426,7 @@ mod tests {
         let key = json!({"name": "v", "configMap": {"name": "settings", "items": [{"key": "none", "path": "x"}]}});
         assert_eq!(
             files(key),
-            Err("references non-existent key: none".to_owned())
+            Err("references non-existent config key: none".to_owned())
         );
         for path in ["../x", "/etc/passwd", "..data", ""] {
             assert!(files(json!({"name": "v", "configMap": {"name": "settings", "items": [{"key": "size", "path": path}]}})).is_err(), "{path}");

@@ -1,4 +1,4 @@
-//! What one container sees of its pod's volumes.
+//! What one container sees of its pod's volumes, of the node's own files and of its image's volumes.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,23 +6,27 @@ use std::path::{Component, Path, PathBuf};
 use k8s_openapi::api::core::v1::Container;
 
 use crate::spec::environment::expand;
-use crate::volumes::PodDirectories;
+use crate::volumes::{PodDirectories, PreparedVolume};
 use crate::wire::Mount;
 
 /// Where a program leaves its last words, unless told otherwise.
 const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Volumes that one image may declare; every one is a mount.
+const IMAGE_VOLUMES_MAX: usize = 64;
 
 /// The container's mounts in the order they are made: parents before children.
 pub(crate) fn of(
     container: &Container,
     directories: &PodDirectories,
     attempt: u32,
-    volumes: &BTreeMap<String, PathBuf>,
+    volumes: &BTreeMap<String, PreparedVolume>,
+    image_volumes: &[String],
     environment: &[(String, String)],
 ) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for one in container.volume_mounts.iter().flatten() {
-        let source = volumes
+        let volume = volumes
             .get(&one.name)
             .ok_or_else(|| format!("volume {:?} not found", one.name))?;
         let sub_path = match (one.sub_path.as_deref(), one.sub_path_expr.as_deref()) {
@@ -43,12 +47,13 @@ pub(crate) fn of(
                 one.name
             ));
         }
-        mounts.push(bind(
-            source.clone(),
-            sub_path.map(PathBuf::from),
-            &one.mount_path,
-            one.read_only == Some(true),
-        ));
+        mounts.push(Mount::Bind {
+            source: volume.path.clone(),
+            sub_path: sub_path.map(PathBuf::from),
+            target: Path::new("/").join(&one.mount_path),
+            read_only: volume.read_only || one.read_only == Some(true),
+            allow_devices: volume.of_host,
+        });
     }
     for (file, target) in [
         ("hosts", "/etc/hosts"),
@@ -59,16 +64,26 @@ pub(crate) fn of(
             .iter()
             .any(|mount| mount.target() == Path::new(target))
         {
-            mounts.push(bind(directories.etc(file), None, target, false));
+            mounts.push(own_file(directories.etc(file), target));
         }
     }
-    let log = termination_path(container);
-    mounts.push(bind(
+    mounts.push(own_file(
         directories.termination_log(&container.name, attempt),
-        None,
-        log,
-        false,
+        termination_path(container),
     ));
+    if image_volumes.len() > IMAGE_VOLUMES_MAX {
+        return Err(format!(
+            "the image declares {} volumes, more than {IMAGE_VOLUMES_MAX}",
+            image_volumes.len()
+        ));
+    }
+    for path in image_volumes {
+        let target = Path::new("/").join(path);
+        // The Pod's own volume at the same place wins.
+        if target != Path::new("/") && !mounts.iter().any(|mount| *mount.target() == target) {
+            mounts.push(Mount::ImageVolume { target });
+        }
+    }
     mounts.sort_by_key(|mount| mount.target().components().count());
     Ok(mounts)
 }
@@ -82,12 +97,14 @@ pub(crate) fn termination_path(container: &Container) -> &str {
         .unwrap_or(TERMINATION_LOG)
 }
 
-fn bind(source: PathBuf, sub_path: Option<PathBuf>, target: &str, read_only: bool) -> Mount {
+/// A file that Kinglet makes for the container, which may write it.
+fn own_file(source: PathBuf, target: &str) -> Mount {
     Mount::Bind {
         source,
-        sub_path,
+        sub_path: None,
         target: Path::new("/").join(target),
-        read_only,
+        read_only: false,
+        allow_devices: false,
     }
 }
 
@@ -97,14 +114,30 @@ mod tests {
     use serde_json::json;
 
     fn mounts(container: serde_json::Value) -> Result<Vec<Mount>, String> {
+        with_image_volumes(container, &[])
+    }
+
+    fn with_image_volumes(
+        container: serde_json::Value,
+        image_volumes: &[String],
+    ) -> Result<Vec<Mount>, String> {
         let container: Container = serde_json::from_value(container).expect("container");
-        let volumes = BTreeMap::from([("data".to_owned(), PathBuf::from("/v/data"))]);
+        let volume = |path: &str, read_only| PreparedVolume {
+            path: PathBuf::from(path),
+            read_only,
+            of_host: false,
+        };
+        let volumes = BTreeMap::from([
+            ("data".to_owned(), volume("/v/data", false)),
+            ("api".to_owned(), volume("/v/api", true)),
+        ]);
         let environment = [("NAME".to_owned(), "x".to_owned())];
         of(
             &container,
             &PodDirectories::new(Path::new("/node"), "uid"),
             2,
             &volumes,
+            image_volumes,
             &environment,
         )
     }
@@ -132,13 +165,46 @@ mod tests {
                 "/a/b/c"
             ]
         );
-        assert!(all.contains(&bind("/v/data".into(), Some("x/y".into()), "/a/b/c", true)));
-        assert!(all.contains(&bind(
-            "/node/memory/uid/termination/c-2".into(),
-            None,
+        assert!(all.contains(&Mount::Bind {
+            source: "/v/data".into(),
+            sub_path: Some("x/y".into()),
+            target: "/a/b/c".into(),
+            read_only: true,
+            allow_devices: false,
+        }));
+        assert!(all.contains(&own_file(
+            "/node/memory/uid/termination/c-2/message".into(),
             "/dev/termination-log",
-            false
         )));
+    }
+
+    #[test]
+    fn files_from_the_api_are_read_only_whatever_the_pod_says() {
+        let all = mounts(json!({"name": "c", "volumeMounts": [
+            {"name": "api", "mountPath": "/a", "readOnly": false},
+        ]}))
+        .expect("mounts");
+        assert!(
+            matches!(&all[0], Mount::Bind { read_only: true, target, .. } if target == Path::new("/a"))
+        );
+    }
+
+    #[test]
+    fn the_volumes_of_an_image_yield_to_those_of_the_pod() {
+        let declared = ["/a".to_owned(), "data/".to_owned(), "/".to_owned()];
+        let all = with_image_volumes(
+            json!({"name": "c", "volumeMounts": [{"name": "data", "mountPath": "/a"}]}),
+            &declared,
+        )
+        .expect("mounts");
+        let of_image: Vec<_> = all
+            .iter()
+            .filter(|mount| matches!(mount, Mount::ImageVolume { .. }))
+            .map(Mount::target)
+            .collect();
+        assert_eq!(of_image, [Path::new("/data")]);
+        let many: Vec<String> = (0..65).map(|number| format!("/v{number}")).collect();
+        assert!(with_image_volumes(json!({"name": "c"}), &many).is_err());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! fails. A word on the command line picks the cases whose name contains it.
 
 mod engine;
+mod hostile_images;
+mod hostile_volumes;
 mod pods;
 mod world;
 
@@ -47,6 +49,30 @@ const CASES: &[Case] = &[
         Box::pin(pods::earlier_life())
     }),
     ("names_resolve_inside_pods", || Box::pin(pods::names())),
+    ("links_in_volumes_lead_nowhere", || {
+        Box::pin(hostile_volumes::link_swap())
+    }),
+    ("deep_directories_are_removed_in_the_background", || {
+        Box::pin(hostile_volumes::deep_directories())
+    }),
+    ("last_words_and_memory_have_sizes_of_their_own", || {
+        Box::pin(hostile_volumes::sizes())
+    }),
+    ("a_sub_path_has_the_mode_of_its_volume", || {
+        Box::pin(hostile_volumes::sub_path())
+    }),
+    ("a_missing_secret_is_named_and_heals", || {
+        Box::pin(hostile_volumes::missing_secret())
+    }),
+    ("images_with_odd_links_start", || {
+        Box::pin(hostile_images::links())
+    }),
+    ("the_same_layer_twice_starts", || {
+        Box::pin(hostile_images::same_layer_twice())
+    }),
+    ("image_volumes_are_writable_below_a_read_only_root", || {
+        Box::pin(hostile_images::image_volumes())
+    }),
 ];
 
 fn main() -> ExitCode {

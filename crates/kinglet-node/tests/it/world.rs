@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup",
-    "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test",
+    "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test", "mkdir", "ln", "rm",
+    "dd", "stat", "readlink", "mv", "mknod",
 ];
 
 /// Scratch directories of the current case.
@@ -51,7 +52,7 @@ pub(crate) async fn sweep() {
             .status();
     }
     for path in made {
-        let _ = std::fs::remove_dir_all(path);
+        let _ = kinglet_process::trash::remove_tree(&path);
     }
 }
 
@@ -79,7 +80,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = kinglet_process::trash::remove_tree(&self.0);
         }
     }
 }
@@ -117,7 +118,7 @@ pub(crate) struct World {
     pub(crate) node: NodeHandle,
     pub(crate) pods: Api<Pod>,
     pub(crate) drained: Arc<Mutex<Vec<IpAddr>>>,
-    images: Images,
+    pub(crate) images: Images,
     tasks: Tasks,
 }
 

@@ -1,7 +1,6 @@
 //! What all containers of a pod share: namespaces, address, volumes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Method;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Cached, ContainerStartError, PodSandbox, Shared, namespace, start_error, uid};
 use crate::spec::downward::DownwardValues;
 use crate::volumes::contents::{self, Inputs, TokenWanted};
-use crate::volumes::{PodDirectories, disk, etc};
+use crate::volumes::{PodDirectories, PreparedVolume, disk, etc};
 
 pub(super) async fn make_sandbox(
     shared: &Arc<Shared>,
@@ -67,7 +66,7 @@ pub(crate) async fn write_volumes(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
     downward: &DownwardValues,
-) -> Result<BTreeMap<String, PathBuf>, String> {
+) -> Result<BTreeMap<String, PreparedVolume>, String> {
     let mut tokens = BTreeMap::new();
     for wanted in contents::tokens(pod) {
         let token = request_token(shared.context(), pod, &wanted).await?;
@@ -115,17 +114,13 @@ pub(crate) async fn write_volumes(
     );
     let hostname = etc::hostname(pod) + "\n";
     let written = tokio::task::spawn_blocking(move || {
-        // A container may have changed its own copy; it is written once.
-        if !directories.etc("hosts").exists() {
-            for (file, text) in [
-                ("hosts", &hosts),
-                ("resolv.conf", &resolv_conf),
-                ("hostname", &hostname),
-            ] {
-                disk::write_small(&directories.etc(file), text, 0o644)
-                    .map_err(|error| format!("writing /etc/{file}: {error}"))?;
-            }
-        }
+        let files = [
+            ("hosts", hosts.as_str()),
+            ("resolv.conf", &resolv_conf),
+            ("hostname", &hostname),
+        ];
+        disk::write_etc(&directories, &files)
+            .map_err(|error| format!("writing the pod's files for /etc: {error}"))?;
         let mut places = BTreeMap::new();
         for (name, content) in contents {
             let place = disk::write(&directories, &name, &content, group).map_err(|error| {

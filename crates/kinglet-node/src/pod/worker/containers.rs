@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kinglet_reconcile::Severity;
 use sha2::{Digest as _, Sha256};
 
-use super::{Message, RunningContainer, Worker};
+use super::{Message, REFRESH_DELAY, RunningContainer, SOURCES_SETTLE, Worker};
 use crate::container::Container;
 use crate::logs::Log;
 use crate::pod::backoff;
@@ -16,6 +16,7 @@ use crate::pod::lifecycle::{self, later};
 use crate::pod::start::{ContainerStartError, Started, uid};
 use crate::probe::prober::ProbeTarget;
 use crate::sys::process::Exit;
+use crate::volumes::disk;
 
 /// What is kept of a container's last words (Kubernetes' bounds).
 const LAST_WORDS_BYTES_MAX: usize = 4096;
@@ -61,8 +62,7 @@ impl Worker {
         let name = state.name.clone();
         let path = self
             .directories
-            .disk
-            .join("logs")
+            .logs()
             .join(&name)
             .join(format!("{attempt}.log"));
         let log = match Log::create(path) {
@@ -140,7 +140,7 @@ impl Worker {
         self.tasks.spawn("container exit", async move {
             let exit = container.wait().await;
             let out_of_memory = exit != Exit::Code(0) && container.was_out_of_memory();
-            let mut last_words = read_bounded(&file, LAST_WORDS_BYTES_MAX);
+            let mut last_words = disk::read_termination_log(&file, LAST_WORDS_BYTES_MAX);
             if last_words.is_empty()
                 && from_log
                 && exit != Exit::Code(0)
@@ -196,6 +196,13 @@ impl Worker {
                 "ContainerCreating" | "CreateContainerConfigError" | "CreateContainerError"
             ) {
                 delay = delay.min(Duration::from_secs(2));
+                // The change may have come while this start was under way.
+                if self
+                    .sources_changed_at
+                    .is_some_and(|at| at.elapsed() < SOURCES_SETTLE)
+                {
+                    delay = delay.min(REFRESH_DELAY);
+                }
             }
             if matches!(error.reason, "ErrImagePull") {
                 let image = &self.states[index].image;
@@ -287,11 +294,11 @@ impl Worker {
                 self.record_back_off(index, now);
             }
         }
-        let directory = self
-            .directories
-            .container(&self.states[index].name, self.states[index].attempt);
+        let (name, attempt) = (self.states[index].name.clone(), self.states[index].attempt);
+        let (directories, trash) = (self.directories.clone(), Arc::clone(&self.shared.trash));
         self.tasks.spawn("container files", async move {
-            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
+            let work = move || disk::remove_container(&directories, &trash, &name, attempt);
+            let _ = tokio::task::spawn_blocking(work).await;
         });
         self.report_soon();
     }
@@ -322,13 +329,4 @@ pub(super) fn container_id(uid: &str, name: &str, attempt: u32) -> String {
     let digest = Sha256::digest(format!("{uid}/{name}/{attempt}"));
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("kinglet://{hex}")
-}
-
-fn read_bounded(path: &std::path::Path, bytes_max: usize) -> String {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
-        let _ = file.take(bytes_max as u64).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -189,8 +189,8 @@ impl Worker {
         if delete {
             self.delete().await;
         }
-        let directories = self.directories.clone();
-        let _ = tokio::task::spawn_blocking(move || disk::remove(&directories)).await;
+        let (directories, trash) = (self.directories.clone(), Arc::clone(&self.shared.trash));
+        let _ = tokio::task::spawn_blocking(move || disk::remove(&directories, &trash)).await;
     }
 
     async fn delete(&self) {
