@@ -117,7 +117,7 @@ fn chain(at: &Path, depth: usize) {
 
 /// deep-directories.yaml: made from outside here, because a shell needs minutes for so many.
 pub(crate) async fn deep_directories() {
-    const DEPTH: usize = 4_000;
+    const DEPTH: usize = 2_500;
     let mut world = World::new("deep").await;
     let spec = json!({
         "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
