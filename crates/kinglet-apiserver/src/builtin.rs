@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod limits;
 pub(crate) mod pods;
 pub(crate) mod quantity;
+pub(crate) mod retention;
 pub(crate) mod service;
 
 use serde_json::{Value, json};
@@ -117,6 +118,7 @@ pub(crate) fn after(context: &RequestContext<'_>, old: Option<&Value>, new: Opti
     match (context.kind.builtin, old, new) {
         (Some(Builtin::Service), Some(old), new) => service::moved(context.server, old, new),
         (Some(Builtin::ClusterRole), _, _) => aggregation::refresh(context.server),
+        (Some(Builtin::Event), _, Some(event)) => retention::bound(context.server, event),
         (Some(Builtin::Pod), _, _) => quota::recount(context.server, &context.info.namespace),
         _ => {}
     }

@@ -31,6 +31,8 @@ pub(crate) enum Builtin {
     SelfSubjectAccessReview,
     SubjectAccessReview,
     LocalSubjectAccessReview,
+    /// Kinds that are listed, and of which there is never an object.
+    Absent,
     SelfSubjectRulesReview,
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn answer(
 }
 
 /// What Go's multiplexer says of a path that nobody registered.
-fn nothing() -> ApiResponse {
+pub(crate) fn nothing() -> ApiResponse {
     text(404, "404 page not found\n")
 }
 
@@ -100,14 +100,7 @@ fn other(
             Some(metrics) => Ok(text(200, metrics())),
             None => Err(Status::no_such_path()),
         },
-        "/openapi/v2" => {
-            // Since 1.27 kubectl asks for version 3 first; older ones are told plainly.
-            Err(Status::new(
-                404,
-                "NotFound",
-                "OpenAPI v2 is not served; use /openapi/v3",
-            ))
-        }
+        "/openapi/v2" => openapi_v2(server, registry, parts),
         "/openapi/v3" => Ok(json_bytes(
             200,
             document(server, "", || openapi_index(server, registry)),
@@ -145,7 +138,17 @@ fn paths(registry: &Registry) -> Vec<String> {
                 .map(|version| format!("/apis/{group}/{}", version.name)),
         );
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     paths
 }
 
@@ -249,7 +252,11 @@ fn group_value(group: &str, versions: &[Version], alone: bool) -> Value {
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
-    if kind.review { &["create"] } else { VERBS }
+    match kind.absent {
+        Some(_) => &["get", "list", "watch"],
+        None if kind.review => &["create"],
+        None => VERBS,
+    }
 }
 
 fn resources(group_version: &str, version: &Version) -> Value {
@@ -434,7 +441,6 @@ fn document(server: &ServerState, key: &str, make: impl FnOnce() -> Bytes) -> By
 /// The schemas of CRDs lie in the store; they are read only when OpenAPI is asked for.
 fn with_served<R>(
     server: &ServerState,
-    group: &str,
     version: &Version,
     run: impl FnOnce(&[Served<'_>]) -> R,
 ) -> R {
@@ -474,7 +480,6 @@ fn with_served<R>(
                 .and_then(|name| definitions.get(name)),
         })
         .collect();
-    let _ = group;
     run(&served)
 }
 
@@ -492,7 +497,7 @@ fn openapi_index(server: &ServerState, registry: &Registry) -> Bytes {
         .iter()
         .flat_map(|(group, versions)| versions.iter().map(move |version| (group, version)))
         .map(|(group, version)| {
-            let print = with_served(server, group, version, |served| {
+            let print = with_served(server, version, |served| {
                 openapi::fingerprint(group, &version.name, served)
             });
             (place_of(group, &version.name), print)
@@ -527,7 +532,7 @@ fn openapi_document(
     }
     let bytes = document(server, place, || {
         let none = |_: &str, _: &str, _: &str| None;
-        with_served(server, group, version, |served| {
+        with_served(server, version, |served| {
             Bytes::from(match &server.options.schemas {
                 Some(schemas) => openapi::document(group, name, served, &**schemas),
                 None => openapi::document(group, name, served, &none),
@@ -535,4 +540,71 @@ fn openapi_document(
         })
     });
     Ok(json_bytes(200, bytes))
+}
+
+/// Media types of the protobuf form; old clients ask with an `@`, which is no token, and current ones with a dot.
+const OPENAPI_V2_PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+fn openapi_v2(
+    server: &ServerState,
+    registry: &Registry,
+    parts: &Parts,
+) -> Result<ApiResponse, Status> {
+    let accept = parts
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    let protobuf = OPENAPI_V2_PROTOBUF
+        .iter()
+        .any(|media| accept.contains(media));
+    let accepts_json = accept.is_empty()
+        || accept.contains("json")
+        || accept.contains("*/*")
+        || accept.contains("application/*");
+    if !protobuf && !accepts_json {
+        return Err(Status::not_acceptable(
+            "application/json, application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        ));
+    }
+    let key = if protobuf { "v2:protobuf" } else { "v2:json" };
+    let bytes = document(server, key, || {
+        let none = |_: &str, _: &str, _: &str| None;
+        let mut document = openapi::v2::Document::default();
+        for (group, versions) in &registry.groups {
+            for version in versions {
+                with_served(server, version, |served| {
+                    let group = openapi::v2::Group {
+                        group,
+                        version: &version.name,
+                        served,
+                    };
+                    match &server.options.schemas {
+                        Some(schemas) => document.add(group, &**schemas),
+                        None => document.add(group, &none),
+                    }
+                });
+            }
+        }
+        let document = document.finish();
+        Bytes::from(if protobuf {
+            openapi::v2::encode(&document)
+        } else {
+            document.to_string().into_bytes()
+        })
+    });
+    let mut response = json_bytes(200, bytes);
+    if protobuf {
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(OPENAPI_V2_PROTOBUF[1]),
+        );
+    }
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }

@@ -83,6 +83,9 @@ async fn resource(
     let verb = path::verb(&parts.method, &info, &query).ok_or_else(Status::method_not_allowed)?;
     rights::check(server, user, verb, &info)?;
     let registry = server.registry.load_full();
+    if registry.version(&info.group, &info.version).is_none() {
+        return Ok(discovery::nothing());
+    }
     let Some(kind) = registry
         .find(&info.group, &info.version, &info.resource)
         .cloned()
@@ -91,6 +94,16 @@ async fn resource(
     };
     if !kind.namespaced && !info.namespace.is_empty() {
         return Err(Status::no_such_path());
+    }
+    if let Some(words) = kind
+        .absent
+        .filter(|_| matches!(verb, "create" | "update" | "patch"))
+    {
+        return Err(Status::not_implemented(format!(
+            "{} in version \"{}\" is not supported: {words}",
+            kind.kind,
+            kind.api_version()
+        )));
     }
     if let Some(status) = refuse_subresource(&info) {
         return Err(status);

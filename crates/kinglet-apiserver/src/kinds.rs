@@ -41,6 +41,8 @@ pub(crate) struct Kind {
     pub(crate) schema: Option<Arc<crate::schema::Schema>>,
     /// Name of the CRD this comes from.
     pub(crate) definition: Option<String>,
+    /// Why nothing of this kind can be made: it is listed, and always empty, because clients that look through all of an application ask for it.
+    pub(crate) absent: Option<&'static str>,
     /// Verbs for kinds that only answer to `create`.
     pub(crate) review: bool,
 }

@@ -20,6 +20,7 @@ use tower::Service as _;
 
 use crate::auth::{rights, tokens};
 use crate::body::refusal;
+use crate::builtin::retention;
 use crate::identity::{ANONYMOUS, Identity, SharedIdentity};
 use crate::path::RequestInfo;
 use crate::server::{ApiServer, ApiService};
@@ -53,6 +54,13 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
+    let state = Arc::clone(&server.server);
+    tasks.spawn_cancellable("apiserver-events", async move {
+        loop {
+            tokio::time::sleep(retention::SWEEP_EVERY).await;
+            retention::expire(&state);
+        }
+    });
     let (stop, kill) = (tasks.token(), CancellationToken::new());
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -96,6 +104,9 @@ pub async fn serve(
         .is_err()
     {
         kill.cancel();
+    }
+    if !server.server.writes.shutdown(DRAIN).await {
+        tracing::warn!("writes were still under way when the API server ended");
     }
 }
 

@@ -7,6 +7,7 @@ mod paths;
 mod schemas;
 #[cfg(test)]
 mod tests;
+pub(crate) mod v2;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -183,6 +183,7 @@ fn server_side(
 fn refusal(error: &PatchError) -> Status {
     match error {
         PatchError::Malformed(message) => Status::bad_request(message.clone()),
+        PatchError::TooLarge(message) => Status::new(413, "RequestEntityTooLarge", message.clone()),
         PatchError::DoesNotFit(message) => Status::new(422, "Invalid", message.clone()),
         PatchError::Unsupported => Status::unsupported_media_type(ACCEPTED),
     }

@@ -25,7 +25,7 @@ impl Registry {
     /// The built-in kinds and those of the CRDs given.
     pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
         let mut registry = Self::default();
-        for kind in builtin::table() {
+        for kind in builtin::table().chain(builtin::absent()) {
             registry.add(kind);
         }
         for definition in definitions {

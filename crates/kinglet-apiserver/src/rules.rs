@@ -83,7 +83,7 @@ fn unsupported(
 
 /// Everything that is wrong with an object.
 pub(crate) fn validate_all(
-    context: &RequestContext<'_>,
+    context: &mut RequestContext<'_>,
     object: &Value,
     old: Option<&Value>,
 ) -> Vec<Cause> {
@@ -93,15 +93,15 @@ pub(crate) fn validate_all(
 }
 
 /// What is wrong with an object's own fields.
-pub(crate) fn validate(
-    context: &RequestContext<'_>,
+fn validate(
+    context: &mut RequestContext<'_>,
     object: &Value,
     old: Option<&Value>,
     causes: &mut Vec<Cause>,
 ) {
     let Some(builtin) = context.kind.builtin else {
         if let Some(schema) = &context.kind.schema {
-            causes.extend(schema.validate(object, old));
+            causes.extend(schema.validate_with(object, old, &mut context.warnings));
         }
         return;
     };

@@ -80,12 +80,22 @@ impl Schema {
 
     /// What is wrong with an object; `old` is what it replaces (for transition rules). Rules run when the shape is right.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.validate_with(object, old, &mut Vec::new())
+    }
+
+    /// As [`Schema::validate`]; says in `warnings` which rules could not be evaluated and were passed over.
+    pub fn validate_with(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Vec<FieldError> {
         let mut found = Vec::new();
         validate::walk(&self.root, object, true, "", &mut found);
         if found.is_empty()
             && let Some(rules) = &self.rules
         {
-            rules.check(object, old, &mut found);
+            rules.check(object, old, &mut found, warnings);
         }
         found
     }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use kinglet_store::Store;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{ApiResponse, Body, refusal};
 use crate::dispatch;
-use crate::identity::{Identity, SharedIdentity};
+use crate::identity::{Identity, Origin, SharedIdentity};
 use crate::kinds::custom;
 use crate::options::Options;
 use crate::registry::Registry;
@@ -44,6 +44,7 @@ impl ApiServer {
             addresses: Mutex::new(crate::builtin::service::used_addresses(&store)),
             closing: CancellationToken::new(),
             turn: tokio::sync::Mutex::new(()),
+            writes: kinglet_process::Tasks::new(),
             documents: Mutex::default(),
             store,
             options,
@@ -111,18 +112,43 @@ where
                     )));
                 }
             };
-            // One request's panic is that request's failure.
-            let answer =
-                std::panic::AssertUnwindSafe(dispatch::answer(&server, &user, parts, bytes))
-                    .catch_unwind()
-                    .await;
-            Ok(answer.unwrap_or_else(|_| -> ApiResponse {
-                tracing::error!("a request handler panicked");
-                refusal(&Status::internal("the request handler panicked"))
+            let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+            if is_read || user.origin == Origin::InProcess {
+                return Ok(answer(&server, &user, parts, bytes).await);
+            }
+            // A client that goes away does not take along what follows a stored change: served kinds, addresses, counts.
+            let (reply, answered) = tokio::sync::oneshot::channel();
+            let tasks = server.writes.clone();
+            tasks.spawn("apiserver-write", async move {
+                // Nobody may be there to be told.
+                let _ = reply.send(answer(&server, &user, parts, bytes).await);
+            });
+            Ok(answered.await.unwrap_or_else(|_| {
+                refusal(&Status::new(
+                    503,
+                    "ServiceUnavailable",
+                    "the server is shutting down",
+                ))
             }))
         }
         .boxed()
     }
+}
+
+/// Answers a request; its panic is that request's failure.
+async fn answer(
+    server: &Arc<ServerState>,
+    user: &Identity,
+    parts: http::request::Parts,
+    bytes: Bytes,
+) -> ApiResponse {
+    std::panic::AssertUnwindSafe(dispatch::answer(server, user, parts, bytes))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| -> ApiResponse {
+            tracing::error!("a request handler panicked");
+            refusal(&Status::internal("the request handler panicked"))
+        })
 }
 
 /// Reads a body up to the limit.

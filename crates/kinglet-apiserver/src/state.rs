@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use kinglet_process::Tasks;
 use kinglet_store::Store;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ pub(crate) struct ServerState {
     pub(crate) closing: CancellationToken,
     /// Orders what must be decided and stored in one piece: quota, CRDs.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Owns the writes of clients outside, which go on when their client goes.
+    pub(crate) writes: Tasks,
     /// OpenAPI documents and discovery answers, made once per registry.
     pub(crate) documents: Mutex<std::collections::HashMap<String, Bytes>>,
 }

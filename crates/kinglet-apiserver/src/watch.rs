@@ -25,6 +25,8 @@ use crate::status::{Cause, Status};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch lasts whose client names no time; Kubernetes takes 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
+/// Longest that a client may ask for; beyond it the clock of the process could not say when.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes put into one chunk when several events are ready.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -79,7 +81,7 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
         .number("timeoutSeconds")
         .and_then(|seconds| u64::try_from(seconds).ok())
     {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(TIMEOUT_MAX),
         _ => DEFAULT_TIMEOUT,
     };
     let mut presenter = Presenter::new(

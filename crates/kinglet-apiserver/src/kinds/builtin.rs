@@ -137,7 +137,66 @@ pub(crate) fn table() -> impl Iterator<Item = Kind> {
             columns: Columns::builtin(row.builtin),
             schema: None,
             definition: None,
+            absent: None,
             review: row.builtin.is_review(),
+        }
+    })
+}
+
+/// A kind that is listed and always empty.
+struct AbsentRow {
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+    /// What to do instead.
+    words: &'static str,
+}
+
+/// `kubectl apply --prune`, `kubectl cluster-info dump` and the like fail where one of these is not listed.
+#[rustfmt::skip]
+const ABSENT: &[AbsentRow] = &[
+    AbsentRow { group: "", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims", short: &["pvc"], words: "Kinglet has no persistent volumes; use emptyDir, or hostPath where an administrator allows it" },
+    AbsentRow { group: "", kind: "ReplicationController", plural: "replicationcontrollers", short: &["rc"], words: "Kinglet runs Deployments and ReplicaSets" },
+    AbsentRow { group: "apps", kind: "DaemonSet", plural: "daemonsets", short: &["ds"], words: "Kinglet has one node; use a Deployment" },
+    AbsentRow { group: "apps", kind: "StatefulSet", plural: "statefulsets", short: &["sts"], words: "Kinglet runs Deployments and Knative Services" },
+    AbsentRow { group: "batch", kind: "Job", plural: "jobs", short: &[], words: "Kinglet runs Deployments and Knative Services; a Pod with restartPolicy Never runs once" },
+    AbsentRow { group: "batch", kind: "CronJob", plural: "cronjobs", short: &["cj"], words: "Kinglet runs Deployments and Knative Services" },
+    AbsentRow { group: "networking.k8s.io", kind: "Ingress", plural: "ingresses", short: &["ing"], words: "Kinglet routes Knative Services; for others use a Service of type NodePort" },
+];
+
+/// The kinds that are listed and always empty.
+pub(crate) fn absent() -> impl Iterator<Item = Kind> {
+    ABSENT.iter().map(|row| {
+        let folder = if row.group.is_empty() {
+            "core"
+        } else {
+            row.group
+        };
+        Kind {
+            group: row.group.to_owned(),
+            version: "v1".to_owned(),
+            kind: row.kind.to_owned(),
+            plural: row.plural.to_owned(),
+            singular: row.kind.to_lowercase(),
+            list_kind: format!("{}List", row.kind),
+            short_names: row.short.iter().map(|&short| short.to_owned()).collect(),
+            categories: Vec::new(),
+            namespaced: true,
+            builtin: Some(Builtin::Absent),
+            prefix: format!("{folder}/{}/", row.plural),
+            stored_version: super::api_version(row.group, "v1"),
+            converts: false,
+            has_status: false,
+            scale: None,
+            extra: &[],
+            names: Subdomain,
+            generations: false,
+            columns: Columns::builtin(Builtin::Absent),
+            schema: None,
+            definition: None,
+            absent: Some(row.words),
+            review: false,
         }
     })
 }

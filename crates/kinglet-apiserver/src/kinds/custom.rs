@@ -106,6 +106,7 @@ pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
                 columns: Columns::custom(items(version, &["additionalPrinterColumns"])),
                 schema,
                 definition: Some(object::name(definition).to_owned()),
+                absent: None,
                 review: false,
             }
         })

@@ -260,3 +260,36 @@ proptest! {
         merge(&mut current.clone(), &patch);
     }
 }
+
+#[test]
+fn a_small_json_patch_makes_no_large_or_deep_object() {
+    // Each copy doubles what the next one copies.
+    let mut doubling = vec![json!({"op": "add", "path": "/d0", "value": "x".repeat(1000)})];
+    doubling
+        .extend((0..40).map(|n| json!({"op": "add", "path": format!("/d{}", n + 1), "value": {}})));
+    for n in 0..40 {
+        for half in ["a", "b"] {
+            doubling.push(json!({"op": "copy", "from": format!("/d{n}"), "path": format!("/d{}/{half}", n + 1)}));
+        }
+    }
+    // Each move hangs the tower below a new root.
+    let mut tower = vec![json!({"op": "add", "path": "/t0", "value": {}})];
+    for n in 0..4000 {
+        tower.push(json!({"op": "add", "path": format!("/t{}", n + 1), "value": {}}));
+        tower.push(
+            json!({"op": "move", "from": format!("/t{n}"), "path": format!("/t{}/x", n + 1)}),
+        );
+    }
+    for patch in [doubling, tower] {
+        let mut target = json!({});
+        let error = super::json(&mut target, &Value::from(patch)).unwrap_err();
+        assert!(matches!(error, PatchError::TooLarge(_)), "{error}");
+        assert_eq!(target, json!({}));
+    }
+    // Moving and copying at the same depth is free.
+    let mut target = json!({"a": {"b": {"c": 1}}});
+    let many: Vec<Value> = (0..5000)
+        .map(|n| json!({"op": "copy", "from": "/a/b", "path": format!("/a/n{n}")}))
+        .collect();
+    super::json(&mut target, &Value::from(many)).unwrap();
+}

@@ -1,6 +1,6 @@
 //! CEL rules (`x-kubernetes-validations`) of custom resources.
 //!
-//! A rule that says no is enforced. A rule that the engine cannot evaluate is logged, counted and passed over, so that a CRD which
+//! A rule that says no is enforced. A rule that the engine cannot evaluate is logged, counted, told the client in a Warning and passed over, so that a CRD which
 //! works on Kubernetes works here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,13 @@ impl Rules {
         })
     }
 
-    pub(super) fn check(&self, object: &Value, old: Option<&Value>, found: &mut Vec<FieldError>) {
+    pub(super) fn check(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        found: &mut Vec<FieldError>,
+        warnings: &mut Vec<String>,
+    ) {
         let Err(errors) = self.validator.validate_compiled(&self.schema, object, old) else {
             return;
         };
@@ -47,6 +53,12 @@ impl Rules {
                 ErrorKind::ValidationFailure => found.push(refused(&error, object)),
                 _ => {
                     NOT_ENFORCED.fetch_add(1, Ordering::Relaxed);
+                    warnings.push(format!(
+                        "{}: the rule {:?} cannot be evaluated by Kinglet and was not enforced: {}",
+                        error.field_path.trim_start_matches('.'),
+                        error.rule,
+                        error.message
+                    ));
                     tracing::warn!(
                         rule = error.rule,
                         field = error.field_path,

@@ -138,6 +138,7 @@ pub(crate) fn of(builtin: Builtin) -> Set {
         | Builtin::SelfSubjectAccessReview
         | Builtin::SubjectAccessReview
         | Builtin::LocalSubjectAccessReview
+        | Builtin::Absent
         | Builtin::SelfSubjectRulesReview => &[("Name", S, 0), ("Created At", "date", 0)],
     }
 }

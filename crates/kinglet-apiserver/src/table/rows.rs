@@ -140,6 +140,7 @@ pub(crate) fn cells(builtin: Builtin, object: &Value, now: Timestamp) -> Vec<Val
         | Builtin::SelfSubjectAccessReview
         | Builtin::SubjectAccessReview
         | Builtin::LocalSubjectAccessReview
+        | Builtin::Absent
         | Builtin::SelfSubjectRulesReview => vec![name, created.into()],
     }
 }

@@ -142,9 +142,66 @@ async fn discovery_tells_what_is_served() {
         all.media,
         "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     );
+    let resources: Vec<&str> = all.body["items"][0]["versions"][0]["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|resource| resource["resource"].as_str().unwrap())
+        .collect();
     assert_eq!(
-        all.body["items"][0]["versions"][0]["resources"][0]["resource"],
-        "deployments"
+        resources,
+        ["daemonsets", "deployments", "replicasets", "statefulsets"]
+    );
+    // What nobody serves is listed, always empty, and refused in words.
+    let none = server.get("/apis/apps/v1/statefulsets").await;
+    assert_eq!(
+        (none.code, &none.body["items"], &none.body["kind"]),
+        (
+            200,
+            &serde_json::json!([]),
+            &serde_json::json!("StatefulSetList")
+        )
+    );
+    let refused = server
+        .post(
+            "/apis/apps/v1/namespaces/default/statefulsets",
+            serde_json::json!({"metadata": {"name": "a"}}),
+        )
+        .await;
+    assert_eq!(refused.code, 501);
+    assert_eq!(
+        refused.body["message"],
+        "StatefulSet in version \"apps/v1\" is not supported: Kinglet runs Deployments and Knative Services"
+    );
+    let unknown = server
+        .get("/apis/nosuch.example.com/v1/namespaces/default/things")
+        .await;
+    assert_eq!(
+        (unknown.code, unknown.text.as_str()),
+        (404, "404 page not found\n")
+    );
+    let v2 = server.get("/openapi/v2").await;
+    assert_eq!(
+        (v2.code, &v2.body["swagger"]),
+        (200, &serde_json::json!("2.0"))
+    );
+    let protobuf = server
+        .ask(
+            Method::GET,
+            "/openapi/v2",
+            &[(
+                "accept",
+                "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            )],
+            Vec::new(),
+        )
+        .await;
+    assert_eq!(
+        (protobuf.code, protobuf.media.as_str()),
+        (
+            200,
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+        )
     );
     assert_eq!(server.get("/readyz").await.text, "ok");
     assert!(
