@@ -176,7 +176,8 @@ impl Template {
                 Value::Object(map) => Value::from(map.len()),
                 _ => Value::from(0),
             },
-            "print" | "html" | "js" | "urlquery" => {
+            "js" => Value::from(js_escape(&arguments.iter().map(print).collect::<String>())),
+            "print" | "html" | "urlquery" => {
                 Value::from(arguments.iter().map(print).collect::<String>())
             }
             "slice" => match arguments {
@@ -221,8 +222,32 @@ fn print(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(print).collect();
+            format!("[{}]", items.join(" "))
+        }
         other => other.to_string(),
     }
+}
+
+/// Go's `JSEscapeString`: what may stand in a JavaScript string, and so in a JSON one.
+fn js_escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\'' => out.push_str("\\'"),
+            '"' => out.push_str("\\\""),
+            '<' | '>' | '&' | '=' | '\0'..='\x1f' => {
+                out.push_str(&format!("\\u{:04X}", u32::from(c)));
+            }
+            '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04X}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn is_true(value: &Value) -> bool {
@@ -463,8 +488,20 @@ impl Words<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Template;
+    use super::{Template, js_escape};
     use serde_json::json;
+
+    #[test]
+    fn js_escapes_as_go_does() {
+        for (text, escaped) in [
+            ("/a?b=c&d", "/a?b\\u003Dc\\u0026d"),
+            ("<\"'\\>", "\\u003C\\\"\\'\\\\\\u003E"),
+            ("a\nb", "a\\u000Ab"),
+            ("\u{fc}", "\u{fc}"),
+        ] {
+            assert_eq!(js_escape(text), escaped);
+        }
+    }
 
     #[test]
     fn what_config_maps_use() {

@@ -84,6 +84,8 @@ impl BreakerContext {
 pub(crate) struct ClusterConfig {
     /// A Revision (metered, woken from zero) rather than an ordinary Service.
     pub(crate) revision: bool,
+    /// Name of the Revision's Configuration, for logs.
+    pub(crate) configuration: Arc<str>,
     pub(crate) concurrency: u32,
     pub(crate) timeout: Duration,
     pub(crate) response_start: Duration,
@@ -95,6 +97,7 @@ impl ClusterConfig {
     pub(crate) fn of(backend: &RevisionBackend) -> Self {
         Self {
             revision: true,
+            configuration: backend.configuration.clone(),
             concurrency: backend.container_concurrency,
             timeout: backend.timeout,
             response_start: backend.response_start_timeout,
@@ -106,6 +109,7 @@ impl ClusterConfig {
     pub(crate) fn of_service(protocol: Protocol) -> Self {
         Self {
             revision: false,
+            configuration: "".into(),
             concurrency: 0,
             timeout: Duration::ZERO,
             response_start: Duration::ZERO,

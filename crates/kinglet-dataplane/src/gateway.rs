@@ -24,6 +24,7 @@ use crate::listen::{ActiveRequest, Peer};
 use crate::plane::Plane;
 use crate::pool::RawTarget;
 use crate::request_body::RequestBody;
+use crate::request_log::PendingEntry;
 use crate::response::{ProxyError, ResponseBody};
 use crate::response_body::{ConnectionDriver, TimeoutResponse, Timeouts, UpstreamBody};
 use crate::routes::Destination;
@@ -81,9 +82,15 @@ async fn handle(
                 retryable: headers::is_retryable(&parts.method, flags),
                 raw_target: raw_target.filter(|target| target.is_of(&parts.uri)),
             };
-            match call.run(parts, body, active, &mut timings).await {
+            let mut log = plane.request_logs.begin(peer, &parts);
+            match call.run(parts, body, active, &mut timings, &mut log).await {
                 Ok(response) => response,
-                Err(error) => error.response(grpc),
+                Err(error) => {
+                    if let Some(log) = &mut log {
+                        log.status = error.status().as_u16();
+                    }
+                    error.response(grpc)
+                }
             }
         }
     };
@@ -105,6 +112,13 @@ struct ProxiedRequest<'a> {
     raw_target: Option<RawTarget>,
 }
 
+/// What a request holds until its response or its tunnel has ended.
+pub(crate) struct Held {
+    slot: Slot,
+    active: ActiveRequest,
+    log: Option<Box<PendingEntry>>,
+}
+
 impl ProxiedRequest<'_> {
     async fn run(
         &self,
@@ -112,6 +126,7 @@ impl ProxiedRequest<'_> {
         body: Incoming,
         active: ActiveRequest,
         timings: &mut Timings,
+        log: &mut Option<Box<PendingEntry>>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let traced = self.plane.options().trace_every_request || self.flags.has(HeaderFlags::TRACE);
         if traced {
@@ -119,6 +134,9 @@ impl ProxiedRequest<'_> {
         }
         let h1 = parts.version != Version::HTTP_2;
         let (mut slot, cold) = self.slot(timings.arrived).await?;
+        if let Some(log) = log {
+            log.served_by(&slot);
+        }
         if traced || cold {
             timings.admitted = Some(Instant::now());
         }
@@ -132,7 +150,7 @@ impl ProxiedRequest<'_> {
             mut response,
             driver,
         } = self
-            .answered(&mut slot, &mut request, &config, upgrade, timings)
+            .response_head(&mut slot, &mut request, &config, upgrade, timings)
             .await?;
         if traced || cold {
             self.note(timings, traced, cold, &slot, &mut response);
@@ -143,18 +161,27 @@ impl ProxiedRequest<'_> {
             let cause = "its response has an unsupported transfer encoding".to_owned();
             return Err(broken(&slot, cause));
         }
+        if let Some(log) = log {
+            log.served_by(&slot);
+            log.status = response.status().as_u16();
+        }
         let timeouts = self.timeouts(timings.arrived, &config, flags, response.status());
+        let held = Held {
+            slot,
+            active,
+            log: log.take(),
+        };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switch(response, flags, client, slot, active, timeouts));
+            return Ok(self.switch(response, flags, client, held, timeouts));
         }
         if h1 && let Some(total) = timeouts.total {
             let left = total.saturating_duration_since(timings.arrived) + OVERDUE;
-            active.overdue_at(
+            held.active.overdue_at(
                 self.plane.context.now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2),
             );
         }
         headers::strip_hop(response.headers_mut(), flags, false);
-        Ok(deliver(response, flags, driver, slot, active, timeouts).await)
+        Ok(deliver(response, flags, driver, held, timeouts).await)
     }
 
     fn outbound(
@@ -249,7 +276,7 @@ impl ProxiedRequest<'_> {
     }
 
     /// The head of an answer, from whichever container gives one.
-    async fn answered(
+    async fn response_head(
         &self,
         slot: &mut Slot,
         request: &mut Option<Request<RequestBody>>,
@@ -339,13 +366,12 @@ impl ProxiedRequest<'_> {
         mut response: Response<Incoming>,
         flags: HeaderFlags,
         client: Option<OnUpgrade>,
-        slot: Slot,
-        active: ActiveRequest,
+        held: Held,
         timeouts: Timeouts,
     ) -> Response<ResponseBody> {
         let Some(client) = client else {
             let cause = "it switched protocols without being asked".to_owned();
-            return broken(&slot, cause).response(false);
+            return broken(&held.slot, cause).response(false);
         };
         let container = hyper::upgrade::on(&mut response);
         let killed = self.plane.killed.clone();
@@ -355,7 +381,7 @@ impl ProxiedRequest<'_> {
             let _peer = peer;
             tokio::select! {
                 () = killed.cancelled() => {}
-                () = tunnel::run(client, container, slot, active, timeouts) => {}
+                () = tunnel::run(client, container, held, timeouts) => {}
             }
         });
         headers::strip_hop(response.headers_mut(), flags, true);
@@ -427,8 +453,7 @@ async fn deliver(
     response: Response<Incoming>,
     flags: HeaderFlags,
     driver: ConnectionDriver,
-    slot: Slot,
-    active: ActiveRequest,
+    held: Held,
     timeouts: Timeouts,
 ) -> Response<ResponseBody> {
     let timeout_response = if flags.has(HeaderFlags::GRPC) {
@@ -439,7 +464,9 @@ async fn deliver(
         TimeoutResponse::AppendText
     };
     let (parts, incoming) = response.into_parts();
+    let Held { slot, active, log } = held;
     let mut body = UpstreamBody::new(incoming, driver, slot, timeouts, timeout_response);
+    body.keep_log(log);
     let whole = poll_fn(|cx| std::task::Poll::Ready(body.read_ahead(cx))).await;
     let answer = match whole {
         Some(bytes) => ResponseBody::Whole(bytes),

@@ -32,6 +32,7 @@ mod tunnel;
 
 mod options;
 mod report;
+mod request_log;
 mod response;
 mod tls;
 mod trace;
@@ -39,5 +40,6 @@ mod trace;
 pub use listen::Listener;
 pub use options::Options;
 pub use plane::{Dataplane, Handle};
+pub use request_log::RequestLogEntry;
 pub use tls::Certificates;
 pub use trace::ColdStart;

@@ -20,6 +20,7 @@ use crate::headers::RequestIds;
 use crate::listen::{self, ConnectionRegistry, Listener};
 use crate::options::Options;
 use crate::report;
+use crate::request_log::{RequestLogEntry, RequestLogs};
 use crate::routes::Routes;
 use crate::tls::Certificates;
 use crate::trace::{ColdStart, ColdStarts};
@@ -39,6 +40,7 @@ pub(crate) struct Plane {
     pub(crate) registry: Arc<ConnectionRegistry>,
     pub(crate) request_ids: RequestIds,
     pub(crate) cold_starts: ColdStarts,
+    pub(crate) request_logs: RequestLogs,
     pub(crate) clock: Clock,
     certificates: Certificates,
 }
@@ -105,6 +107,7 @@ impl Dataplane {
             registry: Arc::default(),
             request_ids: RequestIds::new(seed),
             cold_starts,
+            request_logs: RequestLogs::default(),
             clock,
             certificates: Certificates::default(),
         });
@@ -193,6 +196,11 @@ impl Handle {
             .iter()
             .map(|breaker| breaker.in_flight() as usize)
             .sum()
+    }
+
+    /// Sends an entry for each request that a pod has served to `entries` from now on, or stops doing so.
+    pub fn log_requests(&self, entries: Option<mpsc::Sender<RequestLogEntry>>) {
+        self.plane.request_logs.send_to(entries);
     }
 
     /// The last cold starts, oldest first.

@@ -105,7 +105,7 @@ pub(crate) enum ProxyError {
 }
 
 impl ProxyError {
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NoHost
             | Self::ManyHosts

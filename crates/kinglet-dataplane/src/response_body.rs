@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 use crate::breaker::Slot;
 use crate::listen::ActiveRequest;
 use crate::pool::{H1Connection, StreamGuard};
+use crate::request_log::PendingEntry;
 
 /// What has been passed on may still be in a buffer of ours when the rest fails, and hyper drops its buffers with the
 /// failure. The client is to have what the container sent, so the failure waits this long.
@@ -66,6 +67,8 @@ pub(crate) struct UpstreamBody {
     driver: Option<ConnectionDriver>,
     slot: Option<Slot>,
     active: Option<ActiveRequest>,
+    /// The request's entry in the log; complete when the response has ended.
+    log: Option<Box<PendingEntry>>,
     /// A frame that was read ahead.
     held: Option<Frame<Bytes>>,
     /// Why it ends early, when the client is to know.
@@ -90,6 +93,7 @@ impl UpstreamBody {
             driver: Some(driver),
             slot: Some(slot),
             active: None,
+            log: None,
             held: None,
             failure: None,
             timeouts,
@@ -98,6 +102,11 @@ impl UpstreamBody {
             alarm: None,
             finished: false,
         }
+    }
+
+    /// Keeps the entry of the request log open until the response has ended.
+    pub(crate) fn keep_log(&mut self, log: Option<Box<PendingEntry>>) {
+        self.log = log;
     }
 
     /// Keeps the client's connection from counting as idle.
@@ -186,6 +195,9 @@ impl UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match frame {
             Some(Ok(frame)) => {
+                if let (Some(log), Some(data)) = (&mut self.log, frame.data_ref()) {
+                    log.response_bytes += data.len() as u64;
+                }
                 if self.incoming.is_end_stream() {
                     self.finish(cx);
                 } else if self.timeouts.idle.is_some() {
@@ -256,6 +268,7 @@ impl UpstreamBody {
         }
         self.slot = None;
         self.active = None;
+        self.log = None;
     }
 
     /// The end before its time: the connection is closed.
@@ -265,6 +278,7 @@ impl UpstreamBody {
         self.driver = None;
         self.slot = None;
         self.active = None;
+        self.log = None;
     }
 }
 

@@ -14,21 +14,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::breaker::Slot;
-use crate::listen::ActiveRequest;
+use crate::gateway::Held;
 use crate::response_body::Timeouts;
 
 /// The client has had its 101; it must take the connection over within this.
 const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Joins the two sides; returns when the tunnel is over.
-pub(crate) async fn run(
-    client: OnUpgrade,
-    container: OnUpgrade,
-    slot: Slot,
-    active: ActiveRequest,
-    timeouts: Timeouts,
-) {
+pub(crate) async fn run(client: OnUpgrade, container: OnUpgrade, held: Held, timeouts: Timeouts) {
     let sides = tokio::time::timeout(HANDOVER, async { tokio::try_join!(client, container) }).await;
     let (client, container) = match sides {
         Ok(Ok(sides)) => sides,
@@ -55,7 +48,7 @@ pub(crate) async fn run(
         }
         () = expiry(&last_byte, timeouts) => {}
     }
-    drop((slot, active));
+    drop(held);
 }
 
 /// When the last byte of either side came.

@@ -4,6 +4,7 @@
 //! Always: a log never grows beyond two files of [`FILE_BYTES_MAX`]; a slow reader never holds a container up.
 
 pub(crate) mod line;
+pub(crate) mod proxy;
 pub(crate) mod read;
 pub(crate) mod write;
 

@@ -38,9 +38,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Files of the last pods are mostly gone by then; more is left to the next start.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What `kubectl logs` says about a queue-proxy.
-const PROXY_LOG: &str = "This container is a part of Kinglet itself: its requests are counted, queued and drained by the gateway, whose log is Kinglet's own.\n";
-
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -210,6 +207,27 @@ impl NodeHandle {
         self.0.workers.lock().len()
     }
 
+    /// Appends lines to the log of a pod's queue-proxy, for the data plane, which does its work. Lines for a pod that is
+    /// gone are lost with its log.
+    pub fn append_proxy_log(&self, namespace: &str, pod: &str, lines: &str) {
+        let workers = self.0.workers.lock();
+        let Some(entry) = workers.get(&(namespace.to_owned(), pod.to_owned())) else {
+            return;
+        };
+        let logs = Arc::clone(&entry.logs);
+        drop(workers);
+        let proxy = logs
+            .lock()
+            .containers
+            .iter()
+            .find_map(|(_, logs)| logs.proxy.clone());
+        if let Some(proxy) = proxy
+            && let Err(error) = proxy.append(lines, self.0.shared.context().now())
+        {
+            tracing::warn!(%namespace, %pod, %error, "lines of a queue-proxy's log are lost");
+        }
+    }
+
     /// The log of a container, as `kubectl logs` shows it.
     pub fn logs(
         &self,
@@ -268,11 +286,15 @@ impl NodeHandle {
             pod: pod.to_owned(),
             container: name.clone(),
         })?;
-        if found.proxy {
-            return Ok(futures_util::stream::once(async {
-                Ok(Bytes::from_static(PROXY_LOG.as_bytes()))
-            })
-            .boxed());
+        if let Some(proxy) = found.proxy {
+            let opened = proxy.open(self.0.shared.context().now());
+            let read = opened.and_then(|log| stream(log, options));
+            return Ok(read
+                .map_err(|error| LogError::Unreadable {
+                    container: name,
+                    why: error.to_string(),
+                })?
+                .boxed());
         }
         let log = if options.previous {
             found.previous.ok_or_else(|| LogError::NoPrevious {

@@ -11,6 +11,7 @@ mod control;
 mod digests;
 mod listeners;
 mod logs;
+mod request_logs;
 mod samples;
 mod standalone;
 mod start;

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::digests::Digests;
 use crate::listeners;
+use crate::request_logs;
 use crate::waterfall::Waterfalls;
 
 /// Updates that may wait for the data plane: a burst of a thousand Services.
@@ -181,6 +182,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
         gateway.serve(listener, kinglet_dataplane::Listener::ClusterLocal);
     }
     gateway.serve(http, kinglet_dataplane::Listener::External);
+    request_logs::follow(&caches, &configs, &gateway, &node, &tasks);
     Ok(Machine {
         caches,
         configs,

@@ -13,6 +13,7 @@ mod heads;
 mod lifecycle;
 mod limits;
 mod protocols;
+mod request_log;
 mod routing;
 mod services;
 mod timeouts;

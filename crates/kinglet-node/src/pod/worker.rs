@@ -17,13 +17,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Severity;
-use kinglet_reconcile::version_of;
+use kinglet_reconcile::{label, name_of, namespace_of, version_of};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::container::Container;
 use crate::logs::Log;
+use crate::logs::proxy::ProxyLog;
 use crate::pod::container_state::{self, ContainerState, Role, Stage};
 use crate::pod::lifecycle::{self, RestartPolicy};
 use crate::pod::start::{
@@ -70,7 +71,8 @@ pub(crate) struct PodLogs {
 /// Logs of one container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ContainerLogs {
-    pub(crate) proxy: bool,
+    /// Of a queue-proxy, which is never started.
+    pub(crate) proxy: Option<Arc<ProxyLog>>,
     pub(crate) init: bool,
     pub(crate) current: Option<Arc<Log>>,
     pub(crate) previous: Option<Arc<Log>>,
@@ -172,13 +174,21 @@ impl Worker {
                 state.restarts = u32::try_from(status.restart_count).unwrap_or(0) + 1;
             }
         }
+        let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
+        let proxy_log = || {
+            let path = directories.disk.join("logs/queue-proxy/0.log");
+            let revision = label(&*pod, "serving.knative.dev/revision").unwrap_or_default();
+            let key = format!("{}/{revision}", namespace_of(&*pod));
+            let now = shared.context().now();
+            Arc::new(ProxyLog::new(path, &key, name_of(&*pod), now))
+        };
         logs.lock().containers = states
             .iter()
             .map(|state| {
                 (
                     state.name.clone(),
                     ContainerLogs {
-                        proxy: state.role == Role::Proxy,
+                        proxy: (state.role == Role::Proxy).then(proxy_log),
                         init: matches!(state.role, Role::Init | Role::Sidecar),
                         waiting: "ContainerCreating".to_owned(),
                         ..Default::default()
@@ -187,7 +197,6 @@ impl Worker {
             })
             .collect();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
         let start_time = shared.context().now();
         let refreshed = signal.borrow().refresh;
         Self {
