@@ -1,9 +1,11 @@
 //! Every command and flag, as typed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 /// Knative on one machine, in one program.
@@ -104,7 +106,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// Default domain of services
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    #[arg(long, value_name = "NAME", default_value = "localhost", value_parser = parse_domain)]
     pub domain: String,
     /// Registry mirrors and rewrites (containers-registries.conf) [default: DATA/registries.conf]
     #[arg(long, value_name = "FILE")]
@@ -117,9 +119,61 @@ pub struct UpArgs {
         long,
         value_name = "FILTER",
         env = "KINGLET_LOG",
-        default_value = "warn,kinglet=info"
+        default_value = "warn,kinglet=info",
+        value_parser = parse_log
     )]
     pub log: String,
+    /// Flags that were typed, as opposed to left at their defaults; filled in by [`crate::usage`].
+    #[arg(skip)]
+    pub given: Vec<String>,
+}
+
+/// Ports on the bridge that are the gateway's and the DNS server's for pods, where the API server listens, too.
+const PORTS_INSIDE: [(u16, &str); 4] = [
+    (80, "the gateway"),
+    (8012, "the gateway"),
+    (8013, "the gateway"),
+    (53, "DNS"),
+];
+
+impl UpArgs {
+    /// Refuses flags that cannot hold together.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.api_port != 0 && self.http_port == Some(self.api_port) {
+            bail!(
+                "--api-port and --http-port are both {}; the Kubernetes API and the gateway need a port each",
+                self.api_port
+            );
+        }
+        if let Some((port, owner)) = PORTS_INSIDE.iter().find(|(port, _)| *port == self.api_port) {
+            bail!("--api-port {port} is the port of {owner} for pods; choose another one");
+        }
+        Ok(())
+    }
+
+    /// What a running Kinglet was started with, flag by flag, to compare with a later command.
+    pub fn flags(&self) -> BTreeMap<String, String> {
+        let path = |path: &Option<PathBuf>| {
+            let absolute = path
+                .as_ref()
+                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+            absolute.unwrap_or_default().display().to_string()
+        };
+        let port = |port: Option<u16>| port.map(|port| port.to_string()).unwrap_or_default();
+        [
+            ("listen", self.listen.to_string()),
+            ("api-port", self.api_port.to_string()),
+            ("http-port", port(self.http_port)),
+            ("kubeconfig", path(&self.kubeconfig)),
+            ("ready-file", path(&self.ready_file)),
+            ("domain", self.domain.clone()),
+            ("registries", path(&self.registries)),
+            ("log", self.log.clone()),
+        ]
+        .into_iter()
+        .map(|(flag, value)| (flag.to_owned(), value))
+        .collect()
+    }
 }
 
 /// Flags of `attach`.
@@ -141,7 +195,7 @@ pub struct AttachArgs {
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// Default domain of services
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    #[arg(long, value_name = "NAME", default_value = "localhost", value_parser = parse_domain)]
     pub domain: String,
     /// Registry mirrors and rewrites (containers-registries.conf) [default: DATA/registries.conf]
     #[arg(long, value_name = "FILE")]
@@ -151,7 +205,8 @@ pub struct AttachArgs {
         long,
         value_name = "FILTER",
         env = "KINGLET_LOG",
-        default_value = "warn,kinglet=info"
+        default_value = "warn,kinglet=info",
+        value_parser = parse_log
     )]
     pub log: String,
 }
@@ -195,13 +250,7 @@ pub enum ImageCommand {
     /// List the images on this machine
     Ls(DataArgs),
     /// Fetch an image from its registry
-    Pull {
-        /// Reference, for example ghcr.io/knative/helloworld-go
-        image: String,
-        /// Where the data lies.
-        #[command(flatten)]
-        data: DataArgs,
-    },
+    Pull(PullArgs),
     /// Import an archive (docker save, OCI layout, or a root file system in a tar)
     Import {
         /// The archive
@@ -220,6 +269,31 @@ pub enum ImageCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+}
+
+/// Flags of `image pull`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kinglet image pull ghcr.io/knative/helloworld-go\n  echo \"$USER:$TOKEN\" | kinglet image pull --creds - registry.example.com/team/app:1\n  kinglet image pull --ca company-ca.pem registry.example.com/team/app:1"
+)]
+pub struct PullArgs {
+    /// Reference, for example ghcr.io/knative/helloworld-go
+    pub image: String,
+    /// Credentials, or - to read them from standard input (what is typed here, others see in `ps`) [default: what
+    /// `docker login` stored]
+    #[arg(
+        long,
+        value_name = "USER:PASS",
+        env = "KINGLET_CREDS",
+        hide_env_values = true
+    )]
+    pub creds: Option<String>,
+    /// Certificate authority of the registry, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 /// Which API server, which namespace.
@@ -386,9 +460,81 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| format!("{text:?} is negative"))
 }
 
+/// A DNS name, as it becomes the end of every service's host name.
+fn parse_domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is no domain name: labels of small letters, digits and '-', with dots between them, for example example.com"
+        ))
+    }
+}
+
+fn parse_log(text: &str) -> Result<String, String> {
+    kinglet_process::logging::check(text).map(|()| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn up(line: &str) -> Result<UpArgs, String> {
+        let words = std::iter::once("kinglet").chain(line.split_whitespace());
+        match Arguments::try_parse_from(words)
+            .map_err(|error| error.to_string())?
+            .command
+        {
+            Command::Up(args) => Ok(*args),
+            _ => Err("not up".to_owned()),
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_their_flag() {
+        for (line, words) in [
+            ("up --domain UPPER", &["--domain", "no domain name"][..]),
+            ("up --domain a..b", &["--domain"]),
+            ("up --domain=-a.b", &["--domain"]),
+            ("up --domain http://x", &["--domain"]),
+            ("up --log debgu", &["--log", "no level"]),
+        ] {
+            let error = up(line).expect_err(line);
+            assert!(
+                words.iter().all(|word| error.contains(word)),
+                "{line}: {error}"
+            );
+        }
+        for line in [
+            "up --domain example.com",
+            "up --domain 127.0.0.1.sslip.io --log debug",
+        ] {
+            up(line).expect(line);
+        }
+    }
+
+    #[test]
+    fn two_flags_with_one_port() {
+        for (line, word) in [
+            ("up --api-port 7000 --http-port 7000", "both 7000"),
+            ("up --api-port 80", "the gateway"),
+            ("up --api-port 53", "DNS"),
+        ] {
+            let error = up(line).expect(line).check().expect_err(line).to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        for line in ["up --api-port 0 --http-port 0", "up", "up --http-port 80"] {
+            up(line).expect(line).check().expect(line);
+        }
+    }
 
     #[test]
     fn flags_are_consistent() {

@@ -7,11 +7,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use crate::args::Target;
-use crate::location;
+use crate::{control, location};
 
 /// A client with the namespace that commands use by default.
 pub struct Connection {
     client: kube::Client,
+    server: String,
     /// Default namespace.
     pub namespace: String,
 }
@@ -19,13 +20,20 @@ pub struct Connection {
 impl Connection {
     /// `--kubeconfig`, else the running Kinglet's own, else what kubectl would use.
     pub async fn open(target: &Target) -> anyhow::Result<Self> {
-        let own = location::own_kubeconfig(&location::data_directory(&target.data));
+        let data = location::data_directory(&target.data);
+        let own = location::own_kubeconfig(&data);
         let kubeconfig = if let Some(path) = &target.kubeconfig {
             Kubeconfig::read_from(path)
                 .with_context(|| format!("reading kubeconfig {}", path.display()))?
         } else if target.context.is_none() && readable(&own) {
+            // A kubeconfig stays when its Kinglet stops.
+            if !control::is_running(&data).await {
+                return Err(control::not_running(&data));
+            }
             Kubeconfig::read_from(&own)
                 .with_context(|| format!("reading kubeconfig {}", own.display()))?
+        } else if target.context.is_none() && target.data.data.is_some() {
+            return Err(control::not_running(&data));
         } else {
             Kubeconfig::read().context("no running Kinglet was found, and no kubeconfig (start one with `kinglet up`, or name a file with --kubeconfig)")?
         };
@@ -36,6 +44,7 @@ impl Connection {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .context("using the kubeconfig")?;
+        let server = config.cluster_url.to_string();
         let namespace = target
             .namespace
             .clone()
@@ -43,6 +52,7 @@ impl Connection {
         segment(&namespace).context("--namespace")?;
         Ok(Self {
             client: kube::Client::try_from(config).context("setting up the connection")?,
+            server,
             namespace,
         })
     }
@@ -62,7 +72,10 @@ impl Connection {
             .header(http::header::ACCEPT, accept)
             .header(http::header::CONTENT_TYPE, content_type)
             .body(body)?;
-        self.client.request::<Value>(request).await.map_err(explain)
+        self.client
+            .request::<Value>(request)
+            .await
+            .map_err(|error| self.explain(error))
     }
 
     /// Reads JSON.
@@ -83,7 +96,7 @@ impl Connection {
         match self.client.request::<Value>(request).await {
             Ok(value) => Ok(Some(value)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(explain(error)),
+            Err(error) => Err(self.explain(error)),
         }
     }
 
@@ -93,7 +106,30 @@ impl Connection {
         path: &str,
     ) -> anyhow::Result<impl futures_util::AsyncBufRead + use<>> {
         let request = http::Request::get(path).body(Vec::new())?;
-        self.client.request_stream(request).await.map_err(explain)
+        self.client
+            .request_stream(request)
+            .await
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The server's own sentence, or what went wrong on the way to it.
+    fn explain(&self, error: kube::Error) -> anyhow::Error {
+        match error {
+            kube::Error::Api(status) => {
+                let reason = if status.reason.is_empty() {
+                    status.code.to_string()
+                } else {
+                    status.reason.clone()
+                };
+                anyhow::anyhow!("the server refused ({reason}): {}", status.message)
+            }
+            other if connection_refused(&other) => anyhow::anyhow!(
+                "nothing answers at {}: Kinglet is not running there (start it with `kinglet up`; `kinglet status` tells more)",
+                self.server
+            ),
+            other => anyhow::Error::new(other)
+                .context(format!("talking to the API server {}", self.server)),
+        }
     }
 }
 
@@ -101,20 +137,18 @@ fn readable(path: &Path) -> bool {
     std::fs::File::open(path).is_ok()
 }
 
-/// The server's own sentence, or what went wrong on the way to it.
-fn explain(error: kube::Error) -> anyhow::Error {
-    match error {
-        kube::Error::Api(status) => {
-            let reason = if status.reason.is_empty() {
-                status.code.to_string()
-            } else {
-                status.reason.clone()
-            };
-            anyhow::anyhow!("the server refused ({reason}): {}", status.message)
+/// Whether nobody listens there.
+fn connection_refused(error: &kube::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
         }
-        other => anyhow::Error::new(other)
-            .context("talking to the API server (is it running? `kinglet status` tells)"),
+        cause = error.source();
     }
+    false
 }
 
 /// Splits `TYPE/NAME…` or `TYPE NAME…` into types and names of each.

@@ -1,5 +1,6 @@
 //! What `status`, `image`, `down` say to a running Kinglet through the socket in its data directory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -54,6 +55,9 @@ pub struct Status {
     pub addresses: Addresses,
     /// Data directory.
     pub data: String,
+    /// What it was started with, flag by flag.
+    #[serde(default)]
+    pub flags: BTreeMap<String, String>,
     /// Seconds since start.
     pub uptime_seconds: u64,
     /// Resident memory of the process.
@@ -96,11 +100,24 @@ pub struct ImportRequest {
     pub name: Option<String>,
 }
 
-/// `POST /images/pull` and `/images/remove`
+/// `POST /images/remove`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageRequest {
     /// Reference.
     pub image: String,
+}
+
+/// `POST /images/pull`
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PullRequest {
+    /// Reference.
+    pub image: String,
+    /// Credentials for its registry, as a `config.json` of docker.
+    #[serde(default)]
+    pub docker_config: Option<serde_json::Value>,
+    /// Certificate authority of its registry, in PEM.
+    #[serde(default)]
+    pub ca_pem: Option<String>,
 }
 
 /// `GET /images`
@@ -129,6 +146,21 @@ pub async fn call<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&bytes).context("reading the answer of the running Kinglet")
 }
 
+/// The sentence for whatever needs a running Kinglet.
+pub(crate) fn not_running(data: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "Kinglet is not running with data directory {} (start it with `kinglet up`, or name another one with --data)",
+        data.display()
+    )
+}
+
+/// Whether a Kinglet listens on its control socket.
+pub(crate) async fn is_running(data: &Path) -> bool {
+    tokio::net::UnixStream::connect(crate::location::control_socket(data))
+        .await
+        .is_ok()
+}
+
 /// Sends one request; a refusal becomes an error.
 pub async fn send(
     socket: &Path,
@@ -136,6 +168,7 @@ pub async fn send(
     path: &str,
     body: &impl Serialize,
 ) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+    let data = socket.parent().unwrap_or(socket);
     let stream = match tokio::net::UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -144,10 +177,7 @@ pub async fn send(
                 socket.display()
             )
         }
-        Err(_) => bail!(
-            "Kinglet is not running with data directory {} (start it with `kinglet up`)",
-            socket.parent().unwrap_or(socket).display()
-        ),
+        Err(_) => return Err(not_running(data)),
     };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await

@@ -2,15 +2,16 @@
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use kinglet_process::private;
 use serde_json::json;
 
 use crate::args::{DataArgs, ResetArgs, UpArgs};
 use crate::control::{self, Status};
-use crate::location;
+use crate::{kubeconfig, location};
 
 /// Starting includes clearing what a crash left behind.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -20,17 +21,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// `up --detach`: starts the same command without the flag, and returns when it serves.
 pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
+    args.check()?;
     let data = location::data_directory(&args.data);
-    std::fs::create_dir_all(&data)
-        .with_context(|| format!("making the data directory {}", data.display()))?;
-    if let Ok(status) = control::call::<Status>(
-        &location::control_socket(&data),
-        http::Method::GET,
-        "/status",
-        &json!({}),
-    )
-    .await
-    {
+    if let Some(status) = running(&data).await {
+        same_flags(args, &status)?;
         crate::screen::say!(
             "{}",
             crate::commands::next_steps(&status.addresses).replacen(
@@ -41,29 +35,12 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    private::directory(&data)
+        .context("making the data directory (name another one with --data)")?;
     let path = location::log_file(&data);
-    let mut log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .open(&path)
-        .with_context(|| format!("opening the log {}", path.display()))?;
+    let mut log = private::append(&path).context("opening the log")?;
     let began_at = log.seek(SeekFrom::End(0))?;
-    let own: Vec<_> = std::env::args_os()
-        .skip(1)
-        .filter(|word| word != "--detach")
-        .collect();
-    let mut child = {
-        use std::os::unix::process::CommandExt as _;
-        Command::new(std::env::current_exe().context("finding the own program")?)
-            .args(own)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log.try_clone()?)
-            .process_group(0)
-            .spawn()
-            .context("starting Kinglet in the background")?
-    };
+    let mut child = spawn_without_detach(&log)?;
     let deadline = tokio::time::Instant::now() + START_MAX;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -76,14 +53,7 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
                 path.display()
             );
         }
-        if let Ok(status) = control::call::<Status>(
-            &location::control_socket(&data),
-            http::Method::GET,
-            "/status",
-            &json!({}),
-        )
-        .await
-        {
+        if let Some(status) = running(&data).await {
             crate::screen::say!("{}", crate::commands::next_steps(&status.addresses));
             return Ok(());
         }
@@ -97,6 +67,54 @@ pub async fn detach(args: &UpArgs) -> anyhow::Result<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn spawn_without_detach(log: &std::fs::File) -> anyhow::Result<Child> {
+    use std::os::unix::process::CommandExt as _;
+    let own: Vec<_> = std::env::args_os()
+        .skip(1)
+        .filter(|word| word != "--detach")
+        .collect();
+    Command::new(std::env::current_exe().context("finding the own program")?)
+        .args(own)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .context("starting Kinglet in the background")
+}
+
+/// The status of the Kinglet that runs with this data directory, if one does.
+async fn running(data: &Path) -> Option<Status> {
+    let socket = location::control_socket(data);
+    control::call(&socket, http::Method::GET, "/status", &json!({}))
+        .await
+        .ok()
+}
+
+/// Refuses typed flags that the running Kinglet was started without: they would have no effect.
+fn same_flags(args: &UpArgs, status: &Status) -> anyhow::Result<()> {
+    let wanted = args.flags();
+    let differences: Vec<String> = wanted
+        .iter()
+        .filter(|(flag, _)| args.given.contains(flag))
+        .filter_map(|(flag, value)| {
+            let running = status.flags.get(flag)?;
+            (running != value).then(|| match running.as_str() {
+                "" => format!("without --{flag}, not with --{flag} {value}"),
+                running => format!("with --{flag} {running}, not {value}"),
+            })
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "Kinglet is already running (pid {}) {}; stop it with `kinglet down` to start it otherwise, or use another --data",
+        status.addresses.pid,
+        differences.join(" and ")
+    )
 }
 
 /// Why a Kinglet that ended early did so, from its log.
@@ -154,15 +172,7 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
         crate::screen::say!("There is no data in {}.", data.display());
         return Ok(());
     }
-    if control::call::<Status>(
-        &location::control_socket(&data),
-        http::Method::GET,
-        "/status",
-        &json!({}),
-    )
-    .await
-    .is_ok()
-    {
+    if running(&data).await.is_some() {
         bail!(
             "Kinglet is running with data directory {}; stop it first with `kinglet down`",
             data.display()
@@ -186,8 +196,17 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
     }
     // It may have started while we asked.
     let _lock = lock(&data)?;
+    let authority = std::fs::read_to_string(data.join("pki/ca.crt")).ok();
     std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
     crate::screen::say!("Removed {}.", data.display());
+    // The context leads nowhere now. What cannot be read stays as it is: the data is gone, which was asked for.
+    if let (Some(file), Some(authority)) = (kubeconfig::users_file(), authority) {
+        match kubeconfig::remove_from(&file, &data, &authority) {
+            Ok(true) => crate::screen::say!("Removed the context kinglet from {}.", file.display()),
+            Ok(false) => {}
+            Err(error) => anstream::eprintln!("The context kinglet stays: {error:#}"),
+        }
+    }
     Ok(())
 }
 
@@ -323,6 +342,38 @@ mod tests {
         assert!(error.contains("kinglet down"), "{error}");
         drop(held);
         std::fs::remove_dir_all(data).expect("clean");
+    }
+
+    #[test]
+    fn other_flags_than_the_running_ones_are_named() {
+        let args = |line: &str| {
+            let words = std::iter::once("kinglet").chain(line.split(' '));
+            match <crate::Arguments as clap::Parser>::parse_from(words).command {
+                crate::Command::Up(mut args) => {
+                    args.given = line
+                        .split(' ')
+                        .filter_map(|word| Some(word.strip_prefix("--")?.to_owned()))
+                        .collect();
+                    *args
+                }
+                _ => unreachable!("up"),
+            }
+        };
+        let status: Status = serde_json::from_value(json!({"version": "1", "addresses": {"apiUrl": "", "domain": "", "kubeconfig": "", "pid": 7},
+            "data": "", "flags": args("up --domain a.b").flags(), "uptimeSeconds": 0, "residentBytes": 0, "health": [], "services": 0,
+            "servicesReady": 0, "pods": 0, "podsReady": 0, "inFlight": 0, "coldStarts": []})).expect("a status");
+        for same in ["up", "up --domain a.b", "up --api-port 6443"] {
+            same_flags(&args(same), &status).expect(same);
+        }
+        let error = same_flags(&args("up --domain c.d --http-port 81"), &status)
+            .expect_err("different")
+            .to_string();
+        assert!(
+            error.contains(
+                "with --domain a.b, not c.d and without --http-port, not with --http-port 81"
+            ),
+            "{error}"
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Entry<'a> {
     pub certificate_pem: &'a str,
     /// Client key.
     pub key_pem: &'a str,
+    /// Data directory: tells whose context it is when several Kinglets run on one machine.
+    pub data: &'a Path,
 }
 
 /// Name of cluster, user and context.
@@ -41,26 +43,112 @@ pub fn users_file() -> Option<PathBuf> {
     crate::location::home().map(|home| home.join(".kube/config"))
 }
 
-/// Puts our context into the user's file; true when it is the current one afterwards. Comments in the file are lost,
-/// as they are when kubectl writes it; a file that is right already is not touched.
-pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<bool> {
-    let existing = match std::fs::read_to_string(path) {
-        Ok(text) if text.trim().is_empty() => json!({"apiVersion": "v1", "kind": "Config"}),
-        Ok(text) => serde_saphyr::from_str::<Value>(&text)
-            .map_err(|error| anyhow::anyhow!("{error}"))
-            .with_context(|| {
-                format!(
-                    "reading kubeconfig {} (nothing was changed)",
-                    path.display()
-                )
-            })?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            json!({"apiVersion": "v1", "kind": "Config"})
+/// Name of the extension in our cluster's entry that holds the data directory.
+const EXTENSION: &str = "kinglet";
+
+/// The data directory that a cluster's entry says it belongs to.
+fn owner(cluster: &Value) -> Option<&str> {
+    let extensions = cluster.pointer("/cluster/extensions")?.as_array()?;
+    extensions
+        .iter()
+        .find(|extension| extension["name"] == EXTENSION)?
+        .pointer("/extension/data")?
+        .as_str()
+}
+
+/// Whether the entry named like ours is ours to change: it says so, its authority is ours, or its instance is gone.
+fn is_ours(cluster: &Value, data: &Path, ca_pem: &str) -> bool {
+    let authority = cluster.pointer("/cluster/certificate-authority-data");
+    if authority.and_then(Value::as_str) == Some(encode(ca_pem).as_str()) {
+        return true;
+    }
+    owner(cluster).is_some_and(|owner| Path::new(owner) == data || !Path::new(owner).exists())
+}
+
+fn encode(pem: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(pem)
+}
+
+/// The entry with our name in a list of a kubeconfig.
+fn named<'a>(config: &'a Value, list: &str) -> Option<&'a Value> {
+    let entries = config[list].as_array()?;
+    entries.iter().find(|entry| entry["name"] == CONTEXT)
+}
+
+/// Takes the context of the instance with this data directory out of the user's file; false when there is none of it.
+pub fn remove_from(path: &Path, data: &Path, ca_pem: &str) -> anyhow::Result<bool> {
+    let Some(mut config) = read(path)? else {
+        return Ok(false);
+    };
+    let ours = named(&config, "clusters").is_some_and(|cluster| is_ours(cluster, data, ca_pem));
+    if !ours {
+        return Ok(false);
+    }
+    for list in ["clusters", "users", "contexts"] {
+        if let Some(entries) = config[list].as_array_mut() {
+            entries.retain(|entry| entry["name"] != CONTEXT);
         }
+    }
+    if config["current-context"] == CONTEXT {
+        config["current-context"] = json!("");
+    }
+    replace(path, &config)?;
+    Ok(true)
+}
+
+/// The file as YAML, `None` where there is none or nothing in it.
+fn read(path: &Path) -> anyhow::Result<Option<Value>> {
+    match std::fs::symlink_metadata(path) {
+        // Somebody else's link would choose which file we read and replace.
+        Ok(meta) => kinglet_process::private::owned(path, &meta)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("reading kubeconfig {}", path.display()));
+        }
+    }
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => return Ok(None),
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(error).with_context(|| format!("reading kubeconfig {}", path.display()));
         }
     };
+    serde_saphyr::from_str::<Value>(&text)
+        .map(Some)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .with_context(|| {
+            format!(
+                "reading kubeconfig {} (nothing was changed)",
+                path.display()
+            )
+        })
+}
+
+/// Writes the file in one step, behind the user's own link where there is one.
+fn replace(path: &Path, config: &Value) -> anyhow::Result<()> {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    kinglet_process::private::write(&target, &render(config)?)?;
+    Ok(())
+}
+
+/// Puts our context into the user's file; true when it is the current one afterwards. Comments in the file are lost,
+/// as they are when kubectl writes it; a file that is right already is not touched.
+pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<bool> {
+    let existing = read(path)?.unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Config"}));
+    if let Some(cluster) = named(&existing, "clusters")
+        && !is_ours(cluster, entry.data, entry.ca_pem)
+    {
+        let owner = owner(cluster).map_or_else(
+            || "something else".to_owned(),
+            |data| format!("the Kinglet with data directory {data}"),
+        );
+        bail!(
+            "the context {CONTEXT} in {} belongs to {owner} ({}); nothing was changed there",
+            path.display(),
+            cluster["cluster"]["server"].as_str().unwrap_or("no server")
+        );
+    }
     let merged = merged(existing.clone(), entry, make_current).with_context(|| {
         format!(
             "merging into kubeconfig {} (nothing was changed)",
@@ -75,13 +163,11 @@ pub fn merge_into(path: &Path, entry: &Entry<'_>, make_current: bool) -> anyhow:
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    kinglet_process::pki::write(&target, &render(&merged)?)?;
+    replace(path, &merged)?;
     Ok(current)
 }
 
 fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::Result<Value> {
-    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
     if config.is_null() {
         config = json!({});
     }
@@ -93,7 +179,8 @@ fn merged(mut config: Value, entry: &Entry<'_>, make_current: bool) -> anyhow::R
     let items = [
         (
             "clusters",
-            json!({"name": CONTEXT, "cluster": {"server": entry.server, "certificate-authority-data": encode(entry.ca_pem)}}),
+            json!({"name": CONTEXT, "cluster": {"server": entry.server, "certificate-authority-data": encode(entry.ca_pem),
+                "extensions": [{"name": EXTENSION, "extension": {"data": entry.data.display().to_string()}}]}}),
         ),
         (
             "users",
@@ -148,30 +235,87 @@ fn render(config: &Value) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    const ENTRY: Entry<'static> = Entry {
-        server: "https://127.0.0.1:1",
-        ca_pem: "ca",
-        certificate_pem: "crt",
-        key_pem: "key",
-    };
+    fn entry() -> Entry<'static> {
+        Entry {
+            server: "https://127.0.0.1:1",
+            ca_pem: "ca",
+            certificate_pem: "crt",
+            key_pem: "key",
+            data: Path::new("/"),
+        }
+    }
+
+    #[test]
+    fn another_instances_context_stays_and_reset_takes_only_its_own() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config");
+        let first = Entry {
+            data: folder.path(),
+            ..entry()
+        };
+        merge_into(&path, &first, false).expect("first");
+        let before = std::fs::read_to_string(&path).expect("text");
+        let second = Entry {
+            ca_pem: "other",
+            data: Path::new("/"),
+            ..entry()
+        };
+        let error = merge_into(&path, &second, true)
+            .expect_err("the first one's")
+            .to_string();
+        assert!(
+            error.contains("belongs to the Kinglet with data directory"),
+            "{error}"
+        );
+        assert!(!remove_from(&path, second.data, second.ca_pem).expect("not ours"));
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), before);
+        // A new authority of the same instance, and an instance whose data is gone, give way.
+        let renewed = Entry {
+            ca_pem: "new",
+            data: folder.path(),
+            ..entry()
+        };
+        merge_into(&path, &renewed, false).expect("the same instance");
+        let gone = Entry {
+            ca_pem: "gone",
+            data: Path::new("/nonexistent/kinglet"),
+            ..entry()
+        };
+        std::fs::remove_file(&path).expect("removed");
+        merge_into(&path, &gone, false).expect("one that goes");
+        merge_into(&path, &second, false).expect("takes over");
+        assert!(remove_from(&path, second.data, second.ca_pem).expect("ours"));
+        let left: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(&path).expect("text")).expect("yaml");
+        assert_eq!(
+            (
+                &left["clusters"],
+                &left["users"],
+                &left["contexts"],
+                &left["current-context"]
+            ),
+            (&json!([]), &json!([]), &json!([]), &json!(""))
+        );
+        assert!(!remove_from(&path, second.data, second.ca_pem).expect("nothing"));
+    }
 
     #[test]
     fn another_current_context_stays_unless_asked() {
         let theirs = json!({"current-context": "prod", "contexts": [{"name": "prod", "context": {"cluster": "c"}}], "clusters": null});
-        let merged_quietly = merged(theirs.clone(), &ENTRY, false).expect("merges");
+        let merged_quietly = merged(theirs.clone(), &entry(), false).expect("merges");
         assert_eq!(merged_quietly["current-context"], "prod");
         assert_eq!(merged_quietly["contexts"].as_array().map(Vec::len), Some(2));
         assert_eq!(
-            merged(theirs, &ENTRY, true).expect("merges")["current-context"],
+            merged(theirs, &entry(), true).expect("merges")["current-context"],
             "kinglet"
         );
     }
 
     #[test]
     fn merging_twice_keeps_one_entry_and_the_chosen_namespace() {
-        let mut config = merged(json!({}), &ENTRY, false).expect("merges");
+        let mut config = merged(json!({}), &entry(), false).expect("merges");
         config["contexts"][0]["context"]["namespace"] = json!("mine");
-        let again = merged(config, &ENTRY, false).expect("merges");
+        let again = merged(config, &entry(), false).expect("merges");
         assert_eq!(again["users"].as_array().map(Vec::len), Some(1));
         assert_eq!(again["contexts"][0]["context"]["namespace"], "mine");
         assert_eq!(again["current-context"], "kinglet");
@@ -179,13 +323,13 @@ mod tests {
 
     #[test]
     fn a_foreign_document_is_refused() {
-        assert!(merged(json!([1]), &ENTRY, false).is_err());
-        assert!(merged(json!({"users": "x"}), &ENTRY, false).is_err());
+        assert!(merged(json!([1]), &entry(), false).is_err());
+        assert!(merged(json!({"users": "x"}), &entry(), false).is_err());
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        let text = whole(&ENTRY).expect("renders");
+        let text = whole(&entry()).expect("renders");
         let value: Value = serde_saphyr::from_str(&text).expect("parses");
         assert_eq!(
             value["clusters"][0]["cluster"]["server"],
@@ -194,7 +338,7 @@ mod tests {
         let long = "x".repeat(500);
         let text = whole(&Entry {
             ca_pem: &long,
-            ..ENTRY.clone()
+            ..entry()
         })
         .expect("renders");
         assert!(
@@ -215,21 +359,21 @@ mod tests {
         let text = |path: &Path| std::fs::read_to_string(path).expect("readable");
 
         // None there: made, with folders, for its owner only, and ours is current.
-        assert!(merge_into(&path, &ENTRY, false).expect("made"));
+        assert!(merge_into(&path, &entry(), false).expect("made"));
         assert_eq!(
             std::fs::metadata(&path).expect("file").permissions().mode() & 0o777,
             0o600
         );
         // Right already: not touched.
         std::fs::write(&path, format!("# mine\n{}", text(&path))).expect("comment");
-        assert!(merge_into(&path, &ENTRY, false).expect("same"));
+        assert!(merge_into(&path, &entry(), false).expect("same"));
         assert!(text(&path).starts_with("# mine"));
         // Somebody else's, behind a link, readable by all before.
         let theirs = folder.join("theirs");
         std::fs::write(&theirs, "current-context: prod\nusers:\nclusters: []\ncontexts: null\npreferences: {colors: true}\n").expect("theirs");
         let link = folder.join("link");
         std::os::unix::fs::symlink(&theirs, &link).expect("link");
-        assert!(!merge_into(&link, &ENTRY, false).expect("merged"));
+        assert!(!merge_into(&link, &entry(), false).expect("merged"));
         assert!(std::fs::symlink_metadata(&link).expect("link").is_symlink());
         let merged: Value = serde_saphyr::from_str(&text(&theirs)).expect("parses");
         assert_eq!(
@@ -253,7 +397,7 @@ mod tests {
             std::fs::write(&theirs, broken).expect("broken");
             let error = format!(
                 "{:#}",
-                merge_into(&theirs, &ENTRY, false).expect_err(broken)
+                merge_into(&theirs, &entry(), false).expect_err(broken)
             );
             assert!(
                 error.contains("nothing was changed") && error.contains("theirs"),

@@ -21,8 +21,7 @@ pub fn data_directory(args: &DataArgs) -> PathBuf {
 
 /// Whether we may do everything.
 pub fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+    kinglet_process::private::effective_user() == 0
 }
 
 /// The user's home.

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser as _};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
-use crate::Arguments;
+use crate::{Arguments, Command};
 
 /// Parses the program's arguments; prints help and refusals itself and says how to exit.
 pub fn parse() -> Result<Arguments, ExitCode> {
@@ -39,12 +40,37 @@ fn interpret(
             Arguments::command().render_help().ansi().to_string(),
         ));
     }
-    Arguments::try_parse_from(&words).map_err(|error| match error.kind() {
+    let parsed = Arguments::command()
+        .try_get_matches_from(&words)
+        .and_then(|matches| {
+            let mut arguments = Arguments::from_arg_matches(&matches)?;
+            note_given(&mut arguments, &matches);
+            Ok(arguments)
+        });
+    parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Exit::Text(error.render().ansi().to_string())
         }
         _ => Exit::Error(explain(&error, &words)),
     })
+}
+
+/// Remembers which flags of `up` were typed or set in the environment.
+fn note_given(arguments: &mut Arguments, matches: &ArgMatches) {
+    if let (Command::Up(up), Some(("up", matches))) = (&mut arguments.command, matches.subcommand())
+    {
+        let given = matches.ids().map(|id| id.as_str()).filter(|id| {
+            // Groups have ids as well, but no source.
+            matches!(
+                matches
+                    .try_contains_id(id)
+                    .ok()
+                    .and_then(|_| matches.value_source(id)),
+                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+            )
+        });
+        up.given = given.map(|id| id.replace('_', "-")).collect();
+    }
 }
 
 fn explain(error: &clap::Error, words: &[OsString]) -> String {
@@ -151,6 +177,26 @@ mod tests {
             "{unknown}"
         );
         assert!(error("kinglet stauts").contains("Did you mean 'status'"));
+    }
+
+    #[test]
+    fn typed_flags_are_known_apart_from_defaults() {
+        let given = |line: &str| match interpret(line.split(' ').map(str::to_owned)) {
+            Ok(Arguments {
+                command: Command::Up(up),
+            }) => up.given,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(
+            given("kinglet up")
+                .iter()
+                .all(|flag| flag == "log" || flag == "data")
+        );
+        let typed = given("kinglet up --detach --api-port 6443 --domain a.b");
+        for flag in ["api-port", "domain"] {
+            assert!(typed.iter().any(|one| one == flag), "{typed:?}");
+        }
+        assert!(!typed.iter().any(|one| one == "http-port"), "{typed:?}");
     }
 
     #[test]

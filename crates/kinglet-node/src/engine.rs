@@ -30,7 +30,7 @@ const CGROUPS_RECORD: &str = "cgroups";
 pub enum EngineError {
     /// Not root.
     #[error(
-        "running containers needs root: start Kinglet with sudo (a shape without root comes later)"
+        "Kinglet runs containers and needs root for it: start it as root, for example with sudo"
     )]
     NotRoot,
     /// Control groups.

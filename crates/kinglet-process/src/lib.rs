@@ -4,9 +4,11 @@
 //! Always: no task without an owner; wall-clock time is read in one place; private keys are files only their owner reads.
 
 pub mod clock;
+pub mod disk;
 pub mod egress;
 pub mod logging;
 pub mod pki;
+pub mod private;
 pub mod tasks;
 pub mod tls;
 pub mod trash;

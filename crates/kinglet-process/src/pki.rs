@@ -3,9 +3,7 @@
 //! Made on first start, kept in the data directory with mode 0600 and never changed, so that kubeconfigs written once
 //! stay good. The server certificate is signed anew at each start, because its names may change.
 
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -13,6 +11,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
+
+use crate::private::{self, PrivateError};
 
 /// Years that the authority and client certificates hold.
 const YEARS_VALID: i16 = 10;
@@ -30,6 +30,9 @@ pub enum PkiError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// Writing a key or certificate.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// Making or parsing a key or certificate.
     #[error("{what}: {source}")]
     Certificate {
@@ -71,11 +74,7 @@ pub struct Pki {
 impl Pki {
     /// Opens or makes everything below `folder`.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, PkiError> {
-        std::fs::create_dir_all(folder).map_err(|source| PkiError::File {
-            action: "making",
-            path: folder.to_owned(),
-            source,
-        })?;
+        private::directory(folder)?;
         let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
         let ca_key = key(&folder.join("ca.key"))?;
         let ca_params = ca_params(year);
@@ -87,7 +86,7 @@ impl Pki {
                     .self_signed(&ca_key)
                     .map_err(failed("signing the certificate authority"))?
                     .pem();
-                write(&ca_path, &pem)?;
+                private::write(&ca_path, &pem)?;
                 pem
             }
         };
@@ -107,7 +106,7 @@ impl Pki {
                     .signed_by(&admin_key, &issuer)
                     .map_err(failed("signing the administrator's certificate"))?
                     .pem();
-                write(&admin_path, &pem)?;
+                private::write(&admin_path, &pem)?;
                 pem
             }
         };
@@ -218,7 +217,7 @@ fn key(path: &Path) -> Result<KeyPair, PkiError> {
         });
     }
     let made = KeyPair::generate().map_err(failed("generating a key"))?;
-    write(path, &made.serialize_pem())?;
+    private::write(path, &made.serialize_pem())?;
     Ok(made)
 }
 
@@ -232,27 +231,6 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
             source,
         }),
     }
-}
-
-/// Writes a file only its owner may read, in one step.
-pub fn write(path: &Path, text: &str) -> Result<(), PkiError> {
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let attempt = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    attempt().map_err(|source| PkiError::File {
-        action: "writing",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.ready_file {
         let addresses = Addresses {
             api_url: server.to_string(),
-            http_url: Some(format!("http://{http_address}")),
+            http_url: Some(format!("http://{}", listeners::shown(http_address))),
             https_url: None,
             registry: None,
             domain: args.domain.clone(),
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
             pid: std::process::id(),
         };
         let text = serde_json::to_string(&addresses).expect("strings serialize");
-        kinglet_process::pki::write(file, &text).context("writing the ready file")?;
+        kinglet_process::private::write(file, &text).context("writing the ready file")?;
     }
 
     stop.cancelled().await;

@@ -1,4 +1,7 @@
-//! The socket in the data directory: status, images, shutdown. Only its owner may open it.
+//! The socket in the data directory: status, images, shutdown.
+//!
+//! Always: only the user that Kinglet runs as, and root, are answered: by the folder's mode, the socket's mode and the
+//! credentials of the peer, whichever of them an administrator may have loosened.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +14,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use kinglet_cli::control::{
-    Addresses, Health, ImageRequest, ImportRequest, PullLine, Refusal, Status,
+    Addresses, Health, ImageRequest, ImportRequest, PullLine, PullRequest, Refusal, Status,
 };
 use kinglet_image::{Credentials, ImageError, Images, Progress, ProgressEvent, PullPolicy};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Caches;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::waterfall::Waterfalls;
@@ -34,6 +37,7 @@ pub(crate) struct Control {
     pub(crate) gateway: kinglet_dataplane::Handle,
     pub(crate) store: kinglet_store::Store,
     pub(crate) waterfalls: Waterfalls,
+    pub(crate) flags: std::collections::BTreeMap<String, String>,
     pub(crate) started: tokio::time::Instant,
     pub(crate) stop: CancellationToken,
 }
@@ -44,6 +48,7 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
     // Left by a crash; the data directory's lock says that nobody else listens there.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)
+        .map(OwnerOnly)
         .with_context(|| format!("making the control socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
         .with_context(|| format!("closing {} to others", path.display()))?;
@@ -66,6 +71,34 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(path);
     });
     Ok(())
+}
+
+/// Hangs up on every peer that is neither root nor the user we run as.
+struct OwnerOnly(UnixListener);
+
+impl axum::serve::Listener for OwnerOnly {
+    type Io = UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+            let us = kinglet_process::private::effective_user();
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == us || peer.uid() == 0 => return (stream, address),
+                Ok(peer) => {
+                    tracing::warn!(user = peer.uid(), "the control socket is not for this user")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "who opened the control socket cannot be told")
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
 }
 
 async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
@@ -98,6 +131,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         addresses: control.addresses.clone(),
         data: control.data.display().to_string(),
+        flags: control.flags.clone(),
         uptime_seconds: control.started.elapsed().as_secs(),
         resident_bytes: resident_bytes(),
         health: vec![store],
@@ -151,7 +185,16 @@ async fn list(State(control): State<Arc<Control>>) -> Response {
     Json(control.images.list()).into_response()
 }
 
-async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequest>) -> Response {
+async fn pull(State(control): State<Arc<Control>>, Json(request): Json<PullRequest>) -> Response {
+    let mut credentials = Credentials::default();
+    if let Some(config) = &request.docker_config
+        && let Err(error) = credentials.add_docker_config(config.to_string().as_bytes())
+    {
+        return refused(format!("reading the credentials: {error}"));
+    }
+    if request.ca_pem.is_some() {
+        return refused("a certificate authority per pull is not supported by this version; name it in registries.conf".to_owned());
+    }
     let (sender, receiver) = tokio::sync::mpsc::channel::<PullLine>(PROGRESS_QUEUE);
     let shown = sender.clone();
     let progress = Progress::new(move |event| {
@@ -161,12 +204,7 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<ImageRequ
     let work = async move {
         // The last line must not be left out, however slow the reader is.
         let last = match images
-            .pull(
-                &request.image,
-                PullPolicy::Always,
-                &Credentials::default(),
-                &progress,
-            )
+            .pull(&request.image, PullPolicy::Always, &credentials, &progress)
             .await
         {
             Ok(ready) => PullLine::Progress(ProgressEvent::Done {
@@ -226,7 +264,11 @@ fn answer<T: serde::Serialize>(outcome: Result<T, ImageError>) -> Response {
             if let Some(cause) = std::error::Error::source(&error) {
                 text = format!("{text}: {cause}");
             }
-            (StatusCode::BAD_REQUEST, Json(Refusal { error: text })).into_response()
+            refused(text)
         }
     }
+}
+
+fn refused(error: String) -> Response {
+    (StatusCode::BAD_REQUEST, Json(Refusal { error })).into_response()
 }

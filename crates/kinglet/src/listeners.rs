@@ -1,10 +1,13 @@
 //! Binding ports, with one sentence for each way it can fail.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow, bail};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that may wait to be accepted, as tokio's own `TcpListener::bind` has it.
+const BACKLOG: u32 = 1024;
 
 /// Binds a port that a flag names.
 pub(crate) async fn bind(
@@ -13,7 +16,7 @@ pub(crate) async fn bind(
     what: &str,
     flag: &str,
 ) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::new(address, port)).await.map_err(|error| match error.kind() {
+    listen(SocketAddr::new(address, port)).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow!("port {port} on {address} is in use by another program; choose another one for the {what} with {flag}"),
         ErrorKind::PermissionDenied => anyhow!("not allowed to listen on port {port}; choose one above 1023 for the {what} with {flag}"),
         ErrorKind::AddrNotAvailable => anyhow!("{address} is not an address of this machine; name one with --listen"),
@@ -21,12 +24,52 @@ pub(crate) async fn bind(
     })
 }
 
+/// Binds a port on the bridge, for pods. It may be bound on all addresses (`--listen 0.0.0.0`) as well: the more
+/// precise address gets the connections.
+pub(crate) fn bind_on_bridge(bridge: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
+    shared(SocketAddr::new(bridge, port))
+        .with_context(|| format!("listening on {bridge}:{port}, which pods use"))
+}
+
+/// A listener on all addresses leaves room for ours on the bridge; but first it must be alone.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let alone = TcpListener::bind(address).await?;
+    if !address.ip().is_unspecified() {
+        return Ok(alone);
+    }
+    let address = alone.local_addr()?;
+    drop(alone);
+    shared(address)
+}
+
+fn shared(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The address to show to people and to write into kubeconfigs: one that can be connected to.
+pub(crate) fn shown(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// The gateway's port: the one asked for, else 80 when it may, else 8080.
 pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Result<TcpListener> {
     if let Some(port) = asked {
         return bind(address, port, "gateway", "--http-port").await;
     }
-    if let Ok(listener) = TcpListener::bind(SocketAddr::new(address, 80)).await {
+    if let Ok(listener) = listen(SocketAddr::new(address, 80)).await {
         return Ok(listener);
     }
     match bind(address, 8080, "gateway", "--http-port").await {
@@ -42,13 +85,43 @@ pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Re
 const INSIDE_PORTS: [u16; 3] = [80, 8012, 8013];
 
 /// Binds the gateway's ports for requests between pods.
-pub(crate) async fn bind_inside(bridge: IpAddr) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) fn bind_inside(bridge: IpAddr) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for port in INSIDE_PORTS {
-        let listener = TcpListener::bind(SocketAddr::new(bridge, port))
-            .await
-            .with_context(|| format!("listening on {bridge}:{port} for requests between pods"))?;
-        listeners.push(listener);
+        listeners.push(bind_on_bridge(bridge, port)?);
     }
     Ok(listeners)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_and_a_precise_one_share_a_port_and_nobody_else_does() {
+        let all: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+        let outside = bind(all, 0, "gateway", "--http-port").await.expect("all");
+        let port = outside.local_addr().expect("bound").port();
+        let inside = bind_on_bridge(Ipv4Addr::new(127, 0, 0, 9).into(), port)
+            .expect("beside it");
+        let (client, accepted) = tokio::join!(
+            tokio::net::TcpStream::connect(inside.local_addr().expect("bound")),
+            inside.accept()
+        );
+        client.expect("connected");
+        accepted.expect("the precise listener got it");
+        let error = bind(all, port, "gateway", "--http-port")
+            .await
+            .expect_err("a second Kinglet")
+            .to_string();
+        assert!(
+            error.contains("in use") && error.contains("--http-port"),
+            "{error}"
+        );
+        assert_eq!(
+            shown(SocketAddr::new(all, port)),
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+        );
+    }
+}
+

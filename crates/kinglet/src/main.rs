@@ -19,7 +19,12 @@ mod waterfall;
 
 use std::process::ExitCode;
 
+use std::time::Duration;
+
 use kinglet_cli::Command;
+
+/// What was to be finished was awaited before; this is for threads that nobody waits for any more.
+const BLOCKING_STOP_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // Containers are started by this same program, single-threaded: before a runtime or a thread exists.
@@ -47,13 +52,24 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
+        // Said first, before a folder is made or a background process started.
+        let needs_root = matches!(
+            arguments.command,
+            Command::Up(_) | Command::Attach(_) | Command::Demo(_)
+        );
+        if needs_root && let Err(error) = kinglet_node::Node::preflight() {
+            return ended(Err(error.into()));
+        }
         match arguments.command {
             Command::Up(args) if !args.detach => ended(standalone::up(&args).await),
             Command::Attach(args) => ended(attached::run(&args).await),
             command => kinglet_cli::run(command).await,
         }
-    })
+    });
+    // Not waited for without end: a thread may hang in a read that nothing ends (an archive on a dead network disk).
+    runtime.shutdown_timeout(BLOCKING_STOP_MAX);
+    code
 }
 
 fn ended(outcome: anyhow::Result<()>) -> ExitCode {

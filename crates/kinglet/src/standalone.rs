@@ -40,21 +40,26 @@ const HOSTS: [&str; 5] = [
 const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// Draining requests may take this much of the 30 s that a stop may take; containers get the rest.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// The store's journal before its first checkpoint (4 MB), a small image, and logs.
+const DISK_FREE_MIN_BYTES: u64 = 16 << 20;
 pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
 pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
+    // First of all: without root nothing else matters, and nothing may be left behind.
+    Node::preflight()?;
+    args.check()?;
     logging::start(
         &args.log,
         std::io::IsTerminal::is_terminal(&std::io::stderr()),
     );
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
-    Node::preflight()?;
     let started = tokio::time::Instant::now();
     let clock = Clock::system();
     let data = location::data_directory(&args.data);
     make_private(&data)?;
+    has_room(&data)?;
     let store = Store::open(&data.join("store"), ApiServer::store_options())
         .map_err(|error| explain(&data, &error))?;
 
@@ -89,6 +94,11 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     bootstrap::run(&client)
         .await
         .context("preparing the first objects")?;
+    // A full or failing disk is said now, not after "Kinglet is up".
+    store
+        .flush()
+        .await
+        .with_context(|| format!("starting with data directory {}", data.display()))?;
 
     let machine = start::start(MachineOptions {
         client,
@@ -120,8 +130,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         )?,
     )?;
     let serving_api = tasks.child();
-    let inside =
-        listeners::bind(bridge, api_address.port(), "Kubernetes API", "--api-port").await?;
+    let inside = listeners::bind_on_bridge(bridge, api_address.port())?;
     for listener in [api_listener, inside] {
         serving_api.spawn(
             "api listener",
@@ -138,8 +147,8 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         args,
         &data,
         &pki,
-        &format!("https://{api_address}"),
-        &format!("http://{http_address}"),
+        &format!("https://{}", listeners::shown(api_address)),
+        &format!("http://{}", listeners::shown(http_address)),
     )?;
     control::serve(
         Control {
@@ -150,6 +159,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
             gateway: machine.gateway.clone(),
             store: store.clone(),
             waterfalls: machine.waterfalls.clone(),
+            flags: args.flags(),
             started,
             stop: stop.clone(),
         },
@@ -157,7 +167,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     )?;
     if let Some(file) = &args.ready_file {
         let text = serde_json::to_string(&addresses).expect("strings serialize");
-        kinglet_process::pki::write(file, &text).context("writing the ready file")?;
+        kinglet_process::private::write(file, &text).context("writing the ready file")?;
     }
     println_steps(&addresses);
 
@@ -200,15 +210,22 @@ pub(crate) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 pub(crate) fn make_private(data: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(data).with_context(|| {
-        format!(
-            "making the data directory {} (name another one with --data)",
-            data.display()
-        )
-    })?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(data, mode)
-        .with_context(|| format!("closing the data directory {} to others", data.display()))
+    kinglet_process::private::directory(data)
+        .context("preparing the data directory (name another one with --data)")
+}
+
+/// Refuses to start on a disk that is as good as full: the first image or the first hundred writes would fail.
+fn has_room(data: &Path) -> anyhow::Result<()> {
+    let free = kinglet_process::disk::free_bytes(data)
+        .with_context(|| format!("asking how full the disk of {} is", data.display()))?;
+    anyhow::ensure!(
+        free >= DISK_FREE_MIN_BYTES,
+        "the disk of {} is full: {} kB are free, Kinglet needs {} kB to start; make room, or name another directory with --data",
+        data.display(),
+        free / 1024,
+        DISK_FREE_MIN_BYTES / 1024
+    );
+    Ok(())
 }
 
 fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
@@ -285,12 +302,13 @@ fn publish(
         ca_pem: &pki.ca_pem,
         certificate_pem: &pki.admin.certificate_pem,
         key_pem: &pki.admin.key_pem,
+        data,
     };
     let own = location::own_kubeconfig(data);
-    kinglet_process::pki::write(&own, &kubeconfig::whole(&entry)?)?;
+    kinglet_process::private::write(&own, &kubeconfig::whole(&entry)?)?;
     let shown: PathBuf = match (&args.kubeconfig, kubeconfig::users_file()) {
         (Some(file), _) => {
-            kinglet_process::pki::write(file, &kubeconfig::whole(&entry)?)
+            kinglet_process::private::write(file, &kubeconfig::whole(&entry)?)
                 .context("writing the kubeconfig named with --kubeconfig")?;
             std::path::absolute(file).unwrap_or_else(|_| file.clone())
         }

@@ -167,7 +167,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     {
         tracing::warn!("the routes of the last life are not in force yet");
     }
-    let inside = listeners::bind_inside(bridge).await?;
+    let inside = listeners::bind_inside(bridge)?;
     // Who asks right after a restart must not be told that his host is unknown.
     if tokio::time::timeout(
         FIRST_ROUTES_MAX,

@@ -21,8 +21,12 @@ const PODS: &str =
     "/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service=hello";
 
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    let folder = std::env::temp_dir().join(format!("kinglet-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    // A random name, closed to others: anybody may write to the folder it lies in.
+    let folder = tempfile::Builder::new()
+        .prefix("kinglet-demo-")
+        .tempdir()
+        .context("making a temporary folder")?
+        .keep();
     let began = Instant::now();
     let (addresses, mut child) = start(&folder).await?;
     say(

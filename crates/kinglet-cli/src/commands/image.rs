@@ -1,15 +1,16 @@
 //! `image`: list, pull, import, remove, through the running Kinglet.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use http_body_util::BodyExt as _;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use kinglet_image::{ImageSummary, ProgressEvent};
+use kinglet_image::{ImageName, ImageSummary, ProgressEvent};
 use serde_json::json;
 
-use crate::args::ImageCommand;
-use crate::control::{self, ImageList, ImageRequest, ImportRequest, PullLine};
+use crate::args::{ImageCommand, PullArgs};
+use crate::control::{self, ImageList, ImageRequest, ImportRequest, PullLine, PullRequest};
 use crate::{location, table};
 
 pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<()> {
@@ -21,11 +22,9 @@ pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<()> {
             crate::screen::show!("{}", show(&images));
             Ok(())
         }
-        ImageCommand::Pull { image, data } => pull(&socket(data), image).await,
+        ImageCommand::Pull(args) => pull(&socket(&args.data), args).await,
         ImageCommand::Import { file, name, data } => {
-            let path = file
-                .canonicalize()
-                .with_context(|| format!("reading {}", file.display()))?;
+            let path = archive_path(file)?;
             let request = ImportRequest {
                 path,
                 name: name.clone(),
@@ -58,6 +57,21 @@ pub(crate) async fn run(command: ImageCommand) -> anyhow::Result<()> {
     }
 }
 
+/// The absolute path of an archive; what is no file would be read for ever, or be a disk.
+fn archive_path(file: &Path) -> anyhow::Result<PathBuf> {
+    let path = file
+        .canonicalize()
+        .with_context(|| format!("reading {}", file.display()))?;
+    let meta = std::fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
+    if !meta.is_file() {
+        bail!(
+            "{} is not a file; an archive is imported from a regular file",
+            file.display()
+        );
+    }
+    Ok(path)
+}
+
 fn show(images: &[ImageSummary]) -> String {
     let mut rows = vec![
         ["IMAGE", "DIGEST", "SIZE", "FROM"]
@@ -77,17 +91,22 @@ fn show(images: &[ImageSummary]) -> String {
     table::align(&rows)
 }
 
-async fn pull(socket: &std::path::Path, image: &str) -> anyhow::Result<()> {
-    let mut answer = control::send(
-        socket,
-        http::Method::POST,
-        "/images/pull",
-        &ImageRequest {
-            image: image.to_owned(),
+async fn pull(socket: &Path, args: &PullArgs) -> anyhow::Result<()> {
+    let image = &args.image;
+    let request = PullRequest {
+        image: image.clone(),
+        docker_config: docker_config(args)?,
+        ca_pem: match &args.ca {
+            Some(file) => Some(
+                std::fs::read_to_string(file)
+                    .with_context(|| format!("reading --ca {}", file.display()))?,
+            ),
+            None => None,
         },
-    )
-    .await?
-    .into_body();
+    };
+    let mut answer = control::send(socket, http::Method::POST, "/images/pull", &request)
+        .await?
+        .into_body();
     let mut bars = Bars::default();
     let mut buffer = Vec::new();
     while let Some(frame) = answer.frame().await {
@@ -112,6 +131,65 @@ async fn pull(socket: &std::path::Path, image: &str) -> anyhow::Result<()> {
         }
     }
     bail!("the running Kinglet went away during the pull")
+}
+
+/// The credentials for an image's registry as a docker `config.json`: from `--creds`, else from `docker login`.
+fn docker_config(args: &PullArgs) -> anyhow::Result<Option<serde_json::Value>> {
+    let registry = ImageName::parse(&args.image)?.registry;
+    let (username, password) = match args.creds.as_deref() {
+        Some("-") => {
+            let mut line = String::new();
+            std::io::stdin()
+                .read_line(&mut line)
+                .context("reading credentials from standard input")?;
+            split_credentials(line.trim_end_matches(['\r', '\n']))?
+        }
+        Some(creds) => split_credentials(creds)?,
+        None => match stored(&registry)? {
+            Some(pair) => pair,
+            None => return Ok(None),
+        },
+    };
+    let auth = json!({"username": username, "password": password});
+    Ok(Some(json!({ "auths": { registry: auth } })))
+}
+
+fn split_credentials(creds: &str) -> anyhow::Result<(String, String)> {
+    match creds.split_once(':') {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+            Ok((user.to_owned(), password.to_owned()))
+        }
+        _ => bail!("--creds takes USER:PASS"),
+    }
+}
+
+/// What `docker login` (or one of its credential helpers) keeps for a registry.
+fn stored(registry: &str) -> anyhow::Result<Option<(String, String)>> {
+    use docker_credential::{CredentialRetrievalError as Missing, DockerCredential};
+    let folder = std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| location::home().map(|home| home.join(".docker")));
+    // To the library, no file and a broken file are the same.
+    if !folder.is_some_and(|folder| folder.join("config.json").exists()) {
+        return Ok(None);
+    }
+    // Docker Hub is stored under the address of its first API.
+    let server = match registry {
+        "docker.io" | "index.docker.io" => "https://index.docker.io/v1/",
+        registry => registry,
+    };
+    match docker_credential::get_credential(server) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Some((user, password))),
+        Ok(DockerCredential::IdentityToken(_)) => bail!(
+            "docker's config.json has an identity token for {registry}, which is not supported; use --creds"
+        ),
+        Err(Missing::ConfigNotFound | Missing::NoCredentialConfigured) => Ok(None),
+        // A helper answers so for a registry that it does not know.
+        Err(Missing::HelperFailure { stdout, .. }) if stdout.contains("not found") => Ok(None),
+        Err(error) => bail!(
+            "reading the credentials for {registry} from docker's config.json: {error}; use --creds"
+        ),
+    }
 }
 
 /// One bar per layer; silent without a terminal.
@@ -157,6 +235,42 @@ impl Bars {
                 }
             }
             ProgressEvent::Done { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(creds: Option<&str>) -> PullArgs {
+        PullArgs {
+            image: "registry.example.com:5000/team/app:1".to_owned(),
+            creds: creds.map(str::to_owned),
+            ca: None,
+            data: crate::args::DataArgs::default(),
+        }
+    }
+
+    #[test]
+    fn credentials_of_the_command_line() {
+        let config = docker_config(&args(Some("me:s3:cret"))).expect("parses");
+        assert_eq!(
+            config,
+            Some(
+                json!({"auths": {"registry.example.com:5000": {"username": "me", "password": "s3:cret"}}})
+            )
+        );
+        for bad in ["me", ":x", "me:", ""] {
+            let error = docker_config(&args(Some(bad))).expect_err(bad).to_string();
+            assert!(error.contains("USER:PASS"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_archives() {
+        for path in ["/dev/zero", "/dev", "/proc/self/fd"] {
+            assert!(archive_path(Path::new(path)).is_err(), "{path}");
         }
     }
 }

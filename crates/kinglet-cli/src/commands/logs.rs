@@ -11,16 +11,40 @@ use crate::client::Connection;
 
 pub(crate) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
     let connection = Connection::open(&args.target).await?;
-    let pod = find(&connection, &args.pod).await?;
+    let named = parse(&args.pod)?;
+    let pod = find(&connection, named).await?;
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let container = match &args.container {
         Some(container) => container.clone(),
         None => default_container(&pod).context("the pod has no containers")?,
     };
-    let mut path = format!(
-        "/api/v1/namespaces/{}/pods/{name}/log?container={container}",
-        connection.namespace
-    );
+    // Said before the log as well as after a refusal: a crash-looping container may have logged nothing.
+    let trouble = trouble(&connection, named, &pod, &container).await?;
+    let path = log_path(&connection.namespace, name, &container, args);
+    let opened = connection.lines(&path).await;
+    let mut lines = match (opened, &trouble) {
+        (Ok(lines), _) => std::pin::pin!(lines),
+        (Err(_), Some(trouble)) => bail!("{name} has no log of {container}: {trouble}"),
+        (Err(error), None) => return Err(error),
+    };
+    let mut buffer = vec![0_u8; 16 << 10];
+    let mut out = std::io::stdout().lock();
+    loop {
+        let count = lines.read(&mut buffer).await.context("reading the log")?;
+        if count == 0 {
+            break;
+        }
+        out.write_all(&buffer[..count])?;
+        out.flush()?;
+    }
+    if let Some(trouble) = trouble {
+        anstream::eprintln!("{name} does not run well: {trouble}");
+    }
+    Ok(())
+}
+
+fn log_path(namespace: &str, pod: &str, container: &str, args: &LogsArgs) -> String {
+    let mut path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
     if args.follow {
         path.push_str("&follow=true");
     }
@@ -30,42 +54,97 @@ pub(crate) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
     if let Some(lines) = args.tail {
         path.push_str(&format!("&tailLines={lines}"));
     }
-    let mut lines = std::pin::pin!(connection.lines(&path).await?);
-    let mut buffer = vec![0_u8; 16 << 10];
-    let mut out = std::io::stdout().lock();
-    loop {
-        let count = lines.read(&mut buffer).await.context("reading the log")?;
-        if count == 0 {
-            return Ok(());
-        }
-        out.write_all(&buffer[..count])?;
-        out.flush()?;
-    }
+    path
 }
 
-async fn find(connection: &Connection, word: &str) -> anyhow::Result<Value> {
-    let namespace = &connection.namespace;
+/// What the words name.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Pod(&'a str),
+    /// `service` or `revision` of Knative Serving, and its name.
+    Serving(&'static str, &'a str),
+}
+
+fn parse(word: &str) -> anyhow::Result<Named<'_>> {
     crate::client::segment(word.split_once('/').map_or(word, |(_, name)| name))?;
-    match word.split_once('/') {
-        None => {
-            connection
-                .get(&format!("/api/v1/namespaces/{namespace}/pods/{word}"))
-                .await
-        }
-        Some(("pod" | "pods" | "po", name)) => {
-            connection
-                .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))
-                .await
-        }
+    Ok(match word.split_once('/') {
+        None => Named::Pod(word),
+        Some(("pod" | "pods" | "po", name)) => Named::Pod(name),
         Some(("ksvc" | "kservice" | "service.serving.knative.dev", name)) => {
-            newest(connection, "service", name).await
+            Named::Serving("service", name)
         }
         Some(("revision" | "rev" | "revision.serving.knative.dev", name)) => {
-            newest(connection, "revision", name).await
+            Named::Serving("revision", name)
         }
         Some((kind, _)) => {
             bail!("logs are of pods: write POD, pod/NAME, ksvc/NAME or revision/NAME, not {kind}/…")
         }
+    })
+}
+
+/// Why a container does not run: from the Service's or Revision's condition where one was named, else from the Pod.
+async fn trouble(
+    connection: &Connection,
+    named: Named<'_>,
+    pod: &Value,
+    container: &str,
+) -> anyhow::Result<Option<String>> {
+    let waiting = waiting(pod, container);
+    if waiting.is_none() {
+        return Ok(None);
+    }
+    if let Named::Serving(kind, name) = named {
+        let path = serving_path(connection, kind, name);
+        if let Some(said) = connection.find(&path).await?.as_ref().and_then(not_ready) {
+            return Ok(Some(said));
+        }
+    }
+    Ok(waiting)
+}
+
+fn serving_path(connection: &Connection, kind: &str, name: &str) -> String {
+    let namespace = &connection.namespace;
+    format!("/apis/serving.knative.dev/v1/namespaces/{namespace}/{kind}s/{name}")
+}
+
+/// Reason and message of a Ready condition that is not True.
+fn not_ready(object: &Value) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let ready = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Ready" && condition["status"] != "True")?;
+    sentence(ready)
+}
+
+fn sentence(detail: &Value) -> Option<String> {
+    let parts = [&detail["reason"], &detail["message"]].map(|part| part.as_str().unwrap_or(""));
+    let said = parts.into_iter().filter(|part| !part.is_empty());
+    let said: Vec<&str> = said.collect();
+    (!said.is_empty()).then(|| said.join(": "))
+}
+
+/// Why a container waits, with the end of its last life where it had one.
+fn waiting(pod: &Value, container: &str) -> Option<String> {
+    let statuses = pod["status"]["containerStatuses"].as_array()?;
+    let status = statuses.iter().find(|status| status["name"] == container)?;
+    let waiting = sentence(&status["state"]["waiting"])?;
+    let ended = &status["lastState"]["terminated"];
+    let last = sentence(ended).map(|said| {
+        let code = ended["exitCode"].as_i64().unwrap_or_default();
+        format!("; last exit code {code}, {said}")
+    });
+    Some(format!("{waiting}{}", last.unwrap_or_default()))
+}
+
+async fn find(connection: &Connection, named: Named<'_>) -> anyhow::Result<Value> {
+    match named {
+        Named::Pod(name) => {
+            let namespace = &connection.namespace;
+            connection
+                .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))
+                .await
+        }
+        Named::Serving(kind, name) => newest(connection, kind, name).await,
     }
 }
 
@@ -81,12 +160,15 @@ async fn newest(connection: &Connection, kind: &str, name: &str) -> anyhow::Resu
         return Ok(pod.clone());
     }
     // The server says it better when there is no such thing.
-    connection
-        .get(&format!(
-            "/apis/serving.knative.dev/v1/namespaces/{namespace}/{kind}s/{name}"
-        ))
+    let object = connection
+        .get(&serving_path(connection, kind, name))
         .await?;
-    bail!("{kind} {name} has no pod now (it may be scaled to zero; a request wakes it)")
+    match not_ready(&object) {
+        Some(said) => bail!("{kind} {name} has no pod, because it is not ready: {said}"),
+        None => {
+            bail!("{kind} {name} has no pod now (it may be scaled to zero; a request wakes it)")
+        }
+    }
 }
 
 fn choose(pods: &Value) -> Option<&Value> {
@@ -120,6 +202,26 @@ mod tests {
         let pods = json!({"items": [pod("old", "2026-01-01T00:00:00Z", false), pod("new", "2026-01-02T00:00:00Z", false), pod("leaving", "2026-01-03T00:00:00Z", true)]});
         assert_eq!(choose(&pods).expect("one")["metadata"]["name"], "new");
         assert_eq!(choose(&json!({"items": []})), None);
+    }
+
+    #[test]
+    fn why_a_container_does_not_run() {
+        let looping = json!({"status": {"containerStatuses": [
+            {"name": "queue-proxy", "state": {"running": {}}},
+            {"name": "user-container", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+                "lastState": {"terminated": {"reason": "Error", "message": "no such file", "exitCode": 3}}}]}});
+        assert_eq!(
+            waiting(&looping, "user-container").as_deref(),
+            Some("CrashLoopBackOff: back-off 10s; last exit code 3, Error: no such file")
+        );
+        assert_eq!(waiting(&looping, "queue-proxy"), None);
+        let service = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "RevisionFailed", "message": "no such image"}]}});
+        assert_eq!(
+            not_ready(&service).as_deref(),
+            Some("RevisionFailed: no such image")
+        );
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert_eq!(not_ready(&ready), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The real binary, from outside, with real clients. Needs root, because containers are made.
 
 mod bad_input;
+mod cases;
 mod checks;
 mod crash;
+mod first_hour;
 mod informer;
 mod kubectl;
 mod neighbours;
