@@ -6,6 +6,8 @@
 
 pub mod api;
 pub mod cluster;
+pub mod cycles;
+pub mod footprint;
 pub mod instance;
 pub mod kubectl;
 pub mod load;

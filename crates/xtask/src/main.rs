@@ -39,7 +39,8 @@ enum Chore {
     Bench(bench::Bench),
     /// Replay recorded inputs and list every difference from what real Knative did
     Compare(compare::Compare),
-    /// Requests without a failure through rollouts, traffic changes and scaling
+    /// Long runs: requests, cycles, fuzzing
+    #[command(subcommand)]
     Soak(soak::Soak),
     /// Kill at random moments during applies; nothing acknowledged may be lost
     Crash(crash::Crash),

@@ -3,7 +3,9 @@
 mod bad_input;
 mod cases;
 mod checks;
+mod corpus;
 mod crash;
+mod cycles;
 mod first_hour;
 mod informer;
 mod kubectl;

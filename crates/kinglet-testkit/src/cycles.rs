@@ -1,0 +1,97 @@
+//! Services that are created, called, put to sleep, woken and deleted, over and over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::api::{sample_service, serving};
+use crate::footprint::{Footprint, Slack};
+use crate::{Api, Instance, until, web};
+
+/// Services at a time; each is one cycle.
+pub const BATCH: u32 = 10;
+/// Long enough for a machine that does much else.
+const STEP_MAX: Duration = Duration::from_secs(120);
+const AUTOSCALER: &str = "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler";
+
+/// Makes services sleep as soon as Knative allows.
+pub async fn sleep_soon(api: &Api) -> anyhow::Result<()> {
+    let data = json!({"data": {"scale-to-zero-grace-period": "6s", "stable-window": "6s", "scale-to-zero-pod-retention-period": "0s"}});
+    api.merge(AUTOSCALER, &data).await?;
+    Ok(())
+}
+
+/// [`BATCH`] cycles side by side.
+pub async fn batch(instance: &Instance, api: &Api) -> anyhow::Result<()> {
+    let mut services = JoinSet::new();
+    for number in 0..BATCH {
+        let (api, gateway) = (api.clone(), instance.gateway().to_owned());
+        services.spawn(async move {
+            let name = format!("cycle-{number}");
+            cycle(&api, &gateway, &name).await.context(name)
+        });
+    }
+    while let Some(done) = services.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn cycle(api: &Api, gateway: &str, name: &str) -> anyhow::Result<()> {
+    let services = serving("default", "services");
+    let path = format!("{services}/{name}");
+    let host = format!("{name}.default.localhost");
+    api.create(&services, &sample_service(name, "default", "helloworld"))
+        .await?;
+    api.condition(&path, "Ready", "True", STEP_MAX).await?;
+    answers(gateway, &host).await?;
+    no_pods(api, name).await.context("asleep")?;
+    answers(gateway, &host).await.context("awake again")?;
+    api.delete(&path).await?;
+    no_pods(api, name).await.context("deleted")?;
+    until("the service to be gone", STEP_MAX, || async {
+        let found = api.find(&path).await?;
+        ensure!(
+            found.is_none(),
+            "{}",
+            found.unwrap_or(Value::Null)["metadata"]
+        );
+        Ok(Some(()))
+    })
+    .await
+}
+
+async fn answers(gateway: &str, host: &str) -> anyhow::Result<()> {
+    let answer = web::get(gateway, host, "/").await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
+}
+
+async fn no_pods(api: &Api, name: &str) -> anyhow::Result<()> {
+    let path =
+        format!("/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev/service={name}");
+    until("no pod", STEP_MAX, || async {
+        let pods = api.get(&path).await?;
+        let left = pods["items"].as_array().map_or(0, Vec::len);
+        ensure!(left == 0, "{left} pods");
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// Waits until the instance occupies no more than `before` and the slack; an error lists what is too much.
+pub async fn settled(
+    instance: &Instance,
+    before: &Footprint,
+    slack: Slack,
+) -> anyhow::Result<Footprint> {
+    until("everything to be given back", STEP_MAX, || async {
+        let now = Footprint::of(instance.ready.pid, &instance.data);
+        let grown = now.grown(before, slack);
+        ensure!(grown.is_empty(), "{}", grown.join("; "));
+        Ok(Some(now))
+    })
+    .await
+}
