@@ -28,7 +28,7 @@ struct Arguments {
 enum Chore {
     /// Check house rules: arrows between crates, licences, banned and double crates, file headers, documents
     Tidy {
-        /// Write the block of arrows in ARCHITECTURE.md from the real graph first
+        /// Write the block of arrows in ARCHITECTURE.md and docs/reference/limits.md first
         #[arg(long)]
         write: bool,
     },

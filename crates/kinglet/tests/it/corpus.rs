@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
+#[expect(unreachable_pub, reason = "the same file is the library that fuzz targets use")]
 #[path = "../../../../fuzz/src/lib.rs"]
 mod fuzz;
 
