@@ -10,6 +10,7 @@ mod protobuf_table;
 mod soak;
 mod suite;
 mod tidy;
+mod v2;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +51,11 @@ enum Chore {
         to: Vec<String>,
     },
     /// Run every test, installing what they need (the README's second command)
-    Test,
+    Test {
+        /// Only the container suites, in Debian's cloud kernel under qemu with cgroup v2 and nothing else
+        #[arg(long)]
+        v2: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,7 +63,8 @@ fn main() -> ExitCode {
         Chore::Tidy { write } => tidy::run(write),
         Chore::ProtobufTable { to } => protobuf_table::run(&to),
         Chore::Peers => peers::run(),
-        Chore::Test => suite::run(),
+        Chore::Test { v2: true } => v2::run(),
+        Chore::Test { v2: false } => suite::run(),
         Chore::Bench(bench) => block_on(bench::run(&bench)),
         Chore::Compare(compare) => block_on(compare::run(&compare)),
         Chore::Soak(soak) => block_on(soak::run(&soak)),

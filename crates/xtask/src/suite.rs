@@ -9,7 +9,11 @@ use crate::peers;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let began = Instant::now();
-    debian_packages()?;
+    // Said before anything is built; the tests that make containers fail without root under CI, too.
+    if !is_root() && std::env::var_os("CI").is_some() {
+        bail!("CI runs every test, and tests that make containers need root");
+    }
+    debian_packages(&PACKAGES)?;
     let peers = if peers::available() {
         eprintln!("peers: building in the background");
         Some(peers::start()?)
@@ -60,7 +64,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo() -> Command {
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// Cargo in the workspace's root.
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::root());
     // Set for us by `cargo run`; the children find their own.
@@ -84,15 +94,18 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// What the tests use beside Rust and Go, by Debian package: program and package.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("etcd", "etcd-server"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
     ("openssl", "openssl"),
+    // `setpriv`: tests that act as another user.
+    ("setpriv", "util-linux"),
 ];
 
-fn debian_packages() -> anyhow::Result<()> {
-    let missing: Vec<&str> = PACKAGES
+/// Installs what is missing, where there is apt.
+pub(crate) fn debian_packages(packages: &[(&str, &'static str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(program, _)| which(program).is_none())
         .map(|(_, package)| *package)
@@ -101,6 +114,12 @@ fn debian_packages() -> anyhow::Result<()> {
         return Ok(());
     }
     if which("apt-get").is_none() {
+        if std::env::var_os("CI").is_some() {
+            bail!(
+                "not installed, and CI runs every test: {}",
+                missing.join(", ")
+            );
+        }
         eprintln!(
             "not installed, tests that need them are not run: {}",
             missing.join(", ")
@@ -125,7 +144,8 @@ fn debian_packages() -> anyhow::Result<()> {
     )
 }
 
-fn which(program: &str) -> Option<std::path::PathBuf> {
+/// Where a program lies.
+pub(crate) fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-#[expect(unreachable_pub, reason = "the same file is the library that fuzz targets use")]
+#[expect(
+    unreachable_pub,
+    reason = "the same file is the library that fuzz targets use"
+)]
 #[path = "../../../../fuzz/src/lib.rs"]
 mod fuzz;
 

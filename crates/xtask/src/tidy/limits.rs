@@ -29,7 +29,10 @@ pub(super) fn write(sources: &[std::path::PathBuf]) -> anyhow::Result<()> {
         for bound in bounds(&text) {
             if heading != krate {
                 heading = krate.to_owned();
-                let _ = write!(page, "\n## {krate}\n\n| Bound | Number | Of what |\n|---|---|---|\n");
+                let _ = write!(
+                    page,
+                    "\n## {krate}\n\n| Bound | Number | Of what |\n|---|---|---|\n"
+                );
             }
             let _ = writeln!(
                 page,
