@@ -102,8 +102,7 @@ mod tests {
         let all: IpAddr = Ipv4Addr::UNSPECIFIED.into();
         let outside = bind(all, 0, "gateway", "--http-port").await.expect("all");
         let port = outside.local_addr().expect("bound").port();
-        let inside = bind_on_bridge(Ipv4Addr::new(127, 0, 0, 9).into(), port)
-            .expect("beside it");
+        let inside = bind_on_bridge(Ipv4Addr::new(127, 0, 0, 9).into(), port).expect("beside it");
         let (client, accepted) = tokio::join!(
             tokio::net::TcpStream::connect(inside.local_addr().expect("bound")),
             inside.accept()
@@ -124,4 +123,3 @@ mod tests {
         );
     }
 }
-

@@ -241,13 +241,13 @@ fn build(arguments: &[&str], name: &str) -> anyhow::Result<PathBuf> {
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let text = output(&mut cargo)?;
-    let executables = text.lines().filter_map(|line| {
+    let mut executables = text.lines().rev().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == name)
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executables
-        .last()
+        .next()
         .with_context(|| format!("cargo {arguments:?} made no {name}"))
 }
 
