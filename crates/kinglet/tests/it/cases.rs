@@ -528,11 +528,11 @@ fn probes_and_hooks_do_not_reach_the_host() {
         let connected = tokio::select! {
             accepted = listener.accept() => Some(accepted?.1),
             said = until("an event of each pod", READY_MAX, || async {
-                for number in 0..hosts.len() {
+                for (number, host) in hosts.iter().enumerate() {
                     let events = cases.events(&format!("to-host-{number}")).await?;
                     ensure!(
                         events.iter().any(|event| event.starts_with("Unhealthy") || event.starts_with("FailedPostStartHook")),
-                        "{}: {events:?}", hosts[number]
+                        "{host}: {events:?}"
                     );
                 }
                 Ok(Some(()))
