@@ -239,7 +239,6 @@ fn a_startup_probe_with_one_attempt_kills_nothing() {
 }
 
 #[test]
-#[ignore = "its fix lands separately"]
 fn exec_probes_that_time_out_leave_nothing() {
     run(async {
         let cases = Cases::with_busybox().await?;
@@ -264,7 +263,6 @@ fn exec_probes_that_time_out_leave_nothing() {
 }
 
 #[test]
-#[ignore = "its fix lands separately"]
 fn a_class_that_nobody_serves_is_said() {
     run(async {
         let cases = Cases::start().await?;
@@ -293,7 +291,6 @@ fn a_class_that_nobody_serves_is_said() {
 }
 
 #[test]
-#[ignore = "its fix lands separately"]
 fn a_missing_secret_is_named_and_heals() {
     run(async {
         let cases = Cases::start().await?;
@@ -378,7 +375,6 @@ fn no_byte_of_a_device_is_read() {
 }
 
 #[test]
-#[ignore = "its fix lands separately"]
 fn links_in_a_configmap_volume_lead_nowhere() {
     run(async {
         let cases = Cases::with_busybox().await?;
