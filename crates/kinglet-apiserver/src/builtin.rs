@@ -3,12 +3,14 @@
 //! Order of a write: shape and defaults (`rules`) -> **here** (what Kubernetes' own admission plugins do) -> injected admission -> rules.
 
 pub(crate) mod defaults;
+pub(crate) mod disruption;
 pub(crate) mod event;
 pub(crate) mod limits;
 pub(crate) mod pods;
 pub(crate) mod quantity;
 pub(crate) mod retention;
 pub(crate) mod service;
+mod token_secret;
 
 use serde_json::{Value, json};
 
@@ -99,10 +101,10 @@ pub(crate) fn on_update(
 
 /// Takes what is scarce, just before the object is stored.
 pub(crate) fn claim(context: &RequestContext<'_>, object: &mut Value) -> Result<(), Status> {
-    if context.kind.is(Builtin::Service) {
-        service::claim(context, object)
-    } else {
-        Ok(())
+    match context.kind.builtin {
+        Some(Builtin::Service) => service::claim(context, object),
+        Some(Builtin::Secret) => token_secret::complete(context, object),
+        _ => Ok(()),
     }
 }
 
@@ -115,11 +117,19 @@ pub(crate) fn unclaim(context: &RequestContext<'_>, object: &Value) {
 
 /// What follows from a stored change.
 pub(crate) fn after(context: &RequestContext<'_>, old: Option<&Value>, new: Option<&Value>) {
+    let (server, namespace) = (context.server, &context.info.namespace);
     match (context.kind.builtin, old, new) {
-        (Some(Builtin::Service), Some(old), new) => service::moved(context.server, old, new),
-        (Some(Builtin::ClusterRole), _, _) => aggregation::refresh(context.server),
-        (Some(Builtin::Event), _, Some(event)) => retention::bound(context.server, event),
-        (Some(Builtin::Pod), _, _) => quota::recount(context.server, &context.info.namespace),
+        (Some(Builtin::Service), Some(old), new) => service::moved(server, old, new),
+        (Some(Builtin::ClusterRole), _, _) => aggregation::refresh(server),
+        (Some(Builtin::Event), _, Some(event)) => retention::bound(server, event),
+        (Some(Builtin::Pod | Builtin::PodDisruptionBudget), _, _) => {
+            disruption::recount(server, namespace);
+        }
         _ => {}
+    }
+    // A pod that ends counts no more; of everything else, that it is there.
+    let is_counted = old.is_none() || new.is_none() || context.kind.is(Builtin::Pod);
+    if is_counted && context.kind.namespaced && !context.kind.is(Builtin::Event) {
+        quota::recount(server, namespace);
     }
 }

@@ -167,6 +167,9 @@ async fn resource(
                 .to_owned(),
         );
     }
+    if let (Some(warning), false) = (&context.kind.deprecation, context.in_process()) {
+        context.warnings.insert(0, warning.clone());
+    }
     if !context.warnings.is_empty() {
         warn(&mut response, &context.warnings);
     }

@@ -43,6 +43,8 @@ pub(crate) struct Kind {
     pub(crate) definition: Option<String>,
     /// Why nothing of this kind can be made: it is listed, and always empty, because clients that look through all of an application ask for it.
     pub(crate) absent: Option<&'static str>,
+    /// What clients of a deprecated version are warned with.
+    pub(crate) deprecation: Option<String>,
     /// Verbs for kinds that only answer to `create`.
     pub(crate) review: bool,
 }

@@ -1,12 +1,17 @@
-//! ResourceQuota: may this namespace have one more pod?
+//! ResourceQuota: may this namespace have one more of something?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::builtin::quantity::{self, Quantity};
 use crate::context::RequestContext;
+use crate::kinds::{Builtin, Kind};
 use crate::object::{self, at, items, text};
+use crate::registry::Registry;
 use crate::state::ServerState;
-use crate::status::Status;
+use crate::status::{Status, qualified};
 
 fn quotas(server: &ServerState, namespace: &str) -> Vec<Value> {
     let page = server
@@ -27,11 +32,50 @@ pub(crate) fn applies(server: &ServerState, namespace: &str) -> bool {
         > 0
 }
 
-/// What a pod takes: `pods`, `requests.cpu` and so on.
-fn usage(pod: &Value) -> Vec<(String, Quantity)> {
-    let mut total: std::collections::BTreeMap<String, Quantity> = std::collections::BTreeMap::new();
-    total.insert("pods".to_owned(), Quantity::from_units(1));
-    total.insert("count/pods".to_owned(), Quantity::from_units(1));
+/// What an object takes of the quotas of its namespace: `count/secrets`, `secrets`, for a pod `requests.cpu` and so on.
+fn usage(kind: &Kind, object: &Value) -> BTreeMap<String, Quantity> {
+    let one = Quantity::from_units(1);
+    let mut total = BTreeMap::from([(
+        format!("count/{}", qualified(&kind.group, &kind.plural)),
+        one,
+    )]);
+    let mut add = |key: String, quantity: Quantity| {
+        let sum = total.get(&key).map_or(quantity, |old| old.plus(quantity));
+        total.insert(key, sum);
+    };
+    if kind.group.is_empty()
+        && matches!(
+            kind.builtin,
+            Some(
+                Builtin::Pod
+                    | Builtin::Service
+                    | Builtin::Secret
+                    | Builtin::ConfigMap
+                    | Builtin::ResourceQuota
+            )
+        )
+    {
+        add(kind.plural.clone(), one);
+    }
+    match (kind.builtin, text(object, &["spec", "type"])) {
+        (Some(Builtin::Service), "LoadBalancer") => {
+            add("services.loadbalancers".to_owned(), one);
+            for _ in items(object, &["spec", "ports"]) {
+                add("services.nodeports".to_owned(), one);
+            }
+        }
+        (Some(Builtin::Service), "NodePort") => {
+            for _ in items(object, &["spec", "ports"]) {
+                add("services.nodeports".to_owned(), one);
+            }
+        }
+        (Some(Builtin::Pod), _) => pod_usage(object, &mut add),
+        _ => {}
+    }
+    total
+}
+
+fn pod_usage(pod: &Value, add: &mut impl FnMut(String, Quantity)) {
     for container in items(pod, &["spec", "containers"]) {
         for side in ["requests", "limits"] {
             for (name, value) in at(container, &["resources", side])
@@ -42,54 +86,63 @@ fn usage(pod: &Value) -> Vec<(String, Quantity)> {
                 let Some(quantity) = quantity::of(value) else {
                     continue;
                 };
-                let mut add = |key: String| {
-                    let sum = total.get(&key).map_or(quantity, |old| old.plus(quantity));
-                    total.insert(key, sum);
-                };
-                add(format!("{side}.{name}"));
+                add(format!("{side}.{name}"), quantity);
                 if side == "requests"
                     && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
                 {
-                    add(name.clone());
+                    add(name.clone(), quantity);
                 }
             }
         }
     }
-    total.into_iter().collect()
 }
 
-/// Pods that still count.
-fn living(server: &ServerState, namespace: &str) -> Vec<Value> {
-    let page = server
-        .store
-        .list(&format!("core/pods/{namespace}/"), None, 0, None);
-    let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries
+/// The kind that a name in a quota counts; what names resources of pods counts pods.
+fn counted(registry: &Registry, key: &str) -> Option<Arc<Kind>> {
+    let (resource, group) = match key.strip_prefix("count/") {
+        Some(name) => name.split_once('.').unwrap_or((name, "")),
+        None => match key {
+            "services" | "services.loadbalancers" | "services.nodeports" => ("services", ""),
+            "secrets" | "configmaps" | "resourcequotas" => (key, ""),
+            _ => ("pods", ""),
+        },
+    };
+    registry
+        .all()
+        .find(|kind| kind.plural == resource && kind.group == group)
+        .cloned()
+}
+
+/// How much of a name the objects of a namespace take.
+fn taken(server: &ServerState, namespace: &str, key: &str) -> Quantity {
+    let none = Quantity::from_units(0);
+    let Some(kind) = counted(&server.registry.load(), key) else {
+        return none;
+    };
+    let page = server.store.list(&kind.range(namespace), None, 0, None);
+    page.map(|page| page.entries)
+        .unwrap_or_default()
         .iter()
         .filter_map(|(_, entry)| serde_json::from_slice::<Value>(&entry.value).ok())
-        .filter(|pod| !matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed"))
-        .collect()
-}
-
-fn sum(all: &[Value], key: &str) -> Quantity {
-    all.iter()
-        .flat_map(usage)
-        .filter(|(name, _)| name == key)
-        .fold(Quantity::from_units(0), |total, (_, quantity)| {
-            total.plus(quantity)
+        // A pod that has ended takes nothing any more.
+        .filter(|object| {
+            !(kind.is(Builtin::Pod)
+                && matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed"))
         })
+        .filter_map(|object| usage(&kind, &object).get(key).copied())
+        .fold(none, Quantity::plus)
 }
 
-/// Refuses a pod that no quota of its namespace has room for.
-pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Status> {
+/// Refuses an object that some quota of its namespace has no room for.
+pub(crate) fn check(context: &RequestContext<'_>, object: &Value) -> Result<(), Status> {
     let quotas = quotas(context.server, &context.info.namespace);
     if quotas.is_empty() {
         return Ok(());
     }
-    let all = living(context.server, &context.info.namespace);
-    let wanted = usage(pod);
-    let name = match object::name(pod) {
-        "" => text(pod, &["metadata", "generateName"]),
+    let is_pod = context.kind.is(Builtin::Pod);
+    let wanted = usage(&context.kind, object);
+    let name = match object::name(object) {
+        "" => text(object, &["metadata", "generateName"]),
         name => name,
     };
     for quota in quotas {
@@ -100,16 +153,17 @@ pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Sta
             let Some(bound) = quantity::of(limit) else {
                 continue;
             };
-            let Some((_, more)) = wanted.iter().find(|(name, _)| name == key) else {
-                if key.starts_with("requests.")
-                    || key.starts_with("limits.")
-                    || matches!(key.as_str(), "cpu" | "memory")
+            let Some(more) = wanted.get(key) else {
+                if is_pod
+                    && (key.starts_with("requests.")
+                        || key.starts_with("limits.")
+                        || matches!(key.as_str(), "cpu" | "memory"))
                 {
                     missing.push(key.clone());
                 }
                 continue;
             };
-            let now = sum(&all, key);
+            let now = taken(context.server, &context.info.namespace, key);
             if now.plus(*more) > bound {
                 requested.push(format!("{key}={}", more));
                 used.push(format!("{key}={}", now));
@@ -118,7 +172,7 @@ pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Sta
         }
         let quota_name = object::name(&quota);
         let detail = if !missing.is_empty() {
-            let names: Vec<&str> = items(pod, &["spec", "containers"])
+            let names: Vec<&str> = items(object, &["spec", "containers"])
                 .iter()
                 .map(|c| text(c, &["name"]))
                 .collect();
@@ -140,14 +194,19 @@ pub(crate) fn check(context: &RequestContext<'_>, pod: &Value) -> Result<(), Sta
         } else {
             continue;
         };
-        return Err(Status::forbidden("", "pods", name, &detail));
+        return Err(Status::forbidden(
+            &context.kind.group,
+            &context.kind.plural,
+            name,
+            &detail,
+        ));
     }
     Ok(())
 }
 
 /// The status of a quota as it stands, for a quota that is created or changed.
 pub(crate) fn status(server: &ServerState, quota: &Value) -> Value {
-    let all = living(server, object::namespace(quota));
+    let namespace = object::namespace(quota);
     let hard = at(quota, &["spec", "hard"])
         .cloned()
         .unwrap_or_else(|| json!({}));
@@ -155,12 +214,17 @@ pub(crate) fn status(server: &ServerState, quota: &Value) -> Value {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(key, _)| (key.clone(), sum(&all, key).to_string().into()))
+        .map(|(key, _)| {
+            (
+                key.clone(),
+                taken(server, namespace, key).to_string().into(),
+            )
+        })
         .collect();
     json!({"hard": hard, "used": used})
 }
 
-/// Brings the status of a namespace's quotas up to date after a pod came or went.
+/// Brings the status of a namespace's quotas up to date after an object came or went.
 pub(crate) fn recount(server: &ServerState, namespace: &str) {
     if !applies(server, namespace) {
         return;
@@ -177,7 +241,7 @@ pub(crate) fn recount(server: &ServerState, namespace: &str) {
         let mut quota = quota;
         object::fields(&mut quota).insert("status".to_owned(), fresh);
         let template = object::Template::new(&quota);
-        // Another write in between counts by itself; the figure is only shown, the limit is checked against the pods.
+        // Another write in between counts by itself; the figure is only shown, the limit is checked against the objects.
         let _ = server.store.put(
             &key,
             kinglet_store::Expect::Revision(revision),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::signer::AUDIENCE;
 use crate::body::{ApiResponse, Body, json as answer_json, streaming};
+use crate::builtin::disruption;
 use crate::commit;
 use crate::context::RequestContext;
 use crate::decode;
@@ -264,8 +265,11 @@ async fn binding(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status
 
 async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let body = decode::value(context)?;
+    // Two evictions at once must not both find the budget untouched.
+    let server = context.server;
+    let _turn = server.turn.lock().await;
     let (entry, pod) = current(context)?;
-    if let Some(budget) = blocking_budget(context, &pod) {
+    if let Some(budget) = disruption::blocking(server, &pod)? {
         let mut status = Status::too_many(
             "Cannot evict pod as it would violate the pod's disruption budget.",
             10,
@@ -309,70 +313,6 @@ async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResponse, Statu
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     ))
-}
-
-/// A disruption budget that selects the pod and allows none to go. It is counted here, when it matters: no controller keeps its status.
-fn blocking_budget(context: &RequestContext<'_>, pod: &Value) -> Option<String> {
-    let parsed = |prefix: &str| -> Vec<Value> {
-        let page = context.server.store.list(
-            &format!("{prefix}{}/", context.info.namespace),
-            None,
-            0,
-            None,
-        );
-        let entries = page.map(|page| page.entries).unwrap_or_default();
-        entries
-            .iter()
-            .filter_map(|(_, entry)| serde_json::from_slice(&entry.value).ok())
-            .collect()
-    };
-    let is_ready = |pod: &Value| {
-        !object::is_deleting(pod)
-            && object::items(pod, &["status", "conditions"])
-                .iter()
-                .any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
-    };
-    let budgets = parsed("policy/poddisruptionbudgets/");
-    if budgets.is_empty() || !is_ready(pod) {
-        return None;
-    }
-    let pods = parsed("core/pods/");
-    budgets.iter().find_map(|budget| {
-        let spec = &budget["spec"];
-        if !object::matches_labels(&spec["selector"], pod) {
-            return None;
-        }
-        let selected: Vec<&Value> = pods
-            .iter()
-            .filter(|pod| object::matches_labels(&spec["selector"], pod))
-            .collect();
-        let expected = i64::try_from(selected.len()).unwrap_or(i64::MAX);
-        let healthy =
-            i64::try_from(selected.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(i64::MAX);
-        // Percentages round up, in favour of staying.
-        let count = |value: &Value| match value {
-            Value::String(percent) => percent
-                .trim_end_matches('%')
-                .parse::<i64>()
-                .ok()
-                .map(|percent| (expected * percent + 99) / 100),
-            value => value.as_i64(),
-        };
-        let desired = match (
-            spec.get("minAvailable").and_then(count),
-            spec.get("maxUnavailable").and_then(count),
-        ) {
-            (Some(least), _) => least,
-            (None, Some(most)) => expected - most,
-            (None, None) => 0,
-        };
-        (healthy <= desired).then(|| {
-            format!(
-                "{} needs {desired} healthy pods and has {healthy} currently",
-                object::name(budget)
-            )
-        })
-    })
 }
 
 // --- the rest --------------------------------------------------------------------------------------------------------

@@ -34,9 +34,13 @@ pub(crate) fn authenticate_for(
     }
     let claims = server.options.signer.as_ref()?.verify(token)?;
     let now = server.options.clock.now().as_second();
-    if claims["exp"].as_i64()? <= now
-        || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60)
-    {
+    let secret = &claims["kubernetes.io"]["secret"];
+    // Only the token of a Secret has no end; it dies with that.
+    let ended = match claims["exp"].as_i64() {
+        Some(end) => end <= now,
+        None => !secret.is_object(),
+    };
+    if ended || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60) {
         return None;
     }
     let made_for: Vec<String> = object::items(&claims, &["aud"])
@@ -65,6 +69,14 @@ pub(crate) fn authenticate_for(
         format!("core/serviceaccounts/{namespace}/{name}"),
         text(bound, &["serviceaccount", "uid"]),
     ) {
+        return None;
+    }
+    if secret.is_object()
+        && !lives(
+            format!("core/secrets/{namespace}/{}", text(secret, &["name"])),
+            text(secret, &["uid"]),
+        )
+    {
         return None;
     }
     let pod = text(bound, &["pod", "name"]);

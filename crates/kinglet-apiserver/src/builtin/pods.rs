@@ -170,6 +170,14 @@ fn prioritize(
         .and_then(Value::as_str)
         .unwrap_or("")
         .to_owned();
+    let class = if class.is_empty() {
+        default_class(context)
+    } else {
+        class
+    };
+    if !class.is_empty() {
+        spec.insert("priorityClassName".to_owned(), class.clone().into());
+    }
     let (mut value, mut policy) = (json!(0), json!("PreemptLowerPriority"));
     if !class.is_empty() {
         let known = match class.as_str() {
@@ -201,6 +209,21 @@ fn prioritize(
     spec.insert("priority".to_owned(), value);
     object::default(spec, "preemptionPolicy", policy);
     Ok(())
+}
+
+/// The class that pods without one have, if there is such a class.
+fn default_class(context: &RequestContext<'_>) -> String {
+    let page = context
+        .server
+        .store
+        .list("scheduling.k8s.io/priorityclasses/", None, 0, None);
+    page.map(|page| page.entries)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|(_, entry)| serde_json::from_slice::<Value>(&entry.value).ok())
+        .find(|class| class["globalDefault"] == true)
+        .map(|class| object::name(&class).to_owned())
+        .unwrap_or_default()
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.

@@ -138,6 +138,7 @@ pub(crate) fn table() -> impl Iterator<Item = Kind> {
             schema: None,
             definition: None,
             absent: None,
+            deprecation: None,
             review: row.builtin.is_review(),
         }
     })
@@ -196,6 +197,7 @@ pub(crate) fn absent() -> impl Iterator<Item = Kind> {
             schema: None,
             definition: None,
             absent: Some(row.words),
+            deprecation: None,
             review: false,
         }
     })

@@ -107,6 +107,12 @@ pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
                 schema,
                 definition: Some(object::name(definition).to_owned()),
                 absent: None,
+                deprecation: (version["deprecated"] == true).then(|| {
+                    match text(version, &["deprecationWarning"]) {
+                        "" => format!("{group}/{name} {} is deprecated", text(names, &["kind"])),
+                        warning => warning.to_owned(),
+                    }
+                }),
                 review: false,
             }
         })

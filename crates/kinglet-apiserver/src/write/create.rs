@@ -53,12 +53,12 @@ pub(super) async fn create_object(
     let server = context.server;
     let _turn = match context.kind.builtin {
         Some(Builtin::CustomResourceDefinition) => Some(server.turn.lock().await),
-        Some(Builtin::Pod) if quota::applies(server, &context.info.namespace) => {
+        _ if context.kind.namespaced && quota::applies(server, &context.info.namespace) => {
             Some(server.turn.lock().await)
         }
         _ => None,
     };
-    if context.kind.is(Builtin::Pod) {
+    if context.kind.namespaced {
         quota::check(context, &object)?;
     }
     for _ in 0..NAME_TRIES {
