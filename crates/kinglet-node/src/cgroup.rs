@@ -1,15 +1,23 @@
 //! Control groups: one per container, under one group per data directory; version 1, version 2 and the hybrid.
 //!
-//! Flow: [`Hierarchy::discover`] once -> [`Hierarchy::make`] while a container is parked -> [`Cgroup::limit`] when it is known
-//! what runs there -> [`Cgroup::was_out_of_memory`] and [`Cgroup::remove`] after it ended.
-//! Always: paths come from `/proc/self`, never from an assumption that this process is at the root.
+//! Flow: [`Hierarchy::discover`] once -> [`Hierarchy::make`] and [`Cgroup::confine_devices`] while a container is parked ->
+//! [`Cgroup::limit`] when it is known what runs there -> [`Cgroup::was_out_of_memory`] and [`Cgroup::remove`] after it ended.
+//! Always: paths come from `/proc/self`, never from an assumption that this process is at the root; what containers made
+//! below their group is walked without recursion.
+
+mod clear;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Controllers that containers use on version 1.
-const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+pub(crate) use clear::clear;
+
+use crate::sys::devices::{self, DeviceProgram};
+
+/// Controllers of version 1 that containers cannot do without: limits, and the rules about devices. Every other one that
+/// is mounted is used as well, since programs look for the whole set (a JVM that misses `cpuset` ignores its limits).
+const NEEDED_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "devices"];
 /// Controllers switched on for containers on version 2.
 const CONTROLLERS_V2: &str = "+cpu +memory +pids";
 /// The period that quotas are measured in.
@@ -29,21 +37,56 @@ pub struct Limits {
     pub memory_limit_bytes: Option<u64>,
     /// Bound of processes and threads.
     pub pids_max: Option<u64>,
+    /// Every device of the host may be opened (privileged containers).
+    pub all_devices: bool,
 }
 
 /// Where containers' groups live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hierarchy {
-    /// One directory per controller (name, group above all containers).
-    V1(Vec<(&'static str, PathBuf)>),
+    /// The groups above all containers, one per mount.
+    V1(Vec<ControllerGroup>),
     /// One directory for all.
     V2(PathBuf),
+}
+
+/// A group in one hierarchy of version 1 (or, with empty names, of version 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerGroup {
+    /// The controllers of the hierarchy, as `/proc/self/cgroup` names them: `cpu,cpuacct`, `name=systemd`.
+    pub controllers: String,
+    /// The directory below `/sys/fs/cgroup` where programs look for it.
+    pub view: String,
+    /// The group.
+    pub directory: PathBuf,
+}
+
+impl ControllerGroup {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|one| one == controller)
+    }
+
+    fn child(&self, name: &str) -> Self {
+        Self {
+            directory: self.directory.join(name),
+            ..self.clone()
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)
+            .map_err(|error| attempted("making", &self.directory, &error))
+    }
+}
+
+fn attempted(what: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
 /// The group of one container.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
-    directories: Vec<(&'static str, PathBuf)>,
+    groups: Vec<ControllerGroup>,
     version2: bool,
 }
 
@@ -52,7 +95,7 @@ impl Hierarchy {
     pub fn discover(name: &str) -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let found = Self::from_proc(&own, &mounts, name).ok_or_else(|| {
+        let mut found = Self::from_proc(&own, &mounts, name).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 "no control groups are mounted under /sys/fs/cgroup",
@@ -65,26 +108,28 @@ impl Hierarchy {
     /// The same from the text of the two files.
     fn from_proc(own: &str, mounts: &str, name: &str) -> Option<Self> {
         let mut v1 = Vec::new();
-        for controller in CONTROLLERS {
-            let path = own.lines().find_map(|line| {
-                let mut parts = line.splitn(3, ':');
-                let controllers = parts.nth(1)?;
-                controllers
-                    .split(',')
-                    .any(|one| one == controller)
-                    .then(|| parts.next())
-                    .flatten()
-            });
+        for line in own.lines() {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            let Some(first) = controllers.split(',').next().filter(|one| !one.is_empty()) else {
+                continue;
+            };
             let mount = mounts
                 .lines()
-                .find_map(|line| mount_of(line, "cgroup", Some(controller)));
-            if let (Some(path), Some((root, at))) = (path, mount) {
-                v1.push((controller, below(&at, &root, path).join(name)));
+                .find_map(|line| mount_of(line, "cgroup", Some(first)));
+            if let Some((root, at)) = mount
+                && let Some(view) = at.file_name()
+            {
+                v1.push(ControllerGroup {
+                    controllers: controllers.to_owned(),
+                    view: view.to_string_lossy().into_owned(),
+                    directory: below(&at, &root, path).join(name),
+                });
             }
         }
-        if v1.iter().any(|(controller, _)| *controller == "memory") {
-            // Where cpu and cpuacct are one mount, joining once is enough.
-            v1.dedup_by(|later, earlier| later.1 == earlier.1);
+        if v1.iter().any(|group| group.has("memory")) {
             return Some(Self::V1(v1));
         }
         let (_, at) = mounts
@@ -93,15 +138,40 @@ impl Hierarchy {
         Some(Self::V2(at.join(name)))
     }
 
-    fn prepare(&self) -> io::Result<()> {
+    fn prepare(&mut self) -> io::Result<()> {
         match self {
-            Self::V1(directories) => directories
-                .iter()
-                .try_for_each(|(_, directory)| fs::create_dir_all(directory)),
+            Self::V1(groups) => {
+                for controller in NEEDED_CONTROLLERS {
+                    if !groups.iter().any(|group| group.has(controller)) {
+                        return Err(io::Error::new(
+                            io::ErrorKind::NotFound,
+                            format!(
+                                "the controller {controller} is not mounted: containers cannot be confined without it"
+                            ),
+                        ));
+                    }
+                }
+                // A controller that we may not use is one that containers do not see.
+                let mut failed = None;
+                groups.retain(|group| {
+                    let made = group.make().and_then(|()| inherit_cpuset(group));
+                    let needed = NEEDED_CONTROLLERS.iter().any(|one| group.has(one));
+                    let keep = made.is_ok();
+                    match made {
+                        Err(error) if needed => failed = Some(error),
+                        Err(error) => {
+                            tracing::debug!(controllers = group.controllers, %error, "control groups of this kind are not used");
+                        }
+                        Ok(()) => {}
+                    }
+                    keep
+                });
+                failed.map_or(Ok(()), Err)
+            }
             Self::V2(directory) => {
                 let root = directory.parent().unwrap_or(directory);
                 enable_controllers(root, directory)?;
-                fs::create_dir_all(directory)?;
+                fs::create_dir_all(&*directory)?;
                 fs::write(directory.join("cgroup.subtree_control"), CONTROLLERS_V2)
             }
         }
@@ -109,43 +179,54 @@ impl Hierarchy {
 
     /// A group for one container.
     pub fn make(&self, name: &str) -> io::Result<Cgroup> {
-        let directories: Vec<_> = match self {
-            Self::V1(all) => all
-                .iter()
-                .map(|(controller, directory)| (*controller, directory.join(name)))
-                .collect(),
-            Self::V2(directory) => vec![("", directory.join(name))],
+        let groups: Vec<_> = match self {
+            Self::V1(all) => all.iter().map(|group| group.child(name)).collect(),
+            Self::V2(directory) => vec![ControllerGroup {
+                controllers: String::new(),
+                view: String::new(),
+                directory: directory.join(name),
+            }],
         };
-        directories
-            .iter()
-            .try_for_each(|(_, directory)| fs::create_dir_all(directory))?;
-        Ok(Cgroup {
-            directories,
+        let group = Cgroup {
+            groups,
             version2: matches!(self, Self::V2(_)),
-        })
+        };
+        if let Err(error) = group.groups.iter().try_for_each(ControllerGroup::make) {
+            group.remove();
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    /// The program that guards devices where there is no controller for it: on version 2.
+    pub(crate) fn device_program(&self) -> io::Result<Option<DeviceProgram>> {
+        match self {
+            Self::V1(_) => Ok(None),
+            Self::V2(_) => DeviceProgram::load().map(Some).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("loading the rules about devices (needs a kernel with CONFIG_CGROUP_BPF): {error}"),
+                )
+            }),
+        }
     }
 
     /// The groups above all containers.
     pub fn roots(&self) -> Vec<PathBuf> {
         match self {
-            Self::V1(all) => all.iter().map(|(_, directory)| directory.clone()).collect(),
+            Self::V1(all) => all.iter().map(|group| group.directory.clone()).collect(),
             Self::V2(directory) => vec![directory.clone()],
         }
     }
 
-    /// Containers' groups below `roots` with the processes in them: for clearing up after a crash.
-    pub fn leftovers(roots: &[PathBuf]) -> Vec<Leftover> {
-        let mut found = Vec::new();
-        for root in roots {
-            for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    let directory = entry.path();
-                    let pids = processes(&directory);
-                    found.push(Leftover { directory, pids });
-                }
-            }
-        }
-        found
+    /// Containers' groups below `roots`: for clearing up after a crash.
+    pub fn leftovers(roots: &[PathBuf]) -> Vec<PathBuf> {
+        roots
+            .iter()
+            .flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten())
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect()
     }
 
     /// Removes groups above all containers; those that are still in use stay.
@@ -160,62 +241,83 @@ impl Hierarchy {
     }
 }
 
-/// A container's group that nobody looks after.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
-    /// The group.
-    pub directory: PathBuf,
-    /// Who is in it.
-    pub pids: Vec<i32>,
-}
-
 impl Cgroup {
     /// Files a process writes itself into to join.
     pub fn join_files(&self) -> Vec<PathBuf> {
-        self.directories
+        self.groups
             .iter()
-            .map(|(_, directory)| directory.join("cgroup.procs"))
+            .map(|group| group.directory.join("cgroup.procs"))
             .collect()
     }
 
     /// What the container sees of it, and where.
     pub fn views(&self) -> Vec<(PathBuf, PathBuf)> {
-        let seen = Path::new("/sys/fs/cgroup");
-        let at = |controller: &str| {
-            if controller.is_empty() {
-                seen.to_owned()
-            } else {
-                seen.join(controller)
-            }
-        };
-        self.directories
+        let visible = Path::new("/sys/fs/cgroup");
+        self.groups
             .iter()
-            .map(|(controller, directory)| (directory.clone(), at(controller)))
+            .map(|group| {
+                let at = if group.view.is_empty() {
+                    visible.to_owned()
+                } else {
+                    visible.join(&group.view)
+                };
+                (group.directory.clone(), at)
+            })
             .collect()
+    }
+
+    /// Lets processes in the group open harmless devices only. `program` is that of [`Hierarchy::device_program`].
+    pub(crate) fn confine_devices(&self, program: Option<&DeviceProgram>) -> io::Result<()> {
+        match program {
+            Some(program) => program.attach(&self.version2_directory()?),
+            None => {
+                self.write("devices", "devices.deny", "a")?;
+                devices::allow_lines()
+                    .try_for_each(|line| self.write("devices", "devices.allow", &line))
+            }
+        }
+    }
+
+    /// Takes the rules about devices away again.
+    pub(crate) fn allow_all_devices(&self, program: Option<&DeviceProgram>) -> io::Result<()> {
+        match program {
+            Some(program) => program.detach(&self.version2_directory()?),
+            None => self.write("devices", "devices.allow", "a"),
+        }
+    }
+
+    fn version2_directory(&self) -> io::Result<fs::File> {
+        let group = self.groups.first().ok_or(io::ErrorKind::NotFound)?;
+        fs::File::open(&group.directory)
+            .map_err(|error| attempted("opening", &group.directory, &error))
+    }
+
+    fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
+        let group = self
+            .groups
+            .iter()
+            .find(|group| group.has(controller))
+            .ok_or(io::ErrorKind::NotFound)?;
+        let path = group.directory.join(file);
+        fs::write(&path, value).map_err(|error| {
+            // The kernel says "permission denied" of a file that it does not have.
+            if path.exists() {
+                attempted(&format!("writing {value} to"), &path, &error)
+            } else {
+                io::Error::from(io::ErrorKind::NotFound)
+            }
+        })
     }
 
     /// Applies limits. A limit that this kernel does not offer is skipped with a warning.
     pub fn limit(&self, limits: &Limits) -> io::Result<()> {
         for (controller, file, value) in settings(self.version2, limits) {
-            let Some((_, directory)) = self
-                .directories
-                .iter()
-                .find(|(name, _)| *name == controller)
-            else {
-                continue;
-            };
-            let path = directory.join(file);
-            match fs::write(&path, &value) {
+            match self.write(controller, file, &value) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     tracing::warn!(file, value, "this kernel has no such limit");
                 }
-                Err(error) => {
-                    return Err(io::Error::new(
-                        error.kind(),
-                        format!("writing {value} to {}: {error}", path.display()),
-                    ));
-                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -228,44 +330,50 @@ impl Cgroup {
         } else {
             ("memory", "memory.oom_control")
         };
-        self.directories
+        self.groups
             .iter()
-            .find(|(name, _)| *name == controller)
-            .and_then(|(_, directory)| fs::read_to_string(directory.join(file)).ok())
+            .find(|group| group.has(controller))
+            .and_then(|group| fs::read_to_string(group.directory.join(file)).ok())
             .is_some_and(|text| kills_in(&text) > 0)
     }
 
     /// Who is in it.
     pub fn processes(&self) -> Vec<i32> {
-        self.directories
+        self.groups
             .first()
-            .map(|(_, directory)| processes(directory))
+            .map(|group| processes(&group.directory))
             .unwrap_or_default()
     }
 
-    /// Removes the group; `false` while the kernel still sees a process in it.
+    /// Removes the group and all that a container made below it; kills what still runs there. `false` while the kernel
+    /// still sees a process in it.
     pub fn remove(&self) -> bool {
-        self.directories
-            .iter()
-            .fold(true, |gone, (_, directory)| remove_group(directory) && gone)
+        let left = self.groups.iter().filter(|group| !clear(&group.directory));
+        left.count() == 0
     }
 }
 
-/// Removes one empty group; `false` when it must be tried again.
-pub(crate) fn remove_group(directory: &Path) -> bool {
-    match fs::remove_dir(directory) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+/// Applies the rules about devices to a group of version 2 and everything below it, until the group is gone.
+pub fn confine_version_2(group: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    DeviceProgram::load()?.attach(group)
+}
+
+/// Gives a group of the controller cpuset the processors of the group above it, and its children those of their parent.
+fn inherit_cpuset(group: &ControllerGroup) -> io::Result<()> {
+    if !group.has("cpuset") {
+        return Ok(());
     }
+    let parent = group.directory.parent().ok_or(io::ErrorKind::NotFound)?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = fs::read_to_string(parent.join(file))?;
+        fs::write(group.directory.join(file), value.trim())?;
+    }
+    fs::write(group.directory.join("cgroup.clone_children"), "1")
 }
 
 fn processes(directory: &Path) -> Vec<i32> {
     fs::read_to_string(directory.join("cgroup.procs"))
-        .map(|text| {
-            text.lines()
-                .filter_map(|line| line.trim().parse().ok())
-                .collect()
-        })
+        .map(|text| clear::process_ids(&text).collect())
         .unwrap_or_default()
 }
 
@@ -382,14 +490,17 @@ mod tests {
         else {
             panic!("version 1")
         };
+        let memory = found.iter().find(|group| group.has("memory"));
         assert_eq!(
-            found[0],
-            (
+            memory.map(|group| (group.view.as_str(), group.directory.as_path())),
+            Some((
                 "memory",
-                PathBuf::from("/sys/fs/cgroup/memory/process_api/x/kinglet-1")
-            )
+                Path::new("/sys/fs/cgroup/memory/process_api/x/kinglet-1")
+            ))
         );
-        assert_eq!(found.len(), 4);
+        // systemd's hierarchy and the empty version 2 are not mounted here, or not used.
+        let names: Vec<_> = found.iter().map(|group| group.view.as_str()).collect();
+        assert_eq!(names, ["pids", "memory", "cpuacct", "cpu"]);
     }
 
     #[test]
@@ -399,11 +510,16 @@ mod tests {
         let Some(Hierarchy::V1(found)) = Hierarchy::from_proc(own, mounts, "k") else {
             panic!("version 1")
         };
-        let expected = vec![
-            ("memory", PathBuf::from("/sys/fs/cgroup/memory/k")),
-            ("cpu", PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/a/k")),
+        let views: Vec<_> = found
+            .iter()
+            .map(|group| (group.view.as_str(), group.directory.as_path()))
+            .collect();
+        let expected = [
+            ("cpu,cpuacct", Path::new("/sys/fs/cgroup/cpu,cpuacct/a/k")),
+            ("memory", Path::new("/sys/fs/cgroup/memory/k")),
         ];
-        assert_eq!(found, expected);
+        assert_eq!(views, expected);
+        assert!(found[0].has("cpu") && found[0].has("cpuacct"));
     }
 
     #[test]
@@ -424,6 +540,7 @@ mod tests {
             cpu_limit_milli: Some(500),
             memory_limit_bytes: Some(128 << 20),
             pids_max: Some(64),
+            ..Limits::default()
         };
         let v1: Vec<_> = settings(false, &limits)
             .into_iter()
@@ -459,7 +576,7 @@ mod tests {
     #[test]
     fn version_2_files_on_a_directory() {
         let root = std::env::temp_dir().join(format!("kinglet-cgroup-{}", std::process::id()));
-        let hierarchy = Hierarchy::V2(root.join("kinglet-1"));
+        let mut hierarchy = Hierarchy::V2(root.join("kinglet-1"));
         fs::create_dir_all(&root).expect("directory");
         hierarchy.prepare().expect("prepare");
         assert_eq!(
@@ -485,12 +602,10 @@ mod tests {
         .expect("file");
         assert!(group.was_out_of_memory());
         fs::write(root.join("kinglet-1/c1/cgroup.procs"), "12\n").expect("file");
+        assert_eq!(group.processes(), [12]);
         assert_eq!(
             Hierarchy::leftovers(&hierarchy.roots()),
-            vec![Leftover {
-                directory: root.join("kinglet-1/c1"),
-                pids: vec![12]
-            }]
+            vec![root.join("kinglet-1/c1")]
         );
         assert_eq!(
             group.views(),

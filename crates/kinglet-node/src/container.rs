@@ -7,10 +7,10 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -20,8 +20,11 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cgroup::{Cgroup, Hierarchy, Limits};
+use crate::sys::binary::SealedBinary;
+use crate::sys::devices::DeviceProgram;
 use crate::sys::process::{self, Exit};
 use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind};
 
@@ -29,8 +32,12 @@ use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind};
 const PARK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Mounting and `exec` take a few milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often an emptied cgroup is tried to be removed; the kernel lets go within milliseconds.
-const CGROUP_REMOVE_ATTEMPTS: u32 = 50;
+/// How often an emptied cgroup is tried to be removed; the kernel lets go within milliseconds, on a busy machine seconds.
+const CGROUP_REMOVE_ATTEMPTS: u32 = 500;
+/// What a program inside a container wrote is complete at its end, unless it left something running that holds the pipe.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A child that has been dead for this long and that nobody waited for is one that this process inherited.
+const ORPHAN_AGE: Duration = Duration::from_secs(5);
 
 /// Why a container did not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +62,18 @@ impl From<io::Error> for StartError {
 /// Makes parked containers.
 #[derive(Clone)]
 pub(crate) struct Containers {
-    helper: Arc<PathBuf>,
+    helper: SealedBinary,
     hierarchy: Arc<Hierarchy>,
+    devices: Arc<Option<DeviceProgram>>,
     next: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
+    cleaning: TaskTracker,
+}
+
+/// A container's control group. Dropping it removes the group, in the background; [`Containers::close`] waits for that.
+#[derive(Debug)]
+struct OwnedGroup {
+    cgroup: Cgroup,
     cleaning: TaskTracker,
 }
 
@@ -89,18 +105,22 @@ pub struct Container(Child);
 struct Child {
     pid: i32,
     fd: AsyncFd<OwnedFd>,
-    cgroup: Cgroup,
+    /// `None` only while it is dropped.
+    group: Option<OwnedGroup>,
+    devices: Arc<Option<DeviceProgram>>,
     exit: Mutex<Option<Exit>>,
-    cleaning: TaskTracker,
 }
 
 impl Containers {
-    pub(crate) fn new(helper: PathBuf, hierarchy: Hierarchy) -> io::Result<Self> {
+    /// Blocking: makes a copy of the helper's binary.
+    pub(crate) fn new(helper: &Path, hierarchy: Hierarchy) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self {
-            helper: Arc::new(helper),
+            helper: SealedBinary::of(helper)?,
+            devices: Arc::new(hierarchy.device_program()?),
             hierarchy: Arc::new(hierarchy),
             next: Arc::default(),
+            closed: Arc::default(),
             cleaning: TaskTracker::new(),
         })
     }
@@ -109,8 +129,13 @@ impl Containers {
     pub(crate) async fn park(&self) -> Result<ParkedContainer, StartError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let this = self.clone();
+        // Taken before it is looked whether we are closed, so that closing waits for what is made in this moment.
+        let token = self.cleaning.token();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(StartError::Setup("the node is stopping".to_owned()));
+        }
         tokio::time::timeout(PARK_TIMEOUT, async move {
-            let spawned = tokio::task::spawn_blocking(move || this.spawn(number))
+            let spawned = tokio::task::spawn_blocking(move || this.spawn(number, token))
                 .await
                 .map_err(io::Error::other)??;
             spawned.parked().await
@@ -123,15 +148,21 @@ impl Containers {
         })
     }
 
-    fn spawn(&self, number: u64) -> io::Result<Spawned> {
-        let cgroup = self.hierarchy.make(&format!("c{number}"))?;
+    fn spawn(&self, number: u64, token: TaskTrackerToken) -> io::Result<Spawned> {
+        let group = OwnedGroup {
+            cgroup: self.hierarchy.make(&format!("c{number}"))?,
+            cleaning: self.cleaning.clone(),
+        };
+        group
+            .cgroup
+            .confine_devices(self.devices.as_ref().as_ref())?;
         let (socket, theirs) = StdUnixStream::pair()?;
         let (stdout, their_stdout) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let mut helper = Command::new(self.helper.as_path())
+        let mut helper = Command::new(self.helper.path())
             .arg(crate::HELPER_VERB)
             .arg("container")
-            .args(cgroup.join_files())
+            .args(group.cgroup.join_files())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -148,16 +179,31 @@ impl Containers {
             socket,
             stdout,
             stderr,
-            cgroup,
-            cleaning: self.cleaning.clone(),
+            group,
+            devices: Arc::clone(&self.devices),
+            _making: token,
         })
     }
 
-    /// Waits until all that was dropped is dead and its cgroups are gone.
-    pub(crate) async fn cleaned(&self) {
+    /// Makes no more of them, and waits until all that was dropped, or is being made now, is dead and its cgroups are gone.
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         self.cleaning.close();
         self.cleaning.wait().await;
-        self.cleaning.reopen();
+    }
+
+    /// Reaps what this process inherited from helpers that were killed (it is the subreaper): a zombie would hold up the
+    /// end of the pid namespace that it is in.
+    pub(crate) async fn reap_orphans() {
+        let mut before = Vec::new();
+        loop {
+            tokio::time::sleep(ORPHAN_AGE).await;
+            let dead = process::dead_children();
+            for child in dead.iter().filter(|child| before.contains(*child)) {
+                process::reap_dead(*child);
+            }
+            before = dead;
+        }
     }
 
     pub(crate) fn hierarchy(&self) -> &Hierarchy {
@@ -174,16 +220,22 @@ impl Containers {
         let (socket, theirs) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(socket)?;
-        let mut child = tokio::process::Command::new(self.helper.as_path())
+        // Not killed when the future is dropped: the helper sees the socket close, kills the program and reaps it.
+        let mut child = tokio::process::Command::new(self.helper.path())
             .arg(crate::HELPER_VERB)
             .arg("exec")
-            .args(container.0.cgroup.join_files())
+            .args(
+                container
+                    .0
+                    .cgroup()
+                    .map(Cgroup::join_files)
+                    .unwrap_or_default(),
+            )
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()?;
         let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take())
         else {
@@ -195,38 +247,47 @@ impl Containers {
                 process,
             })?)
             .await?;
-        let bound = output_bytes_max as u64;
-        let (mut stdout_bytes, mut stderr_bytes) = (Vec::new(), Vec::new());
-        let (error, first, second, status) = tokio::join!(
-            receive(&mut socket),
-            async {
-                (&mut stdout)
-                    .take(bound)
-                    .read_to_end(&mut stdout_bytes)
-                    .await?;
-                tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await
-            },
-            async {
-                (&mut stderr)
-                    .take(bound)
-                    .read_to_end(&mut stderr_bytes)
-                    .await?;
-                tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
-            },
-            child.wait()
-        );
-        first?;
-        second?;
+        let (mut text, mut errors) = (Vec::new(), Vec::new());
+        let (error, status) = {
+            let output = async {
+                tokio::try_join!(
+                    read_bounded(&mut stdout, &mut text, output_bytes_max),
+                    read_bounded(&mut stderr, &mut errors, output_bytes_max),
+                )
+            };
+            let ended = async { tokio::join!(receive(&mut socket), child.wait()) };
+            tokio::pin!(output, ended);
+            tokio::select! {
+                ended = &mut ended => {
+                    let _ = tokio::time::timeout(LAST_OUTPUT_TIMEOUT, output).await;
+                    ended
+                }
+                read = &mut output => {
+                    read?;
+                    ended.await
+                }
+            }
+        };
         if let Some(error) = error? {
             return Err(error);
         }
-        stdout_bytes.append(&mut stderr_bytes);
-        stdout_bytes.truncate(output_bytes_max);
+        text.append(&mut errors);
+        text.truncate(output_bytes_max);
         Ok(Output {
             code: status?.code().unwrap_or(-1),
-            text: String::from_utf8_lossy(&stdout_bytes).into_owned(),
+            text: String::from_utf8_lossy(&text).into_owned(),
         })
     }
+}
+
+/// Keeps the first bytes and reads the rest away, so that the program never waits for us.
+async fn read_bounded(
+    from: &mut (impl tokio::io::AsyncRead + Unpin),
+    kept: &mut Vec<u8>,
+    bytes_max: usize,
+) -> io::Result<u64> {
+    from.take(bytes_max as u64).read_to_end(kept).await?;
+    tokio::io::copy(from, &mut tokio::io::sink()).await
 }
 
 /// The result of a program that ran inside a container.
@@ -242,8 +303,10 @@ struct Spawned {
     socket: StdUnixStream,
     stdout: OwnedFd,
     stderr: OwnedFd,
-    cgroup: Cgroup,
-    cleaning: TaskTracker,
+    group: OwnedGroup,
+    devices: Arc<Option<DeviceProgram>>,
+    /// Last, so that it outlives the group: whoever closes waits until the group is in somebody's hands or gone.
+    _making: TaskTrackerToken,
 }
 
 impl Spawned {
@@ -252,11 +315,9 @@ impl Spawned {
         let pid = match receive_reply(&mut socket).await? {
             Some(HelperReply::Parked { pid }) => pid,
             Some(failed @ HelperReply::Failed { .. }) => {
-                self.cgroup.remove();
                 return Err(start_error(failed));
             }
             None => {
-                self.cgroup.remove();
                 return Err(StartError::Setup(
                     "the helper process ended without a word".to_owned(),
                 ));
@@ -266,9 +327,9 @@ impl Spawned {
         let child = Child {
             pid,
             fd: process::watch(process::open(pid)?)?,
-            cgroup: self.cgroup,
+            group: Some(self.group),
+            devices: self.devices,
             exit: Mutex::new(None),
-            cleaning: self.cleaning,
         };
         Ok(ParkedContainer {
             child,
@@ -281,8 +342,8 @@ impl Spawned {
 
 impl ParkedContainer {
     /// The files through which it sees its limits.
-    pub(crate) fn cgroup(&self) -> &Cgroup {
-        &self.child.cgroup
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.child.cgroup()
     }
 
     /// Becomes the container; when this returns, the program runs.
@@ -291,7 +352,12 @@ impl ParkedContainer {
         start: &Start,
         limits: &Limits,
     ) -> Result<Running, StartError> {
-        self.child.cgroup.limit(limits)?;
+        if let Some(cgroup) = self.child.cgroup() {
+            cgroup.limit(limits)?;
+            if limits.all_devices {
+                cgroup.allow_all_devices(self.child.devices.as_ref().as_ref())?;
+            }
+        }
         let frame = wire::encode(start)?;
         let reply = async {
             self.socket.write_all(&frame).await?;
@@ -330,7 +396,7 @@ impl Container {
 
     /// Whether it ended because its memory was used up.
     pub fn was_out_of_memory(&self) -> bool {
-        self.0.cgroup.was_out_of_memory()
+        self.0.cgroup().is_some_and(Cgroup::was_out_of_memory)
     }
 
     /// Asks it to end. The first process of a pid namespace never dies of a signal that it does not handle, so one
@@ -352,6 +418,10 @@ impl Container {
 }
 
 impl Child {
+    fn cgroup(&self) -> Option<&Cgroup> {
+        self.group.as_ref().map(|group| &group.cgroup)
+    }
+
     async fn wait(&self) -> Exit {
         let mut exit = self.exit.lock().await;
         if let Some(exit) = *exit {
@@ -385,30 +455,46 @@ impl Drop for Child {
         if !known {
             let _ = process::signal(self.fd.get_ref(), Signal::KILL);
         }
-        let cgroup = self.cgroup.clone();
-        let Ok(fd) = self.fd.get_ref().try_clone() else {
+        let Some(group) = self.group.take() else {
             return;
         };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        let (Ok(fd), Ok(runtime)) = (
+            self.fd.get_ref().try_clone(),
+            tokio::runtime::Handle::try_current(),
+        ) else {
             return;
         };
-        self.cleaning.spawn_on(
+        group.cleaning.clone().spawn_on(
             async move {
                 if !known && let Ok(fd) = process::watch(fd) {
                     // Readable once it is dead; then it only has to be reaped.
                     let _ = fd.readable().await;
                     let _ = process::reap(fd.get_ref().as_fd());
                 }
-                for attempt in 0..CGROUP_REMOVE_ATTEMPTS {
-                    if cgroup.remove() {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)) + 1)).await;
-                }
-                tracing::warn!("a container's control group is still in use and stays behind");
+                drop(group);
             },
             &runtime,
         );
+    }
+}
+
+impl Drop for OwnedGroup {
+    fn drop(&mut self) {
+        let (cgroup, token) = (self.cgroup.clone(), self.cleaning.token());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            cgroup.remove();
+            return;
+        };
+        runtime.spawn(async move {
+            for attempt in 0..CGROUP_REMOVE_ATTEMPTS {
+                if cgroup.remove() {
+                    drop(token);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)) + 1)).await;
+            }
+            tracing::warn!("a container's control group is still in use and stays behind");
+        });
     }
 }
 

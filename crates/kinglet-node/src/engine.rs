@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use kinglet_process::Tasks;
 
-use crate::cgroup::{Hierarchy, Limits, remove_group};
+use crate::cgroup::{Cgroup, Hierarchy, Limits, clear};
 use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
 use crate::names::HostNames;
 use crate::network::{Connection, Network, NetworkError};
 use crate::pool::Pool;
-use crate::wire::{Mount, Process, Root, Start};
+use crate::wire::{Isolation, Mount, Process, Root, Start};
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,9 @@ pub enum EngineError {
     /// Control groups.
     #[error("setting up control groups: {0}")]
     Cgroups(io::Error),
+    /// What containers are made with.
+    #[error("preparing to make containers: {0}")]
+    Containers(io::Error),
     /// Network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -91,6 +94,8 @@ pub struct ContainerStart {
     pub mounts: Vec<Mount>,
     /// Nothing but volumes may be written.
     pub read_only_root: bool,
+    /// How far it is kept apart from the host.
+    pub isolation: Isolation,
     /// The program.
     pub process: Process,
     /// What it may use.
@@ -122,7 +127,12 @@ impl Engine {
             source,
         })?;
         let network = Network::open(names).await?;
-        let containers = Containers::new(helper, hierarchy).map_err(EngineError::Cgroups)?;
+        let containers = tokio::task::spawn_blocking(move || Containers::new(&helper, hierarchy))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|made| made)
+            .map_err(EngineError::Containers)?;
+        tasks.spawn_cancellable("orphans", Containers::reap_orphans());
         let maker = containers.clone();
         let container_pool = Pool::start(tasks, "containers", parked, move || {
             let maker = maker.clone();
@@ -169,6 +179,7 @@ impl Engine {
             layers,
             mounts,
             read_only_root,
+            isolation,
             process,
             limits,
         } = container;
@@ -179,8 +190,9 @@ impl Engine {
             hostname,
             root: Root { directory, layers },
             mounts,
-            cgroups: parked.cgroup().views(),
+            cgroups: parked.cgroup().map(Cgroup::views).unwrap_or_default(),
             read_only_root,
+            isolation,
             process,
         };
         parked.start(&start, &limits).await
@@ -203,7 +215,7 @@ impl Engine {
     pub async fn close(&self) {
         self.0.parked.drain();
         self.0.connections.drain();
-        self.0.containers.cleaned().await;
+        self.0.containers.close().await;
         let roots = self.0.containers.hierarchy().roots();
         end_leftovers(&roots).await;
         Hierarchy::remove(&roots);
@@ -265,17 +277,10 @@ async fn end_leftovers(roots: &[PathBuf]) {
         if left.is_empty() {
             return;
         }
-        for leftover in &left {
-            for pid in &leftover.pids {
-                if let Ok(process) = crate::sys::process::open(*pid) {
-                    if !told {
-                        tracing::info!("ending containers of an earlier life");
-                        told = true;
-                    }
-                    let _ = crate::sys::process::signal(process, rustix::process::Signal::KILL);
-                }
-            }
-            remove_group(&leftover.directory);
+        let still_used = left.iter().filter(|group| !clear(group)).count();
+        if still_used > 0 && !told {
+            tracing::info!("ending containers of an earlier life");
+            told = true;
         }
         if tokio::time::Instant::now() > give_up {
             tracing::warn!(

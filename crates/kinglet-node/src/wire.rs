@@ -47,7 +47,19 @@ pub struct Start {
     /// Host directory of a cgroup and where the container sees it.
     pub cgroups: Vec<(PathBuf, PathBuf)>,
     pub read_only_root: bool,
+    pub isolation: Isolation,
     pub process: Process,
+}
+
+/// How far a container is kept apart from the host beyond its namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// It has the host's devices, may write to `/sys`, and its volumes keep set-user-id programs and devices.
+    pub privileged: bool,
+    /// `/proc` without the paths that are hidden or read-only (`procMount: Unmasked`).
+    pub unmasked_proc: bool,
+    /// Kernel parameters of the pod's namespaces: name with dots, and value.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// The overlay that becomes `/`.
@@ -111,6 +123,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// Apply our default system call filter.
     pub filter_system_calls: bool,
+    /// Who is killed first when memory runs out: 1000 first.
+    pub oom_score_adj: i32,
 }
 
 /// Who the program runs as. Names are looked up in the container's own files.

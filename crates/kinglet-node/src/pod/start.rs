@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use crate::container::{Running, StartError};
 use crate::engine::{ContainerStart, Engine, Sandbox};
 use crate::options::Options;
-use crate::pod::container_state;
+use crate::pod::{container_state, status};
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
@@ -249,7 +249,9 @@ fn plan(
     let known: BTreeMap<String, String> = node.iter().cloned().collect();
     let own = environment::of(pod, container, &sandbox.downward, &known, &sources)?;
     let environment = program::environment(&hostname, &image.config, &node, own);
-    let process = program::process(pod, container, &image.config, &environment)?;
+    let mut process = program::process(pod, container, &image.config, &environment)?;
+    process.oom_score_adj =
+        program::oom_score_adj(status::qos_class(pod), container, shared.node_memory_bytes);
     Ok(ContainerStart {
         hostname,
         directory: directories.container(&container.name, attempt),
@@ -267,6 +269,7 @@ fn plan(
             .as_ref()
             .and_then(|context| context.read_only_root_filesystem)
             == Some(true),
+        isolation: program::isolation(pod, container)?,
         process,
         limits: program::limits(container),
     })

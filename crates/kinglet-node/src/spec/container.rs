@@ -9,27 +9,35 @@ use kinglet_quantity::Quantity;
 
 use crate::cgroup::Limits;
 use crate::spec::environment::expand;
-use crate::wire::{Process, User};
+use crate::wire::{Isolation, Process, User};
 
 /// Processes and threads one container may have.
 pub(crate) const PIDS_MAX: u64 = 4096;
 
-/// What a container keeps unless told otherwise; the set that other runtimes agree on.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
+/// What a container keeps unless told otherwise; the set that other runtimes agree on: CHOWN, DAC_OVERRIDE, FOWNER,
+/// FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
+pub(crate) const DEFAULT_CAPABILITY_NUMBERS: [u8; 14] =
+    [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
+
+/// Kernel parameters of a pod's own namespaces that a Pod may set (a kubelet's safe set).
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+/// What containerd sets in every pod: any user may listen on ports below 1024 of the pod's own network, and ping.
+const DEFAULT_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
 ];
 
 /// By number.
@@ -146,11 +154,12 @@ pub(crate) fn process(
         .and_then(|own| own.seccomp_profile.as_ref())
         .or(of_pod.and_then(|pod| pod.seccomp_profile.as_ref()));
     let filter_system_calls = match profile.map(|profile| profile.type_.as_str()) {
-        Some("RuntimeDefault") => !privileged,
+        Some("Unconfined") => false,
         Some("Localhost") => {
             return Err("seccomp profiles of type Localhost are not supported".to_owned());
         }
-        _ => false,
+        // Whoever says nothing is filtered: RuntimeDefault is the default.
+        _ => !privileged,
     };
     let directory = container
         .working_dir
@@ -179,7 +188,60 @@ pub(crate) fn process(
         no_new_privileges: !privileged
             && own.and_then(|own| own.allow_privilege_escalation) == Some(false),
         filter_system_calls,
+        oom_score_adj: 0,
     })
+}
+
+/// How far the container is kept apart from the host.
+pub(crate) fn isolation(pod: &Pod, container: &Container) -> Result<Isolation, String> {
+    let own = container.security_context.as_ref();
+    let wanted = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref())
+        .and_then(|context| context.sysctls.as_ref());
+    let mut sysctls: BTreeMap<&str, &str> = DEFAULT_SYSCTLS.into_iter().collect();
+    for one in wanted.into_iter().flatten() {
+        if !SAFE_SYSCTLS.contains(&one.name.as_str()) {
+            return Err(format!(
+                "forbidden sysctl: {:?} is not one of those that only concern the pod ({})",
+                one.name,
+                SAFE_SYSCTLS.join(", ")
+            ));
+        }
+        sysctls.insert(&one.name, &one.value);
+    }
+    Ok(Isolation {
+        privileged: own.and_then(|own| own.privileged) == Some(true),
+        unmasked_proc: own.and_then(|own| own.proc_mount.as_deref()) == Some("Unmasked"),
+        sysctls: sysctls
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    })
+}
+
+/// Who is killed first when the machine's memory runs out, by a kubelet's rule: guaranteed pods last, those that asked for
+/// nothing first, the others by how much of the machine they asked for.
+pub(crate) fn oom_score_adj(qos_class: &str, container: &Container, node_memory_bytes: i64) -> i32 {
+    const GUARANTEED: i32 = -997;
+    const BEST_EFFORT: i32 = 1000;
+    match qos_class {
+        "Guaranteed" => GUARANTEED,
+        "BestEffort" => BEST_EFFORT,
+        _ => {
+            let request = container
+                .resources
+                .as_ref()
+                .and_then(|all| all.requests.as_ref())
+                .and_then(|requests| requests.get("memory"))
+                .and_then(|text| Quantity::parse(&text.0).ok())
+                .map_or(0, Quantity::units);
+            let share = i128::from(request) * 1000 / i128::from(node_memory_bytes.max(1));
+            let share = i32::try_from(share).unwrap_or(BEST_EFFORT);
+            (BEST_EFFORT - share).clamp(BEST_EFFORT + GUARANTEED, BEST_EFFORT - 1)
+        }
+    }
 }
 
 /// The environment from lowest to highest: image, node, container; each name once.
@@ -240,6 +302,11 @@ pub(crate) fn limits(container: &Container) -> Limits {
             .map(|bytes| bytes.units().max(0).unsigned_abs())
             .filter(|bytes| *bytes > 0),
         pids_max: Some(PIDS_MAX),
+        all_devices: container
+            .security_context
+            .as_ref()
+            .and_then(|own| own.privileged)
+            == Some(true),
     }
 }
 
@@ -293,8 +360,8 @@ fn capabilities(changes: Option<&Capabilities>) -> Result<Vec<u8>, String> {
     if all(add) {
         keep = [true; CAPABILITIES.len()];
     } else if !all(drop) {
-        for name in DEFAULT_CAPABILITIES {
-            keep[number(name)?] = true;
+        for number in DEFAULT_CAPABILITY_NUMBERS {
+            keep[usize::from(number)] = true;
         }
     }
     for name in add
@@ -376,8 +443,8 @@ mod tests {
         assert_eq!(process.capabilities, vec![10]);
         assert!(process.no_new_privileges && process.filter_system_calls);
         let plain = of(json!({"name": "c"}), json!({"containers": []})).expect("process");
-        assert_eq!(plain.capabilities.len(), DEFAULT_CAPABILITIES.len());
-        assert!(!plain.no_new_privileges && !plain.filter_system_calls);
+        assert_eq!(plain.capabilities.len(), DEFAULT_CAPABILITY_NUMBERS.len());
+        assert!(!plain.no_new_privileges && plain.filter_system_calls);
         assert_eq!(plain.directory, PathBuf::from("/srv"));
         let refused = of(
             json!({"name": "c", "securityContext": {"runAsNonRoot": true}}),
@@ -436,5 +503,74 @@ mod tests {
             37
         );
         assert_eq!(stop_signal(&ImageConfig::default()), 15);
+    }
+
+    #[test]
+    fn system_calls_are_filtered_unless_the_pod_says_otherwise() {
+        let filtered = |pod: serde_json::Value, own: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"},
+                "spec": {"containers": [], "securityContext": pod}}))
+            .expect("pod");
+            let container: Container =
+                serde_json::from_value(json!({"name": "c", "securityContext": own}))
+                    .expect("container");
+            process(&pod, &container, &image(), &[]).map(|process| process.filter_system_calls)
+        };
+        let profile = |kind: &str| json!({"seccompProfile": {"type": kind}});
+        for (pod, own, expected) in [
+            (json!({}), json!({}), Ok(true)),
+            (profile("RuntimeDefault"), json!({}), Ok(true)),
+            (profile("Unconfined"), json!({}), Ok(false)),
+            (profile("Unconfined"), profile("RuntimeDefault"), Ok(true)),
+            (json!({}), profile("Unconfined"), Ok(false)),
+            (json!({}), json!({"privileged": true}), Ok(false)),
+        ] {
+            assert_eq!(filtered(pod.clone(), own.clone()), expected, "{pod} {own}");
+        }
+        assert!(filtered(json!({}), profile("Localhost")).is_err());
+    }
+
+    #[test]
+    fn kernel_parameters_of_the_pod_alone() {
+        let of = |sysctls: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"},
+                "spec": {"containers": [], "securityContext": {"sysctls": sysctls}}}))
+            .expect("pod");
+            isolation(&pod, &Container::default()).map(|isolation| isolation.sysctls)
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let set = of(json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]))
+            .expect("safe");
+        assert!(set.contains(&pair("net.ipv4.ip_unprivileged_port_start", "1024")));
+        assert!(set.contains(&pair("net.ipv4.ping_group_range", "0 2147483647")));
+        assert_eq!(set.len(), 2);
+        for name in [
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "net.core.somaxconn",
+            "../x",
+        ] {
+            assert!(of(json!([{"name": name, "value": "1"}])).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn who_is_killed_first() {
+        let asks = |memory: &str| -> Container {
+            serde_json::from_value(
+                json!({"name": "c", "resources": {"requests": {"memory": memory}}}),
+            )
+            .expect("container")
+        };
+        let node = 4 << 30;
+        for (class, container, expected) in [
+            ("Guaranteed", asks("1Gi"), -997),
+            ("BestEffort", Container::default(), 1000),
+            ("Burstable", asks("1Gi"), 750),
+            ("Burstable", asks("1Ki"), 999),
+            ("Burstable", asks("4Gi"), 3),
+        ] {
+            assert_eq!(oom_score_adj(class, &container, node), expected, "{class}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! `node-helper container CGROUP…` joins the cgroups, leaves for new mount, pid, ipc, uts and cgroup namespaces, forks the
 //! namespace's first process and exits. That child waits on the socket at its standard input. A [`wire::Start`] makes
 //! it mount, drop privileges and `exec`: joining cgroups and making namespaces cost over ten milliseconds and are long
-//! done by then. The socket closes on `exec`; silence therefore means success. End of file while waiting means that
-//! Kinglet is gone, and the process ends.
+//! done by then, as is the system call filter. The socket closes on `exec`; silence therefore means success. End of file
+//! while waiting means that Kinglet is gone, and the process ends.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -14,14 +14,16 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
 
-use crate::sys::mount_target::TargetKind;
+use crate::sys::mount_target::{self, TargetKind};
 use crate::sys::process::{self, Fork};
+use crate::sys::seccomp::Filters;
 use crate::sys::user::{self, Identity};
-use crate::sys::{filesystem, privileges};
+use crate::sys::{filesystem, keyring, privileges};
 use crate::wire::{self, HelperReply, Process, Start, StartErrorKind};
 
 /// What went wrong, and whose fault it is.
@@ -64,8 +66,10 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Ok(Fork::Child) => {
+            // What most containers keep; one that keeps something else has its filter compiled at the start.
+            let filters = Filters::compile(default_capabilities()).ok();
             let error = match wire::read::<Start>(&mut socket) {
-                Ok(Some(start)) => become_container(&start),
+                Ok(Some(start)) => become_container(&start, filters.as_ref()),
                 Ok(None) => return ExitCode::SUCCESS,
                 Err(error) => HelperError::setup("reading what to start")(error),
             };
@@ -121,11 +125,21 @@ pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), HelperError> {
 }
 
 /// Returns only if it could not be done.
-fn become_container(start: &Start) -> HelperError {
-    match prepare(start).and_then(|identity| execute(&start.process, &identity)) {
+fn become_container(start: &Start, filters: Option<&Filters>) -> HelperError {
+    match prepare(start)
+        .and_then(|identity| execute(&start.process, &identity, filters, Lifetime::OfItself))
+    {
         Ok(never) => match never {},
         Err(error) => error,
     }
+}
+
+/// The capabilities of a container that says nothing about them.
+fn default_capabilities() -> CapabilitySet {
+    crate::spec::container::DEFAULT_CAPABILITY_NUMBERS
+        .iter()
+        .map(|number| CapabilitySet::from_bits_retain(1 << number))
+        .collect()
 }
 
 fn prepare(start: &Start) -> Result<Identity, HelperError> {
@@ -140,9 +154,30 @@ fn prepare(start: &Start) -> Result<Identity, HelperError> {
             "naming the host {}",
             start.hostname
         )))?;
+    for (name, value) in &start.isolation.sysctls {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        fs::write(&path, value).map_err(HelperError::setup(format_args!(
+            "setting {name} to {value}"
+        )))?;
+    }
+    set_oom_score(&start.process)?;
     filesystem::enter(start)?;
     let _ = rustix::process::setsid();
     identity_of(&start.process)
+}
+
+/// A container is killed before Kinglet (whose own score this process has inherited), whatever its pod may claim. Must be
+/// done while `/proc` is the host's.
+pub(crate) fn set_oom_score(process: &Process) -> Result<(), HelperError> {
+    const MAX: i32 = 1000;
+    let file = "/proc/self/oom_score_adj";
+    fs::read_to_string(file)
+        .map(|text| text.trim().parse::<i32>().unwrap_or(0))
+        .and_then(|of_kinglet| {
+            let score = process.oom_score_adj.max(of_kinglet + 1).min(MAX);
+            fs::write(file, score.to_string())
+        })
+        .map_err(HelperError::setup("setting the out-of-memory score"))
 }
 
 fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), HelperError> {
@@ -163,11 +198,26 @@ pub(crate) fn identity_of(process: &Process) -> Result<Identity, HelperError> {
     })
 }
 
+/// A missing, unreadable or strange file is an empty one: images from scratch have none, and a tenant may have put a pipe
+/// or a link in its place.
 fn account_file(path: &str) -> String {
     use std::io::Read as _;
     let mut text = String::new();
-    // A missing or unreadable file is an empty one: images from scratch have none.
-    if let Ok(file) = fs::File::open(path) {
+    let open = || -> io::Result<fs::File> {
+        let root = container_root()?;
+        let file = rustix::fs::openat2(
+            &root,
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+            FileType::RegularFile => Ok(fs::File::from(file)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    };
+    if let Ok(file) = open() {
         let _ = file
             .take(user::ACCOUNT_FILE_BYTES_MAX)
             .read_to_string(&mut text);
@@ -175,21 +225,49 @@ fn account_file(path: &str) -> String {
     text
 }
 
-/// The very last steps, shared with [`crate::sys::exec`]: directory, standard streams, privileges, program.
+fn container_root() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/", flags, Mode::empty())?)
+}
+
+/// Enters the working directory, which is made if it is missing. It is found below the container's root name by name: a
+/// path through `/proc` must not lead to what this process has open.
+fn enter_directory(process: &Process) -> Result<(), HelperError> {
+    container_root()
+        .and_then(|root| mount_target::open(&root, &process.directory, TargetKind::Directory))
+        .and_then(|directory| Ok(rustix::process::fchdir(&directory)?))
+        .map_err(|error| {
+            program(format!(
+                "working directory {}: {error}",
+                process.directory.display()
+            ))
+        })
+}
+
+/// How long a program lives at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until it ends.
+    OfItself,
+    /// Until the helper that started it ends.
+    OfParent,
+}
+
+/// The very last steps, shared with [`crate::sys::exec`]: directory, standard streams, keys, privileges, program.
 pub(crate) fn execute(
-    process: &Process,
+    what: &Process,
     identity: &Identity,
+    filters: Option<&Filters>,
+    lifetime: Lifetime,
 ) -> Result<std::convert::Infallible, HelperError> {
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
-    if !process.directory.exists() {
-        let _ = filesystem::mount_point(&process.directory, TargetKind::Directory);
-    }
+    enter_directory(what)?;
     // Programs that reopen /dev/stdout need to own the pipe behind it.
-    for stream in 1..=2 {
-        let _ =
-            std::os::unix::fs::chown(format!("/proc/self/fd/{stream}"), Some(identity.uid), None);
-    }
-    let mut env: Vec<(&str, &str)> = process
+    let owner = rustix::process::Uid::from_raw(identity.uid);
+    let _ = rustix::fs::fchown(io::stdout(), Some(owner), None);
+    let _ = rustix::fs::fchown(io::stderr(), Some(owner), None);
+    keyring::leave_session().map_err(HelperError::setup("making a session keyring"))?;
+    let mut env: Vec<(&str, &str)> = what
         .env
         .iter()
         .filter_map(|pair| pair.split_once('='))
@@ -197,23 +275,25 @@ pub(crate) fn execute(
     if !env.iter().any(|(name, _)| *name == "HOME") {
         env.push(("HOME", &identity.home));
     }
-    privileges::drop_to(process, identity).map_err(HelperError::setup("dropping privileges"))?;
-    std::env::set_current_dir(&process.directory).map_err(|error| {
-        program(format!(
-            "working directory {}: {error}",
-            process.directory.display()
-        ))
-    })?;
+    privileges::drop_to(what, identity, filters)
+        .map_err(HelperError::setup("dropping privileges"))?;
+    if lifetime == Lifetime::OfParent {
+        // Only now: a change of user takes the wish away.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(io::Error::from)
+            .map_err(HelperError::setup("tying the program to its helper"))?;
+    }
     let path = env
         .iter()
         .rev()
         .find(|(name, _)| *name == "PATH")
         .map_or(DEFAULT_PATH, |(_, value)| value);
-    let (name, arguments) = process
+    let (name, arguments) = what
         .argv
         .split_first()
         .ok_or_else(|| program("no command specified".to_owned()))?;
     let file = find_program(name, path).map_err(program)?;
+    process::close_on_exec().map_err(HelperError::setup("closing descriptors"))?;
     let error = Command::new(&file)
         .arg0(name)
         .args(arguments)
@@ -262,6 +342,6 @@ fn find_program(name: &str, path: &str) -> Result<PathBuf, String> {
 }
 
 /// A path to an open descriptor of this process, for calls that want a path.
-pub(crate) fn descriptor_path(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+pub(crate) fn descriptor_path(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }

@@ -1,16 +1,21 @@
 //! Runs one more program inside a running container: exec probes and hooks.
 //!
 //! `node-helper exec CGROUP…` reads a [`wire::Exec`], joins every namespace of the container, forks (a pid namespace is
-//! entered by children only) and ends with the program's exit code. If it is killed, the program dies with it.
+//! entered by children only) and ends with the program's exit code. When Kinglet closes the socket, or is gone, the helper
+//! kills the program with its process group and reaps it: an orphan would be a zombie that holds up the container's end.
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use rustix::process::Signal;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
-use crate::sys::container::{HelperError, execute, identity_of, join_cgroups, take_socket};
+use crate::sys::container::{
+    HelperError, Lifetime, execute, identity_of, join_cgroups, set_oom_score, take_socket,
+};
 use crate::sys::process::{self, Exit, Fork};
 use crate::wire::{self, Exec};
 
@@ -23,7 +28,7 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
         return ExitCode::from(NOT_STARTED);
     };
     let error = match wire::read::<Exec>(&mut socket) {
-        Ok(Some(exec)) => match run_inside(&exec, cgroups) {
+        Ok(Some(exec)) => match run_inside(&exec, cgroups, &socket) {
             Ok(exit) => return ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)),
             Err(error) => error,
         },
@@ -34,8 +39,9 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
     ExitCode::from(NOT_STARTED)
 }
 
-fn run_inside(exec: &Exec, cgroups: &[String]) -> Result<Exit, HelperError> {
+fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Exit, HelperError> {
     join_cgroups(cgroups)?;
+    set_oom_score(&exec.process)?;
     let container = process::open(exec.pid).map_err(HelperError::setup("finding the container"))?;
     let all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
@@ -48,12 +54,13 @@ fn run_inside(exec: &Exec, cgroups: &[String]) -> Result<Exit, HelperError> {
         .map_err(HelperError::setup("joining the container"))?;
     match process::fork().map_err(HelperError::setup("forking"))? {
         Fork::Parent(pid) => {
-            process::wait_for(pid).map_err(HelperError::setup("waiting for the program"))
+            wait_or_kill(pid, socket).map_err(HelperError::setup("waiting for the program"))
         }
         Fork::Child => {
-            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            // A group of its own, which the helper can kill as a whole.
+            let _ = rustix::process::setsid();
             let error = match identity_of(&exec.process)
-                .and_then(|identity| execute(&exec.process, &identity))
+                .and_then(|identity| execute(&exec.process, &identity, None, Lifetime::OfParent))
             {
                 Ok(never) => match never {},
                 Err(error) => error,
@@ -64,4 +71,25 @@ fn run_inside(exec: &Exec, cgroups: &[String]) -> Result<Exit, HelperError> {
             process::exit_now(i32::from(NOT_STARTED));
         }
     }
+}
+
+/// Waits for the program's end; kills it when the other side of the socket is closed.
+fn wait_or_kill(pid: Pid, socket: &UnixStream) -> io::Result<Exit> {
+    let program = process::open(pid.as_raw_nonzero().get())?;
+    let mut events = [
+        PollFd::new(&program, PollFlags::IN),
+        PollFd::new(socket, PollFlags::IN),
+    ];
+    loop {
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut events, None))?;
+        let [ended, hung_up] = [events[0].revents(), events[1].revents()];
+        if !ended.is_empty() {
+            break;
+        }
+        if !hung_up.is_empty() {
+            process::kill_group(pid);
+            break;
+        }
+    }
+    process::wait_for(pid)
 }

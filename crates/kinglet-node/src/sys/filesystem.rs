@@ -1,12 +1,13 @@
 //! The container's view of the file system: overlay, kernel file systems, devices, volumes.
 //!
 //! Everything that comes from the host is picked up as a detached mount *before* the root changes and attached *after*
-//! it, so that symbolic links in an image can never lead a mount outside of the container.
+//! it, below a path that [`mount_target`] finds: symbolic links in an image or a volume can never lead a mount outside of the
+//! container. Devices are nodes of the container's own; nothing in its `/dev` is shared with the host.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -19,17 +20,19 @@ use rustix::mount::{
 
 use crate::sys::container::{HelperError, descriptor_path};
 use crate::sys::mount_target::{self, TargetKind};
-use crate::wire::{Mount, Root, Start};
+use crate::sys::{devices, mount_attributes};
+use crate::wire::{Isolation, Mount, Root, Start};
 
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-const DEVICE_LINKS: [(&str, &str); 5] = [
+const DEVICE_LINKS: [(&str, &str); 6] = [
+    ("core", "/proc/kcore"),
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-const HIDDEN: [&str; 11] = [
+/// What containers do not see (containerd's list, and the interrupts as newer ones hide them).
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -39,6 +42,7 @@ const HIDDEN: [&str; 11] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",
+    "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
@@ -51,40 +55,46 @@ const READ_ONLY: [&str; 5] = [
 ];
 /// Linux takes one page of mount options.
 const OPTION_BYTES_MAX: usize = 4000;
-
-/// A mount that floats until it has a place.
-struct Floating {
-    tree: OwnedFd,
-    target: PathBuf,
-    kind: TargetKind,
-    /// Flags that are added to those of the file system it comes from.
-    flags: MountFlags,
-}
+/// Devices of the host that a privileged container gets; a machine has some hundred.
+const HOST_DEVICES_MAX: usize = 4096;
+/// Nothing of these kinds is wanted from a mounted file system.
+const QUIET: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
 
 /// What volumes are mounted with: no program of a volume changes its user, no device node in it works.
 const VOLUME_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
+/// A mount that has no place yet.
+struct DetachedMount {
+    tree: OwnedFd,
+    target: PathBuf,
+    kind: TargetKind,
+    flags: MountFlags,
+    /// The kernel was too old to set the flags before the mount is attached.
+    flags_missing: bool,
+}
+
 /// Builds the root of `start` and makes it `/`.
 pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
-    let devices = DEVICES
-        .iter()
-        .map(|name| {
-            pick_up(
-                Path::new("/dev").join(name).as_path(),
-                None,
-                &Path::new("/dev").join(name),
-                MountFlags::empty(),
-            )
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let _ = rustix::process::umask(Mode::empty());
     let cgroups = start
         .cgroups
         .iter()
-        .map(|(source, target)| pick_up(source, None, target, MountFlags::RDONLY))
+        .map(|(source, target)| {
+            let writable = start.isolation.privileged;
+            let flags = if writable {
+                QUIET
+            } else {
+                QUIET | MountFlags::RDONLY
+            };
+            pick_up(source, None, target, flags)
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut volumes = Vec::with_capacity(start.mounts.len());
-    for one in &start.mounts {
-        let floating = match one {
+    let volumes = start
+        .mounts
+        .iter()
+        .map(|one| match one {
             Mount::Bind {
                 source,
                 sub_path,
@@ -95,33 +105,33 @@ pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
                 let mut flags = MountFlags::empty();
                 flags.set(MountFlags::RDONLY, *read_only);
                 flags.set(VOLUME_FLAGS, !allow_devices);
-                Some(pick_up(source, sub_path.as_deref(), target, flags)?)
+                pick_up(source, sub_path.as_deref(), target, flags).map(Some)
             }
-            Mount::Memory { .. } | Mount::ImageVolume { .. } => None,
-        };
-        volumes.push((one, floating));
-    }
+            Mount::Memory { .. } | Mount::ImageVolume { .. } => Ok(None),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let host_devices = if start.isolation.privileged {
+        host_devices()
+    } else {
+        Vec::new()
+    };
     become_root(&start.root)?;
-    kernel_file_systems()?;
-    for device in &devices {
-        attach(device)?;
-    }
-    let links = DEVICE_LINKS
-        .iter()
-        .try_for_each(|(name, to)| symlink(to, Path::new("/dev").join(name)));
-    links.map_err(HelperError::setup("linking /dev"))?;
+    kernel_file_systems(&start.isolation)?;
+    make_devices(&host_devices)?;
     if !cgroups.is_empty() {
         show_cgroups(&cgroups)?;
     }
-    for (one, floating) in &volumes {
-        match (one, floating) {
-            (_, Some(floating)) => attach(floating)?,
+    for (one, detached) in start.mounts.iter().zip(&volumes) {
+        match (one, detached) {
+            (_, Some(detached)) => attach(detached)?,
             (Mount::Memory { target, bytes_max }, None) => memory(target, *bytes_max)?,
             (Mount::ImageVolume { target }, None) => image_volume(target, start.read_only_root)?,
             (Mount::Bind { .. }, None) => {}
         }
     }
-    protect()?;
+    if !start.isolation.privileged && !start.isolation.unmasked_proc {
+        protect()?;
+    }
     make_tmp();
     if start.read_only_root {
         mount_remount(
@@ -144,7 +154,7 @@ fn pick_up(
     sub_path: Option<&Path>,
     target: &Path,
     flags: MountFlags,
-) -> Result<Floating, HelperError> {
+) -> Result<DetachedMount, HelperError> {
     let what = match sub_path {
         Some(sub_path) => format!(
             "mounting {} of {} on {}",
@@ -170,7 +180,12 @@ fn pick_up(
         }
     };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree).map_err(failed(&what))?.st_mode);
-    Ok(Floating {
+    let flags_missing = match mount_attributes::set(&tree, flags) {
+        Ok(()) => false,
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => true,
+        Err(error) => return Err(HelperError::setup(&what)(error)),
+    };
+    Ok(DetachedMount {
         tree,
         target: target.to_owned(),
         kind: if kind == FileType::Directory {
@@ -179,6 +194,7 @@ fn pick_up(
             TargetKind::File
         },
         flags,
+        flags_missing,
     })
 }
 
@@ -322,14 +338,19 @@ fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-fn kernel_file_systems() -> Result<(), HelperError> {
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let table: [(&str, &str, MountFlags, Option<&std::ffi::CStr>); 6] = [
-        ("proc", "/proc", quiet, None),
+fn kernel_file_systems(isolation: &Isolation) -> Result<(), HelperError> {
+    let sys_flags = if isolation.privileged {
+        QUIET
+    } else {
+        QUIET | MountFlags::RDONLY
+    };
+    let table: [(&str, &str, MountFlags, Option<&CStr>); 6] = [
+        ("proc", "/proc", QUIET, None),
+        // Not `nodev`: this is where the container's devices are.
         (
             "tmpfs",
             "/dev",
-            MountFlags::NOSUID.union(MountFlags::NODEV),
+            MountFlags::NOSUID | MountFlags::STRICTATIME,
             Some(c"size=65536k,mode=755"),
         ),
         (
@@ -338,9 +359,9 @@ fn kernel_file_systems() -> Result<(), HelperError> {
             MountFlags::NOSUID | MountFlags::NOEXEC,
             Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
         ),
-        ("mqueue", "/dev/mqueue", quiet, None),
-        ("tmpfs", "/dev/shm", quiet, Some(c"mode=1777,size=65536k")),
-        ("sysfs", "/sys", quiet | MountFlags::RDONLY, None),
+        ("mqueue", "/dev/mqueue", QUIET, None),
+        ("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=65536k")),
+        ("sysfs", "/sys", sys_flags, None),
     ];
     for (kind, target, flags, options) in table {
         let what = format!("making {target}");
@@ -362,21 +383,100 @@ fn kernel_file_systems() -> Result<(), HelperError> {
     Ok(())
 }
 
-fn attach(floating: &Floating) -> Result<(), HelperError> {
-    let target = &floating.target;
+/// A device of the host.
+struct HostDevice {
+    path: PathBuf,
+    kind: FileType,
+    mode: u32,
+    number: u64,
+}
+
+/// The devices of the host, for privileged containers.
+fn host_devices() -> Vec<HostDevice> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::from("/dev")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else {
+                continue;
+            };
+            let own = ["pts", "shm", "mqueue", "fd"]
+                .iter()
+                .any(|name| entry.file_name() == *name);
+            if kind.is_dir() && !own {
+                directories.push(path);
+            } else if let Ok(metadata) = entry.metadata()
+                && (kind.is_block_device() || kind.is_char_device())
+            {
+                found.push(HostDevice {
+                    path,
+                    kind: FileType::from_raw_mode(metadata.mode()),
+                    mode: metadata.mode() & 0o7777,
+                    number: metadata.rdev(),
+                });
+            }
+            if found.len() + directories.len() >= HOST_DEVICES_MAX {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+fn make_devices(of_host: &[HostDevice]) -> Result<(), HelperError> {
+    let node = |path: &Path, kind: FileType, mode: u32, number: u64| match rustix::fs::mknodat(
+        CWD,
+        path,
+        kind,
+        Mode::from_raw_mode(mode),
+        number,
+    ) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(failed(format_args!("making {}", path.display()))(error)),
+    };
+    for (name, major, minor) in devices::NODES {
+        let number = rustix::fs::makedev(major, minor);
+        node(
+            &Path::new("/dev").join(name),
+            FileType::CharacterDevice,
+            0o666,
+            number,
+        )?;
+    }
+    for device in of_host {
+        if let Some(parent) = device.path.parent() {
+            fs::create_dir_all(parent).map_err(HelperError::setup("making a directory in /dev"))?;
+        }
+        node(&device.path, device.kind, device.mode, device.number)?;
+    }
+    let links = DEVICE_LINKS.iter().try_for_each(|(name, to)| {
+        match symlink(to, Path::new("/dev").join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    });
+    links.map_err(HelperError::setup("linking /dev"))
+}
+
+fn attach(detached: &DetachedMount) -> Result<(), HelperError> {
+    let target = &detached.target;
     let what = format!("mounting on {}", target.display());
-    let place = mount_point(target, floating.kind).map_err(HelperError::setup(&what))?;
-    place_on(&floating.tree, &place).map_err(failed(&what))?;
-    if !floating.flags.is_empty() {
-        add_flags(&floating.tree, floating.flags).map_err(failed(&what))?;
+    let place = mount_point(target, detached.kind).map_err(HelperError::setup(&what))?;
+    place_on(&detached.tree, &place).map_err(failed(&what))?;
+    if detached.flags_missing && !detached.flags.is_empty() {
+        remount(&detached.tree, detached.flags).map_err(failed(&what))?;
     }
     Ok(())
 }
 
-/// A mount point of the right kind below `/`, which is the container's root by now; made where it is missing.
+/// A mount point of the right kind; everything below `/` belongs to the container by now.
 pub(crate) fn mount_point(target: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty())?;
+    let root = rustix::fs::open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     mount_target::open(&root, target, kind)
 }
 
@@ -385,10 +485,10 @@ fn place_on(tree: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
     move_mount(tree, c"", place, c"", flags)
 }
 
-/// A bind mount keeps the flags of the file system it comes from, and a remount must repeat those that are locked.
-fn add_flags(mounted: &OwnedFd, added: MountFlags) -> rustix::io::Result<()> {
-    let old = rustix::fs::fstatvfs(mounted)?.f_flag;
-    let mut flags = MountFlags::BIND | added;
+/// Adds flags to a mount. It keeps those of the file system it comes from: a remount must repeat those that are locked.
+fn remount(mounted: impl AsFd, flags: MountFlags) -> rustix::io::Result<()> {
+    let old = rustix::fs::fstatvfs(&mounted)?.f_flag;
+    let mut flags = flags | MountFlags::BIND;
     for (was, keep) in [
         (rustix::fs::StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
@@ -399,7 +499,7 @@ fn add_flags(mounted: &OwnedFd, added: MountFlags) -> rustix::io::Result<()> {
             flags |= keep;
         }
     }
-    mount_remount(descriptor_path(mounted), flags, c"")
+    mount_remount(descriptor_path(&mounted), flags, c"")
 }
 
 /// A directory that the image declares as a volume. It is part of the container's own writable layer, with the image's
@@ -417,18 +517,27 @@ fn image_volume(target: &Path, read_only_root: bool) -> Result<(), HelperError> 
     place_on(&tree, &place).map_err(failed(&what))
 }
 
-fn show_cgroups(cgroups: &[Floating]) -> Result<(), HelperError> {
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+/// Version 2 is one mount; version 1 is a directory of mounts, with a link for each controller of a joint one.
+fn show_cgroups(cgroups: &[DetachedMount]) -> Result<(), HelperError> {
     let whole = Path::new("/sys/fs/cgroup");
     if let [one] = cgroups
         && one.target == whole
     {
         return attach(one);
     }
-    mount("tmpfs", whole, "tmpfs", quiet, c"mode=755")
+    mount("tmpfs", whole, "tmpfs", QUIET, c"mode=755")
         .map_err(failed("mounting /sys/fs/cgroup"))?;
-    cgroups.iter().try_for_each(attach)?;
-    mount_remount(whole, quiet | MountFlags::RDONLY, c"mode=755")
+    for one in cgroups {
+        attach(one)?;
+        let Some(view) = one.target.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        for controller in view.split(',').filter(|controller| *controller != view) {
+            symlink(view, whole.join(controller))
+                .map_err(HelperError::setup("linking /sys/fs/cgroup"))?;
+        }
+    }
+    mount_remount(whole, QUIET | MountFlags::RDONLY, c"mode=755")
         .map_err(failed("protecting /sys/fs/cgroup"))
 }
 
@@ -439,12 +548,12 @@ fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), HelperError> {
         || "mode=1777".to_owned(),
         |bytes| format!("mode=1777,size={bytes}"),
     );
-    let options = CString::new(options).expect("digits and letters");
+    let options = CString::new(options).map_err(|error| HelperError::setup(&what)(error.into()))?;
     mount(
         "tmpfs",
         descriptor_path(&place),
         "tmpfs",
-        VOLUME_FLAGS,
+        MountFlags::NOSUID | MountFlags::NODEV,
         options.as_c_str(),
     )
     .map_err(failed(&what))
@@ -463,19 +572,31 @@ fn protect() -> Result<(), HelperError> {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
         .map_err(failed(&what))?;
-        add_flags(&tree, MountFlags::RDONLY).map_err(failed(&what))?;
+        remount(&tree, MountFlags::RDONLY).map_err(failed(&what))?;
     }
     let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("opening /dev/null"))?;
-    for path in HIDDEN {
-        let Ok(found) = fs::metadata(path) else {
+    let throttling = fs::read_dir("/sys/devices/system/cpu")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|cpu| cpu.path().join("thermal_throttle"));
+    for path in MASKED.iter().map(PathBuf::from).chain(throttling) {
+        let Ok(found) = fs::metadata(&path) else {
             continue;
         };
-        let what = format!("hiding {path}");
+        let what = format!("hiding {}", path.display());
         if found.is_dir() {
-            mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=0").map_err(failed(&what))?;
+            mount(
+                "tmpfs",
+                &path,
+                "tmpfs",
+                QUIET | MountFlags::RDONLY,
+                c"size=0",
+            )
+            .map_err(failed(&what))?;
         } else {
-            rustix::mount::mount_bind(descriptor_path(&null), path).map_err(failed(&what))?;
+            rustix::mount::mount_bind(descriptor_path(&null), &path).map_err(failed(&what))?;
         }
     }
     Ok(())

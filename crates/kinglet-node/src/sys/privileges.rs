@@ -5,19 +5,30 @@ use std::io;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::sys::seccomp;
+use crate::sys::seccomp::Filters;
 use crate::sys::user::Identity;
 use crate::wire::Process;
 
 /// Capability numbers the kernel may know; those it does not know answer EINVAL and are skipped.
 const CAPABILITY_NUMBERS: u8 = 64;
 
-/// Drops everything but what `process` may keep. Afterwards this process can only `exec`.
-pub(crate) fn drop_to(process: &Process, identity: &Identity) -> io::Result<()> {
-    let mut keep = CapabilitySet::empty();
-    for number in &process.capabilities {
-        keep |= CapabilitySet::from_bits_retain(1 << (number % CAPABILITY_NUMBERS));
-    }
+/// What `process` keeps of root's power.
+pub(crate) fn capabilities_of(process: &Process) -> CapabilitySet {
+    process
+        .capabilities
+        .iter()
+        .map(|number| CapabilitySet::from_bits_retain(1 << (number % CAPABILITY_NUMBERS)))
+        .collect()
+}
+
+/// Drops everything but what `process` may keep. Afterwards this process can only `exec`. `filters` are those prepared
+/// ahead of need, if any.
+pub(crate) fn drop_to(
+    process: &Process,
+    identity: &Identity,
+    filters: Option<&Filters>,
+) -> io::Result<()> {
+    let keep = capabilities_of(process);
     for number in 0..CAPABILITY_NUMBERS {
         let one = CapabilitySet::from_bits_retain(1 << number);
         if !keep.contains(one) {
@@ -30,7 +41,10 @@ pub(crate) fn drop_to(process: &Process, identity: &Identity) -> io::Result<()> 
     }
     // While CAP_SYS_ADMIN is still here the filter needs no promise of "no new privileges".
     if process.filter_system_calls {
-        seccomp::apply_default()?;
+        match filters.filter(|filters| filters.fit(keep)) {
+            Some(filters) => filters.install()?,
+            None => Filters::compile(keep)?.install()?,
+        }
     }
     let groups: Vec<Gid> = identity
         .groups

@@ -27,6 +27,47 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// The first descriptor after the three standard ones.
+const FIRST_OTHER: libc::c_uint = 3;
+
+/// Closes all descriptors but the standard ones: a helper inherits what the shell that started Kinglet had left open.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    close_range(0)
+}
+
+/// Lets every descriptor but the standard ones close on `exec`.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    close_range(libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: with the flag nothing is closed now. Without it a helper calls this before it has opened anything, so no
+    // descriptor above the standard ones has an owner in this program.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, flags) };
+    if answer == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOSYS) => close_each(),
+        error => Err(error),
+    }
+}
+
+/// The same for kernels before 5.9: as nothing may close here and now what is in use, all close on `exec`.
+fn close_each() -> io::Result<()> {
+    let open: Vec<libc::c_int> = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|number| *number >= FIRST_OTHER.cast_signed())
+        .collect();
+    for number in open {
+        // SAFETY: setting a flag of a descriptor touches no memory; one that is closed by now answers EBADF.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
 /// Ends this process at once, without running anything that the parent's copy will also run.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit touches no memory of ours and never returns.
@@ -104,6 +145,44 @@ pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
             (None, None) => Exit::Code(255),
         },
     ))
+}
+
+/// Sends SIGKILL to a process and to all that are in its group.
+pub(crate) fn kill_group(leader: Pid) {
+    let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+    let _ = rustix::process::kill_process(leader, Signal::KILL);
+}
+
+/// Children of this process that have ended and that nobody has waited for yet.
+pub(crate) fn dead_children() -> Vec<i32> {
+    let is_dead = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| {
+            text.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('Z'))
+        })
+    };
+    std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|text| {
+            text.split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .filter(is_dead)
+        .collect()
+}
+
+/// Reaps a dead child, whoever started it.
+pub(crate) fn reap_dead(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+    }
 }
 
 /// Waits for a child of this helper.

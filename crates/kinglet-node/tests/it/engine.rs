@@ -1,27 +1,27 @@
 //! Containers without Kubernetes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kinglet_node::StartError;
 use kinglet_node::cgroup::Limits;
 use kinglet_node::engine::{ContainerStart, Engine};
 use kinglet_node::names::HostNames;
-use kinglet_node::wire::{Process, User};
+use kinglet_node::wire::{Isolation, Process, User};
 use kinglet_process::Tasks;
 use tokio::io::AsyncReadExt as _;
 
 use crate::world::{Scratch, busybox_tree, until};
 
-struct Bench {
+pub(crate) struct Bench {
     scratch: Scratch,
     tasks: Tasks,
-    engine: Engine,
+    pub(crate) engine: Engine,
     number: u32,
 }
 
 impl Bench {
-    async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let scratch = Scratch::new(name);
         busybox_tree(&scratch.path().join("image"));
         let tasks = Tasks::new();
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    fn container(&mut self, argv: &[&str]) -> ContainerStart {
+    pub(crate) fn container(&mut self, argv: &[&str]) -> ContainerStart {
         self.number += 1;
         ContainerStart {
             hostname: format!("pod-{}", self.number),
@@ -53,6 +53,7 @@ impl Bench {
             layers: vec![self.scratch.path().join("image")],
             mounts: Vec::new(),
             read_only_root: false,
+            isolation: Isolation::default(),
             process: Process {
                 argv: argv.iter().map(|text| (*text).to_owned()).collect(),
                 env: vec!["PATH=/bin".to_owned()],
@@ -61,14 +62,31 @@ impl Bench {
                 capabilities: vec![0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31],
                 no_new_privileges: false,
                 filter_system_calls: true,
+                oom_score_adj: 0,
             },
             limits: Limits::default(),
         }
     }
 
-    async fn run(&mut self, argv: &[&str]) -> (i32, String) {
-        let sandbox = self.engine.sandbox().await.expect("sandbox");
+    pub(crate) fn names(&self) -> HostNames {
+        HostNames::new(self.scratch.path())
+    }
+
+    /// A directory of the case, made if it is missing.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        let path = self.scratch.path().join(name);
+        std::fs::create_dir_all(&path).expect("directory");
+        path
+    }
+
+    async fn run_program(&mut self, argv: &[&str]) -> (i32, String) {
         let start = self.container(argv);
+        self.run(start).await
+    }
+
+    /// Exit code and standard output of a container that ends.
+    pub(crate) async fn run(&mut self, start: ContainerStart) -> (i32, String) {
+        let sandbox = self.engine.sandbox().await.expect("sandbox");
         let mut running = self.engine.start(&sandbox, start).await.expect("start");
         let mut text = String::new();
         running
@@ -79,7 +97,7 @@ impl Bench {
         (running.process.wait().await.code(), text)
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.tasks.shutdown(Duration::from_secs(5)).await;
         self.engine.close().await;
     }
@@ -87,7 +105,7 @@ impl Bench {
 
 pub(crate) async fn starts() {
     let mut bench = Bench::new("starts").await;
-    let (code, text) = bench.run(&["sh", "-c", "hostname; id -u; cat /proc/self/cgroup | head -1; ls -d /tmp; ls /dev | tr '\\n' ' '; echo $HOME; cat /proc/1/comm; exit 3"]).await;
+    let (code, text) = bench.run_program(&["sh", "-c", "hostname; id -u; cat /proc/self/cgroup | head -1; ls -d /tmp; ls /dev | tr '\\n' ' '; echo $HOME; cat /proc/1/comm; exit 3"]).await;
     assert_eq!(code, 3);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines[0], lines[1]), ("pod-1", "0"));
@@ -99,11 +117,11 @@ pub(crate) async fn starts() {
     assert!(
         text.contains("/tmp")
             && text.contains(
-                "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
+                "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
             ),
         "{text}"
     );
-    let (_, text) = bench.run(&["sh", "-c", "echo x > /proc/sys/kernel/hostname || echo refused; mount -t tmpfs x /tmp 2>/dev/null || echo refused; cat /proc/kcore | wc -c"]).await;
+    let (_, text) = bench.run_program(&["sh", "-c", "echo x > /proc/sys/kernel/hostname || echo refused; mount -t tmpfs x /tmp 2>/dev/null || echo refused; cat /proc/kcore | wc -c"]).await;
     assert_eq!(text, "refused\nrefused\n0\n");
     let mut times = Vec::new();
     for _ in 0..20 {
@@ -197,18 +215,151 @@ pub(crate) async fn leaves_nothing() {
         .filter(|name| name.starts_with(&names.link_prefix()) || *name == names.bridge())
         .collect();
     assert!(ours.is_empty(), "{ours:?}");
-    let groups = walk(Path::new("/sys/fs/cgroup"), &names.cgroup());
+    let groups = groups_named(&names.cgroup());
     assert!(groups.is_empty(), "{groups:?}");
 }
 
-fn walk(directory: &Path, name: &str) -> Vec<PathBuf> {
+/// What a container under limits sees: the table is what real ones see on a machine with version 1.
+pub(crate) async fn sees() {
+    let mut bench = Bench::new("sees").await;
+    let mut start = bench.container(&["cat", "/proc/self/mountinfo"]);
+    start.limits = Limits {
+        cpu_request_milli: 100,
+        cpu_limit_milli: Some(500),
+        memory_limit_bytes: Some(128 << 20),
+        ..Limits::default()
+    };
+    let files = [
+        ("memory/memory.limit_in_bytes", "134217728"),
+        ("cpu/cpu.cfs_period_us", "100000"),
+        ("cpu/cpu.cfs_quota_us", "50000"),
+        ("cpu/cpu.shares", "102"),
+    ];
+    let script = files
+        .map(|(file, _)| format!("cat /sys/fs/cgroup/{file};"))
+        .concat();
+    let version1 = std::path::Path::new("/sys/fs/cgroup/memory").exists();
+    if version1 {
+        start.process.argv = ["sh", "-c", &format!("{script} cat /proc/self/mountinfo")]
+            .map(str::to_owned)
+            .to_vec();
+    }
+    let (_, text) = bench.run(start).await;
+    let mounts: Vec<(&str, Vec<&str>)> = text
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let mut left = left.split(' ').skip(4);
+            let (path, flags) = (left.next()?, left.next()?);
+            let kind = right.split(' ').next()?;
+            Some((path, [kind].into_iter().chain(flags.split(',')).collect()))
+        })
+        .collect();
+    let mut expected = vec![
+        ("/proc", "proc rw nosuid nodev noexec"),
+        ("/dev", "tmpfs rw nosuid"),
+        ("/dev/pts", "devpts rw nosuid noexec"),
+        ("/dev/mqueue", "mqueue rw nosuid nodev noexec"),
+        ("/dev/shm", "tmpfs rw nosuid nodev noexec"),
+        ("/sys", "sysfs ro nosuid nodev noexec"),
+        ("/proc/bus", "proc ro nosuid nodev noexec"),
+        ("/proc/fs", "proc ro nosuid nodev noexec"),
+        ("/proc/irq", "proc ro nosuid nodev noexec"),
+        ("/proc/sys", "proc ro nosuid nodev noexec"),
+        ("/proc/acpi", "tmpfs ro"),
+        ("/proc/interrupts", "tmpfs rw nosuid"),
+        ("/proc/keys", "tmpfs rw nosuid"),
+        ("/proc/timer_list", "tmpfs rw nosuid"),
+        ("/sys/firmware", "tmpfs ro"),
+    ];
+    let group = |name: &str| format!("/sys/fs/cgroup/{name}");
+    let controllers = [
+        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
+    ]
+    .map(group);
+    if version1 {
+        let values: Vec<&str> = text.lines().take(files.len()).collect();
+        assert_eq!(values, files.map(|(_, value)| value));
+        expected.push(("/sys/fs/cgroup", "tmpfs ro nosuid nodev noexec"));
+        expected.extend(
+            controllers
+                .iter()
+                .filter(|path| std::path::Path::new(path).is_dir())
+                .map(|path| (path.as_str(), "cgroup ro nosuid nodev noexec")),
+        );
+    } else {
+        expected.push(("/sys/fs/cgroup", "cgroup2 ro nosuid nodev noexec"));
+    }
+    for (path, wanted) in expected {
+        // Where a kernel has no such file, there is nothing to hide.
+        let Some((_, found)) = mounts.iter().find(|(at, _)| *at == path) else {
+            assert!(
+                path.starts_with("/proc/") && !std::path::Path::new(path).exists(),
+                "{path} is not mounted: {text}"
+            );
+            continue;
+        };
+        for word in wanted.split(' ') {
+            assert!(found.contains(&word), "{path} lacks {word}: {found:?}");
+        }
+    }
+    bench.close().await;
+}
+
+/// A JVM takes its heap and its processors from the limits, which it finds by the whole set of controllers.
+pub(crate) async fn java() {
+    let Ok(java) = std::fs::canonicalize("/usr/bin/java") else {
+        eprintln!("   not run: no Java on this machine");
+        return;
+    };
+    let mut bench = Bench::new("java").await;
+    let mut start = bench.container(&[
+        &java.display().to_string(),
+        "-XX:+PrintFlagsFinal",
+        "-Xlog:os+container=info",
+        "-version",
+    ]);
+    for directory in ["/usr", "/lib", "/lib64", "/etc"] {
+        start
+            .mounts
+            .push(crate::escape::volume(directory.as_ref(), directory));
+    }
+    start.limits = Limits {
+        cpu_limit_milli: Some(1000),
+        memory_limit_bytes: Some(256 << 20),
+        ..Limits::default()
+    };
+    let (code, text) = bench.run(start).await;
+    let flag = |name: &str| {
+        text.lines()
+            .find(|line| line.split_whitespace().nth(1) == Some(name))
+            .and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok())
+    };
+    assert_eq!(code, 0, "{text}");
+    // A quarter to a half of 256 MiB, not of the machine; and the collector for one processor.
+    let heap = flag("MaxHeapSize").expect("MaxHeapSize");
+    assert!(heap <= 128 << 20, "{heap}");
+    assert!(text.contains("UseContainerSupport"), "{text}");
+    let serial = text
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some("UseSerialGC"))
+        .expect("UseSerialGC");
+    assert!(serial.contains("true"), "{serial}");
+    bench.close().await;
+}
+
+/// Control groups of that name, in every hierarchy.
+pub(crate) fn groups_named(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.file_name().to_string_lossy() == name {
-                found.push(entry.path());
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy() == name {
+                    found.push(entry.path());
+                }
+                directories.push(entry.path());
             }
-            found.extend(walk(&entry.path(), name));
         }
     }
     found

@@ -3,7 +3,9 @@
 //! The test binary is its own helper, so it has a `main` of its own: every case is an async function that panics when it
 //! fails. A word on the command line picks the cases whose name contains it.
 
+mod attacker;
 mod engine;
+mod escape;
 mod hostile_images;
 mod hostile_volumes;
 mod pods;
@@ -26,6 +28,35 @@ const CASES: &[Case] = &[
     }),
     ("engine_leaves_nothing_behind", || {
         Box::pin(engine::leaves_nothing())
+    }),
+    ("container_sees_what_real_ones_see", || {
+        Box::pin(engine::sees())
+    }),
+    ("java_sees_its_limits", || Box::pin(engine::java())),
+    (
+        "escape_by_system_calls",
+        || Box::pin(escape::system_calls()),
+    ),
+    ("escape_by_devices", || Box::pin(escape::devices())),
+    ("escape_by_devices_version_2", || {
+        Box::pin(escape::version_2_devices())
+    }),
+    ("escape_by_set_user_id", || Box::pin(escape::set_user_id())),
+    (
+        "escape_by_kernel_files",
+        || Box::pin(escape::kernel_files()),
+    ),
+    ("escape_by_descriptors", || Box::pin(escape::descriptors())),
+    ("escape_by_own_binary", || Box::pin(escape::own_binary())),
+    ("escape_by_links", || Box::pin(escape::links())),
+    ("abandoned_exec_leaves_no_process", || {
+        Box::pin(escape::abandoned_exec())
+    }),
+    ("nested_groups_are_removed", || {
+        Box::pin(escape::nested_groups())
+    }),
+    ("stop_while_parking_leaves_nothing", || {
+        Box::pin(escape::stop_while_parking())
     }),
     ("pod_becomes_ready_in_one_write", || Box::pin(pods::ready())),
     ("pod_sees_its_volumes_and_environment", || {
@@ -75,6 +106,16 @@ const CASES: &[Case] = &[
     }),
 ];
 
+/// Tests that could not be run are no success where it matters.
+fn not_run(why: &str) -> ExitCode {
+    eprintln!("not run: {why}");
+    if std::env::var_os("CI").is_some_and(|value| value == "true") {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments
@@ -83,17 +124,21 @@ fn main() -> ExitCode {
     {
         return kinglet_node::helper(&arguments[2..]);
     }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: containers need root");
+    if arguments.get(1).is_some_and(|word| word == "attack") {
+        attacker::main(&arguments[2..]);
         return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return not_run("containers need root");
     }
     if !Path::new(world::BUSYBOX).exists() {
-        eprintln!(
-            "not run: the container tests need {} (apt-get install busybox-static)",
+        return not_run(&format!(
+            "the container tests need {} (apt-get install busybox-static)",
             world::BUSYBOX
-        );
-        return ExitCode::SUCCESS;
+        ));
     }
+    // Before there is another thread: all of them have the keys of the one that starts them.
+    attacker::hold_a_key();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)

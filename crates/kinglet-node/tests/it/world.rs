@@ -22,7 +22,7 @@ pub(crate) const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup",
     "printf", "sh", "sleep", "tail", "tr", "true", "wc", "touch", "test", "mkdir", "ln", "rm",
-    "dd", "stat", "readlink", "mv", "mknod",
+    "dd", "stat", "readlink", "mv", "mknod", "chmod", "umount",
 ];
 
 /// Scratch directories of the current case.
