@@ -27,10 +27,11 @@ fn caution(context: &mut RequestContext<'_>, object: &Value) {
         return;
     }
     let kind = object::text(object, &["spec", "type"]);
-    if context.kind.is(Builtin::Service) && matches!(kind, "NodePort" | "LoadBalancer") {
-        context.warnings.push(format!(
-            "spec.type: {kind} is stored, but Kinglet opens no port on the host for it yet"
-        ));
+    if context.kind.is(Builtin::Service) && kind == "LoadBalancer" {
+        context.warnings.push(
+            "spec.type: there is no load balancer here; the Service has a ClusterIP and node ports"
+                .to_owned(),
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use kinglet_process::Tasks;
 use crate::cgroup::{Cgroup, Hierarchy, Limits, clear};
 use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
 use crate::names::HostNames;
-use crate::network::{Connection, Network, NetworkError};
+use crate::network::{Connection, Network, NetworkError, NetworkOptions};
 use crate::pool::Pool;
 use crate::wire::{Isolation, Mount, Process, Root, Start};
 
@@ -112,6 +112,7 @@ impl Engine {
         state: &Path,
         helper: PathBuf,
         parked: usize,
+        network: NetworkOptions,
         tasks: &Tasks,
     ) -> Result<Self, EngineError> {
         preflight()?;
@@ -126,7 +127,7 @@ impl Engine {
             path: record,
             source,
         })?;
-        let network = Network::open(names).await?;
+        let network = Network::open(names, network).await?;
         let containers = tokio::task::spawn_blocking(move || Containers::new(&helper, hierarchy))
             .await
             .map_err(io::Error::other)
@@ -149,6 +150,11 @@ impl Engine {
             parked: container_pool,
             connections,
         })))
+    }
+
+    /// The pod network.
+    pub(crate) fn network(&self) -> &Network {
+        &self.0.network
     }
 
     /// The host's address on the pod network.

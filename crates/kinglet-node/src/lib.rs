@@ -35,7 +35,7 @@ pub mod wire;
 
 pub use container::{Container, Output, Running, StartError};
 pub use logs::read::{LogError, LogOptions};
-pub use network::NetworkError;
+pub use network::{NetworkError, NetworkOptions, ServiceRange, service_range};
 pub use node::{Node, NodeError, NodeHandle};
 pub use options::{Drain, Options, PARKED_DEFAULT};
 pub use sys::process::Exit;

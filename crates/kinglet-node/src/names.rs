@@ -7,6 +7,8 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+/// What the host's ends of pods' links begin with, in every instance.
+pub(crate) const LINK_PREFIX: &str = "kv";
 /// Bits of a pod network: a /22 has room for a thousand pods.
 pub(crate) const SUBNET_BITS: u8 = 22;
 
@@ -31,19 +33,19 @@ impl HostNames {
         Self { hash, first_subnet }
     }
 
-    /// The bridge that pods hang on.
+    /// The bridge that has the gateway's address.
     pub fn bridge(&self) -> String {
         format!("kb{}", self.hash)
     }
 
     /// What the host ends of all pod links begin with.
     pub fn link_prefix(&self) -> String {
-        format!("kv{}", self.hash)
+        format!("{LINK_PREFIX}{}", self.hash)
     }
 
     /// The host end of one pod's link; interface names have at most 15 bytes.
     pub fn link(&self, number: u16) -> String {
-        format!("kv{}{number:x}", self.hash)
+        format!("{LINK_PREFIX}{}{number:x}", self.hash)
     }
 
     /// The cgroup above all containers.
@@ -54,6 +56,17 @@ impl HostNames {
     /// The packet filter table.
     pub fn table(&self) -> String {
         format!("kinglet_{}", self.hash)
+    }
+
+    /// Networks for Service addresses in the order they are tried: /16 of the private ranges and of the one for
+    /// carriers, each data directory from its own start.
+    pub(crate) fn service_ranges(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        const COUNT: u32 = 256;
+        let first = self.first_subnet.rotate_left(16) % COUNT;
+        let private = (0..COUNT).map(move |step| (10 << 24) | (((first + step) % COUNT) << 16));
+        let more = (16..32).map(|second: u32| (172 << 24) | (second << 16));
+        let carrier = (64..128).map(|second: u32| (100 << 24) | (second << 16));
+        private.chain(more).chain(carrier).map(Ipv4Addr::from)
     }
 
     /// Pod networks in the order they are tried: all /22 of 10.0.0.0/8, each data directory from its own start.

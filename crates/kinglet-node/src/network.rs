@@ -1,11 +1,19 @@
-//! The pod network: one bridge per data directory, one link and address per pod.
+//! The pod network: one gateway address per data directory, on a bridge without ports, and one link and address per pod.
 //!
-//! Flow: [`Network::open`] clears an earlier life away and makes the bridge -> [`Network::connect`] for each sandbox.
+//! Flow: [`Network::open`] clears an earlier life away and makes the bridge -> [`Network::connect`] for each sandbox;
+//! [`follow`] keeps the packet filter's table equal to the Services and their endpoints.
 //! Always: a pod's link lives in its namespace, so it goes when the namespace goes; nothing has to be undone by hand
-//! after a crash but the bridge, the links still in use and the packet filter's table.
+//! after a crash but the bridge, the links still in use and the packet filter's table. Each pod's link is a wire of its
+//! own to the host: whatever a pod sends passes the host's packet filter.
 
 mod addresses;
-mod nat;
+mod filter;
+pub(crate) mod follow;
+mod forwarding;
+mod nftables;
+mod ruleset;
+mod service_range;
+mod services;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,11 +23,16 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 
+use parking_lot::Mutex;
+
 pub(crate) use addresses::{Addresses, Lease};
+pub use service_range::{ServiceRange, service_range};
+pub(crate) use services::cluster_address;
 
 use crate::names::{HostNames, SUBNET_BITS, overlap};
 use crate::sys::netns::{self, Namespaces};
@@ -48,6 +61,11 @@ pub enum NetworkError {
         "no free /22 network in 10.0.0.0/8 for pods: every one overlaps a route or address of this machine"
     )]
     NoSubnet,
+    /// No network is left for Service addresses.
+    #[error(
+        "no free /16 network for Service addresses in 10.0.0.0/8, 172.16.0.0/12 or 100.64.0.0/10: every one overlaps a route of this machine"
+    )]
+    NoServiceRange,
     /// All addresses are in use.
     #[error("all {0} pod addresses of this machine are in use")]
     NoAddress(usize),
@@ -61,14 +79,27 @@ fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
     move |source| NetworkError::System { attempt, source }
 }
 
+/// What the pod network needs to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// Addresses of Services, where they are ours to give.
+    pub services: Option<ServiceRange>,
+    /// The API server's port on the gateway's address, where the API server is ours.
+    pub api_port: Option<u16>,
+    /// Where node ports listen besides loopback; the unspecified address is every one.
+    pub node_ports_on: Option<Ipv4Addr>,
+}
+
 /// The pod network of one data directory.
 #[derive(Clone)]
 pub(crate) struct Network(Arc<Inner>);
 
 struct Inner {
     names: HostNames,
+    options: NetworkOptions,
+    /// Our table of the packet filter.
+    table: Arc<Mutex<nftables::Table>>,
     handle: Handle,
-    bridge: u32,
     subnet: Ipv4Addr,
     addresses: Addresses,
     host: OwnedFd,
@@ -83,10 +114,14 @@ pub(crate) struct Connection {
 }
 
 impl Network {
-    /// Clears what an earlier life left, then makes bridge and address translation. Must run inside tokio.
-    pub(crate) async fn open(names: &HostNames) -> Result<Self, NetworkError> {
+    /// Clears what an earlier life left, then makes bridge, routes and packet filter. Must run inside tokio.
+    pub(crate) async fn open(
+        names: &HostNames,
+        options: NetworkOptions,
+    ) -> Result<Self, NetworkError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
+        // Ends by itself when the last handle is dropped, which is after the network is closed.
         tokio::spawn(connection);
         remove_links(&handle, names).await?;
         let subnet = free_subnet(names)?;
@@ -106,18 +141,53 @@ impl Network {
             .execute()
             .await
             .map_err(netlink("giving the pod bridge its address"))?;
+        if let Some(range) = options.services {
+            route_services(&handle, bridge, gateway, range).await;
+        }
         forward_packets();
-        nat::open(names, subnet).await;
         let host = netns::current().map_err(system("opening the host's network namespace"))?;
-        Ok(Self(Arc::new(Inner {
+        let network = Self(Arc::new(Inner {
             names: names.clone(),
+            options,
+            table: Arc::new(Mutex::new(nftables::Table::new(names.table()))),
             handle,
-            bridge,
             subnet,
             addresses: Addresses::new(subnet, SUBNET_BITS),
             host,
             next_link: AtomicU16::new(0),
-        })))
+        }));
+        let filtered = network.filter(&[]).await;
+        forwarding::open(names, subnet, filtered.as_ref().err()).await;
+        Ok(network)
+    }
+
+    /// Makes the packet filter's table equal to these Services.
+    async fn filter(&self, observed: &[services::Observed]) -> Result<(), NetworkError> {
+        let ruleset = filter::ruleset(&self.surroundings(observed), observed);
+        let table = Arc::clone(&self.0.table);
+        tokio::task::spawn_blocking(move || table.lock().apply(ruleset))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|applied| applied)
+            .map_err(system("writing the packet filter's table"))
+    }
+
+    fn surroundings(&self, observed: &[services::Observed]) -> filter::Surroundings {
+        let inner = &self.0;
+        let api = observed.iter().map(|(service, _)| service).find(|service| {
+            let metadata = &service.metadata;
+            (metadata.namespace.as_deref(), metadata.name.as_deref())
+                == (Some("default"), Some("kubernetes"))
+        });
+        filter::Surroundings {
+            links: inner.names.link_prefix(),
+            pods: ruleset::Subnet::new(inner.subnet, SUBNET_BITS),
+            gateway: self.gateway(),
+            services: inner.options.services.map(ServiceRange::subnet),
+            api_port: inner.options.api_port,
+            api_address: api.and_then(|service| cluster_address(service)),
+            node_ports_on: inner.options.node_ports_on,
+        }
     }
 
     /// The host's address on the bridge: gateway, DNS server and way to the local gateway.
@@ -158,28 +228,73 @@ impl Network {
         .map_err(io::Error::other)
         .and_then(|made| made);
         let (namespaces, ()) = made.map_err(system("making a pod's network"))?;
-        let index = link_index(&inner.handle, &link).await?;
+        self.attach(&link, address).await?;
+        Ok(Connection { namespaces, lease })
+    }
+
+    /// Makes the host's end of a pod's link the way to the pod, and to the gateway from it. Pods share no wire: what one
+    /// sends passes the host's packet filter, whoever else filters bridges on this machine.
+    async fn attach(&self, link: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let (inner, gateway) = (&self.0, self.gateway());
+        // Only senders with that very address are heard; node ports lead from the host's loopback to the pod.
+        write_setting(&format!("{link}/rp_filter"), "1");
+        write_setting(&format!("{link}/route_localnet"), "1");
+        let index = link_index(&inner.handle, link).await?;
         inner
             .handle
             .link()
-            .change(
-                LinkUnspec::new_with_index(index)
-                    .controller(inner.bridge)
-                    .up()
-                    .build(),
-            )
+            .change(LinkUnspec::new_with_index(index).up().build())
             .execute()
             .await
-            .map_err(netlink("hanging a pod on the bridge"))?;
-        Ok(Connection { namespaces, lease })
+            .map_err(netlink("switching a pod's link on"))?;
+        inner
+            .handle
+            .address()
+            .add(index, gateway.into(), 32)
+            .execute()
+            .await
+            .map_err(netlink("giving a pod's link the gateway's address"))?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .output_interface(index)
+            .pref_source(gateway)
+            .scope(RouteScope::Link)
+            .build();
+        inner
+            .handle
+            .route()
+            .add(route)
+            .execute()
+            .await
+            .map_err(netlink("making the route to a pod"))
     }
 
     /// Takes everything off the host.
     pub(crate) async fn close(&self) {
-        nat::close(&self.0.names, self.0.subnet).await;
+        forwarding::close(&self.0.names, self.0.subnet).await;
+        let table = Arc::clone(&self.0.table);
+        let removed = tokio::task::spawn_blocking(move || table.lock().remove()).await;
+        if let Err(error) = removed.map_err(io::Error::other).and_then(|done| done) {
+            tracing::warn!(%error, "taking the packet filter's table away");
+        }
         if let Err(error) = remove_links(&self.0.handle, &self.0.names).await {
             tracing::warn!(%error, "cleaning up the pod network");
         }
+    }
+}
+
+/// Lets the host's own programs find Service addresses, with the gateway as their source. What no rule translates is
+/// refused before it gets to the bridge.
+async fn route_services(handle: &Handle, bridge: u32, gateway: Ipv4Addr, range: ServiceRange) {
+    let subnet = range.subnet();
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(subnet.address, subnet.bits)
+        .output_interface(bridge)
+        .pref_source(gateway)
+        .scope(RouteScope::Link)
+        .build();
+    if let Err(error) = handle.route().add(route).execute().await {
+        tracing::warn!(%error, range = %subnet, "Service addresses are not reachable from this machine itself, only from pods: another route takes them");
     }
 }
 
@@ -200,6 +315,10 @@ async fn configure(
     // As other runtimes have it: low ports and ping without privileges, since the whole port space is the pod's own.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    // All traffic passes the host; a hint that a neighbour is nearer must not be believed.
+    for which in ["all", "default"] {
+        write_setting(&format!("{which}/accept_redirects"), "0");
+    }
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
     tokio::spawn(connection);
@@ -219,11 +338,18 @@ async fn configure(
     let eth0 = index_by_name(&handle, "eth0")
         .await?
         .ok_or(rtnetlink::Error::RequestFailed)?;
+    // An address of its own, without a network: every way leads over the gateway.
     handle
         .address()
-        .add(eth0, address.into(), SUBNET_BITS)
+        .add(eth0, address.into(), 32)
         .execute()
         .await?;
+    let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(gateway, 32)
+        .output_interface(eth0)
+        .scope(RouteScope::Link)
+        .build();
+    handle.route().add(to_gateway).execute().await?;
     handle
         .route()
         .add(
@@ -301,6 +427,14 @@ fn routes_in(text: &str, own_bridge: &str) -> Vec<(Ipv4Addr, u8)> {
         (fields[0] != own_bridge && bits > 0).then_some((Ipv4Addr::from(destination), bits))
     });
     lines.collect()
+}
+
+/// Writes one of this namespace's settings of an interface.
+fn write_setting(setting: &str, value: &str) {
+    let file = format!("/proc/sys/net/ipv4/conf/{setting}");
+    if let Err(error) = std::fs::write(&file, value) {
+        tracing::warn!(file, value, %error, "a setting of the network was not made");
+    }
 }
 
 fn forward_packets() {

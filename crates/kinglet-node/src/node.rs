@@ -23,6 +23,7 @@ use crate::dns;
 use crate::engine::{Engine, EngineError, Sandbox, preflight};
 use crate::logs::read::{LogError, LogOptions, stream};
 use crate::names::HostNames;
+use crate::network;
 use crate::options::Options;
 use crate::pod::start::{Shared, uid};
 use crate::pod::worker::{PodLogs, PodUpdate, Worker};
@@ -114,6 +115,7 @@ impl Node {
             &data,
             options.helper.clone(),
             options.parked,
+            options.network.clone(),
             &loops,
         )
         .await?;
@@ -131,6 +133,7 @@ impl Node {
         warm_caches(&shared);
         let cleaning = Tasks::new();
         shared.trash.start(&cleaning);
+        network::follow::start(shared.engine.network(), shared.context(), &loops);
         dns::start(&shared, &loops).await;
         registration::start(&shared, &loops);
         let node = NodeHandle(Arc::new(Inner {

@@ -27,8 +27,9 @@ pub struct Options {
     pub drain: Drain,
     /// Prefixes of the queue-proxy's image: such a container is answered, not started.
     pub queue_image_prefixes: Vec<String>,
-    /// Port on which the root serves the API on [`crate::NodeHandle::gateway_ip`].
-    pub api_port: u16,
+    /// Service addresses, node ports, and the port on which the root serves the API on
+    /// [`crate::NodeHandle::gateway_ip`].
+    pub network: crate::NetworkOptions,
     /// PEM of the CA that signed the API server's certificate.
     pub ca_pem: String,
     /// This binary (`/proc/self/exe`); it must hand `node-helper` calls to [`crate::helper`].

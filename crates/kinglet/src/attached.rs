@@ -4,8 +4,6 @@
 //! The cluster's own controllers make Pods of Deployments, endpoints and garbage; there is no admission of ours, so
 //! objects must come complete, as the webhook would leave them.
 
-use std::net::SocketAddr;
-
 use anyhow::Context as _;
 use kinglet_cli::AttachArgs;
 use kinglet_cli::control::Addresses;
@@ -51,6 +49,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         .await
         .context("preparing the first objects")?;
 
+    let own_client = client.clone();
     let tasks = Tasks::new();
     let machine = start::start(MachineOptions {
         client,
@@ -64,13 +63,14 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         data,
         domain: args.domain.clone(),
         http: http_listener,
-        // Pods look for it on the bridge, where nobody answers: what they need from the API the node has fetched.
-        api: SocketAddr::new(args.listen, server.port_u16().unwrap_or(443)),
+        // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
+        network: kinglet_node::NetworkOptions::default(),
         // The cluster publishes its own CA in every namespace.
         ca_pem: None,
         parts: kinglet_workloads::Parts::BINDER,
     })
     .await?;
+    bootstrap::endpoints(&own_client, machine.node.gateway_ip(), None).await?;
 
     if let Some(file) = &args.ready_file {
         let addresses = Addresses {

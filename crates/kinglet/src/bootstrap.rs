@@ -1,5 +1,6 @@
 //! The objects that are there from the start: namespaces, ConfigMaps, the API server's own Service; CRDs where they are ours to make.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,6 +19,8 @@ const NAMESPACES: [&str; 6] = [
     "knative-serving",
     "kinglet-system",
 ];
+/// The Services that Ingresses announce (`status.publicLoadBalancer`, `status.privateLoadBalancer`).
+const GATEWAYS: [&str; 2] = ["gateway", "gateway-internal"];
 /// A new kind is served within a second.
 const SERVED_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -96,12 +99,35 @@ pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
     for object in kinglet_api::manifests::parsed_roles() {
         create(client, &collection(&object), &object).await?;
     }
+    Ok(())
+}
+
+/// Makes our own API server's Service, unless it is there; gives the address that it has.
+pub(crate) async fn api_service(
+    client: &Client,
+    address: Ipv4Addr,
+) -> anyhow::Result<Option<Ipv4Addr>> {
+    const COLLECTION: &str = "/api/v1/namespaces/default/services";
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}
+        "spec": {
+            "clusterIP": address.to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]
+        }
     });
-    create(client, "/api/v1/namespaces/default/services", &service).await
+    // One of an older version may have another address than the first, so it is asked for before it is made.
+    let request = Request::get(format!("{COLLECTION}/kubernetes")).body(Vec::new())?;
+    let found = match client.request::<Value>(request).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            create(client, COLLECTION, &service).await?;
+            service
+        }
+        found => found.context("reading the Service kubernetes")?,
+    };
+    Ok(found["spec"]["clusterIP"]
+        .as_str()
+        .and_then(|address| address.parse().ok()))
 }
 
 /// Where an account, role or binding is created.
@@ -118,6 +144,79 @@ fn collection(object: &Value) -> String {
         Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
         None => format!("{root}/{plural}"),
     }
+}
+
+/// Says where the Services that the node itself answers lead: the API server, the gateway in both directions, and the
+/// activator, which the gateway is.
+pub(crate) async fn endpoints(
+    client: &Client,
+    bridge: Ipv4Addr,
+    api_port: Option<u16>,
+) -> anyhow::Result<()> {
+    if let Some(port) = api_port {
+        let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+        lead(client, ("default", "kubernetes"), bridge, &ports).await?;
+    }
+    let http = json!([{"name": "http2", "port": 80, "protocol": "TCP"}]);
+    for name in GATEWAYS {
+        let ports = json!([{"name": "http2", "port": 80, "targetPort": 80}]);
+        service(client, ("kinglet-system", name), &ports).await?;
+        lead(client, ("kinglet-system", name), bridge, &http).await?;
+    }
+    let activator = ("knative-serving", "activator-service");
+    let ports = json!([
+        {"name": "http", "port": 80, "targetPort": 8012},
+        {"name": "http2", "port": 81, "targetPort": 8013}
+    ]);
+    service(client, activator, &ports).await?;
+    let ports = json!([
+        {"name": "http", "port": 80, "protocol": "TCP"},
+        {"name": "http2", "port": 80, "protocol": "TCP"}
+    ]);
+    lead(client, activator, bridge, &ports).await
+}
+
+/// A Service without a selector.
+async fn service(
+    client: &Client,
+    (namespace, name): (&str, &str),
+    ports: &Value,
+) -> anyhow::Result<()> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"ports": ports}
+    });
+    create(
+        client,
+        &format!("/api/v1/namespaces/{namespace}/services"),
+        &service,
+    )
+    .await
+}
+
+/// Makes a Service's Endpoints; EndpointSlices follow them.
+async fn lead(
+    client: &Client,
+    (namespace, name): (&str, &str),
+    address: Ipv4Addr,
+    ports: &Value,
+) -> anyhow::Result<()> {
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": namespace},
+        "subsets": [{"addresses": [{"ip": address.to_string()}], "ports": ports}]
+    });
+    let path =
+        format!("/api/v1/namespaces/{namespace}/endpoints/{name}?fieldManager=kinglet&force=true");
+    let request = Request::patch(path)
+        .header(CONTENT_TYPE, "application/apply-patch+yaml")
+        .body(serde_json::to_vec(&endpoints)?)?;
+    client
+        .request::<Value>(request)
+        .await
+        .map(|_| ())
+        .with_context(|| format!("writing the Endpoints {namespace}/{name}"))
 }
 
 /// Creates, unless it is there already.

@@ -36,8 +36,6 @@ const HOSTS: [&str; 5] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
-/// Cluster IP of the Service `kubernetes`.
-const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// Draining requests may take this much of the 30 s that a stop may take; containers get the rest.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
@@ -60,6 +58,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let data = location::data_directory(&args.data);
     make_private(&data)?;
     has_room(&data)?;
+    let has_objects = data.join("store").exists();
     let store = Store::open(&data.join("store"), ApiServer::store_options())
         .map_err(|error| explain(&data, &error))?;
 
@@ -83,7 +82,14 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         clock: clock.clone(),
     });
     let pod_logs = Arc::new(logs::Logs::new(clock.clone()));
-    let api = ApiServer::new(store.clone(), options(&pki, &clock, &rules, &pod_logs)?);
+    let services = kinglet_node::service_range(&data, has_objects)?;
+    let api = ApiServer::new(
+        store.clone(),
+        kinglet_apiserver::Options {
+            service_network: services.network(),
+            ..options(&pki, &clock, &rules, &pod_logs)?
+        },
+    );
     bootstrap::definitions(&api).await?;
     let client = kube::Client::new(
         api.service(Identity::in_process(
@@ -99,7 +105,9 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         .flush()
         .await
         .with_context(|| format!("starting with data directory {}", data.display()))?;
+    let service_address = bootstrap::api_service(&client, services.first()).await?;
 
+    let own_client = client.clone();
     let machine = start::start(MachineOptions {
         client,
         clock: clock.clone(),
@@ -108,7 +116,14 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
         domain: args.domain.clone(),
         images,
         http: http_listener,
-        api: api_address,
+        network: kinglet_node::NetworkOptions {
+            services: Some(services),
+            api_port: Some(api_address.port()),
+            node_ports_on: match args.listen {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
+            },
+        },
         ca_pem: Some(pki.ca_pem.clone()),
         parts: kinglet_workloads::Parts::ALL,
     })
@@ -116,19 +131,16 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     *rules.configs.write() = machine.configs.clone();
     pod_logs.attach(machine.node.clone());
 
+    bootstrap::endpoints(
+        &own_client,
+        machine.node.gateway_ip(),
+        Some(api_address.port()),
+    )
+    .await?;
     let bridge = IpAddr::V4(machine.node.gateway_ip());
-    let tls = tls::server_config(
-        &pki,
-        &pki.server(
-            &HOSTS.map(str::to_owned),
-            &[
-                args.listen,
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                SERVICE_ADDRESS,
-                bridge,
-            ],
-        )?,
-    )?;
+    let mut addresses = vec![args.listen, IpAddr::V4(Ipv4Addr::LOCALHOST), bridge];
+    addresses.extend(service_address.map(IpAddr::V4));
+    let tls = tls::server_config(&pki, &pki.server(&HOSTS.map(str::to_owned), &addresses)?)?;
     let serving_api = tasks.child();
     let inside = listeners::bind_on_bridge(bridge, api_address.port())?;
     for listener in [api_listener, inside] {

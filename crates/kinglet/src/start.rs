@@ -2,7 +2,7 @@
 //!
 //! Standalone and attached to a cluster this is the same; the client is the only difference.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +54,8 @@ pub(crate) struct MachineOptions {
     pub(crate) images: Images,
     /// External listener of the gateway.
     pub(crate) http: TcpListener,
-    /// Where pods reach the API, as the host does.
-    pub(crate) api: SocketAddr,
+    /// Service addresses, node ports, and where pods reach the API.
+    pub(crate) network: kinglet_node::NetworkOptions,
     pub(crate) ca_pem: Option<String>,
     /// Deployments, endpoints, garbage and the like, where no cluster does them.
     pub(crate) parts: kinglet_workloads::Parts,
@@ -82,7 +82,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
         domain,
         images,
         http,
-        api,
+        network,
         ca_pem,
         parts,
     } = options;
@@ -115,7 +115,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
         images: images.clone(),
         drain: Arc::new(move |address| Box::pin(draining.drain_pod(address))),
         queue_image_prefixes: vec![QUEUE_IMAGE.to_owned()],
-        api_port: api.port(),
+        network,
         ca_pem: ca_pem.clone().unwrap_or_default(),
         helper: PathBuf::from("/proc/self/exe"),
         parked: kinglet_node::PARKED_DEFAULT,

@@ -6,7 +6,7 @@ mod sandbox;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kinglet_image::ReadyImage;
 use kinglet_process::{Egress, Trash};
 use kinglet_reconcile::{Context, EventRecord, Severity};
@@ -242,10 +242,8 @@ fn plan(
         context: shared.context(),
         namespace: namespace(pod),
     };
-    let node = api_variables(
-        &shared.engine.gateway().to_string(),
-        shared.options.api_port,
-    );
+    let (api_host, api_port) = api_address(shared);
+    let node = api_variables(&api_host.to_string(), api_port);
     let known: BTreeMap<String, String> = node.iter().cloned().collect();
     let own = environment::of(pod, container, &sandbox.downward, &known, &sources)?;
     let environment = program::environment(&hostname, &image.config, &node, own);
@@ -276,6 +274,23 @@ fn plan(
 }
 
 /// How programs find the API server (client libraries read these).
+/// Where pods find the API server: at its Service's address, else at the gateway's.
+fn api_address(shared: &Shared) -> (std::net::Ipv4Addr, u16) {
+    let service = shared
+        .context()
+        .cache::<Service>()
+        .get("default", "kubernetes");
+    let by_service = service.and_then(|service| {
+        let port = service.spec.as_ref()?.ports.as_ref()?.first()?.port;
+        let address = crate::network::cluster_address(&service)?;
+        Some((address, u16::try_from(port).ok()?))
+    });
+    by_service.unwrap_or_else(|| {
+        let port = shared.options.network.api_port.unwrap_or(443);
+        (shared.engine.gateway(), port)
+    })
+}
+
 fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
     let url = format!("tcp://{host}:{port}");
     [

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kinglet_node::NetworkOptions;
 use kinglet_node::StartError;
 use kinglet_node::cgroup::Limits;
 use kinglet_node::engine::{ContainerStart, Engine};
@@ -30,6 +31,7 @@ impl Bench {
             scratch.path(),
             "/proc/self/exe".into(),
             2,
+            NetworkOptions::default(),
             &tasks,
         )
         .await
@@ -194,6 +196,7 @@ pub(crate) async fn leaves_nothing() {
         bench.scratch.path(),
         "/proc/self/exe".into(),
         1,
+        NetworkOptions::default(),
         &bench.tasks,
     )
     .await

@@ -38,9 +38,15 @@ pub(crate) async fn sweep() {
     {
         let tasks = Tasks::new();
         let names = kinglet_node::names::HostNames::new(&data);
-        if let Ok(engine) =
-            kinglet_node::engine::Engine::open(&names, &data, "/proc/self/exe".into(), 1, &tasks)
-                .await
+        if let Ok(engine) = kinglet_node::engine::Engine::open(
+            &names,
+            &data,
+            "/proc/self/exe".into(),
+            1,
+            kinglet_node::NetworkOptions::default(),
+            &tasks,
+        )
+        .await
         {
             tasks.shutdown(Duration::from_secs(5)).await;
             engine.close().await;
@@ -298,7 +304,7 @@ async fn start_node(
             Box::pin(async {})
         }),
         queue_image_prefixes: vec!["test/queue".to_owned()],
-        api_port: 6443,
+        network: kinglet_node::NetworkOptions::default(),
         ca_pem: "PEM".to_owned(),
         helper: "/proc/self/exe".into(),
         parked: 2,
