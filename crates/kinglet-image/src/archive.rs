@@ -1,7 +1,6 @@
 //! Image archives: `docker save`, OCI layouts in a tar, and a bare root file system.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +8,16 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin::hex;
-use crate::records::ImageConfig;
+use crate::layer::Below;
+use crate::records::{ImageConfig, diff_ids};
 use crate::registry::LAYERS_MAX;
 use crate::{ImageError, layer};
 
 /// JSON documents inside an archive.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// Images of one archive; `docker save` of everything on a large machine has some hundreds.
+const IMAGES_MAX: usize = 1000;
 
 /// An archive taken apart: layers lie as files in the scratch folder.
 pub(crate) struct ArchiveImage {
@@ -23,6 +26,8 @@ pub(crate) struct ArchiveImage {
     /// Digest that identifies the image.
     pub digest: String,
     pub config: ImageConfig,
+    /// Digests of the uncompressed layers, where the configuration tells.
+    pub diff_ids: Vec<String>,
     /// Layer name and file, bottom first.
     pub layers: Vec<(String, PathBuf)>,
 }
@@ -62,21 +67,25 @@ struct OciManifest {
 }
 
 /// Takes apart every image in `path`, using `scratch` (an empty folder) for the archive's members.
-pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<ArchiveImage>, ImageError> {
+pub(crate) fn open(
+    path: &Path,
+    scratch: &Path,
+    below: &Below,
+) -> Result<Vec<ArchiveImage>, ImageError> {
     let fail = |message: String| ImageError::Archive {
         path: path.to_owned(),
         message,
     };
-    let names = layer::names(path).map_err(fail)?;
-    if names.is_empty() {
+    let wanted = ["manifest.json", "oci-layout", "index.json"];
+    let Some([docker_save, layout, index]) =
+        layer::members(path, wanted, &below.cancel).map_err(fail)?
+    else {
         return Err(fail("it is empty".to_owned()));
-    }
-    let has = |name: &str| names.iter().any(|path| path == Path::new(name));
-    let (docker_save, layout) = (has("manifest.json"), has("oci-layout") && has("index.json"));
-    if !docker_save && !layout {
+    };
+    if !(docker_save || layout && index) {
         return root(path).map(|opened| vec![opened]).map_err(fail);
     }
-    layer::unpack(path, scratch).map_err(fail)?;
+    layer::unpack(path, scratch, below).map_err(fail)?;
     if docker_save {
         docker(scratch)
     } else {
@@ -87,6 +96,7 @@ pub(crate) fn open(path: &Path, scratch: &Path) -> Result<Vec<ArchiveImage>, Ima
 
 fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
     let manifests: Vec<DockerManifest> = document(scratch, "manifest.json")?;
+    few(manifests.len())?;
     manifests
         .into_iter()
         .map(|manifest| {
@@ -101,6 +111,7 @@ fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
                 names: manifest.repo_tags.unwrap_or_default(),
                 digest: format!("sha256:{}", hex(&Sha256::digest(&config))),
                 config: ImageConfig::from_document(&config)?,
+                diff_ids: diff_ids(&config)?,
                 layers,
             })
         })
@@ -109,6 +120,7 @@ fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
 
 fn oci(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
     let index: OciIndex = document(scratch, "index.json")?;
+    few(index.manifests.len())?;
     // Attestations lie beside the images they are about, for a platform called unknown.
     let images: Vec<ArchiveImage> = index
         .manifests
@@ -173,6 +185,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Archi
         names: names(descriptor),
         digest: descriptor.digest.clone(),
         config: ImageConfig::from_document(&config)?,
+        diff_ids: diff_ids(&config)?,
         layers,
     })
 }
@@ -180,7 +193,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Archi
 /// The whole archive as the only layer of an image without configuration.
 fn root(path: &Path) -> Result<ArchiveImage, String> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    let mut file = layer::open_file(path).map_err(|error| error.to_string())?;
     std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| error.to_string())?;
     let digest = format!("sha256:{}", hex(&hash.finalize()));
     let config = ImageConfig {
@@ -191,6 +204,7 @@ fn root(path: &Path) -> Result<ArchiveImage, String> {
         names: Vec::new(),
         digest: digest.clone(),
         config,
+        diff_ids: Vec::new(),
         layers: vec![(digest, path.to_owned())],
     })
 }
@@ -226,6 +240,15 @@ fn bounded(layers: usize) -> Result<(), String> {
         Err(format!(
             "the image has {layers} layers, more than {LAYERS_MAX}"
         ))
+    } else {
+        Ok(())
+    }
+}
+
+/// Every image of an archive is read and hashed.
+fn few(images: usize) -> Result<(), String> {
+    if images > IMAGES_MAX {
+        Err(format!("it holds {images} images, more than {IMAGES_MAX}"))
     } else {
         Ok(())
     }
@@ -267,7 +290,7 @@ fn same(said: &str, found: &str) -> Result<(), String> {
 fn named_layer(scratch: &Path, name: &str) -> Result<(String, PathBuf), String> {
     let path = member(scratch, name)?;
     let mut hash = Sha256::new();
-    let mut file = File::open(&path).map_err(|error| format!("{name}: {error}"))?;
+    let mut file = layer::open_file(&path).map_err(|error| format!("{name}: {error}"))?;
     std::io::copy(&mut file, &mut HashWriter(&mut hash))
         .map_err(|error| format!("{name}: {error}"))?;
     Ok((format!("sha256:{}", hex(&hash.finalize())), path))
@@ -288,7 +311,8 @@ fn member(scratch: &Path, name: &str) -> Result<PathBuf, String> {
 }
 
 fn bytes(scratch: &Path, name: &str) -> Result<Vec<u8>, String> {
-    let file = File::open(member(scratch, name)?).map_err(|error| format!("{name}: {error}"))?;
+    let file =
+        layer::open_file(&member(scratch, name)?).map_err(|error| format!("{name}: {error}"))?;
     let mut content = Vec::new();
     file.take(DOCUMENT_BYTES_MAX + 1)
         .read_to_end(&mut content)

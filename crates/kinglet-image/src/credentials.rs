@@ -5,6 +5,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::builtin::hex;
 
 /// User and password per registry, or per path in one; printed without the password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -43,6 +46,23 @@ impl Credentials {
             }
         }
         Ok(())
+    }
+
+    /// Adds one user and password for a registry, or for a path below it.
+    pub fn add(&mut self, registry: &str, user: &str, password: &str) {
+        let pair = (user.to_owned(), password.to_owned());
+        self.by_path.insert(registry_path(registry), pair);
+    }
+
+    /// A hash of the pair for a repository, by which an image's record knows it again.
+    pub(crate) fn hash(&self, repository: &str) -> Option<String> {
+        let (user, password) = self.find(repository)?;
+        let mut hash = Sha256::new();
+        for part in [repository, user, password] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        Some(hex(&hash.finalize()))
     }
 
     /// The pair for a repository (`host/path`): the entry with the longest path wins, as for a kubelet.

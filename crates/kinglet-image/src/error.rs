@@ -21,6 +21,14 @@ pub enum ImageError {
         /// As written.
         reference: String,
     },
+    /// Pull policy `Never`, and the image that is here came with credentials that the Pod does not have.
+    #[error(
+        "image {reference:?} is present on this machine, but it was pulled with credentials that this Pod does not have, and its pull policy is Never"
+    )]
+    NotAllowed {
+        /// As written.
+        reference: String,
+    },
     /// Every source for the image failed; one line each.
     #[error("pulling {reference}: {}", attempts.join("; "))]
     Pull {
@@ -118,7 +126,7 @@ impl ImageError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidName { .. } => "InvalidImageName",
-            Self::NeverPulled { .. } => "ErrImageNeverPull",
+            Self::NeverPulled { .. } | Self::NotAllowed { .. } => "ErrImageNeverPull",
             Self::Pull { .. }
             | Self::Resolve { .. }
             | Self::BuiltIn { .. }

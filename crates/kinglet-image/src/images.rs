@@ -10,27 +10,79 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use kinglet_process::Egress;
+use kinglet_process::egress::is_own_address;
 use parking_lot::Mutex;
 
 use crate::builtin::BuiltinImage;
-use crate::layer_store::LayerStore;
+use crate::layer::Cancel;
+use crate::layer_store::{LayerNames, LayerStore};
 use crate::progress::{Progress, ProgressEvent};
 use crate::records::{ImageConfig, ImageIndex, ImageRecord};
 use crate::registries::{Registries, SAMPLES_HOST};
-use crate::registry::Timeouts;
+use crate::registry::{ClientOptions, Timeouts};
 use crate::samples::Samples;
 use crate::singleflight::SingleFlight;
 use crate::{Credentials, ImageError, ImageName};
 
 /// Pulls under way at once; each unpacks, which is CPU and disk.
 const PULLS_MAX: usize = 4;
+/// Imports under way at once.
+const IMPORTS_MAX: usize = 2;
+/// Unpacked bytes of all layers of one image: twice what one layer may have.
+const IMAGE_BYTES_MAX: u64 = 64 << 30;
+
+/// On whose behalf an image is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requester {
+    /// A Pod or Revision, which anybody may have written: registries on this machine are reached only where registries.conf
+    /// lists them, and an image that came with credentials is used only with credentials that pull it.
+    #[default]
+    Tenant,
+    /// The operator of this machine: every registry is reached, and what was pulled is everybody's.
+    Operator,
+}
+
+/// How to pull.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// When to ask the registry.
+    pub policy: PullPolicy,
+    /// For registries that want them.
+    pub credentials: Credentials,
+    /// Further authorities to trust, each one certificate in PEM.
+    pub authorities: Vec<Vec<u8>>,
+    /// On whose behalf.
+    pub requester: Requester,
+}
+
+/// How an image came here.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// From an archive: no registry knows better what its names mean.
+    Import,
+    /// A sample of the binary, or without credentials, or for the operator: everybody's.
+    Public,
+    /// With the credentials of this hash.
+    Private(String),
+}
+
+impl Origin {
+    fn credentials(&self) -> Option<&str> {
+        match self {
+            Self::Private(hash) => Some(hash),
+            Self::Import | Self::Public => None,
+        }
+    }
+}
 
 /// When to ask the registry (Kubernetes' `imagePullPolicy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
     /// Every time; what is here is used when the digest is still the same.
     Always,
     /// Only when the image is not here.
+    #[default]
     IfNotPresent,
     /// Never.
     Never,
@@ -71,6 +123,7 @@ struct Inner {
     root: PathBuf,
     registries: Registries,
     timeouts: Timeouts,
+    egress: Egress,
     samples: Samples,
     layers: LayerStore,
     index: Mutex<ImageIndex>,
@@ -78,6 +131,7 @@ struct Inner {
     writer: Mutex<()>,
     ready: Mutex<HashMap<String, Weak<ReadyImage>>>,
     pulls: tokio::sync::Semaphore,
+    imports: tokio::sync::Semaphore,
     image_pulls: SingleFlight,
     layer_downloads: SingleFlight,
 }
@@ -119,29 +173,35 @@ impl Images {
             root: root.to_owned(),
             registries,
             timeouts,
+            egress: own_egress(),
             samples: Samples::new(builtin),
             layers,
             index: Mutex::new(index),
             writer: Mutex::default(),
             ready: Mutex::default(),
             pulls: tokio::sync::Semaphore::new(PULLS_MAX),
+            imports: tokio::sync::Semaphore::new(IMPORTS_MAX),
             image_pulls: SingleFlight::default(),
             layer_downloads: SingleFlight::default(),
         })))
     }
 
-    /// Makes sure that `reference` is unpacked here.
+    /// Makes sure that `reference` is unpacked here, on behalf of a Pod.
     pub async fn ensure(
         &self,
         reference: &str,
         policy: PullPolicy,
         credentials: &Credentials,
     ) -> Result<Arc<ReadyImage>, ImageError> {
-        self.pull(reference, policy, credentials, &Progress::none())
-            .await
+        let options = PullOptions {
+            policy,
+            credentials: credentials.clone(),
+            ..PullOptions::default()
+        };
+        self.pull_with(reference, &options, &Progress::none()).await
     }
 
-    /// [`Images::ensure`], telling how far it is.
+    /// Pulls for the operator, telling how far it is.
     pub async fn pull(
         &self,
         reference: &str,
@@ -149,8 +209,24 @@ impl Images {
         credentials: &Credentials,
         progress: &Progress,
     ) -> Result<Arc<ReadyImage>, ImageError> {
+        let options = PullOptions {
+            policy,
+            credentials: credentials.clone(),
+            requester: Requester::Operator,
+            ..PullOptions::default()
+        };
+        self.pull_with(reference, &options, progress).await
+    }
+
+    /// Makes sure that `reference` is unpacked here, telling how far it is.
+    pub async fn pull_with(
+        &self,
+        reference: &str,
+        options: &PullOptions,
+        progress: &Progress,
+    ) -> Result<Arc<ReadyImage>, ImageError> {
         let name = ImageName::parse(reference)?;
-        let outcome = Box::pin(self.ensure_name(&name, policy, credentials, progress)).await;
+        let outcome = Box::pin(self.ensure_name(&name, options, progress)).await;
         if let Ok(ready) = &outcome {
             progress.report(ProgressEvent::Done {
                 digest: ready.digest.clone(),
@@ -162,13 +238,12 @@ impl Images {
     async fn ensure_name(
         &self,
         name: &ImageName,
-        policy: PullPolicy,
-        credentials: &Credentials,
+        options: &PullOptions,
         progress: &Progress,
     ) -> Result<Arc<ReadyImage>, ImageError> {
         // A digest names its content; nothing newer can be behind it.
         if name.digest.is_some()
-            && let Some(ready) = self.find_local(name)
+            && let Some(ready) = self.find_allowed(name, options)
         {
             return Ok(ready);
         }
@@ -176,18 +251,40 @@ impl Images {
         if let Some(sample) = self.sample_name(name) {
             return self.sample(name, &sample).await;
         }
-        match policy {
-            PullPolicy::Never => self
-                .find_local(name)
-                .ok_or_else(|| ImageError::NeverPulled {
+        match options.policy {
+            PullPolicy::Never => match self.find_allowed(name, options) {
+                Some(ready) => Ok(ready),
+                None if self.find_local(name).is_some() => Err(ImageError::NotAllowed {
                     reference: name.to_string(),
                 }),
-            PullPolicy::IfNotPresent => match self.find_local(name) {
-                Some(ready) => Ok(ready),
-                None => self.pull_once(name, policy, credentials, progress).await,
+                None => Err(ImageError::NeverPulled {
+                    reference: name.to_string(),
+                }),
             },
-            PullPolicy::Always => self.pull_once(name, policy, credentials, progress).await,
+            PullPolicy::IfNotPresent => match self.find_allowed(name, options) {
+                Some(ready) => Ok(ready),
+                None => self.pull_once(name, options, progress).await,
+            },
+            PullPolicy::Always => self.pull_once(name, options, progress).await,
         }
+    }
+
+    /// The image, if it is complete here and whoever asks may use it without asking its registry.
+    fn find_allowed(&self, name: &ImageName, options: &PullOptions) -> Option<Arc<ReadyImage>> {
+        let ready = self.find_local(name)?;
+        if options.requester == Requester::Operator {
+            return Some(ready);
+        }
+        let hashes: Vec<String> = self
+            .0
+            .registries
+            .sources(name)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|source| options.credentials.hash(&source.name.repository_path()))
+            .collect();
+        let allowed = self.0.index.lock().allows(&ready.digest, &hashes);
+        allowed.then_some(ready)
     }
 
     /// Writes down what `names` mean, unless that is known.
@@ -196,13 +293,20 @@ impl Images {
         names: Vec<String>,
         digest: String,
         record: ImageRecord,
-        imported: bool,
+        origin: Origin,
     ) -> Result<(), ImageError> {
-        if self.0.index.lock().says(&names, &digest, &record, imported) {
+        let known = {
+            let index = self.0.index.lock();
+            let mut granted = index.clone();
+            granted.grant(&digest, origin.credentials());
+            let imported = matches!(origin, Origin::Import);
+            granted == *index && index.says(&names, &digest, &record, imported)
+        };
+        if known {
             return Ok(());
         }
         let images = self.clone();
-        run_blocking(move || images.record_blocking(&names, &digest, &record, imported)).await
+        run_blocking(move || images.record_blocking(&names, &digest, &record, &origin)).await
     }
 
     fn record_blocking(
@@ -210,14 +314,25 @@ impl Images {
         names: &[String],
         digest: &str,
         record: &ImageRecord,
-        imported: bool,
+        origin: &Origin,
     ) -> Result<(), ImageError> {
         let _writer = self.0.writer.lock();
         let mut next = self.0.index.lock().clone();
-        next.add(names, digest, record, imported);
+        next.grant(digest, origin.credentials());
+        next.add(names, digest, record, matches!(origin, Origin::Import));
         next.save(&self.0.root.join("index.json"))?;
         *self.0.index.lock() = next;
         Ok(())
+    }
+
+    /// How registries are reached on behalf of whoever asks.
+    fn client_options(&self, options: &PullOptions) -> ClientOptions {
+        let tenant = options.requester == Requester::Tenant;
+        ClientOptions {
+            timeouts: self.0.timeouts,
+            authorities: options.authorities.clone(),
+            egress: tenant.then(|| (self.0.egress.clone(), self.0.registries.hosts())),
+        }
     }
 
     fn imported(&self, name: &ImageName) -> bool {
@@ -288,6 +403,26 @@ impl Images {
     }
 }
 
+/// Connections on a tenant's behalf: this machine's sockets, but never this machine's addresses. Pulling must not depend on
+/// the pod network (docs/decisions/0011).
+fn own_egress() -> Egress {
+    Egress::new(
+        |ipv6| {
+            Box::pin(async move {
+                let family = if ipv6 {
+                    rustix::net::AddressFamily::INET6
+                } else {
+                    rustix::net::AddressFamily::INET
+                };
+                let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+                let kind = rustix::net::SocketType::STREAM;
+                Ok(rustix::net::socket_with(family, kind, flags, None)?)
+            })
+        },
+        is_own_address,
+    )
+}
+
 fn of_samples(name: &str) -> bool {
     name.strip_prefix(SAMPLES_HOST)
         .is_some_and(|rest| rest.starts_with('/'))
@@ -300,4 +435,45 @@ async fn run_blocking<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(error) => Err(ImageError::Shared(format!("image work stopped: {error}"))),
     }
+}
+
+/// Work that reads what somebody else made: on a thread of its own, so that a read that hangs holds nobody's stop up, and
+/// cancelled when nobody waits for it any more.
+async fn run_cancellable<T: Send + 'static>(
+    work: impl FnOnce(Cancel) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    struct CancelOnDrop(Cancel);
+    impl Drop for CancelOnDrop {
+        fn drop(&mut self) {
+            self.0.cancel();
+        }
+    }
+    let guard = CancelOnDrop(Cancel::default());
+    let cancel = guard.0.clone();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("image".to_owned())
+        .spawn(move || {
+            let _ = sender.send(work(cancel));
+        })
+        .map_err(|error| ImageError::Shared(format!("starting image work: {error}")))?;
+    let outcome = receiver.await;
+    drop(guard);
+    outcome.unwrap_or_else(|_| Err(ImageError::Shared("image work stopped".to_owned())))
+}
+
+/// Every directory name that the layers may have.
+fn all_names(layers: &[LayerNames]) -> Vec<String> {
+    layers
+        .iter()
+        .flat_map(|names| [names.alone.clone(), names.in_chain.clone()])
+        .collect()
+}
+
+fn take_bytes(left: &mut u64, bytes: u64, layer: &str) -> Result<(), ImageError> {
+    *left = left.checked_sub(bytes).ok_or_else(|| ImageError::Layer {
+        layer: layer.to_owned(),
+        message: format!("with it the image unpacks to more than {IMAGE_BYTES_MAX} bytes"),
+    })?;
+    Ok(())
 }

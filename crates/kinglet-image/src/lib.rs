@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod builtin;
 pub mod credentials;
+mod egress_proxy;
 pub mod error;
 pub mod images;
 pub mod layer;
@@ -23,7 +24,7 @@ mod singleflight;
 pub use builtin::BuiltinImage;
 pub use credentials::Credentials;
 pub use error::ImageError;
-pub use images::{ImageSummary, Images, PullPolicy, ReadyImage};
+pub use images::{ImageSummary, Images, PullOptions, PullPolicy, ReadyImage, Requester};
 pub use name::ImageName;
 pub use progress::{Progress, ProgressEvent};
 pub use records::ImageConfig;

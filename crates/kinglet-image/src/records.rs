@@ -33,6 +33,14 @@ pub struct ImageConfig {
 struct ConfigDocument {
     #[serde(default)]
     config: Option<ConfigSection>,
+    #[serde(default)]
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +80,34 @@ impl ImageConfig {
     }
 }
 
+/// The digests of an image's uncompressed layers, bottom first; empty where the configuration does not tell.
+pub(crate) fn diff_ids(document: &[u8]) -> Result<Vec<String>, String> {
+    let parsed: ConfigDocument =
+        serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    let ids = parsed
+        .rootfs
+        .and_then(|rootfs| rootfs.diff_ids)
+        .unwrap_or_default();
+    let is_digest = |id: &&String| {
+        id.strip_prefix("sha256:")
+            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    match ids.iter().find(|id| !is_digest(id)) {
+        Some(odd) => Err(format!("{odd:?} is not a DiffID")),
+        None => Ok(ids),
+    }
+}
+
+/// Who may use an image that is here without asking its registry again (Kubernetes' KEP-2535).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageAccess {
+    /// Everybody: it came without credentials, from an archive, or the operator pulled it.
+    pub everybody: bool,
+    /// Hashes of the credentials that pulled it.
+    pub credentials: BTreeSet<String>,
+}
+
 /// One image, by manifest digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
@@ -93,6 +129,8 @@ pub struct ImageIndex {
     pub images: BTreeMap<String, ImageRecord>,
     /// Names given by an import: no registry knows better what they mean.
     pub imported: BTreeSet<String>,
+    /// Manifest digest -> who may use it. An image of before this was written down is everybody's.
+    pub access: BTreeMap<String, ImageAccess>,
 }
 
 impl ImageIndex {
@@ -114,7 +152,9 @@ impl ImageIndex {
         let temporary = path.with_extension("new");
         let bytes = serde_json::to_vec_pretty(self).expect("an index of strings serializes");
         let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&temporary)?;
+            // Made anew, whatever lies there: a link would lead elsewhere.
+            let _ = std::fs::remove_file(&temporary);
+            let mut file = std::fs::File::create_new(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             std::fs::rename(&temporary, path)?;
@@ -136,6 +176,31 @@ impl ImageIndex {
                 .get_key_value(self.names.get(&name.to_string())?)
         })?;
         Some((digest, record))
+    }
+
+    /// Whether somebody with these hashes of credentials may use an image without asking its registry.
+    pub fn allows(&self, digest: &str, credentials: &[String]) -> bool {
+        self.access.get(digest).is_none_or(|access| {
+            access.everybody
+                || credentials
+                    .iter()
+                    .any(|one| access.credentials.contains(one))
+        })
+    }
+
+    /// Writes down how an image came: with the credentials of that hash, or (`None`) for everybody.
+    pub fn grant(&mut self, digest: &str, credentials: Option<&str>) {
+        // An image of before access was written down stays everybody's.
+        if self.images.contains_key(digest) && !self.access.contains_key(digest) {
+            return;
+        }
+        let access = self.access.entry(digest.to_owned()).or_default();
+        match credentials {
+            None => access.everybody = true,
+            Some(hash) => {
+                access.credentials.insert(hash.to_owned());
+            }
+        }
     }
 
     /// Whether adding would change nothing.
@@ -193,6 +258,7 @@ impl ImageIndex {
             return Some(None);
         }
         self.images.remove(&digest);
+        self.access.remove(&digest);
         Some(Some(digest))
     }
 }

@@ -1,5 +1,6 @@
 //! containers-registries.conf(5), version 2: mirrors, rewrites, blocked prefixes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -109,6 +110,24 @@ impl Registries {
         let mut entries = file.registry;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix().len()));
         Ok(Self { entries })
+    }
+
+    /// Hosts (with ports, where they have them) that the file names: the operator trusts them wherever they are.
+    pub(crate) fn hosts(&self) -> BTreeSet<String> {
+        self.entries
+            .iter()
+            .filter(|entry| !entry.blocked)
+            .flat_map(|entry| {
+                let mirrors = entry.mirror.iter().map(|mirror| mirror.location.as_str());
+                [entry.prefix.as_deref(), entry.location.as_deref()]
+                    .into_iter()
+                    .flatten()
+                    .chain(mirrors)
+            })
+            .filter_map(|place| place.split('/').next())
+            .filter(|host| !host.is_empty() && !host.starts_with('*'))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The places to ask, in order; the image's own name last (as rewritten).

@@ -1,17 +1,21 @@
 //! One registry: what a tag means there, and the blobs of an image.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
+use kinglet_process::Egress;
 use oci_client::Client;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::egress_proxy::{EgressProxy, Trouble};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registries::Source;
 use crate::{Credentials, ImageName};
@@ -20,7 +24,7 @@ use crate::{Credentials, ImageName};
 const LAYER_BYTES_MAX: u64 = 16 << 30;
 /// Bytes of an image configuration.
 const CONFIG_BYTES_MAX: usize = 4 << 20;
-/// LayerStore of one image (overlayfs takes 500; docker writes at most 127).
+/// Layers of one image (overlayfs takes 500; docker writes at most 127).
 pub(crate) const LAYERS_MAX: usize = 127;
 
 /// Patience with registries.
@@ -89,20 +93,83 @@ enum Scheme {
     Https,
 }
 
-fn client(scheme: Scheme, insecure: bool, timeouts: Timeouts) -> Client {
+/// How to reach registries.
+#[derive(Clone)]
+pub(crate) struct ClientOptions {
+    pub timeouts: Timeouts,
+    /// Further authorities to trust, in PEM.
+    pub authorities: Vec<Vec<u8>>,
+    /// For pulls on a tenant's behalf: what connects, and the hosts that the operator listed.
+    pub egress: Option<(Egress, BTreeSet<String>)>,
+}
+
+/// A client, with the proxy that its connections come by.
+#[derive(Clone)]
+pub(crate) struct RegistryClient {
+    client: Client,
+    proxy: Option<Arc<EgressProxy>>,
+}
+
+impl RegistryClient {
+    fn trouble(&self) -> Option<Trouble> {
+        self.proxy.as_ref()?.trouble()
+    }
+
+    /// The text of an error, or why the connection behind it was not made.
+    fn explain(&self, text: String) -> String {
+        match self.trouble() {
+            Some(Trouble::Refused(message) | Trouble::Failed(message)) => message,
+            None => text,
+        }
+    }
+}
+
+async fn client(
+    scheme: Scheme,
+    insecure: bool,
+    options: &ClientOptions,
+) -> Result<RegistryClient, SourceError> {
     kinglet_process::tls::install_provider();
-    Client::new(ClientConfig {
+    let proxy = match options.egress.clone() {
+        Some((egress, listed)) => Some(Arc::new(
+            EgressProxy::start(egress, listed)
+                .await
+                .map_err(SourceError::local)?,
+        )),
+        None => None,
+    };
+    let url = proxy.as_ref().map(|proxy| proxy.url().to_owned());
+    let authorities = options
+        .authorities
+        .iter()
+        .map(|pem| Certificate {
+            encoding: CertificateEncoding::Pem,
+            data: pem.clone(),
+        })
+        .collect();
+    // Not `Client::new`, which goes on with defaults, and so without the proxy, when something is wrong.
+    let client = Client::try_from(ClientConfig {
+        https_proxy: url.clone(),
+        http_proxy: url,
+        extra_root_certificates: authorities,
         protocol: if scheme == Scheme::Http {
             ClientProtocol::Http
         } else {
             ClientProtocol::Https
         },
         accept_invalid_certificates: insecure,
-        read_timeout: Some(timeouts.read),
-        connect_timeout: Some(timeouts.connect),
+        read_timeout: Some(options.timeouts.read),
+        connect_timeout: Some(options.timeouts.connect),
         user_agent: concat!("kinglet/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     })
+    .map_err(|error| {
+        SourceError::local(format!(
+            "preparing to ask the registry: {}",
+            describe(&error)
+        ))
+    })?;
+    Ok(RegistryClient { client, proxy })
 }
 
 /// A call of a client. Boxed, because an async closure's future is not known to be `Send` for every client.
@@ -111,9 +178,10 @@ type ClientFuture<T> = BoxFuture<'static, Result<T, OciDistributionError>>;
 /// Sends a call over TLS; an insecure source over plain HTTP first, and over TLS when that is not what it speaks.
 async fn request<T>(
     source: &Source,
-    timeouts: Timeouts,
+    options: &ClientOptions,
     call: impl Fn(Client) -> ClientFuture<T>,
-) -> Result<(Client, T), SourceError> {
+) -> Result<(RegistryClient, T), SourceError> {
+    let timeouts = options.timeouts;
     let schemes: &[Scheme] = if source.insecure {
         &[Scheme::Http, Scheme::Https]
     } else {
@@ -123,8 +191,8 @@ async fn request<T>(
     let timeout = timeouts.connect + timeouts.read;
     let mut refusal = None;
     for &scheme in schemes {
-        let client = client(scheme, source.insecure, timeouts);
-        let error = match tokio::time::timeout(timeout, call(client.clone())).await {
+        let client = client(scheme, source.insecure, options).await?;
+        let error = match tokio::time::timeout(timeout, call(client.client.clone())).await {
             Ok(Ok(answer)) => return Ok((client, answer)),
             Ok(Err(error)) => error,
             Err(_) => {
@@ -149,9 +217,18 @@ async fn request<T>(
                     | OciDistributionError::ServerError { code: 400, .. }
             );
         let answered = !matches!(error, OciDistributionError::RequestError(_));
-        let this = SourceError {
-            message: describe(&error),
-            answered,
+        let (this, speaks_tls) = match client.trouble() {
+            Some(Trouble::Refused(message)) => return Err(SourceError::answered(message)),
+            Some(Trouble::Failed(message)) => {
+                (SourceError::unreachable(message), scheme == Scheme::Http)
+            }
+            None => (
+                SourceError {
+                    message: describe(&error),
+                    answered,
+                },
+                speaks_tls,
+            ),
         };
         if !speaks_tls {
             // TLS was only a second guess: what plain HTTP met says more, unless TLS got an answer.
@@ -174,14 +251,14 @@ fn auth(name: &ImageName, credentials: &Credentials) -> RegistryAuth {
 pub(crate) async fn digest(
     source: &Source,
     credentials: &Credentials,
-    timeouts: Timeouts,
+    options: &ClientOptions,
 ) -> Result<String, SourceError> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
     let call = move |client: Client| -> ClientFuture<String> {
         let (wire, auth) = (wire.clone(), auth.clone());
         async move { client.fetch_manifest_digest(&wire, &auth).await }.boxed()
     };
-    let (_, digest) = request(source, timeouts, call).await?;
+    let (_, digest) = request(source, options, call).await?;
     Ok(digest)
 }
 
@@ -189,8 +266,8 @@ pub(crate) async fn digest(
 pub(crate) async fn manifest(
     source: &Source,
     credentials: &Credentials,
-    timeouts: Timeouts,
-) -> Result<(Client, Manifest), SourceError> {
+    options: &ClientOptions,
+) -> Result<(RegistryClient, Manifest), SourceError> {
     let (wire, auth) = (source.name.wire(), auth(&source.name, credentials));
     let call = move |client: Client| -> ClientFuture<(OciImageManifest, String, Option<String>)> {
         let (wire, auth) = (wire.clone(), auth.clone());
@@ -201,7 +278,7 @@ pub(crate) async fn manifest(
         }
         .boxed()
     };
-    let (client, (manifest, digest, list_digest)) = request(source, timeouts, call).await?;
+    let (client, (manifest, digest, list_digest)) = request(source, options, call).await?;
     if manifest.layers.len() > LAYERS_MAX {
         return Err(SourceError::answered(format!(
             "the image has {} layers, more than {LAYERS_MAX}",
@@ -230,15 +307,19 @@ pub(crate) async fn manifest(
 }
 
 async fn config(
-    client: &Client,
+    client: &RegistryClient,
     name: &ImageName,
     descriptor: &OciDescriptor,
 ) -> Result<Vec<u8>, SourceError> {
     let mut stream = client
+        .client
         .pull_blob_stream(&name.wire(), descriptor)
         .await
         .map_err(|error| {
-            SourceError::answered(format!("the image configuration: {}", describe(&error)))
+            SourceError::answered(format!(
+                "the image configuration: {}",
+                client.explain(describe(&error))
+            ))
         })?
         .stream;
     let mut document = Vec::new();
@@ -257,7 +338,7 @@ async fn config(
 
 /// Downloads one layer into a file; the library checks its digest on the way.
 pub(crate) async fn layer(
-    client: &Client,
+    client: &RegistryClient,
     name: &ImageName,
     descriptor: &OciDescriptor,
     file: &Path,
@@ -272,9 +353,10 @@ pub(crate) async fn layer(
     let writing =
         |error: std::io::Error| SourceError::local(format!("writing {}: {error}", file.display()));
     let stream = client
+        .client
         .pull_blob_stream(&name.wire(), descriptor)
         .await
-        .map_err(|error| broken(describe(&error)))?;
+        .map_err(|error| broken(client.explain(describe(&error))))?;
     let bytes_total = stream
         .content_length
         .unwrap_or(u64::try_from(descriptor.size).unwrap_or(0));
@@ -286,11 +368,19 @@ pub(crate) async fn layer(
     let mut out = tokio::fs::File::create(file).await.map_err(writing)?;
     let mut bytes = 0_u64;
     let mut reported = 0_u64;
+    // The manifest says how many bytes there are; more are not what its digest is about.
+    let stated = u64::try_from(descriptor.size)
+        .ok()
+        .filter(|size| *size > 0)
+        .unwrap_or(LAYER_BYTES_MAX);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| broken(causes(&error)))?;
         bytes += chunk.len() as u64;
-        if bytes > LAYER_BYTES_MAX {
-            return Err(broken(format!("it is larger than {LAYER_BYTES_MAX} bytes")));
+        if bytes > LAYER_BYTES_MAX.min(stated) {
+            return Err(broken(format!(
+                "it is larger than {} bytes",
+                LAYER_BYTES_MAX.min(stated)
+            )));
         }
         out.write_all(&chunk).await.map_err(writing)?;
         if bytes - reported >= 1 << 20 {

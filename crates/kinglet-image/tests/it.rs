@@ -12,5 +12,7 @@ mod refusals;
 mod registry;
 #[path = "it/samples.rs"]
 mod samples;
+#[path = "it/sharing.rs"]
+mod sharing;
 #[path = "it/store.rs"]
 mod store;

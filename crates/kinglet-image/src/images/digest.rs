@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Images;
+use super::{Images, PullOptions};
 use crate::{Credentials, ImageError, ImageName, registry};
 
 /// A tag that is here in some version is looked up for this long; then that version is used.
@@ -46,8 +46,9 @@ impl Images {
         credentials: &Credentials,
     ) -> Result<String, ImageError> {
         let mut attempts = Vec::new();
+        let options = self.client_options(&PullOptions::default());
         for source in self.0.registries.sources(name)? {
-            match Box::pin(registry::digest(&source, credentials, self.0.timeouts)).await {
+            match Box::pin(registry::digest(&source, credentials, &options)).await {
                 Ok(digest) => return Ok(digest),
                 Err(refusal) => attempts.push(format!("{}: {}", source.name, refusal.message)),
             }

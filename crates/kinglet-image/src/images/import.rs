@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::{ImageSummary, Images, run_blocking};
-use crate::layer_store::directory_name;
+use super::{
+    IMAGE_BYTES_MAX, ImageSummary, Images, Origin, all_names, run_cancellable, take_bytes,
+};
+use crate::layer::{Below, Cancel};
+use crate::layer_store::layer_names;
 use crate::records::ImageRecord;
 use crate::registries::SAMPLES_HOST;
 use crate::{ImageError, ImageName, archive};
@@ -17,42 +20,46 @@ impl Images {
     ) -> Result<Vec<ImageSummary>, ImageError> {
         let name = name.map(ImageName::parse).transpose()?;
         if let Some(name) = &name {
-            let message = match name {
-                _ if name.digest.is_some() => {
-                    Some("an imported image is named by a tag; its digest follows from its content")
-                }
-                _ if name.registry == SAMPLES_HOST => {
-                    Some("the samples lie inside the binary and cannot be replaced")
-                }
-                _ => None,
-            };
-            if let Some(message) = message {
-                return Err(ImageError::InvalidName {
-                    reference: name.to_string(),
-                    message: message.to_owned(),
-                });
-            }
+            check_name(name)?;
         }
+        let _permit = self
+            .0
+            .imports
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let (images, path) = (self.clone(), path.to_owned());
-        run_blocking(move || images.import_blocking(&path, name.as_ref())).await
+        run_cancellable(move |cancel| images.import_blocking(&path, name.as_ref(), cancel)).await
     }
 
     pub(super) fn import_blocking(
         &self,
         path: &Path,
         name: Option<&ImageName>,
+        cancel: Cancel,
     ) -> Result<Vec<ImageSummary>, ImageError> {
+        let mut below = Below {
+            parents: Vec::new(),
+            cancel,
+        };
         let members = self.0.layers.scratch()?;
         let mut images = Vec::new();
         // All of the archive is understood before any of it is recorded.
-        for (position, opened) in archive::open(path, members.path())?.into_iter().enumerate() {
+        for (position, opened) in archive::open(path, members.path(), &below)?
+            .into_iter()
+            .enumerate()
+        {
             let names: Vec<ImageName> = match name {
                 Some(name) if position == 0 => vec![name.clone()],
                 _ => opened
                     .names
                     .iter()
-                    .map(|name| ImageName::parse(name))
-                    .collect::<Result<_, _>>()?,
+                    .map(|name| {
+                        let name = ImageName::parse(name)?;
+                        check_name(&name)?;
+                        Ok(name)
+                    })
+                    .collect::<Result<_, ImageError>>()?,
             };
             if names.is_empty() {
                 let message = "it names no image; say which name it shall have: kinglet image import FILE NAME".to_owned();
@@ -65,20 +72,34 @@ impl Images {
         }
         let mut rows = Vec::new();
         for (names, opened) in images {
-            let mut directories: Vec<String> = opened
+            let digests: Vec<String> = opened
                 .layers
                 .iter()
-                .map(|(digest, _)| directory_name(digest))
+                .map(|(digest, _)| digest.clone())
                 .collect();
-            let pins = self.0.layers.pin(directories.clone());
-            let mut bytes = 0;
-            for ((_, file), directory) in opened.layers.iter().zip(&directories) {
+            let layers =
+                layer_names(&digests, &opened.diff_ids).map_err(|message| ImageError::Archive {
+                    path: path.to_owned(),
+                    message,
+                })?;
+            let pins = self.0.layers.pin(all_names(&layers));
+            let (mut bytes, mut directories) = (0_u64, Vec::new());
+            let mut bytes_left = IMAGE_BYTES_MAX;
+            below.parents.clear();
+            for ((_, file), names) in opened.layers.iter().zip(&layers) {
                 bytes += std::fs::metadata(file).map(|meta| meta.len()).unwrap_or(0);
-                if !self.0.layers.has(directory) {
-                    self.0
-                        .layers
-                        .unpack(directory, file, &self.0.layers.scratch()?)?;
-                }
+                let directory = match self.0.layers.find(names) {
+                    Some(directory) => directory,
+                    None => {
+                        let scratch = self.0.layers.scratch()?;
+                        let (name, unpacked) =
+                            self.0.layers.unpack(names, file, &below, &scratch)?;
+                        take_bytes(&mut bytes_left, unpacked, &names.id)?;
+                        name
+                    }
+                };
+                below.parents.insert(0, self.0.layers.path(&directory));
+                directories.push(directory);
             }
             self.0.layers.sync()?;
             directories.reverse();
@@ -91,7 +112,7 @@ impl Images {
                     config: opened.config,
                     bytes,
                 },
-                true,
+                &Origin::Import,
             )?;
             drop(pins);
             rows.extend(names.into_iter().map(|reference| ImageSummary {
@@ -103,4 +124,19 @@ impl Images {
         }
         Ok(rows)
     }
+}
+
+/// Refuses names that an import cannot give.
+fn check_name(name: &ImageName) -> Result<(), ImageError> {
+    let message = if name.digest.is_some() {
+        "an imported image is named by a tag; its digest follows from its content"
+    } else if name.registry == SAMPLES_HOST {
+        "the samples lie inside the binary and cannot be replaced"
+    } else {
+        return Ok(());
+    };
+    Err(ImageError::InvalidName {
+        reference: name.to_string(),
+        message: message.to_owned(),
+    })
 }

@@ -1,36 +1,48 @@
 //! One pull per image at a time: the sources of an image are asked in order until one serves it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Images, PullPolicy, ReadyImage, run_blocking};
-use crate::layer_store::directory_name;
+use oci_client::manifest::OciDescriptor;
+
+use super::{
+    IMAGE_BYTES_MAX, Images, Origin, PullOptions, PullPolicy, ReadyImage, Requester, all_names,
+    run_blocking, run_cancellable, take_bytes,
+};
+use crate::layer::Below;
+use crate::layer_store::{LayerNames, layer_names};
 use crate::progress::{Progress, ProgressEvent};
-use crate::records::{ImageConfig, ImageRecord};
+use crate::records::{ImageConfig, ImageRecord, diff_ids};
 use crate::registries::Source;
-use crate::registry::{self, SourceError};
-use crate::{Credentials, ImageError, ImageName};
+use crate::registry::{self, RegistryClient, SourceError};
+use crate::{ImageError, ImageName};
 
 impl Images {
     /// Waits for the same pull of somebody else, or pulls.
     pub(super) async fn pull_once(
         &self,
         name: &ImageName,
-        policy: PullPolicy,
-        credentials: &Credentials,
+        options: &PullOptions,
         progress: &Progress,
     ) -> Result<Arc<ReadyImage>, ImageError> {
         let caller = self.0.image_pulls.join(&name.to_string());
         let _lock = caller.lock().await;
-        if policy != PullPolicy::Always
-            && let Some(ready) = self.find_local(name)
+        if options.policy != PullPolicy::Always
+            && let Some(ready) = self.find_allowed(name, options)
         {
             return Ok(ready);
         }
-        if let Some(message) = caller.shared_failure(credentials) {
+        let (credentials, requester) = (&options.credentials, options.requester);
+        // What the operator may do fails or succeeds for other reasons than what a Pod may.
+        if requester == Requester::Tenant
+            && let Some(message) = caller.shared_failure(credentials)
+        {
             return Err(ImageError::Shared(message));
         }
-        let outcome = self.pull_from_sources(name, credentials, progress).await;
-        if let Err(error) = &outcome {
+        let outcome = self.pull_from_sources(name, options, progress).await;
+        if let Err(error) = &outcome
+            && requester == Requester::Tenant
+        {
             caller.failed(credentials, error.to_string());
         }
         outcome
@@ -39,7 +51,7 @@ impl Images {
     async fn pull_from_sources(
         &self,
         name: &ImageName,
-        credentials: &Credentials,
+        options: &PullOptions,
         progress: &Progress,
     ) -> Result<Arc<ReadyImage>, ImageError> {
         let sources = self.0.registries.sources(name)?;
@@ -49,7 +61,7 @@ impl Images {
                 source: source.name.to_string(),
             });
             match self
-                .pull_from_source(name, &source, credentials, progress)
+                .pull_from_source(name, &source, options, progress)
                 .await
             {
                 Ok(ready) => return Ok(ready),
@@ -69,10 +81,10 @@ impl Images {
         // Pull policy Always with an imported image, or without a network: what is here has to do. A registry that
         // answers with a refusal has the last word about its own images.
         if let Some(ready) = self
-            .find_local(name)
+            .find_allowed(name, options)
             .filter(|_| !answered || self.imported(name))
         {
-            tracing::warn!(image = %name, message = attempts.join("; "), "no registry serves the image, using the one that is here");
+            tracing::warn!(image = %name, reason = attempts.join("; "), "no registry serves the image, using the one that is here");
             return Ok(ready);
         }
         Err(ImageError::Pull {
@@ -85,19 +97,23 @@ impl Images {
         &self,
         name: &ImageName,
         source: &Source,
-        credentials: &Credentials,
+        options: &PullOptions,
         progress: &Progress,
     ) -> Result<Arc<ReadyImage>, SourceError> {
-        let (client, manifest) = registry::manifest(source, credentials, self.0.timeouts).await?;
-        let config = ImageConfig::from_document(&manifest.config).map_err(|message| {
-            SourceError::answered(format!("the image configuration: {message}"))
-        })?;
-        let mut directories: Vec<String> = manifest
+        let client_options = self.client_options(options);
+        let (client, manifest) =
+            registry::manifest(source, &options.credentials, &client_options).await?;
+        let malformed =
+            |message: String| SourceError::answered(format!("the image configuration: {message}"));
+        let config = ImageConfig::from_document(&manifest.config).map_err(malformed)?;
+        let digests: Vec<String> = manifest
             .layers
             .iter()
-            .map(|layer| directory_name(&layer.digest))
+            .map(|layer| layer.digest.clone())
             .collect();
-        let pins = self.0.layers.pin(directories.clone());
+        let diff_ids = diff_ids(&manifest.config).map_err(malformed)?;
+        let layers = layer_names(&digests, &diff_ids).map_err(SourceError::answered)?;
+        let pins = self.0.layers.pin(all_names(&layers));
         // Only now: a registry that hangs must not keep others from their images.
         let _permit = self
             .0
@@ -106,20 +122,20 @@ impl Images {
             .await
             .expect("the semaphore is never closed");
         let mut bytes = 0;
-        for (descriptor, directory) in manifest.layers.iter().zip(&directories) {
+        let mut bytes_left = IMAGE_BYTES_MAX;
+        let mut directories: Vec<String> = Vec::new();
+        for (descriptor, names) in manifest.layers.iter().zip(&layers) {
             bytes += u64::try_from(descriptor.size).unwrap_or(0);
-            // Two images that share a layer wait for one download of it.
-            let caller = self.0.layer_downloads.join(directory);
-            let _lock = caller.lock().await;
-            if !self.0.layers.has(directory) {
-                let scratch = self.0.layers.scratch().map_err(SourceError::local)?;
-                let file = scratch.path().join("layer");
-                registry::layer(&client, &source.name, descriptor, &file, progress).await?;
-                let (layers, directory) = (self.0.layers.clone(), directory.clone());
-                run_blocking(move || layers.unpack(&directory, &file, &scratch))
-                    .await
-                    .map_err(SourceError::local)?;
-            }
+            let parents = directories
+                .iter()
+                .rev()
+                .map(|directory| self.0.layers.path(directory))
+                .collect();
+            let (directory, unpacked) = self
+                .pull_layer(&client, source, descriptor, names, parents, progress)
+                .await?;
+            take_bytes(&mut bytes_left, unpacked, &names.id).map_err(SourceError::local)?;
+            directories.push(directory);
             progress.report(ProgressEvent::LayerDone {
                 layer: descriptor.digest.clone(),
             });
@@ -134,12 +150,45 @@ impl Images {
         run_blocking(move || layers.sync())
             .await
             .map_err(SourceError::local)?;
-        self.record(vec![name.to_string()], manifest.digest, record, false)
+        let hash = options.credentials.hash(&source.name.repository_path());
+        let origin = match hash {
+            Some(hash) if options.requester == Requester::Tenant => Origin::Private(hash),
+            _ => Origin::Public,
+        };
+        self.record(vec![name.to_string()], manifest.digest, record, origin)
             .await
             .map_err(SourceError::local)?;
         drop(pins);
         self.find_local(name).ok_or_else(|| {
             SourceError::answered("the image vanished while it was unpacked".to_owned())
         })
+    }
+
+    /// Has one layer here: the name of its directory, and the bytes that were unpacked for it.
+    async fn pull_layer(
+        &self,
+        client: &RegistryClient,
+        source: &Source,
+        descriptor: &OciDescriptor,
+        names: &LayerNames,
+        parents: Vec<PathBuf>,
+        progress: &Progress,
+    ) -> Result<(String, u64), SourceError> {
+        // Two images that share a layer wait for one download of it.
+        let caller = self.0.layer_downloads.join(&names.alone);
+        let _lock = caller.lock().await;
+        if let Some(directory) = self.0.layers.find(names) {
+            return Ok((directory, 0));
+        }
+        let scratch = self.0.layers.scratch().map_err(SourceError::local)?;
+        let file = scratch.path().join("layer");
+        registry::layer(client, &source.name, descriptor, &file, progress).await?;
+        let (layers, names) = (self.0.layers.clone(), names.clone());
+        run_cancellable(move |cancel| {
+            let below = Below { parents, cancel };
+            layers.unpack(&names, &file, &below, &scratch)
+        })
+        .await
+        .map_err(SourceError::local)
     }
 }

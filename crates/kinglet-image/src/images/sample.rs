@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Images, ReadyImage, run_blocking};
+use super::{Images, Origin, ReadyImage, run_blocking};
 use crate::registries::SAMPLES_HOST;
 use crate::{ImageError, ImageName};
 
@@ -52,7 +52,7 @@ impl Images {
             names,
             identity.digest.clone(),
             image.record(identity.layer.clone()),
-            false,
+            Origin::Public,
         )
         .await?;
         drop(pins);

@@ -125,7 +125,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = kinglet_process::trash::remove_tree(&self.0);
     }
 }
 
@@ -248,7 +248,140 @@ fn hard_links_to_symlinks_and_to_nothing() {
     let target = Target::new("dangling");
     let error = unpack_stream(Cursor::new(tar_of(&[E::Hard("m", "lower")])), &target.0)
         .expect_err("dangling");
-    assert!(error.contains("which the layer does not have"), "{error}");
+    assert!(
+        error.contains("neither this layer nor one below has"),
+        "{error}"
+    );
+}
+
+fn on_top_of(name: &str, parents: &[&Target], entries: &[E]) -> Result<(Target, Unpacked), String> {
+    let target = Target::new(name);
+    let below = Below {
+        parents: parents.iter().map(|parent| parent.0.clone()).collect(),
+        ..Below::default()
+    };
+    let unpacked = unpack_on(Cursor::new(tar_of(entries)), &target.0, &below)?;
+    Ok((target, unpacked))
+}
+
+#[test]
+fn hard_links_reach_files_of_lower_layers() {
+    if !root("hard_links_reach_files_of_lower_layers") {
+        return;
+    }
+    let bottom = Target::unpack(
+        "lower-bottom",
+        &[
+            E::Mode("bin/su", 0o4755, (7, 8)),
+            E::File("bin/tool", "tool"),
+            E::File("bin/gone", "x"),
+            E::Link("escape", "/etc"),
+            E::Link("link", "bin/tool"),
+        ],
+    );
+    let middle = Target::unpack("lower-middle", &[E::File("bin/.wh.gone", "")]);
+    let parents = [&middle, &bottom];
+    let (top, unpacked) = on_top_of(
+        "lower-top",
+        &parents,
+        &[
+            E::Hard("copy", "bin/tool"),
+            E::Hard("root", "/bin/su"),
+            E::Hard("same-link", "link"),
+        ],
+    )
+    .expect("unpacks");
+    assert!(unpacked.needs_parents);
+    assert_eq!(top.text("copy"), "tool");
+    let su = top.meta("root");
+    assert_eq!((su.mode() & 0o7777, su.uid(), su.gid()), (0o4755, 7, 8));
+    assert!(top.meta("same-link").is_symlink());
+    for lost in ["bin/gone", "escape/passwd", "bin/tool/x", "none"] {
+        let error = on_top_of(
+            "lower-lost",
+            &parents,
+            &[E::Hard("h", lost.to_owned().leak())],
+        )
+        .map(drop)
+        .expect_err(lost);
+        assert!(
+            error.contains("neither this layer nor one below"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn directories_that_a_layer_does_not_list_are_those_below() {
+    if !root("directories_that_a_layer_does_not_list_are_those_below") {
+        return;
+    }
+    let bottom = Target::unpack("implied-bottom", &[E::Dir("tmp", 0o1777)]);
+    let (top, unpacked) =
+        on_top_of("implied-top", &[&bottom], &[E::File("tmp/a/x", "")]).expect("unpacks");
+    assert!(unpacked.needs_parents);
+    assert_eq!(top.meta("tmp").mode() & 0o7777, 0o1777);
+    assert_eq!(top.meta("tmp/a").mode() & 0o7777, 0o755);
+    let (_, unpacked) = on_top_of(
+        "implied-not",
+        &[&bottom],
+        &[E::Dir("tmp", 0o700), E::File("tmp/x", "")],
+    )
+    .expect("unpacks");
+    assert!(!unpacked.needs_parents);
+}
+
+#[test]
+fn names_are_cleaned_as_other_runtimes_do() {
+    let target = Target::unpack(
+        "cleaned",
+        &[
+            E::File("x/./y/../z", "z"),
+            E::File("/absolute//file", "a"),
+            E::Hard("h", "x/y/../z"),
+            E::Dir("./d/../e/.", 0o700),
+        ],
+    );
+    assert_eq!(
+        [
+            target.text("x/z"),
+            target.text("absolute/file"),
+            target.text("h")
+        ],
+        ["z", "a", "z"]
+    );
+    assert!(target.meta("e").is_dir());
+}
+
+#[test]
+fn the_diff_id_is_over_the_whole_archive_however_it_is_compressed() {
+    let tar = tar_of(&[E::File("a", "1")]);
+    let plain = unpack_stream(Cursor::new(tar.clone()), &Target::new("diff-1").0).expect("plain");
+    let zstd = zstd::encode_all(&tar[..], 1).expect("zstd");
+    let packed = unpack_stream(Cursor::new(zstd), &Target::new("diff-2").0).expect("zstd");
+    assert!(plain.diff_id.is_some());
+    assert_eq!(plain, packed);
+    let mut longer = tar;
+    longer.extend_from_slice(&[0; 512]);
+    let other = unpack_stream(Cursor::new(longer), &Target::new("diff-3").0).expect("longer");
+    assert_ne!(plain.diff_id, other.diff_id);
+}
+
+#[test]
+fn a_deep_path_is_an_error_and_is_cleared_away() {
+    let deep: String = "d/".repeat(3000) + "f";
+    let mut builder = tar::Builder::new(Vec::new());
+    builder
+        .append_pax_extensions([("path", deep.as_bytes())])
+        .expect("pax");
+    let mut short = header("f", tar::EntryType::Regular, 0);
+    short.set_cksum();
+    builder.append(&short, io::empty()).expect("append");
+    let target = Target::new("too-deep");
+    let error = unpack_stream(Cursor::new(builder.into_inner().expect("tar")), &target.0)
+        .expect_err("too deep");
+    assert!(error.contains("too long") && error.len() < 500, "{error}");
+    kinglet_process::trash::remove_tree(&target.0).expect("cleared");
 }
 
 #[test]

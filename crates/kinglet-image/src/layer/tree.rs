@@ -9,19 +9,25 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
+
+use super::lower;
 
 /// Symlinks on the way to one entry, as in the kernel.
 const LINKS_MAX: usize = 40;
 /// Bytes written for one layer; sparse files can be much larger than their archive.
 const BYTES_MAX: u64 = 32 << 30;
+
+/// What unpacking leaves free on the disk, or a twentieth of a small one.
+const FREE_BYTES_MIN: u64 = 1 << 30;
 
 pub(super) struct LayerTree {
     root: PathBuf,
@@ -29,16 +35,34 @@ pub(super) struct LayerTree {
     last: Option<(PathBuf, PathBuf)>,
     bytes_left: u64,
     own_files: bool,
+    /// Layers below, topmost first.
+    parents: Vec<OwnedFd>,
+    needs_parents: bool,
 }
 
 impl LayerTree {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self {
+    pub(super) fn new(root: PathBuf, parents: &[PathBuf]) -> Result<Self, String> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parents = parents
+            .iter()
+            .map(|parent| {
+                rustix::fs::open(parent, flags, Mode::empty())
+                    .map_err(|error| format!("{}: {error}", parent.display()))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
             root,
             last: None,
             bytes_left: BYTES_MAX,
             own_files: rustix::process::geteuid().is_root(),
-        }
+            parents,
+            needs_parents: false,
+        })
+    }
+
+    /// Whether the result depends on the layers below, and how many bytes were written.
+    pub(super) fn finish(self) -> (bool, u64) {
+        (self.needs_parents, BYTES_MAX - self.bytes_left)
     }
 
     pub(super) fn write_entry(
@@ -50,7 +74,7 @@ impl LayerTree {
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
-        let what = |error: io::Error| format!("entry {}: {error}", relative.display());
+        let what = |error: io::Error| format!("entry {}: {error}", shortened(relative));
         let name = relative.file_name().unwrap_or_default().to_owned();
         let parent = self
             .directory(relative.parent().unwrap_or(Path::new("")))
@@ -97,7 +121,9 @@ impl LayerTree {
             }
             let next = real.join(&part);
             match fs::symlink_metadata(&next) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => make(&next)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.make_implied(&next)?
+                }
                 Err(error) => return Err(error),
                 Ok(meta) if meta.is_symlink() => {
                     links += 1;
@@ -128,6 +154,24 @@ impl LayerTree {
         Ok(real)
     }
 
+    /// A directory that the layer does not list. One of a lower layer keeps its mode and owner (a `/tmp` stays open to all).
+    fn make_implied(&mut self, path: &Path) -> io::Result<()> {
+        self.needs_parents = true;
+        make(path)?;
+        let relative = path.strip_prefix(&self.root).unwrap_or(path);
+        let Some(found) = lower::find(&self.parents, relative)? else {
+            return Ok(());
+        };
+        let meta = rustix::fs::fstat(&found)?;
+        if FileType::from_raw_mode(meta.st_mode) != FileType::Directory {
+            return Ok(());
+        }
+        if self.own_files {
+            std::os::unix::fs::chown(path, Some(meta.st_uid), Some(meta.st_gid))?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(meta.st_mode & 0o7777))
+    }
+
     fn folder(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: &Path) -> io::Result<()> {
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => {}
@@ -152,6 +196,7 @@ impl LayerTree {
                 "the layer unpacks to more than {BYTES_MAX} bytes"
             )));
         }
+        room_for(&file, size)?;
         let written = io::copy(entry, &mut file)?;
         if written != size {
             return Err(io::Error::new(
@@ -201,16 +246,28 @@ impl LayerTree {
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(io::Error::other(format!(
-                    "a hard link to {}, which the layer does not have",
-                    target.display()
-                )));
+                return self.copy_of_lower(&relative, path, &target);
             }
             Err(error) => return Err(error),
         }
         self.clear(path)?;
         // Never follows a link at its end.
         fs::hard_link(&source, path)
+    }
+
+    /// A hard link to a file of a lower layer: a copy of it, as overlayfs would make one to write it.
+    fn copy_of_lower(&mut self, relative: &Path, path: &Path, named: &Path) -> io::Result<()> {
+        self.needs_parents = true;
+        let Some(found) = lower::find(&self.parents, relative)? else {
+            return Err(io::Error::other(format!(
+                "a hard link to {}, which neither this layer nor one below has",
+                named.display()
+            )));
+        };
+        self.clear(path)?;
+        let copied = lower::copy(&found, path, self.bytes_left, self.own_files)?;
+        self.bytes_left = self.bytes_left.saturating_sub(copied);
+        Ok(())
     }
 
     fn special(
@@ -230,7 +287,7 @@ impl LayerTree {
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => {
                 self.last = None;
-                fs::remove_dir_all(path)
+                kinglet_process::trash::remove_tree(path)
             }
             Ok(meta) => {
                 if meta.is_symlink() {
@@ -257,6 +314,29 @@ impl LayerTree {
             Some(id(entry.header().gid())?),
         )
     }
+}
+
+/// A path for a message: an archive can have names of megabytes.
+fn shortened(path: &Path) -> String {
+    const LETTERS_MAX: usize = 200;
+    let text = path.display().to_string();
+    match text.char_indices().nth(LETTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Refuses a file that would leave the disk without what everything else on the machine needs.
+fn room_for(file: &fs::File, bytes: u64) -> io::Result<()> {
+    let disk = rustix::fs::fstatvfs(file)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let kept = FREE_BYTES_MIN.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 20);
+    if free < bytes.saturating_add(kept) {
+        return Err(io::Error::other(format!(
+            "a file of {bytes} bytes does not fit: the disk has {free} bytes left, of which {kept} stay free"
+        )));
+    }
+    Ok(())
 }
 
 fn parts(path: &Path) -> VecDeque<OsString> {

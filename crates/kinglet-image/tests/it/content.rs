@@ -125,8 +125,13 @@ pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An image of layers, bottom first.
 pub(crate) fn image(cmd: &str, layers: &[Vec<u8>]) -> Built {
+    image_of(cmd, layers, &[])
+}
+
+/// An image whose configuration tells the digests of its uncompressed layers.
+pub(crate) fn image_of(cmd: &str, layers: &[Vec<u8>], diff_ids: &[String]) -> Built {
     let mut blobs = BTreeMap::new();
-    let config = serde_json::to_vec(&json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": [cmd], "User": "7"}, "rootfs": {"type": "layers", "diff_ids": []}})).expect("config");
+    let config = serde_json::to_vec(&json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": [cmd], "User": "7"}, "rootfs": {"type": "layers", "diff_ids": diff_ids}})).expect("config");
     let mut described = Vec::new();
     for layer in layers {
         let suffix = match layer[..] {

@@ -41,7 +41,7 @@ async fn by_tag_and_by_digest() {
         ],
     );
     registry.push("team/app", "v1", &built);
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     let ready = images
         .ensure(
             &registry.name("team/app:v1"),
@@ -88,7 +88,7 @@ async fn by_tag_and_by_digest() {
 
     let other = Folder::new();
     let ready = other
-        .images("")
+        .images(&registry.listed())
         .ensure(&by_digest, PullPolicy::IfNotPresent, &anonymous())
         .await
         .expect("fresh, by digest");
@@ -106,7 +106,7 @@ async fn a_list_leads_to_this_machines_image() {
     for built in [&amd, &arm, &both] {
         registry.push("multi", "v1", built);
     }
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     let ready = images
         .ensure(
             &registry.name("multi:v1"),
@@ -149,7 +149,7 @@ async fn a_shared_layer_is_downloaded_once_also_at_the_same_time() {
     );
     registry.push("one", "v1", &one);
     registry.push("two", "v1", &two);
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     let (name_one, name_two, credentials) = (
         registry.name("one:v1"),
         registry.name("two:v1"),
@@ -170,7 +170,11 @@ async fn a_shared_layer_is_downloaded_once_also_at_the_same_time() {
 async fn the_same_image_at_once_is_pulled_once() {
     let (folder, registry) = (Folder::new(), Registry::start().await);
     registry.push("app", "v1", &image("x", &[tar(&[("a", "1")])]));
-    let (images, name, credentials) = (folder.images(""), registry.name("app:v1"), anonymous());
+    let (images, name, credentials) = (
+        folder.images(&registry.listed()),
+        registry.name("app:v1"),
+        anonymous(),
+    );
     let pulls = (0..20).map(|_| images.ensure(&name, PullPolicy::IfNotPresent, &credentials));
     for outcome in futures_util::future::join_all(pulls).await {
         outcome.expect("pull");
@@ -257,7 +261,10 @@ async fn passwords_and_tokens() {
             &image("x", &[gzip(&tar(&[("a", "1")]))]),
         );
         registry.door(door);
-        let (images, name) = (folder.images(""), registry.name("private/app:v1"));
+        let (images, name) = (
+            folder.images(&registry.listed()),
+            registry.name("private/app:v1"),
+        );
         let error = images
             .ensure(&name, PullPolicy::IfNotPresent, &user())
             .await
@@ -290,7 +297,7 @@ async fn policies() {
         image("new", &[tar(&[("a", "2")])]),
     );
     registry.push("app", "latest", &old);
-    let (images, name) = (folder.images(""), registry.name("app"));
+    let (images, name) = (folder.images(&registry.listed()), registry.name("app"));
     let cmd = async |policy| {
         images
             .ensure(&name, policy, &anonymous())
@@ -313,7 +320,7 @@ async fn policies() {
     assert_eq!(cmd(PullPolicy::Always).await.expect("asked"), "new");
     let before = registry.name(&format!("app@{}", old.digest()));
     let ready = folder
-        .images("")
+        .images(&registry.listed())
         .ensure(&before, PullPolicy::Never, &anonymous())
         .await
         .expect("still here after a restart");
@@ -341,7 +348,7 @@ async fn progress_is_told() {
     let (sender, events) = std::sync::mpsc::channel();
     let progress = Progress::new(move |event| drop(sender.send(event)));
     folder
-        .images("")
+        .images(&registry.listed())
         .pull(
             &registry.name("app:v1"),
             PullPolicy::Always,

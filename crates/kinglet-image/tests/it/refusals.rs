@@ -20,7 +20,7 @@ async fn world() -> (Folder, Registry) {
 async fn wrong_content_is_refused_and_not_kept() {
     let (folder, registry) = world().await;
     registry.mood(Mood::Lies);
-    let (images, name) = (folder.images(""), registry.name("app:v1"));
+    let (images, name) = (folder.images(&registry.listed()), registry.name("app:v1"));
     let error = images
         .ensure(&name, PullPolicy::IfNotPresent, &Credentials::default())
         .await
@@ -41,7 +41,8 @@ async fn wrong_content_is_refused_and_not_kept() {
 #[tokio::test]
 async fn refusals_name_the_image_and_the_answer() {
     let (folder, registry) = world().await;
-    let images = folder.images("");
+    let conf = registry.listed() + "[[registry]]\nprefix = \"127.0.0.1:1\"\n";
+    let images = folder.images(&conf);
     for (mood, name, wanted) in [
         (Mood::Fine, "app:v9", "manifest unknown"),
         (Mood::Answers(500), "app:v1", "500"),
@@ -111,7 +112,7 @@ async fn what_is_no_container_image_is_refused_in_words() {
         .into_bytes();
     registry.push("chart", "v1", &chart);
     registry.push("garbage", "v1", &image("x", &[vec![7; 2048]]));
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     let error = images
         .ensure(
             &registry.name("chart:v1"),
@@ -146,7 +147,7 @@ async fn what_is_no_container_image_is_refused_in_words() {
 async fn a_cancelled_pull_leaves_nothing_and_blocks_nobody() {
     let (folder, registry) = world().await;
     registry.mood(Mood::StopsHalfway);
-    let (images, name) = (folder.images(""), registry.name("app:v1"));
+    let (images, name) = (folder.images(&registry.listed()), registry.name("app:v1"));
     let credentials = Credentials::default();
     let pull = images.ensure(&name, PullPolicy::IfNotPresent, &credentials);
     assert!(
@@ -171,7 +172,7 @@ async fn who_waited_for_a_pull_that_failed_does_not_repeat_it() {
     let (folder, registry) = world().await;
     registry.mood(Mood::Hangs);
     let (images, name, credentials) = (
-        folder.images(""),
+        folder.images(&registry.listed()),
         registry.name("app:v1"),
         Credentials::default(),
     );

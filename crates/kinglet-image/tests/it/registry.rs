@@ -33,6 +33,8 @@ pub(crate) enum Door {
     Basic,
     /// A token from `/token`, for `user:secret`.
     Token,
+    /// A token from another host.
+    TokenAt(&'static str),
 }
 
 #[derive(Clone)]
@@ -75,6 +77,11 @@ impl Registry {
 
     pub(crate) fn host(&self) -> &str {
         &self.0.host
+    }
+
+    /// What registries.conf says about a registry of this machine.
+    pub(crate) fn listed(&self) -> String {
+        format!("[[registry]]\nprefix = \"{}\"\n", self.0.host)
     }
 
     pub(crate) fn name(&self, rest: &str) -> String {
@@ -210,6 +217,10 @@ fn refused(door: Door, headers: &HeaderMap, host: &str) -> Option<Response<Body>
         Door::Token => (
             "Bearer good",
             format!("Bearer realm=\"http://{host}/token\",service=\"test\""),
+        ),
+        Door::TokenAt(elsewhere) => (
+            "Bearer good",
+            format!("Bearer realm=\"http://{elsewhere}/token\",service=\"test\""),
         ),
     };
     if header(headers, "authorization") == wanted {

@@ -11,14 +11,14 @@ async fn images_survive_a_restart_and_leftovers_do_not() {
     registry.push("app", "v1", &image("x", &[tar(&[("a", "1")])]));
     let name = registry.name("app:v1");
     folder
-        .images("")
+        .images(&registry.listed())
         .ensure(&name, PullPolicy::IfNotPresent, &Credentials::default())
         .await
         .expect("pull");
     for leftover in ["store/scratch/7/root", "store/layers/sha256-unfinished"] {
         std::fs::create_dir_all(folder.0.join(leftover)).expect("leftover");
     }
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     images
         .ensure(&name, PullPolicy::Never, &Credentials::default())
         .await
@@ -34,7 +34,7 @@ async fn images_survive_a_restart_and_leftovers_do_not() {
             .path(),
     )
     .expect("delete");
-    let images = folder.images("");
+    let images = folder.images(&registry.listed());
     assert!(
         images
             .ensure(&name, PullPolicy::Never, &Credentials::default())
@@ -57,7 +57,7 @@ async fn removal_spares_what_others_need() {
         &image("one", &[base.clone(), tar(&[("1", "1")])]),
     );
     registry.push("two", "v1", &image("two", &[base, tar(&[("2", "2")])]));
-    let (images, nobody) = (folder.images(""), Credentials::default());
+    let (images, nobody) = (folder.images(&registry.listed()), Credentials::default());
     let (one, two) = (registry.name("one:v1"), registry.name("two:v1"));
     let held = images
         .ensure(&one, PullPolicy::IfNotPresent, &nobody)
@@ -88,7 +88,7 @@ async fn removal_spares_what_others_need() {
     ));
     assert!(
         matches!(
-            folder.images("").remove(&one).await,
+            folder.images(&registry.listed()).remove(&one).await,
             Err(ImageError::NotHere { .. })
         ),
         "also after a restart"
@@ -99,7 +99,7 @@ async fn removal_spares_what_others_need() {
 async fn an_image_whose_tag_moved_while_it_runs_keeps_its_layers() {
     let (folder, registry) = (Folder::new(), Registry::start().await);
     let (images, nobody, name) = (
-        folder.images(""),
+        folder.images(&registry.listed()),
         Credentials::default(),
         registry.name("app:v1"),
     );

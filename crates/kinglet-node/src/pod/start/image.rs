@@ -21,8 +21,9 @@ pub(super) async fn image(
         _ => PullPolicy::IfNotPresent,
     };
     let images = &shared.options.images;
+    let credentials = credentials(shared.context(), pod);
     if let Ok(ready) = images
-        .ensure(reference, PullPolicy::Never, &Credentials::default())
+        .ensure(reference, PullPolicy::Never, &credentials)
         .await
         && policy != PullPolicy::Always
     {
@@ -45,10 +46,7 @@ pub(super) async fn image(
         );
     }
     let began = tokio::time::Instant::now();
-    match images
-        .ensure(reference, policy, &credentials(shared.context(), pod))
-        .await
-    {
+    match images.ensure(reference, policy, &credentials).await {
         Ok(ready) => {
             let took = began.elapsed();
             shared.event(
