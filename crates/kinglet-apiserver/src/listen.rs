@@ -27,7 +27,7 @@ use crate::server::{ApiServer, ApiService};
 use crate::state::ServerState;
 use crate::status::Status;
 
-/// Connections at once; below the smallest usual limit of open files, with room for everything else.
+/// Connections at once: hundreds of clients with their watches. Fewer where few files may be open.
 const CONNECTIONS_MAX: usize = 4096;
 /// A handshake that takes longer is not a client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may think.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause before and between probes of an idle connection, and how many may stay unanswered: a minute and a half in all.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 3;
+/// How long bytes may stay unacknowledged before the connection counts as lost; bookmarks make some every minute.
+const UNACKNOWLEDGED_MS_MAX: u32 = 90_000;
 /// Streams of one HTTP/2 connection: one client's watches and calls.
 const STREAMS_MAX: u32 = 250;
 /// Group of the attributes of users.
@@ -52,7 +57,14 @@ pub async fn serve(
     tasks: Tasks,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let most = connections_max(kinglet_process::descriptors::limit());
+    if most < CONNECTIONS_MAX {
+        tracing::warn!(
+            connections = most,
+            "the limit of open files is low: the Kubernetes API takes fewer connections (ulimit -n, LimitNOFILE)"
+        );
+    }
+    let places = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
     let state = Arc::clone(&server.server);
     tasks.spawn_cancellable("apiserver-events", async move {
@@ -110,6 +122,15 @@ pub async fn serve(
     }
 }
 
+/// A quarter of the files that may be open, so that requests to services, containers and the disk have theirs.
+fn connections_max(files: Option<u64>) -> usize {
+    files.map_or(CONNECTIONS_MAX, |files| {
+        usize::try_from(files / 4)
+            .unwrap_or(usize::MAX)
+            .clamp(1, CONNECTIONS_MAX)
+    })
+}
+
 async fn connection(
     acceptor: TlsAcceptor,
     server: Arc<ServerState>,
@@ -117,6 +138,7 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    notice_dead_peers(&stream)?;
     let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
         .await
         .map_err(|_| {
@@ -153,6 +175,17 @@ async fn connection(
         .max_concurrent_streams(STREAMS_MAX);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     watcher.watch(served.into_owned()).await
+}
+
+/// A client whose machine is gone answers nothing: idle watches are found by keepalive, those with unsent bytes by the time these wait.
+fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)?;
+    Ok(())
 }
 
 /// Who asks: the certificate's owner, the token's bearer, or nobody.
@@ -356,5 +389,22 @@ mod subject {
             names = rest;
         }
         Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_files_mean_few_connections() {
+        for (files, expected) in [
+            (None, CONNECTIONS_MAX),
+            (Some(1 << 20), CONNECTIONS_MAX),
+            (Some(1024), 256),
+            (Some(3), 1),
+        ] {
+            assert_eq!(connections_max(files), expected, "{files:?}");
+        }
     }
 }

@@ -19,6 +19,9 @@ use crate::status::{Cause, Status};
 /// Most that a ConfigMap or Secret may hold.
 const DATA_BYTES_MAX: usize = 1 << 20;
 
+/// Expressions of a workload's selector, which are looked at for every pod.
+const EXPRESSIONS_MAX: usize = 100;
+
 /// Types, unknown fields, defaults.
 pub(crate) fn shape(
     context: &mut RequestContext<'_>,
@@ -199,6 +202,13 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
             "spec.selector.matchLabels",
             causes,
         );
+        if items(selector, &["matchExpressions"]).len() > EXPRESSIONS_MAX {
+            causes.push(Cause {
+                field: "spec.selector.matchExpressions".to_owned(),
+                reason: "FieldValueTooMany",
+                message: format!("Too many: must have at most {EXPRESSIONS_MAX} items"),
+            });
+        }
         if !object::matches_labels(selector, &spec["template"]) {
             causes.push(Cause::invalid(
                 "spec.template.metadata.labels",

@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use kinglet_quantity::LabelSelector;
+use kinglet_quantity::{LabelSelector, Operator};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Kind};
 use crate::object::text;
 use crate::status::Status;
+
+/// Values and terms of a selector: each is looked at for every object and every change. Ten times what people write by hand.
+const TERMS_MAX: usize = 1000;
 
 /// A parsed pair of selectors.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +47,21 @@ impl Selector {
         let labels = LabelSelector::parse(labels).map_err(|detail| {
             Status::bad_request(format!("unable to parse requirement: {detail}"))
         })?;
+        let terms: usize = labels
+            .requirements()
+            .iter()
+            .map(|requirement| match &requirement.operator {
+                Operator::In(values) | Operator::NotIn(values) => values.len().max(1),
+                _ => 1,
+            })
+            .sum();
         let fields = parse_fields(fields).map_err(Status::bad_request)?;
+        if terms + fields.len() > TERMS_MAX {
+            return Err(Status::bad_request(format!(
+                "a selector may have {TERMS_MAX} values and terms, this one has {}",
+                terms + fields.len()
+            )));
+        }
         for term in &fields {
             if !is_selectable(kind, &term.field) {
                 return Err(Status::bad_request(

@@ -4,6 +4,7 @@
 //! Always: no task without an owner; wall-clock time is read in one place; private keys are files only their owner reads.
 
 pub mod clock;
+pub mod descriptors;
 pub mod disk;
 pub mod egress;
 pub mod logging;

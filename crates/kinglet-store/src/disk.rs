@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::error::OpenError;
 
@@ -43,7 +43,14 @@ impl Disk {
     ) -> Result<(Self, Vec<Row>, u64), OpenError> {
         let file = dir.join("state.db");
         let explain = |error: rusqlite::Error| explain(&file, &error);
-        let connection = Connection::open(&file).map_err(explain)?;
+        // A link in the place of the file is not followed, so the way to it must have none either.
+        let place = dir.canonicalize().map_err(|source| OpenError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection =
+            Connection::open_with_flags(place.join("state.db"), flags).map_err(explain)?;
         connection
             .pragma_update(None, "journal_mode", "WAL")
             .map_err(explain)?;

@@ -2,9 +2,16 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::error::OpenError;
+
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "the flag is one of the low bits of an int"
+)]
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// Takes the directory's lock and notes our pid in it. The lock ends with the file handle, so also with a killed process.
 pub(crate) fn take(dir: &Path) -> Result<File, OpenError> {
@@ -18,6 +25,8 @@ pub(crate) fn take(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Whoever else may write here must not choose what we truncate.
+        .custom_flags(NOFOLLOW)
         .open(&path)
         .map_err(io)?;
     match file.try_lock() {

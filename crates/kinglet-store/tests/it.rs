@@ -114,6 +114,21 @@ fn a_second_process_is_told_who_holds_the_directory() {
 }
 
 #[test]
+fn links_in_the_data_directory_are_not_followed() {
+    for name in ["lock", "state.db"] {
+        let dir = Folder::new();
+        let outside = dir.0.join("outside");
+        std::fs::write(&outside, "precious").unwrap();
+        let inside = dir.0.join("store");
+        std::fs::create_dir(&inside).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join(name)).unwrap();
+        let error = Store::open(&inside, Options::default()).unwrap_err();
+        assert!(error.to_string().contains("opening"), "{name}: {error}");
+        assert_eq!(std::fs::read(&outside).unwrap(), b"precious", "{name}");
+    }
+}
+
+#[test]
 fn a_damaged_database_is_named() {
     let folder = Folder::new();
     std::fs::write(folder.0.join("state.db"), vec![7u8; 8192]).unwrap();

@@ -46,6 +46,7 @@ pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(2);
 pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     // First of all: without root nothing else matters, and nothing may be left behind.
     Node::preflight()?;
+    kinglet_process::descriptors::raise_limit();
     args.check()?;
     logging::start(
         &args.log,

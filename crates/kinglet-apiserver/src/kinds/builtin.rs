@@ -150,6 +150,7 @@ struct AbsentRow {
     kind: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
+    namespaced: bool,
     /// What to do instead.
     words: &'static str,
 }
@@ -157,13 +158,14 @@ struct AbsentRow {
 /// `kubectl apply --prune`, `kubectl cluster-info dump` and the like fail where one of these is not listed.
 #[rustfmt::skip]
 const ABSENT: &[AbsentRow] = &[
-    AbsentRow { group: "", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims", short: &["pvc"], words: "Kinglet has no persistent volumes; use emptyDir, or hostPath where an administrator allows it" },
-    AbsentRow { group: "", kind: "ReplicationController", plural: "replicationcontrollers", short: &["rc"], words: "Kinglet runs Deployments and ReplicaSets" },
-    AbsentRow { group: "apps", kind: "DaemonSet", plural: "daemonsets", short: &["ds"], words: "Kinglet has one node; use a Deployment" },
-    AbsentRow { group: "apps", kind: "StatefulSet", plural: "statefulsets", short: &["sts"], words: "Kinglet runs Deployments and Knative Services" },
-    AbsentRow { group: "batch", kind: "Job", plural: "jobs", short: &[], words: "Kinglet runs Deployments and Knative Services; a Pod with restartPolicy Never runs once" },
-    AbsentRow { group: "batch", kind: "CronJob", plural: "cronjobs", short: &["cj"], words: "Kinglet runs Deployments and Knative Services" },
-    AbsentRow { group: "networking.k8s.io", kind: "Ingress", plural: "ingresses", short: &["ing"], words: "Kinglet routes Knative Services; for others use a Service of type NodePort" },
+    AbsentRow { group: "", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims", short: &["pvc"], namespaced: true, words: "Kinglet has no persistent volumes; use emptyDir, or hostPath where an administrator allows it" },
+    AbsentRow { group: "", kind: "PersistentVolume", plural: "persistentvolumes", short: &["pv"], namespaced: false, words: "Kinglet has no persistent volumes; use emptyDir, or hostPath where an administrator allows it" },
+    AbsentRow { group: "", kind: "ReplicationController", plural: "replicationcontrollers", short: &["rc"], namespaced: true, words: "Kinglet runs Deployments and ReplicaSets" },
+    AbsentRow { group: "apps", kind: "DaemonSet", plural: "daemonsets", short: &["ds"], namespaced: true, words: "Kinglet has one node; use a Deployment" },
+    AbsentRow { group: "apps", kind: "StatefulSet", plural: "statefulsets", short: &["sts"], namespaced: true, words: "Kinglet runs Deployments and Knative Services" },
+    AbsentRow { group: "batch", kind: "Job", plural: "jobs", short: &[], namespaced: true, words: "Kinglet runs Deployments and Knative Services; a Pod with restartPolicy Never runs once" },
+    AbsentRow { group: "batch", kind: "CronJob", plural: "cronjobs", short: &["cj"], namespaced: true, words: "Kinglet runs Deployments and Knative Services" },
+    AbsentRow { group: "networking.k8s.io", kind: "Ingress", plural: "ingresses", short: &["ing"], namespaced: true, words: "Kinglet routes Knative Services; for others use a Service of type NodePort" },
 ];
 
 /// The kinds that are listed and always empty.
@@ -183,7 +185,7 @@ pub(crate) fn absent() -> impl Iterator<Item = Kind> {
             list_kind: format!("{}List", row.kind),
             short_names: row.short.iter().map(|&short| short.to_owned()).collect(),
             categories: Vec::new(),
-            namespaced: true,
+            namespaced: row.namespaced,
             builtin: Some(Builtin::Absent),
             prefix: format!("{folder}/{}/", row.plural),
             stored_version: super::api_version(row.group, "v1"),

@@ -87,6 +87,20 @@ async fn deep_and_large_inputs_are_refused() {
 }
 
 #[tokio::test]
+async fn a_selector_has_a_bounded_number_of_terms() {
+    let server = TestServer::new().await;
+    let values = vec!["v"; 2000].join(",");
+    let refused = server
+        .get(&format!("{MAPS}?labelSelector=a%20in%20({values})"))
+        .await;
+    assert_eq!(refused.code, 400, "{}", refused.text);
+    let few = server
+        .get(&format!("{MAPS}?labelSelector=a%20in%20(v,w)"))
+        .await;
+    assert_eq!(few.code, 200);
+}
+
+#[tokio::test]
 async fn times_at_the_edge_of_their_type_end_nothing() {
     let server = TestServer::new().await;
     for seconds in [
