@@ -9,6 +9,7 @@ mod cycles;
 mod first_hour;
 mod informer;
 mod kubectl;
+mod kubectl_words;
 mod neighbours;
 mod real_cluster;
 mod rollout;
