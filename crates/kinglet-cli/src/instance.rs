@@ -197,7 +197,8 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
     // It may have started while we asked.
     let _lock = lock(&data)?;
     let authority = std::fs::read_to_string(data.join("pki/ca.crt")).ok();
-    kinglet_process::trash::remove_tree(&data).with_context(|| format!("removing {}", data.display()))?;
+    kinglet_process::trash::remove_tree(&data)
+        .with_context(|| format!("removing {}", data.display()))?;
     crate::screen::say!("Removed {}.", data.display());
     // The context leads nowhere now. What cannot be read stays as it is: the data is gone, which was asked for.
     if let (Some(file), Some(authority)) = (kubeconfig::users_file(), authority) {

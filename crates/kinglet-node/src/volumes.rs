@@ -10,6 +10,7 @@ pub(crate) mod contents;
 pub(crate) mod disk;
 pub(crate) mod etc;
 pub(crate) mod mounts;
+pub(crate) mod usage;
 
 use std::path::{Path, PathBuf};
 

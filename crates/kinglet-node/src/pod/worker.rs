@@ -7,6 +7,7 @@
 mod containers;
 mod probes;
 mod report;
+mod storage;
 mod termination;
 
 use std::collections::HashMap;
@@ -104,6 +105,8 @@ enum Message {
         message: String,
     },
     Drained,
+    /// The pod uses more disk than it may.
+    StorageExceeded(String),
 }
 
 /// A container's process and what belongs to it.
@@ -143,6 +146,8 @@ pub(crate) struct Worker {
     start_time: Timestamp,
     termination: Option<PodTermination>,
     finished: Option<bool>,
+    /// Why the pod was evicted.
+    eviction: Option<String>,
     written: Option<PodStatus>,
     report_at: Option<Instant>,
     refresh_at: Instant,
@@ -215,6 +220,7 @@ impl Worker {
             start_time,
             termination: None,
             finished: None,
+            eviction: None,
             written: None,
             report_at: None,
             refresh_at: Instant::now() + REFRESH_PERIOD,
@@ -231,6 +237,7 @@ impl Worker {
             uid = uid(&self.pod),
             "pod is taken in"
         );
+        self.watch_storage();
         loop {
             self.notice();
             let wake = self.decide();
@@ -461,6 +468,7 @@ impl Worker {
                     self.kill(index, "failed postStart hook", None);
                 }
             }
+            Message::StorageExceeded(message) => self.evict(message),
             Message::Drained => {
                 if let Some(termination) = &mut self.termination {
                     termination.asked = true;

@@ -265,3 +265,39 @@ pub(crate) async fn missing_secret() {
     world.ready("waits").await;
     world.close().await;
 }
+
+/// A pod that fills its emptyDir beyond the limit is evicted, and the disk is given back.
+pub(crate) async fn eviction() {
+    let world = World::new("evict").await;
+    let spec = json!({
+        "containers": [{"name": "c", "command": ["sh", "-c", "dd if=/dev/zero of=/v/x bs=65536 count=64 2>/dev/null; sleep 1000"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+    });
+    world.create("fills", spec).await;
+    let mut evicted = None;
+    for _ in 0..10 {
+        let cache = world.context.cache::<Pod>();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while evicted.is_none() && tokio::time::Instant::now() < deadline {
+            evicted = cache
+                .get("default", "fills")
+                .filter(|pod| phase(pod) == Some("Failed"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let pod = evicted.expect("evicted");
+    let status = pod.status.as_ref().expect("status");
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ")
+    );
+    let uid = pod.metadata.uid.clone().expect("uid");
+    let data = world.scratch.path().join("node");
+    until("the volume is given back", || {
+        !data.join(format!("pods/{uid}/volumes/v")).exists()
+            && std::fs::read_dir(data.join("trash")).map_or(0, Iterator::count) == 0
+    })
+    .await;
+    world.close().await;
+}

@@ -95,6 +95,9 @@ const CASES: &[Case] = &[
     ("a_missing_secret_is_named_and_heals", || {
         Box::pin(hostile_volumes::missing_secret())
     }),
+    ("too_much_disk_is_evicted", || {
+        Box::pin(hostile_volumes::eviction())
+    }),
     ("images_with_odd_links_start", || {
         Box::pin(hostile_images::links())
     }),

@@ -33,7 +33,7 @@ impl Worker {
             start_time: self.start_time,
             finished: self.finished,
             terminating: self.termination.is_some(),
-            failure: None,
+            failure: self.eviction.as_deref().map(|message| ("Evicted", message)),
             now: self.shared.context().now(),
         })
     }
