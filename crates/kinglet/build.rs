@@ -3,6 +3,11 @@
 //! They need an explicit target (a global `crt-static` would break procedural macros), hence a nested cargo in a
 //! target folder of its own beside ours, shared by all profiles.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells build scripts what they need in the environment"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};

@@ -76,6 +76,7 @@ async fn gateway() -> std::net::SocketAddr {
     let address = listener.local_addr().expect("bound");
     handle.serve(listener, kinglet_dataplane::Listener::External);
     // Both live as long as the process.
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
     tokio::task::spawn(async move {
         let _updates = updates;
         tokio::join!(

@@ -5,6 +5,8 @@
 //! Always: no IO and no clock (time comes in as an argument); what is serialized equals what Knative's Go
 //! types would write (empty values left out, conditions sorted by type).
 
+#![warn(missing_docs)]
+
 pub mod formats;
 pub mod go;
 pub mod image_reference;

@@ -3,6 +3,8 @@
 //! Flow: facts observed by `serving` and `dataplane` -> **here** -> plans they carry out.
 //! Always: no clock, no randomness, no IO, no Kubernetes types. Equal inputs give equal answers.
 
+#![warn(missing_docs)]
+
 pub mod balance;
 pub mod feed;
 pub mod meter;

@@ -5,6 +5,8 @@
 //! Always: a layer directory is complete or absent (renamed into place); an image record is written after all its
 //! layers; the host `samples.kinglet` never reaches the network; every download and unpack has a bound.
 
+#![warn(missing_docs)]
+
 pub mod archive;
 pub mod builtin;
 pub mod credentials;

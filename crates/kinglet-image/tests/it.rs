@@ -1,5 +1,10 @@
 //! The store against a small registry on loopback, archives, samples, restarts.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the small registry is a task of the test"
+)]
+
 #[path = "it/archives.rs"]
 mod archives;
 #[path = "it/content.rs"]

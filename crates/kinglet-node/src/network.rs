@@ -122,6 +122,10 @@ impl Network {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
         // Ends by itself when the last handle is dropped, which is after the network is closed.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the connection ends with its handle"
+        )]
         tokio::spawn(connection);
         remove_links(&handle, names).await?;
         let subnet = free_subnet(names)?;
@@ -321,6 +325,10 @@ async fn configure(
     }
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the connection ends with its handle"
+    )]
     tokio::spawn(connection);
     let peer = LinkUnspec::new_with_name(link)
         .append_extra_attribute(LinkAttribute::NetNsFd(host))

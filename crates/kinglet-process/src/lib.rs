@@ -3,6 +3,8 @@
 //! Flow: the root starts it first and stops it last; every other crate spawns through it.
 //! Always: no task without an owner; wall-clock time is read in one place; private keys are files only their owner reads.
 
+#![warn(missing_docs)]
+
 pub mod clock;
 pub mod descriptors;
 pub mod disk;

@@ -4,6 +4,8 @@
 //! [`LabelSelector`] reads the text form (`app in (a, b),!old`) and the structured one (`matchLabels`, `matchExpressions`).
 //! Absent: Kubernetes types, JSON; callers hand over strings.
 
+#![warn(missing_docs)]
+
 mod quantity;
 mod selector;
 pub mod syntax;

@@ -252,6 +252,7 @@ mod tests {
     async fn the_earliest_delay_wins() {
         let queue = Queue::default();
         let timer = queue.clone();
+        #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
         let task = tokio::task::spawn(async move { timer.keep_time().await });
         let began = Instant::now();
         queue.add_after(key("x"), Duration::from_secs(60));

@@ -10,6 +10,8 @@
 //! - history is bounded: reading or watching from before its beginning is a typed [`TooOld`], never a gap;
 //! - SQLite is not visible from outside.
 
+#![warn(missing_docs)]
+
 mod disk;
 mod error;
 mod history;

@@ -214,6 +214,10 @@ pub(crate) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
         let mut signals = signal(kind).context("watching for signals")?;
         let stop = stop.clone();
         // Lives as long as the process.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "signals are watched as long as the process lives"
+        )]
         drop(tokio::task::spawn(async move {
             signals.recv().await;
             stop.cancel();

@@ -1,5 +1,9 @@
 //! The data plane from outside: real sockets, fake containers, a fake control plane.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests spawn peers, measure real time and read where to find programs"
+)]
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on should stop where it is"

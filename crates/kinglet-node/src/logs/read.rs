@@ -258,6 +258,7 @@ mod tests {
             let (out, stdout) = pipe::pipe().expect("pipe");
             let (_, stderr) = pipe::pipe().expect("pipe");
             let clock = Clock::simulated(Timestamp::from_second(1_000).expect("time"));
+            #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
             let task = tokio::spawn(crate::logs::write::run(
                 Arc::clone(&log),
                 stdout,

@@ -3,6 +3,11 @@
 //! The test binary is its own helper, so it has a `main` of its own: every case is an async function that panics when it
 //! fails. A word on the command line picks the cases whose name contains it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests spawn peers, measure real time and read where to find programs"
+)]
+
 mod attacker;
 mod engine;
 mod escape;

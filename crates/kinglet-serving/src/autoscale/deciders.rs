@@ -99,6 +99,7 @@ mod tests {
         let (reports, receiver) = mpsc::channel(8);
         let (woken, mut wakes) = mpsc::channel(8);
         let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
         let running = tokio::spawn({
             let (deciders, stop) = (deciders.clone(), stop.clone());
             async move {
@@ -138,6 +139,7 @@ mod tests {
         drop(reports);
         let (woken, mut wakes) = mpsc::channel(8);
         let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
         let running = tokio::spawn({
             let (deciders, stop) = (deciders.clone(), stop.clone());
             async move {

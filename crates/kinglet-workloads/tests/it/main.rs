@@ -1,6 +1,10 @@
 //! The controllers against an API server: ours in this process, and a real kube-apiserver where `KINGLET_PEERS` names a
 //! folder with the programs built from `tests/peers`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests spawn peers, measure real time and read where to find programs"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::needless_pass_by_value,

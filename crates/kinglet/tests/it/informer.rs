@@ -12,6 +12,10 @@ use crate::{not_run, run, start};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the programs lie is told in the environment"
+)]
 fn sees_every_change() {
     run(async {
         let Some(program) = std::env::var_os("KINGLET_PEERS")

@@ -22,6 +22,10 @@ const REST_MAX: Duration = Duration::from_secs(1800);
 const QUIET: Duration = Duration::from_secs(60);
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "seeds to run again are told in the environment"
+)]
 fn everything_comes_to_rest_whatever_happened() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let seeds: Vec<u64> = match number("KINGLET_SIM_SEED") {

@@ -25,6 +25,7 @@ async fn server(answer: Vec<String>, manner: Manner) -> (u16, tokio::sync::mpsc:
         .expect("port");
     let port = listener.local_addr().expect("address").port();
     let (heard, requests) = tokio::sync::mpsc::channel(64);
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     tokio::spawn(async move {
         let mut open = Vec::new();
         for number in 0.. {

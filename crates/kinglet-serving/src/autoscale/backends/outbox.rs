@@ -170,6 +170,7 @@ mod tests {
         }
         outbox.tell(subject("c"), |_| Some(state(1)));
         outbox.tell(subject("c"), |_| None);
+        #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
         let settling = tokio::spawn({
             let outbox = Arc::clone(&outbox);
             async move {
