@@ -93,42 +93,7 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
         ));
     }
     for (index, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{index}]");
-        if let Some(wrong) = names::label_1035(text(version, &["name"])) {
-            causes.push(Cause::invalid(
-                format!("{path}.name"),
-                &version["name"],
-                &wrong,
-            ));
-        }
-        match version.pointer("/schema/openAPIV3Schema") {
-            None => causes.push(Cause::required(
-                format!("{path}.schema.openAPIV3Schema"),
-                "schemas are required",
-            )),
-            Some(schema) => {
-                if let Err(error) = Schema::compile(schema) {
-                    causes.push(Cause::invalid(
-                        format!("{path}.schema.openAPIV3Schema"),
-                        &Value::String("schema".into()),
-                        &error,
-                    ));
-                }
-            }
-        }
-        for (at, column) in items(version, &["additionalPrinterColumns"])
-            .iter()
-            .enumerate()
-        {
-            for field in ["name", "type", "jsonPath"] {
-                if text(column, &[field]).is_empty() {
-                    causes.push(Cause::required(
-                        format!("{path}.additionalPrinterColumns[{at}].{field}"),
-                        "",
-                    ));
-                }
-            }
-        }
+        validate_version(version, &format!("spec.versions[{index}]"), causes);
     }
     let strategy = text(spec, &["conversion", "strategy"]);
     if strategy == "Webhook" {
@@ -139,23 +104,66 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
         ));
     }
     if let Some(old) = old {
-        for field in ["group", "scope"] {
-            if spec[field] != old["spec"][field] {
+        validate_unchanged(spec, &old["spec"], causes);
+    }
+}
+
+fn validate_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if let Some(wrong) = names::label_1035(text(version, &["name"])) {
+        causes.push(Cause::invalid(
+            format!("{path}.name"),
+            &version["name"],
+            &wrong,
+        ));
+    }
+    match version.pointer("/schema/openAPIV3Schema") {
+        None => causes.push(Cause::required(
+            format!("{path}.schema.openAPIV3Schema"),
+            "schemas are required",
+        )),
+        Some(schema) => {
+            if let Err(error) = Schema::compile(schema) {
                 causes.push(Cause::invalid(
-                    format!("spec.{field}"),
-                    &spec[field],
-                    "field is immutable",
+                    format!("{path}.schema.openAPIV3Schema"),
+                    &Value::String("schema".into()),
+                    &error,
                 ));
             }
         }
-        for field in ["plural", "kind"] {
-            if spec["names"][field] != old["spec"]["names"][field] {
-                causes.push(Cause::invalid(
-                    format!("spec.names.{field}"),
-                    &spec["names"][field],
-                    "field is immutable",
+    }
+    for (at, column) in items(version, &["additionalPrinterColumns"])
+        .iter()
+        .enumerate()
+    {
+        for field in ["name", "type", "jsonPath"] {
+            if text(column, &[field]).is_empty() {
+                causes.push(Cause::required(
+                    format!("{path}.additionalPrinterColumns[{at}].{field}"),
+                    "",
                 ));
             }
+        }
+    }
+}
+
+/// Names under which objects are stored stay as they are.
+fn validate_unchanged(spec: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    for field in ["group", "scope"] {
+        if spec[field] != old[field] {
+            causes.push(Cause::invalid(
+                format!("spec.{field}"),
+                &spec[field],
+                "field is immutable",
+            ));
+        }
+    }
+    for field in ["plural", "kind"] {
+        if spec["names"][field] != old["names"][field] {
+            causes.push(Cause::invalid(
+                format!("spec.names.{field}"),
+                &spec["names"][field],
+                "field is immutable",
+            ));
         }
     }
 }

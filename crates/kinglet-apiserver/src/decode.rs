@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::body;
 use crate::context::{RequestContext, options_kind};
+use crate::kinds::Kind;
 use crate::object::{self, text};
 use crate::status::{Cause, Status};
 
@@ -192,52 +193,7 @@ pub(crate) fn check_kind(context: &RequestContext<'_>, object: &mut Value) -> Re
         return Err(unrecognized(context, &detail));
     }
     if (!version.is_empty() && version != expected) || (!name.is_empty() && name != kind.kind) {
-        let (version, given) = (
-            if version.is_empty() {
-                expected.clone()
-            } else {
-                version
-            },
-            name,
-        );
-        let (_, short) = version.rsplit_once('/').unwrap_or(("", &version));
-        if kind.builtin.is_some() {
-            let home = if kind.group.is_empty() {
-                "core"
-            } else {
-                kind.group.split('.').next().unwrap_or("")
-            };
-            let detail = if version == expected {
-                format!(
-                    "converting ({short}.{given}) to ({home}.{}): unknown conversion",
-                    kind.kind
-                )
-            } else {
-                format!(
-                    "no kind \"{given}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:110\""
-                )
-            };
-            return Err(Status::bad_request(format!(
-                "{given} in version \"{short}\" cannot be handled as a {}: {detail}",
-                kind.kind
-            )));
-        }
-        if version != expected {
-            return Err(Status::bad_request(format!(
-                "the API version in the data ({version}) does not match the expected API version ({expected})"
-            )));
-        }
-        let cause = Cause::invalid(
-            "kind",
-            &given.as_str().into(),
-            &format!("must be {}", kind.kind),
-        );
-        return Err(Status::invalid(
-            &kind.group,
-            &given,
-            object::name(object),
-            &[cause],
-        ));
+        return Err(another_kind(kind, object, &version, &name));
     }
     let fields = object::fields(object);
     fields.insert("apiVersion".to_owned(), expected.into());
@@ -250,6 +206,50 @@ pub(crate) fn check_kind(context: &RequestContext<'_>, object: &mut Value) -> Re
             "metadata: Invalid value: must be an object",
         ));
     }
+    check_metadata_types(kind, object)
+}
+
+/// The words for an object of another kind than the path's.
+fn another_kind(kind: &Kind, object: &Value, version: &str, given: &str) -> Status {
+    let expected = kind.api_version();
+    let version = if version.is_empty() {
+        &expected
+    } else {
+        version
+    };
+    let (_, short) = version.rsplit_once('/').unwrap_or(("", version));
+    if kind.builtin.is_some() {
+        let home = if kind.group.is_empty() {
+            "core"
+        } else {
+            kind.group.split('.').next().unwrap_or("")
+        };
+        let detail = if version == expected {
+            format!(
+                "converting ({short}.{given}) to ({home}.{}): unknown conversion",
+                kind.kind
+            )
+        } else {
+            format!(
+                "no kind \"{given}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:110\""
+            )
+        };
+        return Status::bad_request(format!(
+            "{given} in version \"{short}\" cannot be handled as a {}: {detail}",
+            kind.kind
+        ));
+    }
+    if version != expected {
+        return Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        ));
+    }
+    let cause = Cause::invalid("kind", &given.into(), &format!("must be {}", kind.kind));
+    Status::invalid(&kind.group, given, object::name(object), &[cause])
+}
+
+/// The types of the metadata that everybody reads.
+fn check_metadata_types(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     let metadata = object::meta(object);
     // Typed clients of Go send their zero values.
     metadata.retain(|_, value| !value.is_null());

@@ -11,7 +11,7 @@ use crate::auth::rights;
 use crate::body::{ApiResponse, Body, refusal, warn};
 use crate::context::{RequestContext, options_kind};
 use crate::identity::Identity;
-use crate::kinds::Builtin;
+use crate::kinds::{Builtin, Kind};
 use crate::path::{self, Query, RequestInfo, Target};
 use crate::state::ServerState;
 use crate::status::{Cause, Status};
@@ -72,20 +72,9 @@ fn refuse_subresource(info: &RequestInfo) -> Option<Status> {
     )))
 }
 
-async fn resource(
-    server: &Arc<ServerState>,
-    user: &Identity,
-    parts: Parts,
-    info: RequestInfo,
-    body: Bytes,
-) -> Result<ApiResponse, Status> {
-    let query = Query::parse(parts.uri.query());
-    let verb = path::verb(&parts.method, &info, &query).ok_or_else(Status::method_not_allowed)?;
-    rights::check(server, user, verb, &info)?;
-    let registry = server.registry.load_full();
-    if registry.version(&info.group, &info.version).is_none() {
-        return Ok(discovery::nothing());
-    }
+/// The kind that a request is for, if the request is one that it takes.
+fn served(server: &ServerState, info: &RequestInfo, verb: &str) -> Result<Arc<Kind>, Status> {
+    let registry = server.registry.load();
     let Some(kind) = registry
         .find(&info.group, &info.version, &info.resource)
         .cloned()
@@ -105,7 +94,7 @@ async fn resource(
             kind.api_version()
         )));
     }
-    if let Some(status) = refuse_subresource(&info) {
+    if let Some(status) = refuse_subresource(info) {
         return Err(status);
     }
     if kind.namespaced && info.namespace.is_empty() && !kind.review {
@@ -116,6 +105,11 @@ async fn resource(
             return Err(Status::method_not_allowed());
         }
     }
+    Ok(kind)
+}
+
+/// Writes may be tried in whole, or not.
+fn check_dry_run(query: &Query, verb: &str) -> Result<(), Status> {
     let dry: Vec<&str> = query.all("dryRun").collect();
     if dry.iter().any(|value| *value != "All") {
         let cause = Cause::unsupported("dryRun", &serde_json::json!(dry), &["All"]);
@@ -126,6 +120,29 @@ async fn resource(
             &[cause],
         ));
     }
+    Ok(())
+}
+
+async fn resource(
+    server: &Arc<ServerState>,
+    user: &Identity,
+    parts: Parts,
+    info: RequestInfo,
+    body: Bytes,
+) -> Result<ApiResponse, Status> {
+    let query = Query::parse(parts.uri.query());
+    let verb = path::verb(&parts.method, &info, &query).ok_or_else(Status::method_not_allowed)?;
+    rights::check(server, user, verb, &info)?;
+    if server
+        .registry
+        .load()
+        .version(&info.group, &info.version)
+        .is_none()
+    {
+        return Ok(discovery::nothing());
+    }
+    let kind = served(server, &info, verb)?;
+    check_dry_run(&query, verb)?;
     let form = if matches!(verb, "get" | "list" | "watch") && info.subresource.is_empty() {
         accept::form(&parts.headers)?
     } else {

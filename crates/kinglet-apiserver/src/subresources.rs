@@ -352,24 +352,7 @@ fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let now = context.server.options.clock.now();
     let (namespace, name) = (context.info.namespace.clone(), context.info.name.clone());
     let mut bound = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": object::uid(&account)}});
-    let reference = &request["spec"]["boundObjectRef"];
-    if text(reference, &["kind"]) == "Pod" {
-        let pod = text(reference, &["name"]);
-        let entry = context
-            .server
-            .store
-            .get(&format!("core/pods/{namespace}/{pod}"))
-            .ok_or_else(|| Status::not_found("", "pods", pod))?;
-        let found: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-        let uid = text(reference, &["uid"]);
-        if !uid.is_empty() && uid != object::uid(&found) {
-            let detail = format!(
-                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-            );
-            return Err(Status::conflict("", "Pod", pod, &detail));
-        }
-        bound["pod"] = json!({"name": pod, "uid": object::uid(&found)});
-    }
+    bind_token(context, &request["spec"]["boundObjectRef"], &mut bound)?;
     let claims = json!({
         "iss": AUDIENCE, "aud": audiences, "sub": format!("system:serviceaccount:{namespace}:{name}"), "jti": context.server.uuid(),
         "iat": now.as_second(), "nbf": now.as_second(), "exp": now.as_second() + seconds, "kubernetes.io": bound,
@@ -395,6 +378,48 @@ fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     metadata.insert("uid".to_owned(), context.server.uuid().into());
     metadata.insert("creationTimestamp".to_owned(), context.server.now().into());
     Ok(answer_json(201, &request))
+}
+
+/// Binds a token to the Pod or Secret it is asked for.
+fn bind_token(
+    context: &RequestContext<'_>,
+    reference: &Value,
+    bound: &mut Value,
+) -> Result<(), Status> {
+    let (kind, name) = (text(reference, &["kind"]), text(reference, &["name"]));
+    let (plural, claim) = match kind {
+        "" => return Ok(()),
+        "Pod" => ("pods", "pod"),
+        "Secret" => ("secrets", "secret"),
+        other => {
+            let cause = Cause::unsupported(
+                "spec.boundObjectRef.kind",
+                &other.into(),
+                &["Pod", "Secret"],
+            );
+            return Err(Status::invalid(
+                "authentication.k8s.io",
+                "TokenRequest",
+                "",
+                &[cause],
+            ));
+        }
+    };
+    let entry = context
+        .server
+        .store
+        .get(&format!("core/{plural}/{}/{name}", context.info.namespace))
+        .ok_or_else(|| Status::not_found("", plural, name))?;
+    let found: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+    let uid = text(reference, &["uid"]);
+    if !uid.is_empty() && uid != object::uid(&found) {
+        let detail = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict("", kind, name, &detail));
+    }
+    bound[claim] = json!({"name": name, "uid": object::uid(&found)});
+    Ok(())
 }
 
 async fn finalize(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {

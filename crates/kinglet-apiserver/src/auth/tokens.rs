@@ -33,62 +33,57 @@ pub(crate) fn authenticate_for(
         return ours.then(|| (Arc::new(known.identity.clone()), vec![AUDIENCE.to_owned()]));
     }
     let claims = server.options.signer.as_ref()?.verify(token)?;
-    let now = server.options.clock.now().as_second();
-    let secret = &claims["kubernetes.io"]["secret"];
-    // Only the token of a Secret has no end; it dies with that.
-    let ended = match claims["exp"].as_i64() {
-        Some(end) => end <= now,
-        None => !secret.is_object(),
-    };
-    if ended || claims["nbf"].as_i64().is_some_and(|begin| begin > now + 60) {
-        return None;
-    }
     let made_for: Vec<String> = object::items(&claims, &["aud"])
         .iter()
         .filter_map(Value::as_str)
         .filter(|audience| audiences.contains(audience))
         .map(str::to_owned)
         .collect();
-    if claims["iss"] != AUDIENCE || made_for.is_empty() {
+    let now = server.options.clock.now().as_second();
+    if claims["iss"] != AUDIENCE
+        || made_for.is_empty()
+        || !is_valid_at(&claims, now)
+        || !is_bound_to_living(server, &claims["kubernetes.io"])
+    {
         return None;
     }
-    let bound = &claims["kubernetes.io"];
-    let (namespace, name) = (
-        text(bound, &["namespace"]),
-        text(bound, &["serviceaccount", "name"]),
-    );
-    // A token dies with its account, and with the pod it is bound to.
-    let lives = |key: String, uid: &str| {
+    Some((Arc::new(account(&claims["kubernetes.io"])), made_for))
+}
+
+/// Is it time for this token?
+fn is_valid_at(claims: &Value, now: i64) -> bool {
+    let lasts = match claims["exp"].as_i64() {
+        Some(end) => end > now,
+        // Only the token of a Secret has no end; it dies with that.
+        None => claims["kubernetes.io"]["secret"].is_object(),
+    };
+    lasts && claims["nbf"].as_i64().is_none_or(|begin| begin <= now + 60)
+}
+
+/// A token dies with its account, and with the Pod or Secret it is bound to.
+fn is_bound_to_living(server: &ServerState, bound: &Value) -> bool {
+    let namespace = text(bound, &["namespace"]);
+    let lives = |plural: &str, reference: &Value| {
+        let key = format!("core/{plural}/{namespace}/{}", text(reference, &["name"]));
         server
             .store
             .get(&key)
             .and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
-            .is_some_and(|found| object::uid(&found) == uid)
+            .is_some_and(|found| object::uid(&found) == text(reference, &["uid"]))
     };
-    if !lives(
-        format!("core/serviceaccounts/{namespace}/{name}"),
-        text(bound, &["serviceaccount", "uid"]),
-    ) {
-        return None;
-    }
-    if secret.is_object()
-        && !lives(
-            format!("core/secrets/{namespace}/{}", text(secret, &["name"])),
-            text(secret, &["uid"]),
-        )
-    {
-        return None;
-    }
-    let pod = text(bound, &["pod", "name"]);
-    if !pod.is_empty()
-        && !lives(
-            format!("core/pods/{namespace}/{pod}"),
-            text(bound, &["pod", "uid"]),
-        )
-    {
-        return None;
-    }
-    let identity = Arc::new(Identity {
+    lives("serviceaccounts", &bound["serviceaccount"])
+        && ["secret", "pod"].iter().all(|kind| {
+            let reference = &bound[*kind];
+            reference.is_null() || lives(&format!("{kind}s"), reference)
+        })
+}
+
+fn account(bound: &Value) -> Identity {
+    let (namespace, name) = (
+        text(bound, &["namespace"]),
+        text(bound, &["serviceaccount", "name"]),
+    );
+    Identity {
         name: format!("system:serviceaccount:{namespace}:{name}"),
         uid: text(bound, &["serviceaccount", "uid"]).to_owned(),
         groups: vec![
@@ -97,8 +92,7 @@ pub(crate) fn authenticate_for(
             AUTHENTICATED.to_owned(),
         ],
         origin: Origin::Listener,
-    });
-    Some((identity, made_for))
+    }
 }
 
 /// Compares without telling by time where the difference is.

@@ -136,6 +136,11 @@ async fn a_token_secret_has_its_token_which_dies_with_it() {
         review().await["user"]["username"],
         "system:serviceaccount:default:default"
     );
+    let request = |kind: &str| json!({"spec": {"boundObjectRef": {"kind": kind, "name": "t"}}});
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let bound = server.post(tokens, request("Secret")).await;
+    assert_eq!(bound.code, 201, "{}", bound.text);
+    assert_eq!(server.post(tokens, request("Node")).await.code, 422);
     server.delete(&format!("{SECRETS}/t")).await;
     assert!(review().await.get("authenticated").is_none());
 }
