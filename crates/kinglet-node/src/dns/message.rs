@@ -2,13 +2,17 @@
 
 use std::net::IpAddr;
 
-use simple_dns::rdata::{A, AAAA, CNAME, RData, SOA};
+use simple_dns::rdata::{A, AAAA, CNAME, OPT, RData, SOA, SRV};
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+
+use super::zone::Target;
 
 /// Clients may ask again this soon: endpoints change within milliseconds.
 const TTL_SECONDS: u32 = 5;
-/// Answers in one message; more would not fit a datagram.
-const ADDRESSES_MAX: usize = 20;
+/// Answers in one message, however large it may be.
+const ANSWERS_MAX: usize = 1024;
+/// A datagram to who says nothing about sizes (RFC 1035), and the most that passes every network unbroken.
+const DATAGRAM_BYTES: std::ops::RangeInclusive<u16> = 512..=1232;
 
 /// The one question of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(crate) struct Question {
 pub(crate) enum Kind {
     V4,
     V6,
+    Srv,
     Other,
 }
 
@@ -37,6 +42,7 @@ pub(crate) fn question(query: &[u8]) -> Option<Question> {
     let kind = match question.qtype {
         QTYPE::TYPE(TYPE::A) => Kind::V4,
         QTYPE::TYPE(TYPE::AAAA) => Kind::V6,
+        QTYPE::TYPE(TYPE::SRV) => Kind::Srv,
         _ => Kind::Other,
     };
     Some(Question {
@@ -47,79 +53,131 @@ pub(crate) fn question(query: &[u8]) -> Option<Question> {
 
 /// What to say.
 pub(crate) enum Reply<'a> {
-    /// Addresses of the kind that was asked for, behind an alias if there is one.
-    Addresses(&'a [IpAddr], Option<&'a str>),
+    /// Addresses of the kind that was asked for, behind an alias if there is one; `zone` answers for there being none.
+    Addresses {
+        found: &'a [IpAddr],
+        alias: Option<&'a str>,
+        zone: &'a str,
+    },
+    /// Ports on other names.
+    Targets { found: &'a [Target], zone: &'a str },
     /// No such name in our zone.
     Missing(&'a str),
     /// We could not find out.
     Failed,
 }
 
-/// The reply to a query that [`question`] could read.
-pub(crate) fn reply(query: &[u8], reply: &Reply<'_>) -> Option<Vec<u8>> {
+/// The reply to a query that [`question`] could read. What does not fit a datagram says so, and the client comes back
+/// by a connection.
+pub(crate) fn reply(query: &[u8], reply: &Reply<'_>, by_connection: bool) -> Option<Vec<u8>> {
     let asked = Packet::parse(query).ok()?;
+    let whole = build(&asked, reply, true)?;
+    if by_connection {
+        return Some(whole);
+    }
+    let accepted = asked.opt().map_or(0, |opt| opt.udp_packet_size);
+    let room = accepted.clamp(*DATAGRAM_BYTES.start(), *DATAGRAM_BYTES.end());
+    if whole.len() <= usize::from(room) {
+        return Some(whole);
+    }
+    build(&asked, reply, false)
+}
+
+/// A reply, with its records or cut off.
+fn build(asked: &Packet<'_>, reply: &Reply<'_>, whole: bool) -> Option<Vec<u8>> {
     let question = asked.questions.first()?;
     let mut packet = Packet::new_reply(asked.id());
     packet.set_flags(PacketFlag::RECURSION_AVAILABLE);
     if asked.has_flags(PacketFlag::RECURSION_DESIRED) {
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
     }
+    if asked.opt().is_some() {
+        *packet.opt_mut() = Some(OPT {
+            opt_codes: Vec::new(),
+            udp_packet_size: *DATAGRAM_BYTES.end(),
+            version: 0,
+        });
+    }
     match reply {
-        Reply::Addresses(addresses, alias) => {
+        Reply::Addresses { found, alias, zone } => {
             packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
             let mut owner = question.qname.clone();
             if let Some(alias) = alias {
                 let target = Name::new(alias).ok()?;
-                packet.answers.push(ResourceRecord::new(
-                    owner,
-                    CLASS::IN,
-                    TTL_SECONDS,
-                    RData::CNAME(CNAME(target.clone())),
-                ));
+                let cname = RData::CNAME(CNAME(target.clone()));
+                packet.answers.push(record(owner, cname));
                 owner = target;
             }
-            for address in addresses.iter().take(ADDRESSES_MAX) {
-                let data = match (address, question.qtype) {
-                    (IpAddr::V4(address), QTYPE::TYPE(TYPE::A)) => RData::A(A {
-                        address: u32::from(*address),
-                    }),
-                    (IpAddr::V6(address), QTYPE::TYPE(TYPE::AAAA)) => RData::AAAA(AAAA {
-                        address: u128::from(*address),
-                    }),
-                    _ => continue,
-                };
-                packet.answers.push(ResourceRecord::new(
-                    owner.clone(),
-                    CLASS::IN,
-                    TTL_SECONDS,
-                    data,
-                ));
+            let answers = found
+                .iter()
+                .filter_map(|address| address_data(*address, question.qtype));
+            let answers = answers
+                .take(ANSWERS_MAX)
+                .map(|data| record(owner.clone(), data));
+            packet.answers.extend(answers);
+            if packet.answers.is_empty() {
+                packet.name_servers.push(authority(zone)?);
             }
         }
-        Reply::Missing(domain) => {
+        Reply::Targets { found, zone } => {
+            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+            for target in found.iter().take(ANSWERS_MAX) {
+                let data = RData::SRV(SRV {
+                    priority: 0,
+                    weight: 100,
+                    port: target.port,
+                    target: Name::new(&target.host).ok()?,
+                });
+                packet.answers.push(record(question.qname.clone(), data));
+            }
+            if packet.answers.is_empty() {
+                packet.name_servers.push(authority(zone)?);
+            }
+        }
+        Reply::Missing(zone) => {
             packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
             *packet.rcode_mut() = RCODE::NameError;
-            let zone = Name::new(domain).ok()?;
-            let authority = SOA {
-                mname: zone.clone(),
-                rname: zone.clone(),
-                serial: 1,
-                refresh: 5,
-                retry: 5,
-                expire: 5,
-                minimum: TTL_SECONDS,
-            };
-            packet.name_servers.push(ResourceRecord::new(
-                zone,
-                CLASS::IN,
-                TTL_SECONDS,
-                RData::SOA(authority),
-            ));
+            packet.name_servers.push(authority(zone)?);
         }
         Reply::Failed => *packet.rcode_mut() = RCODE::ServerFailure,
     }
+    if !whole {
+        packet.set_flags(PacketFlag::TRUNCATION);
+        packet.answers.clear();
+    }
     packet.questions.push(question.clone());
     packet.build_bytes_vec_compressed().ok()
+}
+
+fn record<'a>(owner: Name<'a>, data: RData<'a>) -> ResourceRecord<'a> {
+    ResourceRecord::new(owner, CLASS::IN, TTL_SECONDS, data)
+}
+
+fn address_data(address: IpAddr, wanted: QTYPE) -> Option<RData<'static>> {
+    match (address, wanted) {
+        (IpAddr::V4(address), QTYPE::TYPE(TYPE::A)) => Some(RData::A(A {
+            address: u32::from(address),
+        })),
+        (IpAddr::V6(address), QTYPE::TYPE(TYPE::AAAA)) => Some(RData::AAAA(AAAA {
+            address: u128::from(address),
+        })),
+        _ => None,
+    }
+}
+
+/// What says that there is nothing, and for how long that may be believed.
+fn authority(zone: &str) -> Option<ResourceRecord<'_>> {
+    let zone = Name::new(zone).ok()?;
+    let authority = SOA {
+        mname: zone.clone(),
+        rname: zone.clone(),
+        serial: 1,
+        refresh: 5,
+        retry: 5,
+        expire: 5,
+        minimum: TTL_SECONDS,
+    };
+    Some(record(zone, RData::SOA(authority)))
 }
 
 /// A query of our own.
@@ -172,25 +230,76 @@ mod tests {
             })
         );
         let found = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
-        let answer = reply(&asked, &Reply::Addresses(&found, None)).expect("reply");
+        let addresses_of = |alias| Reply::Addresses {
+            found: &found,
+            alias,
+            zone: "cluster.local",
+        };
+        let answer = reply(&asked, &addresses_of(None), false).expect("reply");
         assert_eq!(addresses(&answer), found);
         assert_eq!(question(&answer), None, "a reply is no question");
-        let aliased = reply(&asked, &Reply::Addresses(&found, Some("example.com"))).expect("reply");
+        let aliased = reply(&asked, &addresses_of(Some("example.com")), false).expect("reply");
         assert_eq!(addresses(&aliased), found);
-        let missing = reply(&asked, &Reply::Missing("cluster.local")).expect("reply");
+        let missing = reply(&asked, &Reply::Missing("cluster.local"), false).expect("reply");
         assert_eq!(
             Packet::parse(&missing).expect("packet").rcode(),
             RCODE::NameError
         );
         let v6 = query(7, "app.ns.svc.cluster.local", Kind::V6).expect("query");
-        assert!(addresses(&reply(&v6, &Reply::Addresses(&found, None)).expect("reply")).is_empty());
+        let none = reply(&v6, &addresses_of(None), false).expect("reply");
+        let none = Packet::parse(&none).expect("packet");
+        assert_eq!((none.rcode(), none.answers.len()), (RCODE::NoError, 0));
+        assert_eq!(none.name_servers.len(), 1, "so that it may be remembered");
+    }
+
+    #[test]
+    fn what_does_not_fit_says_so() {
+        let asked = query(7, "app.ns.svc.cluster.local", Kind::V4).expect("query");
+        let found: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 1, n])).collect();
+        let many = Reply::Addresses {
+            found: &found,
+            alias: None,
+            zone: "cluster.local",
+        };
+        let cut = reply(&asked, &many, false).expect("reply");
+        assert!(cut.len() <= 512);
+        let cut = Packet::parse(&cut).expect("packet");
+        assert!(cut.has_flags(PacketFlag::TRUNCATION) && cut.answers.is_empty());
+        let whole = reply(&asked, &many, true).expect("reply");
+        assert_eq!(addresses(&whole).len(), 200);
+    }
+
+    #[test]
+    fn targets_are_srv_records() {
+        let mut packet = Packet::parse(&[0; 12]).expect("a header").clone();
+        packet.questions.push(simple_dns::Question::new(
+            Name::new("_http._tcp.app.ns.svc.cluster.local").expect("name"),
+            QTYPE::TYPE(TYPE::SRV),
+            simple_dns::QCLASS::CLASS(CLASS::IN),
+            false,
+        ));
+        let asked = packet.build_bytes_vec().expect("bytes");
+        assert_eq!(question(&asked).expect("question").kind, Kind::Srv);
+        let found = [Target {
+            host: "app.ns.svc.cluster.local".to_owned(),
+            port: 80,
+        }];
+        let answer = Reply::Targets {
+            found: &found,
+            zone: "cluster.local",
+        };
+        let answer = reply(&asked, &answer, false).expect("reply");
+        let answer = Packet::parse(&answer).expect("packet");
+        assert!(
+            matches!(&answer.answers[0].rdata, RData::SRV(srv) if srv.port == 80 && srv.target.to_string() == found[0].host)
+        );
     }
 
     proptest! {
         #[test]
         fn garbage_is_no_question_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if question(&bytes).is_some() {
-                reply(&bytes, &Reply::Failed);
+                reply(&bytes, &Reply::Failed, false);
             }
             addresses(&bytes);
         }

@@ -74,7 +74,7 @@ async fn datagrams(
         };
         let query = buffer[..length].to_vec();
         // Our own names are answered here and now.
-        if let Some(answer) = own(&zone, &query) {
+        if let Some(answer) = own(&zone, &query, false) {
             let _ = socket.send_to(&answer, from).await;
             continue;
         }
@@ -104,7 +104,7 @@ async fn connection(mut stream: TcpStream, zone: &Zone, upstream: &Upstream) -> 
         tokio::time::timeout(CONNECTION_IDLE, stream.read_exact(&mut query))
             .await
             .map_err(io::Error::other)??;
-        let answer = match own(zone, &query) {
+        let answer = match own(zone, &query, true) {
             Some(answer) => Some(answer),
             None => foreign(zone, upstream, &query, true).await,
         };
@@ -116,15 +116,32 @@ async fn connection(mut stream: TcpStream, zone: &Zone, upstream: &Upstream) -> 
 }
 
 /// The answer, if it is ours to give without asking anybody.
-fn own(zone: &Zone, query: &[u8]) -> Option<Vec<u8>> {
+fn own(zone: &Zone, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
     let question = message::question(query)?;
-    match zone.resolve(&question.name) {
-        Resolved::Addresses(addresses) => {
-            message::reply(query, &Reply::Addresses(&addresses, None))
-        }
-        Resolved::Missing => message::reply(query, &Reply::Missing(&zone.domain)),
-        Resolved::Alias(_) | Resolved::Foreign => None,
-    }
+    let resolved = match question.kind {
+        Kind::Srv => zone.resolve_ports(&question.name),
+        Kind::V4 | Kind::V6 | Kind::Other => zone.resolve(&question.name),
+    };
+    let domain = &zone.domain;
+    let answer = match &resolved {
+        Resolved::Addresses(found) => Reply::Addresses {
+            found,
+            alias: None,
+            zone: domain,
+        },
+        // Who asks a port's name for addresses learns that the name is there.
+        Resolved::Targets(_) if question.kind != Kind::Srv => Reply::Targets {
+            found: &[],
+            zone: domain,
+        },
+        Resolved::Targets(found) => Reply::Targets {
+            found,
+            zone: domain,
+        },
+        Resolved::Missing => Reply::Missing(domain),
+        Resolved::Alias(_) | Resolved::Foreign => return None,
+    };
+    message::reply(query, &answer, by_connection)
 }
 
 async fn foreign(
@@ -137,7 +154,7 @@ async fn foreign(
         && let Resolved::Alias(target) = zone.resolve(&question.name)
     {
         let found = match question.kind {
-            Kind::Other => Vec::new(),
+            Kind::Other | Kind::Srv => Vec::new(),
             kind => {
                 let id = u16::from_be_bytes([query[0], query[1]]);
                 let answer = upstream
@@ -148,10 +165,15 @@ async fn foreign(
                     .unwrap_or_default()
             }
         };
-        return message::reply(query, &Reply::Addresses(&found, Some(&target)));
+        let answer = Reply::Addresses {
+            found: &found,
+            alias: Some(&target),
+            zone: &zone.domain,
+        };
+        return message::reply(query, &answer, by_connection);
     }
     match upstream.ask(query, by_connection).await {
         Some(answer) => Some(answer),
-        None => message::reply(query, &Reply::Failed),
+        None => message::reply(query, &Reply::Failed, by_connection),
     }
 }

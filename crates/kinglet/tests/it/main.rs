@@ -13,6 +13,7 @@ mod kubectl_words;
 mod neighbours;
 mod real_cluster;
 mod rollout;
+mod services;
 mod story;
 mod traffic;
 
