@@ -1,11 +1,11 @@
 //! The way of one request: route, slot, forward.
 
+mod admission;
 mod by_name;
+mod deliver;
 mod find;
 
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kinglet_decide::feed::Protocol;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::attempt::{self, Attempt, Head, UpstreamError};
-use crate::breaker::{Admission, ClusterConfig, Slot, Waiter};
+use crate::attempt::Head;
+use crate::breaker::{ClusterConfig, Slot};
 use crate::headers::{self, HeaderFlags, Outbound};
 use crate::listen::{ActiveRequest, Peer};
 use crate::plane::Plane;
@@ -26,14 +26,9 @@ use crate::pool::RawTarget;
 use crate::request_body::RequestBody;
 use crate::request_log::PendingEntry;
 use crate::response::{ProxyError, ResponseBody};
-use crate::response_body::{ConnectionDriver, TimeoutResponse, Timeouts, UpstreamBody};
+use crate::response_body::Timeouts;
 use crate::routes::Destination;
-use crate::trace::{ColdStart, SERVER_TIMING, Timings};
-use crate::tunnel;
-
-/// Pauses between connection attempts to a container that could not be reached (upstream's steps, capped).
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
+use crate::trace::Timings;
 
 /// How much longer than its timeout an answer may lie with a client that does not read it.
 const OVERDUE: Duration = Duration::from_secs(5);
@@ -82,7 +77,9 @@ async fn handle(
                 retryable: headers::is_retryable(&parts.method, flags),
                 raw_target: raw_target.filter(|target| target.is_of(&parts.uri)),
             };
-            let mut log = plane.request_logs.begin(peer, &parts);
+            let mut log = plane
+                .request_logs
+                .begin(peer, &parts, call.raw_target.as_ref());
             match call.run(parts, body, active, &mut timings, &mut log).await {
                 Ok(response) => response,
                 Err(error) => {
@@ -107,7 +104,7 @@ struct ProxiedRequest<'a> {
     peer: &'a Arc<Peer>,
     destination: &'a Destination,
     flags: HeaderFlags,
-    /// See [`Attempt::retryable`].
+    /// See [`crate::attempt::Attempt::retryable`].
     retryable: bool,
     raw_target: Option<RawTarget>,
 }
@@ -181,7 +178,7 @@ impl ProxiedRequest<'_> {
             );
         }
         headers::strip_hop(response.headers_mut(), flags, false);
-        Ok(deliver(response, flags, driver, held, timeouts).await)
+        Ok(deliver::deliver(response, flags, driver, held, timeouts).await)
     }
 
     fn outbound(
@@ -219,130 +216,6 @@ impl ProxiedRequest<'_> {
         Some(request)
     }
 
-    /// A slot, after waiting if need be; `true` when a container had to be started for it.
-    async fn slot(&self, arrived: Instant) -> Result<(Slot, bool), ProxyError> {
-        let mut cold = false;
-        loop {
-            let breaker = self.destination.cluster.breaker(self.destination.port);
-            match breaker.admit() {
-                Admission::Admitted(slot) => return Ok((slot, cold)),
-                Admission::QueueFull => return Err(ProxyError::QueueFull),
-                Admission::Removed => {
-                    let again = self.destination.cluster.breaker(self.destination.port);
-                    if Arc::ptr_eq(&again, &breaker) {
-                        return Err(self.removed());
-                    }
-                }
-                Admission::Queued(waiter) => {
-                    cold |= waiter.cold;
-                    if let Some(slot) = self.wait(waiter, arrived).await? {
-                        return Ok((slot, cold));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The backend was deleted while the request was on its way to it.
-    fn removed(&self) -> ProxyError {
-        let key = self.destination.cluster.key().clone();
-        if self.destination.cluster.is_service() {
-            ProxyError::NoEndpoint { key }
-        } else {
-            ProxyError::UnknownBackend { key }
-        }
-    }
-
-    /// Waits in the queue; `None` when the place has changed its nature and must be looked up again.
-    async fn wait(&self, waiter: Waiter, arrived: Instant) -> Result<Option<Slot>, ProxyError> {
-        let key = || self.destination.cluster.key().clone();
-        let unknown_until = arrived + self.plane.options().unknown_backend_wait;
-        let (until, error) = match &waiter.config {
-            Some(config) if config.revision => {
-                (head_deadline(config, arrived), ProxyError::TimeoutWaiting)
-            }
-            Some(_service) => (Some(unknown_until), ProxyError::NoEndpoint { key: key() }),
-            None => (
-                Some(unknown_until),
-                ProxyError::UnknownBackend { key: key() },
-            ),
-        };
-        match until {
-            None => Ok(waiter.await),
-            Some(until) => tokio::time::timeout_at(until, waiter)
-                .await
-                .map_err(|_elapsed| error),
-        }
-    }
-
-    /// The head of an answer, from whichever container gives one.
-    async fn response_head(
-        &self,
-        slot: &mut Slot,
-        request: &mut Option<Request<RequestBody>>,
-        config: &ClusterConfig,
-        upgrade: bool,
-        timings: &mut Timings,
-    ) -> Result<Head, ProxyError> {
-        let until = head_deadline(config, timings.arrived);
-        let mut deadline = pin!(until.map(tokio::time::sleep_until));
-        let mut failing_since = None;
-        let mut pause = BACKOFF_FIRST;
-        loop {
-            let container = slot.container().clone();
-            let mut attempt = Attempt {
-                container: &container,
-                options: self.plane.options(),
-                upstreams: &self.plane.upstreams,
-                protocol: config.protocol,
-                upgrade,
-                retryable: self.retryable,
-                raw_target: self.raw_target.clone(),
-                connected_at: None,
-            };
-            let sent = request
-                .take()
-                .expect("a request that was not sent is put back");
-            let outcome = attempt::send(&mut attempt, sent, deadline.as_mut().as_pin_mut()).await;
-            timings.connected = attempt.connected_at;
-            let breaker = slot.breaker().clone();
-            let pod = || format!("pod {}", container.pod);
-            let (unsent, cause) = match outcome {
-                Ok(head) => return Ok(head),
-                Err(UpstreamError::Timeout) => return Err(ProxyError::Timeout),
-                Err(UpstreamError::Broken(cause)) => return Err(broken(slot, cause)),
-                Err(UpstreamError::Unsent(unsent, cause)) => (unsent, cause),
-            };
-            let since = *failing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > self.plane.options().connect_patience && !container.is_draining() {
-                return Err(ProxyError::Unreachable {
-                    key: breaker.key().clone(),
-                    pod: pod(),
-                    cause,
-                });
-            }
-            *request = Some(*unsent);
-            self.again(slot, timings.arrived).await?;
-            if slot.container().was_unreachable() {
-                pause_until(pause, deadline.as_mut().as_pin_mut()).await?;
-                pause = (pause * 7 / 5).min(BACKOFF_MAX);
-            }
-        }
-    }
-
-    async fn again(&self, slot: &mut Slot, arrived: Instant) -> Result<(), ProxyError> {
-        match slot.readmit() {
-            Admission::Admitted(other) => *slot = other,
-            Admission::QueueFull => return Err(ProxyError::QueueFull),
-            Admission::Removed => return Err(self.removed()),
-            Admission::Queued(waiter) => match self.wait(waiter, arrived).await? {
-                Some(other) => *slot = other,
-                None => return Err(self.removed()),
-            },
-        }
-        Ok(())
-    }
-
     fn timeouts(
         &self,
         arrived: Instant,
@@ -360,61 +233,6 @@ impl ProxiedRequest<'_> {
             idle: Some(config.idle).filter(|idle| !idle.is_zero()),
         }
     }
-
-    fn switch(
-        &self,
-        mut response: Response<Incoming>,
-        flags: HeaderFlags,
-        client: Option<OnUpgrade>,
-        held: Held,
-        timeouts: Timeouts,
-    ) -> Response<ResponseBody> {
-        let Some(client) = client else {
-            let cause = "it switched protocols without being asked".to_owned();
-            return broken(&held.slot, cause).response(false);
-        };
-        let container = hyper::upgrade::on(&mut response);
-        let killed = self.plane.killed.clone();
-        let peer = self.peer.clone();
-        self.plane.connections.spawn("tunnel", async move {
-            // Counted as a connection to the end.
-            let _peer = peer;
-            tokio::select! {
-                () = killed.cancelled() => {}
-                () = tunnel::run(client, container, held, timeouts) => {}
-            }
-        });
-        headers::strip_hop(response.headers_mut(), flags, true);
-        response.map(|_nothing| ResponseBody::Whole(None))
-    }
-
-    fn note(
-        &self,
-        timings: &Timings,
-        traced: bool,
-        cold: bool,
-        slot: &Slot,
-        response: &mut Response<Incoming>,
-    ) {
-        let answered = Instant::now();
-        if traced && let Some(header) = timings.header(answered) {
-            response.headers_mut().append(SERVER_TIMING, header);
-        }
-        if cold && let Some(admitted) = timings.admitted {
-            let connected = timings.connected.unwrap_or(admitted);
-            let passed =
-                jiff::SignedDuration::try_from(timings.arrived.elapsed()).unwrap_or_default();
-            let now = self.plane.clock.now();
-            self.plane.cold_starts.add(ColdStart {
-                revision: slot.breaker().key().clone(),
-                pod: slot.container().pod.clone(),
-                woke: now.checked_sub(passed).unwrap_or(now),
-                wait: admitted.saturating_duration_since(timings.arrived),
-                connect: connected.saturating_duration_since(admitted),
-                first_byte: answered.saturating_duration_since(connected),
-            });
-        }
-    }
 }
 
 fn broken(slot: &Slot, cause: String) -> ProxyError {
@@ -423,57 +241,4 @@ fn broken(slot: &Slot, cause: String) -> ProxyError {
         pod: format!("pod {}", slot.container().pod),
         cause,
     }
-}
-
-/// By when the head of an answer must be here: the earliest of the Revision's timeouts, all counted from arrival.
-fn head_deadline(config: &ClusterConfig, arrived: Instant) -> Option<Instant> {
-    [config.timeout, config.response_start, config.idle]
-        .into_iter()
-        .filter(|limit| !limit.is_zero())
-        .min()
-        .map(|limit| arrived + limit)
-}
-
-async fn pause_until(
-    pause: Duration,
-    deadline: Option<std::pin::Pin<&mut Sleep>>,
-) -> Result<(), ProxyError> {
-    match deadline {
-        None => tokio::time::sleep(pause).await,
-        Some(deadline) => tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = deadline => return Err(ProxyError::Timeout),
-        },
-    }
-    Ok(())
-}
-
-/// Hands the answer on: whole if all of it is here already, else as a stream that keeps the slot to its end.
-async fn deliver(
-    response: Response<Incoming>,
-    flags: HeaderFlags,
-    driver: ConnectionDriver,
-    held: Held,
-    timeouts: Timeouts,
-) -> Response<ResponseBody> {
-    let timeout_response = if flags.has(HeaderFlags::GRPC) {
-        TimeoutResponse::GrpcStatus
-    } else if flags.has(HeaderFlags::CONTENT_LENGTH) {
-        TimeoutResponse::Abort
-    } else {
-        TimeoutResponse::AppendText
-    };
-    let (parts, incoming) = response.into_parts();
-    let Held { slot, active, log } = held;
-    let mut body = UpstreamBody::new(incoming, driver, slot, timeouts, timeout_response);
-    body.keep_log(log);
-    let whole = poll_fn(|cx| std::task::Poll::Ready(body.read_ahead(cx))).await;
-    let answer = match whole {
-        Some(bytes) => ResponseBody::Whole(bytes),
-        None => {
-            body.keep_active(active);
-            ResponseBody::Streamed(Box::new(body))
-        }
-    };
-    Response::from_parts(parts, answer)
 }

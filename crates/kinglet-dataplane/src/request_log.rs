@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::breaker::Slot;
 use crate::headers;
 use crate::listen::Peer;
+use crate::pool::RawTarget;
 
 /// One request that a pod has served.
 #[derive(Clone, Debug)]
@@ -62,18 +63,27 @@ impl RequestLogs {
     }
 
     /// Begins the entry of a request, when requests are logged.
-    pub(crate) fn begin(&self, peer: &Peer, parts: &Parts) -> Option<Box<PendingEntry>> {
+    pub(crate) fn begin(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        raw_target: Option<&RawTarget>,
+    ) -> Option<Box<PendingEntry>> {
         if !self.enabled.load(Ordering::Relaxed) {
             return None;
         }
         let entries = self.entries.load_full()?;
-        let target = parts.uri.path_and_query();
+        let target = match (raw_target, parts.uri.path_and_query()) {
+            (Some(target), _) => String::from_utf8_lossy(&target.raw).into_owned(),
+            (None, Some(target)) => target.as_str().to_owned(),
+            (None, None) => "/".to_owned(),
+        };
         Some(Box::new(PendingEntry {
             entries,
             arrived: Instant::now(),
             served_by: None,
             method: parts.method.clone(),
-            target: target.map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
+            target,
             version: parts.version,
             host: headers::requested_host(parts)
                 .unwrap_or_default()

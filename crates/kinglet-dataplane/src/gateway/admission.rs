@@ -1,0 +1,165 @@
+//! A slot for a request, and the head of its response from whichever container gives one.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use tokio::time::{Instant, Sleep};
+
+use super::{ProxiedRequest, broken};
+use crate::attempt::{self, Attempt, Head, UpstreamError};
+use crate::breaker::{Admission, ClusterConfig, Slot, Waiter};
+use crate::request_body::RequestBody;
+use crate::response::ProxyError;
+use crate::trace::Timings;
+
+/// Pauses between connection attempts to a container that could not be reached (upstream's steps, capped).
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+impl ProxiedRequest<'_> {
+    /// A slot, after waiting if need be; `true` when a container had to be started for it.
+    pub(super) async fn slot(&self, arrived: Instant) -> Result<(Slot, bool), ProxyError> {
+        let mut cold = false;
+        loop {
+            let breaker = self.destination.cluster.breaker(self.destination.port);
+            match breaker.admit() {
+                Admission::Admitted(slot) => return Ok((slot, cold)),
+                Admission::QueueFull => return Err(ProxyError::QueueFull),
+                Admission::Removed => {
+                    let again = self.destination.cluster.breaker(self.destination.port);
+                    if Arc::ptr_eq(&again, &breaker) {
+                        return Err(self.removed());
+                    }
+                }
+                Admission::Queued(waiter) => {
+                    cold |= waiter.cold;
+                    if let Some(slot) = self.wait(waiter, arrived).await? {
+                        return Ok((slot, cold));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The backend was deleted while the request was on its way to it.
+    fn removed(&self) -> ProxyError {
+        let key = self.destination.cluster.key().clone();
+        if self.destination.cluster.is_service() {
+            ProxyError::NoEndpoint { key }
+        } else {
+            ProxyError::UnknownBackend { key }
+        }
+    }
+
+    /// Waits in the queue; `None` when the place has changed its nature and must be looked up again.
+    async fn wait(&self, waiter: Waiter, arrived: Instant) -> Result<Option<Slot>, ProxyError> {
+        let key = || self.destination.cluster.key().clone();
+        let unknown_until = arrived + self.plane.options().unknown_backend_wait;
+        let (until, error) = match &waiter.config {
+            Some(config) if config.revision => {
+                (head_deadline(config, arrived), ProxyError::TimeoutWaiting)
+            }
+            Some(_service) => (Some(unknown_until), ProxyError::NoEndpoint { key: key() }),
+            None => (
+                Some(unknown_until),
+                ProxyError::UnknownBackend { key: key() },
+            ),
+        };
+        match until {
+            None => Ok(waiter.await),
+            Some(until) => tokio::time::timeout_at(until, waiter)
+                .await
+                .map_err(|_elapsed| error),
+        }
+    }
+
+    /// The head of an answer, from whichever container gives one.
+    pub(super) async fn response_head(
+        &self,
+        slot: &mut Slot,
+        request: &mut Option<Request<RequestBody>>,
+        config: &ClusterConfig,
+        upgrade: bool,
+        timings: &mut Timings,
+    ) -> Result<Head, ProxyError> {
+        let until = head_deadline(config, timings.arrived);
+        let mut deadline = pin!(until.map(tokio::time::sleep_until));
+        let mut failing_since = None;
+        let mut pause = BACKOFF_FIRST;
+        loop {
+            let container = slot.container().clone();
+            let mut attempt = Attempt {
+                container: &container,
+                options: self.plane.options(),
+                upstreams: &self.plane.upstreams,
+                protocol: config.protocol,
+                upgrade,
+                retryable: self.retryable,
+                raw_target: self.raw_target.clone(),
+                connected_at: None,
+            };
+            let sent = request
+                .take()
+                .expect("a request that was not sent is put back");
+            let outcome = attempt::send(&mut attempt, sent, deadline.as_mut().as_pin_mut()).await;
+            timings.connected = attempt.connected_at;
+            let breaker = slot.breaker().clone();
+            let pod = || format!("pod {}", container.pod);
+            let (unsent, cause) = match outcome {
+                Ok(head) => return Ok(head),
+                Err(UpstreamError::Timeout) => return Err(ProxyError::Timeout),
+                Err(UpstreamError::Broken(cause)) => return Err(broken(slot, cause)),
+                Err(UpstreamError::Unsent(unsent, cause)) => (unsent, cause),
+            };
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > self.plane.options().connect_patience && !container.is_draining() {
+                return Err(ProxyError::Unreachable {
+                    key: breaker.key().clone(),
+                    pod: pod(),
+                    cause,
+                });
+            }
+            *request = Some(*unsent);
+            self.again(slot, timings.arrived).await?;
+            if slot.container().was_unreachable() {
+                pause_until(pause, deadline.as_mut().as_pin_mut()).await?;
+                pause = (pause * 7 / 5).min(BACKOFF_MAX);
+            }
+        }
+    }
+
+    async fn again(&self, slot: &mut Slot, arrived: Instant) -> Result<(), ProxyError> {
+        match slot.readmit() {
+            Admission::Admitted(other) => *slot = other,
+            Admission::QueueFull => return Err(ProxyError::QueueFull),
+            Admission::Removed => return Err(self.removed()),
+            Admission::Queued(waiter) => match self.wait(waiter, arrived).await? {
+                Some(other) => *slot = other,
+                None => return Err(self.removed()),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// By when the head of an answer must be here: the earliest of the Revision's timeouts, all counted from arrival.
+fn head_deadline(config: &ClusterConfig, arrived: Instant) -> Option<Instant> {
+    [config.timeout, config.response_start, config.idle]
+        .into_iter()
+        .filter(|limit| !limit.is_zero())
+        .min()
+        .map(|limit| arrived + limit)
+}
+
+async fn pause_until(pause: Duration, deadline: Option<Pin<&mut Sleep>>) -> Result<(), ProxyError> {
+    match deadline {
+        None => tokio::time::sleep(pause).await,
+        Some(deadline) => tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = deadline => return Err(ProxyError::Timeout),
+        },
+    }
+    Ok(())
+}
