@@ -138,6 +138,15 @@ async fn client(
         )),
         None => None,
     };
+    if options
+        .authorities
+        .iter()
+        .any(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----"))
+    {
+        return Err(SourceError::local(
+            "the file of the certificate authority holds no certificate in PEM",
+        ));
+    }
     let url = proxy.as_ref().map(|proxy| proxy.url().to_owned());
     let authorities = options
         .authorities

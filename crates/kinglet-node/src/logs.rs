@@ -1,7 +1,8 @@
 //! What containers say: kept in bounded files, read back and followed.
 //!
 //! Flow: pipes of a container -> [`write`] -> `LOGS/<pod uid>/<container>/<attempt>.log` -> [`read`] -> `kubectl logs`.
-//! Always: a log never grows beyond two files of [`FILE_BYTES_MAX`]; a slow reader never holds a container up.
+//! Always: a log never grows beyond two files of [`FILE_BYTES_MAX`] and is gone when nobody can read it any more; a slow reader
+//! never holds a container up.
 
 pub(crate) mod line;
 pub(crate) mod proxy;
@@ -137,11 +138,44 @@ impl Log {
     }
 }
 
+/// A container that crashes for days keeps two logs, not one for each of its lives: a log's files go with the last one who
+/// can read it.
+impl Drop for Log {
+    fn drop(&mut self) {
+        for path in [self.path.clone(), self.path.with_extension("log.1")] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A new file; what lies there is taken away and not followed.
 fn fresh(path: &Path) -> std::io::Result<File> {
+    let _ = std::fs::remove_file(path);
     File::options()
-        .create(true)
-        .truncate(false)
+        .create_new(true)
         .append(true)
         .read(true)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_go_with_the_last_reader() {
+        let root = std::env::temp_dir().join(format!("kinglet-log-drop-{}", std::process::id()));
+        let path = root.join("c/0.log");
+        let log = std::sync::Arc::new(Log::create(path.clone()).expect("log"));
+        let follower = std::sync::Arc::clone(&log);
+        log.rotate().expect("rotate");
+        drop(log);
+        assert!(path.exists() && path.with_extension("log.1").exists());
+        drop(follower);
+        assert_eq!(
+            std::fs::read_dir(root.join("c")).expect("folder").count(),
+            0
+        );
+        std::fs::remove_dir_all(root).expect("clean");
+    }
 }

@@ -198,7 +198,12 @@ fn remove_flat(
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let inside = open_directory(folder, name)?;
+    let inside = match open_directory(folder, name) {
+        Ok(inside) => inside,
+        // Somebody else empties the same folder.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
     if rustix::fs::fstat(&inside)?.st_dev != device {
         return Err(io::Error::other(format!(
             "{} is another file system that is still mounted",
@@ -215,7 +220,10 @@ fn remove_flat(
             return Err(io::ErrorKind::Interrupted.into());
         }
         match rustix::fs::unlinkat(&inside, name.as_c_str(), AtFlags::empty()) {
-            Err(Errno::ISDIR) => into(&inside, name.as_c_str(), folder, next)?,
+            Err(Errno::ISDIR) => match into(&inside, name.as_c_str(), folder, next) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            },
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }

@@ -16,7 +16,9 @@ use http::StatusCode;
 use kinglet_cli::control::{
     Addresses, Health, ImageRequest, ImportRequest, PullLine, PullRequest, Refusal, Status,
 };
-use kinglet_image::{Credentials, ImageError, Images, Progress, ProgressEvent, PullPolicy};
+use kinglet_image::{
+    Credentials, ImageError, Images, Progress, ProgressEvent, PullOptions, PullPolicy, Requester,
+};
 use kinglet_process::Tasks;
 use kinglet_reconcile::Caches;
 use serde_json::{Value, json};
@@ -192,9 +194,12 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<PullReque
     {
         return refused(format!("reading the credentials: {error}"));
     }
-    if request.ca_pem.is_some() {
-        return refused("a certificate authority per pull is not supported by this version; name it in registries.conf".to_owned());
-    }
+    let options = PullOptions {
+        policy: PullPolicy::Always,
+        credentials,
+        authorities: request.ca_pem.map(String::into_bytes).into_iter().collect(),
+        requester: Requester::Operator,
+    };
     let (sender, receiver) = tokio::sync::mpsc::channel::<PullLine>(PROGRESS_QUEUE);
     let shown = sender.clone();
     let progress = Progress::new(move |event| {
@@ -203,10 +208,7 @@ async fn pull(State(control): State<Arc<Control>>, Json(request): Json<PullReque
     let images = control.images.clone();
     let work = async move {
         // The last line must not be left out, however slow the reader is.
-        let last = match images
-            .pull(&request.image, PullPolicy::Always, &credentials, &progress)
-            .await
-        {
+        let last = match images.pull_with(&request.image, &options, &progress).await {
             Ok(ready) => PullLine::Progress(ProgressEvent::Done {
                 digest: ready.digest.clone(),
             }),

@@ -116,8 +116,11 @@ fn mount_memory(directory: &Path, options: &str) -> io::Result<()> {
     make_directory(directory, 0o755)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let options = CString::new(options)?;
-    mount("tmpfs", directory, "tmpfs", flags, options.as_c_str())?;
-    Ok(())
+    mount("tmpfs", directory, "tmpfs", flags, options.as_c_str()).map_err(|error| {
+        // Tried again from the start, never used without its bound.
+        let _ = fs::remove_dir(directory);
+        io::Error::from(error)
+    })
 }
 
 /// Writes one volume and gives its place. Called again, it brings the files up to date.
