@@ -134,18 +134,19 @@ impl Containers {
         if self.closed.load(Ordering::SeqCst) {
             return Err(StartError::Setup("the node is stopping".to_owned()));
         }
-        tokio::time::timeout(PARK_TIMEOUT, async move {
-            let spawned = tokio::task::spawn_blocking(move || this.spawn(number, token))
-                .await
-                .map_err(io::Error::other)??;
-            spawned.parked().await
+        // Not cancelled half way: a process whose id nobody has taken down could not be reaped by anybody.
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let spawned = this.spawn(number, token)?;
+            let parked = tokio::time::timeout(PARK_TIMEOUT, spawned.parked());
+            runtime.block_on(parked).unwrap_or_else(|_| {
+                Err(StartError::Setup(
+                    "a parked process did not get ready in time".to_owned(),
+                ))
+            })
         })
         .await
-        .unwrap_or_else(|_| {
-            Err(StartError::Setup(
-                "a parked process did not get ready in time".to_owned(),
-            ))
-        })
+        .map_err(io::Error::other)?
     }
 
     fn spawn(&self, number: u64, token: TaskTrackerToken) -> io::Result<Spawned> {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
 use crate::probe::http;
 use crate::probe::prober::{ProbeResult, ProbeTarget, probe_once};
-use crate::probe::spec::{ProbeAction, http_get};
+use crate::probe::spec::{HttpGet, ProbeAction, http_get};
 
 /// Port and path of the hook that Knative gives every user container: the queue-proxy answers when requests have drained.
 const DRAIN_PORT: u16 = 8022;
@@ -14,6 +14,11 @@ const DRAIN_PATH: &str = "/wait-for-drain";
 
 /// The user agent of a kubelet's hooks.
 const USER_AGENT: &str = "kube-lifecycle/1.34";
+
+/// A kubelet's hook comes tens of milliseconds after the start of the program, ours within one: so a refused connection is
+/// tried again for this long before it counts.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
+const LISTEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a hook asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +75,9 @@ pub(crate) async fn run(hook: Hook, target: &ProbeTarget, longest: Duration) -> 
         }
         // A hook tells the program something; what it answers does not matter, as with a kubelet.
         Hook::Run(ProbeAction::Http(get)) => {
-            let answer = tokio::time::timeout(longest, http::get(target, &get, USER_AGENT)).await;
+            let answer = tokio::time::timeout(longest, tell(target, &get)).await;
             match answer {
-                Ok(answer) => answer.map(|_| ()),
+                Ok(answer) => answer,
                 Err(_) => Err(format!(
                     "Get \"{}\": no answer within {} s",
                     get.url(&target.sandbox.address().to_string()),
@@ -84,6 +89,25 @@ pub(crate) async fn run(hook: Hook, target: &ProbeTarget, longest: Duration) -> 
             ProbeResult::Success(_) => Ok(()),
             ProbeResult::Failure(message) | ProbeResult::Refused(message) => Err(message),
         },
+    }
+}
+
+/// Sends the request of a hook; a program that has only just been started is given a moment to listen.
+async fn tell(target: &ProbeTarget, get: &HttpGet) -> Result<(), String> {
+    let give_up = tokio::time::Instant::now() + LISTEN_TIMEOUT;
+    loop {
+        match http::get(target, get, USER_AGENT).await {
+            Ok(_) => return Ok(()),
+            Err(error)
+                if error.is_connection_refused() && tokio::time::Instant::now() < give_up =>
+            {
+                tokio::time::sleep(LISTEN_PAUSE).await;
+            }
+            Err(error) => {
+                let url = get.url(&target.sandbox.address().to_string());
+                return Err(format!("Get \"{url}\": {error}"));
+            }
+        }
     }
 }
 

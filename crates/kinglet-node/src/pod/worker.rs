@@ -27,7 +27,7 @@ use crate::container::Container;
 use crate::logs::Log;
 use crate::logs::proxy::ProxyLog;
 use crate::pod::container_state::{self, ContainerState, Role, Stage};
-use crate::pod::lifecycle::{self, RestartPolicy};
+use crate::pod::lifecycle::{self, RestartPolicy, later};
 use crate::pod::start::{
     self, ContainerStartError, PodSandbox, Shared, SharedSandbox, Started, uid,
 };
@@ -146,8 +146,8 @@ pub(crate) struct Worker {
     start_time: Timestamp,
     termination: Option<PodTermination>,
     finished: Option<bool>,
-    /// Why the pod was evicted.
-    eviction: Option<String>,
+    /// Why the whole pod failed, as reason and message.
+    failure: Option<(&'static str, String)>,
     written: Option<PodStatus>,
     report_at: Option<Instant>,
     refresh_at: Instant,
@@ -220,7 +220,7 @@ impl Worker {
             start_time,
             termination: None,
             finished: None,
-            eviction: None,
+            failure: None,
             written: None,
             report_at: None,
             refresh_at: Instant::now() + REFRESH_PERIOD,
@@ -353,7 +353,13 @@ impl Worker {
                 .and_then(|spec| spec.restart_policy.as_deref()),
         );
         let now = self.shared.context().now();
-        let next = lifecycle::next(&self.states, policy, now);
+        let deadline = self.active_deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.fail_at_deadline();
+            return None;
+        }
+        let mut next = lifecycle::next(&self.states, policy, now);
+        next.wake = next.wake.into_iter().chain(deadline).min();
         for index in next.start {
             self.start(index, now);
         }
@@ -365,6 +371,26 @@ impl Worker {
             let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             Instant::now() + left + Duration::from_millis(1)
         })
+    }
+
+    /// When the pod has been active for as long as it may (`activeDeadlineSeconds`).
+    fn active_deadline(&self) -> Option<Timestamp> {
+        let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
+        let allowed = Duration::from_secs(u64::try_from(seconds).ok()?);
+        Some(later(self.start_time, allowed))
+    }
+
+    fn fail_at_deadline(&mut self) {
+        const MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+        self.failure = Some(("DeadlineExceeded", MESSAGE.to_owned()));
+        self.shared.event(
+            &self.pod,
+            None,
+            Severity::Normal,
+            "DeadlineExceeded",
+            MESSAGE,
+        );
+        self.begin_termination(self.grace(), false);
     }
 
     fn start(&mut self, index: usize, now: Timestamp) {
@@ -469,12 +495,7 @@ impl Worker {
                 }
             }
             Message::StorageExceeded(message) => self.evict(message),
-            Message::Drained => {
-                if let Some(termination) = &mut self.termination {
-                    termination.asked = true;
-                    self.terminate_all();
-                }
-            }
+            Message::Drained => self.drained(),
         }
     }
 

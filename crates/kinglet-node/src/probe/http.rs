@@ -39,6 +39,13 @@ pub(crate) enum GetError {
     Exchange(String),
 }
 
+impl GetError {
+    /// Nobody listens there (yet).
+    pub(crate) fn is_connection_refused(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.is_connection_refused())
+    }
+}
+
 impl std::fmt::Display for GetError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -53,13 +60,12 @@ pub(crate) async fn get(
     target: &ProbeTarget,
     get: &HttpGet,
     user_agent: &str,
-) -> Result<Answer, String> {
+) -> Result<Answer, GetError> {
     let address = target.sandbox.address().to_string();
     get_from(get, &address, user_agent, |port| {
         connect(target, get.host.as_deref(), port, false)
     })
     .await
-    .map_err(|error| format!("Get \"{}\": {error}", get.url(&address)))
 }
 
 /// A probe: 200 to 399 pass.
@@ -71,7 +77,7 @@ pub(crate) async fn probe(target: &ProbeTarget, get: &HttpGet, from_inside: bool
     .await;
     match answer {
         Ok(answer) => verdict(answer),
-        Err(GetError::Connect(error)) if error.is_connection_refused() => {
+        Err(error) if error.is_connection_refused() => {
             ProbeResult::Refused(format!("Get \"{}\": {error}", get.url(&address)))
         }
         Err(error) => ProbeResult::Failure(format!("Get \"{}\": {error}", get.url(&address))),

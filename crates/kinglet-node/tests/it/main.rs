@@ -14,6 +14,8 @@ mod escape;
 mod hostile_images;
 mod hostile_volumes;
 mod pods;
+mod probes;
+mod termination;
 mod world;
 
 use std::future::Future;
@@ -83,6 +85,31 @@ const CASES: &[Case] = &[
     ("liveness_failure_restarts", || Box::pin(pods::liveness())),
     ("pods_of_an_earlier_life_are_gone", || {
         Box::pin(pods::earlier_life())
+    }),
+    ("http_probes_of_every_kind", || Box::pin(probes::http())),
+    ("startup_probe_waits_for_the_program", || {
+        Box::pin(probes::startup_once())
+    }),
+    ("exec_probe_that_hangs_leaves_nothing", || {
+        Box::pin(probes::exec_timeout())
+    }),
+    ("probes_and_hooks_never_reach_the_host", || {
+        Box::pin(probes::to_host())
+    }),
+    ("liveness_probe_restarts_with_reason", || {
+        Box::pin(probes::liveness())
+    }),
+    ("hooks_run_and_do_not_mind_the_status", || {
+        Box::pin(termination::hooks())
+    }),
+    ("requests_drain_before_sigterm", || {
+        Box::pin(termination::drain())
+    }),
+    ("pods_that_are_starting_go_at_once", || {
+        Box::pin(termination::while_starting())
+    }),
+    ("deadline_finalizer_and_force", || {
+        Box::pin(termination::deadline_finalizer_and_force())
     }),
     ("names_resolve_inside_pods", || Box::pin(pods::names())),
     ("links_in_volumes_lead_nowhere", || {

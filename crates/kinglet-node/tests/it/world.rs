@@ -28,6 +28,9 @@ const APPLETS: &[&str] = &[
 /// Scratch directories of the current case.
 static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// While it holds `false`, requests are in flight.
+static DRAIN_HELD: Mutex<Option<tokio::sync::watch::Receiver<bool>>> = Mutex::new(None);
+
 /// Takes off the host what a case that failed left there.
 pub(crate) async fn sweep() {
     let made = std::mem::take(&mut *MADE.lock());
@@ -126,10 +129,12 @@ pub(crate) struct World {
     pub(crate) drained: Arc<Mutex<Vec<IpAddr>>>,
     pub(crate) images: Images,
     tasks: Tasks,
+    defunct_before: Vec<String>,
 }
 
 impl World {
     pub(crate) async fn new(name: &str) -> Self {
+        let defunct_before = defunct_children();
         let scratch = Scratch::new(name);
         let store =
             Store::open(&scratch.path().join("store"), ApiServer::store_options()).expect("store");
@@ -175,6 +180,7 @@ impl World {
             drained,
             images,
             tasks,
+            defunct_before,
         }
     }
 
@@ -182,6 +188,11 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.node.stop().await;
         self.node = start_node(&self.scratch, &self.context, &self.images, &self.drained).await;
+    }
+
+    /// Requests are in flight until `held` becomes true.
+    pub(crate) fn hold_drain(&self, held: tokio::sync::watch::Receiver<bool>) {
+        *DRAIN_HELD.lock() = Some(held);
     }
 
     /// Creates a pod that is bound already.
@@ -268,13 +279,61 @@ impl World {
 
     pub(crate) async fn close(self) {
         self.node.stop().await;
+        *DRAIN_HELD.lock() = None;
         self.tasks.shutdown(Duration::from_secs(5)).await;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        // One case forgets a container on purpose; what was defunct before this one began is not its doing.
+        let new = || {
+            let mut all = defunct_children();
+            all.retain(|stat| !self.defunct_before.contains(stat));
+            all
+        };
+        let give_up = std::time::Instant::now() + Duration::from_secs(20);
+        while !new().is_empty() && std::time::Instant::now() < give_up {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let defunct = new();
+        assert!(
+            defunct.is_empty(),
+            "defunct children stay behind: {defunct:?}"
+        );
         assert!(
             !mounts.contains(&self.scratch.path().display().to_string()),
             "mounts stay behind"
         );
     }
+}
+
+/// Children of this process that have ended and were not reaped.
+pub(crate) fn defunct_children() -> Vec<String> {
+    let own = std::process::id().to_string();
+    let all = std::fs::read_dir("/proc").expect("proc").flatten();
+    all.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
+        .filter(|stat| {
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+            fields.first() == Some(&"Z") && fields.get(1) == Some(&own.as_str())
+        })
+        .collect()
+}
+
+/// Processes of this machine with that argument.
+pub(crate) fn processes_with(argument: &str) -> usize {
+    let all = std::fs::read_dir("/proc").expect("proc").flatten();
+    all.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok())
+        .filter(|line| line.split('\0').any(|one| one == argument))
+        .count()
+}
+
+/// The message of the pod's condition `Ready`.
+pub(crate) fn ready_message(pod: &Pod) -> String {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .filter_map(|condition| condition.message.clone())
+        .collect()
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {
@@ -301,7 +360,12 @@ async fn start_node(
         images: images.clone(),
         drain: Arc::new(move |address| {
             drained.lock().push(address);
-            Box::pin(async {})
+            let held = DRAIN_HELD.lock().clone();
+            Box::pin(async move {
+                if let Some(mut held) = held {
+                    let _ = held.wait_for(|released| *released).await;
+                }
+            })
         }),
         queue_image_prefixes: vec!["test/queue".to_owned()],
         network: kinglet_node::NetworkOptions::default(),

@@ -33,7 +33,10 @@ impl Worker {
             start_time: self.start_time,
             finished: self.finished,
             terminating: self.termination.is_some(),
-            failure: self.eviction.as_deref().map(|message| ("Evicted", message)),
+            failure: self
+                .failure
+                .as_ref()
+                .map(|(reason, message)| (*reason, message.as_str())),
             now: self.shared.context().now(),
         })
     }

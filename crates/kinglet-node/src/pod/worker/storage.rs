@@ -46,7 +46,7 @@ impl Worker {
             "Evicted",
             message.clone(),
         );
-        self.eviction = Some(message);
+        self.failure = Some(("Evicted", message));
         self.finish(false);
         let trash = Arc::clone(&self.shared.trash);
         let volumes = self.directories.disk.join("volumes");

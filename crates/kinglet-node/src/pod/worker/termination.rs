@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{ReconcileError, Severity};
 use serde_json::json;
 use tokio::time::Instant;
@@ -11,13 +12,18 @@ use tokio::time::Instant;
 use super::{Message, PodTermination, Worker};
 use crate::pod::container_state::{self, Role, Stage, Terminated};
 use crate::pod::hooks::{self, Hook};
-use crate::pod::start::uid;
+use crate::pod::start::{Shared, uid};
+use crate::probe::prober::ProbeTarget;
 use crate::volumes::disk;
 
 /// A pod's tasks end with its processes; this is for a machine that is stuck.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The last write of a pod is tried so often.
 const DELETE_ATTEMPTS: u32 = 5;
+/// What containers are given between SIGTERM and SIGKILL when drain and hooks used the grace period up (a kubelet's number).
+const GRACE_AFTER_HOOKS: Duration = Duration::from_secs(2);
+/// Hooks after the start have no bound of their own in Kubernetes; a pod that waits longer is better started anew.
+const POST_START_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl Worker {
     /// Begins to end, or shortens the patience of a termination that has begun.
@@ -66,7 +72,11 @@ impl Worker {
             if let Some(hook) = hooks::pre_stop(&self.pod, &self.states[*index].name, proxied)
                 && hook != Hook::Drain
             {
-                all.push((hook, running.target.clone()));
+                all.push((
+                    self.states[*index].name.clone(),
+                    hook,
+                    running.target.clone(),
+                ));
             }
         }
         let address = self.sandbox().map(|sandbox| sandbox.namespaces.address());
@@ -79,15 +89,14 @@ impl Worker {
             return;
         }
         let (drain, sender) = (Arc::clone(&self.shared.options.drain), self.sender.clone());
+        let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
         self.tasks.spawn_cancellable("preStop", async move {
             let work = async {
                 if let Some(address) = address.filter(|_| drains) {
                     drain(address.into()).await;
                 }
-                let hooks = all.into_iter().map(|(hook, target)| async move {
-                    if let Err(message) = hooks::run(hook, &target, grace).await {
-                        tracing::debug!(message, "preStop hook failed");
-                    }
+                let hooks = all.iter().map(|(name, hook, target)| {
+                    run_pre_stop(&shared, &pod, name, hook.clone(), target, grace)
                 });
                 futures_util::future::join_all(hooks).await;
             };
@@ -102,6 +111,18 @@ impl Worker {
                 tracing::debug!(%error, "a container could not be asked to end");
             }
         }
+    }
+
+    /// Requests have drained and hooks have run, or time was up: containers are asked to end, and always have a moment for it.
+    pub(super) fn drained(&mut self) {
+        let Some(termination) = &mut self.termination else {
+            return;
+        };
+        termination.asked = true;
+        if !termination.leave_object {
+            termination.deadline = termination.deadline.max(Instant::now() + GRACE_AFTER_HOOKS);
+        }
+        self.terminate_all();
     }
 
     /// SIGKILL when patience is over.
@@ -161,6 +182,13 @@ impl Worker {
         if !self.running.is_empty() {
             return false;
         }
+        // A pod that was ended by its deadline stays to be looked at until somebody deletes it.
+        let stays = self.failure.is_some()
+            && !leave_object
+            && self.pod.metadata.deletion_timestamp.is_none();
+        if stays && self.finished.is_some() {
+            return false;
+        }
         if self.finished.is_none() && !leave_object {
             let now = self.shared.context().now();
             self.terminate_proxy(now);
@@ -172,7 +200,7 @@ impl Worker {
                     Stage::Terminated(terminated) => terminated.code == 0,
                     _ => true,
                 });
-            self.finished = Some(well);
+            self.finished = Some(well && self.failure.is_none());
             self.report_now();
             return false;
         }
@@ -244,7 +272,7 @@ impl Worker {
             .probes
             .spawn_cancellable("postStart hook", async move {
                 let result = match hook {
-                    Ok(Some(hook)) => hooks::run(hook, &target, Duration::from_secs(3600)).await,
+                    Ok(Some(hook)) => hooks::run(hook, &target, POST_START_TIMEOUT).await,
                     Ok(None) => Ok(()),
                     Err(message) => Err(message),
                 };
@@ -280,10 +308,30 @@ impl Worker {
             grace.unwrap_or_else(|| self.grace())
         };
         let (container, signal) = (Arc::clone(&running.container), running.stop_signal);
+        // The drain hook is about a pod that goes; this one stays, and its gateway sends requests on as soon as it is back.
+        let hook = hooks::pre_stop(&self.pod, name, self.is_proxied())
+            .filter(|hook| *hook != Hook::Drain && !grace.is_zero())
+            .map(|hook| (hook, running.target.clone()));
+        let (shared, pod, name) = (
+            Arc::clone(&self.shared),
+            Arc::clone(&self.pod),
+            name.clone(),
+        );
         self.tasks.spawn("container kill", async move {
+            let deadline = Instant::now() + grace;
+            if let Some((hook, target)) = hook {
+                tokio::select! {
+                    () = run_pre_stop(&shared, &pod, &name, hook, &target, grace) => {}
+                    _ = container.wait() => return,
+                }
+            }
             if !grace.is_zero() {
                 let _ = container.terminate(signal);
-                if tokio::time::timeout(grace, container.wait()).await.is_ok() {
+                let deadline = deadline.max(Instant::now() + GRACE_AFTER_HOOKS.min(grace));
+                if tokio::time::timeout_at(deadline, container.wait())
+                    .await
+                    .is_ok()
+                {
                     return;
                 }
             }
@@ -299,5 +347,29 @@ impl Worker {
             .and_then(|spec| spec.termination_grace_period_seconds)
             .unwrap_or(30);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+}
+
+/// Runs a container's own preStop hook within `grace`; a failure is told and changes nothing.
+async fn run_pre_stop(
+    shared: &Shared,
+    pod: &Pod,
+    name: &str,
+    hook: Hook,
+    target: &ProbeTarget,
+    grace: Duration,
+) {
+    let outcome = match tokio::time::timeout(grace, hooks::run(hook, target, grace)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("not done within {} s", grace.as_secs())),
+    };
+    if let Err(message) = outcome {
+        shared.event(
+            pod,
+            Some(name),
+            Severity::Warning,
+            "FailedPreStopHook",
+            format!("PreStopHook failed: {message}"),
+        );
     }
 }

@@ -1,0 +1,324 @@
+//! Probes of real containers.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::world::{World, is_ready, processes_with, ready_message, until};
+
+const SERVE: &str = "printf hi > /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| status.restart_count).sum()
+}
+
+/// Events of a reason about one pod.
+pub(crate) async fn events(world: &World, pod: &str, reason: &str) -> Vec<String> {
+    let list = world
+        .context
+        .call(http::Method::GET, "/api/v1/namespaces/default/events", None)
+        .await
+        .expect("events");
+    let list: Value = serde_json::from_slice(&list).expect("list");
+    let all = list["items"].as_array().cloned().unwrap_or_default();
+    all.iter()
+        .filter(|event| event["involvedObject"]["name"] == pod && event["reason"] == reason)
+        .map(|event| event["message"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// Waits for an Event whose message holds `part`.
+pub(crate) async fn event(world: &World, pod: &str, reason: &str, part: &str) -> String {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let all = events(world, pod, reason).await;
+        if let Some(found) = all.iter().find(|message| message.contains(part)) {
+            return found.clone();
+        }
+        assert!(
+            Instant::now() < give_up,
+            "no Event {reason} with {part:?}: {all:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) async fn http() {
+    let world = World::new("http").await;
+    let get = |more: Value| {
+        let mut probe =
+            json!({"httpGet": {"path": "/index.html?x=1", "port": 8080}, "periodSeconds": 1});
+        for (key, value) in more.as_object().expect("object") {
+            probe[key] = value.clone();
+        }
+        probe
+    };
+    // Answers without a length, before it reads, and closes: `nc` in a loop.
+    let blurts = "while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 8081; done";
+    world
+        .create(
+            "good",
+            json!({"containers": [
+                {"name": "a", "command": ["sh", "-c", SERVE], "ports": [{"name": "web", "containerPort": 8080}],
+                 "startupProbe": get(json!({})), "livenessProbe": get(json!({})),
+                 "readinessProbe": get(json!({"httpGet": {"path": "/", "port": "web", "httpHeaders": [{"name": "Host", "value": "x.example"}]}}))},
+                {"name": "b", "command": ["sh", "-c", blurts], "readinessProbe": {"httpGet": {"port": 8081}, "periodSeconds": 1}},
+                {"name": "c", "command": ["sh", "-c", "touch /tmp/x; sleep 1000"], "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/x"]}, "periodSeconds": 1}},
+            ]}),
+        )
+        .await;
+    world.ready("good").await;
+    assert!(events(&world, "good", "Unhealthy").await.is_empty());
+    // Every container's readiness counts.
+    world
+        .create(
+            "half",
+            json!({"containers": [
+                {"name": "a", "command": ["sh", "-c", SERVE], "readinessProbe": get(json!({}))},
+                {"name": "b", "command": ["sleep", "1000"], "readinessProbe": {"httpGet": {"path": "/none", "port": 8080}, "periodSeconds": 1}},
+            ]}),
+        )
+        .await;
+    event(
+        &world,
+        "half",
+        "Unhealthy",
+        "HTTP probe failed with statuscode: 404",
+    )
+    .await;
+    let half = world
+        .wait("half", "says what its probe heard", |pod| {
+            ready_message(pod).contains("statuscode: 404")
+        })
+        .await;
+    assert!(!is_ready(&half) && ready_message(&half).contains("[b]"));
+    world.close().await;
+}
+
+pub(crate) async fn startup_once() {
+    let world = World::new("startup").await;
+    let late = format!("sleep 1.5; {SERVE}");
+    world
+        .create(
+            "once",
+            json!({"containers": [{"name": "c", "command": ["sh", "-c", late],
+                "startupProbe": {"tcpSocket": {"port": 8080}, "timeoutSeconds": 240, "periodSeconds": 240, "failureThreshold": 1},
+                "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}}]}),
+        )
+        .await;
+    let pod = world.ready("once").await;
+    assert_eq!(restarts(&pod), 0);
+    assert!(events(&world, "once", "Killing").await.is_empty());
+    assert!(events(&world, "once", "Unhealthy").await.is_empty());
+    world.close().await;
+}
+
+pub(crate) async fn exec_timeout() {
+    let world = World::new("exec").await;
+    // The probe hangs with children of its own, under another user and in a session of their own.
+    let hang = "sleep 98701 & (sleep 98701 & sleep 98701) & sleep 98701";
+    let probe =
+        json!({"exec": {"command": ["sh", "-c", hang]}, "periodSeconds": 1, "timeoutSeconds": 1});
+    world
+        .create(
+            "hangs",
+            json!({"containers": [
+                {"name": "root", "command": ["sleep", "1000000"], "readinessProbe": probe, "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}},
+                {"name": "user", "command": ["sleep", "1000000"], "securityContext": {"runAsUser": 1000}, "readinessProbe": probe},
+            ]}),
+        )
+        .await;
+    for _ in 0..3 {
+        event(&world, "hangs", "Unhealthy", "timed out after 1s").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // Two probes may be under way; what earlier ones started is gone.
+    until("what timed-out probes started is gone", || {
+        processes_with("98701") <= 2 * 5
+    })
+    .await;
+    let before = Instant::now();
+    world.delete("hangs").await;
+    world.gone("hangs").await;
+    assert!(
+        before.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        before.elapsed()
+    );
+    until("nothing of the probes runs", || {
+        processes_with("98701") == 0
+    })
+    .await;
+    // A hook that hangs is bounded by the grace period.
+    world
+        .create(
+            "hook",
+            json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["sleep", "1000000"],
+                "lifecycle": {"preStop": {"exec": {"command": ["sleep", "98702"]}}}}]}),
+        )
+        .await;
+    world.ready("hook").await;
+    let before = Instant::now();
+    world.delete("hook").await;
+    world.gone("hook").await;
+    assert!(
+        before.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        before.elapsed()
+    );
+    until("the hook is gone", || processes_with("98702") == 0).await;
+    world.close().await;
+}
+
+/// Connections that a listener of the host sees.
+async fn watched(address: IpAddr) -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind((address, 0)).await.expect("listener");
+    let port = listener.local_addr().expect("address").port();
+    let seen = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let count = std::sync::Arc::clone(&seen);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    (port, seen)
+}
+
+pub(crate) async fn to_host() {
+    let world = World::new("tohost").await;
+    let gateway = IpAddr::V4(world.node.gateway_ip());
+    let mut listeners = Vec::new();
+    for (number, (listen, host)) in [
+        (IpAddr::V4(Ipv4Addr::LOCALHOST), "127.0.0.1".to_owned()),
+        (IpAddr::V4(Ipv4Addr::LOCALHOST), "127.1".to_owned()),
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), "localhost".to_owned()),
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), "0.0.0.0".to_owned()),
+        (
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            "::ffff:127.0.0.1".to_owned(),
+        ),
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), "2130706433".to_owned()),
+        (gateway, gateway.to_string()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (port, seen) = watched(listen).await;
+        let name = format!("host-{number}");
+        world
+            .create(
+                &name,
+                json!({"containers": [{"name": "c", "command": ["sleep", "1000000"],
+                    "readinessProbe": {"httpGet": {"host": host, "port": port}, "periodSeconds": 1},
+                    "lifecycle": {"preStop": {"httpGet": {"host": host, "port": port, "path": "/hook"}}}}]}),
+            )
+            .await;
+        listeners.push((name, host, seen));
+    }
+    let (port, seen) = watched(IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+    world
+        .create(
+            "hook",
+            json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["sleep", "1000000"],
+                "lifecycle": {"postStart": {"httpGet": {"host": "127.0.0.1", "port": port}}}}]}),
+        )
+        .await;
+    event(
+        &world,
+        "hook",
+        "FailedPostStartHook",
+        "this machine's loopback",
+    )
+    .await;
+    for (name, host, seen) in &listeners {
+        let told = event(&world, name, "Unhealthy", "not reached on behalf of a Pod").await;
+        world
+            .wait(name, "says why", |pod| {
+                ready_message(pod).contains("not reached on behalf")
+            })
+            .await;
+        world.delete(name).await;
+        world.gone(name).await;
+        assert_eq!(
+            seen.load(std::sync::atomic::Ordering::SeqCst),
+            0,
+            "{host}: {told}"
+        );
+    }
+    assert_eq!(seen.load(std::sync::atomic::Ordering::SeqCst), 0);
+    // Another pod is reached by its address.
+    world
+        .create(
+            "web",
+            json!({"containers": [{"name": "c", "command": ["sh", "-c", SERVE]}]}),
+        )
+        .await;
+    let address = world
+        .ready("web")
+        .await
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ip.clone());
+    world
+        .create(
+            "neighbour",
+            json!({"containers": [{"name": "c", "command": ["sleep", "1000000"],
+                "readinessProbe": {"httpGet": {"host": address, "port": 8080}, "periodSeconds": 1}}]}),
+        )
+        .await;
+    world.ready("neighbour").await;
+    world.close().await;
+}
+
+pub(crate) async fn liveness() {
+    let world = World::new("alive").await;
+    let sick = "touch /tmp/ok; printf hi > /tmp/index.html; httpd -f -p 8080 -h /tmp & sleep 2; busybox rm /tmp/index.html; wait";
+    world
+        .create(
+            "sick",
+            json!({"containers": [{"name": "c", "command": ["sh", "-c", sick],
+                "livenessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "failureThreshold": 2, "terminationGracePeriodSeconds": 1}}]}),
+        )
+        .await;
+    event(
+        &world,
+        "sick",
+        "Unhealthy",
+        "Liveness probe failed: HTTP probe failed with statuscode: 404",
+    )
+    .await;
+    event(
+        &world,
+        "sick",
+        "Killing",
+        "Container c failed liveness probe, will be restarted",
+    )
+    .await;
+    let pod = world
+        .wait("sick", "restarted", |pod| {
+            restarts(pod) >= 1 && is_ready(pod)
+        })
+        .await;
+    let last = pod
+        .status
+        .as_ref()
+        .and_then(|status| {
+            status
+                .container_statuses
+                .as_ref()?
+                .first()?
+                .last_state
+                .clone()
+        })
+        .and_then(|state| state.terminated)
+        .expect("last state");
+    assert_eq!(last.exit_code, 137, "{last:?}");
+    world.close().await;
+}
