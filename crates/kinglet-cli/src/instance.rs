@@ -212,7 +212,7 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
 }
 
 /// What Kinglet puts into its data directory.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "control.sock",
     "images",
     "kinglet.log",
@@ -223,6 +223,7 @@ const OURS: [&str; 12] = [
     "ready.json",
     "registries.conf",
     "run",
+    "service-range",
     "state.db",
     "store",
 ];
