@@ -55,6 +55,9 @@ enum Chore {
         /// Only the container suites, in Debian's cloud kernel under qemu with cgroup v2 and nothing else
         #[arg(long)]
         v2: bool,
+        /// With --v2: the host's virtualisation instead of software emulation
+        #[arg(long, requires = "v2")]
+        kvm: bool,
     },
 }
 
@@ -63,8 +66,8 @@ fn main() -> ExitCode {
         Chore::Tidy { write } => tidy::run(write),
         Chore::ProtobufTable { to } => protobuf_table::run(&to),
         Chore::Peers => peers::run(),
-        Chore::Test { v2: true } => v2::run(),
-        Chore::Test { v2: false } => suite::run(),
+        Chore::Test { v2: true, kvm } => v2::run(kvm),
+        Chore::Test { v2: false, .. } => suite::run(),
         Chore::Bench(bench) => block_on(bench::run(&bench)),
         Chore::Compare(compare) => block_on(compare::run(&compare)),
         Chore::Soak(soak) => block_on(soak::run(&soak)),
