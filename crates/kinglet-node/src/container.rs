@@ -137,8 +137,8 @@ impl Containers {
         // Not cancelled half way: a process whose id nobody has taken down could not be reaped by anybody.
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let spawned = this.spawn(number, token)?;
-            let parked = tokio::time::timeout(PARK_TIMEOUT, spawned.parked());
+            let spawned = this.spawn("container", number, token)?;
+            let parked = tokio::time::timeout(PARK_TIMEOUT, spawned.parked(None));
             runtime.block_on(parked).unwrap_or_else(|_| {
                 Err(StartError::Setup(
                     "a parked process did not get ready in time".to_owned(),
@@ -149,7 +149,51 @@ impl Containers {
         .map_err(io::Error::other)?
     }
 
-    fn spawn(&self, number: u64, token: TaskTrackerToken) -> io::Result<Spawned> {
+    /// Starts a container that no parked process fits: with a user namespace, or among the host's processes.
+    pub(crate) async fn start_to_order(
+        &self,
+        order: impl FnOnce(&Cgroup) -> Start + Send,
+        limits: &Limits,
+    ) -> Result<Running, StartError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let this = self.clone();
+        let token = self.cleaning.token();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(StartError::Setup("the node is stopping".to_owned()));
+        }
+        let spawned =
+            tokio::task::spawn_blocking(move || this.spawn("container-to-order", number, token))
+                .await
+                .map_err(io::Error::other)??;
+        let cgroup = &spawned.group.cgroup;
+        cgroup.limit(limits)?;
+        if limits.all_devices {
+            cgroup.allow_all_devices(spawned.devices.as_ref().as_ref())?;
+        }
+        let frame = wire::encode(&order(cgroup))?;
+        let started = async {
+            let mut made = spawned.parked(Some(&frame)).await?;
+            match receive(&mut made.socket).await? {
+                Some(error) => Err(error),
+                None => Ok(made.running()),
+            }
+        };
+        tokio::time::timeout(START_TIMEOUT, started)
+            .await
+            .unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// The program that helpers run.
+    pub(crate) fn helper(&self) -> &SealedBinary {
+        &self.helper
+    }
+
+    fn spawn(
+        &self,
+        verb: &'static str,
+        number: u64,
+        token: TaskTrackerToken,
+    ) -> io::Result<Spawned> {
         let group = OwnedGroup {
             cgroup: self.hierarchy.make(&format!("c{number}"))?,
             cleaning: self.cleaning.clone(),
@@ -160,9 +204,9 @@ impl Containers {
         let (socket, theirs) = StdUnixStream::pair()?;
         let (stdout, their_stdout) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let mut helper = Command::new(self.helper.path())
+        let helper = Command::new(self.helper.path())
             .arg(crate::HELPER_VERB)
-            .arg("container")
+            .arg(verb)
             .args(group.cgroup.join_files())
             .env_clear()
             .current_dir("/")
@@ -170,8 +214,6 @@ impl Containers {
             .stdout(Stdio::from(their_stdout))
             .stderr(Stdio::from(their_stderr))
             .spawn()?;
-        // It forks the real process and ends by itself.
-        helper.wait()?;
         for pipe in [&stdout, &stderr] {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
@@ -182,6 +224,7 @@ impl Containers {
             stderr,
             group,
             devices: Arc::clone(&self.devices),
+            helper,
             _making: token,
         })
     }
@@ -306,13 +349,18 @@ struct Spawned {
     stderr: OwnedFd,
     group: OwnedGroup,
     devices: Arc<Option<DeviceProgram>>,
+    helper: std::process::Child,
     /// Last, so that it outlives the group: whoever closes waits until the group is in somebody's hands or gone.
     _making: TaskTrackerToken,
 }
 
 impl Spawned {
-    async fn parked(self) -> Result<ParkedContainer, StartError> {
+    /// Waits until the process exists. One that is made to order is told before what it will be.
+    async fn parked(mut self, order: Option<&[u8]>) -> Result<ParkedContainer, StartError> {
         let mut socket = UnixStream::from_std(self.socket)?;
+        if let Some(order) = order {
+            socket.write_all(order).await?;
+        }
         let pid = match receive_reply(&mut socket).await? {
             Some(HelperReply::Parked { pid }) => pid,
             Some(failed @ HelperReply::Failed { .. }) => {
@@ -324,6 +372,9 @@ impl Spawned {
                 ));
             }
         };
+        // It has forked the real process and ends by itself.
+        let reaped = tokio::task::spawn_blocking(move || self.helper.wait());
+        reaped.await.map_err(io::Error::other)??;
         // Nobody else reaps it, so the id cannot have been reused.
         let child = Child {
             pid,
@@ -370,18 +421,22 @@ impl ParkedContainer {
                     return Err(error);
                 }
             }
-            Err(_) => {
-                return Err(StartError::Setup(
-                    "the container did not start in time".to_owned(),
-                ));
-            }
+            Err(_) => return Err(too_late()),
         }
-        Ok(Running {
+        Ok(self.running())
+    }
+
+    fn running(self) -> Running {
+        Running {
             process: Arc::new(Container(self.child)),
             stdout: self.stdout,
             stderr: self.stderr,
-        })
+        }
     }
+}
+
+fn too_late() -> StartError {
+    StartError::Setup("the container did not start in time".to_owned())
 }
 
 impl Container {

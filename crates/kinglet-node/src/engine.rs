@@ -17,7 +17,9 @@ use crate::container::{Container, Containers, Output, ParkedContainer, Running, 
 use crate::names::HostNames;
 use crate::network::{Connection, Network, NetworkError, NetworkOptions};
 use crate::pool::Pool;
-use crate::wire::{Isolation, Mount, Process, Root, Start};
+use crate::sys::user_namespace;
+use crate::user_ids::{IdRanges, Lease};
+use crate::wire::{Isolation, Mount, Process, Root, Start, UserNamespace};
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,13 +75,24 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     network: Network,
     containers: Containers,
+    ids: IdRanges,
     parked: Pool<ParkedContainer, StartError>,
     connections: Pool<Connection, NetworkError>,
 }
 
 /// A pod's namespaces and address. Dropping it takes them away, once no process is left in them.
 #[derive(Debug)]
-pub struct Sandbox(Connection);
+pub struct Sandbox {
+    connection: Connection,
+    user: Option<OwnUsers>,
+}
+
+/// A pod's own user namespace.
+#[derive(Debug)]
+struct OwnUsers {
+    namespace: OwnedFd,
+    ids: Lease,
+}
 
 /// One container to start.
 #[derive(Clone, Debug)]
@@ -147,6 +160,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             network,
             containers,
+            ids: IdRanges::new(names),
             parked: container_pool,
             connections,
         })))
@@ -169,7 +183,30 @@ impl Engine {
 
     /// Namespaces for one pod.
     pub async fn sandbox(&self) -> Result<Sandbox, NetworkError> {
-        self.0.connections.take().await.map(Sandbox)
+        let connection = self.0.connections.take().await?;
+        Ok(Sandbox {
+            connection,
+            user: None,
+        })
+    }
+
+    /// Namespaces for one pod whose users are nobody on the host (`hostUsers: false`). They are made now: about as long as a
+    /// process takes to start.
+    pub async fn sandbox_with_own_users(&self) -> Result<Sandbox, NetworkError> {
+        let ids = self.0.ids.lease().ok_or_else(|| {
+            NetworkError::UserNamespace(io::Error::other("every range of ids is taken"))
+        })?;
+        let (helper, first_id) = (self.0.containers.helper().clone(), ids.first_id());
+        let made = tokio::task::spawn_blocking(move || user_namespace::create(&helper, first_id));
+        let (namespace, namespaces) = made
+            .await
+            .map_err(io::Error::other)
+            .and_then(|made| made)
+            .map_err(NetworkError::UserNamespace)?;
+        Ok(Sandbox {
+            connection: self.0.network.connect_namespaces(Some(namespaces)).await?,
+            user: Some(OwnUsers { namespace, ids }),
+        })
     }
 
     /// Starts a container; when this returns, its program runs.
@@ -178,7 +215,6 @@ impl Engine {
         sandbox: &Sandbox,
         container: ContainerStart,
     ) -> Result<Running, StartError> {
-        let parked = self.0.parked.take().await?;
         let ContainerStart {
             hostname,
             directory,
@@ -190,16 +226,42 @@ impl Engine {
             limits,
         } = container;
         make_directories(&directory)?;
-        let start = Start {
-            network_namespace: openable(&sandbox.0.namespaces.network),
-            ipc_namespace: openable(&sandbox.0.namespaces.ipc),
+        let own =
+            |namespace: &str| PathBuf::from(format!("/proc/{}/ns/{namespace}", std::process::id()));
+        let namespaces = &sandbox.connection.namespaces;
+        let user_namespace = sandbox.user.as_ref().map(|user| UserNamespace {
+            path: openable(&user.namespace),
+            first_id: user.ids.first_id(),
+        });
+        let to_order = user_namespace.is_some() || isolation.host_pid;
+        let order = |cgroup: &Cgroup| Start {
+            network_namespace: openable(&namespaces.network),
+            ipc_namespace: if isolation.host_ipc {
+                own("ipc")
+            } else {
+                openable(&namespaces.ipc)
+            },
+            pid_namespace: isolation.host_pid.then(|| own("pid")),
+            user_namespace,
             hostname,
             root: Root { directory, layers },
             mounts,
-            cgroups: parked.cgroup().map(Cgroup::views).unwrap_or_default(),
+            cgroups: cgroup.views(),
             read_only_root,
             isolation,
             process,
+        };
+        if to_order {
+            return self.0.containers.start_to_order(order, &limits).await;
+        }
+        let parked = self.0.parked.take().await?;
+        let start = match parked.cgroup() {
+            Some(cgroup) => order(cgroup),
+            None => {
+                return Err(StartError::Setup(
+                    "a container has no control group".to_owned(),
+                ));
+            }
         };
         parked.start(&start, &limits).await
     }
@@ -232,12 +294,12 @@ impl Engine {
 impl Sandbox {
     /// The pod's address.
     pub fn address(&self) -> Ipv4Addr {
-        self.0.lease.address()
+        self.connection.lease.address()
     }
 
     /// The pod's network namespace.
     pub fn network(&self) -> BorrowedFd<'_> {
-        self.0.namespaces.network.as_fd()
+        self.connection.namespaces.network.as_fd()
     }
 }
 

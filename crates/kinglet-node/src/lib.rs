@@ -30,6 +30,7 @@ mod probe;
 mod registration;
 mod spec;
 mod sys;
+mod user_ids;
 mod volumes;
 pub mod wire;
 

@@ -33,6 +33,11 @@ impl HostNames {
         Self { hash, first_subnet }
     }
 
+    /// A number that is another one for most other data directories.
+    pub(crate) fn number(&self) -> u32 {
+        self.first_subnet
+    }
+
     /// The bridge that has the gateway's address.
     pub fn bridge(&self) -> String {
         format!("kb{}", self.hash)

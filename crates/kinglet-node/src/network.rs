@@ -40,6 +40,9 @@ use crate::sys::netns::{self, Namespaces};
 /// What could not be done on the network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
+    /// A user namespace for a pod.
+    #[error("making a user namespace (hostUsers: false): {0}")]
+    UserNamespace(io::Error),
     /// A request to the kernel's network configuration.
     #[error("{attempt}: {source}")]
     Netlink {
@@ -206,6 +209,14 @@ impl Network {
 
     /// Makes namespaces with an address. Takes tens of milliseconds, so it is done ahead of need.
     pub(crate) async fn connect(&self) -> Result<Connection, NetworkError> {
+        self.connect_namespaces(None).await
+    }
+
+    /// The same for namespaces that exist, or for new ones.
+    pub(crate) async fn connect_namespaces(
+        &self,
+        given: Option<Namespaces>,
+    ) -> Result<Connection, NetworkError> {
         let inner = &self.0;
         let lease = inner
             .addresses
@@ -218,7 +229,7 @@ impl Network {
         let this = self.clone();
         let name = link.clone();
         let made = tokio::task::spawn_blocking(move || {
-            netns::create(|| {
+            let inside = || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_io()
                     .build()?;
@@ -226,7 +237,14 @@ impl Network {
                 runtime
                     .block_on(configure(host, &name, address, gateway))
                     .map_err(io::Error::other)
-            })
+            };
+            match given {
+                Some(namespaces) => {
+                    netns::inside(&namespaces.network, inside)?;
+                    Ok((namespaces, ()))
+                }
+                None => netns::create(inside),
+            }
         })
         .await
         .map_err(io::Error::other)

@@ -21,6 +21,7 @@ pub(crate) mod privileges;
 pub(crate) mod process;
 pub(crate) mod seccomp;
 pub(crate) mod user;
+pub(crate) mod user_namespace;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ pub(crate) fn helper(arguments: &[String]) -> ExitCode {
     let _ = rustix::thread::set_name(c"kinglet-helper");
     match arguments.split_first() {
         Some((verb, cgroups)) if verb == "container" => container::run(cgroups),
+        Some((verb, cgroups)) if verb == "container-to-order" => container::run_to_order(cgroups),
+        Some((verb, [])) if verb == "user-namespace" => user_namespace::run(),
         Some((verb, cgroups)) if verb == "exec" => exec::run(cgroups),
         _ => ExitCode::from(MISUSED),
     }

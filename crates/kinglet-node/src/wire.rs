@@ -40,6 +40,9 @@ pub struct Start {
     /// Paths through which the pod's network and ipc namespaces can be opened.
     pub network_namespace: PathBuf,
     pub ipc_namespace: PathBuf,
+    /// The pid namespace to join instead of a new one.
+    pub pid_namespace: Option<PathBuf>,
+    pub user_namespace: Option<UserNamespace>,
     pub hostname: String,
     pub root: Root,
     /// In the order they must be mounted.
@@ -51,6 +54,15 @@ pub struct Start {
     pub process: Process,
 }
 
+/// The user namespace of a pod that has one: its ids from 0 are these of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// A path through which it can be opened.
+    pub path: PathBuf,
+    /// The host's id of the pod's root.
+    pub first_id: u32,
+}
+
 /// How far a container is kept apart from the host beyond its namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolation {
@@ -58,6 +70,10 @@ pub struct Isolation {
     pub privileged: bool,
     /// `/proc` without the paths that are hidden or read-only (`procMount: Unmasked`).
     pub unmasked_proc: bool,
+    /// It sees the processes of the host (`hostPID`).
+    pub host_pid: bool,
+    /// It shares System V IPC, message queues and `/dev/shm` with the host (`hostIPC`).
+    pub host_ipc: bool,
     /// Kernel parameters of the pod's namespaces: name with dots, and value.
     pub sysctls: Vec<(String, String)>,
 }

@@ -34,12 +34,6 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
-/// What containerd sets in every pod: any user may listen on ports below 1024 of the pod's own network, and ping.
-const DEFAULT_SYSCTLS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
-
 /// By number.
 const CAPABILITIES: [&str; 41] = [
     "CHOWN",
@@ -195,12 +189,17 @@ pub(crate) fn process(
 /// How far the container is kept apart from the host.
 pub(crate) fn isolation(pod: &Pod, container: &Container) -> Result<Isolation, String> {
     let own = container.security_context.as_ref();
-    let wanted = pod
-        .spec
-        .as_ref()
+    let of_pod = pod.spec.as_ref();
+    if of_pod.and_then(|spec| spec.share_process_namespace) == Some(true) {
+        return Err(
+            "shareProcessNamespace is not supported: every container has a process namespace of its own"
+                .to_owned(),
+        );
+    }
+    let wanted = of_pod
         .and_then(|spec| spec.security_context.as_ref())
         .and_then(|context| context.sysctls.as_ref());
-    let mut sysctls: BTreeMap<&str, &str> = DEFAULT_SYSCTLS.into_iter().collect();
+    let mut sysctls: BTreeMap<&str, &str> = BTreeMap::new();
     for one in wanted.into_iter().flatten() {
         if !SAFE_SYSCTLS.contains(&one.name.as_str()) {
             return Err(format!(
@@ -214,6 +213,8 @@ pub(crate) fn isolation(pod: &Pod, container: &Container) -> Result<Isolation, S
     Ok(Isolation {
         privileged: own.and_then(|own| own.privileged) == Some(true),
         unmasked_proc: own.and_then(|own| own.proc_mount.as_deref()) == Some("Unmasked"),
+        host_pid: of_pod.and_then(|spec| spec.host_pid) == Some(true),
+        host_ipc: of_pod.and_then(|spec| spec.host_ipc) == Some(true),
         sysctls: sysctls
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -542,8 +543,7 @@ mod tests {
         let set = of(json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]))
             .expect("safe");
         assert!(set.contains(&pair("net.ipv4.ip_unprivileged_port_start", "1024")));
-        assert!(set.contains(&pair("net.ipv4.ping_group_range", "0 2147483647")));
-        assert_eq!(set.len(), 2);
+        assert_eq!(set.len(), 1);
         for name in [
             "kernel.core_pattern",
             "vm.swappiness",

@@ -19,6 +19,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
 
+use crate::sys::filesystem::PickedUp;
 use crate::sys::mount_target::{self, TargetKind};
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::Filters;
@@ -92,6 +93,121 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
+/// The helper's `main` for containers that no parked process fits: those that share the host's processes, or have a user
+/// namespace. It is told first what to start, and makes the namespaces for it.
+pub(crate) fn run_to_order(cgroups: &[String]) -> ExitCode {
+    let Ok(mut socket) = take_socket() else {
+        return ExitCode::FAILURE;
+    };
+    let outcome = match wire::read::<Start>(&mut socket) {
+        Ok(Some(start)) => start_to_order(&start, cgroups, &mut socket),
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => Err(HelperError::setup("reading what to start")(error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = wire::write(&mut socket, &error.reply());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// In the child this returns only if it could not be done.
+fn start_to_order(
+    start: &Start,
+    cgroups: &[String],
+    socket: &mut UnixStream,
+) -> Result<(), HelperError> {
+    join_cgroups(cgroups)?;
+    set_oom_score(&start.process)?;
+    process::unshare(UnshareFlags::NEWNS).map_err(HelperError::setup("making namespaces"))?;
+    mounts_one_way()?;
+    // Opened while this process may still look at ours.
+    let network = open_namespace(&start.network_namespace)?;
+    let ipc = open_namespace(&start.ipc_namespace)?;
+    let pids = start
+        .pid_namespace
+        .as_deref()
+        .map(open_namespace)
+        .transpose()?;
+    let mut flags = UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    if pids.is_none() {
+        flags |= UnshareFlags::NEWPID;
+    }
+    let picked_up = match &start.user_namespace {
+        None => None,
+        Some(wanted) => {
+            let user = open_namespace(&wanted.path)?;
+            let picked_up = filesystem::prepare_mapped(start, &user, wanted.first_id)?;
+            own_streams(wanted.first_id);
+            join(&user, ThreadNameSpaceType::USER, "the user namespace")?;
+            become_root_of_namespace()?;
+            flags |= UnshareFlags::NEWNS;
+            Some(picked_up)
+        }
+    };
+    process::unshare(flags).map_err(HelperError::setup("making namespaces"))?;
+    join(&network, ThreadNameSpaceType::NETWORK, "the network")?;
+    let kind = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    join(&ipc, kind, "the ipc namespace")?;
+    if let Some(pids) = &pids {
+        join(pids, ThreadNameSpaceType::PROCESS_ID, "the pid namespace")?;
+    }
+    match process::fork().map_err(HelperError::setup("forking"))? {
+        Fork::Parent(pid) => {
+            let pid = pid.as_raw_nonzero().get();
+            wire::write(socket, &HelperReply::Parked { pid })
+                .map_err(HelperError::setup("reporting"))
+        }
+        Fork::Child => {
+            let error = match inside_namespaces(start, picked_up.as_ref())
+                .and_then(|identity| execute(&start.process, &identity, None, Lifetime::OfItself))
+            {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            let _ = wire::write(socket, &error.reply());
+            process::exit_now(1);
+        }
+    }
+}
+
+/// The root of a user namespace is nobody until it says that it is 0.
+pub(crate) fn become_root_of_namespace() -> Result<(), HelperError> {
+    let (user, group) = (
+        rustix::process::Uid::from_raw(0),
+        rustix::process::Gid::from_raw(0),
+    );
+    rustix::thread::set_thread_groups(&[])
+        .and_then(|()| rustix::thread::set_thread_res_gid(group, group, group))
+        .and_then(|()| rustix::thread::set_thread_res_uid(user, user, user))
+        .map_err(io::Error::from)
+        .map_err(HelperError::setup("becoming root of the user namespace"))
+}
+
+/// Gives the output pipes to the root of a user namespace, who passes them on.
+pub(crate) fn own_streams(id: u32) {
+    let owner = Some(rustix::process::Uid::from_raw(id));
+    let _ = rustix::fs::fchown(io::stdout(), owner, None);
+    let _ = rustix::fs::fchown(io::stderr(), owner, None);
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd, HelperError> {
+    fs::File::open(path)
+        .map(OwnedFd::from)
+        .map_err(HelperError::setup(format_args!(
+            "opening namespace {}",
+            path.display()
+        )))
+}
+
+fn join(namespace: &OwnedFd, kind: ThreadNameSpaceType, what: &str) -> Result<(), HelperError> {
+    rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), kind)
+        .map_err(io::Error::from)
+        .map_err(HelperError::setup(format_args!("joining {what}")))
+}
+
 fn park(cgroups: &[String]) -> Result<Fork, HelperError> {
     join_cgroups(cgroups)?;
     process::unshare(
@@ -102,14 +218,18 @@ fn park(cgroups: &[String]) -> Result<Fork, HelperError> {
             | UnshareFlags::NEWCGROUP,
     )
     .map_err(HelperError::setup("making namespaces"))?;
-    // Not private: volumes in memory that the node mounts while this process is parked must show up here.
+    mounts_one_way()?;
+    process::fork().map_err(HelperError::setup("forking"))
+}
+
+/// Not private: volumes in memory that the node mounts while this process is parked must show up here.
+fn mounts_one_way() -> Result<(), HelperError> {
     mount_change(
         "/",
         MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM,
     )
     .map_err(io::Error::from)
-    .map_err(HelperError::setup("making mounts one-way"))?;
-    process::fork().map_err(HelperError::setup("forking"))
+    .map_err(HelperError::setup("making mounts one-way"))
 }
 
 /// Joins the cgroups whose `cgroup.procs` files are named.
@@ -143,11 +263,17 @@ fn default_capabilities() -> CapabilitySet {
 }
 
 fn prepare(start: &Start) -> Result<Identity, HelperError> {
-    join_namespace(&start.network_namespace, ThreadNameSpaceType::NETWORK)?;
-    join_namespace(
-        &start.ipc_namespace,
-        ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
-    )?;
+    let network = open_namespace(&start.network_namespace)?;
+    let ipc = open_namespace(&start.ipc_namespace)?;
+    join(&network, ThreadNameSpaceType::NETWORK, "the network")?;
+    let kind = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    join(&ipc, kind, "the ipc namespace")?;
+    set_oom_score(&start.process)?;
+    inside_namespaces(start, None)
+}
+
+/// Everything from the host's name to the user, in the container's namespaces.
+fn inside_namespaces(start: &Start, picked_up: Option<&PickedUp>) -> Result<Identity, HelperError> {
     rustix::system::sethostname(start.hostname.as_bytes())
         .map_err(io::Error::from)
         .map_err(HelperError::setup(format_args!(
@@ -160,8 +286,10 @@ fn prepare(start: &Start) -> Result<Identity, HelperError> {
             "setting {name} to {value}"
         )))?;
     }
-    set_oom_score(&start.process)?;
-    filesystem::enter(start)?;
+    match picked_up {
+        Some(picked_up) => filesystem::enter_mapped(start, picked_up)?,
+        None => filesystem::enter(start)?,
+    }
     let _ = rustix::process::setsid();
     identity_of(&start.process)
 }
@@ -178,14 +306,6 @@ pub(crate) fn set_oom_score(process: &Process) -> Result<(), HelperError> {
             fs::write(file, score.to_string())
         })
         .map_err(HelperError::setup("setting the out-of-memory score"))
-}
-
-fn join_namespace(path: &Path, kind: ThreadNameSpaceType) -> Result<(), HelperError> {
-    let what = format!("joining namespace {}", path.display());
-    let file = fs::File::open(path).map_err(HelperError::setup(&what))?;
-    rustix::thread::move_into_thread_name_spaces(file.as_fd(), kind)
-        .map_err(io::Error::from)
-        .map_err(HelperError::setup(&what))
 }
 
 /// Looks the user up in the container's files; the container's root is `/` by now.
@@ -225,7 +345,7 @@ fn account_file(path: &str) -> String {
     text
 }
 
-fn container_root() -> io::Result<OwnedFd> {
+pub(crate) fn container_root() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open("/", flags, Mode::empty())?)
 }

@@ -14,7 +14,8 @@ use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::sys::container::{
-    HelperError, Lifetime, execute, identity_of, join_cgroups, set_oom_score, take_socket,
+    HelperError, Lifetime, become_root_of_namespace, execute, identity_of, join_cgroups,
+    own_streams, set_oom_score, take_socket,
 };
 use crate::sys::process::{self, Exit, Fork};
 use crate::wire::{self, Exec};
@@ -43,15 +44,24 @@ fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Ex
     join_cgroups(cgroups)?;
     set_oom_score(&exec.process)?;
     let container = process::open(exec.pid).map_err(HelperError::setup("finding the container"))?;
-    let all = ThreadNameSpaceType::MOUNT
+    let mut all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
+    let first_id =
+        first_id_of(exec.pid).map_err(HelperError::setup("finding the user namespace"))?;
+    if let Some(first_id) = first_id {
+        own_streams(first_id);
+        all |= ThreadNameSpaceType::USER;
+    }
     rustix::thread::move_into_thread_name_spaces(container.as_fd(), all)
         .map_err(io::Error::from)
         .map_err(HelperError::setup("joining the container"))?;
+    if first_id.is_some() {
+        become_root_of_namespace()?;
+    }
     match process::fork().map_err(HelperError::setup("forking"))? {
         Fork::Parent(pid) => {
             wait_or_kill(pid, socket).map_err(HelperError::setup("waiting for the program"))
@@ -71,6 +81,19 @@ fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Ex
             process::exit_now(i32::from(NOT_STARTED));
         }
     }
+}
+
+/// The host's id of the container's root, if it has a user namespace of its own.
+fn first_id_of(pid: i32) -> io::Result<Option<u32>> {
+    let of = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/user"));
+    if of("self")? == of(&pid.to_string())? {
+        return Ok(None);
+    }
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map"))?;
+    let first = map.split_whitespace().nth(1).and_then(|id| id.parse().ok());
+    first
+        .map(Some)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Waits for the program's end; kills it when the other side of the socket is closed.

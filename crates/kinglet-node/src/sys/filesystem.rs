@@ -12,13 +12,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
     mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
-use crate::sys::container::{HelperError, descriptor_path};
+use crate::sys::container::{HelperError, container_root, descriptor_path};
 use crate::sys::mount_target::{self, TargetKind};
 use crate::sys::{devices, mount_attributes};
 use crate::wire::{Isolation, Mount, Root, Start};
@@ -75,8 +75,62 @@ struct DetachedMount {
     flags_missing: bool,
 }
 
+/// What was picked up from the host before the root changes.
+pub(crate) struct PickedUp {
+    cgroups: Vec<DetachedMount>,
+    /// In the order of the mounts of the start.
+    volumes: Vec<Option<DetachedMount>>,
+    host_devices: Vec<HostDevice>,
+    shared_memory: Option<DetachedMount>,
+    /// Where the container's root may not make devices: they are made ahead.
+    devices: Option<OwnedFd>,
+}
+
 /// Builds the root of `start` and makes it `/`.
 pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
+    let picked_up = pick_up_all(start, None)?;
+    mount_root(&start.root)?;
+    change_root(&start.root)?;
+    fill(start, &picked_up)
+}
+
+/// The host's part for a container with a user namespace of its own, done as the host's root: everything from the host is
+/// shown with the ids of the namespace, and the root is mounted.
+pub(crate) fn prepare_mapped(
+    start: &Start,
+    user_namespace: &OwnedFd,
+    first_id: u32,
+) -> Result<PickedUp, HelperError> {
+    let mut picked_up = pick_up_all(start, Some(user_namespace))?;
+    picked_up.devices = Some(
+        devices_ahead(&picked_up.host_devices, first_id)
+            .map_err(HelperError::setup("making devices"))?,
+    );
+    mount_mapped_root(&start.root, user_namespace, first_id)?;
+    Ok(picked_up)
+}
+
+/// The container's part, done by the first process of its namespaces.
+pub(crate) fn enter_mapped(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
+    let _ = rustix::process::umask(Mode::empty());
+    let rootfs = start.root.directory.join("rootfs");
+    // What was mounted outside of the namespace is locked: a mount of our own can become the root.
+    rustix::mount::mount_bind_recursive(&rootfs, &rootfs)
+        .map_err(failed("mounting the root once more"))?;
+    // While the host's are still in sight; without them the kernel allows no new ones.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open(&rootfs, flags, Mode::empty()).map_err(failed("opening the root"))?;
+    for (kind, target, flags, options) in kernel_table(&start.isolation) {
+        if matches!(kind, "proc" | "sysfs") {
+            mount_kernel(&root, kind, target, flags, options)?;
+        }
+    }
+    change_root(&start.root)?;
+    fill(start, picked_up)
+}
+
+fn pick_up_all(start: &Start, user_namespace: Option<&OwnedFd>) -> Result<PickedUp, HelperError> {
     let _ = rustix::process::umask(Mode::empty());
     let cgroups = start
         .cgroups
@@ -105,23 +159,49 @@ pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
                 let mut flags = MountFlags::empty();
                 flags.set(MountFlags::RDONLY, *read_only);
                 flags.set(VOLUME_FLAGS, !allow_devices);
-                pick_up(source, sub_path.as_deref(), target, flags).map(Some)
+                let picked_up = pick_up(source, sub_path.as_deref(), target, flags)?;
+                if let Some(user_namespace) = user_namespace {
+                    map_ids(&picked_up.tree, user_namespace, source)?;
+                }
+                Ok(Some(picked_up))
             }
             Mount::Memory { .. } | Mount::ImageVolume { .. } => Ok(None),
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    let host_devices = if start.isolation.privileged {
-        host_devices()
+        .collect::<Result<Vec<_>, HelperError>>()?;
+    let shared_memory = if start.isolation.host_ipc {
+        let path = Path::new("/dev/shm");
+        Some(pick_up(path, None, path, QUIET)?)
     } else {
-        Vec::new()
+        None
     };
-    become_root(&start.root)?;
-    kernel_file_systems(&start.isolation)?;
-    make_devices(&host_devices)?;
-    if !cgroups.is_empty() {
-        show_cgroups(&cgroups)?;
+    Ok(PickedUp {
+        cgroups,
+        volumes,
+        host_devices: if start.isolation.privileged {
+            host_devices()
+        } else {
+            Vec::new()
+        },
+        shared_memory,
+        devices: None,
+    })
+}
+
+fn map_ids(tree: &OwnedFd, user_namespace: &OwnedFd, source: &Path) -> Result<(), HelperError> {
+    mount_attributes::map_ids(tree, user_namespace).map_err(HelperError::setup(format_args!(
+        "showing {} with the ids of a user namespace (hostUsers: false needs a kernel and a file system with idmapped mounts)",
+        source.display()
+    )))
+}
+
+/// Puts everything into the root, which is `/` by now.
+fn fill(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
+    kernel_file_systems(&start.isolation, picked_up)?;
+    make_devices(&picked_up.host_devices)?;
+    if !picked_up.cgroups.is_empty() {
+        show_cgroups(&picked_up.cgroups)?;
     }
-    for (one, detached) in start.mounts.iter().zip(&volumes) {
+    for (one, detached) in start.mounts.iter().zip(&picked_up.volumes) {
         match (one, detached) {
             (_, Some(detached)) => attach(detached)?,
             (Mount::Memory { target, bytes_max }, None) => memory(target, *bytes_max)?,
@@ -249,7 +329,37 @@ fn inside(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     Ok(open(&reached)?)
 }
 
-fn become_root(root: &Root) -> Result<(), HelperError> {
+/// The image's layers with the ids of a user namespace, below a layer that belongs to its root.
+fn mount_mapped_root(
+    root: &Root,
+    user_namespace: &OwnedFd,
+    first_id: u32,
+) -> Result<(), HelperError> {
+    let mapped = root.directory.join("mapped");
+    let owner = Some(first_id);
+    for part in ["upper", "work"] {
+        std::os::unix::fs::chown(root.directory.join(part), owner, owner)
+            .map_err(HelperError::setup("giving the root to the user namespace"))?;
+    }
+    let mut layers = Vec::new();
+    for (index, layer) in root.layers.iter().enumerate() {
+        let at = mapped.join(index.to_string());
+        fs::create_dir_all(&at).map_err(HelperError::setup("making a place for a layer"))?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let what = format!("mounting layer {}", layer.display());
+        let tree = open_tree(CWD, layer, clone).map_err(failed(&what))?;
+        map_ids(&tree, user_namespace, layer)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&tree, c"", CWD, &at, flags).map_err(failed(&what))?;
+        layers.push(PathBuf::from("mapped").join(index.to_string()));
+    }
+    mount_root(&Root {
+        directory: root.directory.clone(),
+        layers,
+    })
+}
+
+fn mount_root(root: &Root) -> Result<(), HelperError> {
     let directory = &root.directory;
     std::env::set_current_dir(directory).map_err(HelperError::setup(format_args!(
         "entering {}",
@@ -268,7 +378,11 @@ fn become_root(root: &Root) -> Result<(), HelperError> {
     mounted.map_err(failed(format_args!(
         "mounting the image on {}",
         rootfs.display()
-    )))?;
+    )))
+}
+
+fn change_root(root: &Root) -> Result<(), HelperError> {
+    let rootfs = root.directory.join("rootfs");
     std::env::set_current_dir(&rootfs).map_err(HelperError::setup("entering the root"))?;
     // The old root is stacked on the new one's directory and let go from there: no extra directory is needed.
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
@@ -338,13 +452,20 @@ fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-fn kernel_file_systems(isolation: &Isolation) -> Result<(), HelperError> {
+type KernelMount = (
+    &'static str,
+    &'static str,
+    MountFlags,
+    Option<&'static CStr>,
+);
+
+fn kernel_table(isolation: &Isolation) -> [KernelMount; 6] {
     let sys_flags = if isolation.privileged {
         QUIET
     } else {
         QUIET | MountFlags::RDONLY
     };
-    let table: [(&str, &str, MountFlags, Option<&CStr>); 6] = [
+    [
         ("proc", "/proc", QUIET, None),
         // Not `nodev`: this is where the container's devices are.
         (
@@ -362,25 +483,111 @@ fn kernel_file_systems(isolation: &Isolation) -> Result<(), HelperError> {
         ("mqueue", "/dev/mqueue", QUIET, None),
         ("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=65536k")),
         ("sysfs", "/sys", sys_flags, None),
-    ];
-    for (kind, target, flags, options) in table {
-        let what = format!("making {target}");
-        // A link here would let a program choose later what lies behind our masks (runc refuses it, too).
-        if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
-            return Err(HelperError::setup(&what)(io::Error::other(
-                "the image has something else than a directory there",
-            )));
-        }
-        mount_point(Path::new(target), TargetKind::Directory).map_err(HelperError::setup(&what))?;
-        let source = if target == "/dev/shm" { "shm" } else { kind };
-        match mount(source, target, kind, flags, options) {
-            Ok(()) => {}
-            // Not every kernel has POSIX message queues.
-            Err(rustix::io::Errno::NODEV) if kind == "mqueue" => {}
-            Err(error) => return Err(failed(format_args!("mounting {target}"))(error)),
+    ]
+}
+
+fn kernel_file_systems(isolation: &Isolation, picked_up: &PickedUp) -> Result<(), HelperError> {
+    let root = container_root().map_err(HelperError::setup("opening /"))?;
+    let is_mapped = picked_up.devices.is_some();
+    for (kind, target, flags, options) in kernel_table(isolation) {
+        match (target, &picked_up.devices, &picked_up.shared_memory) {
+            ("/proc" | "/sys", ..) if is_mapped => {}
+            ("/dev", Some(devices), _) => {
+                let what = "mounting /dev";
+                own_directory(&root, target)?;
+                let place = mount_point(Path::new(target), TargetKind::Directory)
+                    .map_err(HelperError::setup(what))?;
+                place_on(devices, &place).map_err(failed(what))?;
+            }
+            ("/dev/shm", _, Some(shared)) => attach(shared)?,
+            _ => mount_kernel(&root, kind, target, flags, options)?,
         }
     }
     Ok(())
+}
+
+/// A link here would let a program choose later what lies behind our masks (runc refuses it, too).
+fn own_directory(root: &OwnedFd, target: &str) -> Result<(), HelperError> {
+    let name = target.trim_start_matches('/');
+    let found = rustix::fs::statat(root, name, AtFlags::SYMLINK_NOFOLLOW);
+    if found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) != FileType::Directory) {
+        return Err(HelperError::setup(format_args!("making {target}"))(
+            io::Error::other("the image has something else than a directory there"),
+        ));
+    }
+    Ok(())
+}
+
+fn mount_kernel(
+    root: &OwnedFd,
+    kind: &str,
+    target: &str,
+    flags: MountFlags,
+    options: Option<&CStr>,
+) -> Result<(), HelperError> {
+    own_directory(root, target)?;
+    let place = mount_target::open(root, Path::new(target), TargetKind::Directory)
+        .map_err(HelperError::setup(format_args!("making {target}")))?;
+    let source = if target == "/dev/shm" { "shm" } else { kind };
+    // Before there is a /proc of its own there is no path to a descriptor; the directory is no link, and nobody else is
+    // here to change that.
+    let mounted = if Path::new("/proc/self/fd").exists() {
+        mount(source, descriptor_path(&place), kind, flags, options)
+    } else {
+        mount(source, target, kind, flags, options)
+    };
+    match mounted {
+        Ok(()) => Ok(()),
+        // Not every kernel has POSIX message queues.
+        Err(rustix::io::Errno::NODEV) if kind == "mqueue" => Ok(()),
+        Err(error) => Err(failed(format_args!("mounting {target}"))(error)),
+    }
+}
+
+/// A `/dev` with its nodes that is not mounted yet: the root of a user namespace may not make nodes.
+fn devices_ahead(of_host: &[HostDevice], first_id: u32) -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let file_system = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let id = first_id.to_string();
+    for (key, value) in [
+        ("size", "65536k"),
+        ("mode", "755"),
+        ("uid", &id),
+        ("gid", &id),
+    ] {
+        rustix::mount::fsconfig_set_string(&file_system, key, value)?;
+    }
+    rustix::mount::fsconfig_create(&file_system)?;
+    let tree = rustix::mount::fsmount(
+        &file_system,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )?;
+    let (user, group) = (
+        Some(rustix::fs::Uid::from_raw(first_id)),
+        Some(rustix::fs::Gid::from_raw(first_id)),
+    );
+    let node = |path: &Path, kind: FileType, mode: u32, number: u64| -> io::Result<()> {
+        rustix::fs::mknodat(&tree, path, kind, Mode::from_raw_mode(mode), number)?;
+        rustix::fs::chownat(&tree, path, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    };
+    for (name, major, minor) in devices::NODES {
+        let number = rustix::fs::makedev(major, minor);
+        node(Path::new(name), FileType::CharacterDevice, 0o666, number)?;
+    }
+    for device in of_host {
+        // Those in directories of their own are left out: there are no users of a namespace for them.
+        if let Ok(name) = device.path.strip_prefix("/dev")
+            && name.components().count() == 1
+            && !devices::NODES
+                .iter()
+                .any(|(known, ..)| name == Path::new(known))
+        {
+            node(name, device.kind, device.mode, device.number)?;
+        }
+    }
+    Ok(tree)
 }
 
 /// A device of the host.
@@ -472,12 +679,7 @@ fn attach(detached: &DetachedMount) -> Result<(), HelperError> {
 
 /// A mount point of the right kind; everything below `/` belongs to the container by now.
 pub(crate) fn mount_point(target: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
-    let root = rustix::fs::open(
-        "/",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    mount_target::open(&root, target, kind)
+    mount_target::open(&container_root()?, target, kind)
 }
 
 fn place_on(tree: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {

@@ -19,6 +19,7 @@ const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
 const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 /// Adds `flags`. Read-only is for the mount itself (what is mounted below it keeps its own), the others are for all.
 pub(crate) fn set(tree: impl AsFd, flags: MountFlags) -> io::Result<()> {
@@ -47,6 +48,17 @@ pub(crate) fn set(tree: impl AsFd, flags: MountFlags) -> io::Result<()> {
         apply(&tree, 0, &attributes)?;
     }
     Ok(())
+}
+
+/// Shows the files of the mount with the ids that `user_namespace` maps them to.
+pub(crate) fn map_ids(tree: impl AsFd, user_namespace: impl AsFd) -> io::Result<()> {
+    let descriptor = u64::try_from(user_namespace.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let attributes = Attributes {
+        set: MOUNT_ATTR_IDMAP,
+        user_namespace: descriptor,
+        ..Attributes::default()
+    };
+    apply(tree, libc::AT_RECURSIVE, &attributes)
 }
 
 fn apply(tree: impl AsFd, flags: libc::c_int, attributes: &Attributes) -> io::Result<()> {

@@ -31,6 +31,20 @@ pub(crate) fn create<R: Send>(
     })
 }
 
+/// Runs `inside` in a network namespace that exists. Blocking.
+pub(crate) fn inside<R: Send>(
+    network: impl AsFd + Send,
+    inside: impl FnOnce() -> io::Result<R> + Send,
+) -> io::Result<R> {
+    on_own_thread(move || {
+        rustix::thread::move_into_thread_name_spaces(
+            network.as_fd(),
+            ThreadNameSpaceType::NETWORK,
+        )?;
+        inside()
+    })
+}
+
 /// This process's own network namespace.
 pub(crate) fn current() -> io::Result<OwnedFd> {
     Ok(std::fs::File::open("/proc/self/ns/net")?.into())

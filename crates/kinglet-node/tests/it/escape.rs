@@ -413,6 +413,132 @@ pub(crate) async fn links() {
     bench.close().await;
 }
 
+/// A pod whose users are nobody on the host (`hostUsers: false`).
+pub(crate) async fn user_namespace() {
+    let mut bench = Bench::new("users").await;
+    let data = bench.scratch("data");
+    std::fs::write(data.join("given"), "volume").expect("file");
+    let mut start = script(
+        &mut bench,
+        "id -u; cat /data/given; echo; echo x > /data/made && echo wrote; echo x > /own && stat -c %u /own /data/given /bin/busybox; \
+         head -c 2 /dev/zero | wc -c; echo x > /dev/null && cat /proc/self/uid_map | tr -s ' '; mknod /tmp/disk b 8 0 2>/dev/null && echo node; \
+         ls /sys/fs/cgroup > /dev/null && echo groups; cat /proc/kcore | wc -c; hostname; (httpd -p 80 && echo port); sleep 1000",
+    );
+    start.mounts.push(volume(&data, "/data"));
+    start.limits.memory_limit_bytes = Some(64 << 20);
+    let directory = start.directory.clone();
+    let process = start.process.clone();
+    let sandbox = bench
+        .engine
+        .sandbox_with_own_users()
+        .await
+        .expect("sandbox");
+    let mut running = bench.engine.start(&sandbox, start).await.expect("start");
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains("port") {
+        let read = tokio::time::timeout(Duration::from_secs(20), running.stdout.read(&mut buffer));
+        let count = read
+            .await
+            .unwrap_or_else(|_| panic!("no more than {text}"))
+            .expect("read");
+        assert!(count > 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[..7],
+        ["0", "volume", "wrote", "0", "0", "0", "2"],
+        "{text}"
+    );
+    let map: Vec<&str> = lines[7].split_whitespace().collect();
+    let first: u32 = map[1].parse().expect("id");
+    assert_eq!((map[0], map[2]), ("0", "65536"));
+    assert!(first >= 1 << 30);
+    assert_eq!(lines[8..], ["groups", "0", "pod-1", "port"], "{text}");
+    let owner = |path: PathBuf| std::fs::metadata(path).expect("file").uid();
+    assert_eq!(owner(data.join("made")), 0, "a volume keeps its own ids");
+    assert_eq!(owner(directory.join("upper/own")), first);
+    assert_eq!(
+        owner(PathBuf::from(format!(
+            "/proc/{}/task",
+            running.process.pid()
+        ))),
+        first
+    );
+    let output = bench
+        .engine
+        .exec(
+            &running.process,
+            Process {
+                argv: ["sh", "-c", "id -u; cat /own"].map(str::to_owned).to_vec(),
+                ..process
+            },
+            100,
+        )
+        .await
+        .expect("exec");
+    assert_eq!(output.text, "0\nx\n");
+    running.process.kill().expect("kill");
+    running.process.wait().await;
+    drop((running, sandbox));
+    let mut medians = Vec::new();
+    for own_users in [false, true] {
+        let mut times = Vec::new();
+        for _ in 0..9 {
+            let start = script(&mut bench, "sleep 1000");
+            let before = std::time::Instant::now();
+            let sandbox = if own_users {
+                bench.engine.sandbox_with_own_users().await
+            } else {
+                bench.engine.sandbox().await
+            };
+            let sandbox = sandbox.expect("sandbox");
+            drop(bench.engine.start(&sandbox, start).await.expect("start"));
+            times.push(before.elapsed());
+            tokio::time::sleep(Duration::from_millis(120)).await;
+        }
+        times.sort();
+        medians.push(times[4]);
+    }
+    eprintln!("   median without and with users of its own: {medians:?}");
+    bench.close().await;
+}
+
+/// A pod that an admin lets see the host's processes and their shared memory.
+pub(crate) async fn host_namespaces() {
+    let mut bench = Bench::new("host-namespaces").await;
+    let own = std::process::id();
+    let mut start = script(
+        &mut bench,
+        &format!(
+            "test -d /proc/{own} && echo seen; (sleep 999 > /dev/null 2>&1 &); readlink /proc/self/ns/ipc"
+        ),
+    );
+    start.isolation.host_pid = true;
+    start.isolation.host_ipc = true;
+    let ipc = std::fs::read_link("/proc/self/ns/ipc").expect("ipc");
+    assert_eq!(
+        bench.run(start).await.1,
+        format!("seen\n{}\n", ipc.display())
+    );
+    let left = || {
+        std::fs::read_dir("/proc")
+            .expect("proc")
+            .flatten()
+            .any(|entry| {
+                std::fs::read(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line == b"sleep\x00999\x00")
+            })
+    };
+    until(
+        "what the container left among the host's processes is dead",
+        || !left(),
+    )
+    .await;
+    bench.close().await;
+}
+
 /// A program that is given up takes what it started with it, whatever user it became, and leaves no zombie.
 pub(crate) async fn abandoned_exec() {
     let mut bench = Bench::new("abandoned").await;

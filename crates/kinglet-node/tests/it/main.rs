@@ -56,6 +56,12 @@ const CASES: &[Case] = &[
     ("escape_by_descriptors", || Box::pin(escape::descriptors())),
     ("escape_by_own_binary", || Box::pin(escape::own_binary())),
     ("escape_by_links", || Box::pin(escape::links())),
+    ("users_of_a_pod_are_nobody_on_the_host", || {
+        Box::pin(escape::user_namespace())
+    }),
+    ("host_namespaces_are_shared_when_asked", || {
+        Box::pin(escape::host_namespaces())
+    }),
     ("abandoned_exec_leaves_no_process", || {
         Box::pin(escape::abandoned_exec())
     }),

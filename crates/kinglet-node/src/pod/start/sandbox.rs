@@ -30,7 +30,13 @@ pub(super) async fn make_sandbox(
         );
         return Err(start_error("ContainerCreating", message));
     }
-    let sandbox = shared.engine.sandbox().await.map_err(|error| {
+    let own_users = pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false);
+    let made = if own_users {
+        shared.engine.sandbox_with_own_users().await
+    } else {
+        shared.engine.sandbox().await
+    };
+    let sandbox = made.map_err(|error| {
         let message = format!("Failed to create pod sandbox: {error}");
         shared.event(
             pod,
