@@ -240,7 +240,6 @@ fn a_startup_probe_with_one_attempt_kills_nothing() {
 }
 
 #[test]
-#[ignore = "its fix lands separately"]
 fn exec_probes_that_time_out_leave_nothing() {
     run(async {
         let cases = Cases::with_busybox().await?;
