@@ -168,8 +168,10 @@ async fn nothing_is_smuggled() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{request:?}: {answer}");
         eventually("the body is there", || seen.lock().contains("/hidden")).await;
         let got = std::mem::take(&mut *seen.lock()).to_lowercase();
-        let (sent, _) = got.split_once("\r\n\r\n").unwrap();
-        assert_eq!(sent.matches("post / http/1.1").count(), 1, "{got}");
+        assert_eq!(got.matches("post / http/1.1").count(), 1, "{got}");
+        // The last chunk of the request before may be read after that request was looked at.
+        let start = got.find("post / http/1.1").unwrap();
+        let (sent, _) = got[start..].split_once("\r\n\r\n").unwrap();
         let framings = sent.matches("\r\ncontent-length:").count()
             + sent.matches("\r\ntransfer-encoding: chunked").count();
         assert_eq!(framings, 1, "{got}");
