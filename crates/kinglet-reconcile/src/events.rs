@@ -1,8 +1,10 @@
 //! Events: recorded in the background, repeated ones counted, never on anybody's critical path.
 //!
-//! A event that finds the queue full is dropped: Events tell a story to people and are no state.
+//! An event that finds the queue full is dropped: Events tell a story to people and are no state. What one source says
+//! about one object is bounded as client-go bounds it: a rate, and many messages under one reason become one Event.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use http::Method;
 use jiff::Timestamp;
@@ -22,6 +24,12 @@ const REMEMBERED_MAX: usize = 4096;
 /// One source may write so many Events about one object at once, then one in five minutes (client-go's numbers).
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
+
+/// Different messages under one reason about one object, before they are combined, and for how long they are counted
+/// together (client-go's numbers).
+const SIMILAR_MAX: usize = 10;
+const SIMILAR_KEPT_SECONDS: i64 = 600;
+const COMBINED: &str = "(combined from similar events): ";
 
 struct PendingEvent {
     component: &'static str,
@@ -126,10 +134,34 @@ impl Allowance {
     }
 }
 
+/// The messages of late under one reason.
+struct Similar {
+    messages: HashSet<u64>,
+    last: Timestamp,
+}
+
+impl Similar {
+    /// Whether this message is one of too many different ones.
+    fn is_one_of_many(&mut self, message: &str, now: Timestamp) -> bool {
+        if now.as_second() - self.last.as_second() > SIMILAR_KEPT_SECONDS {
+            self.messages.clear();
+        }
+        self.last = now;
+        let mut hash = std::hash::DefaultHasher::new();
+        message.hash(&mut hash);
+        let hash = hash.finish();
+        if self.messages.len() < SIMILAR_MAX {
+            self.messages.insert(hash);
+        }
+        self.messages.len() >= SIMILAR_MAX
+    }
+}
+
 async fn write_all(client: kube::Client, mut events: mpsc::Receiver<PendingEvent>) {
     let mut recorded: BoundedMap<Sameness, RecordedEvent> = BoundedMap::new();
+    let mut similar: BoundedMap<Sameness, Similar> = BoundedMap::new();
     let mut allowances: BoundedMap<(&'static str, String), Allowance> = BoundedMap::new();
-    while let Some(pending) = events.recv().await {
+    while let Some(mut pending) = events.recv().await {
         let about = &pending.event.about;
         let subject = about
             .uid
@@ -143,7 +175,20 @@ async fn write_all(client: kube::Client, mut events: mpsc::Receiver<PendingEvent
         if !allowance.take(pending.at) {
             continue;
         }
-        let recorded = recorded.entry(&sameness(&pending), || RecordedEvent {
+        let mut same = sameness(&pending);
+        let message = std::mem::take(&mut same.message);
+        let many = similar
+            .entry(&same, || Similar {
+                messages: HashSet::new(),
+                last: pending.at,
+            })
+            .is_one_of_many(&message, pending.at);
+        if many {
+            pending.event.message = format!("{COMBINED}{message}");
+        } else {
+            same.message = message;
+        }
+        let recorded = recorded.entry(&same, || RecordedEvent {
             name: String::new(),
             count: 0,
         });
@@ -161,7 +206,10 @@ async fn write(
     let namespace = namespace_for(&pending.event.about);
     let path = format!("/api/v1/namespaces/{namespace}/events");
     if recorded.count > 0 {
-        let patch = json!({"count": recorded.count + 1, "lastTimestamp": pending.at.to_string()});
+        let patch = json!({
+            "count": recorded.count + 1, "lastTimestamp": pending.at.to_string(),
+            "message": pending.event.message,
+        });
         let request = http::Request::patch(format!("{path}/{}", recorded.name))
             .header("content-type", "application/merge-patch+json")
             .header("accept", "application/json")
@@ -278,6 +326,23 @@ mod tests {
         });
         assert_eq!(event["metadata"]["namespace"], "default");
         assert_eq!(event["firstTimestamp"], "1970-01-01T00:16:40Z");
+    }
+
+    #[test]
+    fn many_messages_under_one_reason_become_one() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut similar = Similar {
+            messages: HashSet::new(),
+            last: at(0),
+        };
+        let combined = (0..30)
+            .filter(|number| similar.is_one_of_many(&format!("pod-{number}"), at(*number)))
+            .count();
+        assert_eq!(combined, 21, "the first nine stand alone");
+        assert!(!similar.is_one_of_many("later", at(1000)));
+        for _ in 0..30 {
+            assert!(!similar.is_one_of_many("the same", at(1001)));
+        }
     }
 
     #[test]

@@ -22,8 +22,11 @@ use crate::wire;
 const LINE_BYTES_MAX: usize = 32 << 20;
 /// How long the server keeps one watch open; then it is resumed.
 const WATCH_SECONDS: u32 = 1800;
-/// A connection on which nothing was heard for so long (not even a bookmark) is given up.
+/// A connection on which nothing was heard for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(1860);
+/// The same once a server has sent a bookmark: it sends one each minute, so three that miss mean that nobody is there
+/// any more, though the connection still looks open.
+const SILENCE_WITH_BOOKMARKS_MAX: Duration = Duration::from_secs(200);
 /// Objects per page when the server does not stream listings; kubectl's number.
 const PAGE: u32 = 500;
 /// First and longest pause between tries.
@@ -76,6 +79,8 @@ struct WatchPosition {
     listing: bool,
     paged: bool,
     heard: bool,
+    /// This server sends bookmarks.
+    bookmarks: bool,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +135,7 @@ impl Feed {
                     tracing::debug!(path = %self.path, "watch version is too old, listing again");
                     position = WatchPosition {
                         paged: position.paged,
+                        bookmarks: position.bookmarks,
                         ..WatchPosition::default()
                     };
                 }
@@ -149,6 +155,7 @@ impl Feed {
                 position = WatchPosition {
                     paged: position.paged,
                     heard: position.heard,
+                    bookmarks: position.bookmarks,
                     ..WatchPosition::default()
                 };
             }
@@ -192,7 +199,12 @@ impl Feed {
         };
         let mut rest: Vec<u8> = Vec::new();
         loop {
-            let frame = match timeout(SILENCE_MAX, body.frame()).await {
+            let patience = if position.bookmarks {
+                SILENCE_WITH_BOOKMARKS_MAX
+            } else {
+                SILENCE_MAX
+            };
+            let frame = match timeout(patience, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(_)) | None) | Err(_) => return Ok(WatchEnd::Resume),
             };
@@ -239,6 +251,7 @@ impl Feed {
             });
         }
         position.heard = true;
+        position.bookmarks |= event.kind == "BOOKMARK";
         let outcome = match event.kind {
             "ADDED" | "MODIFIED" => sink.applied(object),
             "DELETED" => sink.deleted(object),

@@ -190,6 +190,40 @@ async fn a_version_too_old_leads_to_a_listing_that_finds_what_changed() {
     await_value(&caches, "y", None).await;
 }
 
+/// The other side is gone, but no packet says so: the bookmarks that miss do.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_only_looks_open_is_given_up_after_three_bookmarks() {
+    let script = Script::default()
+        .then_stay(
+            "sendInitialEvents",
+            &[event("ADDED", map("x", 1, "one")), listed(3)],
+        )
+        .then_stay(
+            "resourceVersion=3",
+            &[event("MODIFIED", map("x", 4, "two"))],
+        );
+    let began = tokio::time::Instant::now();
+    let caches = caches(&script);
+    let cache = caches.cache::<ConfigMap>();
+    let mut changes = cache.subscribe();
+    let moved = || {
+        let seen = cache.get("a", "x");
+        seen.and_then(|map| map.data.clone()?.remove("k"))
+            .as_deref()
+            == Some("two")
+    };
+    while !moved() {
+        tokio::time::timeout(Duration::from_secs(400), changes.recv())
+            .await
+            .expect("the watch is opened again");
+    }
+    assert!(
+        began.elapsed() >= Duration::from_secs(180),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_goes_on_where_it_broke() {
     let script = Script::default()

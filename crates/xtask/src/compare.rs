@@ -8,6 +8,7 @@
 mod admission;
 mod differ;
 mod exceptions;
+mod failing;
 mod scenario;
 mod tables;
 
@@ -25,13 +26,20 @@ location = "samples.kinglet/helloworld"
 [[registry]]
 prefix = "kn.local/autoscale"
 location = "samples.kinglet/autoscale"
+[[registry]]
+prefix = "kn.local/readiness"
+location = "samples.kinglet/helloworld"
 "#;
 
 /// Scenarios whose chain is compared.
-const SCENARIOS: [&str; 6] = [
+const SCENARIOS: [&str; 10] = [
     "01-ready",
     "02-zero-and-wake",
     "03-private",
+    "06-crash-exit",
+    "07-probe-fails",
+    "08-quota",
+    "09-unschedulable",
     "10-scale-bounds",
     "13-traffic-errors",
     "15-pod-templates",
@@ -62,13 +70,17 @@ struct Show {
 
 pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
     let chosen = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+    let binary = crate::release_binary()?;
     let setup = Setup {
         registries: Some(REGISTRIES.to_owned()),
-        ..Setup::of(&crate::release_binary()?)
+        ..Setup::of(&binary)
     };
     let instance = setup.start().await?;
     let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
     configure(&api).await?;
+    if chosen("06-crash-exit") {
+        failing::import(&binary, &instance)?;
+    }
     let mut differences = 0;
     for name in SCENARIOS.into_iter().filter(|name| chosen(name)) {
         differences += scenario::replay(

@@ -17,6 +17,8 @@ use super::{children, deployment, health};
 use crate::autoscale::pods;
 
 const DEPLOYING: &str = "Deploying";
+const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+const NEVER_ACHIEVED: &str = "Initial scale was never achieved";
 const INITIALIZED: &str = "ScaleTargetInitialized";
 
 pub(super) fn decide(observed: &RevisionObserved) -> Plan {
@@ -110,10 +112,20 @@ impl<'a> RevisionConditions<'a> {
         )
     }
 
+    fn container(&self) -> ConditionStatus {
+        self.status(self.container.as_ref(), RevisionCondition::ContainerHealthy)
+    }
+
     /// Whether either condition is False.
     fn is_bad(&self) -> bool {
-        let container = self.status(self.container.as_ref(), RevisionCondition::ContainerHealthy);
-        self.resources() == ConditionStatus::False || container == ConditionStatus::False
+        self.resources() == ConditionStatus::False || self.container() == ConditionStatus::False
+    }
+
+    /// Why resources are not available, as it was known before.
+    fn cause(&self) -> Option<&Condition> {
+        self.before.iter().find(|condition| {
+            condition.kind == RevisionCondition::ResourcesAvailable.name() && condition.is_false()
+        })
     }
 }
 
@@ -213,6 +225,37 @@ fn run(
         }
     }
     listen(observed.autoscaler.as_deref(), conditions, status);
+    give_up(observed, conditions);
+}
+
+/// A Revision that was scaled to zero before it ever worked has Knative's final reason. What kept it from working stays
+/// in the message.
+fn give_up(observed: &RevisionObserved, conditions: &mut RevisionConditions<'_>) {
+    let asleep = observed
+        .deployment
+        .as_deref()
+        .is_some_and(|found| replicas(found) == 0);
+    let over = observed.autoscaler.as_deref().is_some_and(|autoscaler| {
+        let ready = autoscaler.status.common.condition("Ready");
+        !is_initialized(autoscaler)
+            && !autoscaler.status.service_name.is_empty()
+            && ready.is_some_and(Condition::is_false)
+    });
+    let container_failed = conditions.container() == ConditionStatus::False;
+    let Some(cause) = conditions
+        .cause()
+        .filter(|_| asleep && over && !container_failed && conditions.resources.is_none())
+    else {
+        return;
+    };
+    let message = if cause.message.starts_with(NEVER_ACHIEVED) {
+        cause.message.clone()
+    } else if cause.reason == DEADLINE_EXCEEDED {
+        NEVER_ACHIEVED.to_owned()
+    } else {
+        format!("{NEVER_ACHIEVED}: {}", cause.message)
+    };
+    conditions.resources = Some(ConditionState::false_because(DEADLINE_EXCEEDED, message));
 }
 
 fn not_owned(
@@ -239,7 +282,11 @@ fn look_at_pods(
     let initialized = observed.autoscaler.as_deref().is_some_and(is_initialized);
     let wanted = replicas(deployment);
     if wanted == 0 && !initialized && conditions.resources() == ConditionStatus::False {
-        // The pods that failed are gone; what they said is still the reason.
+        // The pods that failed are gone; what they said is still the reason. That time ran out is none beside a
+        // container that ended.
+        if conditions.container() == ConditionStatus::False {
+            conditions.resources = Some(health::of_deployment(deployment));
+        }
         return;
     }
     conditions.resources = Some(health::of_deployment(deployment));
@@ -358,8 +405,8 @@ fn listen(
     }
     if ready.is_false() && !initialized && !bad && served {
         conditions.resources = Some(ConditionState::false_because(
-            "ProgressDeadlineExceeded",
-            "Initial scale was never achieved",
+            DEADLINE_EXCEEDED,
+            NEVER_ACHIEVED,
         ));
     }
     conditions.active = Some(match ConditionState::mirror(Some(ready)) {

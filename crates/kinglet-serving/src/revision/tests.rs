@@ -484,7 +484,10 @@ fn what_the_deployment_says() {
         0,
     ));
     world.step();
-    assert_eq!(world.ready(), "False ProgressDeadlineExceeded timed out");
+    assert_eq!(
+        world.ready(),
+        "False ProgressDeadlineExceeded Initial scale was never achieved"
+    );
 }
 
 #[test]
@@ -616,4 +619,61 @@ fn the_autoscalers_bounds_follow_the_revision() {
         annotations(&world)["autoscaling.knative.dev/metric"],
         "concurrency"
     );
+}
+
+#[test]
+fn what_never_worked_ends_with_knatives_reason_and_keeps_its_cause() {
+    let gone = json!({
+        "serviceName": "hello-1",
+        "conditions": [{"type": "Ready", "status": "False", "reason": "NoTraffic", "message": "m"}],
+    });
+    let settled =
+        json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
+    // A container that ended: its exit code stays the reason, also after the deadline.
+    let mut world = deploying();
+    let crashed = json!({"containerStatuses": [{
+        "name": "user-container", "image": "x", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 5, "message": "Crashed...\n"}},
+    }]});
+    world.pods(&[crashed]);
+    let late = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}]);
+    world.deployment(1, 0, late);
+    world.step();
+    assert_eq!(
+        world.ready(),
+        "False ExitCode5 Container failed with: Crashed..."
+    );
+    world.pods(&[]);
+    world.deployment(0, 0, settled.clone());
+    world.autoscaler(gone.clone());
+    world.step();
+    world.step();
+    assert_eq!(
+        world.says()[1..],
+        [
+            "ContainerHealthy=False ExitCode5 Container failed with: Crashed...",
+            "ResourcesAvailable=Unknown Deploying"
+        ]
+    );
+    assert_eq!(
+        world.ready(),
+        "False ExitCode5 Container failed with: Crashed..."
+    );
+    // Pods that could not be made or placed.
+    let mut world = deploying();
+    world.pods(&[json!({"conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"},
+    ]})]);
+    world.step();
+    assert_eq!(world.ready(), "False Unschedulable 0/1 nodes are available");
+    world.pods(&[]);
+    world.deployment(0, 0, settled);
+    world.autoscaler(gone);
+    world.step();
+    let end =
+        "False ProgressDeadlineExceeded Initial scale was never achieved: 0/1 nodes are available";
+    assert_eq!(world.ready(), end);
+    world.step();
+    assert_eq!(world.ready(), end, "once is enough");
 }

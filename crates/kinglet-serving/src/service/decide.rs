@@ -64,23 +64,16 @@ impl ChildConditions {
         held
     }
 
-    /// The one told last speaks for the Service. That is the Route, unless the Configuration has failed: then the
-    /// Route can only repeat it.
+    /// Of two failures the Route's speaks for the Service, as in Knative. Its message carries the cause below.
     fn conditions(self, previous: &[Condition], now: jiff::Timestamp) -> Vec<Condition> {
         let Self {
             configuration,
             route,
         } = self;
-        let failed = matches!(configuration, Some(ConditionState::False(_)));
-        let all = Conditions::new();
-        let all = if failed {
-            all.with_some(ServiceCondition::RoutesReady, route)
-                .with_some(ServiceCondition::ConfigurationsReady, configuration)
-        } else {
-            all.with_some(ServiceCondition::ConfigurationsReady, configuration)
-                .with_some(ServiceCondition::RoutesReady, route)
-        };
-        all.finish(previous, now)
+        Conditions::new()
+            .with_some(ServiceCondition::ConfigurationsReady, configuration)
+            .with_some(ServiceCondition::RoutesReady, route)
+            .finish(previous, now)
     }
 }
 

@@ -219,8 +219,7 @@ fn the_status_is_what_the_children_say() {
             ready("False", "RevisionMissing", "no revision"),
             [
                 format!("ConfigurationsReady=False RevisionFailed {failed}"),
-                // The deepest cause speaks; upstream repeats the Route here.
-                format!("Ready=False RevisionFailed {failed}"),
+                "Ready=False RevisionMissing no revision".to_owned(),
                 "RoutesReady=False RevisionMissing no revision".to_owned(),
             ],
         ),

@@ -15,6 +15,8 @@ use super::{Show, documents, exceptions, tables};
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// The same where a revision has to go to zero first.
 const SETTLE_TO_ZERO_MAX: Duration = Duration::from_secs(60);
+/// The same where a progress deadline (30 s), a stable window (60 s) and the grace before zero come first.
+const SETTLE_FAILED_MAX: Duration = Duration::from_secs(150);
 /// How long the last events may take.
 const EVENTS_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -58,6 +60,9 @@ pub(crate) async fn replay(
         &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
     )
     .await?;
+    if scenario == "08-quota" {
+        forbid_pods(api, &namespace).await?;
+    }
     let mut left = 0;
     for Step { what, refusal } in steps(
         &std::fs::read_to_string(folder.join("timeline.txt")).context("reading timeline.txt")?,
@@ -71,7 +76,7 @@ pub(crate) async fn replay(
                 refusal.as_deref(),
             )?;
         } else if let Some(file) = what.strip_prefix("snapshot ") {
-            left += snapshot(api, &namespace, &folder.join(file), show).await?;
+            left += snapshot(api, &namespace, &scenario, &folder.join(file), show).await?;
             left += tables::compare(
                 Path::new(&instance.ready.kubeconfig),
                 &namespace,
@@ -106,6 +111,20 @@ pub(crate) async fn replay(
     api.delete(&format!("/api/v1/namespaces/{namespace}"))
         .await?;
     Ok(left)
+}
+
+/// The quota that was there before the recording began.
+async fn forbid_pods(api: &Api, namespace: &str) -> anyhow::Result<()> {
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}},
+    });
+    api.create(
+        &format!("/api/v1/namespaces/{namespace}/resourcequotas"),
+        &quota,
+    )
+    .await?;
+    Ok(())
 }
 
 /// One line of the recording that is somebody's doing, and what the server said if it refused.
@@ -274,7 +293,13 @@ fn event_lines(lines: Vec<String>) -> BTreeSet<String> {
     let replaced = lines.into_iter().map(|line| {
         let mut line = Value::String(line);
         replace(&mut line, &words);
-        line.as_str().unwrap_or_default().to_owned()
+        let line = line.as_str().unwrap_or_default();
+        // What follows names the pod once more, and its uid.
+        let back_off = line.contains("Back-off restarting failed container");
+        match line.split_once(" in pod ").filter(|_| back_off) {
+            Some((said, _)) => said.to_owned(),
+            None => line.to_owned(),
+        }
     });
     replaced.collect()
 }
@@ -309,19 +334,27 @@ fn first_namespace(folder: &Path) -> anyhow::Result<String> {
         .to_owned())
 }
 
-async fn snapshot(api: &Api, namespace: &str, file: &Path, show: Show) -> anyhow::Result<usize> {
+async fn snapshot(
+    api: &Api,
+    namespace: &str,
+    scenario: &str,
+    file: &Path,
+    show: Show,
+) -> anyhow::Result<usize> {
     let expected = by_name(documents(&std::fs::read_to_string(file)?)?);
     let began = Instant::now();
     // An object chain comes to rest; what is left when it does not get better any more is the difference.
     let limit = if file.to_string_lossy().contains("zero") {
         SETTLE_TO_ZERO_MAX
+    } else if file.to_string_lossy().contains("failed") {
+        SETTLE_FAILED_MAX
     } else {
         SETTLE_MAX
     };
-    let mut best = compare(api, namespace, &expected).await?;
+    let mut best = compare(api, namespace, scenario, &expected).await?;
     while !best.differences.is_empty() && began.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = compare(api, namespace, &expected).await?;
+        let now = compare(api, namespace, scenario, &expected).await?;
         if now.differences.len() < best.differences.len() {
             best = now;
         }
@@ -357,6 +390,7 @@ struct Found {
 async fn compare(
     api: &Api,
     namespace: &str,
+    scenario: &str,
     expected: &BTreeMap<String, Value>,
 ) -> anyhow::Result<Found> {
     let mut objects = Vec::new();
@@ -392,7 +426,7 @@ async fn compare(
             }),
         }
         for difference in found {
-            if let Some(reason) = exceptions::reason(name, &difference) {
+            if let Some(reason) = exceptions::reason(scenario, name, &difference) {
                 excepted.push((name.clone(), difference, reason));
             } else {
                 differences.push((name.clone(), difference));
