@@ -11,7 +11,9 @@
     reason = "a test may panic; helpers of tests are not seen as tests"
 )]
 
+mod deletion;
 mod fake_node;
+mod late;
 mod scenarios;
 
 use std::io::Write as _;

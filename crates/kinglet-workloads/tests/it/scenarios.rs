@@ -41,7 +41,7 @@ pub(crate) async fn binder_only(client: &kube::Client) {
     );
 }
 
-struct Run {
+pub(crate) struct Run {
     client: kube::Client,
     context: Context,
 }
@@ -50,7 +50,7 @@ fn typed<K: Object>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn deployment(name: &str, replicas: i32, image: &str) -> Deployment {
+pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Deployment {
     typed(json!({
         "metadata": {"name": name},
         "spec": {
@@ -64,7 +64,7 @@ fn deployment(name: &str, replicas: i32, image: &str) -> Deployment {
 }
 
 /// Awaits a condition; what was last seen is in the failure.
-async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(
+pub(crate) async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(
     what: &str,
     mut check: impl FnMut() -> F,
 ) -> T {
@@ -81,7 +81,7 @@ async fn until<T: std::fmt::Debug, F: Future<Output = Result<T, String>>>(
 }
 
 impl Run {
-    fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
+    pub(crate) fn start(client: &kube::Client, parts: Parts) -> (Self, Tasks) {
         let tasks = Tasks::new();
         let context = Context::new(&Caches::new(client.clone(), tasks.clone(), Clock::system()));
         let capacity = Capacity {
@@ -114,7 +114,7 @@ impl Run {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn namespace(&self, name: &str) {
+    pub(crate) async fn namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces
             .create(
@@ -389,23 +389,50 @@ impl Run {
             .await
             .unwrap();
         self.settled("deletion", "orphan", 1).await;
+        let labels = ListParams::default().labels("app=orphan");
+        let sets = self.api::<ReplicaSet>("deletion");
+        let pods = self.api::<Pod>("deletion");
+        let set = sets.list(&labels).await.unwrap().items.remove(0);
+        let pod = pods.list(&labels).await.unwrap().items.remove(0);
         api.delete("orphan", &DeleteParams::orphan()).await.unwrap();
-        until("the replica set is let go", || async {
-            let labels = ListParams::default().labels("app=orphan");
-            let sets = self
-                .api::<ReplicaSet>("deletion")
-                .list(&labels)
-                .await
-                .unwrap()
-                .items;
-            let free = sets.len() == 1 && sets[0].metadata.owner_references.is_none();
-            if free && api.get_opt("orphan").await.unwrap().is_none() {
-                Ok(())
-            } else {
-                Err(format!("{sets:?}"))
+        until("the owner is gone", || async {
+            match api.get_opt("orphan").await.unwrap() {
+                None => Ok(()),
+                Some(left) => Err(format!("{:?}", left.metadata)),
             }
         })
         .await;
+        let left = sets.get(name_of(&set)).await.unwrap();
+        assert_eq!(uid_of(&left), uid_of(&set));
+        assert_eq!(left.metadata.owner_references, None, "it is let go");
+        assert_eq!(left.metadata.deletion_timestamp, None, "it stays");
+        let left = pods.get(name_of(&pod)).await.unwrap();
+        assert_eq!(uid_of(&left), uid_of(&pod));
+        assert_eq!(
+            left.metadata.owner_references,
+            pod.metadata.owner_references
+        );
+        assert_eq!(left.metadata.deletion_timestamp, None, "it stays");
+
+        // A Deployment of the same selector takes the ReplicaSet as its own, and normal deletion takes it along.
+        api.create(&PostParams::default(), &deployment("orphan", 1, "v1"))
+            .await
+            .unwrap();
+        until("the replica set is adopted", || async {
+            let set = sets.get(name_of(&set)).await.unwrap();
+            let owners = set.metadata.owner_references.unwrap_or_default();
+            if owners.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{owners:?}"))
+            }
+        })
+        .await;
+        api.delete("orphan", &DeleteParams::background())
+            .await
+            .unwrap();
+        self.gone::<Pod>("deletion", "app=orphan").await;
+        self.gone::<ReplicaSet>("deletion", "app=orphan").await;
     }
 
     async fn custom_resources(&self) {
