@@ -3,6 +3,7 @@
 mod cycles;
 mod fuzz;
 mod requests;
+mod simulation;
 
 use clap::Subcommand;
 
@@ -13,6 +14,8 @@ pub(crate) enum Soak {
     Requests(requests::Requests),
     /// Services created, called, put to sleep, woken and deleted; nothing may be left on the machine
     Cycles(cycles::Cycles),
+    /// All controllers on paused time with faults from many seeds
+    Sim(simulation::Simulation),
     /// New inputs for every parser that eats what somebody else wrote (needs nightly and cargo-fuzz)
     Fuzz(fuzz::Fuzz),
 }
@@ -21,6 +24,7 @@ pub(crate) async fn run(soak: &Soak) -> anyhow::Result<()> {
     match soak {
         Soak::Requests(requests) => requests::run(requests).await,
         Soak::Cycles(cycles) => cycles::run(cycles).await,
+        Soak::Sim(simulation) => simulation::run(simulation),
         Soak::Fuzz(fuzz) => fuzz::run(fuzz),
     }
 }
