@@ -87,6 +87,11 @@ impl Queue {
         loop {
             let ready = self.0.ready.notified();
             if let Some(key) = self.take() {
+                // Two keys added between a worker's look and its wait leave one permit; the worker that takes the
+                // first passes the word on, so that the second does not wait for the first to be finished with.
+                if self.has_ready() {
+                    self.0.ready.notify_one();
+                }
                 return key;
             }
             ready.await;
@@ -182,6 +187,11 @@ impl Queue {
         self.0.ready.notify_one();
     }
 
+    fn has_ready(&self) -> bool {
+        let state = self.0.state.lock();
+        !state.fast.is_empty() || !state.slow.is_empty()
+    }
+
     fn take(&self) -> Option<Key> {
         let mut state = self.0.state.lock();
         let key = state.fast.pop_front().or_else(|| state.slow.pop_front())?;
@@ -235,6 +245,20 @@ mod tests {
         assert_eq!(queue.next().await, x);
         queue.done(&x);
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_keys_added_at_once_reach_two_workers() {
+        let queue = Queue::default();
+        // Both workers have looked and neither waits yet, so both keys are announced by one permit.
+        queue.add(key("x"));
+        queue.add(key("y"));
+        queue.0.ready.notified().await;
+        let first = queue.next().await;
+        // While the first worker is busy, the second one wakes.
+        let woken = tokio::time::timeout(Duration::from_secs(1), queue.0.ready.notified()).await;
+        assert!(woken.is_ok());
+        assert_ne!(first, queue.next().await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ struct Binder {
     node_name: String,
     capacity: Capacity,
     ledger: Ledger,
-    /// Pods that did not fit.
+    /// Pods that did not fit, and the one that is looked at.
     waiting: Mutex<BTreeSet<Key>>,
 }
 
@@ -125,8 +125,11 @@ async fn reconcile(
         .find(&key)
         .filter(|pod| wants_a_node(pod))
     else {
+        binder.waiting.lock().remove(&key);
         return Ok(Next::Done);
     };
+    // Before the room is looked at, so that room that comes free meanwhile wakes this Pod again.
+    binder.waiting.lock().insert(key.clone());
     let node = context.cache::<Node>().get("", &binder.node_name);
     let node_state = fit::ObservedNode {
         name: &binder.node_name,
@@ -138,10 +141,8 @@ async fn reconcile(
     match fit::fit(&pod, &node_state) {
         Ok(()) => bind(&context, &binder, &pod, &key).await,
         Err(misfit) => {
-            binder.waiting.lock().insert(key);
-            context
-                .apply(refuse(&pod, &misfit.message(), &context))
-                .await
+            let plan = refuse(&pod, &misfit.message(), &context);
+            context.apply(plan).await
         }
     }
 }
