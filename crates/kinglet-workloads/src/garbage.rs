@@ -27,6 +27,8 @@ use sink::KindSink;
 const NAME: &str = "generic-garbage-collector";
 /// How often the server's kinds are looked at although no CustomResourceDefinition changed.
 const REDISCOVER: Duration = Duration::from_secs(300);
+/// How long after a changed CustomResourceDefinition they are looked at once more.
+const REDISCOVER_AFTER_CHANGE: Duration = Duration::from_secs(2);
 /// How long after a failure.
 const REDISCOVER_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// How long the first listings may take before collecting begins without the rest.
@@ -64,6 +66,9 @@ pub(crate) fn start(
         loop {
             let present = known.borrow_and_update().clone();
             follow(&context, &feeder, &present, &mut sinks);
+            // An owner of a kind that was not served was taken as present; now it can be asked for.
+            let unsettled = feeder.graph.lock().with_unknown_owners();
+            feeder.wake(unsettled);
             if let Some(controller) = controller.take_if(|_| !present.is_empty()) {
                 first_listings(&sinks).await;
                 let collector = Arc::clone(&feeder);
@@ -88,21 +93,27 @@ pub(crate) fn discover(context: &Context) -> ResourceKinds {
         .observe(move |_: &Change<_>| bell.notify_one());
     let (found, client) = (kinds.clone(), context.client().clone());
     context.tasks().spawn_cancellable("discovery", async move {
+        // The server may offer a kind a moment after its definition has changed, so a change is looked at twice.
+        let mut just_changed = false;
         loop {
             let pause = match discover::all(&client).await {
                 Ok(all) => {
                     found.set(all);
-                    REDISCOVER
+                    if just_changed {
+                        REDISCOVER_AFTER_CHANGE
+                    } else {
+                        REDISCOVER
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(error = %error, "discovery failed, trying again");
                     REDISCOVER_AFTER_FAILURE
                 }
             };
-            tokio::select! {
-                () = changed.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+            just_changed = tokio::select! {
+                () = changed.notified() => true,
+                () = tokio::time::sleep(pause) => false,
+            };
         }
     });
     kinds

@@ -256,6 +256,18 @@ impl Graph {
         self.sweep(kind, &HashSet::new())
     }
 
+    /// Objects with an owner that the graph does not know, to be looked at once more.
+    pub(super) fn with_unknown_owners(&self) -> Vec<Wake> {
+        let unknown = |node: &&Node| {
+            let mut owners = node.owners.iter();
+            owners.any(|owner| !self.nodes.contains_key(&owner.uid))
+        };
+        let found = self.nodes.values().filter(unknown);
+        found
+            .map(|node| Wake::Later(Arc::clone(&node.uid)))
+            .collect()
+    }
+
     /// What an object needs.
     pub(super) fn task(&self, uid: &str) -> Task {
         let Some(node) = self.nodes.get(uid) else {
@@ -415,7 +427,9 @@ mod tests {
             graph.put(&kind(), object("d", &["o"], json!({}))),
             [Wake::Later("d".into())]
         );
+        assert_eq!(graph.with_unknown_owners(), [Wake::Later("d".into())]);
         graph.put(&kind(), object("o", &[], json!({})));
+        assert_eq!(graph.with_unknown_owners(), []);
         let Task::Owners {
             unknown, present, ..
         } = graph.task("d")
