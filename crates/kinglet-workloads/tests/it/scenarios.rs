@@ -415,21 +415,7 @@ impl Run {
         );
         assert_eq!(left.metadata.deletion_timestamp, None, "it stays");
 
-        // A Deployment of the same selector takes the ReplicaSet as its own, and normal deletion takes it along.
-        api.create(&PostParams::default(), &deployment("orphan", 1, "v1"))
-            .await
-            .unwrap();
-        until("the replica set is adopted", || async {
-            let set = sets.get(name_of(&set)).await.unwrap();
-            let owners = set.metadata.owner_references.unwrap_or_default();
-            if owners.len() == 1 {
-                Ok(())
-            } else {
-                Err(format!("{owners:?}"))
-            }
-        })
-        .await;
-        api.delete("orphan", &DeleteParams::background())
+        sets.delete(name_of(&set), &DeleteParams::background())
             .await
             .unwrap();
         self.gone::<Pod>("deletion", "app=orphan").await;
