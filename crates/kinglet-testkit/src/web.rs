@@ -46,9 +46,12 @@ pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow:
                 body,
             })
         };
+        tokio::pin!(answer);
         tokio::select! {
-            answer = answer => answer,
-            ended = connection => { ended?; anyhow::bail!("the connection was closed") }
+            // A connection that ends with its response has brought that response.
+            biased;
+            answer = &mut answer => answer,
+            ended = connection => { ended?; answer.await }
         }
     };
     tokio::time::timeout(Duration::from_secs(60), exchange)

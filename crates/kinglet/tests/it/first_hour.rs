@@ -404,14 +404,14 @@ fn logs_of_what_does_not_run_say_why() {
         };
         let said = logs("missing")?;
         ensure!(
-            said.contains("RevisionFailed") && said.contains("nosuchsample"),
+            said.contains("RevisionMissing") && said.contains("nosuchsample"),
             "{said}"
         );
         // The last words of the program, and the condition.
         until("the log of the crashing one", crate::READY_MAX, || async {
             let said = logs("crashing")?;
             ensure!(
-                said.contains("usage: sample NAME") && said.contains("RevisionFailed"),
+                said.contains("usage: sample NAME") && said.contains("RevisionMissing"),
                 "{said}"
             );
             Ok(Some(()))

@@ -7,6 +7,7 @@ mod corpus;
 mod crash;
 mod cycles;
 mod first_hour;
+mod in_flight;
 mod informer;
 mod kubectl;
 mod kubectl_words;
