@@ -31,10 +31,12 @@ use crate::registration;
 use crate::sys::netns::SocketMaker;
 use crate::volumes::{self, disk};
 
-/// What programs are given when the node stops; the whole stop has 30 s.
+/// What programs are given when the node stops, where the deadline leaves as much.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// After their grace, killed containers are gone at once; this is for their files.
-const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// After their grace, killed containers are gone at once; this is for their files and comes out of the deadline.
+const AFTER_GRACE: Duration = Duration::from_secs(5);
+/// The node's own loops end at their next await.
+const LOOPS_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Files of the last pods are mostly gone by then; more is left to the next start.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -319,15 +321,21 @@ impl NodeHandle {
         Ok(stream.boxed())
     }
 
-    /// Ends all containers and takes everything off the host. The Pods stay in the API; the next life replaces them.
-    pub async fn stop(&self) {
-        self.0.loops.shutdown(Duration::from_secs(2)).await;
+    /// Ends all containers and takes everything off the host, until `deadline` at the latest: what programs are given to
+    /// end shrinks with the time that is left. The Pods stay in the API; the next life replaces them.
+    pub async fn stop(&self, deadline: tokio::time::Instant) {
+        let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.0.loops.shutdown(LOOPS_STOP_MAX.min(left())).await;
+        let grace = STOP_GRACE.min(left().saturating_sub(AFTER_GRACE));
         for entry in self.0.workers.lock().values() {
-            entry
-                .signal
-                .send_modify(|signal| signal.stop = Some(STOP_GRACE));
+            entry.signal.send_modify(|signal| signal.stop = Some(grace));
         }
-        if !self.0.pods.shutdown(STOP_GRACE + STOP_TIMEOUT).await {
+        if !self
+            .0
+            .pods
+            .shutdown(left().saturating_sub(CLEANING_TIMEOUT))
+            .await
+        {
             tracing::warn!("some pods did not end in time; the next start ends them");
         }
         self.0.workers.lock().clear();
@@ -341,8 +349,11 @@ impl NodeHandle {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = tokio::time::timeout(CLEANING_TIMEOUT, emptied).await;
-        self.0.cleaning.shutdown(Duration::from_secs(1)).await;
+        let _ = tokio::time::timeout(CLEANING_TIMEOUT.min(left()), emptied).await;
+        self.0
+            .cleaning
+            .shutdown(Duration::from_secs(1).min(left()))
+            .await;
     }
 
     async fn follow_pods(&self) {

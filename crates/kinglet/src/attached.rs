@@ -13,7 +13,7 @@ use kinglet_process::{Clock, Tasks, logging};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::standalone::{API_STOP_MAX, DRAIN_MAX, make_private, registries, watch_signals};
+use crate::standalone::{API_STOP_MAX, make_private, registries, stop_machine, watch_signals};
 use crate::start::{self, MachineOptions};
 use crate::{bootstrap, listeners, samples};
 
@@ -88,10 +88,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
 
     stop.cancelled().await;
     tracing::info!("stopping: finishing requests under way");
-    if !machine.gateway.shutdown(DRAIN_MAX).await {
-        tracing::warn!("some requests were still under way and were cut");
-    }
-    machine.stop().await;
+    stop_machine(&machine).await;
     tasks.shutdown(API_STOP_MAX).await;
     Ok(())
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Rules;
 use crate::control::{self, Control};
-use crate::start::{self, MachineOptions};
+use crate::start::{self, Machine, MachineOptions};
 use crate::{bootstrap, listeners, logs, samples};
 
 /// Names by which pods know the API server.
@@ -36,11 +36,13 @@ const HOSTS: [&str; 5] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
-/// Draining requests may take this much of the 30 s that a stop may take; containers get the rest.
-pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Requests and containers together; the rest of the 30 s that a stop may take is for API connections and the store.
+const MACHINE_STOP_MAX: Duration = Duration::from_secs(26);
+/// What containers need of it even when requests take all they may (see `Machine::stop`).
+const CONTAINERS_MIN: Duration = Duration::from_secs(10);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
 const DISK_FREE_MIN_BYTES: u64 = 16 << 20;
-pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(2);
+pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
 pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
@@ -186,10 +188,7 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
 
     stop.cancelled().await;
     tracing::info!("stopping: finishing requests under way");
-    if !machine.gateway.shutdown(DRAIN_MAX).await {
-        tracing::warn!("some requests were still under way and were cut");
-    }
-    machine.stop().await;
+    stop_machine(&machine).await;
     serving_api.shutdown(API_STOP_MAX).await;
     tasks.shutdown(API_STOP_MAX).await;
     store
@@ -206,6 +205,19 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
 )]
 fn println_steps(addresses: &Addresses) {
     println!("{}", kinglet_cli::next_steps(addresses));
+}
+
+/// Lets requests end, then containers, under one deadline: what requests leave of the time, containers may use.
+pub(crate) async fn stop_machine(machine: &Machine) {
+    let deadline = tokio::time::Instant::now() + MACHINE_STOP_MAX;
+    if !machine
+        .gateway
+        .shutdown(MACHINE_STOP_MAX - CONTAINERS_MIN)
+        .await
+    {
+        tracing::warn!("some requests were still under way and were cut");
+    }
+    machine.stop(deadline).await;
 }
 
 /// Signals work from the first moment on, so that an early Ctrl-C is no crash.

@@ -32,6 +32,8 @@ const REPORTS_MAX: usize = 4096;
 const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
 /// A slow API server must not keep the gateway closed for ever.
 const FIRST_ROUTES_MAX: Duration = Duration::from_secs(15);
+/// Controllers end at their next await; what they did not finish, the next life does.
+const DECIDING_STOP_MAX: Duration = Duration::from_secs(2);
 const NODE_NAME: &str = "kinglet";
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Building the first table takes milliseconds; this is for a machine in trouble.
@@ -195,9 +197,9 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
 }
 
 impl Machine {
-    /// Stops deciding, then the containers. Requests must have been drained before.
-    pub(crate) async fn stop(&self) {
-        self.deciding.shutdown(Duration::from_secs(2)).await;
-        self.node.stop().await;
+    /// Stops deciding, then the containers, until `deadline` at the latest. Requests must have been drained before.
+    pub(crate) async fn stop(&self, deadline: tokio::time::Instant) {
+        self.deciding.shutdown(DECIDING_STOP_MAX).await;
+        self.node.stop(deadline).await;
     }
 }

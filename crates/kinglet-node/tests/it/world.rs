@@ -18,6 +18,8 @@ use kube::api::{DeleteParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+/// As long as Kinglet itself gives a node.
+const NODE_STOP_MAX: Duration = Duration::from_secs(26);
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
     "cat", "echo", "false", "head", "hostname", "httpd", "id", "ls", "mount", "nc", "nslookup",
@@ -186,7 +188,9 @@ impl World {
 
     /// Stops the node and starts another on the same directory.
     pub(crate) async fn restart(&mut self) {
-        self.node.stop().await;
+        self.node
+            .stop(tokio::time::Instant::now() + NODE_STOP_MAX)
+            .await;
         self.node = start_node(&self.scratch, &self.context, &self.images, &self.drained).await;
     }
 
@@ -278,7 +282,9 @@ impl World {
     }
 
     pub(crate) async fn close(self) {
-        self.node.stop().await;
+        self.node
+            .stop(tokio::time::Instant::now() + NODE_STOP_MAX)
+            .await;
         *DRAIN_HELD.lock() = None;
         self.tasks.shutdown(Duration::from_secs(5)).await;
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");

@@ -181,3 +181,33 @@ async fn end(api: &Api, name: &str, pod: &str, ending: Ending) -> anyhow::Result
     };
     Ok(())
 }
+
+/// A request that uses all its time, then a pod that uses all of its own: both together within the 30 s that
+/// [`Instance::stop`] allows.
+#[test]
+fn a_stop_has_one_deadline_for_requests_and_containers() {
+    run(async {
+        let (instance, api) = start().await?;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "slow", "namespace": "default"},
+            "spec": {"terminationGracePeriodSeconds": 60, "containers": [{
+                "name": "c", "image": "samples.kinglet/helloworld",
+                "lifecycle": {"preStop": {"sleep": {"seconds": 50}}}
+            }]}
+        });
+        api.create(PODS, &pod).await?;
+        create(&api, "cut").await?;
+        until("the pod to run", READY_MAX, || async {
+            let phase = api.get(&format!("{PODS}/slow")).await?["status"]["phase"].clone();
+            ensure!(phase == "Running", "phase {phase}");
+            Ok(Some(()))
+        })
+        .await?;
+        let request = ask(&instance, "cut", 50_000);
+        tokio::time::sleep(UNDER_WAY).await;
+        instance.stop().await?;
+        // How it is cut is not promised.
+        drop(request.await?);
+        Ok(())
+    });
+}
