@@ -8,8 +8,8 @@ mod tests;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -147,14 +147,14 @@ pub(crate) fn is_retryable(method: &Method, flags: HeaderFlags) -> bool {
 
 /// Removes what concerns only one hop. An upgrade is passed on, rebuilt.
 pub(crate) fn strip_hop(headers: &mut HeaderMap, flags: HeaderFlags, keep_upgrade: bool) {
-    if flags.has(HeaderFlags::CONNECTION)
-        && let Some(connection) = headers.get(CONNECTION)
-    {
-        // Usually `keep-alive` or `close`; anything else names headers to leave behind.
-        let named: Vec<HeaderName> = connection
-            .to_str()
-            .unwrap_or_default()
-            .split(',')
+    if flags.has(HeaderFlags::CONNECTION) {
+        // Usually `keep-alive` or `close`; anything else names headers to leave behind. Whom a request is for and where it
+        // ends is no matter of one hop, whatever a client says.
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|connection| connection.to_str().ok())
+            .flat_map(|connection| connection.split(','))
             .map(str::trim)
             .filter(|token| {
                 !["close", "keep-alive", "upgrade", "te"]
@@ -162,6 +162,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, flags: HeaderFlags, keep_upgrad
                     .any(|usual| token.eq_ignore_ascii_case(usual))
             })
             .filter_map(|token| HeaderName::try_from(token).ok())
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
             .collect();
         headers.remove(CONNECTION);
         for name in named {

@@ -2,10 +2,11 @@
 //!
 //! Flow: a datagram or a connection at the gateway address, port 53 -> [`zone`] (pure: what do our caches say?) -> an answer, or
 //! [`upstream`]: the host's own resolvers.
-//! Always: bounded questions in flight; whatever is not ours is forwarded as it came.
+//! Always: bounded questions in flight, of all pods and of each; whatever is not ours is forwarded as it came.
 
 mod message;
 mod server;
+mod shares;
 mod upstream;
 mod zone;
 

@@ -261,6 +261,7 @@ impl Network {
         // Only senders with that very address are heard; node ports lead from the host's loopback to the pod.
         write_setting(&format!("{link}/rp_filter"), "1");
         write_setting(&format!("{link}/route_localnet"), "1");
+        switch_off_ipv6(link);
         let index = link_index(&inner.handle, link).await?;
         inner
             .handle
@@ -460,6 +461,20 @@ fn write_setting(setting: &str, value: &str) {
     let file = format!("/proc/sys/net/ipv4/conf/{setting}");
     if let Err(error) = std::fs::write(&file, value) {
         tracing::warn!(file, value, %error, "a setting of the network was not made");
+    }
+}
+
+/// Pods have no IPv6, and the packet filter's table has no rules for it: a frame that a pod makes by hand must neither
+/// reach what listens on `::` nor make the host believe in a router (CVE-2020-10749).
+fn switch_off_ipv6(link: &str) {
+    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    match std::fs::write(&file, "1") {
+        Ok(()) => {}
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(file, %error, "a pod may send IPv6 packets to this machine, which nothing filters");
+        }
     }
 }
 

@@ -8,15 +8,19 @@ use std::time::Duration;
 use kinglet_process::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 
 use crate::dns::message::{self, Kind, Reply};
+use crate::dns::shares::Shares;
 use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Resolved, Zone};
 
 /// Questions that wait for a resolver at once; more are dropped, and clients ask again.
 const QUESTIONS_MAX: usize = 512;
+/// Those of one pod: a program that looks up many names at once has a few dozen.
+const QUESTIONS_OF_ONE_MAX: usize = 64;
 const CONNECTIONS_MAX: usize = 64;
+/// Those of one pod: resolver libraries use a connection for one long answer.
+const CONNECTIONS_OF_ONE_MAX: usize = 8;
 const DATAGRAM_BYTES_MAX: usize = 4096;
 const CONNECTION_IDLE: Duration = Duration::from_secs(10);
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
@@ -30,7 +34,7 @@ pub(crate) async fn start(
 ) -> io::Result<()> {
     let socket = Arc::new(UdpSocket::bind(address).await?);
     let listener = TcpListener::bind(address).await?;
-    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let places = Shares::new(QUESTIONS_MAX, QUESTIONS_OF_ONE_MAX);
     let (own_zone, own_upstream, own_tasks) =
         (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
     tasks.spawn_cancellable("dns datagrams", async move {
@@ -38,13 +42,13 @@ pub(crate) async fn start(
     });
     let connections = tasks.clone();
     tasks.spawn_cancellable("dns connections", async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Shares::new(CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX);
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, from)) = listener.accept().await else {
                 tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            };
+            let Some(place) = places.take(from.ip()) else {
                 continue;
             };
             let (zone, upstream) = (Arc::clone(&zone), Arc::clone(&upstream));
@@ -63,7 +67,7 @@ async fn datagrams(
     socket: Arc<UdpSocket>,
     zone: Arc<Zone>,
     upstream: Arc<Upstream>,
-    places: Arc<Semaphore>,
+    places: Shares,
     tasks: Tasks,
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -78,7 +82,7 @@ async fn datagrams(
             let _ = socket.send_to(&answer, from).await;
             continue;
         }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take(from.ip()) else {
             continue;
         };
         let (socket, zone, upstream) = (

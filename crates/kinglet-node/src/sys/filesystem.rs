@@ -4,7 +4,7 @@
 //! it, below a path that [`mount_target`] finds: symbolic links in an image or a volume can never lead a mount outside of the
 //! container. Devices are nodes of the container's own; nothing in its `/dev` is shared with the host.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,9 @@ use rustix::mount::{
 };
 
 use crate::sys::container::{HelperError, container_root, descriptor_path};
+use crate::sys::masks::{self, Nothing};
 use crate::sys::mount_target::{self, TargetKind};
+use crate::sys::new_mount::{self, place_on};
 use crate::sys::{devices, mount_attributes};
 use crate::wire::{Isolation, Mount, Root, Start};
 
@@ -31,34 +33,12 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-/// What containers do not see (containerd's list, and the interrupts as newer ones hide them).
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 /// Linux takes one page of mount options.
 const OPTION_BYTES_MAX: usize = 4000;
 /// Devices of the host that a privileged container gets; a machine has some hundred.
 const HOST_DEVICES_MAX: usize = 4096;
 /// Nothing of these kinds is wanted from a mounted file system.
-const QUIET: MountFlags = MountFlags::NOSUID
+pub(crate) const QUIET: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
@@ -198,19 +178,20 @@ fn map_ids(tree: &OwnedFd, user_namespace: &OwnedFd, source: &Path) -> Result<()
 fn fill(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
     kernel_file_systems(&start.isolation, picked_up)?;
     make_devices(&picked_up.host_devices)?;
+    let nothing = Nothing::pick_up()?;
     if !picked_up.cgroups.is_empty() {
         show_cgroups(&picked_up.cgroups)?;
     }
     for (one, detached) in start.mounts.iter().zip(&picked_up.volumes) {
         match (one, detached) {
-            (_, Some(detached)) => attach(detached)?,
+            (_, Some(detached)) => attach_volume(detached)?,
             (Mount::Memory { target, bytes_max }, None) => memory(target, *bytes_max)?,
             (Mount::ImageVolume { target }, None) => image_volume(target, start.read_only_root)?,
             (Mount::Bind { .. }, None) => {}
         }
     }
     if !start.isolation.privileged && !start.isolation.unmasked_proc {
-        protect()?;
+        masks::apply(&nothing)?;
     }
     make_tmp();
     if start.read_only_root {
@@ -224,7 +205,9 @@ fn fill(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
     Ok(())
 }
 
-fn failed(what: impl std::fmt::Display) -> impl FnOnce(rustix::io::Errno) -> HelperError {
+pub(crate) fn failed(
+    what: impl std::fmt::Display,
+) -> impl FnOnce(rustix::io::Errno) -> HelperError {
     let what = what.to_string();
     move |error| HelperError::setup(what)(error.into())
 }
@@ -452,12 +435,7 @@ fn overlay_options(root: &Root) -> io::Result<Vec<u8>> {
     .concat())
 }
 
-type KernelMount = (
-    &'static str,
-    &'static str,
-    MountFlags,
-    Option<&'static CStr>,
-);
+type KernelMount = (&'static str, &'static str, MountFlags, &'static str);
 
 fn kernel_table(isolation: &Isolation) -> [KernelMount; 6] {
     let sys_flags = if isolation.privileged {
@@ -466,23 +444,23 @@ fn kernel_table(isolation: &Isolation) -> [KernelMount; 6] {
         QUIET | MountFlags::RDONLY
     };
     [
-        ("proc", "/proc", QUIET, None),
+        ("proc", "/proc", QUIET, ""),
         // Not `nodev`: this is where the container's devices are.
         (
             "tmpfs",
             "/dev",
             MountFlags::NOSUID | MountFlags::STRICTATIME,
-            Some(c"size=65536k,mode=755"),
+            "size=65536k,mode=755",
         ),
         (
             "devpts",
             "/dev/pts",
             MountFlags::NOSUID | MountFlags::NOEXEC,
-            Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
         ),
-        ("mqueue", "/dev/mqueue", QUIET, None),
-        ("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=65536k")),
-        ("sysfs", "/sys", sys_flags, None),
+        ("mqueue", "/dev/mqueue", QUIET, ""),
+        ("tmpfs", "/dev/shm", QUIET, "mode=1777,size=65536k"),
+        ("sysfs", "/sys", sys_flags, ""),
     ]
 }
 
@@ -523,19 +501,14 @@ fn mount_kernel(
     kind: &str,
     target: &str,
     flags: MountFlags,
-    options: Option<&CStr>,
+    options: &str,
 ) -> Result<(), HelperError> {
     own_directory(root, target)?;
     let place = mount_target::open(root, Path::new(target), TargetKind::Directory)
         .map_err(HelperError::setup(format_args!("making {target}")))?;
     let source = if target == "/dev/shm" { "shm" } else { kind };
-    // Before there is a /proc of its own there is no path to a descriptor; the directory is no link, and nobody else is
-    // here to change that.
-    let mounted = if Path::new("/proc/self/fd").exists() {
-        mount(source, descriptor_path(&place), kind, flags, options)
-    } else {
-        mount(source, target, kind, flags, options)
-    };
+    let mounted =
+        new_mount::detached(kind, source, flags, options).and_then(|tree| place_on(&tree, &place));
     match mounted {
         Ok(()) => Ok(()),
         // Not every kernel has POSIX message queues.
@@ -546,23 +519,8 @@ fn mount_kernel(
 
 /// A `/dev` with its nodes that is not mounted yet: the root of a user namespace may not make nodes.
 fn devices_ahead(of_host: &[HostDevice], first_id: u32) -> io::Result<OwnedFd> {
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-    let file_system = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let id = first_id.to_string();
-    for (key, value) in [
-        ("size", "65536k"),
-        ("mode", "755"),
-        ("uid", &id),
-        ("gid", &id),
-    ] {
-        rustix::mount::fsconfig_set_string(&file_system, key, value)?;
-    }
-    rustix::mount::fsconfig_create(&file_system)?;
-    let tree = rustix::mount::fsmount(
-        &file_system,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NOSUID,
-    )?;
+    let options = format!("size=65536k,mode=755,uid={first_id},gid={first_id}");
+    let tree = new_mount::detached("tmpfs", "tmpfs", MountFlags::NOSUID, &options)?;
     let (user, group) = (
         Some(rustix::fs::Uid::from_raw(first_id)),
         Some(rustix::fs::Gid::from_raw(first_id)),
@@ -667,9 +625,24 @@ fn make_devices(of_host: &[HostDevice]) -> Result<(), HelperError> {
 }
 
 fn attach(detached: &DetachedMount) -> Result<(), HelperError> {
+    attach_where(detached, |_| Ok(()))
+}
+
+/// A volume's place is the Pod's or the image's to choose, within limits.
+fn attach_volume(detached: &DetachedMount) -> Result<(), HelperError> {
+    attach_where(detached, |place| {
+        masks::check_place(place, &detached.target)
+    })
+}
+
+fn attach_where(
+    detached: &DetachedMount,
+    check: impl FnOnce(&OwnedFd) -> Result<(), HelperError>,
+) -> Result<(), HelperError> {
     let target = &detached.target;
     let what = format!("mounting on {}", target.display());
     let place = mount_point(target, detached.kind).map_err(HelperError::setup(&what))?;
+    check(&place)?;
     place_on(&detached.tree, &place).map_err(failed(&what))?;
     if detached.flags_missing && !detached.flags.is_empty() {
         remount(&detached.tree, detached.flags).map_err(failed(&what))?;
@@ -682,12 +655,7 @@ pub(crate) fn mount_point(target: &Path, kind: TargetKind) -> io::Result<OwnedFd
     mount_target::open(&container_root()?, target, kind)
 }
 
-fn place_on(tree: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, c"", place, c"", flags)
-}
-
-/// Adds flags to a mount. It keeps those of the file system it comes from: a remount must repeat those that are locked.
+/// Adds flags to a mount, for kernels before 5.12; by then `/proc` is the container's own and nothing lies over it. It keeps those of the file system it comes from: a remount must repeat those that are locked.
 fn remount(mounted: impl AsFd, flags: MountFlags) -> rustix::io::Result<()> {
     let old = rustix::fs::fstatvfs(&mounted)?.f_flag;
     let mut flags = flags | MountFlags::BIND;
@@ -709,13 +677,11 @@ fn remount(mounted: impl AsFd, flags: MountFlags) -> rustix::io::Result<()> {
 fn image_volume(target: &Path, read_only_root: bool) -> Result<(), HelperError> {
     let what = format!("making the image's volume {}", target.display());
     let place = mount_point(target, TargetKind::Directory).map_err(HelperError::setup(&what))?;
+    masks::check_place(&place, target)?;
     if !read_only_root {
         return Ok(());
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(&place, c"", flags).map_err(failed(&what))?;
+    let tree = new_mount::again(&place).map_err(failed(&what))?;
     place_on(&tree, &place).map_err(failed(&what))
 }
 
@@ -746,62 +712,13 @@ fn show_cgroups(cgroups: &[DetachedMount]) -> Result<(), HelperError> {
 fn memory(target: &Path, bytes_max: Option<u64>) -> Result<(), HelperError> {
     let what = format!("mounting memory on {}", target.display());
     let place = mount_point(target, TargetKind::Directory).map_err(HelperError::setup(&what))?;
+    masks::check_place(&place, target)?;
     let options = bytes_max.map_or_else(
         || "mode=1777".to_owned(),
         |bytes| format!("mode=1777,size={bytes}"),
     );
-    let options = CString::new(options).map_err(|error| HelperError::setup(&what)(error.into()))?;
-    mount(
-        "tmpfs",
-        descriptor_path(&place),
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        options.as_c_str(),
-    )
-    .map_err(failed(&what))
-}
-
-fn protect() -> Result<(), HelperError> {
-    for path in READ_ONLY.iter().map(Path::new).filter(|path| path.exists()) {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let what = format!("protecting {}", path.display());
-        let tree = open_tree(CWD, path, flags).map_err(failed(&what))?;
-        move_mount(
-            &tree,
-            c"",
-            CWD,
-            path,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .map_err(failed(&what))?;
-        remount(&tree, MountFlags::RDONLY).map_err(failed(&what))?;
-    }
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed("opening /dev/null"))?;
-    let throttling = fs::read_dir("/sys/devices/system/cpu")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|cpu| cpu.path().join("thermal_throttle"));
-    for path in MASKED.iter().map(PathBuf::from).chain(throttling) {
-        let Ok(found) = fs::metadata(&path) else {
-            continue;
-        };
-        let what = format!("hiding {}", path.display());
-        if found.is_dir() {
-            mount(
-                "tmpfs",
-                &path,
-                "tmpfs",
-                QUIET | MountFlags::RDONLY,
-                c"size=0",
-            )
-            .map_err(failed(&what))?;
-        } else {
-            rustix::mount::mount_bind(descriptor_path(&null), &path).map_err(failed(&what))?;
-        }
-    }
-    Ok(())
+    let tree = new_mount::detached("tmpfs", "tmpfs", VOLUME_FLAGS, &options);
+    place_on(tree.map_err(failed(&what))?, &place).map_err(failed(&what))
 }
 
 /// The runtime contract promises a `/tmp` for everyone; images from scratch have none.

@@ -9,6 +9,8 @@
 
 use std::io;
 
+use crate::attacker_frames;
+
 fn call(number: i64, arguments: [u64; 6]) -> io::Result<i64> {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: the pointers that callers pass are C strings or null; nothing else is touched.
@@ -123,6 +125,16 @@ pub(crate) fn hold_a_key() {
 
 /// The program: tries each attack and prints a line for each.
 pub(crate) fn main(names: &[String]) {
+    if let Some((first, frames)) = names.split_first()
+        && first == "frames"
+    {
+        return frames_of(frames);
+    }
+    if let [first, port] = names
+        && first == "hear"
+    {
+        return hear(port.parse().expect("port"));
+    }
     for name in names {
         match attack(name) {
             Ok(_) => println!("{name}: ok"),
@@ -135,6 +147,50 @@ pub(crate) fn main(names: &[String]) {
                 };
                 println!("{name}: {said}");
             }
+        }
+    }
+}
+
+/// Sends each frame: `router`, or `FROM>TO:PORT=TEXT`.
+fn frames_of(frames: &[String]) {
+    for frame in frames {
+        let sent = if frame == "router" {
+            attacker_frames::router()
+        } else {
+            datagram(frame)
+        };
+        match sent {
+            Ok(()) => println!("{frame}: sent"),
+            Err(error) => println!("{frame}: error {error}"),
+        }
+    }
+}
+
+fn datagram(frame: &str) -> io::Result<()> {
+    let bad = || io::Error::from(io::ErrorKind::InvalidInput);
+    let (from, rest) = frame.split_once('>').ok_or_else(bad)?;
+    let (to, text) = rest.split_once('=').ok_or_else(bad)?;
+    let (to, port) = to.split_once(':').ok_or_else(bad)?;
+    let address = |text: &str| text.parse().map_err(|_| bad());
+    attacker_frames::datagram(
+        address(from)?,
+        address(to)?,
+        port.parse().map_err(|_| bad())?,
+        text,
+    )
+}
+
+/// Prints every datagram that comes, until the honest one.
+fn hear(port: u16) {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", port)).expect("socket");
+    println!("listening");
+    let mut buffer = [0; 2000];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).expect("datagram");
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        println!("{} says {text}", from.ip());
+        if text == "honest" {
+            return;
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::{Bench, groups_named};
 use crate::world::until;
 
 /// Where the attacking program is in the container.
-const ATTACK: &str = "/attack";
+pub(crate) const ATTACK: &str = "/attack";
 
 /// A volume as the node would mount it.
 pub(crate) fn volume(source: &Path, target: &str) -> Mount {
@@ -27,7 +27,7 @@ pub(crate) fn volume(source: &Path, target: &str) -> Mount {
 }
 
 /// The host's libraries, and this test as the attacking program.
-fn with_attacker(mut start: ContainerStart) -> ContainerStart {
+pub(crate) fn with_attacker(mut start: ContainerStart) -> ContainerStart {
     for directory in ["/usr", "/lib", "/lib64"] {
         if Path::new(directory).exists() {
             start.mounts.push(volume(Path::new(directory), directory));

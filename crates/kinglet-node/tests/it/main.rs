@@ -9,8 +9,11 @@
 )]
 
 mod attacker;
+mod attacker_frames;
 mod engine;
 mod escape;
+mod escape_mounts;
+mod escape_network;
 mod hostile_images;
 mod hostile_volumes;
 mod pods;
@@ -56,6 +59,16 @@ const CASES: &[Case] = &[
     ("escape_by_descriptors", || Box::pin(escape::descriptors())),
     ("escape_by_own_binary", || Box::pin(escape::own_binary())),
     ("escape_by_links", || Box::pin(escape::links())),
+    ("escape_by_files_of_an_image_below_proc", || {
+        Box::pin(escape_mounts::files_below_proc())
+    }),
+    ("escape_by_volumes_in_the_way", || {
+        Box::pin(escape_mounts::volumes_in_the_way())
+    }),
+    ("escape_by_frames", || Box::pin(escape_network::frames())),
+    ("escape_by_exchanging_directories", || {
+        Box::pin(escape_mounts::exchange_race())
+    }),
     ("users_of_a_pod_are_nobody_on_the_host", || {
         Box::pin(escape::user_namespace())
     }),
