@@ -19,6 +19,7 @@ use crate::event::{EventRecord, Severity, reference_to};
 use crate::object::{Key, Object, controller_of, key_of, refers_to};
 use crate::plan::Next;
 use crate::queue::Queue;
+use crate::warnings::Warnings;
 
 /// Keys worked on at a time, as in Knative.
 const WORKERS: usize = 2;
@@ -162,6 +163,7 @@ impl<P: Object> Controller<P> {
             deadline: self.deadline,
             subject: self.reports_errors.then_some(subject_of::<P> as SubjectOf),
             keys: || Box::new(keys_of::<P>),
+            warnings: Arc::default(),
         };
         running.start(waits, self.workers, self.resync);
         self.queue
@@ -196,6 +198,7 @@ struct Running {
     deadline: Duration,
     subject: Option<SubjectOf>,
     keys: fn() -> KeysOf,
+    warnings: Arc<Warnings>,
 }
 
 impl Running {
@@ -247,6 +250,7 @@ impl Running {
         let error = match outcome {
             Ok(next) => {
                 self.queue.forgive(key);
+                self.warnings.succeeded(key);
                 match next {
                     Next::Done => {}
                     Next::After(delay) => self.queue.add_after(key.clone(), delay),
@@ -258,8 +262,9 @@ impl Running {
         };
         if !error.is_stale() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            // Once for each row of failures; the repetitions are for those who look closely.
-            if self.queue.failures(key) == 0 {
+            // Once for each error of an object; the repetitions are for those who look closely.
+            let text = format!("{error}: {cause:?}");
+            if self.warnings.is_news(key, text) && self.queue.failures(key) == 0 {
                 tracing::warn!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed");
             } else {
                 tracing::debug!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed again");

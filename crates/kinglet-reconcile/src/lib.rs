@@ -53,6 +53,7 @@ pub mod object;
 pub mod plan;
 pub mod queue;
 mod send;
+mod warnings;
 mod wire;
 pub mod write;
 
