@@ -97,8 +97,12 @@ fn failed(mut failed: hyper::client::conn::TrySendError<Request<RequestBody>>) -
     }
 }
 
-/// The deepest cause is the one that helps.
+/// The deepest cause is the one that helps. A connection that ends without a response is `EOF`, Go's word for it, which is
+/// what Knative answers and what people look for.
 fn describe(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() {
+        return "EOF".to_owned();
+    }
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -5,12 +5,17 @@
 //! open, the autoscaler has been poked.
 //! Assumes: `now` (from [`BreakerContext`]) does not go back.
 //! One short lock per arrival and per departure; no lock is held across an await, and nothing is dropped under it that
-//! would take it again.
+//! would take it again. `cargo xtask soak loom` tries the orders of its threads (`interleavings`).
 
+mod config;
 mod container;
+mod context;
 mod slot;
+mod sync;
 
-#[cfg(test)]
+#[cfg(all(test, kinglet_loom))]
+mod interleavings;
+#[cfg(all(test, not(kinglet_loom)))]
 mod tests;
 
 use std::collections::VecDeque;
@@ -19,105 +24,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_decide::balance::{Cursor, Policy};
-use kinglet_decide::feed::{Endpoint, Key, Protocol, Report, RevisionBackend, Stat};
+use kinglet_decide::feed::{Endpoint, Key, Stat};
 use kinglet_decide::meter::Meter;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
+pub(crate) use config::ClusterConfig;
 pub(crate) use container::Container;
+pub(crate) use context::BreakerContext;
 pub(crate) use slot::{PendingSlot, Slot, Waiter};
 
 use crate::options::Options;
+use sync::Mutex;
 
 /// For this long a container that refused a connection is used only when no other has a free slot.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(250);
-
-/// What all breakers share: clock, options and the way to the control plane.
-pub(crate) struct BreakerContext {
-    pub(crate) options: Options,
-    epoch: Instant,
-    reports: mpsc::Sender<Report>,
-    /// Pokes that found the channel full; the reporter delivers them.
-    undelivered: Mutex<Vec<Key>>,
-    pub(crate) has_undelivered: Notify,
-}
-
-impl BreakerContext {
-    pub(crate) fn new(options: Options, reports: mpsc::Sender<Report>) -> Self {
-        Self {
-            options,
-            epoch: Instant::now(),
-            reports,
-            undelivered: Mutex::default(),
-            has_undelivered: Notify::new(),
-        }
-    }
-
-    pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn poke(&self, key: &Key) {
-        if let Err(mpsc::error::TrySendError::Full(_)) =
-            self.reports.try_send(Report::Poke(key.clone()))
-        {
-            let mut undelivered = self.undelivered.lock();
-            if !undelivered.contains(key) {
-                undelivered.push(key.clone());
-            }
-            self.has_undelivered.notify_one();
-        }
-    }
-
-    pub(crate) fn take_undelivered(&self) -> Vec<Key> {
-        std::mem::take(&mut self.undelivered.lock())
-    }
-
-    pub(crate) fn reports(&self) -> &mpsc::Sender<Report> {
-        &self.reports
-    }
-}
-
-/// The settings of a backend that its requests go by.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ClusterConfig {
-    /// A Revision (metered, woken from zero) rather than an ordinary Service.
-    pub(crate) revision: bool,
-    /// Name of the Revision's Configuration, for logs.
-    pub(crate) configuration: Arc<str>,
-    pub(crate) concurrency: u32,
-    pub(crate) timeout: Duration,
-    pub(crate) response_start: Duration,
-    pub(crate) idle: Duration,
-    pub(crate) protocol: Protocol,
-}
-
-impl ClusterConfig {
-    pub(crate) fn of(backend: &RevisionBackend) -> Self {
-        Self {
-            revision: true,
-            configuration: backend.configuration.clone(),
-            concurrency: backend.container_concurrency,
-            timeout: backend.timeout,
-            response_start: backend.response_start_timeout,
-            idle: backend.idle_timeout,
-            protocol: backend.protocol,
-        }
-    }
-
-    pub(crate) fn of_service(protocol: Protocol) -> Self {
-        Self {
-            revision: false,
-            configuration: "".into(),
-            concurrency: 0,
-            timeout: Duration::ZERO,
-            response_start: Duration::ZERO,
-            idle: Duration::ZERO,
-            protocol,
-        }
-    }
-}
 
 /// What a request that asks for a slot is given.
 pub(crate) enum Admission {
@@ -378,6 +298,13 @@ impl Breaker {
             .iter()
             .for_each(|container| container.sweep(&self.context.options));
         stat
+    }
+
+    /// A container that takes requests, without a slot on it.
+    pub(crate) fn any_container(&self) -> Option<(Arc<ClusterConfig>, Arc<Container>)> {
+        let inner = self.inner.lock();
+        let open = inner.containers.iter().find(|open| !open.is_draining())?;
+        Some((inner.config.clone()?, open.clone()))
     }
 
     /// Requests in flight, waiting ones included.

@@ -39,8 +39,9 @@ pub(crate) async fn serve(
     peer: &Arc<Peer>,
     request: Request<Incoming>,
     raw_target: Option<RawTarget>,
+    active: ActiveRequest,
 ) -> Response<ResponseBody> {
-    match AssertUnwindSafe(handle(plane, peer, request, raw_target))
+    match AssertUnwindSafe(handle(plane, peer, request, raw_target, active))
         .catch_unwind()
         .await
     {
@@ -54,8 +55,8 @@ async fn handle(
     peer: &Arc<Peer>,
     request: Request<Incoming>,
     raw_target: Option<RawTarget>,
+    active: ActiveRequest,
 ) -> Response<ResponseBody> {
-    let active = peer.active_request();
     let mut timings = Timings::new();
     let (parts, body) = request.into_parts();
     let flags = HeaderFlags::of(&parts.headers);
@@ -68,6 +69,13 @@ async fn handle(
     let response = match find::route(plane, peer, &parts, flags) {
         Err(error) => error.response(grpc),
         Ok(find::Routed::LocalReply(response)) => response,
+        Ok(find::Routed::Probe(answer, destination)) => {
+            let status = answer
+                .as_ref()
+                .map_or_else(ProxyError::status, Response::status);
+            plane.request_logs.probe(peer, &parts, &destination, status);
+            answer.unwrap_or_else(|error| error.response(grpc))
+        }
         Ok(find::Routed::To(destination)) => {
             let call = ProxiedRequest {
                 plane,
@@ -80,7 +88,12 @@ async fn handle(
             let mut log = plane
                 .request_logs
                 .begin(peer, &parts, call.raw_target.as_ref());
-            match call.run(parts, body, active, &mut timings, &mut log).await {
+            let outcome = tokio::select! {
+                biased;
+                outcome = call.run(parts, body, active, &mut timings, &mut log) => outcome,
+                () = plane.cut.cancelled() => Err(ProxyError::Stopping),
+            };
+            match outcome {
                 Ok(response) => response,
                 Err(error) => {
                     if let Some(log) = &mut log {
@@ -130,7 +143,15 @@ impl ProxiedRequest<'_> {
             timings.routed = Some(Instant::now());
         }
         let h1 = parts.version != Version::HTTP_2;
-        let (mut slot, cold) = self.slot(timings.arrived).await?;
+        let mut body = RequestBody::new(body);
+        let (mut slot, cold) = match headers::expects_continue(&parts, self.flags) {
+            // Reading would invite the body, which is for the container to do.
+            true => {
+                self.slot(timings.arrived, &mut RequestBody::empty())
+                    .await?
+            }
+            false => self.slot(timings.arrived, &mut body).await?,
+        };
         if let Some(log) = log {
             log.served_by(&slot);
         }
@@ -184,11 +205,10 @@ impl ProxiedRequest<'_> {
     fn outbound(
         &self,
         mut parts: Parts,
-        body: Incoming,
+        mut body: RequestBody,
         config: &ClusterConfig,
         upgrade: bool,
     ) -> Option<Request<RequestBody>> {
-        let mut body = RequestBody::new(body);
         let h2 = config.protocol == Protocol::H2c && !upgrade;
         let invited = headers::expects_continue(&parts, self.flags) && !h2 && !body.is_empty();
         let how = Outbound {

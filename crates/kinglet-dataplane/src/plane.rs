@@ -25,6 +25,9 @@ use crate::routes::Routes;
 use crate::tls::Certificates;
 use crate::trace::{ColdStart, ColdStarts};
 
+/// How long the 503 of requests that are cut may take to reach their clients.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(250);
+
 /// What requests share.
 pub(crate) struct Plane {
     pub(crate) context: Arc<BreakerContext>,
@@ -34,6 +37,8 @@ pub(crate) struct Plane {
     pub(crate) connections: Tasks,
     /// Connections to containers that need a task; cancelled last.
     pub(crate) upstreams: Tasks,
+    /// Draining is over: requests without a response are answered so.
+    pub(crate) cut: CancellationToken,
     /// Ends what draining did not.
     pub(crate) killed: CancellationToken,
     pub(crate) permits: Arc<Semaphore>,
@@ -102,6 +107,7 @@ impl Dataplane {
             routes,
             connections: Tasks::new(),
             upstreams: Tasks::new(),
+            cut: CancellationToken::new(),
             killed: CancellationToken::new(),
             permits,
             registry: Arc::default(),
@@ -198,9 +204,10 @@ impl Handle {
             .sum()
     }
 
-    /// Sends an entry for each request that a pod has served to `entries` from now on, or stops doing so.
-    pub fn log_requests(&self, entries: Option<mpsc::Sender<RequestLogEntry>>) {
-        self.plane.request_logs.send_to(entries);
+    /// Sends an entry for each request that a pod has served to `entries` from now on, or stops doing so; with `probes`
+    /// also for probes.
+    pub fn log_requests(&self, entries: Option<mpsc::Sender<RequestLogEntry>>, probes: bool) {
+        self.plane.request_logs.send_to(entries, probes);
     }
 
     /// The last cold starts, oldest first.
@@ -209,9 +216,14 @@ impl Handle {
     }
 
     /// Stops accepting, lets what is in flight end, and returns as soon as it has: idle connections are closed at
-    /// once, there is no quiet time. After `grace` the rest is cut; `false` says that there was some.
+    /// once, there is no quiet time. Requests that wait for a container to start are answered with 503 at once. After
+    /// `grace` the rest is cut, with 503 where no response has begun; `false` says that there was some.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         let drained = self.plane.connections.shutdown(grace).await;
+        if !drained {
+            self.plane.cut.cancel();
+            self.plane.connections.shutdown(LAST_WORDS_MAX).await;
+        }
         self.plane.killed.cancel();
         self.plane.upstreams.cancel();
         drained

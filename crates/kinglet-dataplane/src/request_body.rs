@@ -6,7 +6,7 @@
 
 mod replay;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,11 @@ pub(crate) struct RequestBody {
 
 enum Source {
     Empty,
-    Client(Incoming),
+    Client {
+        incoming: Incoming,
+        /// What was read while the request waited for a slot.
+        ahead: Option<Frame<Bytes>>,
+    },
     Kept(replay::Reader),
 }
 
@@ -72,7 +76,10 @@ impl RequestBody {
             return Self::empty();
         }
         Self {
-            source: Source::Client(incoming),
+            source: Source::Client {
+                incoming,
+                ahead: None,
+            },
             progress: Some(Arc::default()),
             held: None,
         }
@@ -86,19 +93,38 @@ impl RequestBody {
         self.progress.clone()
     }
 
+    /// Reads the first piece, and never resolves. While nobody reads a body, a client that hangs up is not noticed; with
+    /// its first piece a small one is complete, and its request can leave the queue with its client.
+    pub(crate) async fn read_ahead(&mut self) {
+        if let Source::Client { incoming, ahead } = &mut self.source
+            && ahead.is_none()
+        {
+            let frame = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await;
+            if let Some(Ok(frame)) = frame {
+                *ahead = Some(frame);
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Waits for [`Progress::invite`] before the first byte.
     pub(crate) fn hold(&mut self) {
         self.held = Some(Box::pin(tokio::time::sleep(EXPECT_PATIENCE)));
     }
 
-    /// Keeps the beginning from now on; what comes back makes the body anew. `None` for an empty one.
+    /// Keeps the beginning from now on; what comes back makes the body anew. `None` for an empty one, and for one whose
+    /// beginning is too large to be kept.
     pub(crate) fn keep(&mut self) -> Option<Arc<Replay>> {
         match std::mem::replace(&mut self.source, Source::Empty) {
             Source::Empty => None,
-            Source::Client(incoming) => {
-                let replay = Replay::new(incoming);
+            Source::Client { incoming, ahead } if ahead.as_ref().is_none_or(Replay::keeps) => {
+                let replay = Replay::new(incoming, ahead);
                 self.source = Source::Kept(replay.reader()?);
                 Some(replay)
+            }
+            too_much @ Source::Client { .. } => {
+                self.source = too_much;
+                None
             }
             Source::Kept(reader) => {
                 let replay = reader.replay();
@@ -144,8 +170,11 @@ impl Body for RequestBody {
         }
         let (frame, ended) = match &mut this.source {
             Source::Empty => (None, true),
-            Source::Client(incoming) => {
-                let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            Source::Client { incoming, ahead } => {
+                let frame = match ahead.take() {
+                    Some(frame) => Some(Ok(frame)),
+                    None => std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)),
+                };
                 (frame, incoming.is_end_stream())
             }
             Source::Kept(reader) => {
@@ -162,7 +191,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Client { incoming, ahead } => ahead.is_none() && incoming.is_end_stream(),
             Source::Kept(reader) => reader.is_end_stream(),
         }
     }
@@ -170,8 +199,20 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Client(incoming) => incoming.size_hint(),
+            Source::Client { incoming, ahead } => {
+                let ahead = ahead
+                    .as_ref()
+                    .and_then(Frame::data_ref)
+                    .map_or(0, Bytes::len);
+                plus(incoming.size_hint(), ahead as u64)
+            }
             Source::Kept(reader) => reader.size_hint(),
         }
     }
+}
+
+/// `rest`, and so many bytes before it.
+fn plus(rest: SizeHint, ahead: u64) -> SizeHint {
+    rest.exact()
+        .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead))
 }

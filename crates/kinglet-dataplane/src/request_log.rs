@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use kinglet_decide::feed::Key;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::breaker::Slot;
+use crate::breaker::{ClusterConfig, Container, Slot};
 use crate::headers;
 use crate::listen::Peer;
 use crate::pool::RawTarget;
+use crate::routes::Destination;
 
 /// One request that a pod has served.
 #[derive(Clone, Debug)]
@@ -53,13 +54,36 @@ pub struct RequestLogEntry {
 #[derive(Default)]
 pub(crate) struct RequestLogs {
     enabled: AtomicBool,
+    probes: AtomicBool,
     entries: ArcSwapOption<mpsc::Sender<RequestLogEntry>>,
 }
 
 impl RequestLogs {
-    pub(crate) fn send_to(&self, entries: Option<mpsc::Sender<RequestLogEntry>>) {
+    /// `probes`: those that are answered in a pod's place have an entry too (`logging.enable-probe-request-log`).
+    pub(crate) fn send_to(&self, entries: Option<mpsc::Sender<RequestLogEntry>>, probes: bool) {
+        self.probes.store(probes, Ordering::Relaxed);
         self.enabled.store(entries.is_some(), Ordering::Relaxed);
         self.entries.store(entries.map(Arc::new));
+    }
+
+    /// Makes the entry of a probe that was answered in the place of one of the destination's pods, if it has any.
+    pub(crate) fn probe(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        destination: &Destination,
+        status: StatusCode,
+    ) {
+        if !self.probes.load(Ordering::Relaxed) {
+            return;
+        }
+        let breaker = destination.cluster.breaker(destination.port);
+        if let Some(mut entry) = self.begin(peer, parts, None)
+            && let Some((config, container)) = breaker.any_container()
+        {
+            entry.status = status.as_u16();
+            entry.served_by_container(breaker.key(), &config, &container);
+        }
     }
 
     /// Begins the entry of a request, when requests are logged.
@@ -120,10 +144,13 @@ struct ServedBy {
 impl PendingEntry {
     /// Requests that reach no pod are in no queue-proxy's log.
     pub(crate) fn served_by(&mut self, slot: &Slot) {
-        let container = slot.container();
-        self.served_by = slot.config.revision.then(|| ServedBy {
-            revision: slot.breaker().key().clone(),
-            configuration: slot.config.configuration.clone(),
+        self.served_by_container(slot.breaker().key(), &slot.config, slot.container());
+    }
+
+    fn served_by_container(&mut self, key: &Key, config: &ClusterConfig, container: &Container) {
+        self.served_by = config.revision.then(|| ServedBy {
+            revision: key.clone(),
+            configuration: config.configuration.clone(),
             pod: (container.pod.clone(), container.address),
         });
     }

@@ -80,6 +80,8 @@ pub(crate) enum ProxyError {
     NoEndpoint { key: Key },
     #[error("pending request queue full")]
     QueueFull,
+    #[error("shutting down: Kinglet stops before this request had a response")]
+    Stopping,
     #[error("activator request timeout")]
     TimeoutWaiting,
     #[error("request timeout")]
@@ -117,7 +119,9 @@ impl ProxyError {
             Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => {
                 StatusCode::NOT_FOUND
             }
-            Self::NoEndpoint { .. } | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint { .. } | Self::QueueFull | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TimeoutWaiting | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreachable { .. } | Self::Broken { .. } => StatusCode::BAD_GATEWAY,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,

@@ -39,7 +39,8 @@ pub(crate) fn follow(
             let parsed = Template::parse("requestLog", &observability.request_log_template).ok();
             let enabled = observability.enable_request_log && parsed.is_some();
             *template.lock() = parsed;
-            gateway.log_requests(enabled.then(|| entries.clone()));
+            let probes = observability.enable_probe_request_log;
+            gateway.log_requests(enabled.then(|| entries.clone()), probes);
         }
     };
     switch();

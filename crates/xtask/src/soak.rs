@@ -2,6 +2,7 @@
 
 mod cycles;
 mod fuzz;
+pub(crate) mod interleavings;
 mod requests;
 mod simulation;
 
@@ -16,6 +17,8 @@ pub(crate) enum Soak {
     Cycles(cycles::Cycles),
     /// All controllers on paused time with faults from many seeds
     Sim(simulation::Simulation),
+    /// The threads of the breaker in every order, by loom
+    Loom(interleavings::Interleavings),
     /// New inputs for every parser that eats what somebody else wrote (needs nightly and cargo-fuzz)
     Fuzz(fuzz::Fuzz),
 }
@@ -25,6 +28,7 @@ pub(crate) async fn run(soak: &Soak) -> anyhow::Result<()> {
         Soak::Requests(requests) => requests::run(requests).await,
         Soak::Cycles(cycles) => cycles::run(cycles).await,
         Soak::Sim(simulation) => simulation::run(simulation),
+        Soak::Loom(loom) => interleavings::run(loom),
         Soak::Fuzz(fuzz) => fuzz::run(fuzz),
     }
 }

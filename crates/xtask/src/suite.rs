@@ -57,6 +57,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         tests.env("KINGLET_PEERS", peers::folder());
     }
     step("tests", &mut tests)?;
+    let loom = Instant::now();
+    eprintln!("==> the breaker's threads in every order");
+    crate::soak::interleavings::short()?;
+    eprintln!(
+        "==> the breaker's threads in every order: {:.0} s",
+        loom.elapsed().as_secs_f64()
+    );
     eprintln!(
         "everything passed after {:.0} s",
         began.elapsed().as_secs_f64()

@@ -1,15 +1,14 @@
 //! One container: its slots, and the connections kept open to it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 
 use kinglet_decide::feed::Endpoint;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::options::Options;
 use crate::pool::{H1Connection, H2Pool};
 
@@ -22,8 +21,8 @@ pub(crate) struct Container {
     /// The pod is ending: it drains for good.
     terminating: AtomicBool,
     unreachable_until: AtomicU64,
-    /// Notified when the last request leaves a draining container.
-    drained: Notify,
+    /// Woken when the last request leaves a draining container: the pods' preStop and the Service's end, one each.
+    drain_waiters: Mutex<Vec<Waker>>,
     /// Idle HTTP/1 connections, the most recently used last.
     #[expect(
         clippy::vec_box,
@@ -43,7 +42,7 @@ impl Container {
             draining: AtomicBool::new(false),
             terminating: AtomicBool::new(false),
             unreachable_until: AtomicU64::new(0),
-            drained: Notify::new(),
+            drain_waiters: Mutex::default(),
             idle: Mutex::default(),
             h2: H2Pool::default(),
         }
@@ -69,7 +68,8 @@ impl Container {
     pub(super) fn release_slot(&self) -> bool {
         let last = self.slots_in_use.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining();
         if last {
-            self.drained.notify_waiters();
+            let waiters = std::mem::take(&mut *self.drain_waiters.lock());
+            waiters.into_iter().for_each(Waker::wake);
         }
         last
     }
@@ -130,15 +130,18 @@ impl Container {
 
     /// Resolves when no request is on it any more. Meaningful once it drains.
     pub(crate) async fn drained(&self) {
-        loop {
-            let notified = self.drained.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.slots_in_use.load(Ordering::Acquire) == 0 {
-                return;
+        poll_fn(|cx| {
+            // Under the lock that the last request takes before it wakes: it is seen here, or wakes us.
+            let mut waiters = self.drain_waiters.lock();
+            if self.slots_in_use() == 0 {
+                return Poll::Ready(());
             }
-            notified.await;
-        }
+            if !waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                waiters.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     pub(crate) fn pop_idle(&self) -> Option<Box<H1Connection>> {
@@ -146,12 +149,10 @@ impl Container {
     }
 
     pub(crate) fn keep_idle(&self, mut connection: Box<H1Connection>, idle_max: usize) {
-        if self.is_draining() {
-            return;
-        }
         connection.idle_since = Instant::now();
         let mut idle = self.idle.lock();
-        if idle.len() < idle_max {
+        // Asked under the lock: a container that begins to drain meanwhile has its idle connections closed after this.
+        if !self.is_draining() && idle.len() < idle_max {
             idle.push(connection);
         } else {
             drop(idle);
@@ -166,7 +167,7 @@ impl Container {
             let mut idle = self.idle.lock();
             if !idle.is_empty() {
                 let now = Instant::now();
-                let mut context = Context::from_waker(std::task::Waker::noop());
+                let mut context = Context::from_waker(Waker::noop());
                 let mut at = 0;
                 while at < idle.len() {
                     let too_old =

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use kinglet_decide::feed::Endpoint;
+use kinglet_decide::feed::{Endpoint, Protocol, Report};
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 use super::*;
 

@@ -20,7 +20,12 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 impl ProxiedRequest<'_> {
     /// A slot, after waiting if need be; `true` when a container had to be started for it.
-    pub(super) async fn slot(&self, arrived: Instant) -> Result<(Slot, bool), ProxyError> {
+    /// `body` is read ahead meanwhile, so that a client that hangs up is noticed.
+    pub(super) async fn slot(
+        &self,
+        arrived: Instant,
+        body: &mut RequestBody,
+    ) -> Result<(Slot, bool), ProxyError> {
         let mut cold = false;
         loop {
             let breaker = self.destination.cluster.breaker(self.destination.port);
@@ -35,7 +40,12 @@ impl ProxiedRequest<'_> {
                 }
                 Admission::Queued(waiter) => {
                     cold |= waiter.cold;
-                    if let Some(slot) = self.wait(waiter, arrived).await? {
+                    let waited = tokio::select! {
+                        biased;
+                        waited = self.wait(waiter, arrived) => waited?,
+                        () = body.read_ahead() => None,
+                    };
+                    if let Some(slot) = waited {
                         return Ok((slot, cold));
                     }
                 }
@@ -56,6 +66,7 @@ impl ProxiedRequest<'_> {
     /// Waits in the queue; `None` when the place has changed its nature and must be looked up again.
     async fn wait(&self, waiter: Waiter, arrived: Instant) -> Result<Option<Slot>, ProxyError> {
         let key = || self.destination.cluster.key().clone();
+        let waiter_is_cold = waiter.cold;
         let unknown_until = arrived + self.plane.options().unknown_backend_wait;
         let (until, error) = match &waiter.config {
             Some(config) if config.revision => {
@@ -67,11 +78,25 @@ impl ProxiedRequest<'_> {
                 ProxyError::UnknownBackend { key: key() },
             ),
         };
-        match until {
-            None => Ok(waiter.await),
-            Some(until) => tokio::time::timeout_at(until, waiter)
-                .await
-                .map_err(|_elapsed| error),
+        // Whoever waits for a container to start is told that none will; others wait for one that runs, and are served.
+        let stopping = self.plane.connections.token();
+        let stopped = async {
+            match waiter_is_cold {
+                true => stopping.cancelled().await,
+                false => std::future::pending().await,
+            }
+        };
+        let expired = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            slot = waiter => Ok(slot),
+            () = expired => Err(error),
+            () = stopped => Err(ProxyError::Stopping),
         }
     }
 

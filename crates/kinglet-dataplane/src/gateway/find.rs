@@ -17,6 +17,8 @@ use crate::routes::{Destination, Routes};
 pub(super) enum Routed {
     To(Arc<Destination>),
     LocalReply(Response<ResponseBody>),
+    /// A probe of a Revision, with what answers it.
+    Probe(Result<Response<ResponseBody>, ProxyError>, Arc<Destination>),
 }
 
 /// Finds the route of a request, or what answers it right here.
@@ -51,7 +53,7 @@ pub(super) fn route(
                 let host = response::echo(host);
                 return Err(ProxyError::UnknownHost { host });
             };
-            return local_reply_or_to(&parts.headers, flags, named?);
+            return Ok(probe_or_to(&parts.headers, flags, named?));
         }
         Err(NoRoute::Path) => {
             return Err(ProxyError::UnknownPath {
@@ -72,21 +74,17 @@ pub(super) fn route(
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
         destination = behind;
     }
-    local_reply_or_to(&parts.headers, flags, destination)
+    Ok(probe_or_to(&parts.headers, flags, destination))
 }
 
 /// Answers a probe of a Revision right here; everything else goes to the destination.
-fn local_reply_or_to(
-    headers: &HeaderMap,
-    flags: HeaderFlags,
-    destination: Arc<Destination>,
-) -> Result<Routed, ProxyError> {
+fn probe_or_to(headers: &HeaderMap, flags: HeaderFlags, destination: Arc<Destination>) -> Routed {
     if !destination.cluster.is_service()
-        && let Some(response) = probe(headers, flags, &destination)
+        && let Some(answer) = probe(headers, flags, &destination)
     {
-        return response.map(Routed::LocalReply);
+        return Routed::Probe(answer, destination);
     }
-    Ok(Routed::To(destination))
+    Routed::To(destination)
 }
 
 /// A mapped domain leads to another host's name on the local gateway, which is this one: the second way is found at once.

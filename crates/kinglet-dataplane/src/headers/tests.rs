@@ -1,5 +1,7 @@
 //! What becomes of headers.
 
+use http::header::FORWARDED;
+
 use super::*;
 
 /// Peer, headers given, X-Forwarded-For made, Forwarded made.

@@ -10,6 +10,7 @@
 //! body is ([`HeadLog`]). Where that cannot be told (chunked bodies, upgrades, heads with bare line feeds), everything
 //! passes as it is from there on, and a target that hyper refuses is answered with 400.
 
+mod closing;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,8 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use self::closing::{Linger, PatientEnd};
+use super::registry::ConnectionActivity;
 use crate::pool::RawTarget;
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
@@ -43,8 +46,10 @@ const FIRST_READ_BYTES: usize = 512;
 const NOT_BEGUN: u64 = 0;
 /// It has a body whose end cannot be told from here.
 const UNKNOWN: u64 = 1;
+/// It asks to leave HTTP behind.
+const UPGRADE: u64 = 2;
 /// From here on the length of its body.
-const LENGTH: u64 = 2;
+const LENGTH: u64 = 3;
 
 /// What the service tells the socket about the request it was given, and the socket the service.
 #[derive(Default)]
@@ -61,7 +66,7 @@ impl HeadLog {
         request: &http::Request<hyper::body::Incoming>,
     ) -> Option<RawTarget> {
         let body = if request.extensions().get::<OnUpgrade>().is_some() {
-            UNKNOWN
+            UPGRADE
         } else if request.body().is_end_stream() {
             LENGTH
         } else {
@@ -88,13 +93,20 @@ enum Framing {
     Body(u64),
     /// Unknown from here on.
     Opaque,
+    /// Perhaps not HTTP from here on.
+    Upgrade,
 }
 
 /// The socket.
 pub(super) struct ClientIo<S> {
     stream: S,
     log: Arc<HeadLog>,
+    activity: Arc<ConnectionActivity>,
     framing: Framing,
+    end: PatientEnd,
+    linger: Linger,
+    /// The socket did not take all that hyper has to write.
+    blocked: bool,
     /// Read from the socket, not yet looked at.
     unframed: BytesMut,
     /// Looked at, not yet read by hyper.
@@ -102,11 +114,15 @@ pub(super) struct ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    pub(super) fn new(stream: S, log: Arc<HeadLog>) -> Self {
+    pub(super) fn new(stream: S, log: Arc<HeadLog>, activity: Arc<ConnectionActivity>) -> Self {
         Self {
             stream,
             log,
+            activity,
             framing: Framing::Line,
+            end: PatientEnd::default(),
+            linger: Linger::default(),
+            blocked: false,
             unframed: BytesMut::new(),
             framed: BytesMut::new(),
         }
@@ -143,6 +159,7 @@ impl<S> ClientIo<S> {
         }
         self.framing = match self.log.body.swap(NOT_BEGUN, Ordering::Relaxed) {
             NOT_BEGUN | UNKNOWN => Framing::Opaque,
+            UPGRADE => Framing::Upgrade,
             LENGTH => Framing::Line,
             body => Framing::Body(body - LENGTH),
         };
@@ -153,7 +170,7 @@ impl<S> ClientIo<S> {
     fn pass(&mut self, bytes: &[u8]) -> usize {
         match self.framing {
             Framing::Begun => 0,
-            Framing::Opaque => bytes.len(),
+            Framing::Opaque | Framing::Upgrade => bytes.len(),
             Framing::Body(left) => {
                 let passed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 self.framing = match left - passed as u64 {
@@ -179,6 +196,25 @@ impl<S> ClientIo<S> {
                     Some(_) => end + 1 + self.pass_head(&bytes[end + 1..], 0, false),
                 }
             }
+        }
+    }
+
+    /// The client has shut its side down: whether it may still wait for the response to a whole request. Where a chunked
+    /// body ends is not known here, so that part of one is taken for a whole one.
+    fn awaits_response(&self) -> bool {
+        matches!(self.framing, Framing::Line | Framing::Opaque)
+            && self.unframed.is_empty()
+            && (self.blocked || self.activity.has_request())
+    }
+
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>, bytes: usize) {
+        self.blocked = match written {
+            Poll::Pending => true,
+            Poll::Ready(Ok(count)) => *count < bytes,
+            Poll::Ready(Err(_)) => false,
+        };
+        if written.is_ready() {
+            self.end.put_off();
         }
     }
 
@@ -287,6 +323,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             this.settle();
             let bytes = &buffer.filled()[before..];
+            if bytes.is_empty() && this.awaits_response() {
+                return this.end.poll(cx);
+            }
             let passed = this.pass(bytes);
             if passed == bytes.len() {
                 return Poll::Ready(Ok(()));
@@ -313,6 +352,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             let mut part = ReadBuf::new(&mut part);
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
             if part.filled().is_empty() {
+                if this.awaits_response() {
+                    return this.end.poll(cx);
+                }
                 // The client has ended within a request line: hyper may have what there is.
                 this.framing = Framing::Opaque;
                 this.framed = std::mem::take(&mut this.unframed);
@@ -325,13 +367,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(&written, bytes.len());
+        written
     }
 
     fn poll_write_vectored(
@@ -339,7 +383,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(&written, slices.iter().map(|slice| slice.len()).sum());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -350,7 +396,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        this.settle();
+        let nothing_to_come = this.framing == Framing::Line && this.unframed.is_empty();
+        if nothing_to_come || this.framing == Framing::Upgrade {
+            return Poll::Ready(Ok(()));
+        }
+        this.linger.poll(cx, &mut this.stream).map(Ok)
     }
 }

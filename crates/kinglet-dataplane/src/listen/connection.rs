@@ -40,7 +40,7 @@ pub(super) async fn serve(
     let activity = peer.activity.clone();
     match tls {
         None => {
-            let mut io = ClientIo::new(stream, heads.clone());
+            let mut io = ClientIo::new(stream, heads.clone(), activity.clone());
             let h2 = tokio::select! {
                 () = activity.closing() => return,
                 h2 = io.begins_with_preface() => h2,
@@ -57,7 +57,7 @@ pub(super) async fn serve(
             match secured {
                 Ok(Ok(stream)) => {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let io = ClientIo::new(stream, heads.clone());
+                    let io = ClientIo::new(stream, heads.clone(), activity.clone());
                     serve_http(plane, io, heads, peer, h2).await;
                 }
                 Ok(Err(error)) => {
@@ -84,7 +84,13 @@ async fn serve_http<S>(
         move |request| {
             let (plane, peer) = (plane.clone(), peer.clone());
             let raw_target = heads.begin(&request);
-            async move { Ok::<_, Infallible>(gateway::serve(&plane, &peer, request, raw_target).await) }
+            // Counted from here on, not from the future's first poll: hyper reads on in between.
+            let active = peer.active_request();
+            async move {
+                Ok::<_, Infallible>(
+                    gateway::serve(&plane, &peer, request, raw_target, active).await,
+                )
+            }
         }
     });
     let options = plane.options();

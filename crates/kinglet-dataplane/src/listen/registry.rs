@@ -62,6 +62,11 @@ impl ConnectionActivity {
         .await;
     }
 
+    /// Whether a request has begun whose response has not ended.
+    pub(super) fn has_request(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
     fn ask_to_close(&self, mode: CloseMode) {
         if self.close_mode.fetch_max(mode as u8, Ordering::AcqRel) < mode as u8 {
             self.waker.wake();

@@ -92,12 +92,24 @@ impl ExchangeLog {
     }
 }
 
+/// Whether a write failed because the other side is closed.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset
+    )
+}
+
 /// The socket.
 pub(crate) struct UpstreamIo {
     stream: TcpStream,
     log: Arc<ExchangeLog>,
     /// Written by hyper, not yet by the socket: the beginning of a request line with a restored target.
     unwritten: Vec<u8>,
+    /// The container takes no more bytes. What it said before is still to be read, and hyper reads no more once a write has
+    /// failed: so the rest of the request is dropped, and reading tells how the exchange ends.
+    closed: bool,
 }
 
 impl UpstreamIo {
@@ -106,18 +118,32 @@ impl UpstreamIo {
             stream,
             log,
             unwritten: Vec::new(),
+            closed: false,
         }
     }
 
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unwritten))?;
+            let bytes = self.unwritten.len();
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.unwritten);
+            let written = ready!(self.wrote(written, bytes))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unwritten.drain(..written);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What hyper is told of a write of so many bytes.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, bytes: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error)) if is_closed(&error) => {
+                self.closed = true;
+                Poll::Ready(Ok(bytes))
+            }
+            written => written,
+        }
     }
 
     /// Takes the beginning of a request line whose target must be restored; `None` for everything else.
@@ -154,10 +180,14 @@ impl AsyncWrite for UpstreamIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_unwritten(cx))?;
+        if self.closed {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if let Some(taken) = self.take_restored(bytes) {
             return Poll::Ready(Ok(taken));
         }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = ready!(self.wrote(written, bytes.len()))?;
         self.log.wrote(&bytes[..written]);
         Poll::Ready(Ok(written))
     }
@@ -168,11 +198,16 @@ impl AsyncWrite for UpstreamIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_unwritten(cx))?;
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.closed {
+            return Poll::Ready(Ok(bytes));
+        }
         let first = slices.iter().find(|slice| !slice.is_empty());
         if let Some(taken) = first.and_then(|first| self.take_restored(first)) {
             return Poll::Ready(Ok(taken));
         }
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = ready!(self.wrote(written, bytes))?;
         let mut left = written;
         for slice in slices {
             let part = left.min(slice.len());
@@ -193,6 +228,9 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unwritten(cx))?;
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -37,11 +37,23 @@ pub(super) struct Reader {
 }
 
 impl Replay {
-    pub(super) fn new(incoming: Incoming) -> Arc<Self> {
+    /// Whether a piece of a body that was read before may be kept.
+    pub(super) fn keeps(ahead: &Frame<Bytes>) -> bool {
+        ahead
+            .data_ref()
+            .is_some_and(|chunk| chunk.len() <= KEPT_BYTES_MAX)
+    }
+
+    /// Of a body whose first piece may have been read.
+    pub(super) fn new(incoming: Incoming, ahead: Option<Frame<Bytes>>) -> Arc<Self> {
+        let chunks: Vec<Bytes> = ahead
+            .and_then(|frame| frame.into_data().ok())
+            .into_iter()
+            .collect();
         Arc::new(Self(Mutex::new(Kept {
             incoming,
-            chunks: Vec::new(),
-            bytes: 0,
+            bytes: chunks.iter().map(Bytes::len).sum(),
+            chunks,
             gone: false,
             reader: 0,
         })))
@@ -112,9 +124,6 @@ impl Reader {
             .skip(self.next)
             .map(|chunk| chunk.len() as u64)
             .sum();
-        kept.incoming
-            .size_hint()
-            .exact()
-            .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead))
+        super::plus(kept.incoming.size_hint(), ahead)
     }
 }

@@ -90,13 +90,60 @@ async fn stopping_ends_what_does_not_end() {
     });
     eventually("it is in flight", || world.handle.in_flight() == 1).await;
     assert!(!world.handle.shutdown(Duration::from_millis(50)).await);
-    assert!(
-        within(request)
-            .await
-            .unwrap()
-            .map_or(true, |rest| rest.is_empty())
-    );
+    let rest = within(request).await.unwrap().unwrap();
+    let rest = String::from_utf8_lossy(&rest).into_owned();
+    assert!(rest.starts_with("HTTP/1.1 503"), "told, not cut: {rest}");
     eventually("nothing is left", || world.handle.in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_tells_those_who_wait_for_a_container() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[])).await;
+    let address = world.external;
+    let over_h1 = tokio::spawn(async move { get(address, "one.test", "/").await });
+    let mut client = h2(address).await;
+    let over_h2 = tokio::spawn(async move {
+        let request = Request::get("http://one.test/").body(empty()).unwrap();
+        collect(client.send_request(request).await.unwrap()).await
+    });
+    eventually("both wait", || world.handle.in_flight() == 2).await;
+    // Long before the grace has passed.
+    assert!(within(world.handle.shutdown(10 * PATIENCE)).await);
+    for asked in [over_h1, over_h2] {
+        let got = within(asked).await.unwrap();
+        assert_eq!(got.status, 503, "{}", got.body);
+        assert!(got.body.contains("shutting down"), "{}", got.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_serves_those_who_wait_for_a_container_that_runs() {
+    let mut world = World::start().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let slow = container({
+        let gate = gate.clone();
+        move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                reply("done")
+            }
+        }
+    });
+    let mut one = backend("one", &[slow.await]);
+    one.container_concurrency = 1;
+    world.one(one).await;
+    let address = world.external;
+    let asked = [(); 3].map(|()| tokio::spawn(async move { get(address, "one.test", "/").await }));
+    eventually("one runs, two wait", || world.handle.in_flight() == 3).await;
+    let handle = world.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown(10 * PATIENCE).await });
+    gate.add_permits(3);
+    for asked in asked {
+        assert_eq!(within(asked).await.unwrap().status, 200);
+    }
+    assert!(within(stopping).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ mod breaks;
 mod cold_start;
 mod connections;
 mod draining;
+mod half_closed;
 mod heads;
 mod lifecycle;
 mod limits;

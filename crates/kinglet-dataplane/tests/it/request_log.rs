@@ -12,7 +12,7 @@ async fn each_request_that_reaches_a_pod_has_an_entry() {
     world.one(backend("one", &[address])).await;
     get(world.external, "one.test", "/before").await;
     let (entries, mut log) = mpsc::channel(8);
-    world.handle.log_requests(Some(entries));
+    world.handle.log_requests(Some(entries), false);
     let request = Request::post("/a?b=c")
         .header("host", "one.test")
         .header("user-agent", "test/1")
@@ -48,7 +48,44 @@ async fn each_request_that_reaches_a_pod_has_an_entry() {
 
     // Who reaches no pod is in no pod's log; nor is anybody once it is switched off.
     get(world.external, "nobody.test", "/").await;
-    world.handle.log_requests(None);
+    world.handle.log_requests(None, false);
     get(world.external, "one.test", "/").await;
+    assert!(within(log.recv()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_have_an_entry_where_that_is_asked_for() {
+    let mut world = World::start().await;
+    let address = says("hello").await;
+    world.one(backend("one", &[address])).await;
+    let (entries, mut log) = mpsc::channel(8);
+    let probe = |gateway, value: &'static str| async move {
+        let request = Request::get("/healthz")
+            .header("host", "one.test")
+            .header("k-network-probe", value)
+            .header("k-network-hash", "override")
+            .body(empty())
+            .unwrap();
+        let response = H1::to(gateway).await.send(request).await;
+        collect(response).await.status.as_u16()
+    };
+    world.handle.log_requests(Some(entries.clone()), false);
+    assert_eq!(probe(world.external, "probe").await, 200);
+    get(world.external, "one.test", "/request").await;
+    assert_eq!(within(log.recv()).await.unwrap().target, "/request");
+
+    world.handle.log_requests(Some(entries), true);
+    for (value, status) in [("probe", 200), ("nonsense", 400)] {
+        assert_eq!(probe(world.external, value).await, status);
+        let entry = within(log.recv()).await.unwrap();
+        assert_eq!((entry.target.as_str(), entry.status), ("/healthz", status));
+        assert_eq!(entry.pod.1, address);
+    }
+
+    // Without a pod the activator answers, whose log is not a pod's.
+    world.revision(backend("one", &[])).await;
+    world.settle().await;
+    assert_eq!(probe(world.external, "probe").await, 200);
+    world.handle.log_requests(None, true);
     assert!(within(log.recv()).await.is_none());
 }

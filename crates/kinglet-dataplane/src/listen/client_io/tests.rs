@@ -144,7 +144,7 @@ proptest! {
             pieces.push_back(piece.to_vec());
             rest = left;
         }
-        let mut io = ClientIo::new(Pieces(pieces), Arc::default());
+        let mut io = ClientIo::new(Pieces(pieces), Arc::default(), Arc::default());
         let seen = read_like_hyper(&mut io, &requests, buffer_bytes);
         prop_assert_eq!(String::from_utf8_lossy(&seen), expected);
     }
@@ -157,7 +157,11 @@ fn bare_line_feeds_pass_as_they_are() {
         "GET /x HTTP/1.1\r\nHost: h\n\nGET /<y> HTTP/1.1\r\n\r\n",
         "GET /<x>",
     ] {
-        let mut io = ClientIo::new(Pieces([sent.as_bytes().to_vec()].into()), Arc::default());
+        let mut io = ClientIo::new(
+            Pieces([sent.as_bytes().to_vec()].into()),
+            Arc::default(),
+            Arc::default(),
+        );
         let mut cx = Context::from_waker(Waker::noop());
         let mut seen = Vec::new();
         while read(&mut io, &mut cx, &mut seen, 64) {}

@@ -1,0 +1,100 @@
+//! Where a request comes from: X-Forwarded-For and -Proto, and Forwarded (spec/serving.md 6.3.1).
+
+use std::net::IpAddr;
+
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, HeaderFlags};
+
+/// What a connection adds to each of its requests, made once.
+pub(crate) struct Origin {
+    address: HeaderValue,
+    forwarded: HeaderValue,
+    scheme: HeaderValue,
+}
+
+impl Origin {
+    pub(crate) fn new(peer: IpAddr, tls: bool) -> Self {
+        let peer = peer.to_canonical();
+        let scheme = if tls { "https" } else { "http" };
+        let text = |text: String| HeaderValue::from_str(&text).expect("addresses are plain ASCII");
+        Self {
+            address: text(peer.to_string()),
+            forwarded: text(format!(
+                "{};proto={scheme}",
+                forwarded_for(&peer.to_string())
+            )),
+            scheme: HeaderValue::from_static(scheme),
+        }
+    }
+}
+
+/// X-Forwarded-For grows by the client; X-Forwarded-Proto and Forwarded are added where a proxy before us did not.
+pub(super) fn forwarded(headers: &mut HeaderMap, flags: HeaderFlags, origin: &Origin) {
+    let chain = flags
+        .has(HeaderFlags::FORWARDED_FOR)
+        .then(|| chained(headers, origin));
+    let plain = chain.is_none()
+        && !flags.has(HeaderFlags::FORWARDED_PROTO)
+        && !flags.has(HeaderFlags::FORWARDED_HOST);
+    headers.insert(
+        FORWARDED_FOR,
+        chain.unwrap_or_else(|| origin.address.clone()),
+    );
+    if !flags.has(HeaderFlags::FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, origin.scheme.clone());
+    }
+    if flags.has(HeaderFlags::FORWARDED) {
+        return;
+    }
+    let value = if plain {
+        Some(origin.forwarded.clone())
+    } else {
+        shim(headers)
+    };
+    if let Some(value) = value {
+        headers.insert(FORWARDED, value);
+    }
+}
+
+fn chained(headers: &HeaderMap, origin: &Origin) -> HeaderValue {
+    let mut chain = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(origin.address.as_bytes());
+    HeaderValue::from_bytes(&chain).unwrap_or_else(|_| origin.address.clone())
+}
+
+/// `Forwarded` made of the X-Forwarded headers: `for=a;host=h;proto=p, for=b`.
+fn shim(headers: &HeaderMap) -> Option<HeaderValue> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut made = String::new();
+    for (at, hop) in text(FORWARDED_FOR)?.split(',').map(str::trim).enumerate() {
+        if at > 0 {
+            made.push_str(", ");
+        }
+        made.push_str(&forwarded_for(hop));
+        if at == 0 {
+            for (name, value) in [
+                ("host", text(FORWARDED_HOST)),
+                ("proto", text(FORWARDED_PROTO)),
+            ] {
+                if let Some(value) = value {
+                    made.push_str(&format!(";{name}={value}"));
+                }
+            }
+        }
+    }
+    HeaderValue::from_str(&made).ok()
+}
+
+fn forwarded_for(hop: &str) -> String {
+    if hop.contains(':') && !hop.starts_with('[') {
+        format!("for=\"[{hop}]\"")
+    } else {
+        format!("for={hop}")
+    }
+}
