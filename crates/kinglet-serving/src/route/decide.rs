@@ -149,8 +149,31 @@ fn program(
             return;
         }
     };
+    conditions.ingress = Some(ensure_ingress(observed, &desired, &rollout, plan));
+    let gateway = observed
+        .ingress
+        .as_deref()
+        .filter(|present| is_observed(present))
+        .map(|present| &present.status);
+    for tag_address in tag_addresses.values() {
+        if let Err(obstacle) = placeholder::ensure(observed, tag_address, gateway, plan) {
+            let state = obstacle_reach(&obstacle);
+            plan.fail(true, message_of(&state));
+            conditions.ingress = Some(state);
+        }
+    }
+    placeholder::sweep(observed, &tag_addresses, plan);
+}
+
+/// Writes the Ingress; what it says becomes the Route's `IngressReady`.
+fn ensure_ingress(
+    observed: &RouteObserved,
+    desired: &Ingress,
+    rollout: &Rollout,
+    plan: &mut Plan,
+) -> ConditionState {
     let present = observed.ingress.as_deref();
-    plan.ensure(present, &desired);
+    plan.ensure(present, desired);
     if present.is_none() {
         plan.normal(
             &*observed.route,
@@ -160,7 +183,7 @@ fn program(
     }
     // What the gateway says counts only if it speaks of what is wanted now.
     let current = present.filter(|present| present.spec == desired.spec && is_observed(present));
-    conditions.ingress = Some(match current {
+    match current {
         _ if rollout.is_under_way() => ConditionState::unknown_because(
             "RolloutInProgress",
             "A gradual rollout of the latest revision(s) is in progress.",
@@ -169,18 +192,7 @@ fn program(
         None => present
             .and_then(unserved_class)
             .unwrap_or_else(not_configured),
-    });
-    for tag_address in tag_addresses.values() {
-        let gateway = present
-            .filter(|present| is_observed(present))
-            .map(|present| &present.status);
-        if let Err(obstacle) = placeholder::ensure(observed, tag_address, gateway, plan) {
-            let state = obstacle_reach(&obstacle);
-            plan.fail(true, message_of(&state));
-            conditions.ingress = Some(state);
-        }
     }
-    placeholder::sweep(observed, &tag_addresses, plan);
 }
 
 /// What to say about an Ingress that nobody has looked at, because its class is not ours. A controller of that class

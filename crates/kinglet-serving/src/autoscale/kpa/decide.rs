@@ -79,6 +79,13 @@ pub(super) fn decide(observed: &PodAutoscalerObserved) -> Plan {
     );
 
     let mode = path::mode(order.want, desired_scale.excess_burst_capacity);
+    let reached = ensure_service(observed, mode, &mut plan);
+    plan.status(owner, &status(observed, order.want, reached));
+    plan
+}
+
+/// Writes the ServerlessService.
+fn ensure_service(observed: &PodAutoscalerObserved, mode: PathMode, plan: &mut Plan) -> Reached {
     let settings = &observed.settings;
     let activators = path::activators(
         observed.pods.ready,
@@ -86,9 +93,14 @@ pub(super) fn decide(observed: &PodAutoscalerObserved) -> Plan {
         settings.policy.target_burst_capacity,
         settings.activator_capacity,
     );
-    let desired = children::service(owner, observed.service.as_deref(), mode, activators);
+    let desired = children::service(
+        &observed.autoscaler,
+        observed.service.as_deref(),
+        mode,
+        activators,
+    );
     plan.ensure(observed.service.as_deref(), &desired);
-    let reached = match observed.service.as_deref() {
+    match observed.service.as_deref() {
         // The one just changed has not been looked at by its own controller yet.
         Some(service)
             if service.spec == desired.spec
@@ -105,9 +117,7 @@ pub(super) fn decide(observed: &PodAutoscalerObserved) -> Plan {
                 .unwrap_or_default(),
         ),
         None => Reached::NotReady(String::new()),
-    };
-    plan.status(owner, &status(observed, order.want, reached));
-    plan
+    }
 }
 
 /// The kind of a child that belongs to somebody else.
@@ -246,27 +256,7 @@ fn status(
         has_service: !status.service_name.is_empty(),
         was: was(owner),
     });
-    let active = match (&reached, says) {
-        (Reached::NotOwned(kind), _) => ConditionState::false_because(
-            "NotOwned",
-            format!(
-                "There is an existing {kind} {:?} that we do not own.",
-                owner.name()
-            ),
-        ),
-        (_, ActiveCondition::Active) => ConditionState::True,
-        // Knative stops here; what keeps the pods from coming is what one wants to read.
-        (_, ActiveCondition::Queued) => match &observed.trouble {
-            Some(trouble) => ConditionState::unknown_because(
-                says.reason(),
-                format!("{} {trouble}", says.message()),
-            ),
-            None => ConditionState::unknown_because(says.reason(), says.message()),
-        },
-        (_, ActiveCondition::NoTraffic | ActiveCondition::TimedOut) => {
-            ConditionState::false_because(says.reason(), says.message())
-        }
-    };
+    let active = active_condition(observed, &reached, says);
     let reached = match reached {
         Reached::Ready => ConditionState::True,
         Reached::NotReady(message) => ConditionState::unknown_because("NotReady", message),
@@ -292,6 +282,34 @@ fn status(
         None => status.desired_scale.or(Some(-1)),
     };
     status
+}
+
+fn active_condition(
+    observed: &PodAutoscalerObserved,
+    reached: &Reached,
+    says: ActiveCondition,
+) -> ConditionState {
+    match (reached, says) {
+        (Reached::NotOwned(kind), _) => ConditionState::false_because(
+            "NotOwned",
+            format!(
+                "There is an existing {kind} {:?} that we do not own.",
+                observed.autoscaler.name()
+            ),
+        ),
+        (_, ActiveCondition::Active) => ConditionState::True,
+        // Knative stops here; what keeps the pods from coming is what one wants to read.
+        (_, ActiveCondition::Queued) => match &observed.trouble {
+            Some(trouble) => ConditionState::unknown_because(
+                says.reason(),
+                format!("{} {trouble}", says.message()),
+            ),
+            None => ConditionState::unknown_because(says.reason(), says.message()),
+        },
+        (_, ActiveCondition::NoTraffic | ActiveCondition::TimedOut) => {
+            ConditionState::false_because(says.reason(), says.message())
+        }
+    }
 }
 
 /// The deadline of an activation counts from its begin: a new message about it is no new begin.

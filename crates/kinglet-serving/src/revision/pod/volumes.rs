@@ -19,79 +19,92 @@ const TOKEN_SECONDS: i64 = 3600;
 pub(super) fn extend(pod: &mut PodSpec, inputs: PodInputs<'_>) {
     let mut added = Vec::new();
     if inputs.configs.observability.enable_var_log_collection {
-        for container in pod
-            .containers
-            .iter_mut()
-            .filter(|container| container.name != queue::NAME)
-        {
-            let path = format!(
-                "$(K_INTERNAL_POD_NAMESPACE)_$(K_INTERNAL_POD_NAME)_{}",
-                container.name
-            );
-            container
-                .volume_mounts
-                .get_or_insert_default()
-                .push(VolumeMount {
-                    name: VAR_LOG.to_owned(),
-                    mount_path: "/var/log".to_owned(),
-                    sub_path_expr: Some(path),
-                    ..VolumeMount::default()
-                });
-            let env = container.env.get_or_insert_default();
-            env.push(queue::field("K_INTERNAL_POD_NAME", "metadata.name"));
-            env.push(queue::field(
-                "K_INTERNAL_POD_NAMESPACE",
-                "metadata.namespace",
-            ));
-        }
-        let empty_dir = Some(EmptyDirVolumeSource::default());
-        added.push(Volume {
-            name: VAR_LOG.to_owned(),
-            empty_dir,
-            ..Volume::default()
-        });
+        added.push(collected_logs(pod));
     }
     if has_pod_info(inputs) {
-        let annotations = DownwardAPIVolumeFile {
-            path: "annotations".to_owned(),
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".to_owned()),
-                field_path: "metadata.annotations".to_owned(),
-            }),
-            ..DownwardAPIVolumeFile::default()
-        };
-        let source = DownwardAPIVolumeSource {
-            items: Some(vec![annotations]),
-            ..DownwardAPIVolumeSource::default()
-        };
-        added.push(Volume {
-            name: POD_INFO.to_owned(),
-            downward_api: Some(source),
-            ..Volume::default()
-        });
+        added.push(pod_info());
     }
     let audiences = &inputs.configs.deployment.queue_sidecar_token_audiences;
     if !audiences.is_empty() {
-        let sources = audiences.iter().map(|audience| VolumeProjection {
-            service_account_token: Some(ServiceAccountTokenProjection {
-                audience: Some(audience.clone()),
-                expiration_seconds: Some(TOKEN_SECONDS),
-                path: audience.clone(),
-            }),
-            ..VolumeProjection::default()
-        });
-        let projected = ProjectedVolumeSource {
-            sources: Some(sources.collect()),
-            ..ProjectedVolumeSource::default()
-        };
-        added.push(Volume {
-            name: TOKENS.to_owned(),
-            projected: Some(projected),
-            ..Volume::default()
-        });
+        added.push(tokens(audiences));
     }
     if !added.is_empty() {
         pod.volumes.get_or_insert_default().extend(added);
+    }
+}
+
+/// Mounts a volume over the log directory of each user container, where a collector finds it.
+fn collected_logs(pod: &mut PodSpec) -> Volume {
+    for container in pod
+        .containers
+        .iter_mut()
+        .filter(|container| container.name != queue::NAME)
+    {
+        let path = format!(
+            "$(K_INTERNAL_POD_NAMESPACE)_$(K_INTERNAL_POD_NAME)_{}",
+            container.name
+        );
+        container
+            .volume_mounts
+            .get_or_insert_default()
+            .push(VolumeMount {
+                name: VAR_LOG.to_owned(),
+                mount_path: "/var/log".to_owned(),
+                sub_path_expr: Some(path),
+                ..VolumeMount::default()
+            });
+        let env = container.env.get_or_insert_default();
+        env.push(queue::field("K_INTERNAL_POD_NAME", "metadata.name"));
+        env.push(queue::field(
+            "K_INTERNAL_POD_NAMESPACE",
+            "metadata.namespace",
+        ));
+    }
+    Volume {
+        name: VAR_LOG.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }
+}
+
+fn pod_info() -> Volume {
+    let annotations = DownwardAPIVolumeFile {
+        path: "annotations".to_owned(),
+        field_ref: Some(ObjectFieldSelector {
+            api_version: Some("v1".to_owned()),
+            field_path: "metadata.annotations".to_owned(),
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let source = DownwardAPIVolumeSource {
+        items: Some(vec![annotations]),
+        ..DownwardAPIVolumeSource::default()
+    };
+    Volume {
+        name: POD_INFO.to_owned(),
+        downward_api: Some(source),
+        ..Volume::default()
+    }
+}
+
+/// A token for each audience that queue-proxy talks to.
+fn tokens<'a>(audiences: impl IntoIterator<Item = &'a String>) -> Volume {
+    let sources = audiences.into_iter().map(|audience| VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: Some(audience.clone()),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: audience.clone(),
+        }),
+        ..VolumeProjection::default()
+    });
+    let projected = ProjectedVolumeSource {
+        sources: Some(sources.collect()),
+        ..ProjectedVolumeSource::default()
+    };
+    Volume {
+        name: TOKENS.to_owned(),
+        projected: Some(projected),
+        ..Volume::default()
     }
 }
 
