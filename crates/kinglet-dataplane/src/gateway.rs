@@ -193,13 +193,17 @@ impl ProxiedRequest<'_> {
             return Ok(self.switch(response, flags, client, held, timeouts));
         }
         if h1 && let Some(total) = timeouts.total {
-            let left = total.saturating_duration_since(timings.arrived) + OVERDUE;
-            held.active.overdue_at(
-                self.plane.context.now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2),
-            );
+            self.overdue_at(total, timings.arrived, &held.active);
         }
         headers::strip_hop(response.headers_mut(), flags, false);
         Ok(deliver::deliver(response, flags, driver, held, timeouts).await)
+    }
+
+    /// Ends the client's connection when a response that it does not read is overdue.
+    fn overdue_at(&self, total: Instant, arrived: Instant, active: &ActiveRequest) {
+        let left = total.saturating_duration_since(arrived) + OVERDUE;
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
+        active.overdue_at(self.plane.context.now() + left);
     }
 
     fn outbound(

@@ -41,6 +41,8 @@ async fn work(query: &str) -> Result<String, String> {
         }
     }
     if let Some(milliseconds) = number(query, "sleep", SLEEP_MAX_MILLISECONDS)? {
+        // For whoever wants to know that the request is here.
+        eprintln!("sleeping {milliseconds} ms");
         let began = Instant::now();
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         done.push_str(&format!(

@@ -8,6 +8,7 @@ mod autoscale;
 mod event_display;
 mod grpc_ping;
 mod helloworld;
+mod raw_target;
 mod serve;
 mod websocket;
 

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::raw_target::RawTargets;
+
 /// A request as it comes in.
 pub(crate) type Request = http::Request<Incoming>;
 /// Any body.
@@ -90,7 +92,7 @@ async fn accept(name: Rc<str>) -> Result<(), String> {
         });
         let builder = hyper_util::server::conn::auto::Builder::new(Local);
         let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .serve_connection_with_upgrades(TokioIo::new(RawTargets::new(stream)), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::task::spawn_local(async move {

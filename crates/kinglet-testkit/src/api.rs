@@ -82,6 +82,12 @@ impl Api {
             .await?)
     }
 
+    /// GET of plain text, as logs are.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        Ok(self.client.request_text(request).await?)
+    }
+
     /// GET, `None` for 404.
     pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         match self

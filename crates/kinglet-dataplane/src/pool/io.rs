@@ -73,22 +73,19 @@ impl ExchangeLog {
         }
     }
 
-    /// The line's beginning with the client's target instead of the encoded one, and how many bytes of `line` it
-    /// stands for.
-    fn restore(&self, line: &[u8]) -> Option<(Vec<u8>, usize)> {
+    /// What hyper has written of a head, with the client's target instead of the encoded one. All of it, so that it leaves in
+    /// one piece: there are servers that look for a request line in what one read brings.
+    fn restore(&self, head: &[u8]) -> Option<Vec<u8>> {
         if !self.has_target.swap(false, Ordering::Relaxed) {
             return None;
         }
         let RawTarget { raw, encoded } = self.target.lock().take()?;
-        let start = line.iter().position(|byte| *byte == b' ')? + 1;
-        let rest = line[start..].strip_prefix(&encoded[..])?;
+        let start = head.iter().position(|byte| *byte == b' ')? + 1;
+        let rest = head[start..].strip_prefix(&encoded[..])?;
         if rest.first() != Some(&b' ') {
             return None;
         }
-        let mut restored = Vec::with_capacity(start + raw.len());
-        restored.extend_from_slice(&line[..start]);
-        restored.extend_from_slice(&raw);
-        Some((restored, start + encoded.len()))
+        Some([&head[..start], &raw, rest].concat())
     }
 }
 
@@ -105,7 +102,7 @@ fn is_closed(error: &io::Error) -> bool {
 pub(crate) struct UpstreamIo {
     stream: TcpStream,
     log: Arc<ExchangeLog>,
-    /// Written by hyper, not yet by the socket: the beginning of a request line with a restored target.
+    /// Written by hyper, not yet by the socket: a head with a restored target.
     unwritten: Vec<u8>,
     /// The container takes no more bytes. What it said before is still to be read, and hyper reads no more once a write has
     /// failed: so the rest of the request is dropped, and reading tells how the exchange ends.
@@ -146,15 +143,14 @@ impl UpstreamIo {
         }
     }
 
-    /// Takes the beginning of a request line whose target must be restored; `None` for everything else.
+    /// Takes the head of a request whose target must be restored; `None` for everything else.
     fn take_restored(&mut self, bytes: &[u8]) -> Option<usize> {
         if !self.log.has_target.load(Ordering::Relaxed) || bytes.is_empty() {
             return None;
         }
-        let (restored, taken) = self.log.restore(bytes)?;
-        self.log.wrote(&bytes[..taken]);
-        self.unwritten = restored;
-        Some(taken)
+        self.unwritten = self.log.restore(bytes)?;
+        self.log.wrote(bytes);
+        Some(bytes.len())
     }
 }
 

@@ -15,13 +15,16 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 /// What a request asks the sample to wait.
 const SHORT_MILLISECONDS: u64 = 4_000;
 const LONG_MILLISECONDS: u64 = 12_000;
-/// A request has reached its container by then. Where a busy machine needs longer, the test shows less and passes.
-const UNDER_WAY: Duration = Duration::from_secs(1);
+/// Longer than the autoscaler needs to take pods away, on a busy machine too.
+const SCALE_DOWN_MILLISECONDS: u64 = 45_000;
+/// By then a request whose pod was killed has ended.
+const KILLED_MAX: Duration = Duration::from_secs(15);
 
 /// How a pod goes.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     PodDeleted,
+    Evicted,
     ServiceDeleted,
     RolloutRestarted,
     TemplateChanged,
@@ -39,6 +42,13 @@ fn requests_under_way_finish_however_their_pod_goes() {
                 "pod",
                 Ending::PodDeleted,
                 LONG_MILLISECONDS
+            ),
+            survives(
+                &instance,
+                &api,
+                "eviction",
+                Ending::Evicted,
+                SHORT_MILLISECONDS
             ),
             survives(
                 &instance,
@@ -66,7 +76,7 @@ fn requests_under_way_finish_however_their_pod_goes() {
                 &api,
                 "scale",
                 Ending::ScaledDown,
-                LONG_MILLISECONDS
+                SCALE_DOWN_MILLISECONDS
             ),
         )?;
         instance.stop().await
@@ -79,7 +89,7 @@ fn requests_under_way_finish_when_kinglet_stops() {
         let (instance, api) = start().await?;
         create(&api, "stops").await?;
         let request = ask(&instance, "stops", SHORT_MILLISECONDS);
-        tokio::time::sleep(UNDER_WAY).await;
+        under_way(&api, "stops", 1).await?;
         instance::terminate(instance.ready.pid);
         whole(request).await.context("while kinglet stops")?;
         instance.stop().await
@@ -99,10 +109,24 @@ async fn survives(
         // Two more make more pods, of which the autoscaler takes some away while the first request goes on.
         requests.extend([(); 2].map(|()| ask(instance, name, SHORT_MILLISECONDS)));
     }
-    tokio::time::sleep(UNDER_WAY).await;
+    under_way(api, name, requests.len()).await?;
     end(api, name, &pod, ending)
         .await
         .with_context(|| format!("{ending:?}"))?;
+    if matches!(ending, Ending::ScaledDown) {
+        until("the autoscaler to take pods away", READY_MAX, || async {
+            let left = pods(api, name).await?.into_iter().filter(|pod| {
+                let ending = &pod["metadata"]["deletionTimestamp"];
+                ending.is_null()
+            });
+            Ok((left.count() == 1).then_some(()))
+        })
+        .await?;
+        ensure!(
+            !requests[0].is_finished(),
+            "the pods went while the request was under way"
+        );
+    }
     for request in requests {
         whole(request)
             .await
@@ -132,10 +156,33 @@ async fn create(api: &Api, name: &str) -> anyhow::Result<String> {
     api.create(&services, &service).await?;
     api.condition(&format!("{services}/{name}"), "Ready", "True", READY_MAX)
         .await?;
-    let path = format!("{PODS}?labelSelector=serving.knative.dev/service={name}");
-    let listed = api.get(&path).await?;
-    let pod = listed["items"][0]["metadata"]["name"].as_str();
+    let listed = pods(api, name).await?;
+    let pod = listed
+        .first()
+        .and_then(|pod| pod["metadata"]["name"].as_str());
     Ok(pod.context("a pod of the Service")?.to_owned())
+}
+
+async fn pods(api: &Api, service: &str) -> anyhow::Result<Vec<Value>> {
+    let path = format!("{PODS}?labelSelector=serving.knative.dev/service={service}");
+    let listed = api.get(&path).await?;
+    Ok(listed["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until so many requests have reached the Service's containers, which say so.
+async fn under_way(api: &Api, service: &str, requests: usize) -> anyhow::Result<()> {
+    until("the requests to be under way", READY_MAX, || async {
+        let mut sleeping = 0;
+        for pod in pods(api, service).await? {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let log = format!("{PODS}/{name}/log?container=user-container");
+            // A pod that has just been made has no log yet.
+            let log = api.text(&log).await.unwrap_or_default();
+            sleeping += log.matches("sleeping ").count();
+        }
+        Ok((sleeping >= requests).then_some(()))
+    })
+    .await
 }
 
 type Request = tokio::task::JoinHandle<anyhow::Result<web::Response>>;
@@ -144,10 +191,14 @@ type Request = tokio::task::JoinHandle<anyhow::Result<web::Response>>;
     clippy::disallowed_methods,
     reason = "a test's own task, which it joins"
 )]
-fn ask(instance: &Instance, name: &str, milliseconds: u64) -> Request {
+fn query(instance: &Instance, name: &str, query: String) -> Request {
     let gateway = instance.gateway().to_owned();
     let host = format!("{name}.default.localhost");
-    tokio::spawn(async move { web::get(&gateway, &host, &format!("/?sleep={milliseconds}")).await })
+    tokio::spawn(async move { web::get(&gateway, &host, &format!("/?{query}")).await })
+}
+
+fn ask(instance: &Instance, name: &str, milliseconds: u64) -> Request {
+    query(instance, name, format!("sleep={milliseconds}"))
 }
 
 async fn whole(request: Request) -> anyhow::Result<()> {
@@ -164,6 +215,14 @@ async fn end(api: &Api, name: &str, pod: &str, ending: Ending) -> anyhow::Result
     };
     match ending {
         Ending::PodDeleted => api.delete(&format!("{PODS}/{pod}")).await?,
+        Ending::Evicted => {
+            let eviction = json!({
+                "apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": pod, "namespace": "default"}
+            });
+            api.create(&format!("{PODS}/{pod}/eviction"), &eviction)
+                .await?
+        }
         Ending::ServiceDeleted => api.delete(&service).await?,
         Ending::RolloutRestarted => {
             let deployment =
@@ -179,6 +238,46 @@ async fn end(api: &Api, name: &str, pod: &str, ending: Ending) -> anyhow::Result
         // The autoscaler does it by itself.
         Ending::ScaledDown => return Ok(()),
     };
+    Ok(())
+}
+
+/// Where nobody waits for a request, it ends in words and at once: a forced deletion, a container that uses too much memory.
+#[test]
+fn a_request_whose_container_is_killed_is_a_bad_gateway() {
+    run(async {
+        let (instance, api) = start().await?;
+        let pod = create(&api, "forced").await?;
+        let request = ask(&instance, "forced", 50_000);
+        under_way(&api, "forced", 1).await?;
+        api.delete(&format!("{PODS}/{pod}?gracePeriodSeconds=0"))
+            .await?;
+        bad_gateway(request).await.context("a forced deletion")?;
+
+        let services = serving("default", "services");
+        let mut service = sample_service("greedy", "default", "autoscale");
+        service["spec"]["template"]["spec"]["containers"][0]["resources"] =
+            json!({"limits": {"memory": "64Mi"}});
+        api.create(&services, &service).await?;
+        api.condition(&format!("{services}/greedy"), "Ready", "True", READY_MAX)
+            .await?;
+        let request = query(&instance, "greedy", "bloat=512".to_owned());
+        bad_gateway(request).await.context("out of memory")?;
+        // The container comes back, and with it the Service.
+        until("the next request to be served", READY_MAX, || async {
+            let request = query(&instance, "greedy", "sleep=1".to_owned());
+            Ok((request.await??.status == 200).then_some(()))
+        })
+        .await?;
+        instance.stop().await
+    });
+}
+
+async fn bad_gateway(request: Request) -> anyhow::Result<()> {
+    let answer = tokio::time::timeout(KILLED_MAX, request)
+        .await
+        .context("the request ends")???;
+    ensure!(answer.status == 502, "{}: {}", answer.status, answer.body);
+    ensure!(answer.body.contains("EOF"), "{}", answer.body);
     Ok(())
 }
 
@@ -204,10 +303,10 @@ fn a_stop_has_one_deadline_for_requests_and_containers() {
         })
         .await?;
         let request = ask(&instance, "cut", 50_000);
-        tokio::time::sleep(UNDER_WAY).await;
+        under_way(&api, "cut", 1).await?;
         instance.stop().await?;
-        // How it is cut is not promised.
-        drop(request.await?);
+        let answer = request.await??;
+        ensure!(answer.status == 503, "{}: {}", answer.status, answer.body);
         Ok(())
     });
 }
