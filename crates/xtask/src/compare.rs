@@ -50,7 +50,7 @@ const SCENARIOS: [&str; 10] = [
 pub(crate) struct Compare {
     /// Folder with the recorded scenarios and admission.yaml
     folder: PathBuf,
-    /// Only scenarios (or `admission`, `configmaps`) whose name contains this
+    /// Only scenarios (or `admission`, `configmaps`) whose name contains this; also ones that are not compared otherwise
     #[arg(long)]
     only: Option<String>,
     /// Differences shown of each part
@@ -82,11 +82,15 @@ pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
         failing::import(&binary, &instance)?;
     }
     let mut differences = 0;
-    for name in SCENARIOS.into_iter().filter(|name| chosen(name)) {
+    for name in recorded(&args.folder)? {
+        let compared = SCENARIOS.contains(&name.as_str()) || args.only.is_some();
+        if !compared || !chosen(&name) {
+            continue;
+        }
         differences += scenario::replay(
             &api,
             &instance,
-            &args.folder.join(name),
+            &args.folder.join(&name),
             Show {
                 most: args.most,
                 exceptions: args.exceptions,
@@ -113,6 +117,26 @@ pub(crate) async fn run(args: &Compare) -> anyhow::Result<()> {
         "what happened differs in {differences} places"
     );
     Ok(())
+}
+
+/// The scenarios of a folder, in the order of their numbers.
+fn recorded(folder: &std::path::Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        if entry.path().is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    for name in SCENARIOS {
+        ensure!(
+            names.iter().any(|there| there == name),
+            "{} has no recording {name}",
+            folder.display()
+        );
+    }
+    Ok(names)
 }
 
 /// The recording's set-up (traces' README).

@@ -206,3 +206,33 @@ async fn a_preface_that_goes_no_further_is_ended() {
         }
     }
 }
+
+/// There are servers that look for a request line in what one read brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_with_a_raw_target_leaves_in_one_piece() {
+    let mut world = World::start().await;
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).await.unwrap();
+            let whole = buffer[..count].starts_with(b"GET /<x> HTTP/1.1\r\n")
+                && buffer[..count].ends_with(b"\r\n\r\n");
+            let status = if whole { "200 OK" } else { "400 In Pieces" };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    world.one(backend("one", &[address])).await;
+    for _ in 0..20 {
+        let answer = raw(
+            world.external,
+            "GET /<x> HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
