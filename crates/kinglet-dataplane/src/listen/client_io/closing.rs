@@ -1,4 +1,4 @@
-//! The two ends of a client's connection that need patience.
+//! The two ends of a client's connection that need patience (docs/decisions/0016-half-closed-clients.md).
 
 use std::future::Future;
 use std::io;
