@@ -2,6 +2,7 @@
 
 mod data;
 mod endpoints;
+mod host_ports;
 pub(crate) mod pod;
 mod service;
 mod workload;

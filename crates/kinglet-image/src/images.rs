@@ -123,7 +123,8 @@ struct Inner {
     root: PathBuf,
     registries: Registries,
     timeouts: Timeouts,
-    egress: Egress,
+    /// The way of pulls on a tenant's behalf.
+    egress: Mutex<Egress>,
     samples: Samples,
     layers: LayerStore,
     index: Mutex<ImageIndex>,
@@ -173,7 +174,7 @@ impl Images {
             root: root.to_owned(),
             registries,
             timeouts,
-            egress: own_egress(),
+            egress: Mutex::new(own_egress()),
             samples: Samples::new(builtin),
             layers,
             index: Mutex::new(index),
@@ -184,6 +185,12 @@ impl Images {
             image_pulls: SingleFlight::default(),
             layer_downloads: SingleFlight::default(),
         })))
+    }
+
+    /// From now on pulls on a tenant's behalf leave by this way, as probes and hooks do. Before, this machine's own sockets
+    /// are used, with the same judgement of addresses.
+    pub fn leave_by(&self, egress: Egress) {
+        *self.0.egress.lock() = egress;
     }
 
     /// Makes sure that `reference` is unpacked here, on behalf of a Pod.
@@ -331,7 +338,7 @@ impl Images {
         ClientOptions {
             timeouts: self.0.timeouts,
             authorities: options.authorities.clone(),
-            egress: tenant.then(|| (self.0.egress.clone(), self.0.registries.hosts())),
+            egress: tenant.then(|| (self.0.egress.lock().clone(), self.0.registries.hosts())),
         }
     }
 
@@ -403,8 +410,8 @@ impl Images {
     }
 }
 
-/// Connections on a tenant's behalf: this machine's sockets, but never this machine's addresses. Pulling must not depend on
-/// the pod network (docs/decisions/0011).
+/// Connections on a tenant's behalf where no node has given its way out yet: this machine's sockets, but never this machine's
+/// addresses.
 fn own_egress() -> Egress {
     Egress::new(
         |ipv6| {

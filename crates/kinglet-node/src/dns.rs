@@ -10,16 +10,19 @@ mod shares;
 mod upstream;
 mod zone;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinglet_process::Tasks;
-use kinglet_reconcile::Context;
+use kinglet_reconcile::{Context, label, name_of, namespace_of};
 
 use crate::pod::start::Shared;
 use zone::{EndpointRecord, PortRecord};
+
+/// On EndpointSlices: the Service whose endpoints they hold.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Starts to answer.
 pub(crate) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
@@ -28,6 +31,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let zone = Arc::new(zone::Zone {
         domain: shared.options.cluster_domain.clone(),
         gateway: shared.engine.gateway(),
+        networks: shared.engine.network().named_networks(),
         records: Box::new(Cached(shared.context().clone())),
     });
     let upstream = Arc::new(upstream::Upstream::new(&shared.resolv_conf, address.ip()));
@@ -48,7 +52,7 @@ impl zone::Records for Cached {
         let slices = self
             .0
             .cache::<EndpointSlice>()
-            .select(namespace, [("kubernetes.io/service-name", name)]);
+            .select(namespace, [(SERVICE_NAME, name)]);
         let mut all: Vec<EndpointRecord> =
             slices.iter().flat_map(|slice| records_of(slice)).collect();
         all.sort();
@@ -60,14 +64,32 @@ impl zone::Records for Cached {
         self.0.cache::<Namespace>().get("", name).is_some()
     }
 
-    fn pod_of(&self, namespace: &str, service: &str, hostname: &str) -> Option<IpAddr> {
-        let pods = self.0.cache::<Pod>().list(namespace);
-        let found = pods.iter().find(|pod| {
-            let spec = pod.spec.as_ref();
-            spec.and_then(|spec| spec.subdomain.as_deref()) == Some(service)
-                && spec.and_then(|spec| spec.hostname.as_deref()) == Some(hostname)
-        })?;
-        found.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
+    fn services_at(&self, address: Ipv4Addr) -> Vec<(String, String)> {
+        let text = address.to_string();
+        let services = self.0.cache::<Service>().all();
+        let by_address = services.iter().filter(|service| {
+            let spec = service.spec.as_ref();
+            spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some(&text)
+        });
+        let found: Vec<_> = by_address
+            .map(|service| (namespace_of(&**service), name_of(&**service)))
+            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+        let slices = self.0.cache::<EndpointSlice>().all();
+        let with_address = slices.iter().filter(|slice| {
+            let mut endpoints = slice.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.addresses.first() == Some(&text))
+        });
+        let headless = with_address.filter_map(|slice| {
+            let (namespace, name) = (namespace_of(&**slice), label(&**slice, SERVICE_NAME)?);
+            let service = self.0.cache::<Service>().get(namespace, name)?;
+            let address = service.spec.as_ref()?.cluster_ip.as_deref();
+            (address == Some("None")).then(|| (namespace.to_owned(), name.to_owned()))
+        });
+        headless.collect()
     }
 }
 

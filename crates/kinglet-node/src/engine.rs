@@ -14,11 +14,13 @@ use kinglet_process::Tasks;
 
 use crate::cgroup::{Cgroup, Hierarchy, Limits, clear};
 use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
+use crate::instances::{self, Instance, Record};
 use crate::names::HostNames;
-use crate::network::{Connection, Network, NetworkError, NetworkOptions};
+use crate::network::{Connection, HostPort, Network, NetworkError, NetworkOptions, PublishedPorts};
 use crate::pool::Pool;
 use crate::sys::user_namespace;
 use crate::user_ids::{IdRanges, Lease};
+use crate::volumes::disk;
 use crate::wire::{Isolation, Mount, Process, Root, Start, UserNamespace};
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
@@ -73,6 +75,8 @@ pub fn preflight() -> Result<(), EngineError> {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
+    /// Says that this instance lives.
+    instance: Option<Instance>,
     network: Network,
     containers: Containers,
     ids: IdRanges,
@@ -118,8 +122,9 @@ pub struct ContainerStart {
 impl Engine {
     /// Clears away what an earlier life left and gets ready; keeps `parked` containers and networks ready ahead of need.
     ///
-    /// `state` is a directory that outlives the process: it remembers where control groups were, because the next life may
-    /// be started from another session and so find its own place elsewhere.
+    /// `state` is the data directory that `names` derive from. It remembers where control groups were, because the next life may
+    /// be started from another session and so find its own place elsewhere. What killed instances of other data directories
+    /// left is cleared away as well.
     pub async fn open(
         names: &HostNames,
         state: &Path,
@@ -129,6 +134,7 @@ impl Engine {
         tasks: &Tasks,
     ) -> Result<Self, EngineError> {
         preflight()?;
+        let mut instance = enter(names).await;
         let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
         let record = state.join(CGROUPS_RECORD);
         let mut former = read_record(&record, &names.cgroup());
@@ -140,6 +146,16 @@ impl Engine {
             path: record,
             source,
         })?;
+        if let Some(instance) = &mut instance {
+            let written = instance.write(&Record {
+                data: state.to_owned(),
+                cgroups: hierarchy.roots(),
+            });
+            if let Err(error) = written {
+                tracing::debug!(%error, "what this instance uses is not written down");
+            }
+        }
+        clear_dead().await;
         let network = Network::open(names, network).await?;
         let containers = tokio::task::spawn_blocking(move || Containers::new(&helper, hierarchy))
             .await
@@ -158,6 +174,7 @@ impl Engine {
             async move { maker.connect().await }
         });
         Ok(Self(Arc::new(Inner {
+            instance,
             network,
             containers,
             ids: IdRanges::new(names),
@@ -207,6 +224,15 @@ impl Engine {
             connection: self.0.network.connect_namespaces(Some(namespaces)).await?,
             user: Some(OwnUsers { namespace, ids }),
         })
+    }
+
+    /// Makes ports of this machine lead to a pod until the guard is dropped.
+    pub(crate) async fn publish(
+        &self,
+        ports: &[HostPort],
+        pod: Ipv4Addr,
+    ) -> Result<PublishedPorts, NetworkError> {
+        self.0.network.publish(ports, pod).await
     }
 
     /// Starts a container; when this returns, its program runs.
@@ -288,6 +314,9 @@ impl Engine {
         end_leftovers(&roots).await;
         Hierarchy::remove(&roots);
         self.0.network.close().await;
+        if let Some(instance) = &self.0.instance {
+            instance.leave();
+        }
     }
 }
 
@@ -334,6 +363,38 @@ fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
         .map(|root| root.display().to_string())
         .collect();
     std::fs::write(record, lines.join("\n"))
+}
+
+/// Says that this instance lives. Without that it works all the same; only nobody would clear up after its death.
+async fn enter(names: &HostNames) -> Option<Instance> {
+    let names = names.clone();
+    let entered = tokio::task::spawn_blocking(move || Instance::enter(&names)).await;
+    entered
+        .map_err(io::Error::other)
+        .and_then(|entered| entered)
+        .inspect_err(|error| {
+            tracing::debug!(%error, "this instance is not written down on this machine");
+        })
+        .ok()
+}
+
+/// Takes away what instances that have ended without clearing up left on this machine.
+async fn clear_dead() {
+    let Ok(dead) = tokio::task::spawn_blocking(instances::dead).await else {
+        return;
+    };
+    for (record, instance) in dead {
+        tracing::info!(data = %record.data.display(), "clearing up after an instance of Kinglet that was killed");
+        end_leftovers(&record.cgroups).await;
+        Hierarchy::remove(&record.cgroups);
+        if let Err(error) = Network::clear(&record.names()).await {
+            tracing::warn!(data = %record.data.display(), %error, "what a killed instance left on the network stays");
+            continue;
+        }
+        let data = record.data.clone();
+        let _ = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+        instance.leave();
+    }
 }
 
 /// Kills what still runs in our groups and removes the groups.

@@ -19,6 +19,7 @@ pub mod cgroup;
 mod container;
 mod dns;
 pub mod engine;
+mod instances;
 mod logs;
 pub mod names;
 mod network;

@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 /// What the host's ends of pods' links begin with, in every instance.
 pub(crate) const LINK_PREFIX: &str = "kv";
+/// What bridges begin with, in every instance.
+pub(crate) const BRIDGE_PREFIX: &str = "kb";
 /// Bits of a pod network: a /22 has room for a thousand pods.
 pub(crate) const SUBNET_BITS: u8 = 22;
 
@@ -38,9 +40,14 @@ impl HostNames {
         self.first_subnet
     }
 
+    /// What is different in the names of another data directory.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// The bridge that has the gateway's address.
     pub fn bridge(&self) -> String {
-        format!("kb{}", self.hash)
+        format!("{BRIDGE_PREFIX}{}", self.hash)
     }
 
     /// What the host ends of all pod links begin with.

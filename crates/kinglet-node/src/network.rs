@@ -7,13 +7,18 @@
 //! own to the host: whatever a pod sends passes the host's packet filter.
 
 mod addresses;
+mod conntrack;
 mod filter;
 pub(crate) mod follow;
 mod forwarding;
+mod host_ports;
+mod links;
+mod netfilter;
 mod nftables;
 mod ruleset;
 mod service_range;
 mod services;
+mod subnet;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,18 +26,16 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
-use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
-
+use kinglet_process::egress::is_own_address;
 use parking_lot::Mutex;
+use rtnetlink::Handle;
+use tokio::sync::Notify;
 
 pub(crate) use addresses::{Addresses, Lease};
+pub(crate) use host_ports::{HostPort, PublishedPorts};
 pub use service_range::{ServiceRange, service_range};
 pub(crate) use services::cluster_address;
+pub(crate) use subnet::{free_subnet, gateway_of};
 
 use crate::names::{HostNames, SUBNET_BITS, overlap};
 use crate::sys::netns::{self, Namespaces};
@@ -69,6 +72,17 @@ pub enum NetworkError {
         "no free /16 network for Service addresses in 10.0.0.0/8, 172.16.0.0/12 or 100.64.0.0/10: every one overlaps a route of this machine"
     )]
     NoServiceRange,
+    /// A port of this machine that a Pod asks for.
+    #[error("listening on {port} for a hostPort: {source}")]
+    HostPort {
+        /// Address, port and protocol.
+        port: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A port of this machine that another Pod has.
+    #[error("hostPort {0} is taken by another Pod of this node")]
+    HostPortTaken(String),
     /// All addresses are in use.
     #[error("all {0} pod addresses of this machine are in use")]
     NoAddress(usize),
@@ -102,6 +116,11 @@ struct Inner {
     options: NetworkOptions,
     /// Our table of the packet filter.
     table: Arc<Mutex<nftables::Table>>,
+    /// The UDP translations for which stale connections were forgotten last.
+    translations: Arc<Mutex<Option<conntrack::Translations>>>,
+    host_ports: host_ports::HostPorts,
+    /// Services, endpoints or host ports changed: the table must be written.
+    changed: Arc<Notify>,
     handle: Handle,
     subnet: Ipv4Addr,
     addresses: Addresses,
@@ -122,41 +141,20 @@ impl Network {
         names: &HostNames,
         options: NetworkOptions,
     ) -> Result<Self, NetworkError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
-        // Ends by itself when the last handle is dropped, which is after the network is closed.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the connection ends with its handle"
-        )]
-        tokio::spawn(connection);
-        remove_links(&handle, names).await?;
+        let handle = connect_to_kernel()?;
+        links::remove_links(&handle, names).await?;
         let subnet = free_subnet(names)?;
-        let gateway = gateway_of(subnet);
-        handle
-            .link()
-            .add(LinkBridge::new(&names.bridge()).up().build())
-            .execute()
-            .await
-            .map_err(netlink(
-                "making the pod bridge (is this process root, with CAP_NET_ADMIN?)",
-            ))?;
-        let bridge = link_index(&handle, &names.bridge()).await?;
-        handle
-            .address()
-            .add(bridge, gateway.into(), SUBNET_BITS)
-            .execute()
-            .await
-            .map_err(netlink("giving the pod bridge its address"))?;
-        if let Some(range) = options.services {
-            route_services(&handle, bridge, gateway, range).await;
-        }
-        forward_packets();
+        links::make_bridge(&handle, names, gateway_of(subnet), options.services).await?;
+        links::forward_packets();
         let host = netns::current().map_err(system("opening the host's network namespace"))?;
+        let changed = Arc::<Notify>::default();
         let network = Self(Arc::new(Inner {
             names: names.clone(),
             options,
             table: Arc::new(Mutex::new(nftables::Table::new(names.table()))),
+            translations: Arc::default(),
+            host_ports: host_ports::HostPorts::new(Arc::clone(&changed)),
+            changed,
             handle,
             subnet,
             addresses: Addresses::new(subnet, SUBNET_BITS),
@@ -168,15 +166,66 @@ impl Network {
         Ok(network)
     }
 
-    /// Makes the packet filter's table equal to these Services.
+    /// Makes the packet filter's table equal to these Services, and forgets UDP connections that it would lead elsewhere.
     async fn filter(&self, observed: &[services::Observed]) -> Result<(), NetworkError> {
         let ruleset = filter::ruleset(&self.surroundings(observed), observed);
+        let translations = conntrack::Translations::of(&ruleset);
         let table = Arc::clone(&self.0.table);
         tokio::task::spawn_blocking(move || table.lock().apply(ruleset))
             .await
             .map_err(io::Error::other)
             .and_then(|applied| applied)
-            .map_err(system("writing the packet filter's table"))
+            .map_err(system("writing the packet filter's table"))?;
+        self.forget_stale(translations).await;
+        Ok(())
+    }
+
+    /// Forgets UDP connections that lead elsewhere than the table in force would lead them.
+    async fn forget_stale(&self, translations: conntrack::Translations) {
+        if self.0.translations.lock().as_ref() == Some(&translations) {
+            return;
+        }
+        let own = conntrack::OwnAddresses {
+            pods: ruleset::Subnet::new(self.0.subnet, SUBNET_BITS),
+            services: self.0.options.services.map(ServiceRange::subnet),
+        };
+        let known = Arc::clone(&self.0.translations);
+        let forgotten = tokio::task::spawn_blocking(move || {
+            let is_local = |address: Ipv4Addr| is_own_address(address.into());
+            let count = conntrack::forget_stale(&translations, own, is_local)?;
+            *known.lock() = Some(translations);
+            Ok(count)
+        })
+        .await
+        .map_err(io::Error::other)
+        .and_then(|done: io::Result<usize>| done);
+        match forgotten {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::debug!(count, "UDP connections to former endpoints are forgotten")
+            }
+            // Tried again with the next change.
+            Err(error) => {
+                tracing::warn!(%error, "UDP clients may go on sending to pods that are gone: the kernel's list of connections cannot be changed");
+            }
+        }
+    }
+
+    /// Makes ports of this machine lead to a pod until the guard is dropped.
+    pub(crate) async fn publish(
+        &self,
+        ports: &[HostPort],
+        pod: Ipv4Addr,
+    ) -> Result<PublishedPorts, NetworkError> {
+        let inner = &self.0;
+        let on = inner.options.node_ports_on;
+        let addresses = if on.is_some_and(|on| on.is_unspecified()) {
+            links::host_addresses(&inner.handle).await?
+        } else {
+            Vec::new()
+        };
+        let listening = filter::listening(self.gateway(), inner.options.api_port, on);
+        inner.host_ports.publish(pod, ports, &listening, &addresses)
     }
 
     fn surroundings(&self, observed: &[services::Observed]) -> filter::Surroundings {
@@ -194,12 +243,21 @@ impl Network {
             api_port: inner.options.api_port,
             api_address: api.and_then(|service| cluster_address(service)),
             node_ports_on: inner.options.node_ports_on,
+            host_ports: inner.host_ports.all(),
         }
     }
 
     /// The host's address on the bridge: gateway, DNS server and way to the local gateway.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         gateway_of(self.0.subnet)
+    }
+
+    /// Networks whose addresses belong to pods and Services of this instance.
+    pub(crate) fn named_networks(&self) -> Vec<(Ipv4Addr, u8)> {
+        let services = self.0.options.services.map(ServiceRange::subnet);
+        let services = services.map(|range| (range.address, range.bits));
+        let pods = (self.0.subnet, SUBNET_BITS);
+        services.into_iter().chain([pods]).collect()
     }
 
     /// Whether an address belongs to a pod of this node.
@@ -235,7 +293,7 @@ impl Network {
                     .build()?;
                 let host = this.0.host.as_raw_fd();
                 runtime
-                    .block_on(configure(host, &name, address, gateway))
+                    .block_on(links::configure(host, &name, address, gateway))
                     .map_err(io::Error::other)
             };
             match given {
@@ -250,46 +308,23 @@ impl Network {
         .map_err(io::Error::other)
         .and_then(|made| made);
         let (namespaces, ()) = made.map_err(system("making a pod's network"))?;
-        self.attach(&link, address).await?;
+        links::attach(&inner.handle, &link, address, gateway).await?;
         Ok(Connection { namespaces, lease })
     }
 
-    /// Makes the host's end of a pod's link the way to the pod, and to the gateway from it. Pods share no wire: what one
-    /// sends passes the host's packet filter, whoever else filters bridges on this machine.
-    async fn attach(&self, link: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
-        let (inner, gateway) = (&self.0, self.gateway());
-        // Only senders with that very address are heard; node ports lead from the host's loopback to the pod.
-        write_setting(&format!("{link}/rp_filter"), "1");
-        write_setting(&format!("{link}/route_localnet"), "1");
-        switch_off_ipv6(link);
-        let index = link_index(&inner.handle, link).await?;
-        inner
-            .handle
-            .link()
-            .change(LinkUnspec::new_with_index(index).up().build())
-            .execute()
-            .await
-            .map_err(netlink("switching a pod's link on"))?;
-        inner
-            .handle
-            .address()
-            .add(index, gateway.into(), 32)
-            .execute()
-            .await
-            .map_err(netlink("giving a pod's link the gateway's address"))?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, 32)
-            .output_interface(index)
-            .pref_source(gateway)
-            .scope(RouteScope::Link)
-            .build();
-        inner
-            .handle
-            .route()
-            .add(route)
-            .execute()
-            .await
-            .map_err(netlink("making the route to a pod"))
+    /// Takes off the host what another instance, which is dead, left there.
+    pub(crate) async fn clear(names: &HostNames) -> Result<(), NetworkError> {
+        let handle = connect_to_kernel()?;
+        links::remove_links(&handle, names).await?;
+        if let Ok(subnet) = free_subnet(names) {
+            forwarding::close(names, subnet).await;
+        }
+        let mut table = nftables::Table::new(names.table());
+        let removed = tokio::task::spawn_blocking(move || table.remove()).await;
+        if let Err(error) = removed.map_err(io::Error::other).and_then(|done| done) {
+            tracing::debug!(%error, "the packet filter's table of a dead instance stays");
+        }
+        Ok(())
     }
 
     /// Takes everything off the host.
@@ -300,213 +335,22 @@ impl Network {
         if let Err(error) = removed.map_err(io::Error::other).and_then(|done| done) {
             tracing::warn!(%error, "taking the packet filter's table away");
         }
-        if let Err(error) = remove_links(&self.0.handle, &self.0.names).await {
+        self.forget_stale(conntrack::Translations::default()).await;
+        if let Err(error) = links::remove_links(&self.0.handle, &self.0.names).await {
             tracing::warn!(%error, "cleaning up the pod network");
         }
     }
 }
 
-/// Lets the host's own programs find Service addresses, with the gateway as their source. What no rule translates is
-/// refused before it gets to the bridge.
-async fn route_services(handle: &Handle, bridge: u32, gateway: Ipv4Addr, range: ServiceRange) {
-    let subnet = range.subnet();
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(subnet.address, subnet.bits)
-        .output_interface(bridge)
-        .pref_source(gateway)
-        .scope(RouteScope::Link)
-        .build();
-    if let Err(error) = handle.route().add(route).execute().await {
-        tracing::warn!(%error, range = %subnet, "Service addresses are not reachable from this machine itself, only from pods: another route takes them");
-    }
-}
-
-/// The host's address in a pod network.
-pub(crate) fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(subnet) + 1)
-}
-
-/// Runs inside the new namespace.
-async fn configure(
-    host: i32,
-    link: &str,
-    address: Ipv4Addr,
-    gateway: Ipv4Addr,
-) -> Result<(), rtnetlink::Error> {
-    // Quiet: no duplicate address detection on a link that has one address by construction.
-    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    // As other runtimes have it: low ports and ping without privileges, since the whole port space is the pod's own.
-    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
-    // All traffic passes the host; a hint that a neighbour is nearer must not be believed.
-    for which in ["all", "default"] {
-        write_setting(&format!("{which}/accept_redirects"), "0");
-    }
-    let (connection, handle, _) = rtnetlink::new_connection()
-        .map_err(|error| rtnetlink::Error::NamespaceError(error.to_string()))?;
+/// A way to the kernel's network configuration. Must run inside tokio.
+fn connect_to_kernel() -> Result<Handle, NetworkError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
+    // Ends by itself when the last handle is dropped, which is after the network is closed.
     #[expect(
         clippy::disallowed_methods,
         reason = "the connection ends with its handle"
     )]
     tokio::spawn(connection);
-    let peer = LinkUnspec::new_with_name(link)
-        .append_extra_attribute(LinkAttribute::NetNsFd(host))
-        .build();
-    let veth = LinkMessageBuilder::<LinkVeth>::new("eth0", link)
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-        .up()
-        .build();
-    handle.link().add(veth).execute().await?;
-    handle
-        .link()
-        .change(LinkUnspec::new_with_name("lo").up().build())
-        .execute()
-        .await?;
-    let eth0 = index_by_name(&handle, "eth0")
-        .await?
-        .ok_or(rtnetlink::Error::RequestFailed)?;
-    // An address of its own, without a network: every way leads over the gateway.
-    handle
-        .address()
-        .add(eth0, address.into(), 32)
-        .execute()
-        .await?;
-    let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(gateway, 32)
-        .output_interface(eth0)
-        .scope(RouteScope::Link)
-        .build();
-    handle.route().add(to_gateway).execute().await?;
-    handle
-        .route()
-        .add(
-            RouteMessageBuilder::<Ipv4Addr>::new()
-                .gateway(gateway)
-                .build(),
-        )
-        .execute()
-        .await
-}
-
-async fn index_by_name(handle: &Handle, name: &str) -> Result<Option<u32>, rtnetlink::Error> {
-    let mut found = Box::pin(handle.link().get().match_name(name.to_owned()).execute());
-    Ok(found.try_next().await?.map(|link| link.header.index))
-}
-
-async fn link_index(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
-    index_by_name(handle, name)
-        .await
-        .map_err(netlink("looking for a pod link"))?
-        .ok_or_else(|| system("looking for a pod link")(io::Error::from(io::ErrorKind::NotFound)))
-}
-
-async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(), NetworkError> {
-    let attempt = "listing network links";
-    let links: Vec<_> = handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(netlink(attempt))?;
-    for link in links {
-        let name = link.attributes.iter().find_map(|one| {
-            if let LinkAttribute::IfName(name) = one {
-                Some(name.as_str())
-            } else {
-                None
-            }
-        });
-        let Some(name) = name else { continue };
-        if name == names.bridge() || name.starts_with(&names.link_prefix()) {
-            // A link whose namespace is being torn down at this moment may already be gone.
-            if let Err(error) = handle.link().del(link.header.index).execute().await {
-                tracing::debug!(name, %error, "link not removed");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The pod network of a data directory: its first choice that overlaps no route of this machine. The bridge of an earlier
-/// life does not count.
-pub(crate) fn free_subnet(names: &HostNames) -> Result<Ipv4Addr, NetworkError> {
-    let routes = std::fs::read_to_string("/proc/net/route")
-        .map_err(system("reading the routes of this machine"))?;
-    let taken = routes_in(&routes, &names.bridge());
-    names
-        .subnets()
-        .find(|subnet| {
-            taken
-                .iter()
-                .all(|other| !overlap((*subnet, SUBNET_BITS), *other))
-        })
-        .ok_or(NetworkError::NoSubnet)
-}
-
-/// Networks in the text of `/proc/net/route` but the default route.
-fn routes_in(text: &str, own_bridge: &str) -> Vec<(Ipv4Addr, u8)> {
-    let lines = text.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let address = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::from_be);
-        let (destination, mask) = (address(fields.get(1)?)?, address(fields.get(7)?)?);
-        let bits = u8::try_from(mask.leading_ones()).ok()?;
-        (fields[0] != own_bridge && bits > 0).then_some((Ipv4Addr::from(destination), bits))
-    });
-    lines.collect()
-}
-
-/// Writes one of this namespace's settings of an interface.
-fn write_setting(setting: &str, value: &str) {
-    let file = format!("/proc/sys/net/ipv4/conf/{setting}");
-    if let Err(error) = std::fs::write(&file, value) {
-        tracing::warn!(file, value, %error, "a setting of the network was not made");
-    }
-}
-
-/// Pods have no IPv6, and the packet filter's table has no rules for it: a frame that a pod makes by hand must neither
-/// reach what listens on `::` nor make the host believe in a router (CVE-2020-10749).
-fn switch_off_ipv6(link: &str) {
-    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    match std::fs::write(&file, "1") {
-        Ok(()) => {}
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!(file, %error, "a pod may send IPv6 packets to this machine, which nothing filters");
-        }
-    }
-}
-
-fn forward_packets() {
-    let file = "/proc/sys/net/ipv4/ip_forward";
-    if std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1") {
-        return;
-    }
-    if let Err(error) = std::fs::write(file, "1") {
-        tracing::warn!(%error, "cannot switch on IP forwarding: pods reach this machine, but nothing beyond it");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_that_count() {
-        let text = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-kb12345678\t00588C0A\t00000000\t0001\t0\t0\t0\t00FCFFFF\t0\t0\t0\n";
-        if cfg!(target_endian = "little") {
-            assert_eq!(
-                routes_in(text, "kb12345678"),
-                vec![(Ipv4Addr::new(10, 0, 2, 0), 24)]
-            );
-            assert_eq!(
-                routes_in(text, "other")[1],
-                (Ipv4Addr::new(10, 140, 88, 0), 22)
-            );
-        }
-    }
+    Ok(handle)
 }

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use crate::until;
 
 const START_MAX: Duration = Duration::from_secs(60);
+/// What Kinglet promises.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// What `--ready-file` holds.
 #[derive(Clone, Debug, Deserialize)]
@@ -178,14 +180,10 @@ impl Instance {
     /// Ends it in good order; an error when it takes longer than it promises or does not end with 0.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         terminate(self.child.id());
-        let status = until(
-            "kinglet to end after SIGTERM",
-            Duration::from_secs(30),
-            || {
-                let ended = self.child.try_wait();
-                async move { Ok(ended?) }
-            },
-        )
+        let status = until("kinglet to end after SIGTERM", STOP_MAX, || {
+            let ended = self.child.try_wait();
+            async move { Ok(ended?) }
+        })
         .await?;
         if !status.success() {
             bail!("kinglet ended with {status}: {}", self.log());
@@ -199,7 +197,8 @@ impl Drop for Instance {
         if matches!(self.child.try_wait(), Ok(None)) {
             // In good order, so that nothing is left on the host; by force when that takes too long.
             terminate(self.child.id());
-            let patience = std::time::Instant::now() + Duration::from_secs(15);
+            // As long as a stop may take: killed before its end, it would leave groups, links and mounts behind.
+            let patience = std::time::Instant::now() + STOP_MAX;
             while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience
             {
                 #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]

@@ -4,6 +4,7 @@
 //! condition `PodScheduled=False` in the scheduler's words. Room that becomes free wakes the Pods that waited for it.
 
 mod fit;
+mod host_ports;
 mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +20,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::pods;
-use ledger::Ledger;
+use ledger::{Ledger, Taken};
 
 pub(crate) use fit::Resources;
+pub(crate) use host_ports::HostPort;
 
 /// Name in events, as in Kubernetes'.
 const NAME: &str = "default-scheduler";
@@ -88,11 +90,7 @@ impl Binder {
         let released = match change {
             Change::Applied { new, .. } if !pods::is_terminal(new) => {
                 if let Some(node) = pods::node_of(new) {
-                    self.ledger.take(
-                        &key_of(&**new),
-                        node,
-                        fit::request(new, &self.capacity.not_started),
-                    );
+                    self.ledger.take(&key_of(&**new), node, self.wanted(new));
                     self.waiting.lock().remove(&key_of(&**new));
                 }
                 false
@@ -105,6 +103,13 @@ impl Binder {
         };
         if released {
             self.wake_waiting(queue);
+        }
+    }
+
+    fn wanted(&self, pod: &Pod) -> Taken {
+        Taken {
+            resources: fit::request(pod, &self.capacity.not_started),
+            host_ports: host_ports::of(pod),
         }
     }
 
@@ -136,6 +141,7 @@ async fn reconcile(
         node: node.as_deref(),
         allocatable: fit::allocatable(node.as_deref(), &binder.capacity),
         taken: binder.ledger.taken(&binder.node_name),
+        host_ports: binder.ledger.host_ports(&binder.node_name),
         not_started: &binder.capacity.not_started,
     };
     match fit::fit(&pod, &node_state) {
@@ -155,9 +161,7 @@ async fn bind(
 ) -> Result<Next, ReconcileError> {
     let node = &binder.node_name;
     // Taken at once, so that the next Pod does not count on the same room; given back if the binding fails.
-    binder
-        .ledger
-        .take(key, node, fit::request(pod, &binder.capacity.not_started));
+    binder.ledger.take(key, node, binder.wanted(pod));
     let body = json!({
         "apiVersion": "v1",
         "kind": "Binding",

@@ -125,6 +125,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     })
     .await
     .context("starting the node")?;
+    images.leave_by(node.egress());
     let bridge = IpAddr::V4(node.gateway_ip());
 
     // Until the Node object says what it has: nothing, so that nobody is bound too early.

@@ -68,6 +68,7 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
+    super::host_ports::check(spec, path, causes);
     let mut seen = HashSet::new();
     for list in ["initContainers", "containers"] {
         for (index, each) in items(spec, &[list]).iter().enumerate() {

@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     Answers(u16),
     /// Serves other bytes than the digest says.
     Lies,
+    /// Says that layers and configurations are elsewhere: `http://host`.
+    SendsTo(&'static str),
 }
 
 /// Who may read.
@@ -133,7 +135,7 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response<
     match mood {
         Mood::Hangs => return std::future::pending().await,
         Mood::Answers(status) => return plain(status, "out of order"),
-        Mood::Fine | Mood::StopsHalfway | Mood::Lies => {}
+        Mood::Fine | Mood::StopsHalfway | Mood::Lies | Mood::SendsTo(_) => {}
     }
     if path == "/token" {
         let query = request.uri().query().unwrap_or_default();
@@ -183,6 +185,11 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response<
             "evil",
             "not what the digest says",
         )]))),
+        Mood::SendsTo(elsewhere) => Response::builder()
+            .status(StatusCode::TEMPORARY_REDIRECT)
+            .header("location", format!("{elsewhere}{path}"))
+            .body(Body::empty())
+            .expect("answer"),
         Mood::StopsHalfway if layer => {
             let half = axum::body::Bytes::copy_from_slice(&blob[..blob.len() / 2]);
             let stream = futures_util::stream::unfold(Some(half), |half| async {

@@ -4,7 +4,7 @@ use kinglet_image::{Credentials, ImageError, Progress, PullOptions, PullPolicy, 
 use serde_json::json;
 
 use crate::content::{Folder, digest, gzip, image, image_of, tar};
-use crate::registry::{Door, Registry};
+use crate::registry::{Door, Mood, Registry};
 
 fn with(registry: &Registry, user: &str, password: &str) -> Credentials {
     let mut credentials = Credentials::default();
@@ -228,6 +228,62 @@ async fn registries_of_this_machine_are_the_operators_to_name() {
         .to_string();
     assert!(error.contains("registries.conf"), "{error}");
     assert_eq!(other.asked(""), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_does_not_lead_to_this_machine() {
+    let (folder, registry, other) = (
+        Folder::new(),
+        Registry::start().await,
+        Registry::start().await,
+    );
+    let built = image("x", &[tar(&[("a", "1")])]);
+    registry.push("app", "v1", &built);
+    other.push("app", "v1", &built);
+    let port = other.host().rsplit_once(':').expect("port").1;
+    let (images, name) = (folder.images(&registry.listed()), registry.name("app:v1"));
+    for elsewhere in [
+        format!("http://127.0.0.1:{port}"),
+        format!("http://localhost:{port}"),
+        format!("http://[::ffff:7f00:1]:{port}"),
+        "http://169.254.169.254".to_owned(),
+        format!("http://169.254.169.254:{port}"),
+    ] {
+        registry.mood(Mood::SendsTo(elsewhere.clone().leak()));
+        let error = images
+            .ensure(&name, PullPolicy::IfNotPresent, &Credentials::default())
+            .await
+            .expect_err(&elsewhere)
+            .to_string();
+        assert!(error.contains("registries.conf"), "{elsewhere}: {error}");
+    }
+    assert_eq!(other.asked(""), 0);
+    assert_eq!(folder.layers(), 0);
+    // What the operator lists is allowed, also as where another one sends.
+    registry.mood(Mood::SendsTo(format!("http://{}", other.host()).leak()));
+    folder
+        .images(&(registry.listed() + &other.listed()))
+        .ensure(&name, PullPolicy::IfNotPresent, &Credentials::default())
+        .await
+        .expect("both are listed");
+    assert!(other.asked("/blobs/") > 0);
+}
+
+#[tokio::test]
+async fn pulls_for_tenants_leave_by_the_way_they_are_given() {
+    let folder = Folder::new();
+    let images = folder.images("");
+    images.leave_by(kinglet_process::egress::closed());
+    let error = images
+        .ensure(
+            "192.0.2.77/app:v1",
+            PullPolicy::IfNotPresent,
+            &Credentials::default(),
+        )
+        .await
+        .expect_err("there is no way out")
+        .to_string();
+    assert!(error.contains("there is no node"), "{error}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use simple_dns::rdata::{A, AAAA, CNAME, OPT, RData, SOA, SRV};
+use simple_dns::rdata::{A, AAAA, CNAME, OPT, PTR, RData, SOA, SRV};
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use super::zone::Target;
@@ -11,6 +11,8 @@ use super::zone::Target;
 const TTL_SECONDS: u32 = 5;
 /// Answers in one message, however large it may be.
 const ANSWERS_MAX: usize = 1024;
+/// Names of addresses are below this one.
+pub(crate) const REVERSE_ZONE: &str = "in-addr.arpa";
 /// A datagram to who says nothing about sizes (RFC 1035), and the most that passes every network unbroken.
 const DATAGRAM_BYTES: std::ops::RangeInclusive<u16> = 512..=1232;
 
@@ -27,6 +29,7 @@ pub(crate) enum Kind {
     V4,
     V6,
     Srv,
+    Ptr,
     Other,
 }
 
@@ -43,6 +46,7 @@ pub(crate) fn question(query: &[u8]) -> Option<Question> {
         QTYPE::TYPE(TYPE::A) => Kind::V4,
         QTYPE::TYPE(TYPE::AAAA) => Kind::V6,
         QTYPE::TYPE(TYPE::SRV) => Kind::Srv,
+        QTYPE::TYPE(TYPE::PTR) => Kind::Ptr,
         _ => Kind::Other,
     };
     Some(Question {
@@ -61,17 +65,19 @@ pub(crate) enum Reply<'a> {
     },
     /// Ports on other names.
     Targets { found: &'a [Target], zone: &'a str },
+    /// Names of an address.
+    Names(&'a [String]),
     /// No such name in our zone.
     Missing(&'a str),
     /// We could not find out.
     Failed,
 }
 
-/// The reply to a query that [`question`] could read. What does not fit a datagram says so, and the client comes back
-/// by a connection.
+/// The reply to a query that [`question`] could read. What does not fit a datagram is cut off and says so: who wants all comes
+/// back by a connection, and who does not has as much as there is room for.
 pub(crate) fn reply(query: &[u8], reply: &Reply<'_>, by_connection: bool) -> Option<Vec<u8>> {
     let asked = Packet::parse(query).ok()?;
-    let whole = build(&asked, reply, true)?;
+    let whole = build(&asked, reply, None)?;
     if by_connection {
         return Some(whole);
     }
@@ -80,11 +86,23 @@ pub(crate) fn reply(query: &[u8], reply: &Reply<'_>, by_connection: bool) -> Opt
     if whole.len() <= usize::from(room) {
         return Some(whole);
     }
-    build(&asked, reply, false)
+    // An answer has at least twelve bytes.
+    let (mut fits, mut too_many) = (0, usize::from(room) / 12);
+    let mut best = build(&asked, reply, Some(0))?;
+    while too_many - fits > 1 {
+        let middle = fits.midpoint(too_many);
+        let tried = build(&asked, reply, Some(middle))?;
+        if tried.len() <= usize::from(room) {
+            (fits, best) = (middle, tried);
+        } else {
+            too_many = middle;
+        }
+    }
+    Some(best)
 }
 
-/// A reply, with its records or cut off.
-fn build(asked: &Packet<'_>, reply: &Reply<'_>, whole: bool) -> Option<Vec<u8>> {
+/// A reply with all its records, or cut off after so many answers.
+fn build(asked: &Packet<'_>, reply: &Reply<'_>, answers_max: Option<usize>) -> Option<Vec<u8>> {
     let question = asked.questions.first()?;
     let mut packet = Packet::new_reply(asked.id());
     packet.set_flags(PacketFlag::RECURSION_AVAILABLE);
@@ -98,55 +116,76 @@ fn build(asked: &Packet<'_>, reply: &Reply<'_>, whole: bool) -> Option<Vec<u8>> 
             version: 0,
         });
     }
-    match reply {
-        Reply::Addresses { found, alias, zone } => {
-            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-            let mut owner = question.qname.clone();
-            if let Some(alias) = alias {
-                let target = Name::new(alias).ok()?;
-                let cname = RData::CNAME(CNAME(target.clone()));
-                packet.answers.push(record(owner, cname));
-                owner = target;
-            }
-            let answers = found
-                .iter()
-                .filter_map(|address| address_data(*address, question.qtype));
-            let answers = answers
-                .take(ANSWERS_MAX)
-                .map(|data| record(owner.clone(), data));
-            packet.answers.extend(answers);
-            if packet.answers.is_empty() {
-                packet.name_servers.push(authority(zone)?);
-            }
-        }
-        Reply::Targets { found, zone } => {
-            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-            for target in found.iter().take(ANSWERS_MAX) {
-                let data = RData::SRV(SRV {
-                    priority: 0,
-                    weight: 100,
-                    port: target.port,
-                    target: Name::new(&target.host).ok()?,
-                });
-                packet.answers.push(record(question.qname.clone(), data));
-            }
-            if packet.answers.is_empty() {
-                packet.name_servers.push(authority(zone)?);
-            }
-        }
-        Reply::Missing(zone) => {
-            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-            *packet.rcode_mut() = RCODE::NameError;
+    let zone = match reply {
+        Reply::Addresses { zone, .. } | Reply::Targets { zone, .. } | Reply::Missing(zone) => zone,
+        Reply::Names(_) => REVERSE_ZONE,
+        Reply::Failed => "",
+    };
+    if matches!(reply, Reply::Failed) {
+        *packet.rcode_mut() = RCODE::ServerFailure;
+    } else {
+        packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+        packet.answers = answers(question, reply, asked.id())?;
+        if packet.answers.is_empty() {
             packet.name_servers.push(authority(zone)?);
         }
-        Reply::Failed => *packet.rcode_mut() = RCODE::ServerFailure,
     }
-    if !whole {
+    if matches!(reply, Reply::Missing(_)) {
+        *packet.rcode_mut() = RCODE::NameError;
+    }
+    if let Some(most) = answers_max {
         packet.set_flags(PacketFlag::TRUNCATION);
-        packet.answers.clear();
+        packet.answers.truncate(most);
     }
     packet.questions.push(question.clone());
     packet.build_bytes_vec_compressed().ok()
+}
+
+/// The records that answer a question. Several addresses begin with another one each time, by the number of the query, which
+/// clients choose at random: most take the first.
+fn answers<'a>(
+    question: &simple_dns::Question<'a>,
+    reply: &Reply<'a>,
+    id: u16,
+) -> Option<Vec<ResourceRecord<'a>>> {
+    let mut owner = question.qname.clone();
+    let mut out = Vec::new();
+    let mut found: Vec<RData<'a>> = match reply {
+        Reply::Addresses { found, alias, .. } => {
+            if let Some(alias) = alias {
+                let target = Name::new(alias).ok()?;
+                out.push(record(owner, RData::CNAME(CNAME(target.clone()))));
+                owner = target;
+            }
+            let all = found.iter();
+            all.filter_map(|address| address_data(*address, question.qtype))
+                .collect()
+        }
+        Reply::Targets { found, .. } => found.iter().map(service_data).collect::<Option<_>>()?,
+        Reply::Names(found) => {
+            let names = found.iter().map(|name| Name::new(name).ok());
+            names
+                .map(|name| Some(RData::PTR(PTR(name?))))
+                .collect::<Option<_>>()?
+        }
+        Reply::Missing(_) | Reply::Failed => Vec::new(),
+    };
+    if !found.is_empty() {
+        let first = usize::from(id) % found.len();
+        found.rotate_left(first);
+    }
+    found.truncate(ANSWERS_MAX);
+    out.extend(found.into_iter().map(|data| record(owner.clone(), data)));
+    Some(out)
+}
+
+fn service_data(target: &Target) -> Option<RData<'_>> {
+    Some(RData::SRV(SRV {
+        priority: 0,
+        weight: 100,
+        port: target.port,
+        target: Name::new(&target.host).ok()?,
+    }))
 }
 
 fn record<'a>(owner: Name<'a>, data: RData<'a>) -> ResourceRecord<'a> {
@@ -184,10 +223,11 @@ fn authority(zone: &str) -> Option<ResourceRecord<'_>> {
 pub(crate) fn query(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    let wanted = if kind == Kind::V6 {
-        TYPE::AAAA
-    } else {
-        TYPE::A
+    let wanted = match kind {
+        Kind::V6 => TYPE::AAAA,
+        Kind::Srv => TYPE::SRV,
+        Kind::Ptr => TYPE::PTR,
+        Kind::V4 | Kind::Other => TYPE::A,
     };
     packet.questions.push(simple_dns::Question::new(
         Name::new(name).ok()?,
@@ -236,10 +276,15 @@ mod tests {
             zone: "cluster.local",
         };
         let answer = reply(&asked, &addresses_of(None), false).expect("reply");
-        assert_eq!(addresses(&answer), found);
+        let turned = [found[1], found[0]];
+        assert_eq!(
+            addresses(&answer),
+            turned,
+            "the seventh query begins with the second"
+        );
         assert_eq!(question(&answer), None, "a reply is no question");
         let aliased = reply(&asked, &addresses_of(Some("example.com")), false).expect("reply");
-        assert_eq!(addresses(&aliased), found);
+        assert_eq!(addresses(&aliased), turned);
         let missing = reply(&asked, &Reply::Missing("cluster.local"), false).expect("reply");
         assert_eq!(
             Packet::parse(&missing).expect("packet").rcode(),
@@ -264,9 +309,27 @@ mod tests {
         let cut = reply(&asked, &many, false).expect("reply");
         assert!(cut.len() <= 512);
         let cut = Packet::parse(&cut).expect("packet");
-        assert!(cut.has_flags(PacketFlag::TRUNCATION) && cut.answers.is_empty());
+        assert!(cut.has_flags(PacketFlag::TRUNCATION));
+        // 16 bytes each behind a head and a question of 42.
+        assert_eq!(cut.answers.len(), (512 - 42) / 16);
         let whole = reply(&asked, &many, true).expect("reply");
         assert_eq!(addresses(&whole).len(), 200);
+    }
+
+    #[test]
+    fn addresses_have_names() {
+        let asked = query(7, "7.0.9.10.in-addr.arpa", Kind::Ptr).expect("query");
+        assert_eq!(question(&asked).expect("question").kind, Kind::Ptr);
+        let found = ["app.ns.svc.cluster.local".to_owned()];
+        let answer = reply(&asked, &Reply::Names(&found), false).expect("reply");
+        let answer = Packet::parse(&answer).expect("packet");
+        assert!(
+            matches!(&answer.answers[0].rdata, RData::PTR(name) if name.0.to_string() == found[0])
+        );
+        let none = reply(&asked, &Reply::Missing(REVERSE_ZONE), false).expect("reply");
+        let none = Packet::parse(&none).expect("packet");
+        assert_eq!(none.rcode(), RCODE::NameError);
+        assert_eq!(none.name_servers[0].name.to_string(), REVERSE_ZONE);
     }
 
     #[test]

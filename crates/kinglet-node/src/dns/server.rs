@@ -124,6 +124,7 @@ fn own(zone: &Zone, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
     let question = message::question(query)?;
     let resolved = match question.kind {
         Kind::Srv => zone.resolve_ports(&question.name),
+        Kind::Ptr => zone.resolve_reverse(&question.name),
         Kind::V4 | Kind::V6 | Kind::Other => zone.resolve(&question.name),
     };
     let domain = &zone.domain;
@@ -142,6 +143,8 @@ fn own(zone: &Zone, query: &[u8], by_connection: bool) -> Option<Vec<u8>> {
             found,
             zone: domain,
         },
+        Resolved::Names(found) => Reply::Names(found),
+        Resolved::Missing if question.kind == Kind::Ptr => Reply::Missing(message::REVERSE_ZONE),
         Resolved::Missing => Reply::Missing(domain),
         Resolved::Alias(_) | Resolved::Foreign => return None,
     };
@@ -158,7 +161,7 @@ async fn foreign(
         && let Resolved::Alias(target) = zone.resolve(&question.name)
     {
         let found = match question.kind {
-            Kind::Other | Kind::Srv => Vec::new(),
+            Kind::Other | Kind::Srv | Kind::Ptr => Vec::new(),
             kind => {
                 let id = u16::from_be_bytes([query[0], query[1]]);
                 let answer = upstream

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 
+use crate::names::overlap;
+
 /// `ExternalName`s that point at each other end here.
 const HOPS_MAX: u32 = 4;
 
@@ -32,8 +34,8 @@ pub(crate) trait Records: Send + Sync {
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>>;
     /// A Service's ready endpoints, in order.
     fn endpoints(&self, namespace: &str, name: &str) -> Vec<EndpointRecord>;
-    /// The pod of that `hostname` and `subdomain`.
-    fn pod_of(&self, namespace: &str, service: &str, hostname: &str) -> Option<IpAddr>;
+    /// Namespace and name of the Service that has this address, or of the Services without one that have it as an endpoint.
+    fn services_at(&self, address: Ipv4Addr) -> Vec<(String, String)>;
     /// Whether there is such a namespace.
     fn has_namespace(&self, name: &str) -> bool;
 }
@@ -44,6 +46,8 @@ pub(crate) struct Zone {
     pub(crate) domain: String,
     /// The local gateway.
     pub(crate) gateway: Ipv4Addr,
+    /// Networks whose addresses are ours to name: of pods and of Services.
+    pub(crate) networks: Vec<(Ipv4Addr, u8)>,
     pub(crate) records: Box<dyn Records>,
 }
 
@@ -61,6 +65,8 @@ pub(crate) enum Resolved {
     Addresses(Vec<IpAddr>),
     /// These ports on other names of ours.
     Targets(Vec<Target>),
+    /// These names of an address.
+    Names(Vec<String>),
     /// Another name, which is not ours.
     Alias(String),
     /// Ours, and there is no such name.
@@ -94,6 +100,36 @@ impl Zone {
                 self.targets(namespace, service, |_| true)
             }
             _ => self.resolve_hop(&name, 0),
+        }
+    }
+
+    /// Resolves a question for the names of an address (`4.3.2.1.in-addr.arpa`).
+    pub(crate) fn resolve_reverse(&self, name: &str) -> Resolved {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let Some(address) = reversed(&name) else {
+            return self.resolve_hop(&name, 0);
+        };
+        let mut names = Vec::new();
+        for (namespace, service) in self.records.services_at(address) {
+            let own = format!("{service}.{namespace}.svc.{}", self.domain);
+            let found = self.records.service(&namespace, &service);
+            if !found.is_some_and(|service| is_headless(&service)) {
+                names.push(own);
+                continue;
+            }
+            let endpoints = self.records.endpoints(&namespace, &service);
+            let endpoints = endpoints.iter().filter(|one| one.address == address);
+            names.extend(endpoints.map(|one| format!("{}.{own}", host_of(one))));
+        }
+        names.sort();
+        names.dedup();
+        let is_ours = |network: &(Ipv4Addr, u8)| overlap(*network, (address, 32));
+        if !names.is_empty() {
+            Resolved::Names(names)
+        } else if self.networks.iter().any(is_ours) {
+            Resolved::Missing
+        } else {
+            Resolved::Foreign
         }
     }
 
@@ -146,9 +182,6 @@ impl Zone {
 
     /// One pod behind a Service: by its `hostname` and `subdomain`, or by its address with dashes where it has none.
     fn host(&self, namespace: &str, service: &str, hostname: &str) -> Resolved {
-        if let Some(address) = self.records.pod_of(namespace, service, hostname) {
-            return Resolved::Addresses(vec![address]);
-        }
         let Some(found) = self.records.service(namespace, service) else {
             return Resolved::Missing;
         };
@@ -249,6 +282,15 @@ impl Zone {
     }
 }
 
+/// The address that a name below `in-addr.arpa` spells.
+fn reversed(name: &str) -> Option<Ipv4Addr> {
+    let labels: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.split('.').collect();
+    let [d, c, b, a] = labels.as_slice() else {
+        return None;
+    };
+    format!("{a}.{b}.{c}.{d}").parse().ok()
+}
+
 fn is_headless(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
@@ -315,8 +357,13 @@ mod tests {
             vec![one(4, None), one(5, Some("zero"))]
         }
 
-        fn pod_of(&self, _: &str, service: &str, hostname: &str) -> Option<IpAddr> {
-            ((service, hostname) == ("headless", "early")).then(|| IpAddr::from([10, 1, 0, 6]))
+        fn services_at(&self, address: Ipv4Addr) -> Vec<(String, String)> {
+            let name = match address.octets() {
+                [10, 9, 0, 7] => "app",
+                [10, 1, 0, 4 | 5] => "headless",
+                _ => return Vec::new(),
+            };
+            vec![("ns".to_owned(), name.to_owned())]
         }
 
         fn has_namespace(&self, name: &str) -> bool {
@@ -328,6 +375,10 @@ mod tests {
         Zone {
             domain: "cluster.local".to_owned(),
             gateway: Ipv4Addr::new(10, 1, 0, 1),
+            networks: vec![
+                (Ipv4Addr::new(10, 1, 0, 0), 22),
+                (Ipv4Addr::new(10, 9, 0, 0), 16),
+            ],
             records: Box::new(Fixed),
         }
     }
@@ -365,10 +416,6 @@ mod tests {
                 "10-1-0-4.headless.ns.svc.cluster.local",
                 addresses(&[[10, 1, 0, 4]]),
             ),
-            (
-                "early.headless.ns.svc.cluster.local",
-                addresses(&[[10, 1, 0, 6]]),
-            ),
             ("one.headless.ns.svc.cluster.local", Resolved::Missing),
             ("zero.app.ns.svc.cluster.local", Resolved::Missing),
             (
@@ -386,6 +433,32 @@ mod tests {
             ("", Resolved::Foreign),
         ] {
             assert_eq!(zone.resolve(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_addresses() {
+        let names =
+            |all: &[&str]| Resolved::Names(all.iter().map(|one| (*one).to_owned()).collect());
+        for (name, expected) in [
+            (
+                "7.0.9.10.in-addr.arpa.",
+                names(&["app.ns.svc.cluster.local"]),
+            ),
+            (
+                "4.0.1.10.in-addr.arpa",
+                names(&["10-1-0-4.headless.ns.svc.cluster.local"]),
+            ),
+            (
+                "5.0.1.10.IN-ADDR.arpa",
+                names(&["zero.headless.ns.svc.cluster.local"]),
+            ),
+            ("9.0.1.10.in-addr.arpa", Resolved::Missing),
+            ("1.2.0.192.in-addr.arpa", Resolved::Foreign),
+            ("0.1.10.in-addr.arpa", Resolved::Foreign),
+            ("x.0.1.10.in-addr.arpa", Resolved::Foreign),
+        ] {
+            assert_eq!(zone().resolve_reverse(name), expected, "{name}");
         }
     }
 

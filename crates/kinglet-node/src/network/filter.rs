@@ -5,7 +5,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::ruleset::{Chain, Expression, Hook, Interface, Protocol, Ruleset, Subnet};
+use super::host_ports::{self, HOST_PORTS, HostPort, Listening};
+use super::ruleset::{Chain, Expression, Hook, Interface, Protocol, Ruleset, Set, SetKind, Subnet};
 use super::services::{self, Gateway, HAIRPIN, NODE_PORTS, Observed, SERVICES};
 use crate::names::LINK_PREFIX;
 
@@ -33,6 +34,29 @@ pub(super) struct Surroundings {
     pub(super) api_address: Option<Ipv4Addr>,
     /// Where node ports listen besides loopback; the unspecified address is every one.
     pub(super) node_ports_on: Option<Ipv4Addr>,
+    /// Ports of this machine that lead to pods, with the pods' addresses.
+    pub(super) host_ports: Vec<(Ipv4Addr, HostPort)>,
+}
+
+impl Surroundings {
+    /// Where host ports listen.
+    fn listening(&self) -> Listening {
+        listening(self.gateway, self.api_port, self.node_ports_on)
+    }
+}
+
+/// Where host ports listen on a machine with that gateway.
+pub(super) fn listening(
+    gateway: Ipv4Addr,
+    api_port: Option<u16>,
+    on: Option<Ipv4Addr>,
+) -> Listening {
+    let own_ports = [GATEWAY_PORT, DNS_PORT].into_iter().chain(REVISION_PORTS);
+    Listening {
+        on,
+        gateway,
+        own_ports: own_ports.chain(api_port).collect(),
+    }
 }
 
 /// The whole table.
@@ -56,6 +80,9 @@ pub(super) fn ruleset(around: &Surroundings, observed: &[Observed]) -> Ruleset {
         address: SocketAddrV4::new(around.gateway, GATEWAY_PORT),
     };
     services::add(&mut ruleset, observed, gateway);
+    let host_ports = Set::new(SetKind::AddressDispatch);
+    ruleset.sets.insert(HOST_PORTS.to_owned(), host_ports);
+    host_ports::add(&mut ruleset, &around.host_ports, &around.listening());
     translate(around, &mut ruleset);
     input(around, &mut ruleset);
     forward(around, &mut ruleset);
@@ -91,18 +118,36 @@ fn translate(around: &Surroundings, ruleset: &mut Ruleset) {
     match around.node_ports_on {
         None => {}
         Some(address) if address.is_loopback() => {}
-        Some(address) if address.is_unspecified() => {
-            for chain in ["prerouting", "output"] {
-                let dispatch = Expression::DispatchPort(NODE_PORTS);
-                ruleset.add_rule(chain, [Expression::DestinationIsLocal, dispatch]);
-            }
-        }
+        Some(address) if address.is_unspecified() => node_ports_everywhere(around, ruleset),
         Some(address) => {
             for chain in ["prerouting", "output"] {
                 ruleset.add_rule(chain, node_port(Subnet::one(address)));
             }
         }
     }
+    for chain in ["prerouting", "output"] {
+        ruleset.add_rule(chain, [Expression::DispatchAddress(HOST_PORTS)]);
+    }
+    masquerade(around, ruleset);
+}
+
+/// Ports on every address of this machine but the gateway's, where pods ask for names. What other instances' pods send to
+/// their own gateway is none of ours.
+fn node_ports_everywhere(around: &Surroundings, ruleset: &mut Ruleset) {
+    let here = [
+        Expression::DestinationIsLocal,
+        Expression::DestinationNotIn(around.pods),
+        Expression::DispatchPort(NODE_PORTS),
+    ];
+    let no_pod = Expression::From(Interface::NotPrefix(LINK_PREFIX.to_owned()));
+    for from in [no_pod, from_pods(around)] {
+        ruleset.add_rule("prerouting", [from].into_iter().chain(here.clone()));
+    }
+    ruleset.add_rule("output", here);
+}
+
+/// Where the other side must see an address of this machine in place of the sender's.
+fn masquerade(around: &Surroundings, ruleset: &mut Ruleset) {
     let masquerade = Expression::Masquerade;
     let hairpin = [Expression::PairInSet(HAIRPIN), masquerade.clone()];
     ruleset.add_rule("postrouting", hairpin);
@@ -195,9 +240,11 @@ fn forward(around: &Surroundings, ruleset: &mut Ruleset) {
     let from_others = [&[to_pods(around)], &other_pods(Expression::From)[..]].concat();
     refuse(ruleset, "forward", &to_others);
     refuse(ruleset, "forward", &from_others);
-    for network in [Some(LINK_LOCAL), around.services].into_iter().flatten() {
-        let matched = [from_pods(around), Expression::DestinationIn(network)];
-        refuse(ruleset, "forward", &matched);
+    let link_local = [from_pods(around), Expression::DestinationIn(LINK_LOCAL)];
+    refuse(ruleset, "forward", &link_local);
+    // Whoever sends there, another instance's pod or the neighbourhood: what no rule translated belongs to nobody.
+    if let Some(services) = around.services {
+        refuse(ruleset, "forward", &[Expression::DestinationIn(services)]);
     }
 }
 
@@ -226,6 +273,7 @@ mod tests {
             api_port: Some(6443),
             api_address: Some(Ipv4Addr::new(10, 9, 0, 1)),
             node_ports_on: None,
+            host_ports: Vec::new(),
         };
         let text = ruleset(&around, &[]).to_string();
         let expected = "\
@@ -235,8 +283,8 @@ forward: oifname kv1* iifname kv* iifname != kv1* meta l4proto tcp reject with t
 forward: oifname kv1* iifname kv* iifname != kv1* reject
 forward: iifname kv1* ip daddr 169.254.0.0/16 meta l4proto tcp reject with tcp reset
 forward: iifname kv1* ip daddr 169.254.0.0/16 reject
-forward: iifname kv1* ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
-forward: iifname kv1* ip daddr 10.9.0.0/16 reject
+forward: ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
+forward: ip daddr 10.9.0.0/16 reject
 input: iifname kv1* ip daddr 127.0.0.0/8 ct direction original drop
 input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 80 accept
 input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 8012 accept
@@ -255,10 +303,12 @@ leave: ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
 leave: ip daddr 10.9.0.0/16 reject
 output: ip daddr . meta l4proto . th dport vmap @services
 output: ip daddr 127.0.0.1/32 meta l4proto . th dport vmap @node_ports
+output: ip daddr . meta l4proto . th dport vmap @host_ports
 postrouting: ip saddr . ip daddr @hairpin masquerade
 postrouting: ip saddr 127.0.0.0/8 oifname kv1* masquerade
 postrouting: ip saddr 10.1.0.0/22 ip daddr != 10.1.0.0/22 masquerade
 prerouting: iifname kv1* ip daddr . meta l4proto . th dport vmap @services
+prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
 ";
         assert_eq!(text, expected);
         let everywhere = Surroundings {
@@ -266,7 +316,16 @@ prerouting: iifname kv1* ip daddr . meta l4proto . th dport vmap @services
             ..around
         };
         let text = ruleset(&everywhere, &[]).to_string();
-        let open = "prerouting: fib daddr type local meta l4proto . th dport vmap @node_ports\n";
-        assert!(text.contains(open), "{text}");
+        // Neither the gateway's own ports nor another instance's are led to pods.
+        for open in [
+            "prerouting: iifname != kv* ",
+            "prerouting: iifname kv1* ",
+            "output: ",
+        ] {
+            let open = format!(
+                "{open}fib daddr type local ip daddr != 10.1.0.0/22 meta l4proto . th dport vmap @node_ports\n"
+            );
+            assert!(text.contains(&open), "{open} in {text}");
+        }
     }
 }

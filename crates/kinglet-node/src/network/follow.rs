@@ -1,4 +1,4 @@
-//! Keeps the packet filter's table equal to the Services and EndpointSlices in the caches.
+//! Keeps the packet filter's table equal to the Services and EndpointSlices in the caches, and to the pods' host ports.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinglet_process::Tasks;
 use kinglet_reconcile::{Context, Key, key_of};
-use tokio::sync::Notify;
 
 use super::Network;
 use super::services::Observed;
@@ -21,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Starts to follow; the first table with Services is written when the caches are complete.
 pub(crate) fn start(network: &Network, context: &Context, tasks: &Tasks) {
-    let changed = Arc::new(Notify::new());
+    let changed = Arc::clone(&network.0.changed);
     let (of_service, of_slice) = (Arc::clone(&changed), Arc::clone(&changed));
     context
         .cache::<Service>()

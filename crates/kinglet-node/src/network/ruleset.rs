@@ -23,6 +23,10 @@ impl Subnet {
         Self { address, bits: 32 }
     }
 
+    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & self.mask() == u32::from(self.address) & self.mask()
+    }
+
     /// The mask of the prefix.
     pub(crate) fn mask(self) -> u32 {
         u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0)

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::ruleset::Subnet;
-use super::{NetworkError, routes_in, system};
+use super::subnet::routes_in;
+use super::{NetworkError, system};
 use crate::names::{HostNames, overlap};
 
 /// Keeps the choice: addresses of Services are in objects, so they outlive the process.

@@ -10,16 +10,18 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kinglet_image::ReadyImage;
 use kinglet_process::{Egress, Trash};
 use kinglet_reconcile::{Context, EventRecord, Severity};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::container::{Running, StartError};
 use crate::engine::{ContainerStart, Engine, Sandbox};
+use crate::network::PublishedPorts;
 use crate::options::Options;
 use crate::pod::{container_state, status};
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
-use crate::volumes::{PodDirectories, PreparedVolume, disk, etc, mounts};
+use crate::volumes::{PodDirectories, PreparedVolume, disk, mounts};
 use crate::wire::Process;
 
 pub(crate) use sandbox::write_volumes;
@@ -72,6 +74,10 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct PodSandbox {
     pub(crate) namespaces: Arc<Sandbox>,
+    /// What containers see as the name of their host.
+    pub(crate) hostname: String,
+    /// Ports of this machine that lead here, until the pod has ended.
+    pub(crate) host_ports: Mutex<Option<PublishedPorts>>,
     pub(crate) volumes: BTreeMap<String, PreparedVolume>,
     pub(crate) downward: DownwardValues,
 }
@@ -237,7 +243,7 @@ fn plan(
     sandbox: &PodSandbox,
     directories: &PodDirectories,
 ) -> Result<ContainerStart, String> {
-    let hostname = etc::hostname(pod);
+    let hostname = sandbox.hostname.clone();
     let sources = Cached {
         context: shared.context(),
         namespace: namespace(pod),

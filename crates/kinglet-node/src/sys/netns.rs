@@ -1,7 +1,7 @@
 //! Network (and ipc) namespaces, held by file descriptor so that nothing of them outlives the process.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -131,6 +131,25 @@ fn tcp_socket(family: AddressFamily) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?)
+}
+
+/// Binds a TCP socket of this namespace that nobody will connect to: it keeps programs from listening there. A connection
+/// that has just ended does not stand in the way.
+pub(crate) fn reserve_tcp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(AddressFamily::INET)?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, false)?;
+    Ok(socket)
+}
+
+/// The same for UDP. Nothing is read from it; it holds one datagram at most.
+pub(crate) fn reserve_udp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// Namespaces belong to threads, and pool threads come back: so each visit has a thread that ends with it.

@@ -1,50 +1,74 @@
 //! `/etc/hosts`, `/etc/resolv.conf` and the host name: text only.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Pod;
 
 /// Search path entries a resolver may be given (Kubernetes' own bound).
 const SEARCH_MAX: usize = 32;
+/// Bytes of a host's name, which is Linux' own bound.
+const HOSTNAME_BYTES_MAX: usize = 64;
 
-/// What the container's host is called.
-pub(crate) fn hostname(pod: &Pod) -> String {
+/// What the container's host is called; an error in a kubelet's words when that is longer than Linux takes.
+pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    let short = short_hostname(pod);
+    let as_fqdn = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let Some(full) = full_hostname(pod, cluster_domain).filter(|_| as_fqdn) else {
+        return Ok(short);
+    };
+    if full.len() > HOSTNAME_BYTES_MAX {
+        return Err(format!(
+            "Failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({HOSTNAME_BYTES_MAX} characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
+}
+
+/// The name of the host without a domain.
+fn short_hostname(pod: &Pod) -> String {
     let name = pod
         .spec
         .as_ref()
         .and_then(|spec| spec.hostname.as_deref())
         .filter(|name| !name.is_empty());
     let name = name.or(pod.metadata.name.as_deref()).unwrap_or("pod");
-    // Linux takes 64 bytes.
+    // A DNS label has 63 bytes.
     name.get(..63.min(name.len()))
         .unwrap_or(name)
         .trim_end_matches(['-', '.'])
         .to_owned()
 }
 
+/// The name below the Service that the Pod names as its `subdomain`.
+fn full_hostname(pod: &Pod, cluster_domain: &str) -> Option<String> {
+    let subdomain = pod.spec.as_ref()?.subdomain.as_deref();
+    let subdomain = subdomain.filter(|text| !text.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let name = short_hostname(pod);
+    Some(format!(
+        "{name}.{subdomain}.{namespace}.svc.{cluster_domain}"
+    ))
+}
+
 /// `/etc/hosts`, as a kubelet writes it.
 pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, cluster_domain: &str) -> String {
-    let name = hostname(pod);
-    let spec = pod.spec.as_ref();
+    let name = short_hostname(pod);
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
-    match spec
-        .and_then(|spec| spec.subdomain.as_deref())
-        .filter(|text| !text.is_empty())
-    {
-        Some(subdomain) => {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-            text.push_str(&format!(
-                "{address}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n"
-            ));
-        }
+    match full_hostname(pod, cluster_domain) {
+        Some(full) => text.push_str(&format!("{address}\t{full}\t{name}\n")),
         None => text.push_str(&format!("{address}\t{name}\n")),
     }
-    for alias in spec
+    let aliases = pod
+        .spec
         .iter()
-        .flat_map(|spec| spec.host_aliases.iter().flatten())
-    {
+        .flat_map(|spec| spec.host_aliases.iter().flatten());
+    for (index, alias) in aliases.enumerate() {
+        if index == 0 {
+            text.push_str("\n# Entries added by HostAliases.\n");
+        }
         text.push_str(&format!(
             "{}\t{}\n",
             alias.ip,
@@ -70,7 +94,16 @@ pub(crate) fn resolv_conf(pod: &Pod, server: Ipv4Addr, cluster_domain: &str, hos
     let (mut servers, mut search, mut options) =
         match spec.and_then(|spec| spec.dns_policy.as_deref()) {
             Some("None") => (Vec::new(), Vec::new(), Vec::new()),
-            Some("Default") => (of_host("nameserver"), of_host("search"), of_host("options")),
+            Some("Default") => {
+                let mut servers = of_host("nameserver");
+                // A resolver on the host's loopback is not there in a pod; ours asks it.
+                for one in &mut servers {
+                    if one.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+                        *one = server.to_string();
+                    }
+                }
+                (servers, of_host("search"), of_host("options"))
+            }
             _ => {
                 let ours = [
                     format!("{namespace}.svc.{cluster_domain}"),
@@ -141,6 +174,15 @@ mod tests {
             of(json!({"containers": [], "dnsPolicy": "Default"})),
             "search lan\nnameserver 9.9.9.9\n"
         );
+        assert_eq!(
+            resolv_conf(
+                &pod(json!({"containers": [], "dnsPolicy": "Default"})),
+                Ipv4Addr::new(10, 1, 0, 1),
+                "cluster.local",
+                "nameserver 127.0.0.53\n",
+            ),
+            "nameserver 10.1.0.1\n"
+        );
         let own = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]}});
         assert_eq!(of(own), "nameserver 1.1.1.1\noptions ndots:1\n");
     }
@@ -149,7 +191,21 @@ mod tests {
     fn names_and_hosts() {
         let long = "a".repeat(62) + "-b";
         let named = pod(json!({"containers": [], "hostname": long}));
-        assert_eq!(hostname(&named), "a".repeat(62));
+        assert_eq!(hostname(&named, "cluster.local"), Ok("a".repeat(62)));
+        let full = json!({"containers": [], "hostname": "h", "subdomain": "web", "setHostnameAsFQDN": true});
+        let full = pod(full);
+        let fqdn = "h.web.ns.svc.cluster.local";
+        assert_eq!(hostname(&full, "cluster.local"), Ok(fqdn.to_owned()));
+        let text = hosts(&full, Ipv4Addr::new(10, 0, 0, 9), "cluster.local");
+        assert!(text.contains(&format!("10.0.0.9\t{fqdn}\th\n")), "{text}");
+        let long = json!({"containers": [], "hostname": "h".repeat(42), "subdomain": "web", "setHostnameAsFQDN": true});
+        let error = hostname(&pod(long), "cluster.local").expect_err("67 bytes");
+        assert!(
+            error.ends_with("is too long (64 characters is the max, 67 characters requested)"),
+            "{error}"
+        );
+        let alone = json!({"containers": [], "setHostnameAsFQDN": true});
+        assert_eq!(hostname(&pod(alone), "cluster.local"), Ok("p".to_owned()));
         let text = hosts(
             &pod(
                 json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x", "y"]}]}),

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use kinglet_quantity::Operator;
 
-use super::{Capacity, default_labels};
+use super::{Capacity, HostPort, default_labels, host_ports};
 
 /// Amounts that Pods ask for and nodes give.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +142,7 @@ pub(super) struct ObservedNode<'a> {
     pub(super) node: Option<&'a Node>,
     pub(super) allocatable: Resources,
     pub(super) taken: Resources,
+    pub(super) host_ports: Vec<HostPort>,
     pub(super) not_started: &'a [String],
 }
 
@@ -197,6 +198,12 @@ pub(super) fn fit(pod: &Pod, node_state: &ObservedNode<'_>) -> Result<(), Misfit
     }
     if !selected(&spec, node_state) {
         return alone("node(s) didn't match Pod's node affinity/selector".to_owned());
+    }
+    if !host_ports::are_free(&host_ports::of(pod), &node_state.host_ports) {
+        return Err(Misfit {
+            reasons: vec!["node(s) didn't have free ports for the requested pod ports".to_owned()],
+            crowded: true,
+        });
     }
     room(&request(pod, node_state.not_started), node_state)
 }
@@ -332,6 +339,11 @@ mod tests {
         )
     }
 
+    fn host_port(number: i32) -> Pod {
+        let ports = json!([{"containerPort": 80, "hostPort": number}]);
+        pod(json!({"containers": [{"name": "c", "ports": ports}]}))
+    }
+
     fn node(spec: Value, labels: Value) -> Node {
         serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}, "spec": spec}))
             .unwrap()
@@ -354,6 +366,7 @@ mod tests {
             node,
             allocatable: allocatable(node, &capacity),
             taken,
+            host_ports: host_ports::of(&host_port(8080)),
             not_started: &capacity.not_started,
         };
         fit(pod, &node_state).map_err(|misfit| misfit.message())
@@ -374,6 +387,13 @@ mod tests {
                 "0/1 nodes are available: 1 Insufficient cpu. {tail} No preemption victims found for incoming pod."
             )
         );
+        assert_eq!(
+            try_fit(&host_port(8080), None, 0).unwrap_err(),
+            format!(
+                "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. {tail} No preemption victims found for incoming pod."
+            )
+        );
+        assert_eq!(try_fit(&host_port(8081), None, 0), Ok(()));
         assert_eq!(
             try_fit(&asking("3", "2Gi"), None, 0).unwrap_err(),
             format!(

@@ -1,9 +1,14 @@
-//! Two instances side by side do not touch each other.
+//! Two instances side by side do not touch each other, and the living clear up after the dead.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use kinglet_testkit::api::{sample_service, serving};
-use kinglet_testkit::web;
+use kinglet_testkit::footprint::Footprint;
+use kinglet_testkit::{Api, Instance, instance, web};
+use serde_json::{Value, json};
 
+use crate::datagrams::pod;
+use crate::inside::{UdpClient, opens};
+use crate::services::cluster_ip;
 use crate::{READY_MAX, run, start};
 
 #[test]
@@ -33,5 +38,133 @@ fn one_crashing_does_not_touch_the_other() {
         let answer = web::get(second.gateway(), "hello.default.localhost", "/").await?;
         ensure!(answer.status == 200, "{answer:?}");
         second.stop().await
+    });
+}
+
+/// What an instance shows its own pods.
+struct Side {
+    pid: u32,
+    pod: String,
+    gateway: String,
+    service: String,
+    node_port: u16,
+}
+
+async fn side(instance: &Instance, api: &Api) -> anyhow::Result<Side> {
+    let mark = format!("{}-{}", std::process::id(), instance.ready.pid);
+    let pods = "/api/v1/namespaces/default/pods";
+    let services = "/api/v1/namespaces/default/services";
+    let spec = json!({"containers": [{"ports": [{"containerPort": 8080}]}]});
+    let object = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": spec});
+    let pid = pod(api, pods, object, &mark).await?;
+    let ports = json!([{"port": 80, "targetPort": 8080}]);
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": ports}});
+    let service = api.create(services, &service).await?;
+    let object = api.get(&format!("{pods}/web")).await?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let address = cluster_ip(api, &format!("{services}/web")).await?;
+    let side = Side {
+        pid,
+        pod: text(&object["status"]["podIP"]).context("podIP")?,
+        gateway: text(&object["status"]["hostIP"]).context("hostIP")?,
+        service: address,
+        node_port: u16::try_from(
+            service["spec"]["ports"][0]["nodePort"]
+                .as_u64()
+                .context("a node port")?,
+        )?,
+    };
+    kinglet_testkit::until("the Service answers", READY_MAX, || async {
+        Ok(opens(side.pid, &side.service, 80).then_some(()))
+    })
+    .await?;
+    Ok(side)
+}
+
+#[test]
+fn pods_of_two_instances_do_not_meet() {
+    run(async {
+        let (first, first_api) = start().await?;
+        let (second, second_api) = start().await?;
+        let one = side(&first, &first_api).await?;
+        let other = side(&second, &second_api).await?;
+        ensure!(
+            one.service.rsplit_once('.') != other.service.rsplit_once('.'),
+            "one range for two"
+        );
+        for (from, to) in [(&one, &other), (&other, &one)] {
+            // The same ways lead to the own side.
+            for (address, port) in [
+                (&from.pod, 8080),
+                (&from.service, 80),
+                (&from.gateway, 80),
+                (&from.gateway, 53),
+            ] {
+                ensure!(
+                    opens(from.pid, address, port),
+                    "{address}:{port} of the own side"
+                );
+            }
+            for (address, port) in [
+                (to.pod.as_str(), 8080),
+                (&to.service, 80),
+                (&to.gateway, 80),
+                (&to.gateway, 53),
+                (&to.gateway, to.node_port),
+            ] {
+                ensure!(
+                    !opens(from.pid, address, port),
+                    "{address}:{port} of the other side"
+                );
+            }
+            let names = UdpClient::new(Some(from.pid))?.answer(&format!("{}:53", to.gateway));
+            ensure!(
+                names.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            );
+        }
+        second.stop().await?;
+        ensure!(
+            opens(one.pid, &one.service, 80),
+            "what the other took away was its own"
+        );
+        first.stop().await
+    });
+}
+
+#[test]
+fn a_start_clears_what_a_killed_instance_left() {
+    run(async {
+        let data = instance::scratch("killed");
+        let setup = kinglet_testkit::Setup {
+            data: Some(data.clone()),
+            ..crate::setup()
+        };
+        let mut killed = setup.start().await?;
+        let api = Api::open(killed.ready.kubeconfig.as_ref()).await?;
+        side(&killed, &api).await?;
+        killed.kill();
+        let left = Footprint::of_stopped(&data);
+        ensure!(
+            left.links > 0 && left.cgroups > 0 && left.mounts > 0,
+            "{left:?}"
+        );
+        // Nobody starts it again: another instance does what its next start would have done, but for its files.
+        let living = crate::setup().start().await?;
+        let left = Footprint::of_stopped(&data);
+        ensure!(
+            (left.links, left.cgroups, left.mounts) == (0, 0, 0),
+            "{left:?}"
+        );
+        ensure!(left.disk_kb > 0, "its files are its owner's");
+        // And it does so to nobody who lives: the next start leaves this one alone.
+        let api = Api::open(living.ready.kubeconfig.as_ref()).await?;
+        let own = side(&living, &api).await?;
+        let again = setup.start().await?;
+        ensure!(opens(own.pid, &own.service, 80));
+        again.stop().await?;
+        living.stop().await?;
+        std::fs::remove_dir_all(&data)?;
+        Ok(())
     });
 }

@@ -1,6 +1,5 @@
 //! Service addresses: from the machine and from inside a pod, and what pods do not reach.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -8,52 +7,21 @@ use kinglet_testkit::{Api, until, web};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
+use crate::inside::{opens, process_with, shell};
 use crate::{READY_MAX, root, run, start};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces";
-/// Refusal comes at once; this is for a busy machine.
-const ANSWER_SECONDS: &str = "10";
 
 /// What the other side of a port says to one request, asked by a shell in the network of a process.
-fn inside(pid: u32, address: &str, port: u16) -> Option<String> {
+fn ask(pid: u32, address: &str, port: u16) -> Option<String> {
     let ask =
         "printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3 && cat <&3";
     shell(pid, address, port, ask)
 }
 
-/// Whether a port can be connected to in the network of a process.
-fn opens(pid: u32, address: &str, port: u16) -> bool {
-    shell(pid, address, port, "true").is_some()
-}
-
-fn shell(pid: u32, address: &str, port: u16, then: &str) -> Option<String> {
-    let script = format!("exec 3<>/dev/tcp/{address}/{port} && {then}");
-    let output = Command::new("nsenter")
-        .args(["--net", "--target", &pid.to_string()])
-        .args(["timeout", ANSWER_SECONDS, "bash", "-c", &script])
-        .output()
-        .expect("nsenter");
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The process of the container that has this in its environment.
-fn process_with(variable: &str) -> Option<u32> {
-    std::fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .find_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let environment = std::fs::read(entry.path().join("environ")).ok()?;
-            let mut all = environment.split(|byte| *byte == 0);
-            all.any(|one| one == variable.as_bytes()).then_some(pid)
-        })
-}
-
-async fn cluster_ip(api: &Api, path: &str) -> anyhow::Result<String> {
+/// The address of a Service.
+pub(crate) async fn cluster_ip(api: &Api, path: &str) -> anyhow::Result<String> {
     let service = api.get(path).await?;
     let address = service["spec"]["clusterIP"].as_str();
     Ok(address.context("a ClusterIP")?.to_owned())
@@ -139,7 +107,7 @@ fn services_are_reached_by_address() {
             process_with(&format!("SERVICES_TEST={mark}")).context("the container's process")?;
         // The last one is the pod itself by way of its Service.
         for (address, port) in [(&web_ip, 80), (&web_ip, 81), (&hand_ip, 8000)] {
-            let answer = inside(pid, address, port);
+            let answer = ask(pid, address, port);
             ensure!(
                 answer
                     .as_ref()

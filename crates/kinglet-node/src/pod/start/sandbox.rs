@@ -1,52 +1,57 @@
 //! What all containers of a pod share: namespaces, address, volumes.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{Context, Severity};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Cached, ContainerStartError, PodSandbox, Shared, namespace, start_error, uid};
+use crate::network::{HostPort, NetworkError, PublishedPorts};
 use crate::spec::downward::DownwardValues;
 use crate::volumes::contents::{self, Inputs, TokenWanted};
 use crate::volumes::{PodDirectories, PreparedVolume, disk, etc};
+
+/// A port of the host that another pod gives back at this moment is free after milliseconds.
+const HOST_PORT_MAX: Duration = Duration::from_secs(5);
+const HOST_PORT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn make_sandbox(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
 ) -> Result<Arc<PodSandbox>, ContainerStartError> {
-    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
+    let failed = |reason: &'static str, message: String| {
+        shared.event(pod, None, Severity::Warning, reason, message.clone());
+        start_error("ContainerCreating", message)
+    };
+    let no_sandbox = |error: &dyn std::fmt::Display| {
+        let message = format!("Failed to create pod sandbox: {error}");
+        failed("FailedCreatePodSandBox", message)
+    };
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|spec| spec.host_network) == Some(true) {
         let message =
-            "hostNetwork is not supported: every pod has a network of its own on this node"
-                .to_owned();
-        shared.event(
-            pod,
-            None,
-            Severity::Warning,
-            "FailedCreatePodSandBox",
-            message.clone(),
-        );
-        return Err(start_error("ContainerCreating", message));
+            "hostNetwork is not supported: every pod has a network of its own on this node";
+        return Err(failed("FailedCreatePodSandBox", message.to_owned()));
     }
-    let own_users = pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false);
+    let hostname =
+        etc::hostname(pod, &shared.options.cluster_domain).map_err(|error| no_sandbox(&error))?;
+    let own_users = spec.and_then(|spec| spec.host_users) == Some(false);
     let made = if own_users {
         shared.engine.sandbox_with_own_users().await
     } else {
         shared.engine.sandbox().await
     };
-    let sandbox = made.map_err(|error| {
-        let message = format!("Failed to create pod sandbox: {error}");
-        shared.event(
-            pod,
-            None,
-            Severity::Warning,
-            "FailedCreatePodSandBox",
-            message.clone(),
-        );
-        start_error("ContainerCreating", message)
-    })?;
+    let sandbox = made.map_err(|error| no_sandbox(&error))?;
+    let host_ports = publish(shared, pod, sandbox.address())
+        .await
+        .map_err(|error| no_sandbox(&error))?;
     let downward = DownwardValues {
         pod_ip: sandbox.address(),
         host_ip: shared.engine.gateway(),
@@ -56,15 +61,36 @@ pub(super) async fn make_sandbox(
     };
     let volumes = write_volumes(shared, pod, &downward)
         .await
-        .map_err(|message| {
-            shared.event(pod, None, Severity::Warning, "FailedMount", message.clone());
-            start_error("ContainerCreating", message)
-        })?;
+        .map_err(|message| failed("FailedMount", message))?;
     Ok(Arc::new(PodSandbox {
         namespaces: Arc::new(sandbox),
+        hostname,
+        host_ports: Mutex::new(host_ports),
         volumes,
         downward,
     }))
+}
+
+/// Makes the ports of this machine that the Pod asks for lead to it.
+async fn publish(
+    shared: &Shared,
+    pod: &Pod,
+    address: Ipv4Addr,
+) -> Result<Option<PublishedPorts>, String> {
+    let wanted = HostPort::of(pod)?;
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let give_up = Instant::now() + HOST_PORT_MAX;
+    loop {
+        match shared.engine.publish(&wanted, address).await {
+            Ok(published) => return Ok(Some(published)),
+            Err(NetworkError::HostPortTaken(_)) if Instant::now() < give_up => {
+                tokio::time::sleep(HOST_PORT_PAUSE).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Writes all volumes and the pod's files in `/etc`; called again, brings volumes up to date.
@@ -118,7 +144,7 @@ pub(crate) async fn write_volumes(
         &shared.options.cluster_domain,
         &shared.resolv_conf,
     );
-    let hostname = etc::hostname(pod) + "\n";
+    let hostname = etc::hostname(pod, &shared.options.cluster_domain)? + "\n";
     let written = tokio::task::spawn_blocking(move || {
         let files = [
             ("hosts", hosts.as_str()),

@@ -148,6 +148,10 @@ impl Worker {
             running.probes.cancel();
             let _ = running.container.kill();
         }
+        // The binder gives them to others from now on.
+        if let Some(sandbox) = self.sandbox() {
+            sandbox.host_ports.lock().take();
+        }
         self.terminate_proxy(now);
         self.report_now();
     }

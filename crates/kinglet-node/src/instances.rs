@@ -1,0 +1,230 @@
+//! Which instances of Kinglet are on this machine, and what the dead ones left.
+//!
+//! An instance that is killed leaves control groups, links, a packet filter table and mounts; its next start clears them. But
+//! there may be no next start: a test that was killed, a data directory that somebody removed. So each instance writes down
+//! what it puts on the host, in a file that it holds locked for as long as it lives, and each start clears up after those whose
+//! lock nobody holds.
+//!
+//! Flow: [`Instance::enter`] and [`Instance::write`] before anything is put on the host -> [`dead`] -> the engine clears ->
+//! [`Instance::leave`] last.
+//! Always: what has no file here is left alone (another version may have made it); the lock, not a process id, says who lives;
+//! files of a data directory are never touched, only what is mounted there is let go.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::HostNames;
+
+/// Emptied when the machine starts, as is everything that is written down here.
+const DIRECTORY: &str = "/run/kinglet/instances";
+/// Instances that one start clears up after; more are left to the next.
+const DEAD_MAX: usize = 256;
+/// A record is a few hundred bytes; this is for one that somebody spoilt.
+const RECORD_BYTES_MAX: u64 = 64 << 10;
+
+/// What an instance puts on the host, where its name does not say it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The data directory, from which all names derive.
+    pub(crate) data: PathBuf,
+    /// Groups above all containers.
+    pub(crate) cgroups: Vec<PathBuf>,
+}
+
+impl Record {
+    pub(crate) fn names(&self) -> HostNames {
+        HostNames::new(&self.data)
+    }
+}
+
+/// A locked record. The lock goes with it, also when the process is killed.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    path: PathBuf,
+    file: File,
+}
+
+impl Instance {
+    /// Says that the instance of this data directory lives. What an earlier life wrote down stays until [`Instance::write`].
+    /// Blocks while another instance clears up after an earlier life of this one.
+    pub(crate) fn enter(names: &HostNames) -> io::Result<Self> {
+        Self::enter_at(Path::new(DIRECTORY), names)
+    }
+
+    fn enter_at(directory: &Path, names: &HostNames) -> io::Result<Self> {
+        // What is written here decides what a later start removes as root.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let path = directory.join(names.hash());
+        loop {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.lock()?;
+            // Whoever held the lock before may have removed the file.
+            if is_at(&file, &path) {
+                return Ok(Self { path, file });
+            }
+        }
+    }
+
+    /// Writes down what this life puts on the host, before it does.
+    pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file
+            .write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)
+    }
+
+    /// Removes the record: nothing is left on the host.
+    pub(crate) fn leave(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(file = %self.path.display(), %error, "the record of this instance stays");
+        }
+    }
+}
+
+/// The records of instances that have ended without clearing up, locked. Call [`Instance::leave`] when nothing is left of one.
+pub(crate) fn dead() -> Vec<(Record, Instance)> {
+    dead_at(Path::new(DIRECTORY))
+}
+
+fn dead_at(directory: &Path) -> Vec<(Record, Instance)> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| lock_dead(entry.path()))
+        .take(DEAD_MAX)
+        .collect()
+}
+
+/// Takes the lock of a record, unless its instance lives.
+fn lock_dead(path: PathBuf) -> Option<(Record, Instance)> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(i32::try_from(flags).ok()?)
+        .open(&path)
+        .ok()?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return None,
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(file = %path.display(), %error, "not locked");
+            return None;
+        }
+    }
+    if !is_at(&file, &path) {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.rewind().ok()?;
+    (&file).take(RECORD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let record: Option<Record> = serde_json::from_slice(&text).ok();
+    let instance = Instance { path, file };
+    // Names are believed only if they are those of the directory, and groups only if they bear the name.
+    let believed = record.filter(|record| {
+        let names = record.names();
+        instance
+            .path
+            .file_name()
+            .is_some_and(|name| name == names.hash())
+            && record.cgroups.iter().all(|group| {
+                group.is_absolute()
+                    && group
+                        .file_name()
+                        .is_some_and(|last| last == names.cgroup().as_str())
+            })
+    });
+    match believed {
+        Some(record) => Some((record, instance)),
+        // Killed before it had written anything, and so before it had put anything on the host.
+        None => {
+            instance.leave();
+            None
+        }
+    }
+}
+
+/// Whether an open file is the one that a path names now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(data: &str) -> Record {
+        let names = HostNames::new(Path::new(data));
+        Record {
+            data: data.into(),
+            cgroups: vec![Path::new("/sys/fs/cgroup").join(names.cgroup())],
+        }
+    }
+
+    #[test]
+    fn the_lock_says_who_lives() {
+        let directory = kinglet_testkit::instance::scratch("instances");
+        let enter = |data: &str| {
+            let names = record(data).names();
+            let mut instance = Instance::enter_at(&directory, &names).expect("entered");
+            instance.write(&record(data)).expect("written");
+            instance
+        };
+        let living = enter("/living");
+        let killed = enter("/killed");
+        assert!(dead_at(&directory).is_empty(), "both live");
+        // As the kernel does at the end of a process.
+        drop(killed);
+        let found = dead_at(&directory);
+        let [(found_record, found)] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(*found_record, record("/killed"));
+        found.leave();
+        let again = enter("/killed");
+        assert!(dead_at(&directory).is_empty());
+        again.leave();
+        living.leave();
+        assert!(
+            std::fs::read_dir(&directory)
+                .expect("there")
+                .next()
+                .is_none()
+        );
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+
+    #[test]
+    fn spoilt_records_are_not_believed() {
+        let directory = kinglet_testkit::instance::scratch("instances");
+        std::fs::create_dir_all(&directory).expect("directory");
+        let names = HostNames::new(Path::new("/data"));
+        let write =
+            |name: &str, text: &str| std::fs::write(directory.join(name), text).expect("written");
+        write(
+            names.hash(),
+            r#"{"data": "/data", "cgroups": ["/sys/fs/cgroup"]}"#,
+        );
+        write("other", r#"{"data": "/data", "cgroups": []}"#);
+        write("half", r#"{"data": "/da"#);
+        assert!(dead_at(&directory).is_empty());
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+}
