@@ -115,8 +115,8 @@ pub(super) async fn host_addresses(handle: &Handle) -> Result<Vec<Ipv4Addr>, Net
     Ok(found)
 }
 
-/// Switches IPv6 off on a link of the host. Pods have IPv4 only, and the packet filter's table knows no other: a pod with raw
-/// sockets would otherwise reach what listens on the link's own IPv6 address.
+/// Switches IPv6 off on a link of the host. Pods have IPv4 only, and the packet filter's table has no rules for it: a frame that
+/// a pod makes by hand must neither reach what listens on `::` nor make the host believe in a router (CVE-2020-10749).
 fn without_ipv6(link: &str) {
     let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
     match std::fs::write(&file, "1") {
