@@ -1,6 +1,7 @@
 //! The TLS listener: connections, who is on the other side, and their bounds.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use kinglet_process::Tasks;
+use kinglet_process::{Shares, Tasks};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,9 +30,12 @@ use crate::status::Status;
 
 /// Connections at once: hundreds of clients with their watches. Fewer where few files may be open.
 const CONNECTIONS_MAX: usize = 4096;
+/// The part of them that one sender may hold which is not the machine itself: a pod's clients share a handful, and one pod
+/// must not keep the others from the API.
+const CONNECTIONS_OF_ONE_PART: usize = 16;
 /// A handshake that takes longer is not a client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time to send a request's head.
+/// Time to send a request's head, and time to the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may think.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -65,6 +69,7 @@ pub async fn serve(
         );
     }
     let places = Arc::new(Semaphore::new(most));
+    let shares = Shares::new(most);
     let graceful = GracefulShutdown::new();
     let state = Arc::clone(&server.server);
     tasks.spawn_cancellable("apiserver-events", async move {
@@ -78,10 +83,10 @@ pub async fn serve(
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             break;
         };
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of files, mostly; others may free some.
                     tracing::warn!(%error, "accepting a connection");
@@ -89,6 +94,11 @@ pub async fn serve(
                     continue;
                 }
             },
+        };
+        let from = from.ip().to_canonical();
+        let Some(share) = shares.take(from, part_of(from, most)) else {
+            tracing::debug!(%from, "one client has too many connections to the Kubernetes API");
+            continue;
         };
         let (acceptor, server, watcher, kill) = (
             acceptor.clone(),
@@ -105,7 +115,7 @@ pub async fn serve(
                     }
                 }
             }
-            drop(place);
+            drop((share, place));
         });
     }
     drop(socket);
@@ -119,6 +129,15 @@ pub async fn serve(
     }
     if !server.server.writes.shutdown(DRAIN).await {
         tracing::warn!("writes were still under way when the API server ended");
+    }
+}
+
+/// How many of the connections one sender may hold. Who is on this machine speaks for many: proxies, controllers, tests.
+fn part_of(sender: IpAddr, most: usize) -> usize {
+    if sender.is_loopback() {
+        most
+    } else {
+        (most / CONNECTIONS_OF_ONE_PART).max(1)
     }
 }
 
@@ -151,7 +170,10 @@ async fn connection(
         .and_then(|chain| chain.first())
         .and_then(certificate_identity)
         .map(Arc::new);
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        first.cancel();
         let user = identify(&server, from_certificate.as_ref(), &request)
             .and_then(|user| impersonate(&server, user, &request));
         let server = Arc::clone(&server);
@@ -174,7 +196,17 @@ async fn connection(
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-    watcher.watch(served.into_owned()).await
+    let served = watcher.watch(served.into_owned());
+    tokio::pin!(served);
+    // Before the first bytes say which protocol it is, no bound of the library applies.
+    tokio::select! {
+        ended = &mut served => return ended,
+        () = asked.cancelled() => {}
+        () = tokio::time::sleep(HEADER_TIMEOUT) => {
+            return Err("no request came".into());
+        }
+    }
+    served.await
 }
 
 /// A client whose machine is gone answers nothing: idle watches are found by keepalive, those with unsent bytes by the time these wait.
@@ -232,11 +264,20 @@ fn impersonate(
     request: &Request<Incoming>,
 ) -> Result<SharedIdentity, Status> {
     let headers = request.headers();
+    // A name that cannot be read must not be taken for none: the request would be made with the caller's own rights.
+    let unreadable = headers.iter().any(|(name, value)| {
+        name.as_str().starts_with("impersonate-") && std::str::from_utf8(value.as_bytes()).is_err()
+    });
+    if unreadable {
+        return Err(Status::bad_request(
+            "a header of impersonation is not UTF-8",
+        ));
+    }
     let all = |name: &str| -> Vec<String> {
         headers
             .get_all(name)
             .iter()
-            .filter_map(|value| value.to_str().ok())
+            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
             .map(str::to_owned)
             .collect()
     };
@@ -395,6 +436,19 @@ mod subject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_pod_leaves_connections_to_the_others() {
+        for (sender, most, expected) in [
+            ("10.1.0.7", 4096, 256),
+            ("10.1.0.7", 3, 1),
+            ("127.0.0.1", 4096, 4096),
+            ("::1", 4096, 4096),
+        ] {
+            let sender: IpAddr = sender.parse().expect("an address");
+            assert_eq!(part_of(sender, most), expected, "{sender}");
+        }
+    }
 
     #[test]
     fn few_files_mean_few_connections() {

@@ -4,6 +4,7 @@ mod data;
 mod endpoints;
 mod host_ports;
 pub(crate) mod pod;
+mod pod_bounds;
 mod service;
 mod workload;
 

@@ -22,6 +22,8 @@ const NEEDED_CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "devices"];
 const CONTROLLERS_V2: &str = "+cpu +memory +pids";
 /// The period that quotas are measured in.
 pub(crate) const CPU_PERIOD_MICROSECONDS: u64 = 100_000;
+/// A million cores: a larger quota is none, and the kernel refuses numbers that it cannot count in.
+const CPU_MILLI_MAX: u64 = 1_000_000_000;
 /// A kubelet's least number of shares.
 const CPU_SHARES_MIN: u64 = 2;
 const CPU_SHARES_MAX: u64 = 262_144;
@@ -386,11 +388,12 @@ fn kills_in(text: &str) -> u64 {
 
 /// Which files say what: (version 1 controller, file, value).
 fn settings(version2: bool, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
-    let shares = (limits.cpu_request_milli * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
+    let shares = (limits.cpu_request_milli.saturating_mul(1024) / 1000)
+        .clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
     // At least a millisecond per period, as a kubelet has it: less is refused by the kernel.
     let quota = limits
         .cpu_limit_milli
-        .map(|milli| (milli * CPU_PERIOD_MICROSECONDS / 1000).max(1000));
+        .map(|milli| (milli.min(CPU_MILLI_MAX) * CPU_PERIOD_MICROSECONDS / 1000).max(1000));
     let mut files = Vec::new();
     if version2 {
         // The kernel's mapping of shares 2..=262144 to weights 1..=10000.
@@ -571,6 +574,21 @@ mod tests {
             ]
         );
         assert_eq!(settings(false, &Limits::default()).len(), 1);
+        // As much as a quantity can say.
+        let endless = Limits {
+            cpu_request_milli: u64::MAX,
+            cpu_limit_milli: Some(u64::MAX),
+            ..Limits::default()
+        };
+        for version2 in [false, true] {
+            let files = settings(version2, &endless);
+            assert!(
+                files
+                    .iter()
+                    .any(|(_, _, value)| value.starts_with("100000000000")),
+                "{files:?}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 mod message;
 mod server;
-mod shares;
 mod upstream;
 mod zone;
 

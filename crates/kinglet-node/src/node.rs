@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -31,6 +32,8 @@ use crate::registration;
 use crate::sys::netns::SocketMaker;
 use crate::volumes::{self, disk};
 
+/// Between a fault in a pod's worker and its next life, so that one that comes again at once does not keep a core busy.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// What programs are given when the node stops, where the deadline leaves as much.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// After their grace, killed containers are gone at once; this is for their files and comes out of the deadline.
@@ -456,12 +459,35 @@ impl NodeHandle {
         );
         let this = self.clone();
         self.0.pods.spawn("pod", async move {
-            Box::pin(worker.run()).await;
-            let mut workers = this.0.workers.lock();
-            if workers.get(&key).is_some_and(|entry| entry.uid == own) {
-                workers.remove(&key);
+            let ended = AssertUnwindSafe(Box::pin(worker.run()))
+                .catch_unwind()
+                .await;
+            {
+                let mut workers = this.0.workers.lock();
+                if workers.get(&key).is_some_and(|entry| entry.uid == own) {
+                    workers.remove(&key);
+                }
+            }
+            if ended.is_err() {
+                this.look_again(&key, &own).await;
             }
         });
+    }
+
+    /// A fault of ours ended what looked after a Pod, and its containers with it: it is taken in like one of an earlier life.
+    async fn look_again(&self, (namespace, name): &(String, String), own: &str) {
+        tracing::error!(
+            namespace,
+            name,
+            "a fault of Kinglet ended the worker of a pod; its containers were killed, and it begins anew"
+        );
+        tokio::time::sleep(FAULT_PAUSE).await;
+        let found = self.0.shared.context().cache::<Pod>().get(namespace, name);
+        if let Some(pod) = found.filter(|pod| uid(pod) == own)
+            && !self.0.pods.token().is_cancelled()
+        {
+            self.offer(&pod).await;
+        }
     }
 
     fn forget(&self, pod: &Pod) {

@@ -12,11 +12,13 @@ pub mod egress;
 pub mod logging;
 pub mod pki;
 pub mod private;
+pub mod shares;
 pub mod tasks;
 pub mod tls;
 pub mod trash;
 
 pub use clock::Clock;
 pub use egress::Egress;
+pub use shares::Shares;
 pub use tasks::Tasks;
 pub use trash::Trash;

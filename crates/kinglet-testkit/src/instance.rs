@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use crate::until;
+use crate::until::{patiently, until};
 
 const START_MAX: Duration = Duration::from_secs(60);
 /// What Kinglet promises.
@@ -198,7 +198,7 @@ impl Drop for Instance {
             // In good order, so that nothing is left on the host; by force when that takes too long.
             terminate(self.child.id());
             // As long as a stop may take: killed before its end, it would leave groups, links and mounts behind.
-            let patience = std::time::Instant::now() + STOP_MAX;
+            let patience = std::time::Instant::now() + patiently(STOP_MAX);
             while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience
             {
                 #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]

@@ -1,8 +1,28 @@
-//! Awaiting a condition with a deadline.
+//! Awaiting a condition with a deadline; the one place that knows how slow this machine is.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::bail;
+
+/// How many times as long as on a real machine things may take, from `KINGLET_TEST_PATIENCE`: an emulated processor is ten
+/// to thirty times slower. Without it, or with something that is no number, once.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let asked = std::env::var("KINGLET_TEST_PATIENCE").ok();
+    patience_of(asked.as_deref())
+});
+
+fn patience_of(asked: Option<&str>) -> u32 {
+    asked
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1)
+        .max(1)
+}
+
+/// A limit for this machine. [`until`] applies it; who waits by other means calls it.
+pub fn patiently(limit: Duration) -> Duration {
+    limit * *PATIENCE
+}
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -16,6 +36,7 @@ pub async fn until<T, F>(
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
+    let limit = patiently(limit);
     let deadline = tokio::time::Instant::now() + limit;
     let mut last = String::from("nothing yet");
     loop {
@@ -31,5 +52,23 @@ where
             );
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_at_least_one() {
+        for (asked, expected) in [
+            (None, 1),
+            (Some("20"), 20),
+            (Some(" 3\n"), 3),
+            (Some("0"), 1),
+            (Some("much"), 1),
+        ] {
+            assert_eq!(patience_of(asked), expected, "{asked:?}");
+        }
     }
 }

@@ -54,7 +54,7 @@ pub async fn send(gateway: &str, request: http::Request<Full<Bytes>>) -> anyhow:
             ended = connection => { ended?; answer.await }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), exchange)
+    tokio::time::timeout(crate::until::patiently(Duration::from_secs(60)), exchange)
         .await
         .context("no answer within 60 s")?
 }

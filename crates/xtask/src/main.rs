@@ -58,6 +58,9 @@ enum Chore {
         /// With --v2: the host's virtualisation instead of software emulation
         #[arg(long, requires = "v2")]
         kvm: bool,
+        /// With --v2: cases whose names have this word, in both suites
+        #[arg(long, requires = "v2")]
+        only: Option<String>,
     },
 }
 
@@ -66,7 +69,11 @@ fn main() -> ExitCode {
         Chore::Tidy { write } => tidy::run(write),
         Chore::ProtobufTable { to } => protobuf_table::run(&to),
         Chore::Peers => peers::run(),
-        Chore::Test { v2: true, kvm } => v2::run(kvm),
+        Chore::Test {
+            v2: true,
+            kvm,
+            only,
+        } => v2::run(kvm, only.as_deref()),
         Chore::Test { v2: false, .. } => suite::run(),
         Chore::Bench(bench) => block_on(bench::run(&bench)),
         Chore::Compare(compare) => block_on(compare::run(&compare)),

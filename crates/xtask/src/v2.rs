@@ -50,8 +50,11 @@ const PROGRAMS: [&str; 3] = ["setpriv", "tar", "mount"];
 const GUEST_MAX: Duration = Duration::from_secs(3 * 3600);
 const MEMORY_MB: u32 = 6144;
 
-/// `kvm`: with the host's hardware instead of software emulation.
-pub(crate) fn run(kvm: bool) -> anyhow::Result<()> {
+/// How much longer than on a real machine tests may wait in the guest (see `until` of the test kit), emulated and not.
+const PATIENCE: [u32; 2] = [20, 2];
+
+/// `kvm`: with the host's hardware instead of software emulation. `only`: cases with this word in their name.
+pub(crate) fn run(kvm: bool, only: Option<&str>) -> anyhow::Result<()> {
     let began = Instant::now();
     crate::suite::debian_packages(&PACKAGES)?;
     let folder = crate::target().join("v2");
@@ -63,7 +66,7 @@ pub(crate) fn run(kvm: bool) -> anyhow::Result<()> {
     }
     let suites = fill(&root, &kernel)?;
     fs::write(root.join("init"), FIRST)?;
-    fs::write(root.join("second"), script(&suites))?;
+    fs::write(root.join("second"), script(&suites, only, kvm))?;
     for file in ["init", "second"] {
         executable(&root.join(file))?;
     }
@@ -291,7 +294,7 @@ exec switch_root /new /second
 ";
 
 /// The guest's work, and its end.
-fn script(suites: &[(String, String)]) -> String {
+fn script(suites: &[(String, String)], only: Option<&str>, kvm: bool) -> String {
     let mut text = String::from(
         "#!/bin/busybox sh
 export PATH=/usr/bin:/bin:/sbin HOME=/root CI=1 KINGLET_BIN=/tests/kinglet RUST_BACKTRACE=1
@@ -306,6 +309,8 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 ",
     );
+    let patience = PATIENCE[usize::from(kvm)];
+    text.push_str(&format!("export KINGLET_TEST_PATIENCE={patience}\n"));
     for module in MODULES {
         text.push_str(&format!(
             "modprobe {module} 2>/dev/null || echo \"no module {module}\"\n"
@@ -314,8 +319,9 @@ ip link set lo up
     text.push_str(
         "echo \"kernel $(uname -r), cgroups: $(cat /sys/fs/cgroup/cgroup.controllers)\"\n",
     );
+    let only = only.unwrap_or_default();
     for (name, command) in suites {
-        text.push_str(&format!("if {command}; then echo \"suite {name} passed\"; else echo \"suite {name} FAILED\"; fi\n"));
+        text.push_str(&format!("if {command} {only}; then echo \"suite {name} passed\"; else echo \"suite {name} FAILED\"; fi\n"));
     }
     text.push_str("echo 'all suites ended'\nsync\npoweroff -f\n");
     text

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{port_number, quantity};
+use super::{pod_bounds, port_number, quantity};
 use crate::names;
 use crate::object::{at, blank, items, number, text};
 use crate::status::Cause;
@@ -64,6 +64,7 @@ fn update(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
 /// A pod's specification, of a pod or of a template.
 pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     let volumes = volumes(spec, path, causes);
+    pod_bounds::check(spec, path, causes);
     let containers = items(spec, &["containers"]);
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
@@ -103,7 +104,9 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
             "must be greater than or equal to 0",
         ));
     }
-    if let Some(seconds) = number(spec, &["activeDeadlineSeconds"]).filter(|seconds| *seconds < 1) {
+    if let Some(seconds) = number(spec, &["activeDeadlineSeconds"])
+        .filter(|seconds| !(1..=i64::from(i32::MAX)).contains(seconds))
+    {
         causes.push(Cause::invalid(
             format!("{path}.activeDeadlineSeconds"),
             &seconds.into(),

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use kinglet_apiserver::{Identity, Options, Signer, StaticToken};
 use kinglet_process::Tasks;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::test_server::{MAPS, TestServer, config_map, read};
 
@@ -223,7 +224,8 @@ async fn the_listener_knows_whom_it_serves() {
     };
     let ask = async |config: Arc<rustls::ClientConfig>,
                      path: &str,
-                     token: Option<&str>|
+                     token: Option<&str>,
+                     acts_as: &[u8]|
            -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let stream = tokio_rustls::TlsConnector::from(config)
@@ -240,6 +242,10 @@ async fn the_listener_knows_whom_it_serves() {
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
+        if !acts_as.is_empty() {
+            let name = http::HeaderValue::from_bytes(acts_as).unwrap();
+            request = request.header("impersonate-user", name);
+        }
         let response = sender
             .send_request(request.body(Full::new(bytes::Bytes::new())).unwrap())
             .await
@@ -252,12 +258,46 @@ async fn the_listener_knows_whom_it_serves() {
         )
     };
     let nobody = client(None);
-    assert_eq!(ask(Arc::clone(&nobody), "/readyz", None).await.0, 200);
-    let (code, body) = ask(Arc::clone(&nobody), MAPS, None).await;
+    assert_eq!(ask(Arc::clone(&nobody), "/readyz", None, b"").await.0, 200);
+    let (code, body) = ask(Arc::clone(&nobody), MAPS, None, b"").await;
     assert_eq!((code, &body["message"]), (401, &json!("Unauthorized")));
-    assert_eq!(ask(Arc::clone(&nobody), MAPS, Some("wrong")).await.0, 401);
-    assert_eq!(ask(Arc::clone(&nobody), MAPS, Some("secret")).await.0, 200);
-    let (code, body) = ask(client(Some((person_certificate, person_key))), MAPS, None).await;
+    let cases: [(&str, &[u8], u16); 4] = [
+        ("wrong", b"", 401),
+        ("secret", b"", 200),
+        // Whoever acts for others loses his own rights, also for a name that is not ASCII, and for one that is no text.
+        ("secret", "j\u{f6}rg".as_bytes(), 403),
+        ("secret", b"j\xf6rg", 400),
+    ];
+    for (token, acts_as, expected) in cases {
+        let (code, body) = ask(Arc::clone(&nobody), MAPS, Some(token), acts_as).await;
+        assert_eq!(code, expected, "{acts_as:?}: {body}");
+    }
+    // Who says nothing after the handshake does not stay.
+    let beginnings: [&[u8]; 2] = [b"", b"PRI * HT"];
+    for said in beginnings {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut silent = tokio_rustls::TlsConnector::from(Arc::clone(&nobody))
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        silent.write_all(said).await.unwrap();
+        silent.flush().await.unwrap();
+        // One turn for the server to begin to wait.
+        assert_eq!(ask(Arc::clone(&nobody), "/readyz", None, b"").await.0, 200);
+        tokio::time::pause();
+        let mut answer = Vec::new();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(120), silent.read_to_end(&mut answer)).await;
+        tokio::time::resume();
+        assert!(ended.is_ok(), "{said:?} is still open after two minutes");
+    }
+    let (code, body) = ask(
+        client(Some((person_certificate, person_key))),
+        MAPS,
+        None,
+        b"",
+    )
+    .await;
     assert_eq!(
         (code, body["items"].as_array().map(Vec::len)),
         (200, Some(1))

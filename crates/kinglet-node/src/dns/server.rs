@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinglet_process::Tasks;
+use kinglet_process::{Shares, Tasks};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::dns::message::{self, Kind, Reply};
-use crate::dns::shares::Shares;
 use crate::dns::upstream::Upstream;
 use crate::dns::zone::{Resolved, Zone};
 
@@ -34,7 +33,7 @@ pub(crate) async fn start(
 ) -> io::Result<()> {
     let socket = Arc::new(UdpSocket::bind(address).await?);
     let listener = TcpListener::bind(address).await?;
-    let places = Shares::new(QUESTIONS_MAX, QUESTIONS_OF_ONE_MAX);
+    let places = Shares::new(QUESTIONS_MAX);
     let (own_zone, own_upstream, own_tasks) =
         (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
     tasks.spawn_cancellable("dns datagrams", async move {
@@ -42,13 +41,13 @@ pub(crate) async fn start(
     });
     let connections = tasks.clone();
     tasks.spawn_cancellable("dns connections", async move {
-        let places = Shares::new(CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX);
+        let places = Shares::new(CONNECTIONS_MAX);
         loop {
             let Ok((stream, from)) = listener.accept().await else {
                 tokio::time::sleep(ERROR_PAUSE).await;
                 continue;
             };
-            let Some(place) = places.take(from.ip()) else {
+            let Some(place) = places.take(from.ip(), CONNECTIONS_OF_ONE_MAX) else {
                 continue;
             };
             let (zone, upstream) = (Arc::clone(&zone), Arc::clone(&upstream));
@@ -82,7 +81,7 @@ async fn datagrams(
             let _ = socket.send_to(&answer, from).await;
             continue;
         }
-        let Some(place) = places.take(from.ip()) else {
+        let Some(place) = places.take(from.ip(), QUESTIONS_OF_ONE_MAX) else {
             continue;
         };
         let (socket, zone, upstream) = (

@@ -157,6 +157,15 @@ pub(crate) struct Worker {
     proxy_probe: Option<Tasks>,
 }
 
+/// Whatever ends a worker, also a fault of its own: no container outlives it, as nobody would end it any more.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for running in self.running.values() {
+            let _ = running.container.kill();
+        }
+    }
+}
+
 impl Worker {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -301,15 +310,8 @@ impl Worker {
                     self.pod = pod;
                 }
                 if self.pod.metadata.deletion_timestamp.is_some() {
-                    let seconds = self
-                        .pod
-                        .metadata
-                        .deletion_grace_period_seconds
-                        .unwrap_or(30);
-                    self.begin_termination(
-                        Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
-                        false,
-                    );
+                    let seconds = self.pod.metadata.deletion_grace_period_seconds;
+                    self.begin_termination(termination::grace_of(seconds), false);
                 }
             }
             None => {

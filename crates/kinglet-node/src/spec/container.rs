@@ -337,8 +337,11 @@ pub(crate) fn stop_signal(image: &ImageConfig) -> i32 {
     }
 }
 
-fn id(value: i64, what: &str) -> Result<u32, String> {
-    u32::try_from(value).map_err(|_| format!("{what} id {value} is out of range"))
+pub(crate) fn id(value: i64, what: &str) -> Result<u32, String> {
+    i32::try_from(value)
+        .ok()
+        .and_then(|id| u32::try_from(id).ok())
+        .ok_or_else(|| format!("{what} id {value} is out of range"))
 }
 
 fn capabilities(changes: Option<&Capabilities>) -> Result<Vec<u8>, String> {

@@ -5,6 +5,9 @@ use crate::wire::User;
 /// Bound of the account files that are read; larger ones are cut.
 pub(crate) const ACCOUNT_FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The largest id that runtimes take, in account files too.
+const ID_MAX: u32 = i32::MAX as u32;
+
 /// Who a process will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -67,6 +70,15 @@ pub(crate) fn identify(wanted: &User, passwd: &str, group: &str) -> Result<Ident
     all.push(gid);
     all.sort_unstable();
     all.dedup();
+    // The kernel takes the last number for "as before", which is root.
+    for (what, id) in [("user", uid)]
+        .into_iter()
+        .chain(all.iter().map(|gid| ("group", *gid)))
+    {
+        if id > ID_MAX {
+            return Err(format!("{what} id {id} is out of range"));
+        }
+    }
     if wanted.must_not_be_root && uid == 0 {
         return Err("container has runAsNonRoot and image will run as root".to_owned());
     }
@@ -120,6 +132,37 @@ mod tests {
         User {
             of_image: of_image.to_owned(),
             ..User::default()
+        }
+    }
+
+    /// setresuid(-1) changes nothing: the program would go on as root.
+    #[test]
+    fn ids_that_mean_no_change_are_refused() {
+        const PASSWD: &str =
+            "ghost:x:4294967295:1000::/:\nplain:x:1000:4294967295::/:\nhost:x:2147483648:1::/:\n";
+        const GROUP: &str = "ghosts:x:4294967295:fine\n";
+        for wanted in [
+            user("ghost"),
+            user("plain"),
+            user("host"),
+            user("4294967295"),
+            user("1:4294967295"),
+            user("1:ghosts"),
+            User {
+                uid: Some(u32::MAX),
+                ..user("")
+            },
+            User {
+                groups: vec![u32::MAX],
+                ..user("1:1")
+            },
+        ] {
+            let wanted = User {
+                must_not_be_root: true,
+                ..wanted
+            };
+            let said = identify(&wanted, PASSWD, GROUP).expect_err("refused");
+            assert!(said.contains("out of range"), "{wanted:?}: {said}");
         }
     }
 

@@ -216,7 +216,7 @@ pub(crate) async fn deadline_finalizer_and_force() {
 
     let stubborn = "trap '' TERM; echo up; while true; do sleep 0.1; done";
     world
-        .create("stubborn", json!({"terminationGracePeriodSeconds": 600, "containers": [{"name": "c", "command": ["sh", "-c", stubborn]}]}))
+        .create("stubborn", json!({"terminationGracePeriodSeconds": i64::MAX, "containers": [{"name": "c", "command": ["sh", "-c", stubborn]}]}))
         .await;
     world.ready("stubborn").await;
     let give_up = Instant::now() + Duration::from_secs(20);

@@ -135,7 +135,9 @@ pub(crate) async fn write_volumes(
         .as_ref()
         .and_then(|spec| spec.security_context.as_ref())
         .and_then(|context| context.fs_group);
-    let group = fs_group.and_then(|gid| u32::try_from(gid).ok());
+    let group = fs_group
+        .map(|gid| crate::spec::container::id(gid, "group"))
+        .transpose()?;
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
     let hosts = etc::hosts(pod, downward.pod_ip, &shared.options.cluster_domain);
     let resolv_conf = etc::resolv_conf(

@@ -22,12 +22,15 @@ const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 const DELETE_ATTEMPTS: u32 = 5;
 /// What containers are given between SIGTERM and SIGKILL when drain and hooks used the grace period up (a kubelet's number).
 const GRACE_AFTER_HOOKS: Duration = Duration::from_secs(2);
+/// More than anybody waits, and little enough for a clock to add up: a pod may ask for 292 thousand million years.
+const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Hooks after the start have no bound of their own in Kubernetes; a pod that waits longer is better started anew.
 const POST_START_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl Worker {
     /// Begins to end, or shortens the patience of a termination that has begun.
     pub(super) fn begin_termination(&mut self, grace: Duration, leave_object: bool) {
+        let grace = grace.min(GRACE_MAX);
         let deadline = Instant::now() + grace;
         if let Some(termination) = &mut self.termination {
             termination.leave_object |= leave_object;
@@ -344,14 +347,14 @@ impl Worker {
     }
 
     pub(super) fn grace(&self) -> Duration {
-        let seconds = self
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.termination_grace_period_seconds)
-            .unwrap_or(30);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        let spec = self.pod.spec.as_ref();
+        grace_of(spec.and_then(|spec| spec.termination_grace_period_seconds))
     }
+}
+
+/// A grace period as the API has it; Kubernetes' default where it says nothing.
+pub(super) fn grace_of(seconds: Option<i64>) -> Duration {
+    Duration::from_secs(u64::try_from(seconds.unwrap_or(30)).unwrap_or(0)).min(GRACE_MAX)
 }
 
 /// Runs a container's own preStop hook within `grace`; a failure is told and changes nothing.

@@ -1,7 +1,7 @@
-//! Places that pods share: nobody takes more than a part of them, so that a pod that asks without end does not keep the
+//! Places that senders share: nobody takes more than a part of them, so that one that asks without end does not keep the
 //! others from their answers.
 //!
-//! A sender's address can be believed: a pod's wire carries no other one (`rp_filter`).
+//! A pod's address can be believed: its wire carries no other one (`rp_filter`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// A number of places, and how many of them one sender may hold.
-#[derive(Clone)]
-pub(crate) struct Shares(Arc<Inner>);
+/// A number of places, and how many of them each sender holds.
+#[derive(Clone, Debug)]
+pub struct Shares(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     places_max: usize,
-    each_max: usize,
     held: Mutex<Held>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Held {
     all: usize,
     /// Only senders that hold something: at most as many as there are places.
@@ -27,25 +27,26 @@ struct Held {
 }
 
 /// A place, given back when dropped.
-pub(crate) struct Share {
+#[derive(Debug)]
+pub struct Share {
     of: Shares,
     sender: IpAddr,
 }
 
 impl Shares {
-    pub(crate) fn new(places_max: usize, each_max: usize) -> Self {
+    /// So many places for all together.
+    pub fn new(places_max: usize) -> Self {
         Self(Arc::new(Inner {
             places_max,
-            each_max,
             held: Mutex::default(),
         }))
     }
 
-    /// A place for this sender, if there is one.
-    pub(crate) fn take(&self, sender: IpAddr) -> Option<Share> {
+    /// A place for this sender, if there is one and it holds fewer than `each_max`.
+    pub fn take(&self, sender: IpAddr, each_max: usize) -> Option<Share> {
         let mut held = self.0.held.lock();
         let own = held.by_sender.get(&sender).copied().unwrap_or(0);
-        if own >= self.0.each_max || held.all >= self.0.places_max {
+        if own >= each_max || held.all >= self.0.places_max {
             return None;
         }
         held.all += 1;
@@ -76,14 +77,14 @@ mod tests {
 
     #[test]
     fn one_sender_leaves_places_for_others() {
-        let shares = Shares::new(5, 3);
+        let shares = Shares::new(5);
         let (greedy, modest) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 3]));
-        let taken: Vec<Share> = (0..10).filter_map(|_| shares.take(greedy)).collect();
+        let taken: Vec<Share> = (0..10).filter_map(|_| shares.take(greedy, 3)).collect();
         assert_eq!(taken.len(), 3);
-        let other: Vec<Share> = (0..10).filter_map(|_| shares.take(modest)).collect();
+        let other: Vec<Share> = (0..10).filter_map(|_| shares.take(modest, 3)).collect();
         assert_eq!(other.len(), 2, "all together they have a bound, too");
         drop(taken);
-        assert!(shares.take(modest).is_some());
+        assert!(shares.take(modest, 3).is_some());
         drop(other);
         assert!(shares.0.held.lock().by_sender.is_empty());
         assert_eq!(shares.0.held.lock().all, 0);
