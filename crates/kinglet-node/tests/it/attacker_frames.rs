@@ -4,14 +4,11 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Sends a frame on `eth0` to everybody.
+/// Sends a frame on `eth0`.
 fn send(ether_type: u16, payload: &[u8], to: [u8; 6]) -> io::Result<()> {
     let text = |file: &str| std::fs::read_to_string(format!("/sys/class/net/eth0/{file}"));
     let index: i32 = text("ifindex")?.trim().parse().map_err(io::Error::other)?;
-    let mut own = [0_u8; 6];
-    for (byte, word) in own.iter_mut().zip(text("address")?.trim().split(':')) {
-        *byte = u8::from_str_radix(word, 16).map_err(io::Error::other)?;
-    }
+    let own = hardware(&text("address")?)?;
     let frame = [&to[..], &own, &ether_type.to_be_bytes(), payload].concat();
     // SAFETY: plain system calls; the address is a zeroed C structure that outlives them, the frame a live slice.
     unsafe {
@@ -76,7 +73,46 @@ pub(crate) fn datagram(from: Ipv4Addr, to: Ipv4Addr, port: u16, text: &str) -> i
     // No checksum is one that needs no checking.
     header.extend([0, 0]);
     header.extend(text.as_bytes());
-    send(0x0800, &header, [0xff; 6])
+    send(0x0800, &header, gateway_hardware()?)
+}
+
+/// The host's end of the wire: frames to everybody are not passed on.
+fn gateway_hardware() -> io::Result<[u8; 6]> {
+    let routes = std::fs::read_to_string("/proc/net/route")?;
+    let gateway = routes
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (destination, gateway) = (fields.next()?, fields.next()?);
+            let gateway = u32::from_str_radix(gateway, 16).ok()?;
+            (destination == "00000000").then_some(Ipv4Addr::from(u32::from_be(gateway)))
+        })
+        .next()
+        .ok_or(io::ErrorKind::NotFound)?;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    for _ in 0..500 {
+        // Asked for, the kernel looks for the neighbour.
+        let _ = socket.send_to(b"x", (gateway, 53));
+        let neighbours = std::fs::read_to_string("/proc/net/arp")?;
+        let found = neighbours.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let complete = fields.get(2) == Some(&"0x2");
+            (fields.first()? == &gateway.to_string() && complete).then(|| fields[3].to_owned())
+        });
+        if let Some(text) = found {
+            return hardware(&text);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn hardware(text: &str) -> io::Result<[u8; 6]> {
+    let mut address = [0_u8; 6];
+    for (byte, word) in address.iter_mut().zip(text.trim().split(':')) {
+        *byte = u8::from_str_radix(word, 16).map_err(io::Error::other)?;
+    }
+    Ok(address)
 }
 
 /// The prefix that [`router`] says it leads to.
