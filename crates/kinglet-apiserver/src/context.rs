@@ -10,6 +10,7 @@ use crate::kinds::Kind;
 use crate::path::{Query, RequestInfo};
 use crate::state::ServerState;
 use crate::status::Status;
+use crate::streams::Upgrade;
 
 /// One request for a resource.
 pub(crate) struct RequestContext<'a> {
@@ -28,6 +29,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) verb: &'static str,
     /// The subresource whose owner writes, where the parent is what is written.
     pub(crate) through: &'static str,
+    /// The other protocol that the client wants to speak.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 impl RequestContext<'_> {

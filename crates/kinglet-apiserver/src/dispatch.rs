@@ -15,6 +15,7 @@ use crate::kinds::{Builtin, Kind};
 use crate::path::{self, Query, RequestInfo, Target};
 use crate::state::ServerState;
 use crate::status::{Cause, Status};
+use crate::streams::Upgrade;
 use crate::{discovery, read, remove, review, subresources, watch, write};
 
 /// Answers any request.
@@ -57,9 +58,6 @@ async fn route(
 /// What is known but not served, in words.
 fn refuse_subresource(info: &RequestInfo) -> Option<Status> {
     let what = match (info.resource.as_str(), info.subresource.as_str()) {
-        ("pods", "exec") => "kubectl exec",
-        ("pods", "attach") => "kubectl attach",
-        ("pods", "portforward") => "kubectl port-forward",
         ("pods", "proxy") | ("services", "proxy") | ("nodes", "proxy") => {
             "kubectl proxy to a pod, service or node"
         }
@@ -126,7 +124,7 @@ fn check_dry_run(query: &Query, verb: &str) -> Result<(), Status> {
 async fn resource(
     server: &Arc<ServerState>,
     user: &Identity,
-    parts: Parts,
+    mut parts: Parts,
     info: RequestInfo,
     body: Bytes,
 ) -> Result<ApiResponse, Status> {
@@ -172,6 +170,7 @@ async fn resource(
         found: Vec::new(),
         verb,
         through: "",
+        upgrade: Upgrade::of(&mut parts),
     };
     // Warnings go with refusals, too.
     let mut response = handle(&mut context, verb)

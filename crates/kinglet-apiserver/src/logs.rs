@@ -46,8 +46,8 @@ pub trait PodLogs: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<LogStream, Status>>;
 }
 
-/// Reads the parameters and picks the container as kubectl expects it.
-pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> {
+/// The container that a request means, as kubectl expects it: the one it names, the only one, or the annotated one.
+pub(crate) fn chosen_container(pod: &Value, query: &Query) -> Result<String, Status> {
     let name = text(pod, &["metadata", "name"]);
     let names: Vec<&str> = ["initContainers", "containers"]
         .iter()
@@ -58,8 +58,8 @@ pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> 
         .iter()
         .map(|c| text(c, &["name"]))
         .collect();
-    let container = match query.get("container") {
-        "" if main.len() == 1 => main[0].to_owned(),
+    match query.get("container") {
+        "" if main.len() == 1 => Ok(main[0].to_owned()),
         "" => {
             let chosen = text(
                 pod,
@@ -75,15 +75,18 @@ pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> 
                     names.join(" ")
                 )));
             }
-            chosen.to_owned()
+            Ok(chosen.to_owned())
         }
-        asked if names.contains(&asked) => asked.to_owned(),
-        asked => {
-            return Err(Status::bad_request(format!(
-                "container {asked} is not valid for pod {name}"
-            )));
-        }
-    };
+        asked if names.contains(&asked) => Ok(asked.to_owned()),
+        asked => Err(Status::bad_request(format!(
+            "container {asked} is not valid for pod {name}"
+        ))),
+    }
+}
+
+/// Reads the parameters.
+pub(crate) fn options(pod: &Value, query: &Query) -> Result<LogOptions, Status> {
+    let container = chosen_container(pod, query)?;
     let number = |key: &str, least: i64| match query.get(key) {
         "" => Ok(None),
         value => match value.parse::<i64>() {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::admission::Admission;
 use crate::auth::signer::{Signer, StaticToken};
 use crate::logs::PodLogs;
+use crate::streams::PodSessions;
 
 /// Fills a buffer with random bytes.
 pub type Entropy = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
@@ -49,6 +50,8 @@ pub struct Options {
     pub admission: Option<Arc<dyn Admission>>,
     /// Container logs.
     pub logs: Option<Arc<dyn PodLogs>>,
+    /// Sessions with containers, and their ports.
+    pub sessions: Option<Arc<dyn PodSessions>>,
     /// Which in-process writes wait for the disk. None do by default.
     pub synced: SyncedWrites,
     /// Resources besides Events and Leases that need not reach the disk: (group, plural).
@@ -80,6 +83,7 @@ impl Default for Options {
             }),
             admission: None,
             logs: None,
+            sessions: None,
             synced: Arc::new(|_| false),
             fleeting: Vec::new(),
             tokens: Vec::new(),

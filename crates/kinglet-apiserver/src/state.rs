@@ -27,6 +27,8 @@ pub(crate) struct ServerState {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Owns the writes of clients outside, which go on when their client goes.
     pub(crate) writes: Tasks,
+    /// How many sessions with containers may still be opened.
+    pub(crate) sessions: Arc<tokio::sync::Semaphore>,
     /// OpenAPI documents and discovery answers, made once per registry.
     pub(crate) documents: Mutex<std::collections::HashMap<String, Bytes>>,
 }

@@ -19,6 +19,7 @@ use crate::patching;
 use crate::present;
 use crate::remove;
 use crate::status::{Cause, Status};
+use crate::streams;
 use crate::write;
 
 pub(crate) async fn answer(
@@ -31,12 +32,22 @@ pub(crate) async fn answer(
             scale(context, verb).await
         }
         (Some(Builtin::Pod), "log", "get") => log(context).await,
+        (Some(Builtin::Pod), "exec" | "attach", "get" | "create") => {
+            streams::session(context).await
+        }
+        (Some(Builtin::Pod), "portforward", "get" | "create") => {
+            streams::port_forward(context).await
+        }
         (Some(Builtin::Pod), "binding", "create") => binding(context).await,
         (Some(Builtin::Pod), "eviction", "create") => eviction(context).await,
         (Some(Builtin::ServiceAccount), "token", "create") => token(context),
         (Some(Builtin::Namespace), "finalize", "update") => finalize(context).await,
         (_, "scale", _) if context.kind.scale.is_some() => Err(Status::method_not_allowed()),
-        (Some(Builtin::Pod), "log" | "binding" | "eviction", _)
+        (
+            Some(Builtin::Pod),
+            "log" | "binding" | "eviction" | "exec" | "attach" | "portforward",
+            _,
+        )
         | (Some(Builtin::Namespace), "finalize", _) => Err(Status::method_not_allowed()),
         _ => Err(Status::no_such_path()),
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
@@ -26,7 +26,8 @@ use crate::cgroup::{Cgroup, Hierarchy, Limits};
 use crate::sys::binary::SealedBinary;
 use crate::sys::devices::DeviceProgram;
 use crate::sys::process::{self, Exit};
-use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind};
+use crate::sys::terminal;
+use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind, Streams};
 
 /// Making a parked container takes about fifteen milliseconds; a machine that needs this long is stuck.
 const PARK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -95,6 +96,8 @@ pub struct Running {
     pub stdout: pipe::Receiver,
     /// Its standard error.
     pub stderr: pipe::Receiver,
+    /// The other end of its terminal; then it writes there and not to the pipes.
+    pub terminal: Option<OwnedFd>,
 }
 
 /// The process of a running container.
@@ -173,10 +176,8 @@ impl Containers {
         let frame = wire::encode(&order(cgroup))?;
         let started = async {
             let mut made = spawned.parked(Some(&frame)).await?;
-            match receive(&mut made.socket).await? {
-                Some(error) => Err(error),
-                None => Ok(made.running()),
-            }
+            let terminal = receive_start(&mut made.socket).await?;
+            Ok(made.running(terminal))
         };
         tokio::time::timeout(START_TIMEOUT, started)
             .await
@@ -289,6 +290,7 @@ impl Containers {
             .write_all(&wire::encode(&Exec {
                 pid: container.0.pid,
                 process,
+                streams: Streams::default(),
             })?)
             .await?;
         let (mut text, mut errors) = (Vec::new(), Vec::new());
@@ -366,7 +368,7 @@ impl Spawned {
             Some(failed @ HelperReply::Failed { .. }) => {
                 return Err(start_error(failed));
             }
-            None => {
+            Some(HelperReply::Terminal) | None => {
                 return Err(StartError::Setup(
                     "the helper process ended without a word".to_owned(),
                 ));
@@ -413,24 +415,20 @@ impl ParkedContainer {
         let frame = wire::encode(start)?;
         let reply = async {
             self.socket.write_all(&frame).await?;
-            receive(&mut self.socket).await
+            receive_start(&mut self.socket).await
         };
         match tokio::time::timeout(START_TIMEOUT, reply).await {
-            Ok(answer) => {
-                if let Some(error) = answer? {
-                    return Err(error);
-                }
-            }
-            Err(_) => return Err(too_late()),
+            Ok(terminal) => Ok(self.running(terminal?)),
+            Err(_) => Err(too_late()),
         }
-        Ok(self.running())
     }
 
-    fn running(self) -> Running {
+    fn running(self, terminal: Option<OwnedFd>) -> Running {
         Running {
             process: Arc::new(Container(self.child)),
             stdout: self.stdout,
             stderr: self.stderr,
+            terminal,
         }
     }
 }
@@ -440,6 +438,10 @@ fn too_late() -> StartError {
 }
 
 impl Container {
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.0.cgroup()
+    }
+
     /// Process id on the host.
     pub fn pid(&self) -> i32 {
         self.0.pid
@@ -567,7 +569,7 @@ fn handles_signal(pid: i32, signal: i32) -> bool {
     (1..=64).contains(&signal) && mask & (1 << (signal - 1)) != 0
 }
 
-fn start_error(reply: HelperReply) -> StartError {
+pub(crate) fn start_error(reply: HelperReply) -> StartError {
     match reply {
         HelperReply::Failed {
             kind: StartErrorKind::Config,
@@ -581,7 +583,7 @@ fn start_error(reply: HelperReply) -> StartError {
             kind: StartErrorKind::Setup,
             message,
         } => StartError::Setup(message),
-        HelperReply::Parked { .. } => {
+        HelperReply::Parked { .. } | HelperReply::Terminal => {
             StartError::Setup("the helper process spoke out of turn".to_owned())
         }
     }
@@ -593,20 +595,45 @@ async fn receive(socket: &mut UnixStream) -> Result<Option<StartError>, StartErr
 }
 
 async fn receive_reply(socket: &mut UnixStream) -> io::Result<Option<HelperReply>> {
-    let mut length = [0; 4];
-    match socket.read_exact(&mut length).await {
-        Ok(_) => {}
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-            ) =>
-        {
-            return Ok(None);
+    Ok(receive_with_descriptor(socket)
+        .await?
+        .map(|(reply, _)| reply))
+}
+
+/// Waits for a program to run (the socket closes); gives its terminal, if it has one.
+async fn receive_start(socket: &mut UnixStream) -> Result<Option<OwnedFd>, StartError> {
+    let mut terminal = None;
+    loop {
+        match receive_with_descriptor(socket).await? {
+            None => return Ok(terminal),
+            Some((HelperReply::Terminal, descriptor)) => terminal = descriptor,
+            Some((failed, _)) => return Err(start_error(failed)),
         }
-        Err(error) => return Err(error),
+    }
+}
+
+/// The next reply, and the descriptor that came with it; `None` when the socket is closed.
+pub(crate) async fn receive_with_descriptor(
+    socket: &mut UnixStream,
+) -> io::Result<Option<(HelperReply, Option<OwnedFd>)>> {
+    let (mut length, mut known, mut descriptor) = ([0; 4], 0, None);
+    while known < length.len() {
+        let received = socket
+            .async_io(Interest::READABLE, || {
+                terminal::receive(&*socket, &mut length[known..])
+            })
+            .await;
+        match received {
+            Ok((0, _)) => return Ok(None),
+            Ok((count, with)) => {
+                known += count;
+                descriptor = with.or(descriptor);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
     let mut body = vec![0; wire::length_of(length)?];
     socket.read_exact(&mut body).await?;
-    Ok(Some(serde_json::from_slice(&body)?))
+    Ok(Some((serde_json::from_slice(&body)?, descriptor)))
 }

@@ -18,10 +18,11 @@ use crate::instances::{self, Instance, Record};
 use crate::names::HostNames;
 use crate::network::{Connection, HostPort, Network, NetworkError, NetworkOptions, PublishedPorts};
 use crate::pool::Pool;
+use crate::session::{self, Session};
 use crate::sys::user_namespace;
 use crate::user_ids::{IdRanges, Lease};
 use crate::volumes::disk;
-use crate::wire::{Isolation, Mount, Process, Root, Start, UserNamespace};
+use crate::wire::{Isolation, Mount, Process, Root, Start, Streams, UserNamespace};
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,6 +118,10 @@ pub struct ContainerStart {
     pub process: Process,
     /// What it may use.
     pub limits: Limits,
+    /// The read end of a pipe that is its standard input.
+    pub stdin: Option<Arc<OwnedFd>>,
+    /// Its streams are a terminal.
+    pub terminal: bool,
 }
 
 impl Engine {
@@ -250,6 +255,8 @@ impl Engine {
             isolation,
             process,
             limits,
+            stdin,
+            terminal,
         } = container;
         make_directories(&directory)?;
         let own =
@@ -276,6 +283,10 @@ impl Engine {
             read_only_root,
             isolation,
             process,
+            streams: Streams {
+                stdin: stdin.as_deref().map(openable),
+                terminal,
+            },
         };
         if to_order {
             return self.0.containers.start_to_order(order, &limits).await;
@@ -303,6 +314,24 @@ impl Engine {
             .containers
             .exec(container, process, output_bytes_max)
             .await
+    }
+
+    /// Starts a program inside a running container that somebody talks to. Dropping its [`Session`] kills it.
+    pub(crate) async fn open_session(
+        &self,
+        container: &Container,
+        process: Process,
+        stdin: bool,
+        terminal: bool,
+    ) -> Result<Session, StartError> {
+        session::open(
+            self.0.containers.helper(),
+            container,
+            process,
+            stdin,
+            terminal,
+        )
+        .await
     }
 
     /// Lets everything go. Containers must have been dropped before.
@@ -333,7 +362,7 @@ impl Sandbox {
 }
 
 /// A path under which helpers, who share neither descriptors nor process ids with us, can open our descriptor.
-fn openable(fd: &OwnedFd) -> PathBuf {
+pub(crate) fn openable(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!(
         "/proc/{}/fd/{}",
         std::process::id(),

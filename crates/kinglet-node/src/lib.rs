@@ -29,6 +29,7 @@ mod pod;
 mod pool;
 mod probe;
 mod registration;
+mod session;
 mod spec;
 mod sys;
 mod user_ids;
@@ -40,6 +41,7 @@ pub use logs::read::{LogError, LogOptions};
 pub use network::{NetworkError, NetworkOptions, ServiceRange, service_range};
 pub use node::{Node, NodeError, NodeHandle};
 pub use options::{Drain, Options, PARKED_DEFAULT};
+pub use session::{Input, Session, SessionError, Source, Terminal};
 pub use sys::process::Exit;
 
 /// The first argument of this binary when it is called as a helper.

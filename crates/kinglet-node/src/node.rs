@@ -1,5 +1,8 @@
 //! The node itself: which pods it has, and what others may ask of it.
 
+mod logs;
+mod sessions;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -7,9 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,7 +23,6 @@ use tokio::sync::watch;
 
 use crate::dns;
 use crate::engine::{Engine, EngineError, Sandbox, preflight};
-use crate::logs::read::{LogError, LogOptions, stream};
 use crate::names::HostNames;
 use crate::network;
 use crate::options::Options;
@@ -213,115 +213,6 @@ impl NodeHandle {
     /// Pods that this node runs now.
     pub fn pod_count(&self) -> usize {
         self.0.workers.lock().len()
-    }
-
-    /// Appends lines to the log of a pod's queue-proxy, for the data plane, which does its work. Lines for a pod that is
-    /// gone are lost with its log.
-    pub fn append_proxy_log(&self, namespace: &str, pod: &str, lines: &str) {
-        let workers = self.0.workers.lock();
-        let Some(entry) = workers.get(&(namespace.to_owned(), pod.to_owned())) else {
-            return;
-        };
-        let logs = Arc::clone(&entry.logs);
-        drop(workers);
-        let proxy = logs
-            .lock()
-            .containers
-            .iter()
-            .find_map(|(_, logs)| logs.proxy.clone());
-        if let Some(proxy) = proxy
-            && let Err(error) = proxy.append(lines, self.0.shared.context().now())
-        {
-            tracing::warn!(%namespace, %pod, %error, "lines of a queue-proxy's log are lost");
-        }
-    }
-
-    /// The log of a container, as `kubectl logs` shows it.
-    pub fn logs(
-        &self,
-        namespace: &str,
-        pod: &str,
-        options: LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, LogError> {
-        let object = self.0.shared.context().cache::<Pod>().get(namespace, pod);
-        let logs = {
-            let workers = self.0.workers.lock();
-            let entry = workers
-                .get(&(namespace.to_owned(), pod.to_owned()))
-                .ok_or_else(|| LogError::NoPod(pod.to_owned()))?;
-            Arc::clone(&entry.logs)
-        };
-        let (name, found) = {
-            let logs = logs.lock();
-            let name = match options.container.as_deref().filter(|name| !name.is_empty()) {
-                Some(name) => name.to_owned(),
-                None => {
-                    let annotated = object.as_ref().and_then(|object| {
-                        object
-                            .metadata
-                            .annotations
-                            .as_ref()?
-                            .get("kubectl.kubernetes.io/default-container")
-                            .cloned()
-                    });
-                    let own: Vec<&str> = logs
-                        .containers
-                        .iter()
-                        .filter(|(_, logs)| !logs.init)
-                        .map(|(name, _)| name.as_str())
-                        .collect();
-                    match (annotated, own.as_slice()) {
-                        (Some(name), _) => name,
-                        (None, [only]) => (*only).to_owned(),
-                        (None, all) => {
-                            let choices = all.join(" ");
-                            return Err(LogError::Ambiguous {
-                                pod: pod.to_owned(),
-                                choices,
-                            });
-                        }
-                    }
-                }
-            };
-            let found = logs
-                .containers
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, logs)| logs.clone());
-            (name, found)
-        };
-        let found = found.ok_or_else(|| LogError::NoContainer {
-            pod: pod.to_owned(),
-            container: name.clone(),
-        })?;
-        if let Some(proxy) = found.proxy {
-            let opened = proxy.open(self.0.shared.context().now());
-            let read = opened.and_then(|log| stream(log, options));
-            return Ok(read
-                .map_err(|error| LogError::Unreadable {
-                    container: name,
-                    why: error.to_string(),
-                })?
-                .boxed());
-        }
-        let log = if options.previous {
-            found.previous.ok_or_else(|| LogError::NoPrevious {
-                pod: pod.to_owned(),
-                container: name.clone(),
-            })?
-        } else {
-            let reason = found.waiting.clone();
-            found.current.ok_or_else(|| LogError::NotStarted {
-                pod: pod.to_owned(),
-                container: name.clone(),
-                reason,
-            })?
-        };
-        let stream = stream(log, options).map_err(|error| LogError::Unreadable {
-            container: name,
-            why: error.to_string(),
-        })?;
-        Ok(stream.boxed())
     }
 
     /// Ends all containers and takes everything off the host, until `deadline` at the latest: what programs are given to

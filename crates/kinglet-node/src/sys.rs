@@ -22,6 +22,7 @@ mod new_mount;
 pub(crate) mod privileges;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod terminal;
 pub(crate) mod user;
 pub(crate) mod user_namespace;
 

@@ -16,6 +16,8 @@ pub(crate) const FRAME_BYTES_MAX: usize = 4 << 20;
 pub enum HelperReply {
     /// The parked process exists and waits; its process id as Kinglet sees it.
     Parked { pid: i32 },
+    /// The program has a terminal; its other end comes with this.
+    Terminal,
     /// It could not be done; the process is gone or about to go.
     Failed {
         kind: StartErrorKind,
@@ -52,6 +54,16 @@ pub struct Start {
     pub read_only_root: bool,
     pub isolation: Isolation,
     pub process: Process,
+    pub streams: Streams,
+}
+
+/// What a program reads, and whether it has a terminal. Without either it reads nothing and writes to pipes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// A path through which the pipe can be opened that is its standard input.
+    pub stdin: Option<PathBuf>,
+    /// All three streams are one terminal.
+    pub terminal: bool,
 }
 
 /// The user namespace of a pod that has one: its ids from 0 are these of the host.
@@ -124,6 +136,7 @@ pub struct Exec {
     /// The container's first process.
     pub pid: i32,
     pub process: Process,
+    pub streams: Streams,
 }
 
 /// A program with everything that surrounds it.

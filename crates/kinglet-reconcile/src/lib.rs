@@ -51,6 +51,7 @@ pub mod feed;
 pub mod leader;
 pub mod object;
 pub mod plan;
+pub mod pod;
 pub mod queue;
 mod send;
 mod warnings;

@@ -3,14 +3,15 @@
 //! Flow: Pod event -> [`fit`](fit::fit) against the node and the ledger of what is taken -> `pods/binding`, or the
 //! condition `PodScheduled=False` in the scheduler's words. Room that becomes free wakes the Pods that waited for it.
 
+mod affinity;
 mod fit;
 mod host_ports;
 mod ledger;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kinglet_reconcile::{
     Change, Context, Controller, EventRecord, Key, Next, Plan, Queue, ReconcileError, Severity,
@@ -22,7 +23,7 @@ use serde_json::json;
 use crate::pods;
 use ledger::{Ledger, Taken};
 
-pub(crate) use fit::Resources;
+pub(crate) use fit::{Resources, tolerates};
 pub(crate) use host_ports::HostPort;
 
 /// Name in events, as in Kubernetes'.
@@ -45,8 +46,8 @@ struct Binder {
     node_name: String,
     capacity: Capacity,
     ledger: Ledger,
-    /// Pods that did not fit, and the one that is looked at.
-    waiting: Mutex<BTreeSet<Key>>,
+    /// Pods that did not fit, and the one that is looked at; whether other Pods matter to them.
+    waiting: Mutex<BTreeMap<Key, bool>>,
 }
 
 /// Starts the binder.
@@ -59,6 +60,7 @@ pub(crate) fn start(context: &Context, node_name: String, capacity: Capacity) {
     });
     let controller = Controller::<Pod>::only(NAME, wants_a_node)
         .reads::<Node>()
+        .reads::<Namespace>()
         .workers(1);
     let queue = controller.queue();
     let (observer, wake) = (Arc::clone(&binder), queue.clone());
@@ -88,10 +90,16 @@ fn wants_a_node(pod: &Pod) -> bool {
 impl Binder {
     fn follow(&self, change: &Change<Pod>, queue: &Queue) {
         let released = match change {
-            Change::Applied { new, .. } if !pods::is_terminal(new) => {
+            Change::Applied { new, old } if !pods::is_terminal(new) => {
                 if let Some(node) = pods::node_of(new) {
                     self.ledger.take(&key_of(&**new), node, self.wanted(new));
                     self.waiting.lock().remove(&key_of(&**new));
+                    let is_news = old.as_ref().is_none_or(|old| {
+                        pods::node_of(old).is_none() || old.metadata.labels != new.metadata.labels
+                    });
+                    if is_news {
+                        self.wake_those_who_mind(queue);
+                    }
                 }
                 false
             }
@@ -114,7 +122,14 @@ impl Binder {
     }
 
     fn wake_waiting(&self, queue: &Queue) {
-        for key in self.waiting.lock().iter() {
+        for key in self.waiting.lock().keys() {
+            queue.add(key.clone());
+        }
+    }
+
+    /// A Pod has come, or has other labels: those may run now that want to be with it.
+    fn wake_those_who_mind(&self, queue: &Queue) {
+        for (key, _) in self.waiting.lock().iter().filter(|(_, minds)| **minds) {
             queue.add(key.clone());
         }
     }
@@ -134,7 +149,10 @@ async fn reconcile(
         return Ok(Next::Done);
     };
     // Before the room is looked at, so that room that comes free meanwhile wakes this Pod again.
-    binder.waiting.lock().insert(key.clone());
+    binder
+        .waiting
+        .lock()
+        .insert(key.clone(), affinity::minds_others(&pod));
     let node = context.cache::<Node>().get("", &binder.node_name);
     let node_state = fit::ObservedNode {
         name: &binder.node_name,
@@ -144,13 +162,27 @@ async fn reconcile(
         host_ports: binder.ledger.host_ports(&binder.node_name),
         not_started: &binder.capacity.not_started,
     };
-    match fit::fit(&pod, &node_state) {
+    let others = neighbours(&context, &binder.node_name);
+    let labels = |name: &str| {
+        let namespace = context.cache::<Namespace>().get("", name)?;
+        Some(namespace.metadata.labels.clone().unwrap_or_default())
+    };
+    let fits =
+        fit::fit(&pod, &node_state).and_then(|()| fit::beside(&pod, &node_state, &others, &labels));
+    match fits {
         Ok(()) => bind(&context, &binder, &pod, &key).await,
         Err(misfit) => {
             let plan = refuse(&pod, &misfit.message(), &context);
             context.apply(plan).await
         }
     }
+}
+
+/// Pods of the node that have not ended.
+fn neighbours(context: &Context, node: &str) -> Vec<Arc<Pod>> {
+    let mut all = context.cache::<Pod>().all();
+    all.retain(|pod| pods::node_of(pod) == Some(node) && !pods::is_terminal(pod));
+    all
 }
 
 async fn bind(

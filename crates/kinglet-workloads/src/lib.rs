@@ -22,6 +22,7 @@ mod namespace;
 mod pods;
 mod replicaset;
 mod selectors;
+mod taints;
 mod time;
 
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub namespaces: bool,
     /// Binding of Pods to the node.
     pub binder: bool,
+    /// Deletion of Pods that do not tolerate a NoExecute taint of their node.
+    pub taints: bool,
 }
 
 impl Parts {
@@ -53,6 +56,7 @@ impl Parts {
         garbage: true,
         namespaces: true,
         binder: true,
+        taints: true,
     };
     /// Only the binder: kube-controller-manager does the rest.
     pub const BINDER: Self = Self {
@@ -61,6 +65,7 @@ impl Parts {
         garbage: false,
         namespaces: false,
         binder: true,
+        taints: false,
     };
 }
 
@@ -91,6 +96,9 @@ pub fn run(context: &Context, options: Options) {
     }
     if parts.binder {
         binder::start(context, node_name, capacity);
+    }
+    if parts.taints {
+        taints::start(context);
     }
     if parts.endpoints {
         endpoints::start(context);

@@ -1,50 +1,12 @@
-//! Readings of a Pod that several controllers share.
+//! Readings of a Pod that several controllers of this crate share, beside those of [`kinglet_reconcile::pod`].
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
 
-/// The condition of that type.
-pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|condition| condition.type_ == type_)
-}
-
-/// Whether the Pod takes requests.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
-}
-
-/// The phase, empty before the first status.
-pub(crate) fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or("")
-}
-
-/// Whether its containers ended for good.
-pub(crate) fn is_terminal(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-/// Whether it counts as a replica: neither ended nor being deleted.
-pub(crate) fn is_active(pod: &Pod) -> bool {
-    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
-}
-
-/// The node it is bound to.
-pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()?
-        .node_name
-        .as_deref()
-        .filter(|name| !name.is_empty())
-}
+pub(crate) use kinglet_reconcile::pod::{
+    condition, is_active, is_ready, is_terminal, node_of, phase,
+};
 
 /// How availability stands: ready for at least `minReadySeconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,17 +112,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         .caches
         .cache::<k8s_openapi::api::core::v1::Pod>()
         .all();
-    let pod_ready = |pod: &k8s_openapi::api::core::v1::Pod| {
-        let conditions = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|conditions| {
-            conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
-    };
+    let pod_ready = kinglet_reconcile::pod::is_ready;
     let broken = control.store.broken();
     let store = Health {
         part: "Store".to_owned(),

@@ -26,11 +26,15 @@ impl Logs {
         let _ = self.node.set(node);
     }
 
-    fn open(&self, namespace: &str, pod: &str, asked: LogOptions) -> Result<LogStream, Status> {
-        let node = self
-            .node
+    pub(crate) fn node(&self) -> Result<NodeHandle, Status> {
+        self.node
             .get()
-            .ok_or_else(|| Status::new(503, "ServiceUnavailable", "the node is still starting"))?;
+            .cloned()
+            .ok_or_else(|| Status::new(503, "ServiceUnavailable", "the node is still starting"))
+    }
+
+    fn open(&self, namespace: &str, pod: &str, asked: LogOptions) -> Result<LogStream, Status> {
+        let node = self.node()?;
         let since =
             match (asked.since_time, asked.since_seconds) {
                 (Some(text), _) => Some(text.parse().map_err(|error| {

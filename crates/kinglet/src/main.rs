@@ -13,6 +13,7 @@ mod listeners;
 mod logs;
 mod request_logs;
 mod samples;
+mod sessions;
 mod standalone;
 mod start;
 mod waterfall;

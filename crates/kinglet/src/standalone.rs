@@ -293,6 +293,7 @@ fn options(
         clock: clock.clone(),
         admission: Some(rules.clone()),
         logs: Some(pod_logs.clone()),
+        sessions: Some(pod_logs.clone()),
         synced: Arc::new(promised),
         signer: Some(Arc::new(
             kinglet_apiserver::Signer::from_pem(&pki.service_account_key_pem)

@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 const KUBERNETES: &str = "1.34.4";
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "kubectl",
     "informer",
+    "probed",
     "kube-apiserver",
     "kube-controller-manager",
 ];

@@ -422,6 +422,8 @@ fn revisions_never_change() {
     );
     let mut orphan = old.clone();
     orphan["metadata"]["ownerReferences"] = json!([]);
+    review(&request, &mut orphan, &Configs::default()).expect("its owner may let it go");
+    orphan["metadata"]["labels"][keys::CONFIGURATION] = json!("another");
     let refused = review(&request, &mut orphan, &Configs::default())
         .unwrap_err()
         .message;

@@ -88,3 +88,53 @@ fn remove(server: &ServerState, key: &str) {
         |revision| object::restamp(&entry.value, revision),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinglet_process::Clock;
+    use kinglet_store::Store;
+    use serde_json::json;
+
+    use crate::options::Options;
+    use crate::server::ApiServer;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_ends_an_hour_after_its_last_change() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let options = Options {
+            clock: Clock::simulated(start),
+            ..Options::default()
+        };
+        let api = ApiServer::new(Store::in_memory(ApiServer::store_options()), options);
+        let put = |name: &str, time: &str| {
+            let event =
+                json!({"metadata": {"name": name, "namespace": "a"}, "lastTimestamp": time});
+            let key = format!("{FOLDER}a/{name}");
+            let put = api.store().put(&key, Expect::Any, Durability::Memory, |_| {
+                event.to_string().into()
+            });
+            put.unwrap();
+        };
+        put("early", "2026-01-01T00:00:00Z");
+        put("late", "2026-01-01T00:30:00Z");
+        put("timeless", "");
+        let left = || {
+            expire(&api.server);
+            let all = events(&api.server, FOLDER);
+            all.into_iter()
+                .map(|(key, _)| key.rsplit('/').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        tokio::time::advance(LIFE).await;
+        assert_eq!(left(), ["early", "late", "timeless"]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(left(), ["late", "timeless"]);
+        // It was seen again in the meantime.
+        put("late", "2026-01-01T01:00:00Z");
+        tokio::time::advance(LIFE / 2).await;
+        assert_eq!(left(), ["late", "timeless"]);
+        tokio::time::advance(LIFE).await;
+        assert_eq!(left(), ["timeless"], "one without any time is left alone");
+    }
+}

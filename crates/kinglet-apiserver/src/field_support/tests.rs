@@ -84,9 +84,9 @@ fn zero_values_say_nothing_and_others_do() {
         (json!({"hostNetwork": true}), vec!["spec.hostNetwork"]),
         (json!({"os": {"name": "windows"}}), vec!["spec.os.name"]),
         (
-            json!({"containers": [{"name": "a", "tty": true}, {"name": "b", "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}]}),
+            json!({"containers": [{"name": "a", "volumeDevices": [{"name": "d"}]}, {"name": "b", "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}]}),
             vec![
-                "spec.containers[0].tty",
+                "spec.containers[0].volumeDevices",
                 "spec.containers[1].volumeMounts[0].mountPropagation",
             ],
         ),

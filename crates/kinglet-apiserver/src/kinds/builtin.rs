@@ -24,8 +24,16 @@ struct Row {
 const ALL: &[&str] = &["all"];
 const GET: &[&str] = &["get"];
 const CREATE: &[&str] = &["create"];
+const CREATE_GET: &[&str] = &["create", "get"];
 
 const POD_EXTRA: &[Extra] = &[
+    Extra {
+        name: "attach",
+        kind: "PodAttachOptions",
+        group: "",
+        version: "v1",
+        verbs: CREATE_GET,
+    },
     Extra {
         name: "binding",
         kind: "Binding",
@@ -41,11 +49,25 @@ const POD_EXTRA: &[Extra] = &[
         verbs: CREATE,
     },
     Extra {
+        name: "exec",
+        kind: "PodExecOptions",
+        group: "",
+        version: "v1",
+        verbs: CREATE_GET,
+    },
+    Extra {
         name: "log",
         kind: "Pod",
         group: "",
         version: "v1",
         verbs: GET,
+    },
+    Extra {
+        name: "portforward",
+        kind: "PodPortForwardOptions",
+        group: "",
+        version: "v1",
+        verbs: CREATE_GET,
     },
 ];
 const NAMESPACE_EXTRA: &[Extra] = &[Extra {

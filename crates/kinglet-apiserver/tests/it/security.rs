@@ -74,7 +74,7 @@ async fn fields_that_nobody_acts_on_are_refused_by_their_path() {
     let server = TestServer::new().await;
     let mut object = pod("a");
     object["spec"]["runtimeClassName"] = "gvisor".into();
-    object["spec"]["containers"][0]["tty"] = true.into();
+    object["spec"]["containers"][0]["volumeDevices"] = json!([{"name": "d", "devicePath": "/d"}]);
     let refused = server.post(PODS, object).await;
     assert_eq!(refused.code, 422);
     let causes: Vec<&str> = refused.body["details"]["causes"]
@@ -83,7 +83,10 @@ async fn fields_that_nobody_acts_on_are_refused_by_their_path() {
         .iter()
         .map(|cause| cause["field"].as_str().unwrap())
         .collect();
-    assert_eq!(causes, ["spec.containers[0].tty", "spec.runtimeClassName"]);
+    assert_eq!(
+        causes,
+        ["spec.containers[0].volumeDevices", "spec.runtimeClassName"]
+    );
     let mut workload = deployment("d");
     workload["spec"]["template"]["spec"]["hostNetwork"] = true.into();
     let refused = server.post(DEPLOYMENTS, workload).await;

@@ -261,8 +261,9 @@ mod tests {
             #[expect(clippy::disallowed_methods, reason = "the test awaits or aborts it")]
             let task = tokio::spawn(crate::logs::write::run(
                 Arc::clone(&log),
-                stdout,
-                stderr,
+                Box::new(stdout),
+                Box::new(stderr),
+                Arc::default(),
                 clock,
             ));
             Self {

@@ -5,37 +5,40 @@ use std::sync::Arc;
 use kinglet_process::clock::Clock;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::pipe;
 
 use crate::logs::line::{self, LINE_BYTES_MAX};
 use crate::logs::{FILE_BYTES_MAX, Log, State};
+use crate::session::Source;
+use crate::session::output::{self, Output};
 
 /// What a pipe holds at most.
 const READ_BYTES: usize = 64 << 10;
 
-/// Copies both streams until the container has closed them.
+/// Copies both streams until the container has closed them, and passes them on to those who are attached.
 pub(crate) async fn run(
     log: Arc<Log>,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    stdout: Source,
+    stderr: Source,
+    output: Arc<Output>,
     clock: Clock,
 ) {
-    if let Err(error) = copy(&log, stdout, stderr, &clock).await {
+    if let Err(error) = copy(&log, stdout, stderr, &output, &clock).await {
         tracing::warn!(log = %log.path.display(), %error, "a container's log cannot be written; what it says is lost");
     }
+    output.end();
     log.state.send_modify(|state| state.ended = true);
 }
 
 /// A stream with the line it is in the middle of.
 struct Stream {
-    pipe: pipe::Receiver,
+    pipe: Source,
     name: &'static str,
     buffer: Vec<u8>,
     open: bool,
 }
 
 impl Stream {
-    fn new(pipe: pipe::Receiver, name: &'static str) -> Self {
+    fn new(pipe: Source, name: &'static str) -> Self {
         Self {
             pipe,
             name,
@@ -45,9 +48,14 @@ impl Stream {
     }
 
     /// Reads what is there; cancel-safe, because what was read is in the buffer.
-    async fn fill(&mut self) -> bool {
+    async fn fill(&mut self) -> usize {
         self.buffer.reserve(READ_BYTES);
-        matches!(self.pipe.read_buf(&mut self.buffer).await, Ok(count) if count > 0)
+        self.pipe.read_buf(&mut self.buffer).await.unwrap_or(0)
+    }
+
+    /// What the last `count` bytes were.
+    fn last(&self, count: usize) -> &[u8] {
+        &self.buffer[self.buffer.len() - count..]
     }
 
     /// Moves whole lines (and the rest, if nothing more will come) to `to`.
@@ -84,8 +92,9 @@ fn pieces(line: &[u8], now: jiff::Timestamp, stream: &str, whole: bool, to: &mut
 
 async fn copy(
     log: &Log,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    stdout: Source,
+    stderr: Source,
+    output: &Output,
     clock: &Clock,
 ) -> std::io::Result<()> {
     let mut file = File::from_std(log.file()?);
@@ -93,8 +102,14 @@ async fn copy(
     let mut batch = Vec::new();
     while out.open || err.open {
         tokio::select! {
-            more = out.fill(), if out.open => out.open = more,
-            more = err.fill(), if err.open => err.open = more,
+            count = out.fill(), if out.open => {
+                out.open = count > 0;
+                output.send(output::Stream::Stdout, out.last(count)).await;
+            }
+            count = err.fill(), if err.open => {
+                err.open = count > 0;
+                output.send(output::Stream::Stderr, err.last(count)).await;
+            }
         }
         out.lines(clock, &mut batch);
         err.lines(clock, &mut batch);

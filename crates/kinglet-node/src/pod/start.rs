@@ -11,6 +11,7 @@ use kinglet_image::ReadyImage;
 use kinglet_process::{Egress, Trash};
 use kinglet_reconcile::{Context, EventRecord, Severity};
 use parking_lot::Mutex;
+use tokio::net::unix::pipe;
 use tokio::sync::OnceCell;
 
 use crate::container::{Running, StartError};
@@ -18,6 +19,7 @@ use crate::engine::{ContainerStart, Engine, Sandbox};
 use crate::network::PublishedPorts;
 use crate::options::Options;
 use crate::pod::{container_state, status};
+use crate::session;
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
@@ -101,6 +103,8 @@ pub(crate) struct Started {
     pub(crate) image: Arc<ReadyImage>,
     pub(crate) process: Process,
     pub(crate) stop_signal: i32,
+    /// Its standard input, if it has one and no terminal.
+    pub(crate) stdin: Option<pipe::Sender>,
 }
 
 /// Does it all. The image stays held as long as the result lives.
@@ -126,7 +130,7 @@ pub(crate) async fn container(
     let (image, sandbox) = tokio::join!(image::image(shared, pod, container), ready);
     let (image, sandbox) = (image?, sandbox?);
     let directories = PodDirectories::new(&shared.options.data_dir, uid(pod));
-    let start = plan(
+    let mut start = plan(
         shared,
         pod,
         container,
@@ -164,6 +168,8 @@ pub(crate) async fn container(
         "Created",
         format!("Created container: {name}"),
     );
+    let stdin = connect_stdin(container, &mut start)
+        .map_err(|error| start_error("CreateContainerError", error.to_string()))?;
     let process = start.process.clone();
     match shared.engine.start(&sandbox.namespaces, start).await {
         Ok(running) => {
@@ -179,6 +185,7 @@ pub(crate) async fn container(
                 stop_signal: program::stop_signal(&image.config),
                 image,
                 process,
+                stdin,
             })
         }
         Err(error) => {
@@ -200,6 +207,24 @@ pub(crate) async fn container(
             })
         }
     }
+}
+
+/// Gives the program a terminal or a pipe to read from, where its container asks for one.
+fn connect_stdin(
+    container: &Container,
+    start: &mut ContainerStart,
+) -> std::io::Result<Option<pipe::Sender>> {
+    start.terminal = container.tty == Some(true);
+    if start.terminal {
+        session::with_terminal_variable(&mut start.process);
+        return Ok(None);
+    }
+    if container.stdin != Some(true) {
+        return Ok(None);
+    }
+    let (read, write) = session::input_pipe()?;
+    start.stdin = Some(Arc::new(read));
+    Ok(Some(write))
 }
 
 fn start_error(reason: &'static str, message: String) -> ContainerStartError {
@@ -276,6 +301,8 @@ fn plan(
         isolation: program::isolation(pod, container)?,
         process,
         limits: program::limits(container),
+        stdin: None,
+        terminal: false,
     })
 }
 

@@ -33,6 +33,7 @@ use crate::pod::start::{
 };
 use crate::probe::prober::ProbeTarget;
 use crate::probe::schedule::ProbeEvent;
+use crate::session::attach::RunningProgram;
 use crate::sys::process::Exit;
 use crate::volumes::PodDirectories;
 
@@ -62,7 +63,7 @@ pub(crate) struct PodUpdate {
     pub(crate) stop: Option<Duration>,
 }
 
-/// Logs of one pod, for readers outside of the worker.
+/// Logs and running programs of one pod, for those outside of the worker.
 #[derive(Debug, Default)]
 pub(crate) struct PodLogs {
     /// In the Pod's order.
@@ -78,6 +79,8 @@ pub(crate) struct ContainerLogs {
     pub(crate) current: Option<Arc<Log>>,
     pub(crate) previous: Option<Arc<Log>>,
     pub(crate) waiting: String,
+    /// What clients can talk to, while it runs.
+    pub(crate) running: Option<RunningProgram>,
 }
 
 /// What a pod's tasks tell their worker.
@@ -166,6 +169,28 @@ impl Drop for Worker {
     }
 }
 
+/// The logs of a container that has not run yet.
+fn first_logs(
+    shared: &Shared,
+    pod: &Arc<Pod>,
+    directories: &PodDirectories,
+    state: &ContainerState,
+) -> ContainerLogs {
+    let proxy_log = || {
+        let path = directories.disk.join("logs/queue-proxy/0.log");
+        let revision = label(&**pod, "serving.knative.dev/revision").unwrap_or_default();
+        let key = format!("{}/{revision}", namespace_of(&**pod));
+        let now = shared.context().now();
+        Arc::new(ProxyLog::new(path, &key, name_of(&**pod), now))
+    };
+    ContainerLogs {
+        proxy: (state.role == Role::Proxy).then(proxy_log),
+        init: matches!(state.role, Role::Init | Role::Sidecar),
+        waiting: "ContainerCreating".to_owned(),
+        ..Default::default()
+    }
+}
+
 impl Worker {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -189,24 +214,12 @@ impl Worker {
             }
         }
         let directories = PodDirectories::new(&shared.options.data_dir, uid(&pod));
-        let proxy_log = || {
-            let path = directories.disk.join("logs/queue-proxy/0.log");
-            let revision = label(&*pod, "serving.knative.dev/revision").unwrap_or_default();
-            let key = format!("{}/{revision}", namespace_of(&*pod));
-            let now = shared.context().now();
-            Arc::new(ProxyLog::new(path, &key, name_of(&*pod), now))
-        };
         logs.lock().containers = states
             .iter()
             .map(|state| {
                 (
                     state.name.clone(),
-                    ContainerLogs {
-                        proxy: (state.role == Role::Proxy).then(proxy_log),
-                        init: matches!(state.role, Role::Init | Role::Sidecar),
-                        waiting: "ContainerCreating".to_owned(),
-                        ..Default::default()
-                    },
+                    first_logs(&shared, &pod, &directories, state),
                 )
             })
             .collect();

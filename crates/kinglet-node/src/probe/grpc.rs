@@ -1,6 +1,9 @@
 //! `grpc`: the health protocol (`grpc.health.v1.Health/Check`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -12,25 +15,103 @@ use crate::probe::prober::{ANSWER_BYTES_MAX, ProbeResult, ProbeTarget, Success, 
 const SERVING: u8 = 1;
 const STATUS_NAMES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
 
+/// gRPC's own codes, as its Go library names them.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+const DEADLINE_EXCEEDED: usize = 4;
+const UNIMPLEMENTED: usize = 12;
+
+/// How a call ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct CallStatus {
+    code: usize,
+    message: String,
+}
+
+impl CallStatus {
+    /// Reads it from trailers, or from the headers of an answer that has nothing else.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let message = headers.get("grpc-message");
+        let message = message.map(|message| percent_decode(message.as_bytes()));
+        Some(Self {
+            code,
+            message: message.unwrap_or_default(),
+        })
+    }
+}
+
+fn percent_decode(text: &[u8]) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let decoded = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        match decoded.filter(|_| *first == b'%') {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 pub(crate) async fn probe(
     target: &ProbeTarget,
     port: u16,
     service: &str,
     from_inside: bool,
+    timeout: Duration,
 ) -> ProbeResult {
     let authority = format!("{}:{port}", target.sandbox.address());
-    let connected = match connect(target, None, port, from_inside).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            let message = format!("failed to connect service {authority:?}: {error}");
-            return if error.is_connection_refused() {
-                ProbeResult::Refused(message)
-            } else {
-                ProbeResult::Failure(message)
-            };
+    let deadline = tokio::time::Instant::now() + timeout;
+    // A kubelet's client tries again until its time is over, whatever keeps it from connecting.
+    let not_connected = format!(
+        "timeout: failed to connect service {authority:?} within {timeout:?}: context deadline exceeded"
+    );
+    let connecting = connect(target, None, port, from_inside);
+    let connected = match tokio::time::timeout_at(deadline, connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) if error.is_connection_refused() => {
+            return ProbeResult::Refused(not_connected);
         }
+        Ok(Err(error)) => {
+            return ProbeResult::Failure(format!(
+                "error: failed to connect service at {authority:?}: {error}"
+            ));
+        }
+        Err(_) => return ProbeResult::Failure(not_connected),
     };
-    match check(connected.stream, &authority, service).await {
+    let checking = check(connected.stream, &authority, service);
+    let checked = tokio::time::timeout_at(deadline, checking).await;
+    let checked = checked.unwrap_or_else(|_| {
+        Err(format!(
+            "timeout: health rpc did not complete within {timeout:?}"
+        ))
+    });
+    match checked {
         Ok(()) => ProbeResult::Success(Success {
             loopback_only: connected.loopback_only.then_some(port),
             warning: None,
@@ -41,8 +122,9 @@ pub(crate) async fn probe(
 
 /// Asks for the health of one service.
 async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<(), String> {
-    let failed =
-        |error: &dyn std::fmt::Display| format!("failed to connect service {authority:?}: {error}");
+    let failed = |error: &dyn std::fmt::Display| {
+        format!("error: failed to connect service at {authority:?}: {error}")
+    };
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
@@ -59,17 +141,11 @@ async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<(), 
             .send_request(request)
             .await
             .map_err(|error| failed(&error))?;
-        let in_headers = response.headers().get("grpc-status").cloned();
+        let in_headers = CallStatus::of(response.headers());
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let collected = body.collect().await.map_err(|error| failed(&error))?;
-        let status = collected
-            .trailers()
-            .and_then(|trailers| trailers.get("grpc-status").cloned())
-            .or(in_headers);
-        verdict(
-            status.as_ref().map(http::HeaderValue::as_bytes),
-            &collected.to_bytes(),
-        )
+        let status = collected.trailers().and_then(CallStatus::of).or(in_headers);
+        verdict(&status.unwrap_or_default(), &collected.to_bytes())
     };
     // As for HTTP/1.1: the end of the connection must not hide an answer that came before it.
     let driver = async {
@@ -82,12 +158,22 @@ async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<(), 
     }
 }
 
-fn verdict(grpc_status: Option<&[u8]>, frame: &[u8]) -> Result<(), String> {
-    match grpc_status {
-        Some(b"0") | None => {}
-        Some(b"12") => return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()),
-        Some(other) => {
-            return Err(format!("error: health rpc failed: code = {}", String::from_utf8_lossy(other)));
+fn verdict(status: &CallStatus, frame: &[u8]) -> Result<(), String> {
+    let CallStatus { code, message } = status;
+    match *code {
+        0 => {}
+        UNIMPLEMENTED => {
+            return Err(format!(
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+            ));
+        }
+        DEADLINE_EXCEEDED => return Err("timeout: health rpc did not complete".to_owned()),
+        other => {
+            let unknown = format!("Code({other})");
+            let name = CODES.get(other).copied().unwrap_or(&unknown);
+            return Err(format!(
+                "error: health rpc probe failed: rpc error: code = {name} desc = {message}"
+            ));
         }
     }
     match health_status(frame) {
@@ -133,6 +219,39 @@ fn health_status(frame: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statuses_in_a_kubelets_words() {
+        let status = |code, message: &str| CallStatus {
+            code,
+            message: message.to_owned(),
+        };
+        let serving = [0, 0, 0, 0, 2, 8, 1];
+        assert_eq!(verdict(&CallStatus::default(), &serving), Ok(()));
+        assert_eq!(
+            verdict(&CallStatus::default(), &[0, 0, 0, 0, 2, 8, 2]),
+            Err("service unhealthy (responded with \"NOT_SERVING\")".to_owned())
+        );
+        assert_eq!(
+            verdict(&status(5, "unknown service"), &[]),
+            Err(
+                "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"
+                    .to_owned()
+            )
+        );
+        let none = verdict(&status(12, "x"), &[]).expect_err("none");
+        assert!(none.ends_with("(grpc.health.v1.Health): x"), "{none}");
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", http::HeaderValue::from_static("5"));
+        headers.insert(
+            "grpc-message",
+            http::HeaderValue::from_static("50%25 of %E2%82%AC%zz"),
+        );
+        assert_eq!(
+            CallStatus::of(&headers),
+            Some(status(5, "50% of \u{20ac}%zz"))
+        );
+    }
 
     #[test]
     fn the_health_protocol_in_bytes() {

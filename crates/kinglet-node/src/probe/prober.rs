@@ -72,11 +72,15 @@ pub(crate) async fn probe_once(
             }
             ProbeAction::Http(get) => http::probe(target, get, from_inside).await,
             ProbeAction::Grpc { port, service } => {
-                grpc::probe(target, *port, service, from_inside).await
+                grpc::probe(target, *port, service, from_inside, timeout).await
             }
             ProbeAction::Exec(command) => exec::probe(target, command).await,
         }
     };
+    // gRPC tells connecting and answering apart by itself.
+    if matches!(action, ProbeAction::Grpc { .. }) {
+        return attempt.await;
+    }
     match tokio::time::timeout(timeout, attempt).await {
         Ok(result) => result,
         Err(_) => ProbeResult::Failure(timed_out(target, action, timeout)),

@@ -85,74 +85,28 @@ async fn repeat<'a, T: Send + 'static>(
     tell: impl Fn(ProbeEvent) -> T + Send,
 ) {
     tokio::time::sleep(spec.delay).await;
-    let mut thresholds = Thresholds::new(spec.successes, spec.failures);
-    let mut loopback_told = false;
-    let began = Instant::now();
-    let mut told_at: Option<Instant> = None;
+    let mut findings = Findings::new(spec);
     let mut hurry = Hurry::new();
     // A container that has had no time to listen is not counted as failed, unless its Pod says how long that takes.
     let mut may_be_starting = spec.delay.is_zero() && !spec.eager;
     loop {
         let attempt_began = Instant::now();
-        let eager = spec.eager && !thresholds.passed();
         let result = if may_be_starting {
             until_answered(attempt, attempt_began + spec.period).await
         } else {
             attempt().await
         };
         may_be_starting &= matches!(result, ProbeResult::Refused(_));
-        let mut news = Vec::new();
-        let outcome = |outcome, message| ProbeEvent::Outcome {
-            probe_type: spec.probe_type,
-            outcome,
-            message,
-            grace: spec.grace,
-        };
-        match result {
-            ProbeResult::Success(Success {
-                loopback_only,
-                warning,
-            }) => {
-                if let Some(port) = loopback_only
-                    && !loopback_told
-                {
-                    loopback_told = true;
-                    news.push(ProbeEvent::LoopbackOnly(port));
-                }
-                news.extend(warning.map(|warning| ProbeEvent::Warning(spec.probe_type, warning)));
-                news.extend(
-                    thresholds
-                        .count(true)
-                        .map(|passed| outcome(passed, String::new())),
-                );
-            }
-            ProbeResult::Failure(message) | ProbeResult::Refused(message) => {
-                let now = Instant::now();
-                // An eager probe fails hundreds of times before a program listens; that is no news, and no outcome.
-                let patient_until = match told_at {
-                    Some(told_at) => told_at + spec.period,
-                    None => began + EAGER_PATIENCE,
-                };
-                if !eager || now >= patient_until {
-                    told_at = Some(now);
-                    news.push(ProbeEvent::Failure(spec.probe_type, message.clone()));
-                    news.extend(
-                        thresholds
-                            .count(false)
-                            .map(|failed| outcome(failed, message)),
-                    );
-                }
-            }
-        }
-        for one in news {
+        for one in findings.take(result) {
             if events.send(tell(one)).await.is_err() {
                 return;
             }
         }
-        if spec.probe_type == ProbeType::Startup && thresholds.passed() {
+        let has_passed = findings.thresholds.passed();
+        if spec.probe_type == ProbeType::Startup && has_passed {
             return;
         }
-        if spec.eager && !thresholds.passed() {
+        if spec.eager && !has_passed {
             hurry.pause().await;
         } else {
             hurry = Hurry::new();
@@ -160,6 +114,71 @@ async fn repeat<'a, T: Send + 'static>(
             let next = (attempt_began + spec.period).max(Instant::now() + EAGER_PAUSE_MIN);
             tokio::time::sleep_until(next).await;
         }
+    }
+}
+
+/// What the attempts so far have shown.
+struct Findings<'a> {
+    spec: &'a ProbeSpec,
+    thresholds: Thresholds,
+    began: Instant,
+    /// When a failure was told last.
+    told_at: Option<Instant>,
+    loopback_told: bool,
+}
+
+impl<'a> Findings<'a> {
+    fn new(spec: &'a ProbeSpec) -> Self {
+        Self {
+            spec,
+            thresholds: Thresholds::new(spec.successes, spec.failures),
+            began: Instant::now(),
+            told_at: None,
+            loopback_told: false,
+        }
+    }
+
+    /// What is new after one more result.
+    fn take(&mut self, result: ProbeResult) -> Vec<ProbeEvent> {
+        let probe_type = self.spec.probe_type;
+        match result {
+            ProbeResult::Success(Success {
+                loopback_only,
+                warning,
+            }) => {
+                let port = loopback_only.filter(|_| !self.loopback_told);
+                self.loopback_told |= port.is_some();
+                let loopback = port.map(ProbeEvent::LoopbackOnly);
+                let warning = warning.map(|warning| ProbeEvent::Warning(probe_type, warning));
+                let outcome = self.count(true, String::new());
+                loopback.into_iter().chain(warning).chain(outcome).collect()
+            }
+            ProbeResult::Failure(message) | ProbeResult::Refused(message) => {
+                // An eager probe fails hundreds of times before a program listens; that is no news, and no outcome.
+                let patient_until = match self.told_at {
+                    Some(told_at) => told_at + self.spec.period,
+                    None => self.began + EAGER_PATIENCE,
+                };
+                let (now, eager) = (Instant::now(), self.spec.eager && !self.thresholds.passed());
+                if eager && now < patient_until {
+                    return Vec::new();
+                }
+                self.told_at = Some(now);
+                let failure = ProbeEvent::Failure(probe_type, message.clone());
+                let outcome = self.count(false, message);
+                std::iter::once(failure).chain(outcome).collect()
+            }
+        }
+    }
+
+    fn count(&mut self, good: bool, message: String) -> Option<ProbeEvent> {
+        let outcome = self.thresholds.count(good)?;
+        Some(ProbeEvent::Outcome {
+            probe_type: self.spec.probe_type,
+            outcome,
+            message,
+            grace: self.spec.grace,
+        })
     }
 }
 

@@ -186,6 +186,12 @@ pub(crate) fn process(
     })
 }
 
+/// Where there is no AppArmor, a default profile asks for nothing, as under containerd.
+fn has_app_armor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
+}
+
 /// How far the container is kept apart from the host.
 pub(crate) fn isolation(pod: &Pod, container: &Container) -> Result<Isolation, String> {
     let own = container.security_context.as_ref();
@@ -196,9 +202,17 @@ pub(crate) fn isolation(pod: &Pod, container: &Container) -> Result<Isolation, S
                 .to_owned(),
         );
     }
-    let wanted = of_pod
-        .and_then(|spec| spec.security_context.as_ref())
-        .and_then(|context| context.sysctls.as_ref());
+    let of_pod_context = of_pod.and_then(|spec| spec.security_context.as_ref());
+    let profile = own
+        .and_then(|own| own.app_armor_profile.as_ref())
+        .or(of_pod_context.and_then(|context| context.app_armor_profile.as_ref()));
+    if profile.is_some_and(|profile| profile.type_ == "RuntimeDefault") && has_app_armor() {
+        return Err(
+            "Cannot enforce AppArmor: this node loads no profile into the kernel; use Unconfined"
+                .to_owned(),
+        );
+    }
+    let wanted = of_pod_context.and_then(|context| context.sysctls.as_ref());
     let mut sysctls: BTreeMap<&str, &str> = BTreeMap::new();
     for one in wanted.into_iter().flatten() {
         if !SAFE_SYSCTLS.contains(&one.name.as_str()) {

@@ -24,7 +24,7 @@ use crate::sys::mount_target::{self, TargetKind};
 use crate::sys::process::{self, Fork};
 use crate::sys::seccomp::Filters;
 use crate::sys::user::{self, Identity};
-use crate::sys::{filesystem, keyring, privileges};
+use crate::sys::{filesystem, keyring, privileges, terminal};
 use crate::wire::{self, HelperReply, Process, Start, StartErrorKind};
 
 /// What went wrong, and whose fault it is.
@@ -70,7 +70,7 @@ pub(crate) fn run(cgroups: &[String]) -> ExitCode {
             // What most containers keep; one that keeps something else has its filter compiled at the start.
             let filters = Filters::compile(default_capabilities()).ok();
             let error = match wire::read::<Start>(&mut socket) {
-                Ok(Some(start)) => become_container(&start, filters.as_ref()),
+                Ok(Some(start)) => become_container(&start, filters.as_ref(), &socket),
                 Ok(None) => return ExitCode::SUCCESS,
                 Err(error) => HelperError::setup("reading what to start")(error),
             };
@@ -123,7 +123,9 @@ fn start_to_order(
     set_oom_score(&start.process)?;
     process::unshare(UnshareFlags::NEWNS).map_err(HelperError::setup("making namespaces"))?;
     mounts_one_way()?;
+    let first_id = start.user_namespace.as_ref().map(|user| user.first_id);
     // Opened while this process may still look at ours.
+    let stdin = terminal::open_stdin(&start.streams, first_id)?;
     let network = open_namespace(&start.network_namespace)?;
     let ipc = open_namespace(&start.ipc_namespace)?;
     let pids = start
@@ -161,9 +163,12 @@ fn start_to_order(
                 .map_err(HelperError::setup("reporting"))
         }
         Fork::Child => {
-            let error = match inside_namespaces(start, picked_up.as_ref())
-                .and_then(|identity| execute(&start.process, &identity, None, Lifetime::OfItself))
-            {
+            let attempt = || {
+                let identity = inside_namespaces(start, picked_up.as_ref())?;
+                terminal::connect(&start.streams, stdin.as_ref(), socket)?;
+                execute(&start.process, &identity, None, Lifetime::OfItself)
+            };
+            let error = match attempt() {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -245,10 +250,14 @@ pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), HelperError> {
 }
 
 /// Returns only if it could not be done.
-fn become_container(start: &Start, filters: Option<&Filters>) -> HelperError {
-    match prepare(start)
-        .and_then(|identity| execute(&start.process, &identity, filters, Lifetime::OfItself))
-    {
+fn become_container(start: &Start, filters: Option<&Filters>, socket: &UnixStream) -> HelperError {
+    let attempt = || {
+        let stdin = terminal::open_stdin(&start.streams, None)?;
+        let identity = prepare(start)?;
+        terminal::connect(&start.streams, stdin.as_ref(), socket)?;
+        execute(&start.process, &identity, filters, Lifetime::OfItself)
+    };
+    match attempt() {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -386,6 +395,9 @@ pub(crate) fn execute(
     let owner = rustix::process::Uid::from_raw(identity.uid);
     let _ = rustix::fs::fchown(io::stdout(), Some(owner), None);
     let _ = rustix::fs::fchown(io::stderr(), Some(owner), None);
+    if has_pipe_or_terminal_as_stdin() {
+        let _ = rustix::fs::fchown(io::stdin(), Some(owner), None);
+    }
     keyring::leave_session().map_err(HelperError::setup("making a session keyring"))?;
     let mut env: Vec<(&str, &str)> = what
         .env
@@ -421,6 +433,13 @@ pub(crate) fn execute(
         .envs(env)
         .exec();
     Err(program(format!("exec: {:?}: {}", name, describe(&error))))
+}
+
+/// Anything else is `/dev/null` of the host, which keeps its owner.
+fn has_pipe_or_terminal_as_stdin() -> bool {
+    rustix::termios::isatty(io::stdin())
+        || rustix::fs::fstat(io::stdin())
+            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo)
 }
 
 /// Where programs are looked for when the environment does not say.

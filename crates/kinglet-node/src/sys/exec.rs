@@ -18,6 +18,7 @@ use crate::sys::container::{
     own_streams, set_oom_score, take_socket,
 };
 use crate::sys::process::{self, Exit, Fork};
+use crate::sys::terminal;
 use crate::wire::{self, Exec};
 
 /// Exit code when the program could not be started, as a shell has it.
@@ -52,6 +53,7 @@ fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Ex
         | ThreadNameSpaceType::CONTROL_GROUP;
     let first_id =
         first_id_of(exec.pid).map_err(HelperError::setup("finding the user namespace"))?;
+    let stdin = terminal::open_stdin(&exec.streams, first_id)?;
     if let Some(first_id) = first_id {
         own_streams(first_id);
         all |= ThreadNameSpaceType::USER;
@@ -64,20 +66,28 @@ fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Ex
     }
     match process::fork().map_err(HelperError::setup("forking"))? {
         Fork::Parent(pid) => {
+            // Whoever gave us a pipe may close its own end of it now.
+            if stdin.is_some() {
+                let pid = pid.as_raw_nonzero().get();
+                wire::write(&mut &*socket, &wire::HelperReply::Parked { pid })
+                    .map_err(HelperError::setup("reporting"))?;
+            }
+            drop(stdin);
             wait_or_kill(pid, socket).map_err(HelperError::setup("waiting for the program"))
         }
         Fork::Child => {
             // A group of its own, which the helper can kill as a whole.
             let _ = rustix::process::setsid();
-            let error = match identity_of(&exec.process)
-                .and_then(|identity| execute(&exec.process, &identity, None, Lifetime::OfParent))
-            {
+            let attempt = || {
+                let identity = identity_of(&exec.process)?;
+                terminal::connect(&exec.streams, stdin.as_ref(), socket)?;
+                execute(&exec.process, &identity, None, Lifetime::OfParent)
+            };
+            let error = match attempt() {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            if let wire::HelperReply::Failed { message, .. } = error.reply() {
-                let _ = io::Write::write_all(&mut io::stderr(), message.as_bytes());
-            }
+            let _ = wire::write(&mut &*socket, &error.reply());
             process::exit_now(i32::from(NOT_STARTED));
         }
     }

@@ -33,6 +33,8 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+/// Where the root is mounted, in the container's own directory.
+const ROOTFS: &str = "rootfs";
 /// Linux takes one page of mount options.
 const OPTION_BYTES_MAX: usize = 4000;
 /// Devices of the host that a privileged container gets; a machine has some hundred.
@@ -70,7 +72,7 @@ pub(crate) struct PickedUp {
 pub(crate) fn enter(start: &Start) -> Result<(), HelperError> {
     let picked_up = pick_up_all(start, None)?;
     mount_root(&start.root)?;
-    change_root(&start.root)?;
+    change_root()?;
     fill(start, &picked_up)
 }
 
@@ -93,20 +95,21 @@ pub(crate) fn prepare_mapped(
 /// The container's part, done by the first process of its namespaces.
 pub(crate) fn enter_mapped(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
     let _ = rustix::process::umask(Mode::empty());
-    let rootfs = start.root.directory.join("rootfs");
+    // Found from the working directory: those above it are closed to everybody but the host's root.
+    let rootfs = Path::new(ROOTFS);
     // What was mounted outside of the namespace is locked: a mount of our own can become the root.
-    rustix::mount::mount_bind_recursive(&rootfs, &rootfs)
+    rustix::mount::mount_bind_recursive(rootfs, rootfs)
         .map_err(failed("mounting the root once more"))?;
     // While the host's are still in sight; without them the kernel allows no new ones.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =
-        rustix::fs::open(&rootfs, flags, Mode::empty()).map_err(failed("opening the root"))?;
+        rustix::fs::open(rootfs, flags, Mode::empty()).map_err(failed("opening the root"))?;
     for (kind, target, flags, options) in kernel_table(&start.isolation) {
         if matches!(kind, "proc" | "sysfs") {
             mount_kernel(&root, kind, target, flags, options)?;
         }
     }
-    change_root(&start.root)?;
+    change_root()?;
     fill(start, picked_up)
 }
 
@@ -364,9 +367,9 @@ fn mount_root(root: &Root) -> Result<(), HelperError> {
     )))
 }
 
-fn change_root(root: &Root) -> Result<(), HelperError> {
-    let rootfs = root.directory.join("rootfs");
-    std::env::set_current_dir(&rootfs).map_err(HelperError::setup("entering the root"))?;
+/// [`mount_root`] has entered the directory that holds it.
+fn change_root() -> Result<(), HelperError> {
+    std::env::set_current_dir(ROOTFS).map_err(HelperError::setup("entering the root"))?;
     // The old root is stacked on the new one's directory and let go from there: no extra directory is needed.
     rustix::process::pivot_root(".", ".").map_err(failed("changing the root"))?;
     mount_change(

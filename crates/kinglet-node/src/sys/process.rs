@@ -76,9 +76,19 @@ pub(crate) fn exit_now(code: i32) -> ! {
 
 /// Makes standard input another file.
 pub(crate) fn replace_stdin(with: impl AsFd) -> io::Result<()> {
+    replace(with.as_fd(), libc::STDIN_FILENO)
+}
+
+/// Makes standard output and error another file.
+pub(crate) fn replace_outputs(with: impl AsFd) -> io::Result<()> {
+    replace(with.as_fd(), libc::STDOUT_FILENO)?;
+    replace(with.as_fd(), libc::STDERR_FILENO)
+}
+
+fn replace(with: BorrowedFd<'_>, standard: libc::c_int) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
-    // SAFETY: both descriptors are open; the standard library never closes number 0 by itself.
-    match unsafe { libc::dup2(with.as_fd().as_raw_fd(), libc::STDIN_FILENO) } {
+    // SAFETY: both descriptors are open; the standard library never closes the numbers 0 to 2 by itself.
+    match unsafe { libc::dup2(with.as_raw_fd(), standard) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -56,6 +56,8 @@ impl Bench {
             mounts: Vec::new(),
             read_only_root: false,
             isolation: Isolation::default(),
+            stdin: None,
+            terminal: false,
             process: Process {
                 argv: argv.iter().map(|text| (*text).to_owned()).collect(),
                 env: vec!["PATH=/bin".to_owned()],

@@ -18,6 +18,7 @@ mod hostile_images;
 mod hostile_volumes;
 mod pods;
 mod probes;
+mod sessions;
 mod termination;
 mod world;
 
@@ -117,6 +118,23 @@ const CASES: &[Case] = &[
     }),
     ("liveness_probe_restarts_with_reason", || {
         Box::pin(probes::liveness())
+    }),
+    (
+        "probes_of_real_servers",
+        || Box::pin(probes::real_servers()),
+    ),
+    ("probe_thresholds_count", || Box::pin(probes::thresholds())),
+    ("exec_sessions_carry_everything", || {
+        Box::pin(sessions::exec())
+    }),
+    ("attached_clients_talk_to_the_program", || {
+        Box::pin(sessions::attach())
+    }),
+    ("ports_on_loopback_are_reached", || {
+        Box::pin(sessions::ports())
+    }),
+    ("crowds_of_files_are_removed_in_the_background", || {
+        Box::pin(hostile_volumes::crowds())
     }),
     ("hooks_run_and_do_not_mind_the_status", || {
         Box::pin(termination::hooks())

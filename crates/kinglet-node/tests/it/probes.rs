@@ -322,3 +322,274 @@ pub(crate) async fn liveness() {
     assert_eq!(last.exit_code, 137, "{last:?}");
     world.close().await;
 }
+
+/// A file tree of the host that a container sees at the same place.
+fn of_host(paths: &[&str]) -> (Vec<Value>, Vec<Value>) {
+    let named = paths.iter().enumerate();
+    let volumes = named
+        .clone()
+        .map(|(number, path)| json!({"name": format!("h{number}"), "hostPath": {"path": path}}))
+        .collect();
+    let mounts = named
+        .map(|(number, path)| json!({"name": format!("h{number}"), "mountPath": path, "readOnly": true}))
+        .collect();
+    (volumes, mounts)
+}
+
+/// HTTPS and gRPC as Go serves them (`tests/peers/probed`), and HTTPS as nginx does.
+pub(crate) async fn real_servers() {
+    go_server().await;
+    nginx().await;
+}
+
+/// One container for each probe, so that each has readiness and Events of its own.
+async fn probed(
+    world: &World,
+    name: &str,
+    volumes: &[Value],
+    mounts: &[Value],
+    server: Value,
+    rows: &[(&str, Value)],
+) {
+    let mut containers = vec![json!({"name": "server", "command": server, "volumeMounts": mounts})];
+    for (row, probe) in rows {
+        let mut probe = probe.clone();
+        probe["periodSeconds"] = json!(1);
+        // Generous, for a machine that is busy: what is tested is the answer.
+        probe["timeoutSeconds"] = json!(10);
+        containers
+            .push(json!({"name": row, "command": ["sleep", "1000000"], "readinessProbe": probe}));
+    }
+    world
+        .create(name, json!({"containers": containers, "volumes": volumes}))
+        .await;
+}
+
+fn ready_containers(pod: &Pod) -> Vec<String> {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    statuses
+        .filter(|status| status.ready && status.name != "server")
+        .map(|status| status.name.clone())
+        .collect()
+}
+
+/// Volumes of the host need the administrator's word.
+async fn allow_host_paths(world: &World) {
+    let label =
+        json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}});
+    world
+        .context
+        .merge_patch("/api/v1/namespaces/default", &label)
+        .await
+        .expect("label");
+}
+
+async fn go_server() {
+    let Some(program) = std::env::var_os("KINGLET_PEERS")
+        .map(|folder| std::path::Path::new(&folder).join("probed"))
+        .filter(|program| program.is_file())
+    else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI runs every test: cargo xtask peers"
+        );
+        eprintln!("not run: KINGLET_PEERS does not name a folder with probed (cargo xtask peers)");
+        return;
+    };
+    let world = World::new("go").await;
+    allow_host_paths(&world).await;
+    let folder = program.parent().expect("folder").display().to_string();
+    let (volumes, mounts) = of_host(&[&folder]);
+    let get = |path: &str, port: u16, scheme: &str| json!({"httpGet": {"path": path, "port": port, "scheme": scheme}});
+    let grpc = |port: u16, service: &str| json!({"grpc": {"port": port, "service": service}});
+    let good = [
+        ("https", get("/ok", 8443, "HTTPS")),
+        ("https-12", get("/ok", 8444, "HTTPS")),
+        ("same", get("/same", 8080, "HTTP")),
+        ("same-https", get("/same", 8443, "HTTPS")),
+        ("other", get("/other", 8080, "HTTP")),
+        ("grpc", json!({"grpc": {"port": 9000}})),
+        ("grpc-service", grpc(9000, "ready")),
+        ("tcp", json!({"tcpSocket": {"port": 9000}})),
+    ];
+    let bad = [
+        (
+            "same-bad",
+            get("/same-bad", 8080, "HTTP"),
+            "HTTP probe failed with statuscode: 404",
+        ),
+        (
+            "loop",
+            get("/loop", 8080, "HTTP"),
+            "stopped after 10 redirects",
+        ),
+        (
+            "plain",
+            get("/ok", 8443, "HTTP"),
+            "HTTP probe failed with statuscode: 400",
+        ),
+        (
+            "grpc-sick",
+            grpc(9000, "sick"),
+            "service unhealthy (responded with \"NOT_SERVING\")",
+        ),
+        (
+            "grpc-unknown",
+            grpc(9000, "nobody"),
+            "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service",
+        ),
+        (
+            "grpc-none",
+            grpc(9001, ""),
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unknown service grpc.health.v1.Health",
+        ),
+        ("grpc-http", grpc(8080, ""), "failed to connect service"),
+    ];
+    let rows: Vec<(&str, Value)> = good
+        .iter()
+        .cloned()
+        .chain(bad.iter().map(|(name, probe, _)| (*name, probe.clone())))
+        .collect();
+    let server = json!([program.display().to_string()]);
+    probed(&world, "go", &volumes, &mounts, server, &rows).await;
+    world
+        .wait("go", "every good probe has passed", |pod| {
+            ready_containers(pod).len() == good.len()
+        })
+        .await;
+    for (name, _, words) in &bad {
+        event(&world, "go", "Unhealthy", words).await;
+        let pod = world.wait("go", "is there", |_| true).await;
+        assert!(
+            !ready_containers(&pod).contains(&(*name).to_owned()),
+            "{name}"
+        );
+    }
+    event(
+        &world,
+        "go",
+        "ProbeWarning",
+        "Readiness probe warning: Probe terminated redirects",
+    )
+    .await;
+    world.close().await;
+}
+
+async fn nginx() {
+    const NGINX: &str = "/usr/sbin/nginx";
+    let openssl = std::process::Command::new("openssl")
+        .arg("version")
+        .output();
+    if !std::path::Path::new(NGINX).exists() || openssl.is_err() {
+        eprintln!(
+            "not run: the HTTPS probe of nginx needs nginx and openssl (apt-get install nginx-light openssl)"
+        );
+        return;
+    }
+    let world = World::new("nginx").await;
+    allow_host_paths(&world).await;
+    let folder = world.scratch.path().join("conf");
+    std::fs::create_dir_all(&folder).expect("folder");
+    let conf = "error_log stderr; pid /tmp/nginx.pid; daemon off; master_process off; user root;
+        events {}
+        http { access_log off; client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f; uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s;
+          server { listen 8443 ssl; ssl_certificate /conf/cert.pem; ssl_certificate_key /conf/key.pem; ssl_protocols TLSv1.2; location / { return 200 ok; } }
+          server { listen 8444 ssl http2; ssl_certificate /conf/cert.pem; ssl_certificate_key /conf/key.pem; location / { return 301 /end; } location /end { return 204; } } }";
+    std::fs::write(folder.join("nginx.conf"), conf).expect("conf");
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=nobody",
+            "-days",
+            "1",
+        ])
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(folder.join("cert.pem"))
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    let (mut volumes, mut mounts) = of_host(&["/usr", "/etc/ssl"]);
+    // Debian's /lib and /lib64 are links into /usr.
+    for (name, host, inside) in [
+        ("lib", "/usr/lib", "/lib"),
+        ("lib64", "/usr/lib64", "/lib64"),
+        ("conf", &*folder.display().to_string(), "/conf"),
+    ] {
+        volumes.push(json!({"name": name, "hostPath": {"path": host}}));
+        mounts.push(json!({"name": name, "mountPath": inside, "readOnly": true}));
+    }
+    let get = |port: u16| json!({"httpGet": {"path": "/", "port": port, "scheme": "HTTPS"}});
+    let rows = [("tls-12", get(8443)), ("redirect", get(8444))];
+    let server = json!([
+        "sh",
+        "-c",
+        format!("mkdir -p /tmp /var/log/nginx /var/lib/nginx; exec {NGINX} -c /conf/nginx.conf")
+    ]);
+    probed(&world, "nginx", &volumes, &mounts, server, &rows).await;
+    world.ready("nginx").await;
+    world.close().await;
+}
+
+/// successThreshold, a startup probe before the others, what an exec probe says, and the grace that a probe gives.
+pub(crate) async fn thresholds() {
+    let world = World::new("thresholds").await;
+    let count = "n=$(cat /tmp/n 2>/dev/null || echo 0); n=$((n+1)); echo $n > /tmp/n; echo said $n; echo errs >&2; test $n -ge 3";
+    let gated = "test -e /tmp/started || { echo asked too early >> /tmp/early; exit 1; }";
+    world
+        .create(
+            "counts",
+            json!({"containers": [
+                {"name": "c", "command": ["sleep", "1000000"],
+                 "startupProbe": {"exec": {"command": ["sh", "-c", "sleep 1; touch /tmp/started"]}, "periodSeconds": 1, "timeoutSeconds": 20},
+                 "livenessProbe": {"exec": {"command": ["sh", "-c", gated]}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 20},
+                 "readinessProbe": {"exec": {"command": ["sh", "-c", count]}, "periodSeconds": 1, "successThreshold": 3, "failureThreshold": 1, "timeoutSeconds": 20}},
+            ]}),
+        )
+        .await;
+    let told = event(
+        &world,
+        "counts",
+        "Unhealthy",
+        "Readiness probe failed: said 1",
+    )
+    .await;
+    assert!(told.contains("errs"), "{told}");
+    let pod = world.ready("counts").await;
+    assert_eq!(restarts(&pod), 0);
+    let read = |file: &'static str| {
+        let node = world.node.clone();
+        async move {
+            let command = ["cat", file].map(str::to_owned).to_vec();
+            let session = node
+                .exec("default", "counts", "c", command, false, false)
+                .await
+                .expect("exec");
+            let mut text = String::new();
+            use tokio::io::AsyncReadExt as _;
+            let mut stdout = session.stdout.expect("stdout");
+            let (_, _) = tokio::join!(session.exit, stdout.read_to_string(&mut text));
+            text
+        }
+    };
+    let asked: u32 = read("/tmp/n").await.trim().parse().expect("number");
+    assert!(
+        asked >= 5,
+        "ready after three in a row, not after {asked} attempts"
+    );
+    assert_eq!(
+        read("/tmp/early").await,
+        "",
+        "the startup probe gates the others"
+    );
+    world.close().await;
+}

@@ -112,8 +112,14 @@ pub(crate) fn busybox_tree(root: &Path) {
 }
 
 /// Waits for something to become true; panics with its name after twenty seconds.
-pub(crate) async fn until(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..4000 {
+pub(crate) async fn until(what: &str, check: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(20), what, check).await;
+}
+
+/// The same with another patience.
+pub(crate) async fn until_within(longest: Duration, what: &str, mut check: impl FnMut() -> bool) {
+    let give_up = std::time::Instant::now() + longest;
+    while std::time::Instant::now() < give_up {
         if check() {
             return;
         }

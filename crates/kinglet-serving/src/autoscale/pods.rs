@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use kinglet_reconcile::pod::is_ready;
 use kinglet_reconcile::{Cache, is_deleting};
 
 use kinglet_api::keys;
@@ -38,7 +39,7 @@ impl PodCounts {
                     counts.terminating += 1;
                     counts.not_ready += 1;
                 }
-                "Running" if has_ready_condition(pod) => counts.ready += 1,
+                "Running" if is_ready(pod) => counts.ready += 1,
                 "Running" => counts.not_ready += 1,
                 _ => {}
             }
@@ -54,7 +55,7 @@ pub fn of_revision(cache: &Cache<Pod>, namespace: &str, revision: &str) -> Vec<A
 
 /// Whether the pod may be sent requests.
 pub fn takes_requests(pod: &Pod) -> bool {
-    phase(pod) == "Running" && !is_deleting(pod) && has_ready_condition(pod)
+    phase(pod) == "Running" && !is_deleting(pod) && is_ready(pod)
 }
 
 /// The pod's address, once it has one.
@@ -78,7 +79,7 @@ pub fn user_port(pod: &Pod) -> Option<u16> {
 ///
 /// A pod that is merely on its way says nothing.
 pub fn trouble<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<String> {
-    let stuck = |pod: &&Pod| !is_deleting(*pod) && !has_ready_condition(pod);
+    let stuck = |pod: &&Pod| !is_deleting(*pod) && !is_ready(pod);
     pods.into_iter().filter(stuck).find_map(|pod| {
         let name = pod.metadata.name.as_deref().unwrap_or("");
         let why = unscheduled(pod).or_else(|| containers(pod).find_map(failure))?;
@@ -145,16 +146,6 @@ fn phase(pod: &Pod) -> &str {
         .as_ref()
         .and_then(|status| status.phase.as_deref())
         .unwrap_or("Pending")
-}
-
-fn has_ready_condition(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 #[cfg(test)]

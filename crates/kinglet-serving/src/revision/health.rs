@@ -5,9 +5,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kinglet_api::conditions::ConditionState;
 use kinglet_reconcile::is_deleting;
+use kinglet_reconcile::pod::condition as condition_of;
 
 const DEPLOYING: &str = "Deploying";
 const QUEUE: &str = "queue-proxy";
@@ -116,7 +117,7 @@ pub(super) fn of_slow_pods<'a>(
         findings.again_seconds = Some(SLOW_AFTER_SECONDS - running_for);
         return findings;
     }
-    let condition = pod_condition(pod, "ContainersReady").or_else(|| pod_condition(pod, "Ready"));
+    let condition = condition_of(pod, "ContainersReady").or_else(|| condition_of(pod, "Ready"));
     let conditions = probe
         .or_else(|| condition?.message.as_deref())
         .filter(|conditions| !conditions.is_empty());
@@ -153,17 +154,12 @@ fn running_for(pod: &Pod, now: Timestamp) -> Option<i64> {
 
 fn unscheduled(pod: &Pod) -> Option<ConditionState> {
     let condition =
-        pod_condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
+        condition_of(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
     let words = |text: Option<&String>| text.cloned().unwrap_or_default();
     Some(ConditionState::false_because(
         words(condition.reason.as_ref()),
         words(condition.message.as_ref()),
     ))
-}
-
-fn pod_condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == kind)
 }
 
 /// Init containers first, as they run first.

@@ -1,6 +1,7 @@
 //! Whether a Pod fits a node, and the scheduler's words when it does not: pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use kinglet_quantity::Operator;
 
+use super::affinity::{self, Neighbours};
 use super::{Capacity, HostPort, default_labels, host_ports};
 
 /// Amounts that Pods ask for and nodes give.
@@ -208,6 +210,37 @@ pub(super) fn fit(pod: &Pod, node_state: &ObservedNode<'_>) -> Result<(), Misfit
     room(&request(pod, node_state.not_started), node_state)
 }
 
+/// Whether the Pod may run beside those that are on the node. The scheduler looks at this after the room.
+pub(super) fn beside(
+    pod: &Pod,
+    node_state: &ObservedNode<'_>,
+    others: &[Arc<Pod>],
+    namespace_labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+) -> Result<(), Misfit> {
+    let others: Vec<&Pod> = others.iter().map(|pod| &**pod).collect();
+    let neighbours = Neighbours {
+        pods: &others,
+        node_labels: &labels_of(node_state),
+        namespace_labels,
+    };
+    match affinity::conflict(pod, &neighbours) {
+        None => Ok(()),
+        Some(conflict) => Err(Misfit {
+            reasons: vec![conflict.reason().to_owned()],
+            crowded: conflict.is_crowded(),
+        }),
+    }
+}
+
+fn labels_of(node_state: &ObservedNode<'_>) -> BTreeMap<String, String> {
+    let mut labels = default_labels(node_state.name);
+    let own = node_state
+        .node
+        .and_then(|node| node.metadata.labels.clone());
+    labels.extend(own.unwrap_or_default());
+    labels
+}
+
 fn room(request: &Resources, node_state: &ObservedNode<'_>) -> Result<(), Misfit> {
     let (all, taken) = (&node_state.allocatable, &node_state.taken);
     let mut reasons = Vec::new();
@@ -262,7 +295,7 @@ fn untolerated<'a>(spec: &PodSpec, taints: Option<&'a Vec<Taint>>) -> Option<&'a
     })
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let blank = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
     let exists = toleration.operator.as_deref() == Some("Exists");
     (blank(&toleration.effect) || toleration.effect.as_deref() == Some(&taint.effect))
@@ -272,13 +305,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 fn selected(spec: &PodSpec, node_state: &ObservedNode<'_>) -> bool {
-    let mut labels = default_labels(node_state.name);
-    labels.extend(
-        node_state
-            .node
-            .and_then(|node| node.metadata.labels.clone())
-            .unwrap_or_default(),
-    );
+    let labels = labels_of(node_state);
     let by_label = spec
         .node_selector
         .iter()

@@ -427,13 +427,29 @@ impl Run {
         self.namespace("custom").await;
         let stranger = json!({"apiVersion": "test.kinglet.dev/v1", "kind": "Thing", "name": "never", "uid": "00000000-0000-0000-0000-000000000000"});
         let dangling = json!({"metadata": {"name": "dangling", "labels": {"l": "2"}, "ownerReferences": [stranger]}});
-        self.api::<ConfigMap>("custom")
-            .create(&PostParams::default(), &typed(dangling))
-            .await
-            .unwrap();
+        // Its owner's kind is served, so it goes as soon as it is looked at: by then the one before it was looked at, too.
+        let absent = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "never", "uid": "00000000-0000-0000-0000-000000000001"});
+        let marker = json!({"metadata": {"name": "marker", "labels": {"l": "3"}, "ownerReferences": [absent]}});
+        for map in [dangling, marker] {
+            self.api::<ConfigMap>("custom")
+                .create(&PostParams::default(), &typed(map))
+                .await
+                .unwrap();
+        }
+        self.gone::<ConfigMap>("custom", "l=3").await;
+        assert!(self.has_dangling().await, "its owner may come back");
+    }
+
+    async fn has_dangling(&self) -> bool {
+        let dangling = self.api::<ConfigMap>("custom").get_opt("dangling").await;
+        dangling.unwrap().is_some()
     }
 
     async fn custom_resources(&self) {
+        assert!(
+            self.has_dangling().await,
+            "nobody may have asked for its owner"
+        );
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let definition = json!({
             "metadata": {"name": "things.test.kinglet.dev"},

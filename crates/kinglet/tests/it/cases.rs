@@ -45,18 +45,7 @@ impl Cases {
     /// With the image of a shell.
     async fn with_busybox() -> anyhow::Result<Self> {
         let cases = Self::start().await?;
-        let archive = busybox(&cases.instance.data)?;
-        let import = Command::new(&setup().binary)
-            .args(["image", "import"])
-            .arg(archive)
-            .args([IMAGE, "--data"])
-            .arg(&cases.instance.data)
-            .output()?;
-        ensure!(
-            import.status.success(),
-            "{}",
-            String::from_utf8_lossy(&import.stderr)
-        );
+        import_busybox(&cases.instance.data)?;
         Ok(cases)
     }
 
@@ -146,6 +135,23 @@ impl Cases {
         ensure!(defunct.is_empty(), "defunct children: {defunct:?}");
         self.instance.stop().await
     }
+}
+
+/// Imports the image of a shell as [`IMAGE`].
+pub(crate) fn import_busybox(data: &Path) -> anyhow::Result<()> {
+    let archive = busybox(data)?;
+    let import = Command::new(&setup().binary)
+        .args(["image", "import"])
+        .arg(archive)
+        .args([IMAGE, "--data"])
+        .arg(data)
+        .output()?;
+    ensure!(
+        import.status.success(),
+        "{}",
+        String::from_utf8_lossy(&import.stderr)
+    );
+    Ok(())
 }
 
 /// A root file system with busybox and its names, as an archive.

@@ -180,8 +180,8 @@ fn what_kubectl_users_do() {
         let refused = kubectl(config, &["exec", pod, "--", "true"])?;
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(
-            !refused.status.success() && stderr.contains("not supported yet"),
-            "exec is refused in words: {stderr}"
+            !refused.status.success() && stderr.contains("executable file not found in $PATH"),
+            "a program that the image does not have is named: {stderr}"
         );
         let edit = std::process::Command::new(program().expect("checked above"))
             .args([

@@ -13,6 +13,7 @@ mod in_flight;
 mod informer;
 mod inside;
 mod kubectl;
+mod kubectl_sessions;
 mod kubectl_words;
 mod neighbours;
 mod real_cluster;

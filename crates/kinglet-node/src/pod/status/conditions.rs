@@ -20,131 +20,134 @@ pub(super) fn is_initialized(inits: &[&ContainerState]) -> bool {
     })
 }
 
+/// What a condition says: whether it holds, and reason and message.
+type Finding = (bool, Option<&'static str>, Option<String>);
+
 pub(super) fn conditions(
     observed: &ObservedPod<'_>,
     phase: &str,
     initialized: bool,
 ) -> Vec<PodCondition> {
-    let names = |states: Vec<&ContainerState>| {
-        states
-            .iter()
-            .map(|state| state.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
     let done = match phase {
         "Succeeded" => Some("PodCompleted"),
         "Failed" => Some("PodFailed"),
         _ => None,
     };
+    let readiness = readiness(observed, done);
+    let ready = gated(observed, readiness.clone());
+    let has_sandbox = observed.pod_ip.is_some() && done.is_none();
+    let own = [
+        ("PodReadyToStartContainers", (has_sandbox, None, None)),
+        ("Initialized", initialization(observed, done, initialized)),
+        ("Ready", ready),
+        ("ContainersReady", readiness),
+        ("PodScheduled", (true, None, None)),
+    ];
+    let before = observed.pod.status.as_ref();
+    // Conditions of others stay.
+    let others = before
+        .iter()
+        .flat_map(|before| before.conditions.iter().flatten())
+        .filter(|condition| own.iter().all(|(kind, _)| condition.type_ != *kind))
+        .cloned()
+        .collect::<Vec<_>>();
+    own.into_iter()
+        .map(|(kind, finding)| condition(observed, kind, finding))
+        .chain(others)
+        .collect()
+}
+
+/// A condition whose transition time moves only with its status.
+fn condition(
+    observed: &ObservedPod<'_>,
+    kind: &str,
+    (good, reason, message): Finding,
+) -> PodCondition {
+    let status = if good { "True" } else { "False" };
+    let before = observed.pod.status.as_ref();
+    let old = before.and_then(|before| condition_of(before, kind));
+    let since = old
+        .filter(|old| old.status == status)
+        .and_then(|old| old.last_transition_time.clone());
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+        last_transition_time: Some(since.unwrap_or_else(|| time(observed.now))),
+        observed_generation: observed.pod.metadata.generation,
+        last_probe_time: old.and_then(|old| old.last_probe_time.clone()),
+    }
+}
+
+fn names(states: &[&ContainerState]) -> String {
+    let names: Vec<&str> = states.iter().map(|state| state.name.as_str()).collect();
+    names.join(" ")
+}
+
+/// Whether all containers are ready. Says more than a kubelet: what the probe heard, so that nobody has to look for Events.
+fn readiness(observed: &ObservedPod<'_>, done: Option<&'static str>) -> Finding {
+    if done.is_some() {
+        return (false, done, None);
+    }
     let unready: Vec<&ContainerState> = observed
         .states
         .iter()
         .filter(|state| state.role != Role::Init && !state.is_ready())
         .collect();
-    let readiness = match done {
-        Some(reason) => (false, Some(reason), None),
-        None if unready.is_empty() => (true, None, None),
-        None => {
-            // More than a kubelet says: what the probe heard, so that nobody has to look for Events.
-            let why = unready
-                .iter()
-                .filter(|state| state.is_running())
-                .find_map(|state| state.probe_failure.clone());
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            (
-                false,
-                Some("ContainersNotReady"),
-                Some(format!(
-                    "containers with unready status: [{}]{why}",
-                    names(unready)
-                )),
-            )
-        }
-    };
-    let incomplete: Vec<&ContainerState> = observed
-        .states
+    if unready.is_empty() {
+        return (true, None, None);
+    }
+    let why = unready
         .iter()
-        .filter(|state| {
-            matches!(state.role, Role::Init | Role::Sidecar) && !is_initialized(&[state])
-        })
-        .collect();
-    let initialization = match done {
-        Some("PodCompleted") => (true, Some("PodCompleted"), None),
-        _ if initialized => (true, None, None),
-        _ => (
-            false,
-            Some("ContainersNotInitialized"),
-            Some(format!(
-                "containers with incomplete status: [{}]",
-                names(incomplete)
-            )),
-        ),
-    };
+        .filter(|state| state.is_running())
+        .find_map(|state| state.probe_failure.clone());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let message = format!("containers with unready status: [{}]{why}", names(&unready));
+    (false, Some("ContainersNotReady"), Some(message))
+}
+
+/// Readiness of the whole pod: its containers, then the conditions that others set (`readinessGates`).
+fn gated(observed: &ObservedPod<'_>, readiness: Finding) -> Finding {
     let before = observed.pod.status.as_ref();
-    let generation = observed.pod.metadata.generation;
-    let make = |kind: &str, (good, reason, message): (bool, Option<&str>, Option<String>)| {
-        let status = if good { "True" } else { "False" };
-        let old = before.and_then(|before| condition_of(before, kind));
-        let since = old
-            .filter(|old| old.status == status)
-            .and_then(|old| old.last_transition_time.clone());
-        PodCondition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: reason.map(str::to_owned),
-            message,
-            last_transition_time: Some(since.unwrap_or_else(|| time(observed.now))),
-            observed_generation: generation,
-            last_probe_time: old.and_then(|old| old.last_probe_time.clone()),
-        }
-    };
-    let ready_gates = observed
-        .pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let missing: Vec<&str> = ready_gates
-        .map(|gate| gate.condition_type.as_str())
-        .filter(|kind| {
-            before
-                .and_then(|before| condition_of(before, kind))
-                .is_none_or(|condition| condition.status != "True")
-        })
-        .collect();
-    let ready = if readiness.0 && !missing.is_empty() {
-        (
-            false,
-            Some("ReadinessGatesNotReady"),
-            Some(format!(
-                "the status of pod readiness gate {:?} is not \"True\"",
-                missing[0]
-            )),
-        )
-    } else {
-        readiness.clone()
-    };
-    let mut all = vec![
-        make(
-            "PodReadyToStartContainers",
-            (observed.pod_ip.is_some() && done.is_none(), None, None),
-        ),
-        make("Initialized", initialization),
-        make("Ready", ready),
-        make("ContainersReady", readiness),
-        make("PodScheduled", (true, None, None)),
-    ];
-    // Conditions of others stay.
-    let own: Vec<String> = all
-        .iter()
-        .map(|condition| condition.type_.clone())
-        .collect();
-    all.extend(
+    let is_missing = |kind: &&str| {
         before
-            .iter()
-            .flat_map(|before| before.conditions.iter().flatten())
-            .filter(|condition| !own.contains(&condition.type_))
-            .cloned(),
-    );
-    all
+            .and_then(|before| condition_of(before, kind))
+            .is_none_or(|condition| condition.status != "True")
+    };
+    let spec = observed.pod.spec.as_ref();
+    let mut gates = spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten())
+        .map(|gate| gate.condition_type.as_str());
+    match gates.find(is_missing) {
+        Some(missing) if readiness.0 => {
+            let message = format!("the status of pod readiness gate {missing:?} is not \"True\"");
+            (false, Some("ReadinessGatesNotReady"), Some(message))
+        }
+        _ => readiness,
+    }
+}
+
+fn initialization(
+    observed: &ObservedPod<'_>,
+    done: Option<&'static str>,
+    initialized: bool,
+) -> Finding {
+    match done {
+        Some("PodCompleted") => (true, done, None),
+        _ if initialized => (true, None, None),
+        _ => {
+            let is_incomplete = |state: &&ContainerState| {
+                matches!(state.role, Role::Init | Role::Sidecar) && !is_initialized(&[state])
+            };
+            let incomplete: Vec<&ContainerState> =
+                observed.states.iter().filter(is_incomplete).collect();
+            let message = format!(
+                "containers with incomplete status: [{}]",
+                names(&incomplete)
+            );
+            (false, Some("ContainersNotInitialized"), Some(message))
+        }
+    }
 }

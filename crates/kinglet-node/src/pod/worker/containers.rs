@@ -6,17 +6,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kinglet_reconcile::Severity;
 use sha2::{Digest as _, Sha256};
+use tokio::net::unix::pipe;
 
 use super::{Message, REFRESH_DELAY, RunningContainer, SOURCES_SETTLE, Worker};
 use crate::container::Container;
+use crate::engine::Sandbox;
 use crate::logs::Log;
 use crate::pod::backoff;
 use crate::pod::container_state::{self, Role, Stage, Terminated};
 use crate::pod::lifecycle::{self, later};
 use crate::pod::start::{ContainerStartError, Started, uid};
 use crate::probe::prober::ProbeTarget;
+use crate::session::attach::{RunningProgram, Stdin};
+use crate::session::output::Output;
+use crate::session::{Source, Terminal};
 use crate::sys::process::Exit;
 use crate::volumes::disk;
+use crate::wire::Process;
 
 /// What is kept of a container's last words (Kubernetes' bounds).
 const LAST_WORDS_BYTES_MAX: usize = 4096;
@@ -28,6 +34,14 @@ const LAST_WORDS_FROM_LOG_BYTES_MAX: usize = 2048;
 /// After its end a container's pipes may still be held by nobody; the log is complete when they close.
 const LOG_END_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// A program that was started, with the ends of its streams.
+struct Connected {
+    running: crate::container::Running,
+    process: Process,
+    stdin: Option<pipe::Sender>,
+    sandbox: Arc<Sandbox>,
+}
+
 impl Worker {
     /// A container runs.
     pub(super) fn begin(&mut self, index: usize, attempt: u32, started: Started) {
@@ -36,59 +50,21 @@ impl Worker {
             image,
             process,
             stop_signal,
+            stdin,
         } = started;
-        let now = self.shared.context().now();
         let Some(sandbox) = self.sandbox.get().cloned() else {
             return;
         };
-        let state = &mut self.states[index];
-        tracing::debug!(
-            pod = self.pod.metadata.name,
-            container = state.name,
-            attempt,
-            "container runs"
-        );
-        state.stage = Stage::Running { since: now };
-        state.image_id.clone_from(&image.digest);
-        state.container_id = container_id(uid(&self.pod), &state.name, attempt);
-        state.failures = 0;
-        state.probe_failure = None;
-        state.started = state.started.map(|_| false);
-        state.probe_ready = if state.role == Role::Proxy {
-            state.probe_ready
-        } else {
-            state.probe_ready.map(|_| false)
+        self.note_running(index, attempt, &image);
+        let name = self.states[index].name.clone();
+        let container = Arc::clone(&running.process);
+        let connected = Connected {
+            running,
+            process: process.clone(),
+            stdin,
+            sandbox: Arc::clone(&sandbox.namespaces),
         };
-        let name = state.name.clone();
-        let path = self
-            .directories
-            .logs()
-            .join(&name)
-            .join(format!("{attempt}.log"));
-        let log = match Log::create(path) {
-            Ok(log) => Some(Arc::new(log)),
-            Err(error) => {
-                tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "no log can be kept");
-                None
-            }
-        };
-        self.keep_log(&name, log.clone());
-        let crate::container::Running {
-            process: container,
-            stdout,
-            stderr,
-        } = running;
-        if let Some(log) = &log {
-            self.tasks.spawn(
-                "container log",
-                crate::logs::write::run(
-                    Arc::clone(log),
-                    stdout,
-                    stderr,
-                    self.shared.context().clock().clone(),
-                ),
-            );
-        }
+        let log = self.follow_output(&name, attempt, connected);
         self.await_exit(index, attempt, Arc::clone(&container), log);
         let target = ProbeTarget {
             engine: self.shared.engine.clone(),
@@ -114,11 +90,107 @@ impl Worker {
         self.start_probes(index, attempt);
     }
 
-    pub(super) fn keep_log(&self, name: &str, log: Option<Arc<Log>>) {
+    /// Writes down that a container runs.
+    fn note_running(&mut self, index: usize, attempt: u32, image: &kinglet_image::ReadyImage) {
+        let now = self.shared.context().now();
+        let state = &mut self.states[index];
+        tracing::debug!(
+            pod = self.pod.metadata.name,
+            container = state.name,
+            attempt,
+            "container runs"
+        );
+        state.stage = Stage::Running { since: now };
+        state.image_id.clone_from(&image.digest);
+        state.container_id = container_id(uid(&self.pod), &state.name, attempt);
+        state.failures = 0;
+        state.probe_failure = None;
+        state.started = state.started.map(|_| false);
+        state.probe_ready = if state.role == Role::Proxy {
+            state.probe_ready
+        } else {
+            state.probe_ready.map(|_| false)
+        };
+    }
+
+    /// Has what a container writes kept in its log, and passed on to clients that are attached.
+    fn follow_output(&self, name: &str, attempt: u32, connected: Connected) -> Option<Arc<Log>> {
+        let Connected {
+            running,
+            process,
+            stdin,
+            sandbox,
+        } = connected;
+        let path = self
+            .directories
+            .logs()
+            .join(name)
+            .join(format!("{attempt}.log"));
+        let log = match Log::create(path) {
+            Ok(log) => Some(Arc::new(log)),
+            Err(error) => {
+                tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "no log can be kept");
+                None
+            }
+        };
+        let crate::container::Running {
+            process: container,
+            stdout,
+            stderr,
+            terminal,
+        } = running;
+        let terminal = terminal.and_then(|terminal| match Terminal::new(terminal) {
+            Ok(terminal) => Some(terminal),
+            Err(error) => {
+                tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "a terminal cannot be read");
+                None
+            }
+        });
+        let stdout: Source = match &terminal {
+            Some(terminal) => Box::new(terminal.clone()),
+            None => Box::new(stdout),
+        };
+        let output = Arc::<Output>::default();
+        let once = container_state::container(&self.pod, name)
+            .is_some_and(|container| container.stdin_once == Some(true));
+        let program = RunningProgram {
+            container,
+            process,
+            stdin: stdin.map(|stdin| Arc::new(Stdin::new(stdin, once))),
+            terminal,
+            output: Arc::clone(&output),
+            sandbox,
+        };
+        self.keep_log(name, log.clone(), program);
+        if let Some(log) = &log {
+            self.tasks.spawn(
+                "container log",
+                crate::logs::write::run(
+                    Arc::clone(log),
+                    stdout,
+                    Box::new(stderr),
+                    output,
+                    self.shared.context().clock().clone(),
+                ),
+            );
+        }
+        log
+    }
+
+    fn keep_log(&self, name: &str, log: Option<Arc<Log>>, program: RunningProgram) {
         let mut logs = self.logs.lock();
         if let Some((_, kept)) = logs.containers.iter_mut().find(|(known, _)| known == name) {
             kept.previous = kept.current.take();
             kept.current = log;
+            kept.running = Some(program);
+        }
+    }
+
+    /// Nobody can talk to a container that has ended.
+    fn forget_program(&self, name: &str) {
+        let mut logs = self.logs.lock();
+        if let Some((_, kept)) = logs.containers.iter_mut().find(|(known, _)| known == name) {
+            kept.running = None;
         }
     }
 
@@ -240,6 +312,7 @@ impl Worker {
         last_words: String,
     ) {
         self.running.remove(&index);
+        self.forget_program(&self.states[index].name);
         let now = self.shared.context().now();
         let state = &mut self.states[index];
         let since = if let Stage::Running { since } = state.stage {

@@ -218,6 +218,9 @@ impl Worker {
     pub(super) async fn leave(mut self) {
         let delete = !self.gone && self.pod.metadata.deletion_timestamp.is_some();
         self.running.clear();
+        for (_, kept) in &mut self.logs.lock().containers {
+            kept.running = None;
+        }
         self.messages.close();
         self.tasks.shutdown(TASKS_TIMEOUT).await;
         drop(std::mem::take(&mut self.sandbox));

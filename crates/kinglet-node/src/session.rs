@@ -1,0 +1,262 @@
+//! Programs in containers that somebody talks to: `kubectl exec`, and `kubectl attach` to a container's own program.
+//!
+//! Flow: [`NodeHandle::exec`](crate::NodeHandle::exec) or [`NodeHandle::attach`](crate::NodeHandle::attach) -> a [`Session`] -> whoever
+//! speaks the client's protocol. Always: dropping a session ends what was started for it, and never the container.
+
+pub(crate) mod attach;
+pub(crate) mod output;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rustix::termios::Winsize;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+use crate::cgroup::Cgroup;
+use crate::container::{Container, StartError, receive_with_descriptor, start_error};
+use crate::engine::openable;
+use crate::sys::binary::SealedBinary;
+use crate::sys::process;
+use crate::wire::{self, Exec, HelperReply, Process, Streams};
+
+/// What a program reads from.
+pub type Input = Box<dyn AsyncWrite + Send + Unpin>;
+/// What a program writes to.
+pub type Source = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The streams of a program, and its end.
+pub struct Session {
+    /// Its standard input, if it reads one.
+    pub stdin: Option<Input>,
+    /// Its standard output, or its terminal.
+    pub stdout: Option<Source>,
+    /// Its standard error, unless it has a terminal.
+    pub stderr: Option<Source>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
+    /// Its exit code; must be polled for the session to go on.
+    pub exit: BoxFuture<'static, Result<i32, StartError>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Session")
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No such pod here.
+    #[error("pod {0:?} not found")]
+    NoPod(String),
+    /// The container does not run.
+    #[error("container not found ({0:?})")]
+    NotRunning(String),
+    /// Too many clients are attached already.
+    #[error("container {0:?} has as many clients attached as it may have")]
+    TooMany(String),
+    /// The program could not be started.
+    #[error("{0}")]
+    Start(#[from] StartError),
+}
+
+/// The outer end of a program's terminal. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Terminal(Arc<AsyncFd<OwnedFd>>);
+
+impl Terminal {
+    pub(crate) fn new(multiplexer: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&multiplexer, true)?;
+        Ok(Self(Arc::new(process::watch(multiplexer)?)))
+    }
+
+    /// Tells the program how large its window is.
+    pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        Ok(rustix::termios::tcsetwinsize(self.0.get_ref(), size)?)
+    }
+}
+
+impl AsyncRead for Terminal {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(context))?;
+            let read = ready.try_io(|terminal| {
+                Ok(rustix::io::read(
+                    terminal.get_ref(),
+                    buffer.initialize_unfilled(),
+                )?)
+            });
+            match read {
+                Ok(Ok(count)) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                // The last program that had it open has closed it.
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Terminal {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(context))?;
+            let written =
+                ready.try_io(|terminal| Ok(rustix::io::write(terminal.get_ref(), bytes)?));
+            if let Ok(written) = written {
+                return Poll::Ready(written);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A pipe into a program: what the program reads, and what is written to.
+pub(crate) fn input_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&write, true)?;
+    Ok((read, pipe::Sender::from_owned_fd(write)?))
+}
+
+/// Programs with a terminal are told that it understands the usual sequences, unless they know better.
+pub(crate) fn with_terminal_variable(process: &mut Process) {
+    if !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".to_owned());
+    }
+}
+
+/// Starts a program inside a running container.
+pub(crate) async fn open(
+    helper: &SealedBinary,
+    container: &Container,
+    mut process: Process,
+    stdin: bool,
+    terminal: bool,
+) -> Result<Session, StartError> {
+    let (socket, theirs) = StdUnixStream::pair()?;
+    socket.set_nonblocking(true)?;
+    let mut socket = UnixStream::from_std(socket)?;
+    let input = (stdin && !terminal).then(input_pipe).transpose()?;
+    if terminal {
+        with_terminal_variable(&mut process);
+    }
+    let outputs = || {
+        if terminal {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        }
+    };
+    // Not killed when the future is dropped: the helper sees the socket close, kills the program and reaps it.
+    let mut child = tokio::process::Command::new(helper.path())
+        .arg(crate::HELPER_VERB)
+        .arg("exec")
+        .args(
+            container
+                .cgroup()
+                .map(Cgroup::join_files)
+                .unwrap_or_default(),
+        )
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(outputs())
+        .stderr(outputs())
+        .spawn()?;
+    let order = Exec {
+        pid: container.pid(),
+        process,
+        streams: Streams {
+            stdin: input.as_ref().map(|(read, _)| openable(read)),
+            terminal,
+        },
+    };
+    socket.write_all(&wire::encode(&order)?).await?;
+    let multiplexer = await_start(&mut socket, &input, terminal).await?;
+    let terminal = multiplexer.map(Terminal::new).transpose()?;
+    let boxed = |terminal: &Terminal| Box::new(terminal.clone());
+    let stdin: Option<Input> = match (&terminal, input) {
+        (Some(terminal), _) if stdin => Some(boxed(terminal)),
+        (_, input) => input.map(|(_, write)| Box::new(write) as Input),
+    };
+    let stdout: Option<Source> = match &terminal {
+        Some(terminal) => Some(boxed(terminal)),
+        None => child.stdout.take().map(|stdout| Box::new(stdout) as Source),
+    };
+    let stderr = child.stderr.take().map(|stderr| Box::new(stderr) as Source);
+    let exit = async move {
+        let failed = receive_with_descriptor(&mut socket).await?;
+        let status = child.wait().await?;
+        match failed {
+            Some((failed, _)) => Err(start_error(failed)),
+            None => Ok(status.code().unwrap_or(-1)),
+        }
+    };
+    Ok(Session {
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        exit: exit.boxed(),
+    })
+}
+
+/// Waits until the helper has opened the pipe or made the terminal; gives the other end of the terminal.
+async fn await_start(
+    socket: &mut UnixStream,
+    input: &Option<(OwnedFd, pipe::Sender)>,
+    terminal: bool,
+) -> Result<Option<OwnedFd>, StartError> {
+    let mut has_forked = input.is_none();
+    let mut multiplexer = None;
+    while !has_forked || (terminal && multiplexer.is_none()) {
+        match receive_with_descriptor(socket).await? {
+            Some((HelperReply::Parked { .. }, _)) => has_forked = true,
+            Some((HelperReply::Terminal, Some(descriptor))) => multiplexer = Some(descriptor),
+            Some((failed, _)) => return Err(start_error(failed)),
+            None => {
+                return Err(StartError::Setup(
+                    "the helper process ended without a word".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(multiplexer)
+}

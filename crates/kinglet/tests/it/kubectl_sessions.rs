@@ -1,0 +1,330 @@
+//! The real kubectl talks to containers: exec, attach, run, cp and port-forward, over both of its protocols; and deletes a
+//! Service in every way.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, ensure};
+use kinglet_testkit::kubectl::{expect, program};
+use kinglet_testkit::until;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+
+use crate::cases::import_busybox;
+use crate::{READY_MAX, not_run, run, start};
+
+/// Which protocol kubectl speaks: WebSockets, or SPDY as those before 1.30.
+const PROTOCOLS: [&str; 2] = ["true", "false"];
+
+/// Runs kubectl with something to read.
+fn say(
+    config: &Path,
+    websockets: &str,
+    input: &[u8],
+    arguments: &[&str],
+) -> anyhow::Result<Output> {
+    let mut child = Command::new(program().context("no kubectl")?)
+        .arg("--kubeconfig")
+        .arg(config)
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .env("KUBECACHEDIR", config.with_extension("kubectl-cache"))
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("stdin")?;
+    let input = input.to_vec();
+    // The other end may close before it has read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output()?;
+    let _ = writer.join();
+    Ok(output)
+}
+
+#[test]
+fn kubectl_talks_to_containers() {
+    run(async {
+        if program().is_none() {
+            return not_run("there is no kubectl (cargo xtask peers builds one)");
+        }
+        let (instance, api) = start().await?;
+        import_busybox(&instance.data)?;
+        let config = Path::new(&instance.ready.kubeconfig);
+        let serve =
+            "mkdir -p /tmp; printf hi > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp";
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talks", "namespace": "default"},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+                {"name": "c", "image": "cases.local/busybox:1", "command": ["sh", "-c", serve]},
+                {"name": "cat", "image": "cases.local/busybox:1", "command": ["cat"], "stdin": true, "stdinOnce": true},
+            ]},
+        });
+        api.create("/api/v1/namespaces/default/pods", &pod).await?;
+        expect(
+            config,
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "pod/talks",
+                "--timeout=60s",
+            ],
+        )?;
+        let config = config.to_owned();
+        tokio::task::spawn_blocking(move || sessions(&config)).await??;
+        forwards(Path::new(&instance.ready.kubeconfig)).await
+    });
+}
+
+fn sessions(config: &Path) -> anyhow::Result<()> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    for websockets in PROTOCOLS {
+        let script = "echo out; echo err >&2; exit 3";
+        let said = say(
+            config,
+            websockets,
+            b"",
+            &["exec", "talks", "-c", "c", "--", "sh", "-c", script],
+        )?;
+        ensure!(said.status.code() == Some(3), "{said:?}");
+        ensure!(
+            text(&said.stdout) == "out\n" && text(&said.stderr).starts_with("err\n"),
+            "{said:?}"
+        );
+        let much = vec![b'x'; 500_000];
+        let said = say(
+            config,
+            websockets,
+            &much,
+            &["exec", "-i", "talks", "-c", "c", "--", "cat"],
+        )?;
+        ensure!(
+            said.status.success() && said.stdout == much,
+            "{} bytes came back: {}",
+            said.stdout.len(),
+            text(&said.stderr)
+        );
+        let said = say(
+            config,
+            websockets,
+            b"",
+            &["exec", "talks", "-c", "c", "--", "/none"],
+        )?;
+        ensure!(
+            !said.status.success() && text(&said.stderr).contains("no such file or directory"),
+            "{said:?}"
+        );
+        let name = format!("once-{websockets}");
+        let said = say(
+            config,
+            websockets,
+            b"piped\n",
+            &[
+                "run",
+                &name,
+                "-i",
+                "--rm",
+                "--restart=Never",
+                "--image=cases.local/busybox:1",
+                "--pod-running-timeout=1m",
+                "--",
+                "sh",
+                "-c",
+                "cat; exit 5",
+            ],
+        )?;
+        ensure!(
+            said.status.code() == Some(5) && text(&said.stdout).contains("piped"),
+            "{said:?}"
+        );
+    }
+    let said = say(
+        config,
+        "true",
+        b"attached\n",
+        &["attach", "-i", "talks", "-c", "cat"],
+    )?;
+    ensure!(
+        said.status.success() && text(&said.stdout).contains("attached"),
+        "{said:?}"
+    );
+    Ok(())
+}
+
+/// Ports of the pod's loopback, over both protocols; one that nobody listens on is told.
+async fn forwards(config: &Path) -> anyhow::Result<()> {
+    for websockets in PROTOCOLS {
+        let mut forward = tokio::process::Command::new(program().context("no kubectl")?)
+            .arg("--kubeconfig")
+            .arg(config)
+            .args(["port-forward", "--address=127.0.0.1", "pod/talks", ":8080"])
+            .env_remove("KUBECONFIG")
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut lines = BufReader::new(forward.stdout.take().context("stdout")?).lines();
+        let line = tokio::time::timeout(READY_MAX, lines.next_line())
+            .await??
+            .context("it says where it listens")?;
+        // Forwarding from 127.0.0.1:PORT -> 8080
+        let address = line.split(' ').nth(2).context("an address")?.to_owned();
+        for _ in 0..3 {
+            let mut stream = tokio::net::TcpStream::connect(&address).await?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            let read = stream.read_to_string(&mut answer);
+            tokio::time::timeout(READY_MAX, read).await??;
+            ensure!(answer.ends_with("hi"), "{answer:?}");
+        }
+        forward.kill().await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn services_are_deleted_with_and_without_their_children() {
+    const CONFIGURATION: &str =
+        "/apis/serving.knative.dev/v1/namespaces/default/configurations/hello";
+    const SERVICE: &str = "/apis/serving.knative.dev/v1/namespaces/default/services/hello";
+    const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+    run(async {
+        if program().is_none() {
+            return not_run("there is no kubectl (cargo xtask peers builds one)");
+        }
+        let (instance, api) = start().await?;
+        let config = Path::new(&instance.ready.kubeconfig);
+        let service = json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "hello", "namespace": "default"},
+            "spec": {"template": {"spec": {"containers": [{"image": "samples.kinglet/helloworld"}]}}},
+        });
+        let services = "/apis/serving.knative.dev/v1/namespaces/default/services";
+        api.create(services, &service).await?;
+        expect(
+            config,
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "ksvc/hello",
+                "--timeout=60s",
+            ],
+        )?;
+        let deployment = api.get(DEPLOYMENTS).await?["items"][0]["metadata"]["uid"].clone();
+        expect(
+            config,
+            &[
+                "delete",
+                "ksvc",
+                "hello",
+                "--cascade=orphan",
+                "--timeout=60s",
+            ],
+        )?;
+        let orphan = api.get(CONFIGURATION).await?;
+        ensure!(
+            orphan["metadata"]["ownerReferences"].is_null(),
+            "{}",
+            orphan["metadata"]
+        );
+        ensure!(
+            orphan["metadata"]["deletionTimestamp"].is_null(),
+            "{}",
+            orphan["metadata"]
+        );
+        // A successor does not own what lives on, and says so as Knative does.
+        api.create(services, &service).await?;
+        until(
+            "the new Service says whose it is not",
+            READY_MAX,
+            || async {
+                let conditions = api.get(SERVICE).await?["status"]["conditions"].to_string();
+                ensure!(
+                    conditions.contains(
+                        "There is an existing Configuration \\\"hello\\\" that we do not own."
+                    ),
+                    "{conditions}"
+                );
+                Ok(Some(()))
+            },
+        )
+        .await?;
+        let all = api.get(DEPLOYMENTS).await?;
+        let uids: Vec<_> = all["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| &one["metadata"]["uid"])
+            .collect();
+        ensure!(
+            uids == [&deployment],
+            "the Deployment lives on and is the only one: {uids:?}"
+        );
+        expect(
+            config,
+            &[
+                "delete",
+                "ksvc",
+                "hello",
+                "--cascade=foreground",
+                "--timeout=60s",
+            ],
+        )?;
+        ensure!(
+            api.get(CONFIGURATION).await?["metadata"]["name"] == "hello",
+            "it was not the Service's"
+        );
+        expect(
+            config,
+            &[
+                "delete",
+                "route/hello",
+                "configuration/hello",
+                "--cascade=foreground",
+                "--timeout=60s",
+            ],
+        )?;
+        until("the Deployment is gone", READY_MAX, || async {
+            let left = api.get(DEPLOYMENTS).await?["items"].to_string();
+            ensure!(left == "[]", "{left}");
+            Ok(Some(()))
+        })
+        .await?;
+        // With its children, this time.
+        api.create(services, &service).await?;
+        expect(
+            config,
+            &[
+                "wait",
+                "--for=condition=Ready",
+                "ksvc/hello",
+                "--timeout=60s",
+            ],
+        )?;
+        expect(
+            config,
+            &[
+                "delete",
+                "ksvc",
+                "hello",
+                "--cascade=foreground",
+                "--timeout=60s",
+            ],
+        )?;
+        let left = expect(
+            config,
+            &[
+                "get",
+                "configurations,routes,revisions,deployments,pods",
+                "-o",
+                "name",
+            ],
+        )?;
+        ensure!(
+            left.is_empty(),
+            "foreground deletion leaves nothing: {left}"
+        );
+        Ok(())
+    });
+}
