@@ -7,9 +7,9 @@
 use serde_json::Value;
 
 /// Functions that Go's templates know without being told.
-const BUILTINS: [&str; 18] = [
+const BUILTINS: [&str; 19] = [
     "and", "call", "html", "index", "slice", "js", "len", "not", "or", "print", "printf",
-    "println", "urlquery", "eq", "ne", "lt", "le", "gt",
+    "println", "urlquery", "eq", "ne", "lt", "le", "gt", "ge",
 ];
 
 /// A parsed template.
@@ -98,6 +98,10 @@ impl Template {
             last = Some(match first {
                 Term::Function(function) => self.call(function, &arguments)?,
                 term if arguments.is_empty() => self.term(term, data)?,
+                Term::Field(path) if path.last().is_some_and(|name| name == "Get") => {
+                    let map = self.term(&Term::Field(path[..path.len() - 1].to_vec()), data)?;
+                    get(&map, &arguments).ok_or_else(|| self.fault("wrong number of args for Get"))?
+                }
                 term => {
                     return Err(self.fault(&format!(
                         "can't give argument to non-function {}",
@@ -157,6 +161,27 @@ impl Template {
                 let equal = rest.iter().any(|other| print(other) == print(first));
                 Value::from(equal == (function == "eq"))
             }
+            "lt" | "le" | "gt" | "ge" => {
+                let [left, right] = arguments else {
+                    return Err(few());
+                };
+                let order = compare(left, right)
+                    .ok_or_else(|| self.fault("incompatible types for comparison"))?;
+                Value::from(match function {
+                    "lt" => order.is_lt(),
+                    "le" => order.is_le(),
+                    "gt" => order.is_gt(),
+                    _ => order.is_ge(),
+                })
+            }
+            "printf" => {
+                let (format, values) = arguments.split_first().ok_or_else(few)?;
+                Value::from(printf(&print(format), values))
+            }
+            "println" => {
+                let words: Vec<String> = arguments.iter().map(print).collect();
+                Value::from(words.join(" ") + "\n")
+            }
             "not" => Value::from(!is_true(arguments.first().ok_or_else(few)?)),
             "and" => arguments
                 .iter()
@@ -177,9 +202,9 @@ impl Template {
                 _ => Value::from(0),
             },
             "js" => Value::from(js_escape(&arguments.iter().map(print).collect::<String>())),
-            "print" | "html" | "urlquery" => {
-                Value::from(arguments.iter().map(print).collect::<String>())
-            }
+            "print" => Value::from(arguments.iter().map(print).collect::<String>()),
+            "html" => Value::from(html_escape(&arguments.iter().map(print).collect::<String>())),
+            "urlquery" => Value::from(query_escape(&arguments.iter().map(print).collect::<String>())),
             "slice" => match arguments {
                 [Value::String(text), bounds @ ..] => {
                     let bound = |i: usize, or: usize| {
@@ -218,9 +243,131 @@ fn describe(term: &Term) -> String {
     }
 }
 
+/// Go's `Header.Get`: the first value under the name, in whatever case, or nothing.
+fn get(map: &Value, arguments: &[Value]) -> Option<Value> {
+    let [Value::String(name)] = arguments else {
+        return None;
+    };
+    let found = map
+        .as_object()
+        .and_then(|map| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)))
+        .and_then(|(_, values)| values.get(0).cloned());
+    Some(found.unwrap_or_else(|| Value::from("")))
+}
+
+fn compare(left: &Value, right: &Value) -> Option<std::cmp::Ordering> {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?),
+        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}
+
+/// Go's `Sprintf` with the verbs that logs use: `%s %v %d %q %f %t %x %%`, width, precision, `-` and `0`. Another verb, and a
+/// value that is missing or left over, come out in Go's words.
+fn printf(format: &str, values: &[Value]) -> String {
+    let mut out = String::new();
+    let mut values = values.iter();
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let flags_end = rest
+            .find(|c: char| !matches!(c, '0'..='9' | '.' | '-' | '+' | '#' | ' '))
+            .unwrap_or(rest.len());
+        let (flags, after) = rest.split_at(flags_end);
+        let Some(verb) = after.chars().next() else {
+            out.push_str("%!(NOVERB)");
+            return out;
+        };
+        rest = &after[verb.len_utf8()..];
+        if verb == '%' {
+            out.push('%');
+            continue;
+        }
+        match values.next() {
+            Some(value) => out.push_str(&verb_of(verb, flags, value)),
+            None => out.push_str(&format!("%!{verb}(MISSING)")),
+        }
+    }
+    out.push_str(rest);
+    for value in values {
+        out.push_str(&format!("%!(EXTRA {})", print(value)));
+    }
+    out
+}
+
+fn verb_of(verb: char, flags: &str, value: &Value) -> String {
+    /// No line of a log needs more; a width comes from a ConfigMap and must not ask for gigabytes.
+    const WIDTH_MAX: usize = 1024;
+    let numbers = flags.trim_start_matches(['-', '+', '#', ' ', '0']);
+    let (width, precision) = match numbers.split_once('.') {
+        Some((width, precision)) => (width, Some(precision.parse::<usize>().unwrap_or(0))),
+        None => (numbers, None),
+    };
+    let width = width.parse::<usize>().unwrap_or(0).min(WIDTH_MAX);
+    let precision = precision.map(|precision| precision.min(WIDTH_MAX));
+    let text = match (verb, value) {
+        ('q', value) => crate::go::quote(&print(value)),
+        ('x', Value::Number(number)) => number
+            .as_i64()
+            .map_or_else(|| print(value), |number| format!("{number:x}")),
+        ('f', Value::Number(number)) => {
+            let number = number.as_f64().unwrap_or(0.0);
+            format!("{number:.0$}", precision.unwrap_or(6))
+        }
+        ('s' | 'v', Value::String(text)) => match precision {
+            Some(precision) => text.chars().take(precision).collect(),
+            None => text.clone(),
+        },
+        ('d', Value::Number(_)) | ('t', Value::Bool(_)) | ('s' | 'v', _) => print(value),
+        _ => format!("%!{verb}({})", print(value)),
+    };
+    if flags.starts_with('-') {
+        format!("{text:<width$}")
+    } else if flags.starts_with('0') && matches!(verb, 'd' | 'f' | 'x') {
+        format!("{text:0>width$}")
+    } else {
+        format!("{text:>width$}")
+    }
+}
+
+fn html_escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\0' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Go's `url.QueryEscape`.
+fn query_escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte));
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 fn print(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
+        // A value of Go that knows how to print itself, as `url.URL` does.
+        Value::Object(map) if map.contains_key("String") => print(&map["String"]),
         Value::String(text) => text.clone(),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(print).collect();
@@ -474,7 +621,7 @@ impl Words<'_, '_> {
         if let Ok(number) = word.parse::<f64>() {
             return Ok(Term::Number(number));
         }
-        if BUILTINS.contains(&word) || word == "ge" {
+        if BUILTINS.contains(&word) {
             return Ok(Term::Function(word.to_owned()));
         }
         let plain = word.chars().all(|c| c.is_alphanumeric() || c == '_') && !word.is_empty();
@@ -533,6 +680,39 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn what_request_logs_use() {
+        let data = json!({
+            "Request": {"Header": {"X-A": ["one", "two"]}, "URL": {"String": "/a?b=1", "Path": "/a"}, "Method": "GET"},
+            "Response": {"Code": 503, "Latency": 0.012345, "Size": 7},
+        });
+        for (text, want) in [
+            ("{{.Request.Header.Get \"x-a\"}}", "one"),
+            ("{{js (.Request.Header.Get \"X-A\")}}", "one"),
+            ("{{.Request.Header.Get \"X-B\"}}", ""),
+            ("{{if ge .Response.Code 500}}bad{{end}}", "bad"),
+            ("{{if lt .Response.Code 500}}good{{else}}bad{{end}}", "bad"),
+            ("{{printf \"%.3f|%d|%5s|%-5s|%03d|%q|%%\" .Response.Latency .Response.Code \"a\" \"b\" .Response.Size \"c\"}}", "0.012|503|    a|b    |007|\"c\"|%"),
+            ("{{printf \"%d %s\" \"x\"}}", "%!d(x) %!s(MISSING)"),
+            ("{{printf \"%v\" 1 2}}", "1%!(EXTRA 2)"),
+            ("{{.Request.URL}} {{.Request.URL.Path}}", "/a?b=1 /a"),
+            ("{{println 1 \"a\"}}", "1 a\n"),
+            ("{{html \"<a&'\"}}", "&lt;a&amp;&#39;"),
+            ("{{urlquery \"a b/ü\"}}", "a+b%2F%C3%BC"),
+        ] {
+            assert_eq!(
+                Template::parse("t", text).unwrap().render(&data).unwrap(),
+                want,
+                "{text}"
+            );
+        }
+        let mixed = Template::parse("t", "{{if lt .Response.Code \"x\"}}{{end}}").unwrap();
+        assert_eq!(
+            mixed.render(&data).unwrap_err(),
+            "template: t: incompatible types for comparison"
+        );
     }
 
     #[test]

@@ -91,11 +91,12 @@ fn data(entry: &RequestLogEntry) -> Value {
         Some(trace) => trace,
         None => header("X-B3-Traceid"),
     };
+    let (path, query) = entry.target.split_once('?').unwrap_or((&entry.target, ""));
     json!({
         "Request": {
             "Method": entry.method.as_str(),
             "RequestURI": entry.target,
-            "URL": entry.target,
+            "URL": {"String": entry.target, "Path": path, "RawQuery": query},
             "Host": entry.host,
             "Proto": format!("{:?}", entry.version),
             "ContentLength": length,

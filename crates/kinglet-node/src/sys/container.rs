@@ -362,15 +362,22 @@ pub(crate) fn container_root() -> io::Result<OwnedFd> {
 /// Enters the working directory, which is made if it is missing. It is found below the container's root name by name: a
 /// path through `/proc` must not lead to what this process has open.
 fn enter_directory(process: &Process) -> Result<(), HelperError> {
+    let directory = working_directory(process)?;
+    rustix::process::fchdir(&directory)
+        .map_err(io::Error::from)
+        .map_err(directory_error(process))
+}
+
+/// Opens the working directory, and makes it if it is missing.
+pub(crate) fn working_directory(process: &Process) -> Result<OwnedFd, HelperError> {
     container_root()
         .and_then(|root| mount_target::open(&root, &process.directory, TargetKind::Directory))
-        .and_then(|directory| Ok(rustix::process::fchdir(&directory)?))
-        .map_err(|error| {
-            program(format!(
-                "working directory {}: {error}",
-                process.directory.display()
-            ))
-        })
+        .map_err(directory_error(process))
+}
+
+fn directory_error(process: &Process) -> impl FnOnce(io::Error) -> HelperError {
+    let directory = process.directory.display().to_string();
+    move |error| program(format!("working directory {directory}: {error}"))
 }
 
 /// How long a program lives at most.
@@ -389,6 +396,7 @@ pub(crate) fn execute(
     filters: Option<&Filters>,
     lifetime: Lifetime,
 ) -> Result<std::convert::Infallible, HelperError> {
+    process::default_signals().map_err(HelperError::setup("resetting signals"))?;
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_directory(what)?;
     // Programs that reopen /dev/stdout need to own the pipe behind it.

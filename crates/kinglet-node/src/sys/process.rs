@@ -68,6 +68,50 @@ fn close_each() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives every signal its default action and blocks none: what the shell that started Kinglet ignores (`nohup`: SIGHUP) is
+/// inherited through every `exec`, and a program that is told to reload by that signal would never hear it.
+pub(crate) fn default_signals() -> io::Result<()> {
+    /// All signals of Linux, also those that the C library keeps for itself and does not let go through `signal(3)`.
+    const SIGNALS: std::ops::RangeInclusive<libc::c_int> = 1..=64;
+    /// What the kernel calls `struct sigaction` has at most this size; all zeroes are the default action.
+    const ACTION: [u64; 4] = [0; 4];
+    const NONE_BLOCKED: [u64; 1] = [0];
+    for signal in SIGNALS {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: the kernel reads ACTION, which is as large as its structure or larger, and writes nothing; handlers of
+        // this process are not called any more, and none is ours.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                ACTION.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+        if answer != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: the kernel reads one set of 64 signals and writes nothing.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            NONE_BLOCKED.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Ends this process at once, without running anything that the parent's copy will also run.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit touches no memory of ours and never returns.
@@ -206,4 +250,45 @@ pub(crate) fn wait_for(pid: Pid) -> io::Result<Exit> {
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Code(255),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exit, Fork, default_signals, exit_now, fork, wait_for};
+
+    /// How the kernel acts on a signal in this process: 0 is the default, 1 is to ignore it.
+    fn action_of(signal: libc::c_int) -> u64 {
+        let mut action = [u64::MAX; 4];
+        // SAFETY: the kernel writes its structure, which fits into four words.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                std::ptr::null::<u64>(),
+                action.as_mut_ptr(),
+                size_of::<u64>(),
+            )
+        };
+        action[0]
+    }
+
+    #[test]
+    fn ignored_signals_are_not_inherited() {
+        // The child makes system calls only: other threads of the test program may hold any lock.
+        match fork().expect("fork") {
+            Fork::Parent(child) => assert_eq!(wait_for(child).expect("wait"), Exit::Code(0)),
+            Fork::Child => {
+                // SAFETY: no handler is set, so no code of ours can run at a wrong time.
+                unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+                let ignored = action_of(libc::SIGHUP) == 1;
+                let reset = default_signals().is_ok();
+                let all_default = (1..=64).all(|signal| action_of(signal) == 0);
+                exit_now(if ignored && reset && all_default {
+                    0
+                } else {
+                    1
+                });
+            }
+        }
+    }
 }

@@ -180,3 +180,20 @@ pub(crate) async fn image_volumes() {
     }
     world.close().await;
 }
+
+/// An image whose working directory is not in any layer, as `WORKDIR` of a builder that keeps no empty layers.
+pub(crate) async fn missing_working_directory() {
+    let world = World::new("workdir").await;
+    let config = json!({"Env": ["PATH=/bin"], "User": "1234", "WorkingDir": "/srv/made"});
+    let layers = [layer(&[Entry::Directory("etc", 0o755, 0)])];
+    import(&world, "odd/workdir:1", &config, &layers).await;
+    for (pod, read_only) in [("rw", false), ("ro", true)] {
+        let container = json!({"image": "odd/workdir:1", "command": ["sh", "-c", "pwd; touch /x 2>/dev/null || echo readonly"], "securityContext": {"readOnlyRootFilesystem": read_only}});
+        assert_eq!(
+            run(&world, pod, container).await,
+            "/srv/made\nreadonly\n",
+            "{pod}"
+        );
+    }
+    world.close().await;
+}

@@ -176,6 +176,10 @@ const CASES: &[Case] = &[
     ("image_volumes_are_writable_below_a_read_only_root", || {
         Box::pin(hostile_images::image_volumes())
     }),
+    (
+        "a_missing_working_directory_is_made_below_a_read_only_root",
+        || Box::pin(hostile_images::missing_working_directory()),
+    ),
 ];
 
 /// Tests that could not be run are no success where it matters.
