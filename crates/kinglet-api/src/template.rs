@@ -100,7 +100,8 @@ impl Template {
                 term if arguments.is_empty() => self.term(term, data)?,
                 Term::Field(path) if path.last().is_some_and(|name| name == "Get") => {
                     let map = self.term(&Term::Field(path[..path.len() - 1].to_vec()), data)?;
-                    get(&map, &arguments).ok_or_else(|| self.fault("wrong number of args for Get"))?
+                    get(&map, &arguments)
+                        .ok_or_else(|| self.fault("wrong number of args for Get"))?
                 }
                 term => {
                     return Err(self.fault(&format!(
@@ -203,8 +204,12 @@ impl Template {
             },
             "js" => Value::from(js_escape(&arguments.iter().map(print).collect::<String>())),
             "print" => Value::from(arguments.iter().map(print).collect::<String>()),
-            "html" => Value::from(html_escape(&arguments.iter().map(print).collect::<String>())),
-            "urlquery" => Value::from(query_escape(&arguments.iter().map(print).collect::<String>())),
+            "html" => Value::from(html_escape(
+                &arguments.iter().map(print).collect::<String>(),
+            )),
+            "urlquery" => Value::from(query_escape(
+                &arguments.iter().map(print).collect::<String>(),
+            )),
             "slice" => match arguments {
                 [Value::String(text), bounds @ ..] => {
                     let bound = |i: usize, or: usize| {
@@ -694,7 +699,10 @@ mod tests {
             ("{{.Request.Header.Get \"X-B\"}}", ""),
             ("{{if ge .Response.Code 500}}bad{{end}}", "bad"),
             ("{{if lt .Response.Code 500}}good{{else}}bad{{end}}", "bad"),
-            ("{{printf \"%.3f|%d|%5s|%-5s|%03d|%q|%%\" .Response.Latency .Response.Code \"a\" \"b\" .Response.Size \"c\"}}", "0.012|503|    a|b    |007|\"c\"|%"),
+            (
+                "{{printf \"%.3f|%d|%5s|%-5s|%03d|%q|%%\" .Response.Latency .Response.Code \"a\" \"b\" .Response.Size \"c\"}}",
+                "0.012|503|    a|b    |007|\"c\"|%",
+            ),
             ("{{printf \"%d %s\" \"x\"}}", "%!d(x) %!s(MISSING)"),
             ("{{printf \"%v\" 1 2}}", "1%!(EXTRA 2)"),
             ("{{.Request.URL}} {{.Request.URL.Path}}", "/a?b=1 /a"),
