@@ -97,14 +97,8 @@ pub(super) fn seconds(
     }
 }
 
-<<<<<<< HEAD
 /// A label that names an owner needs that owner. An object may be let go by its owner (`--cascade=orphan`) and lives on: what
 /// it was labelled with before does not stand against it. Knative's webhook refuses that, and the deletion never ends.
-=======
-/// A label that names an owner needs that owner, when it is set. An object that has it already may lose the owner: so the
-/// garbage collector leaves dependants behind (`kubectl delete --cascade=orphan`), and whoever changes an orphan afterwards
-/// writes the label as it is. Knative refuses that, and the deletion of the owner never ends.
->>>>>>> 792a72c (Orphan deletion of a Service ends: an object that keeps its owner label may lose its owner)
 fn owner(input: &AdmissionInput<'_>) -> Findings {
     let (label, kind) = match input.kind {
         Judged::Revision => (keys::CONFIGURATION, "Configuration"),
@@ -118,19 +112,12 @@ fn owner(input: &AdmissionInput<'_>) -> Findings {
     let owned = look::list(metadata, "ownerReferences")
         .iter()
         .any(|owner| look::text(owner, "kind") == kind && look::text(owner, "name") == named);
-<<<<<<< HEAD
     let before = input.old.as_ref().map(|old| look::at(old, "metadata"));
     let let_go = before.is_some_and(|before| {
         look::map(before, "labels").get(label) == Some(&named)
             && look::list(metadata, "ownerReferences").is_empty()
     });
     if owned || let_go {
-=======
-    let unchanged = input.old.as_ref().is_some_and(|old| {
-        look::map(look::at(old, "metadata"), "labels").get(label) == Some(&named)
-    });
-    if owned || unchanged {
->>>>>>> 792a72c (Orphan deletion of a Service ends: an object that keeps its owner label may lose its owner)
         Findings::none()
     } else {
         Findings::missing(label).under("labels")

@@ -420,7 +420,6 @@ fn revisions_never_change() {
         refused.contains("Immutable fields changed (-old +new): spec\n"),
         "{refused}"
     );
-<<<<<<< HEAD
     let mut orphan = old.clone();
     orphan["metadata"]["ownerReferences"] = json!([]);
     review(&request, &mut orphan, &Configs::default()).expect("its owner may let it go");
@@ -432,56 +431,6 @@ fn revisions_never_change() {
         refused.ends_with("missing field(s): metadata.labels.serving.knative.dev/configuration"),
         "{refused}"
     );
-=======
-}
-
-#[test]
-fn orphans_keep_their_label_and_nobody_takes_one() {
-    for (kind, label, owner) in [
-        ("Revision", keys::CONFIGURATION, "Configuration"),
-        ("Configuration", keys::SERVICE, "Service"),
-        ("Route", keys::SERVICE, "Service"),
-    ] {
-        let spec = match kind {
-            "Revision" => json!({"containers": [{"image": "ab"}]}),
-            "Configuration" => {
-                json!({"template": {"spec": {"containers": [{"image": "ab"}]}}})
-            }
-            _ => {
-                json!({"traffic": [{"percent": 100, "latestRevision": true, "configurationName": "p"}]})
-            }
-        };
-        let mut old = json!({
-            "metadata": {"name": "p-1", "labels": {label: "p"}, "ownerReferences": [{"kind": owner, "name": "p"}]},
-            "spec": spec,
-        });
-        let request = create("serving.knative.dev", kind, "ns", "p-1");
-        review(&request, &mut old, &Configs::default()).unwrap();
-        let mut orphan = old.clone();
-        orphan["metadata"]["ownerReferences"] = json!([]);
-        let missing = format!("missing field(s): metadata.labels.{label}");
-        let refused = review(&request, &mut orphan.clone(), &Configs::default());
-        assert!(refused.unwrap_err().message.ends_with(&missing), "{kind}");
-        let update = Review {
-            operation: Operation::Update,
-            old: Some(&old),
-            ..request
-        };
-        review(&update, &mut orphan.clone(), &Configs::default()).unwrap();
-        let mut taken = orphan.clone();
-        taken["metadata"]["labels"][label] = json!("other");
-        let refused = review(&update, &mut taken, &Configs::default());
-        assert!(refused.unwrap_err().message.ends_with(&missing), "{kind}");
-        // Whoever writes an orphan later sends the label along.
-        let again = Review {
-            old: Some(&orphan),
-            ..update
-        };
-        let mut annotated = orphan.clone();
-        annotated["metadata"]["annotations"] = json!({"a": "b"});
-        review(&again, &mut annotated, &Configs::default()).unwrap();
-    }
->>>>>>> 792a72c (Orphan deletion of a Service ends: an object that keeps its owner label may lose its owner)
 }
 
 #[test]
