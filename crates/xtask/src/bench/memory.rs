@@ -76,7 +76,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     instance.stop().await
 }
 
-/// The process and its children that run our own program (containers run theirs).
+/// What processes call themselves that wait to become containers, and the one they are forked from.
+const HELPER: &str = "kinglet-helper\n";
+
+/// The process and its children that run our own program (containers run theirs). Their `exe` may be a copy of it.
 fn family_bytes(pid: u32) -> u64 {
     let own = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let children = std::fs::read_dir("/proc")
@@ -89,7 +92,10 @@ fn family_bytes(pid: u32) -> u64 {
             let parent = stat
                 .rsplit_once(')')
                 .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-            parent == Some(pid) && std::fs::read_link(format!("/proc/{child}/exe")).ok() == own
+            let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
+            let is_ours = std::fs::read_link(format!("/proc/{child}/exe")).ok() == own
+                || name.is_ok_and(|name| name == HELPER);
+            parent == Some(pid) && is_ours
         });
     resident_bytes(pid) + children.map(resident_bytes).sum::<u64>()
 }
