@@ -8,7 +8,7 @@
 mod clear;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 pub(crate) use clear::clear;
@@ -274,8 +274,17 @@ impl Cgroup {
             Some(program) => program.attach(&self.version2_directory()?),
             None => {
                 self.write("devices", "devices.deny", "a")?;
-                devices::allow_lines()
-                    .try_for_each(|line| self.write("devices", "devices.allow", &line))
+                let path = self
+                    .directory_of("devices")
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .join("devices.allow");
+                let file = fs::OpenOptions::new().write(true).open(&path);
+                let mut file = file.map_err(|error| attempted("opening", &path, &error))?;
+                // The kernel takes one rule at a time.
+                devices::allow_lines().try_for_each(|line| {
+                    file.write_all(line.as_bytes())
+                        .map_err(|error| attempted(&format!("writing {line} to"), &path, &error))
+                })
             }
         }
     }
@@ -294,13 +303,16 @@ impl Cgroup {
             .map_err(|error| attempted("opening", &group.directory, &error))
     }
 
+    fn directory_of(&self, controller: &str) -> Option<&Path> {
+        let group = self.groups.iter().find(|group| group.has(controller));
+        group.map(|group| group.directory.as_path())
+    }
+
     fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
-        let group = self
-            .groups
-            .iter()
-            .find(|group| group.has(controller))
-            .ok_or(io::ErrorKind::NotFound)?;
-        let path = group.directory.join(file);
+        let path = self
+            .directory_of(controller)
+            .ok_or(io::ErrorKind::NotFound)?
+            .join(file);
         fs::write(&path, value).map_err(|error| {
             // The kernel says "permission denied" of a file that it does not have.
             if path.exists() {
@@ -332,10 +344,8 @@ impl Cgroup {
         } else {
             ("memory", "memory.oom_control")
         };
-        self.groups
-            .iter()
-            .find(|group| group.has(controller))
-            .and_then(|group| fs::read_to_string(group.directory.join(file)).ok())
+        self.directory_of(controller)
+            .and_then(|directory| fs::read_to_string(directory.join(file)).ok())
             .is_some_and(|text| kills_in(&text) > 0)
     }
 
