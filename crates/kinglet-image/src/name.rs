@@ -1,8 +1,11 @@
 //! Image references: parsing, and the one spelling under which an image is stored.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use oci_client::Reference;
+use parking_lot::Mutex;
 
 use crate::ImageError;
 
@@ -19,9 +22,36 @@ pub struct ImageName {
     pub digest: Option<String>,
 }
 
+/// References that are remembered: more than a machine has images. When they are used up, all are forgotten.
+const KNOWN_MAX: usize = 1024;
+/// A longer one is not remembered (registries allow 255 bytes for a repository).
+const KNOWN_BYTES_MAX: usize = 512;
+/// What has been parsed. The expression that the parser matches needs milliseconds and, for every thread that matches it,
+/// megabytes; the same reference is parsed at each start of a container.
+static KNOWN: LazyLock<Mutex<HashMap<String, ImageName>>> = LazyLock::new(Mutex::default);
+
+fn remember(known: &mut HashMap<String, ImageName>, reference: &str, parsed: &ImageName) {
+    if reference.len() > KNOWN_BYTES_MAX {
+        return;
+    }
+    if known.len() >= KNOWN_MAX {
+        known.clear();
+    }
+    known.insert(reference.to_owned(), parsed.clone());
+}
+
 impl ImageName {
     /// Parses a reference as written in a Pod.
     pub fn parse(reference: &str) -> Result<Self, ImageError> {
+        if let Some(known) = KNOWN.lock().get(reference) {
+            return Ok(known.clone());
+        }
+        let parsed = Self::parse_anew(reference)?;
+        remember(&mut KNOWN.lock(), reference, &parsed);
+        Ok(parsed)
+    }
+
+    fn parse_anew(reference: &str) -> Result<Self, ImageError> {
         let parsed: Reference = reference
             .parse()
             .map_err(|message| ImageError::InvalidName {
@@ -146,5 +176,22 @@ mod tests {
             let error = ImageName::parse(written).expect_err(written);
             assert_eq!(error.reason(), "InvalidImageName");
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_was_parsed_and_bounded() {
+        for text in ["nginx", "example.com:5000/a/b:c"] {
+            let name = ImageName::parse_anew(text).expect(text);
+            assert_eq!(ImageName::parse(text).expect(text), name);
+            assert_eq!(ImageName::parse(text).expect("remembered"), name);
+        }
+        let (mut known, name) = (HashMap::new(), ImageName::parse("nginx").expect("name"));
+        for number in 0..2 * KNOWN_MAX {
+            remember(&mut known, &format!("nginx:{number}"), &name);
+            assert!((1..=KNOWN_MAX).contains(&known.len()));
+        }
+        let long = "a".repeat(KNOWN_BYTES_MAX + 1);
+        remember(&mut known, &long, &name);
+        assert!(!known.contains_key(&long));
     }
 }
