@@ -6,7 +6,7 @@ use crate::wire::User;
 pub(crate) const ACCOUNT_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The largest id that runtimes take, in account files too.
-const ID_MAX: u32 = i32::MAX as u32;
+const ID_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// Who a process will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
