@@ -4,6 +4,7 @@ mod apply;
 mod delete;
 mod demo;
 mod describe;
+mod docker_login;
 mod get;
 mod image;
 mod logs;

@@ -50,7 +50,8 @@ pub struct PullOptions {
     pub policy: PullPolicy,
     /// For registries that want them.
     pub credentials: Credentials,
-    /// Further authorities to trust, each one certificate in PEM.
+    /// Further authorities to trust, each a PEM file's text. With one, the registry is asked over TLS only, and its
+    /// certificate is checked, wherever it is.
     pub authorities: Vec<Vec<u8>>,
     /// On whose behalf.
     pub requester: Requester,

@@ -138,24 +138,17 @@ async fn client(
         )),
         None => None,
     };
-    if options
-        .authorities
-        .iter()
-        .any(|pem| !String::from_utf8_lossy(pem).contains("-----BEGIN CERTIFICATE-----"))
-    {
-        return Err(SourceError::local(
-            "the file of the certificate authority holds no certificate in PEM",
-        ));
-    }
     let url = proxy.as_ref().map(|proxy| proxy.url().to_owned());
-    let authorities = options
-        .authorities
-        .iter()
-        .map(|pem| Certificate {
-            encoding: CertificateEncoding::Pem,
-            data: pem.clone(),
-        })
-        .collect();
+    let mut authorities = Vec::new();
+    for pem in &options.authorities {
+        let read = kinglet_process::tls::authorities(pem).map_err(|message| {
+            SourceError::local(format!("reading the certificate authority: {message}"))
+        })?;
+        authorities.extend(read.iter().map(|certificate| Certificate {
+            encoding: CertificateEncoding::Der,
+            data: certificate.to_vec(),
+        }));
+    }
     // Not `Client::new`, which goes on with defaults, and so without the proxy, when something is wrong.
     let client = Client::try_from(ClientConfig {
         https_proxy: url.clone(),
@@ -191,7 +184,9 @@ async fn request<T>(
     call: impl Fn(Client) -> ClientFuture<T>,
 ) -> Result<(RegistryClient, T), SourceError> {
     let timeouts = options.timeouts;
-    let schemes: &[Scheme] = if source.insecure {
+    // Who names an authority wants its certificates checked.
+    let insecure = source.insecure && options.authorities.is_empty();
+    let schemes: &[Scheme] = if insecure {
         &[Scheme::Http, Scheme::Https]
     } else {
         &[Scheme::Https]
@@ -200,7 +195,7 @@ async fn request<T>(
     let timeout = timeouts.connect + timeouts.read;
     let mut refusal = None;
     for &scheme in schemes {
-        let client = client(scheme, source.insecure, options).await?;
+        let client = client(scheme, insecure, options).await?;
         let error = match tokio::time::timeout(timeout, call(client.client.clone())).await {
             Ok(Ok(answer)) => return Ok((client, answer)),
             Ok(Err(error)) => error,

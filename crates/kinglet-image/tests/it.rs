@@ -7,6 +7,8 @@
 
 #[path = "it/archives.rs"]
 mod archives;
+#[path = "it/authorities.rs"]
+mod authorities;
 #[path = "it/content.rs"]
 mod content;
 #[path = "it/pulls.rs"]

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kinglet_image::{ImageName, ImageSummary, ProgressEvent};
 use serde_json::json;
 
+use super::docker_login;
 use crate::args::{ImageCommand, PullArgs};
 use crate::control::{self, ImageList, ImageRequest, ImportRequest, PullLine, PullRequest};
 use crate::{location, table};
@@ -96,13 +97,7 @@ async fn pull(socket: &Path, args: &PullArgs) -> anyhow::Result<()> {
     let request = PullRequest {
         image: image.clone(),
         docker_config: docker_config(args)?,
-        ca_pem: match &args.ca {
-            Some(file) => Some(
-                std::fs::read_to_string(file)
-                    .with_context(|| format!("reading --ca {}", file.display()))?,
-            ),
-            None => None,
-        },
+        ca_pem: args.ca.as_deref().map(authority).transpose()?,
     };
     let mut answer = control::send(socket, http::Method::POST, "/images/pull", &request)
         .await?
@@ -133,9 +128,19 @@ async fn pull(socket: &Path, args: &PullArgs) -> anyhow::Result<()> {
     bail!("the running Kinglet went away during the pull")
 }
 
+/// The text of `--ca`, which must be certificates.
+fn authority(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading --ca {}", file.display()))?;
+    match kinglet_process::tls::authorities(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(message) => bail!("--ca {}: {message}", file.display()),
+    }
+}
+
 /// The credentials for an image's registry as a docker `config.json`: from `--creds`, else from `docker login`.
 fn docker_config(args: &PullArgs) -> anyhow::Result<Option<serde_json::Value>> {
-    let registry = ImageName::parse(&args.image)?.registry;
+    let name = ImageName::parse(&args.image)?;
     let (username, password) = match args.creds.as_deref() {
         Some("-") => {
             let mut line = String::new();
@@ -145,13 +150,13 @@ fn docker_config(args: &PullArgs) -> anyhow::Result<Option<serde_json::Value>> {
             split_credentials(line.trim_end_matches(['\r', '\n']))?
         }
         Some(creds) => split_credentials(creds)?,
-        None => match stored(&registry)? {
+        None => match docker_login::stored(&name)? {
             Some(pair) => pair,
             None => return Ok(None),
         },
     };
     let auth = json!({"username": username, "password": password});
-    Ok(Some(json!({ "auths": { registry: auth } })))
+    Ok(Some(json!({ "auths": { name.registry: auth } })))
 }
 
 fn split_credentials(creds: &str) -> anyhow::Result<(String, String)> {
@@ -160,35 +165,6 @@ fn split_credentials(creds: &str) -> anyhow::Result<(String, String)> {
             Ok((user.to_owned(), password.to_owned()))
         }
         _ => bail!("--creds takes USER:PASS"),
-    }
-}
-
-/// What `docker login` (or one of its credential helpers) keeps for a registry.
-fn stored(registry: &str) -> anyhow::Result<Option<(String, String)>> {
-    use docker_credential::{CredentialRetrievalError as Missing, DockerCredential};
-    let folder = std::env::var_os("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| location::home().map(|home| home.join(".docker")));
-    // To the library, no file and a broken file are the same.
-    if !folder.is_some_and(|folder| folder.join("config.json").exists()) {
-        return Ok(None);
-    }
-    // Docker Hub is stored under the address of its first API.
-    let server = match registry {
-        "docker.io" | "index.docker.io" => "https://index.docker.io/v1/",
-        registry => registry,
-    };
-    match docker_credential::get_credential(server) {
-        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Some((user, password))),
-        Ok(DockerCredential::IdentityToken(_)) => bail!(
-            "docker's config.json has an identity token for {registry}, which is not supported; use --creds"
-        ),
-        Err(Missing::ConfigNotFound | Missing::NoCredentialConfigured) => Ok(None),
-        // A helper answers so for a registry that it does not know.
-        Err(Missing::HelperFailure { stdout, .. }) if stdout.contains("not found") => Ok(None),
-        Err(error) => bail!(
-            "reading the credentials for {registry} from docker's config.json: {error}; use --creds"
-        ),
     }
 }
 
@@ -265,6 +241,25 @@ mod tests {
             let error = docker_config(&args(Some(bad))).expect_err(bad).to_string();
             assert!(error.contains("USER:PASS"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_certificate_authority_that_is_none_is_named() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("ca.pem");
+        for text in [
+            "",
+            "-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n",
+        ] {
+            std::fs::write(&file, text).expect("file");
+            let error = authority(&file).expect_err("none").to_string();
+            assert!(error.contains("ca.pem"), "{error}");
+        }
+        let error = format!(
+            "{:#}",
+            authority(Path::new("/nonexistent/ca")).expect_err("none")
+        );
+        assert!(error.contains("/nonexistent/ca"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A registry in this process: what it holds, whom it lets in, how it misbehaves, what it was asked.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode};
+use kinglet_process::pki::Pki;
+use kinglet_process::tls;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::content::Built;
 
@@ -55,11 +60,53 @@ struct Held {
     asked: Vec<String>,
 }
 
+/// Connections over TLS.
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = tokio_rustls::server::TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+            // A client that does not trust us hangs up.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
 impl Registry {
     pub(crate) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("bind");
+        Self::serve(|listener| listener).await
+    }
+
+    /// Serves over TLS, with a certificate for 127.0.0.1 that this authority signed.
+    pub(crate) async fn start_tls(authority: &Pki) -> Self {
+        tls::install_provider();
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let certificate = authority.server(&[], &loopback).expect("a certificate");
+        let config = tls::server_config(authority, &certificate).expect("TLS");
+        Self::serve(|listener| TlsListener {
+            listener,
+            acceptor: config.into(),
+        })
+        .await
+    }
+
+    async fn serve<L: axum::serve::Listener<Addr = SocketAddr>>(
+        wrap: impl FnOnce(TcpListener) -> L,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let host = listener.local_addr().expect("address").to_string();
         let state = Held {
             mood: Mood::Fine,
@@ -73,6 +120,7 @@ impl Registry {
             state: Mutex::new(state),
         }));
         let router = Router::new().fallback(answer).with_state(registry.clone());
+        let listener = wrap(listener);
         tokio::spawn(async move { axum::serve(listener, router).await });
         registry
     }
