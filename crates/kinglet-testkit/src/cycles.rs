@@ -10,11 +10,27 @@ use crate::api::{sample_service, serving};
 use crate::footprint::{Footprint, Slack};
 use crate::{Api, Instance, until, web};
 
-/// Services at a time; each is one cycle.
-pub const BATCH: u32 = 10;
 /// Long enough for a machine that does much else.
 const STEP_MAX: Duration = Duration::from_secs(120);
 const AUTOSCALER: &str = "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler";
+
+/// Where a Service has children, grandchildren and what follows from them.
+const CHILDREN: [&str; 14] = [
+    "/apis/serving.knative.dev/v1/namespaces/default/services",
+    "/apis/serving.knative.dev/v1/namespaces/default/configurations",
+    "/apis/serving.knative.dev/v1/namespaces/default/routes",
+    "/apis/serving.knative.dev/v1/namespaces/default/revisions",
+    "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/default/podautoscalers",
+    "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/default/metrics",
+    "/apis/networking.internal.knative.dev/v1alpha1/namespaces/default/ingresses",
+    "/apis/networking.internal.knative.dev/v1alpha1/namespaces/default/serverlessservices",
+    "/apis/caching.internal.knative.dev/v1alpha1/namespaces/default/images",
+    "/apis/apps/v1/namespaces/default/deployments",
+    "/apis/apps/v1/namespaces/default/replicasets",
+    "/api/v1/namespaces/default/pods",
+    "/api/v1/namespaces/default/services",
+    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+];
 
 /// Makes services sleep as soon as Knative allows.
 pub async fn sleep_soon(api: &Api) -> anyhow::Result<()> {
@@ -23,10 +39,10 @@ pub async fn sleep_soon(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// [`BATCH`] cycles side by side.
-pub async fn batch(instance: &Instance, api: &Api) -> anyhow::Result<()> {
+/// Some cycles side by side.
+pub async fn batch(instance: &Instance, api: &Api, cycles: u32) -> anyhow::Result<()> {
     let mut services = JoinSet::new();
-    for number in 0..BATCH {
+    for number in 0..cycles {
         let (api, gateway) = (api.clone(), instance.gateway().to_owned());
         services.spawn(async move {
             let name = format!("cycle-{number}");
@@ -37,6 +53,39 @@ pub async fn batch(instance: &Instance, api: &Api) -> anyhow::Result<()> {
         done??;
     }
     Ok(())
+}
+
+/// Deletes what batches that a crash cut off have left in the API.
+pub async fn delete_all(api: &Api) -> anyhow::Result<()> {
+    let services = serving("default", "services");
+    for service in items(api, &services).await? {
+        let name = service["metadata"]["name"].as_str().unwrap_or_default();
+        api.delete(&format!("{services}/{name}")).await?;
+    }
+    Ok(())
+}
+
+async fn items(api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
+    let mut list = api.get(path).await?;
+    Ok(match list["items"].take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    })
+}
+
+/// Objects of deleted Services that are still there, by path.
+async fn left_objects(api: &Api) -> anyhow::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for collection in CHILDREN {
+        for object in items(api, collection).await? {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            // The API server's own Service, its endpoints and what every namespace has.
+            if name.starts_with("cycle-") {
+                left.push(format!("{collection}/{name}"));
+            }
+        }
+    }
+    Ok(left)
 }
 
 async fn cycle(api: &Api, gateway: &str, name: &str) -> anyhow::Result<()> {
@@ -81,13 +130,22 @@ async fn no_pods(api: &Api, name: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Waits until the instance occupies no more than `before` and the slack; an error lists what is too much.
+/// Waits until the instance occupies no more than `before` and the slack, and no object of a cycle is left; an error lists
+/// what is too much, by name.
 pub async fn settled(
     instance: &Instance,
+    api: &Api,
     before: &Footprint,
     slack: Slack,
 ) -> anyhow::Result<Footprint> {
     until("everything to be given back", STEP_MAX, || async {
+        let left = left_objects(api).await?;
+        ensure!(
+            left.is_empty(),
+            "{} objects: {}",
+            left.len(),
+            left.join(", ")
+        );
         let now = Footprint::of(instance.ready.pid, &instance.data);
         let grown = now.grown(before, slack);
         ensure!(grown.is_empty(), "{}", grown.join("; "));

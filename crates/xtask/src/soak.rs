@@ -19,7 +19,7 @@ pub(crate) enum Soak {
     Sim(simulation::Simulation),
     /// The threads of the breaker in every order, by loom
     Loom(interleavings::Interleavings),
-    /// New inputs for every parser that eats what somebody else wrote (needs nightly and cargo-fuzz)
+    /// New inputs for every parser that eats what somebody else wrote (needs cargo-fuzz)
     Fuzz(fuzz::Fuzz),
 }
 
