@@ -3,7 +3,7 @@
 //! Start: directory and lock, certificates, ports, store, API server, first objects, machine, listeners, ready.
 //! Stop, against the flow: no new requests, drain, stop deciding, stop containers, flush the store.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use kinglet_cli::UpArgs;
 use kinglet_cli::control::Addresses;
 use kinglet_cli::{kubeconfig, location};
 use kinglet_image::{Images, Registries};
-use kinglet_node::Node;
+use kinglet_node::{Node, ServiceRange};
 use kinglet_process::pki::Pki;
 use kinglet_process::{Clock, Tasks, logging, tls};
 use kinglet_serving::configs::LiveConfigs;
 use kinglet_store::Store;
 use parking_lot::RwLock;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -58,144 +59,236 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     watch_signals(&stop)?;
     let started = tokio::time::Instant::now();
     let clock = Clock::system();
-    let data = location::data_directory(&args.data);
-    make_private(&data)?;
-    has_room(&data)?;
-    let has_objects = data.join("store").exists();
-    let store = Store::open(&data.join("store"), ApiServer::store_options())
-        .map_err(|error| explain(&data, &error))?;
-
-    let api_listener =
-        listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
-    let http_listener = listeners::bind_http(args.listen, args.http_port).await?;
-    let (api_address, http_address) = (api_listener.local_addr()?, http_listener.local_addr()?);
-
-    let pki = Pki::open(&data.join("pki"), clock.now())?;
-    let images = Images::open(
-        &data.join("images"),
-        registries(args.registries.as_deref(), &data)?,
-        samples::images(),
-    )?;
-
+    let opened = Opened::open(args, &clock).await?;
+    let objects = Objects::prepare(args, &opened, &clock).await?;
+    let store = opened.store.clone();
     let tasks = Tasks::new();
-    let rules = Arc::new(Rules {
-        configs: RwLock::new(LiveConfigs::fixed(
-            kinglet_api::config::Configs::for_domain(&args.domain),
-        )),
-        clock: clock.clone(),
-    });
-    let pod_logs = Arc::new(logs::Logs::new(clock.clone()));
-    let services = kinglet_node::service_range(&data, has_objects)?;
-    let api = ApiServer::new(
-        store.clone(),
-        kinglet_apiserver::Options {
-            service_network: services.network(),
-            ..options(&pki, &clock, &rules, &pod_logs)?
-        },
-    );
-    bootstrap::definitions(&api).await?;
-    let client = kube::Client::new(
-        api.service(Identity::in_process(
-            "system:serviceaccount:knative-serving:controller",
-        )),
-        "default",
-    );
-    bootstrap::run(&client)
-        .await
-        .context("preparing the first objects")?;
-    // A full or failing disk is said now, not after "Kinglet is up".
-    store
-        .flush()
-        .await
-        .with_context(|| format!("starting with data directory {}", data.display()))?;
-    let service_address = bootstrap::api_service(&client, services.first()).await?;
-
-    let own_client = client.clone();
-    let machine = start::start(MachineOptions {
-        client,
-        clock: clock.clone(),
-        tasks: tasks.child(),
-        data: data.clone(),
-        domain: args.domain.clone(),
-        images,
-        http: http_listener,
-        network: kinglet_node::NetworkOptions {
-            services: Some(services),
-            api_port: Some(api_address.port()),
-            node_ports_on: match args.listen {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
-            },
-        },
-        ca_pem: Some(pki.ca_pem.clone()),
-        parts: kinglet_workloads::Parts::ALL,
-    })
-    .await?;
-    *rules.configs.write() = machine.configs.clone();
-    pod_logs.attach(machine.node.clone());
-
-    bootstrap::endpoints(
-        &own_client,
-        machine.node.gateway_ip(),
-        Some(api_address.port()),
-    )
-    .await?;
-    let bridge = IpAddr::V4(machine.node.gateway_ip());
-    let mut addresses = vec![args.listen, IpAddr::V4(Ipv4Addr::LOCALHOST), bridge];
-    addresses.extend(service_address.map(IpAddr::V4));
-    let tls = tls::server_config(&pki, &pki.server(&HOSTS.map(str::to_owned), &addresses)?)?;
-    let serving_api = tasks.child();
-    let inside = listeners::bind_on_bridge(bridge, api_address.port())?;
-    for listener in [api_listener, inside] {
-        serving_api.spawn(
-            "api listener",
-            kinglet_apiserver::listen::serve(
-                api.clone(),
-                listener,
-                tls.clone(),
-                serving_api.clone(),
-            ),
-        );
-    }
-
-    let addresses = publish(
-        args,
-        &data,
-        &pki,
-        &format!("https://{}", listeners::shown(api_address)),
-        &format!("http://{}", listeners::shown(http_address)),
-    )?;
-    control::serve(
-        Control {
-            addresses: addresses.clone(),
-            data,
-            images: machine.images.clone(),
-            caches: machine.caches.clone(),
-            gateway: machine.gateway.clone(),
-            store: store.clone(),
-            waterfalls: machine.waterfalls.clone(),
-            flags: args.flags(),
-            started,
-            stop: stop.clone(),
-        },
-        &tasks,
-    )?;
-    if let Some(file) = &args.ready_file {
-        let text = serde_json::to_string(&addresses).expect("strings serialize");
-        kinglet_process::private::write(file, &text).context("writing the ready file")?;
-    }
-    println_steps(&addresses);
-
-    stop.cancelled().await;
-    tracing::info!("stopping: finishing requests under way");
-    stop_machine(&machine).await;
-    serving_api.shutdown(API_STOP_MAX).await;
+    let outcome = if stop.is_cancelled() {
+        Ok(())
+    } else {
+        run(args, opened, objects, &tasks, &stop, started).await
+    };
     tasks.shutdown(API_STOP_MAX).await;
+    outcome?;
     store
         .flush()
         .await
         .context("writing the last changes to disk")?;
     store.close();
+    Ok(())
+}
+
+/// What a start takes for itself before anything runs.
+struct Opened {
+    data: PathBuf,
+    /// A life before this one left objects.
+    has_objects: bool,
+    store: Store,
+    api_listener: TcpListener,
+    http_listener: TcpListener,
+    api_address: SocketAddr,
+    http_address: SocketAddr,
+    pki: Pki,
+    images: Images,
+}
+
+impl Opened {
+    async fn open(args: &UpArgs, clock: &Clock) -> anyhow::Result<Self> {
+        let data = location::data_directory(&args.data);
+        make_private(&data)?;
+        has_room(&data)?;
+        let has_objects = data.join("store").exists();
+        let store = Store::open(&data.join("store"), ApiServer::store_options())
+            .map_err(|error| explain(&data, &error))?;
+        let api_listener =
+            listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
+        let http_listener = listeners::bind_http(args.listen, args.http_port).await?;
+        let pki = Pki::open(&data.join("pki"), clock.now())?;
+        let images = Images::open(
+            &data.join("images"),
+            registries(args.registries.as_deref(), &data)?,
+            samples::images(),
+        )?;
+        Ok(Self {
+            has_objects,
+            store,
+            api_address: api_listener.local_addr()?,
+            http_address: http_listener.local_addr()?,
+            api_listener,
+            http_listener,
+            pki,
+            images,
+            data,
+        })
+    }
+}
+
+/// The API server with the objects that are always there; nobody can reach it yet.
+struct Objects {
+    api: ApiServer,
+    client: kube::Client,
+    rules: Arc<Rules>,
+    pod_logs: Arc<logs::Logs>,
+    services: ServiceRange,
+    /// Address of the `kubernetes` Service.
+    api_service: Option<Ipv4Addr>,
+    clock: Clock,
+}
+
+impl Objects {
+    async fn prepare(args: &UpArgs, opened: &Opened, clock: &Clock) -> anyhow::Result<Self> {
+        let rules = Arc::new(Rules {
+            configs: RwLock::new(LiveConfigs::fixed(
+                kinglet_api::config::Configs::for_domain(&args.domain),
+            )),
+            clock: clock.clone(),
+        });
+        let pod_logs = Arc::new(logs::Logs::new(clock.clone()));
+        let services = kinglet_node::service_range(&opened.data, opened.has_objects)?;
+        let api = ApiServer::new(
+            opened.store.clone(),
+            kinglet_apiserver::Options {
+                service_network: services.network(),
+                ..options(&opened.pki, clock, &rules, &pod_logs)?
+            },
+        );
+        bootstrap::definitions(&api).await?;
+        let client = kube::Client::new(
+            api.service(Identity::in_process(
+                "system:serviceaccount:knative-serving:controller",
+            )),
+            "default",
+        );
+        bootstrap::run(&client)
+            .await
+            .context("preparing the first objects")?;
+        // A full or failing disk is said now, not after "Kinglet is up".
+        opened
+            .store
+            .flush()
+            .await
+            .with_context(|| format!("starting with data directory {}", opened.data.display()))?;
+        let api_service = bootstrap::api_service(&client, services.first()).await?;
+        Ok(Self {
+            api,
+            client,
+            rules,
+            pod_logs,
+            services,
+            api_service,
+            clock: clock.clone(),
+        })
+    }
+}
+
+/// Everything from the machine on. It leaves traces on the host: whatever goes wrong, they are taken away again.
+async fn run(
+    args: &UpArgs,
+    opened: Opened,
+    objects: Objects,
+    tasks: &Tasks,
+    stop: &CancellationToken,
+    started: tokio::time::Instant,
+) -> anyhow::Result<()> {
+    let machine = start::start(MachineOptions {
+        client: objects.client.clone(),
+        clock: objects.clock.clone(),
+        tasks: tasks.child(),
+        data: opened.data.clone(),
+        domain: args.domain.clone(),
+        images: opened.images,
+        http: opened.http_listener,
+        network: kinglet_node::NetworkOptions {
+            services: Some(objects.services),
+            api_port: Some(opened.api_address.port()),
+            node_ports_on: match args.listen {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
+            },
+        },
+        ca_pem: Some(opened.pki.ca_pem.clone()),
+        parts: kinglet_workloads::Parts::ALL,
+    })
+    .await?;
+    *objects.rules.configs.write() = machine.configs.clone();
+    objects.pod_logs.attach(machine.node.clone());
+
+    let serving_api = tasks.child();
+    let served = async {
+        let bridge = machine.node.gateway_ip();
+        let mut listen = vec![args.listen, IpAddr::V4(Ipv4Addr::LOCALHOST), bridge.into()];
+        listen.extend(objects.api_service.map(IpAddr::V4));
+        let port = opened.api_address.port();
+        bootstrap::endpoints(&objects.client, bridge, Some(port)).await?;
+        let inside = listeners::bind_on_bridge(bridge.into(), port)?;
+        let listeners = [opened.api_listener, inside];
+        serve_api(&objects.api, &opened.pki, &listen, listeners, &serving_api)?;
+        let addresses = publish(
+            args,
+            &opened.data,
+            &opened.pki,
+            &format!("https://{}", listeners::shown(opened.api_address)),
+            &format!("http://{}", listeners::shown(opened.http_address)),
+        )?;
+        control::serve(
+            Control {
+                addresses: addresses.clone(),
+                data: opened.data,
+                images: machine.images.clone(),
+                caches: machine.caches.clone(),
+                gateway: machine.gateway.clone(),
+                store: opened.store,
+                waterfalls: machine.waterfalls.clone(),
+                flags: args.flags(),
+                started,
+                stop: stop.clone(),
+            },
+            tasks,
+        )?;
+        announce(args.ready_file.as_deref(), &addresses, stop)
+    };
+    let outcome = served.await;
+    if outcome.is_ok() {
+        stop.cancelled().await;
+        tracing::info!("stopping: finishing requests under way");
+    }
+    stop_machine(&machine).await;
+    serving_api.shutdown(API_STOP_MAX).await;
+    outcome
+}
+
+fn serve_api(
+    api: &ApiServer,
+    pki: &Pki,
+    addresses: &[IpAddr],
+    listeners: [TcpListener; 2],
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let certificate = pki.server(&HOSTS.map(str::to_owned), addresses)?;
+    let tls = tls::server_config(pki, &certificate)?;
+    for listener in listeners {
+        tasks.spawn(
+            "api listener",
+            kinglet_apiserver::listen::serve(api.clone(), listener, tls.clone(), tasks.clone()),
+        );
+    }
+    Ok(())
+}
+
+/// Says that everything serves; not to those who have stopped it meanwhile.
+fn announce(
+    ready_file: Option<&Path>,
+    addresses: &Addresses,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    if let Some(file) = ready_file {
+        let text = serde_json::to_string(addresses).expect("strings serialize");
+        kinglet_process::private::write(file, &text).context("writing the ready file")?;
+    }
+    println_steps(addresses);
     Ok(())
 }
 

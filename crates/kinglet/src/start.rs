@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kinglet_api::config::Configs;
-use kinglet_api::networking::Ingress;
 use kinglet_image::Images;
 use kinglet_node::{Node, NodeHandle};
 use kinglet_process::{Clock, Tasks};
@@ -34,10 +33,10 @@ const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
 const FIRST_ROUTES_MAX: Duration = Duration::from_secs(15);
 /// Controllers end at their next await; what they did not finish, the next life does.
 const DECIDING_STOP_MAX: Duration = Duration::from_secs(2);
+/// A start that fails half way takes pods of the last life off the host again.
+const ABORT_MAX: Duration = Duration::from_secs(15);
 const NODE_NAME: &str = "kinglet";
 const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Building the first table takes milliseconds; this is for a machine in trouble.
-const ROUTES_MAX: Duration = Duration::from_secs(5);
 /// Labels by which the cold path looks objects up.
 const INDEXED: [&str; 4] = [
     "serving.knative.dev/revision",
@@ -74,60 +73,105 @@ pub(crate) struct Machine {
     deciding: Tasks,
 }
 
+/// How controllers and data plane reach each other.
+struct Channels {
+    updates: mpsc::Sender<kinglet_decide::feed::Update>,
+    reports: mpsc::Receiver<kinglet_decide::feed::Report>,
+    /// The version of the routes in force.
+    applied: watch::Receiver<u64>,
+}
+
 /// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
 pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
-    let MachineOptions {
-        client,
-        clock,
-        tasks,
-        data,
-        domain,
-        images,
-        http,
-        network,
-        ca_pem,
-        parts,
-    } = options;
+    let (clock, tasks) = (&options.clock, &options.tasks);
     let deciding = tasks.child();
-    let caches = Caches::with_indexed_labels(client, deciding.clone(), clock.clone(), &INDEXED);
+    let caches = Caches::with_indexed_labels(
+        options.client.clone(),
+        deciding.clone(),
+        clock.clone(),
+        &INDEXED,
+    );
     let context = Context::new(&caches);
-    let waterfalls = Waterfalls::follow(&caches, &clock);
-    let configs = LiveConfigs::follow(&context, Configs::for_domain(&domain));
+    let waterfalls = Waterfalls::follow(&caches, clock);
+    let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));
+    let (gateway, channels) = start_data_plane(clock, tasks);
+    let node = start_node(&options, &context, &gateway).await?;
+    options.images.leave_by(node.egress());
+    let applied = channels.applied.clone();
+    start_controllers(&options, &context, channels, node.gateway_ip().into());
+    let machine = Machine {
+        caches,
+        configs,
+        gateway,
+        node,
+        images: options.images,
+        waterfalls,
+        deciding,
+    };
+    if let Err(error) = machine.open_gateway(options.http, applied).await {
+        machine.stop(tokio::time::Instant::now() + ABORT_MAX).await;
+        return Err(error);
+    }
+    request_logs::follow(
+        &machine.caches,
+        &machine.configs,
+        &machine.gateway,
+        &machine.node,
+        tasks,
+    );
+    Ok(machine)
+}
 
+fn start_data_plane(clock: &Clock, tasks: &Tasks) -> (kinglet_dataplane::Handle, Channels) {
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
-    let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
-    let (applied, applied_in) = watch::channel(0);
-    let mut first_routes = applied_in.clone();
-    let mut applied_seen = applied_in.clone();
+    let (reports_out, reports) = mpsc::channel(REPORTS_MAX);
+    let (applied_out, applied) = watch::channel(0);
     let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(
         kinglet_dataplane::Options::default(),
         updates_in,
-        reports,
-        applied,
+        reports_out,
+        applied_out,
         clock.clone(),
     );
     // Outlives the deciders, so that what they say last is still applied; requests go on meanwhile.
     tasks.spawn("data plane", dataplane.run(tasks.token()));
+    let channels = Channels {
+        updates,
+        reports,
+        applied,
+    };
+    (gateway, channels)
+}
 
+async fn start_node(
+    options: &MachineOptions,
+    context: &Context,
+    gateway: &kinglet_dataplane::Handle,
+) -> anyhow::Result<NodeHandle> {
     let draining = gateway.clone();
-    let node = Node::start(kinglet_node::Options {
-        data_dir: data.join("node"),
+    Node::start(kinglet_node::Options {
+        data_dir: options.data.join("node"),
         node_name: NODE_NAME.to_owned(),
         context: context.named("kubelet"),
-        images: images.clone(),
+        images: options.images.clone(),
         drain: Arc::new(move |address| Box::pin(draining.drain_pod(address))),
         queue_image_prefixes: vec![QUEUE_IMAGE.to_owned()],
-        network,
-        ca_pem: ca_pem.clone().unwrap_or_default(),
+        network: options.network.clone(),
+        ca_pem: options.ca_pem.clone().unwrap_or_default(),
         helper: PathBuf::from("/proc/self/exe"),
         parked: kinglet_node::PARKED_DEFAULT,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
     })
     .await
-    .context("starting the node")?;
-    images.leave_by(node.egress());
-    let bridge = IpAddr::V4(node.gateway_ip());
+    .context("starting the node")
+}
 
+fn start_controllers(
+    options: &MachineOptions,
+    context: &Context,
+    channels: Channels,
+    bridge: IpAddr,
+) {
     // Until the Node object says what it has: nothing, so that nobody is bound too early.
     let capacity = kinglet_workloads::Capacity {
         cpu_millis: 0,
@@ -138,66 +182,53 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     let workloads = kinglet_workloads::Options {
         node_name: NODE_NAME.to_owned(),
         capacity,
-        root_ca_pem: ca_pem,
-        parts,
+        root_ca_pem: options.ca_pem.clone(),
+        parts: options.parts,
     };
-    kinglet_workloads::run(&context, workloads);
+    kinglet_workloads::run(context, workloads);
     let activator = kinglet_serving::autoscale::Activator {
         ip: bridge,
         pod: "kinglet".to_owned(),
         node: Some(NODE_NAME.to_owned()),
     };
     kinglet_serving::start(
-        &context,
+        context,
         kinglet_serving::ServingOptions {
-            configs: Configs::for_domain(&domain),
+            configs: Configs::for_domain(&options.domain),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),
             activators: vec![activator],
-            digests: Digests::shared(&images),
-            updates,
-            reports: reports_in,
-            applied: applied_in,
+            digests: Digests::shared(&options.images),
+            updates: channels.updates,
+            reports: channels.reports,
+            applied: channels.applied,
         },
     );
-
-    // A restarted gateway knows its routes before the first request, or it would answer 404 for a moment.
-    caches.wait_synced().await;
-    if !context.cache::<Ingress>().is_empty()
-        && tokio::time::timeout(ROUTES_MAX, applied_seen.wait_for(|version| *version > 0))
-            .await
-            .is_err()
-    {
-        tracing::warn!("the routes of the last life are not in force yet");
-    }
-    let inside = listeners::bind_inside(bridge)?;
-    // Who asks right after a restart must not be told that his host is unknown.
-    if tokio::time::timeout(
-        FIRST_ROUTES_MAX,
-        first_routes.wait_for(|version| *version > 0),
-    )
-    .await
-    .is_err()
-    {
-        tracing::warn!("the gateway begins before its routes are known");
-    }
-    for listener in inside {
-        gateway.serve(listener, kinglet_dataplane::Listener::ClusterLocal);
-    }
-    gateway.serve(http, kinglet_dataplane::Listener::External);
-    request_logs::follow(&caches, &configs, &gateway, &node, &tasks);
-    Ok(Machine {
-        caches,
-        configs,
-        gateway,
-        node,
-        images,
-        waterfalls,
-        deciding,
-    })
 }
 
 impl Machine {
+    /// Lets requests in, from outside and from pods, once the routes are known: who asks right after a restart must not
+    /// be told that his host is unknown.
+    async fn open_gateway(
+        &self,
+        http: TcpListener,
+        mut applied: watch::Receiver<u64>,
+    ) -> anyhow::Result<()> {
+        self.caches.wait_synced().await;
+        let inside = listeners::bind_inside(self.node.gateway_ip().into())?;
+        let known = applied.wait_for(|version| *version > 0);
+        if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
+            tracing::warn!("the gateway begins before its routes are known");
+        }
+        for listener in inside {
+            self.gateway
+                .serve(listener, kinglet_dataplane::Listener::ClusterLocal);
+        }
+        self.gateway
+            .serve(http, kinglet_dataplane::Listener::External);
+        Ok(())
+    }
+
     /// Stops deciding, then the containers, until `deadline` at the latest. Requests must have been drained before.
     pub(crate) async fn stop(&self, deadline: tokio::time::Instant) {
         self.deciding.shutdown(DECIDING_STOP_MAX).await;
