@@ -7,9 +7,12 @@
 
 mod admission;
 mod differ;
+mod events;
 mod exceptions;
 mod failing;
+mod names;
 mod scenario;
+mod snapshot;
 mod tables;
 
 use std::path::PathBuf;

@@ -15,8 +15,48 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
     let connection = Connection::open(&args.target).await?;
     let discovery = Discovery::load(&connection).await?;
-    // What to print, and the object's path.
-    let mut objects: Vec<(String, String)> = Vec::new();
+    let objects = named(&connection, &discovery, args).await?;
+    if objects.is_empty() {
+        if args.all {
+            anstream::eprintln!("No resources found in {} namespace.", connection.namespace);
+            return Ok(());
+        }
+        bail!("say what to delete: a TYPE and a NAME, or -f FILE");
+    }
+    let (mut leaving, mut failures) = (Vec::new(), 0);
+    for (display, path) in &objects {
+        match delete(&connection, display, path, args.ignore_not_found).await {
+            Ok(Some(uid)) => {
+                crate::screen::say!("{display} deleted");
+                leaving.push((display, path, uid));
+            }
+            Ok(None) => {}
+            Err(error) if objects.len() == 1 => return Err(error),
+            Err(error) => {
+                crate::report(&error);
+                failures += 1;
+            }
+        }
+    }
+    // All of them go at the same time.
+    for (display, path, uid) in leaving.into_iter().filter(|_| !args.no_wait) {
+        gone(&connection, path, display, &uid).await?;
+    }
+    anyhow::ensure!(
+        failures == 0,
+        "{failures} of {} objects were not deleted",
+        objects.len()
+    );
+    Ok(())
+}
+
+/// Everything that files and words name: what to print, and the object's path.
+async fn named(
+    connection: &Connection,
+    discovery: &Discovery,
+    args: &DeleteArgs,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let mut objects = Vec::new();
     if !args.filename.is_empty() {
         for document in super::manifests::read(&args.filename)? {
             let resource = discovery
@@ -59,38 +99,7 @@ pub(crate) async fn run(args: &DeleteArgs) -> anyhow::Result<()> {
             }));
         }
     }
-    if objects.is_empty() {
-        if args.all {
-            anstream::eprintln!("No resources found in {} namespace.", connection.namespace);
-            return Ok(());
-        }
-        bail!("say what to delete: a TYPE and a NAME, or -f FILE");
-    }
-    let (mut leaving, mut failures) = (Vec::new(), 0);
-    for (display, path) in &objects {
-        match delete(&connection, display, path, args.ignore_not_found).await {
-            Ok(Some(uid)) => {
-                crate::screen::say!("{display} deleted");
-                leaving.push((display, path, uid));
-            }
-            Ok(None) => {}
-            Err(error) if objects.len() == 1 => return Err(error),
-            Err(error) => {
-                crate::report(&error);
-                failures += 1;
-            }
-        }
-    }
-    // All of them go at the same time.
-    for (display, path, uid) in leaving.into_iter().filter(|_| !args.no_wait) {
-        gone(&connection, path, display, &uid).await?;
-    }
-    anyhow::ensure!(
-        failures == 0,
-        "{failures} of {} objects were not deleted",
-        objects.len()
-    );
-    Ok(())
+    Ok(objects)
 }
 
 /// The uid of what was deleted, `None` for nothing that need be there.

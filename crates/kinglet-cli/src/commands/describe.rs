@@ -58,96 +58,89 @@ pub(crate) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
 }
 
 fn show(object: &Value, kind: &str) -> anyhow::Result<String> {
-    let text = |pointer: &str| {
-        object
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+    let mut out = table::align(&head(object, kind));
+    let conditions = conditions(object);
+    if conditions.len() > 1 {
+        out.push_str("Conditions:\n");
+        out.push_str(&table::align(&conditions));
+    }
+    for part in ["spec", "data", "status"] {
+        out.push_str(&section(object, part)?);
+    }
+    Ok(out)
+}
+
+/// What the object is called, whose it is, and where it answers.
+fn head(object: &Value, kind: &str) -> Vec<Vec<String>> {
+    let row = |title: &str, pointer: &str| {
+        let text = object.pointer(pointer).and_then(Value::as_str);
+        vec![title.to_owned(), text.unwrap_or_default().to_owned()]
     };
     let mut rows = vec![
-        vec!["Name:".to_owned(), text("/metadata/name")],
+        row("Name:", "/metadata/name"),
         vec!["Kind:".to_owned(), kind.to_owned()],
     ];
     if object["metadata"]["namespace"].is_string() {
-        rows.push(vec!["Namespace:".to_owned(), text("/metadata/namespace")]);
+        rows.push(row("Namespace:", "/metadata/namespace"));
     }
-    rows.push(vec![
-        "Created:".to_owned(),
-        text("/metadata/creationTimestamp"),
-    ]);
-    for (title, pointer) in [
-        ("Labels:", "/metadata/labels"),
-        ("Annotations:", "/metadata/annotations"),
-    ] {
-        let pairs = object
-            .pointer(pointer)
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default();
-        for (index, (key, value)) in pairs
-            .iter()
+    rows.push(row("Created:", "/metadata/creationTimestamp"));
+    for (title, field) in [("Labels:", "labels"), ("Annotations:", "annotations")] {
+        let pairs = object["metadata"][field].as_object().into_iter().flatten();
+        let shown = pairs
             .filter(|(key, _)| *key != "kubectl.kubernetes.io/last-applied-configuration")
-            .enumerate()
-        {
+            .enumerate();
+        rows.extend(shown.map(|(index, (key, value))| {
             let title = if index == 0 { title } else { "" };
-            rows.push(vec![
-                title.to_owned(),
-                format!("{key}={}", value.as_str().unwrap_or_default()),
-            ]);
-        }
+            let value = value.as_str().unwrap_or_default();
+            vec![title.to_owned(), format!("{key}={value}")]
+        }));
     }
     if object["status"]["url"].is_string() {
-        rows.push(vec!["URL:".to_owned(), text("/status/url")]);
+        rows.push(row("URL:", "/status/url"));
     }
-    let mut out = table::align(&rows);
-    let conditions = object["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    if !conditions.is_empty() {
-        let mut rows = vec![
-            ["  TYPE", "STATUS", "REASON", "MESSAGE"]
-                .map(str::to_owned)
-                .to_vec(),
-        ];
-        for condition in &conditions {
-            let field = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
-            rows.push(vec![
-                format!("  {}", field("type")),
-                field("status"),
-                field("reason"),
-                field("message"),
-            ]);
-        }
-        out.push_str("Conditions:\n");
-        out.push_str(&table::align(&rows));
-    }
-    for part in ["spec", "data", "status"] {
-        let mut value = object[part].clone();
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("conditions");
-        }
-        if object["kind"] == "Secret"
-            && part == "data"
-            && let Some(fields) = value.as_object_mut()
-        {
-            fields.values_mut().for_each(|secret| {
-                *secret = Value::from(format!(
-                    "{} characters of base64",
-                    secret.as_str().map_or(0, str::len)
-                ))
-            });
-        }
-        if value.as_object().is_some_and(|fields| !fields.is_empty()) {
-            let title = part[..1].to_uppercase() + &part[1..];
-            out.push_str(&format!("{title}:\n"));
-            for line in super::get::yaml(&value)?.lines() {
-                out.push_str(&format!("  {line}\n"));
+    rows
+}
+
+/// A heading, and a row per condition.
+fn conditions(object: &Value) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        ["  TYPE", "STATUS", "REASON", "MESSAGE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    let conditions = object["status"]["conditions"].as_array();
+    rows.extend(conditions.into_iter().flatten().map(|condition| {
+        let field = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+        vec![
+            format!("  {}", field("type")),
+            field("status"),
+            field("reason"),
+            field("message"),
+        ]
+    }));
+    rows
+}
+
+/// A part of the object as YAML under its title; nothing where it is empty.
+fn section(object: &Value, part: &str) -> anyhow::Result<String> {
+    let mut value = object[part].clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("conditions");
+        if object["kind"] == "Secret" && part == "data" {
+            for secret in fields.values_mut() {
+                let length = secret.as_str().map_or(0, str::len);
+                *secret = Value::from(format!("{length} characters of base64"));
             }
         }
     }
-    Ok(out)
+    if value.as_object().is_none_or(|fields| fields.is_empty()) {
+        return Ok(String::new());
+    }
+    let mut text = format!("{}{}:\n", part[..1].to_uppercase(), &part[1..]);
+    for line in super::get::yaml(&value)?.lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    Ok(text)
 }
 
 /// When an event was last seen; the oldest are shown first.

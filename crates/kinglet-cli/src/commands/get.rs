@@ -21,67 +21,26 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
     }
     let connection = Connection::open(&args.target).await?;
     let discovery = Discovery::load(&connection).await?;
-    let mut resources: Vec<(&Resource, &[String])> = Vec::new();
-    for (types, names) in &wanted {
-        for word in types.split(',').filter(|word| !word.is_empty()) {
-            for resource in discovery.find(word)? {
-                if !resources.contains(&(resource, names.as_slice())) {
-                    resources.push((resource, names));
-                }
-            }
-        }
-    }
+    let resources = resources(&discovery, &wanted)?;
     let namespace = (!args.all_namespaces).then_some(connection.namespace.as_str());
     if matches!(args.output.as_deref(), Some("yaml" | "json" | "name")) {
         return objects(&connection, &resources, namespace, args).await;
     }
     let mut text = String::new();
-    let several = resources.len() > 1;
-    for (resource, names) in &resources {
-        let mut shown = Vec::new();
-        if names.is_empty() {
-            shown.push(
-                connection
-                    .call(
-                        http::Method::GET,
-                        &with_selector(resource.path(namespace, None), args),
-                        "application/json",
-                        TABLE,
-                        Vec::new(),
-                    )
-                    .await?,
-            );
-        }
-        for name in *names {
-            shown.push(
-                connection
-                    .call(
-                        http::Method::GET,
-                        &resource.path(namespace, Some(name)),
-                        "application/json",
-                        TABLE,
-                        Vec::new(),
-                    )
-                    .await?,
-            );
-        }
-        let Some(table) = shown.into_iter().reduce(joined) else {
+    for &(resource, names) in &resources {
+        let Some(table) = table_of(&connection, resource, names, namespace, args).await? else {
             continue;
         };
-        if table["rows"].as_array().is_none_or(Vec::is_empty) {
-            continue;
-        }
         if !text.is_empty() {
             text.push('\n');
         }
-        let prefix = several.then(|| resource.display());
-        let namespaces = args.all_namespaces && resource.namespaced;
+        let prefix = (resources.len() > 1).then(|| resource.display());
         text.push_str(&table::render(
             &table,
             args.output.as_deref() == Some("wide"),
             !args.no_headers,
             prefix.as_deref(),
-            namespaces,
+            args.all_namespaces && resource.namespaced,
         ));
     }
     if text.is_empty() {
@@ -92,6 +51,60 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
     }
     crate::screen::show!("{text}");
     Ok(())
+}
+
+/// A kind, and the names that were asked for; none stand for all.
+type Asked<'a> = (&'a Resource, &'a [String]);
+
+fn resources<'a>(
+    discovery: &'a Discovery,
+    wanted: &'a [(String, Vec<String>)],
+) -> anyhow::Result<Vec<Asked<'a>>> {
+    let mut resources: Vec<Asked<'a>> = Vec::new();
+    for (types, names) in wanted {
+        for word in types.split(',').filter(|word| !word.is_empty()) {
+            for resource in discovery.find(word)? {
+                if !resources.contains(&(resource, names.as_slice())) {
+                    resources.push((resource, names));
+                }
+            }
+        }
+    }
+    Ok(resources)
+}
+
+/// The server's table of a kind, `None` without rows.
+async fn table_of(
+    connection: &Connection,
+    resource: &Resource,
+    names: &[String],
+    namespace: Option<&str>,
+    args: &GetArgs,
+) -> anyhow::Result<Option<Value>> {
+    let paths = if names.is_empty() {
+        vec![with_selector(resource.path(namespace, None), args)]
+    } else {
+        let path = |name: &String| resource.path(namespace, Some(name));
+        names.iter().map(path).collect()
+    };
+    let mut shown = Vec::new();
+    for path in paths {
+        let table = connection
+            .call(
+                http::Method::GET,
+                &path,
+                "application/json",
+                TABLE,
+                Vec::new(),
+            )
+            .await?;
+        shown.push(table);
+    }
+    Ok(shown.into_iter().reduce(joined).filter(|table| {
+        table["rows"]
+            .as_array()
+            .is_some_and(|rows| !rows.is_empty())
+    }))
 }
 
 fn with_selector(path: String, args: &GetArgs) -> String {
