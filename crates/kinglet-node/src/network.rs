@@ -105,6 +105,8 @@ pub struct NetworkOptions {
     pub api_port: Option<u16>,
     /// Where node ports listen besides loopback; the unspecified address is every one.
     pub node_ports_on: Option<Ipv4Addr>,
+    /// Where the gateway really listens on the bridge, when another program of the host has port 80 on every address.
+    pub gateway_port: Option<u16>,
 }
 
 /// The pod network of one data directory.
@@ -244,6 +246,7 @@ impl Network {
             api_address: api.and_then(|service| cluster_address(service)),
             node_ports_on: inner.options.node_ports_on,
             host_ports: inner.host_ports.all(),
+            gateway_port: inner.options.gateway_port,
         }
     }
 

@@ -64,7 +64,10 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         domain: args.domain.clone(),
         http: http_listener,
         // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
-        network: kinglet_node::NetworkOptions::default(),
+        network: kinglet_node::NetworkOptions {
+            gateway_port: listeners::moved_gateway_port()?,
+            ..kinglet_node::NetworkOptions::default()
+        },
         // The cluster publishes its own CA in every namespace.
         ca_pem: None,
         parts: kinglet_workloads::Parts::BINDER,

@@ -27,8 +27,12 @@ pub(crate) async fn bind(
 /// Binds a port on the bridge, for pods. It may be bound on all addresses (`--listen 0.0.0.0`) as well: the more
 /// precise address gets the connections.
 pub(crate) fn bind_on_bridge(bridge: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
-    shared(SocketAddr::new(bridge, port))
-        .with_context(|| format!("listening on {bridge}:{port}, which pods use"))
+    shared(SocketAddr::new(bridge, port)).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!(
+            "port {port} is in use on every address by another program, and pods need it on {bridge}; let that program listen on addresses of its own (`ss -ltnp` says who it is)"
+        ),
+        _ => anyhow!("listening on {bridge}:{port}, which pods use: {error}"),
+    })
 }
 
 /// A listener on all addresses leaves room for ours on the bridge; but first it must be alone.
@@ -80,14 +84,34 @@ pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Re
     }
 }
 
-/// Where the gateway listens on the bridge: the port of every host name, and the ones by which Knative's public and
-/// private Services of a Revision, and `activator-service`, reach an activator or a queue-proxy.
-const INSIDE_PORTS: [u16; 3] = [80, 8012, 8013];
+/// Port of the gateway on the bridge for every host name.
+const GATEWAY_PORT: u16 = 80;
+/// The ports by which Knative's public and private Services of a Revision, and `activator-service`, reach an activator or
+/// a queue-proxy: the gateway as well.
+const REVISION_PORTS: [u16; 2] = [8012, 8013];
+/// An address of this machine that nobody has a listener of his own on: what is in use there is in use on every address.
+const NOBODYS: Ipv4Addr = Ipv4Addr::new(127, 80, 80, 80);
+
+/// Another port for the gateway on the bridge, where a program of the host (a web server on every address) has the usual
+/// one; pods do not notice, the packet filter leads them there.
+pub(crate) fn moved_gateway_port() -> anyhow::Result<Option<u16>> {
+    let usual = std::net::TcpListener::bind((NOBODYS, GATEWAY_PORT));
+    if !usual.is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+        return Ok(None);
+    }
+    let free = std::net::TcpListener::bind((NOBODYS, 0))
+        .and_then(|listener| listener.local_addr())
+        .context("looking for a free port for the gateway on the bridge")?;
+    Ok(Some(free.port()))
+}
 
 /// Binds the gateway's ports for requests between pods.
-pub(crate) fn bind_inside(bridge: IpAddr) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) fn bind_inside(bridge: IpAddr, moved: Option<u16>) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    for port in INSIDE_PORTS {
+    for port in [moved.unwrap_or(GATEWAY_PORT)]
+        .into_iter()
+        .chain(REVISION_PORTS)
+    {
         listeners.push(bind_on_bridge(bridge, port)?);
     }
     Ok(listeners)

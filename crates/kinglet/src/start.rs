@@ -98,6 +98,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
     let node = start_node(&options, &context, &gateway).await?;
     options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
+    let moved = options.network.gateway_port;
     start_controllers(&options, &context, channels, node.gateway_ip().into());
     let machine = Machine {
         caches,
@@ -108,7 +109,7 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
         waterfalls,
         deciding,
     };
-    if let Err(error) = machine.open_gateway(options.http, applied).await {
+    if let Err(error) = machine.open_gateway(options.http, moved, applied).await {
         machine.stop(tokio::time::Instant::now() + ABORT_MAX).await;
         return Err(error);
     }
@@ -212,10 +213,11 @@ impl Machine {
     async fn open_gateway(
         &self,
         http: TcpListener,
+        moved: Option<u16>,
         mut applied: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
         self.caches.wait_synced().await;
-        let inside = listeners::bind_inside(self.node.gateway_ip().into())?;
+        let inside = listeners::bind_inside(self.node.gateway_ip().into(), moved)?;
         let known = applied.wait_for(|version| *version > 0);
         if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
             tracing::warn!("the gateway begins before its routes are known");

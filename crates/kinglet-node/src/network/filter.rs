@@ -36,6 +36,8 @@ pub(super) struct Surroundings {
     pub(super) node_ports_on: Option<Ipv4Addr>,
     /// Ports of this machine that lead to pods, with the pods' addresses.
     pub(super) host_ports: Vec<(Ipv4Addr, HostPort)>,
+    /// Where the gateway really listens, when another program has its port.
+    pub(super) gateway_port: Option<u16>,
 }
 
 impl Surroundings {
@@ -77,12 +79,15 @@ pub(super) fn ruleset(around: &Surroundings, observed: &[Observed]) -> Ruleset {
         ruleset.chains.insert(name.to_owned(), chain);
     }
     let gateway = Gateway {
-        address: SocketAddrV4::new(around.gateway, GATEWAY_PORT),
+        address: SocketAddrV4::new(around.gateway, around.gateway_port.unwrap_or(GATEWAY_PORT)),
     };
     services::add(&mut ruleset, observed, gateway);
     let host_ports = Set::new(SetKind::AddressDispatch);
     ruleset.sets.insert(HOST_PORTS.to_owned(), host_ports);
     host_ports::add(&mut ruleset, &around.host_ports, &around.listening());
+    if around.gateway_port.is_some() {
+        services::move_port(&mut ruleset, around.gateway, GATEWAY_PORT, gateway);
+    }
     translate(around, &mut ruleset);
     input(around, &mut ruleset);
     forward(around, &mut ruleset);
@@ -191,7 +196,13 @@ fn input(around: &Surroundings, ruleset: &mut Ruleset) {
     };
     let rule = |parts: &[&[Expression]]| parts.concat();
     let gateway = [GATEWAY_PORT, REVISION_PORTS[0], REVISION_PORTS[1], DNS_PORT];
-    for allowed in gateway.map(tcp).into_iter().chain([udp(DNS_PORT)]) {
+    let moved = around.gateway_port.map(tcp);
+    for allowed in gateway
+        .map(tcp)
+        .into_iter()
+        .chain(moved)
+        .chain([udp(DNS_PORT)])
+    {
         add(rule(&[&asked, &allowed, &[Expression::Accept]]));
     }
     add(rule(&[
@@ -274,6 +285,7 @@ mod tests {
             api_address: Some(Ipv4Addr::new(10, 9, 0, 1)),
             node_ports_on: None,
             host_ports: Vec::new(),
+            gateway_port: None,
         };
         let text = ruleset(&around, &[]).to_string();
         let expected = "\
@@ -313,7 +325,7 @@ prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
         assert_eq!(text, expected);
         let everywhere = Surroundings {
             node_ports_on: Some(Ipv4Addr::UNSPECIFIED),
-            ..around
+            ..around.clone()
         };
         let text = ruleset(&everywhere, &[]).to_string();
         // Neither the gateway's own ports nor another instance's are led to pods.
@@ -326,6 +338,19 @@ prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
                 "{open}fib daddr type local ip daddr != 10.1.0.0/22 meta l4proto . th dport vmap @node_ports\n"
             );
             assert!(text.contains(&open), "{open} in {text}");
+        }
+        // A web server of the host has port 80 on every address.
+        let moved = Surroundings {
+            gateway_port: Some(4080),
+            ..around
+        };
+        let text = ruleset(&moved, &[]).to_string();
+        for line in [
+            "moved-80: dnat to 10.1.0.1:4080\n",
+            "input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 4080 accept\n",
+            "10.1.0.1 . tcp . 80 : goto moved-80",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }
 }

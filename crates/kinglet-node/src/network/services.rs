@@ -59,6 +59,16 @@ pub(super) fn add(ruleset: &mut Ruleset, services: &[Observed], gateway: Gateway
     }
 }
 
+/// Leads a port of the host's address on the bridge to where the gateway really listens.
+pub(super) fn move_port(ruleset: &mut Ruleset, address: Ipv4Addr, port: u16, gateway: Gateway) {
+    let chain = format!("moved-{port}");
+    at_random(ruleset, &chain, &[gateway.address]);
+    if let Some(set) = ruleset.sets.get_mut(SERVICES) {
+        let key = SetKey::Address(address, Protocol::Tcp, port);
+        set.elements.insert(key, Some(chain));
+    }
+}
+
 /// The address of a Service that has one.
 pub(crate) fn cluster_address(service: &Service) -> Option<Ipv4Addr> {
     let spec = service.spec.as_ref()?;
