@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod disk;
 pub mod egress;
 pub mod logging;
+pub mod notify;
 pub mod pki;
 pub mod private;
 pub mod shares;

@@ -15,6 +15,7 @@ use kinglet_cli::control::Addresses;
 use kinglet_cli::{kubeconfig, location};
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
+use kinglet_process::notify::{State, notify};
 use kinglet_process::pki::Pki;
 use kinglet_process::{Clock, Tasks, logging, tls};
 use kinglet_serving::configs::LiveConfigs;
@@ -43,6 +44,8 @@ const MACHINE_STOP_MAX: Duration = Duration::from_secs(26);
 const CONTAINERS_MIN: Duration = Duration::from_secs(10);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
 const DISK_FREE_MIN_BYTES: u64 = 16 << 20;
+/// Lines of what a database says about its damage.
+const DAMAGES_SHOWN: usize = 3;
 pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
@@ -98,6 +101,7 @@ impl Opened {
         make_private(&data)?;
         has_room(&data)?;
         let has_objects = data.join("store").exists();
+        warn_of_lost_objects(&data);
         let store = Store::open(&data.join("store"), ApiServer::store_options())
             .map_err(|error| explain(&data, &error))?;
         let api_listener =
@@ -201,6 +205,7 @@ async fn run(
         network: kinglet_node::NetworkOptions {
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
+            gateway_port: listeners::moved_gateway_port()?,
             node_ports_on: match args.listen {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
@@ -250,6 +255,7 @@ async fn run(
     let outcome = served.await;
     if outcome.is_ok() {
         stop.cancelled().await;
+        notify(State::Stopping);
         tracing::info!("stopping: finishing requests under way");
     }
     stop_machine(&machine).await;
@@ -289,6 +295,7 @@ fn announce(
         kinglet_process::private::write(file, &text).context("writing the ready file")?;
     }
     println_steps(addresses);
+    notify(State::Ready);
     Ok(())
 }
 
@@ -350,6 +357,20 @@ fn has_room(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A data directory with certificates of an earlier life but without its objects: they are gone, which must not pass in
+/// silence.
+fn warn_of_lost_objects(data: &Path) {
+    let database = data.join("store/state.db");
+    let is_empty = std::fs::metadata(&database).map_or(true, |meta| meta.len() == 0);
+    if is_empty && data.join("pki/ca.crt").exists() {
+        tracing::warn!(
+            "{} is missing or empty although Kinglet ran with {} before: its objects are gone (restore the file from a copy if there is one)",
+            database.display(),
+            data.display()
+        );
+    }
+}
+
 fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
     let hint = match error {
         kinglet_store::OpenError::Locked { .. } => {
@@ -359,13 +380,23 @@ fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
             " (restore it from a copy, or start anew with `kinglet reset --data {}`)",
             data.display()
         ),
+        kinglet_store::OpenError::Format { .. } => {
+            " (a newer Kinglet wrote it: use that one, or another directory with --data)".to_owned()
+        }
         _ => String::new(),
     };
     let mut text = error.to_string();
     if let Some(cause) = std::error::Error::source(error) {
         text = format!("{text}: {cause}");
     }
-    anyhow::anyhow!("{text}{hint}")
+    // The database lists every broken page, a line each.
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said: Vec<&str> = lines.by_ref().take(DAMAGES_SHOWN).collect();
+    let more = match lines.count() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    anyhow::anyhow!("{}{more}{hint}", said.join(", "))
 }
 
 pub(crate) fn registries(file: Option<&Path>, data: &Path) -> anyhow::Result<Registries> {
