@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use kinglet_image::{Credentials, ImageName};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::location;
 
@@ -79,7 +80,9 @@ fn look_up(name: &ImageName, text: &str, is_here: impl Fn(&str) -> bool) -> anyh
     if text.trim().is_empty() {
         return Ok(Found::Nothing);
     }
-    let config: Config = serde_json::from_str(text)?;
+    let document: serde_json::Value = serde_json::from_str(text)?;
+    anyhow::ensure!(document.is_object(), "it is no JSON object");
+    let config = Config::deserialize(&document)?;
     let helper = |helper: &str| {
         let program = format!("docker-credential-{helper}");
         if is_here(&program) {
@@ -97,8 +100,11 @@ fn look_up(name: &ImageName, text: &str, is_here: impl Fn(&str) -> bool) -> anyh
         return Ok(helper(own));
     }
     let mut credentials = Credentials::default();
+    // Without the rest: a document without `auths` would be taken for the older form of the file.
+    let entries = document.get("auths").cloned().unwrap_or_default();
+    let entries = json!({"auths": if entries.is_null() { json!({}) } else { entries }});
     credentials
-        .add_docker_config(text.as_bytes())
+        .add_docker_config(entries.to_string().as_bytes())
         .map_err(|message| anyhow::anyhow!("{message}"))?;
     if let Some((user, password)) = credentials.find(&name.repository_path()) {
         return Ok(Found::Pair((user.to_owned(), password.to_owned())));
@@ -207,7 +213,7 @@ mod tests {
         let name = ImageName::parse("r.test/a").expect("name");
         for (config, wanted) in [
             ("{", "EOF"),
-            ("[]", "invalid type"),
+            ("[]", "no JSON object"),
             (
                 r#"{"auths": {"r.test": {"identitytoken": "t"}}}"#,
                 "identity token for r.test",

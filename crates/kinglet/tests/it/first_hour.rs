@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kinglet_testkit::api::{sample_service, serving};
-use kinglet_testkit::{instance, until};
+use kinglet_testkit::footprint::Footprint;
+use kinglet_testkit::{Api, Setup, instance, until, web};
 use serde_json::json;
 
 use crate::{run, setup, start};
@@ -417,6 +418,202 @@ fn logs_of_what_does_not_run_say_why() {
             Ok(Some(()))
         })
         .await?;
+        instance.stop().await
+    });
+}
+
+/// A machine of its own as far as the network goes, with a web server that has port 80 on every address, as distributions
+/// install them.
+const BESIDE_A_WEB_SERVER: &str = r#"
+set -e
+ip link set lo up
+mkdir "$1/www" && echo theirs > "$1/www/index.html"
+busybox httpd -f -p 80 -h "$1/www" & web=$!
+trap 'kill $web; "$0" down --data "$1/data" >&2' EXIT
+"$0" up --detach --api-port 0 --data "$1/data" --kubeconfig "$1/kubeconfig"
+echo '{"apiVersion":"serving.knative.dev/v1","kind":"Service","metadata":{"name":"hello","namespace":"default"},
+  "spec":{"template":{"spec":{"containers":[{"image":"samples.kinglet/helloworld"}]}}}}' > "$1/service.json"
+"$0" apply -f "$1/service.json" --data "$1/data"
+"$0" wait ksvc/hello --data "$1/data"
+busybox wget -qO- http://127.0.0.1/
+busybox wget -qO- --header 'Host: hello.default.localhost' http://127.0.0.1:8080/
+bridge=$(ip -4 -o addr | sed -n 's/.* kb[0-9a-f]* .*inet \([0-9.]*\).*/\1/p')
+busybox wget -qO- --header 'Host: hello.default.svc.cluster.local' "http://$bridge/"
+"#;
+
+#[test]
+fn a_web_server_may_have_port_80() {
+    run(async {
+        let scratch = Scratch::new("web-server")?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--net", "sh", "-c", BESIDE_A_WEB_SERVER])
+            .arg(&setup().binary)
+            .arg(&scratch.0)
+            .env("HOME", scratch.join("home"));
+        let (good, said) = text(&command.output()?);
+        ensure!(
+            good && said.contains("theirs") && said.matches("Hello World!").count() == 2,
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
+/// What a start makes on the host goes again with a start that fails, or that somebody stops before it is done.
+#[test]
+fn a_start_that_does_not_come_to_its_end_leaves_nothing() {
+    run(async {
+        let scratch = Scratch::new("half-way")?;
+        let data = scratch.join("data");
+        let up = || {
+            let mut up = scratch.kinglet(&["up", "--api-port", "0", "--http-port", "0"]);
+            up.arg("--data").arg(&data);
+            up
+        };
+        let nothing_left = || {
+            let left = Footprint::of_stopped(&data).left_behind();
+            ensure!(left.is_empty(), "{}", left.join("; "));
+            Ok(())
+        };
+        let mut failing = up();
+        failing.args(["--ready-file", "/nonexistent/ready.json"]);
+        let (good, said) = text(&failing.output()?);
+        ensure!(
+            !good && said.contains("/nonexistent/ready.json") && !said.contains("Kinglet is up"),
+            "{said}"
+        );
+        nothing_left()?;
+        for milliseconds in [200, 400, 800] {
+            let log = scratch.join(&format!("log-{milliseconds}"));
+            let file = std::fs::File::create(&log)?;
+            let mut kinglet = Background(up().stdout(file.try_clone()?).stderr(file).spawn()?);
+            // Any moment will do: what counts is that it ends in order, and with nothing left.
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            instance::terminate(kinglet.0.id());
+            let status = kinglet.0.wait()?;
+            let said = std::fs::read_to_string(&log)?;
+            // Before the program is loaded, a signal ends it as any other.
+            ensure!(
+                status.success() || said.is_empty(),
+                "after {milliseconds} ms: {status}: {said}"
+            );
+            nothing_left()?;
+        }
+        Ok(())
+    });
+}
+
+/// A `config.json` of docker that names a helper which is not here is common and no reason to fail.
+#[test]
+fn what_docker_login_stored_is_read() {
+    run(async {
+        let (instance, _api) = start().await?;
+        let scratch = Scratch::new("docker-login")?;
+        let folder = scratch.join("docker");
+        std::fs::create_dir(&folder)?;
+        let pull = |config: &str, image: &str| -> anyhow::Result<(bool, String)> {
+            std::fs::write(folder.join("config.json"), config)?;
+            let mut command = scratch.kinglet(&["image", "pull", image, "--data"]);
+            command.arg(&instance.data).env("DOCKER_CONFIG", &folder);
+            Ok(text(&command.output()?))
+        };
+        let sample = "samples.kinglet/helloworld";
+        let (good, said) = pull(r#"{"credsStore": "kinglet-test-none"}"#, sample)?;
+        ensure!(
+            good && said.contains("docker-credential-kinglet-test-none, which is not in PATH"),
+            "{said}"
+        );
+        let (good, said) = pull(r#"{"auths": "#, sample)?;
+        ensure!(!good && said.contains("config.json"), "{said}");
+        let ca = scratch.join("ca.pem");
+        std::fs::write(
+            &ca,
+            "-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n",
+        )?;
+        let mut command = scratch.kinglet(&["image", "pull", sample, "--ca"]);
+        command.arg(&ca).arg("--data").arg(&instance.data);
+        let (good, said) = text(&command.output()?);
+        ensure!(!good && said.contains("ca.pem"), "{said}");
+        instance.stop().await
+    });
+}
+
+/// A disk that fills up while Kinglet runs: writes are refused in words, what was acknowledged stays, reading and serving
+/// go on, and it heals when there is room again.
+#[test]
+fn a_disk_that_fills_up_under_a_running_instance() {
+    run(async {
+        const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+        let scratch = Scratch::new("fills-up")?;
+        let disk = Mounted::tmpfs(scratch.join("disk"), "size=64m")?;
+        let setup = Setup {
+            data: Some(disk.0.join("data")),
+            ..setup()
+        };
+        let mut instance = setup.start().await?;
+        let api = Api::open(Path::new(&instance.ready.kubeconfig)).await?;
+        let services = serving("default", "services");
+        let hello = sample_service("hello", "default", "helloworld");
+        api.create(&services, &hello).await?;
+        api.condition(
+            &format!("{services}/hello"),
+            "Ready",
+            "True",
+            crate::READY_MAX,
+        )
+        .await?;
+        let map = |name: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+                "data": {"k": "x".repeat(100_000)}})
+        };
+        let fill = disk.0.join("fill");
+        let filled = Command::new("dd")
+            .args(["if=/dev/zero", "bs=4k"])
+            .arg(format!("of={}", fill.display()))
+            .output()?;
+        ensure!(!filled.status.success(), "the disk is not full");
+
+        // The journal of the store has some room of its own: some writes may still succeed, and then they count.
+        let mut acknowledged = Vec::new();
+        let refusal = until("a refusal", Duration::from_secs(60), || {
+            let name = format!("map-{}", acknowledged.len());
+            let (api, map) = (api.clone(), map(&name));
+            let acknowledged = &mut acknowledged;
+            async move {
+                match api.create(MAPS, &map).await {
+                    Ok(_) => {
+                        acknowledged.push(name);
+                        Ok(None)
+                    }
+                    Err(error) => Ok(Some(format!("{error:#}"))),
+                }
+            }
+        })
+        .await?;
+        ensure!(refusal.contains("full"), "{refusal}");
+        let path = format!("{MAPS}/map-{}", acknowledged.len());
+        ensure!(
+            api.find(&path).await?.is_none(),
+            "what was refused is not there"
+        );
+        let answer = web::get(instance.gateway(), "hello.default.localhost", "/").await?;
+        ensure!(answer.status == 200, "{answer:?}");
+
+        std::fs::remove_file(&fill)?;
+        until("writes again", Duration::from_secs(60), || {
+            let (api, map) = (api.clone(), map("healed"));
+            async move { Ok(Some(api.apply(MAPS, &map).await?)) }
+        })
+        .await?;
+        acknowledged.push("healed".to_owned());
+        instance.kill();
+        let instance = setup.start().await?;
+        let api = Api::open(Path::new(&instance.ready.kubeconfig)).await?;
+        for name in acknowledged {
+            let found = api.find(&format!("{MAPS}/{name}")).await?;
+            ensure!(found.is_some(), "{name} was acknowledged and is lost");
+        }
         instance.stop().await
     });
 }
