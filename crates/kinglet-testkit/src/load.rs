@@ -33,9 +33,14 @@ impl Tally {
     pub fn percentile_ms(&self, percent: f64) -> f64 {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_unstable();
-        let index = ((sorted.len() as f64 * percent / 100.0).ceil() as usize)
-            .clamp(1, sorted.len().max(1))
-            - 1;
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a place in a list of some millions, rounded and clamped"
+        )]
+        let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+        let index = place.clamp(1, sorted.len().max(1)) - 1;
         sorted
             .get(index)
             .map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)

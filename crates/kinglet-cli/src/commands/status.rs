@@ -37,13 +37,13 @@ fn show(status: &Status, cold_starts: bool) -> String {
         row(
             "Kinglet",
             format!(
-                "{} (pid {}), up {}h{:02}m{:02}s, {:.0} MB resident",
+                "{} (pid {}), up {}h{:02}m{:02}s, {} MB resident",
                 status.version,
                 addresses.pid,
                 uptime / 3600,
                 uptime / 60 % 60,
                 uptime % 60,
-                status.resident_bytes as f64 / 1e6
+                (status.resident_bytes + 500_000) / 1_000_000
             ),
         ),
         row("Kubernetes API", addresses.api_url.clone()),

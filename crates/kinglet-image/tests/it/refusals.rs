@@ -10,7 +10,8 @@ use crate::registry::{Mood, Registry};
 async fn world() -> (Folder, Registry) {
     let (folder, registry) = (Folder::new(), Registry::start().await);
     let noise: String = (0..200_000_u32)
-        .map(|number| char::from(b'a' + (number.wrapping_mul(2_654_435_761) >> 13) as u8 % 26))
+        .map(|number| u8::try_from((number.wrapping_mul(2_654_435_761) >> 13) % 26))
+        .map(|letter| char::from(b'a' + letter.expect("below 26")))
         .collect();
     registry.push("app", "v1", &image("x", &[gzip(&tar(&[("a", &noise)]))]));
     (folder, registry)

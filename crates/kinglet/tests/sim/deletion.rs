@@ -30,7 +30,7 @@ fn nothing_is_made_again_for_an_owner_that_is_gone() {
                 .unwrap();
             // Deleted at another moment of its life each time.
             tokio::time::sleep(Duration::from_millis(round * 90)).await;
-            let policy = ["Background", "Foreground"][(round % 2) as usize];
+            let policy = ["Background", "Foreground"][usize::from(round % 2 == 1)];
             world
                 .call("DELETE", &path, json!({"propagationPolicy": policy}))
                 .await

@@ -28,6 +28,12 @@ impl Random {
         self.next() % end.max(1)
     }
 
+    /// An index into a list of so many.
+    pub(crate) fn index(&self, length: usize) -> usize {
+        let end = u64::try_from(length).expect("lists are short");
+        usize::try_from(self.below(end)).expect("below the length of a list")
+    }
+
     /// True once in `n`.
     pub(crate) fn once_in(&self, n: u64) -> bool {
         n > 0 && self.below(n) == 0

@@ -100,7 +100,7 @@ async fn rest(observer: &mut Observer) {
 
 /// One thing a user does. What is refused (nothing there, not owned) is part of life.
 async fn act(world: &World, random: &Random) {
-    let name = NAMES[random.below(NAMES.len() as u64) as usize];
+    let name = NAMES[random.index(NAMES.len())];
     let path = format!("{SERVICES}/{name}");
     let outcome = match random.below(10) {
         0..=3 => {
@@ -148,7 +148,7 @@ async fn act(world: &World, random: &Random) {
             world.call("DELETE", &path, Value::Null).await
         }
         _ => {
-            let policy = ["Background", "Foreground"][random.below(2) as usize];
+            let policy = ["Background", "Foreground"][random.index(2)];
             world
                 .call("DELETE", &path, json!({"propagationPolicy": policy}))
                 .await
@@ -165,7 +165,7 @@ async fn some_revision(world: &World, service: &str, random: &Random) -> String 
             "/apis/serving.knative.dev/v1/namespaces/default/revisions?labelSelector=serving.knative.dev/service={service}"
         ))
         .await;
-    let at = random.below(all.len() as u64) as usize;
+    let at = random.index(all.len());
     all.get(at)
         .and_then(|revision| revision["metadata"]["name"].as_str())
         .unwrap_or("nope")
