@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
         out.flush()?;
     }
     if let Some(trouble) = trouble {
-        anstream::eprintln!("{name} does not run well: {trouble}");
+        anstream::eprintln!("{name} is not ready: {trouble}");
     }
     Ok(())
 }
@@ -82,24 +82,20 @@ fn parse(word: &str) -> anyhow::Result<Named<'_>> {
     })
 }
 
-/// Why a container does not run: from the Service's or Revision's condition where one was named, else from the Pod.
+/// Why a container does not run, or runs and never gets ready: from the Service's or Revision's condition where one was named, else from the Pod.
 async fn trouble(
     connection: &Connection,
     named: Named<'_>,
     pod: &Value,
     container: &str,
 ) -> anyhow::Result<Option<String>> {
-    let waiting = waiting(pod, container);
-    if waiting.is_none() {
-        return Ok(None);
-    }
     if let Named::Serving(kind, name) = named {
         let path = serving_path(connection, kind, name);
         if let Some(said) = connection.find(&path).await?.as_ref().and_then(not_ready) {
             return Ok(Some(said));
         }
     }
-    Ok(waiting)
+    Ok(waiting(pod, container).or_else(|| not_ready(pod)))
 }
 
 fn serving_path(connection: &Connection, kind: &str, name: &str) -> String {

@@ -386,10 +386,15 @@ fn logs_of_what_does_not_run_say_why() {
         let mut crashing = sample_service("crashing", "default", "helloworld");
         crashing["spec"]["template"]["spec"]["containers"][0]["command"] =
             json!(["/sample", "nosuchname"]);
-        for service in [&missing, &crashing] {
+        let mut unready = sample_service("unready", "default", "helloworld");
+        unready["spec"]["template"]["metadata"]["annotations"] =
+            json!({"serving.knative.dev/progress-deadline": "5s"});
+        unready["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] =
+            json!({"httpGet": {"path": "/", "port": 9999}});
+        for service in [&missing, &crashing, &unready] {
             api.create(&services, service).await?;
         }
-        for name in ["missing", "crashing"] {
+        for name in ["missing", "crashing", "unready"] {
             api.condition(
                 &format!("{services}/{name}"),
                 "Ready",
@@ -408,6 +413,8 @@ fn logs_of_what_does_not_run_say_why() {
             said.contains("RevisionMissing") && said.contains("nosuchsample"),
             "{said}"
         );
+        let said = logs("unready")?;
+        ensure!(said.contains("RevisionMissing"), "{said}");
         // The last words of the program, and the condition.
         until("the log of the crashing one", crate::READY_MAX, || async {
             let said = logs("crashing")?;
