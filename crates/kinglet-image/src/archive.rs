@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin::hex;
-use crate::layer::Below;
+use crate::layer::{Below, Cancel};
 use crate::records::{ImageConfig, diff_ids};
 use crate::registry::LAYERS_MAX;
 use crate::{ImageError, layer};
@@ -83,18 +83,20 @@ pub(crate) fn open(
         return Err(fail("it is empty".to_owned()));
     };
     if !(docker_save || layout && index) {
-        return root(path).map(|opened| vec![opened]).map_err(fail);
+        return root(path, &below.cancel)
+            .map(|opened| vec![opened])
+            .map_err(fail);
     }
     layer::unpack(path, scratch, below).map_err(fail)?;
     if docker_save {
-        docker(scratch)
+        docker(scratch, &below.cancel)
     } else {
-        oci(scratch)
+        oci(scratch, &below.cancel)
     }
     .map_err(fail)
 }
 
-fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
+fn docker(scratch: &Path, cancel: &Cancel) -> Result<Vec<ArchiveImage>, String> {
     let manifests: Vec<DockerManifest> = document(scratch, "manifest.json")?;
     few(manifests.len())?;
     manifests
@@ -105,7 +107,7 @@ fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
             let layers = manifest
                 .layers
                 .iter()
-                .map(|name| named_layer(scratch, name))
+                .map(|name| named_layer(scratch, name, cancel))
                 .collect::<Result<_, _>>()?;
             Ok(ArchiveImage {
                 names: manifest.repo_tags.unwrap_or_default(),
@@ -118,7 +120,7 @@ fn docker(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
         .collect()
 }
 
-fn oci(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
+fn oci(scratch: &Path, cancel: &Cancel) -> Result<Vec<ArchiveImage>, String> {
     let index: OciIndex = document(scratch, "index.json")?;
     few(index.manifests.len())?;
     // Attestations lie beside the images they are about, for a platform called unknown.
@@ -126,7 +128,7 @@ fn oci(scratch: &Path) -> Result<Vec<ArchiveImage>, String> {
         .manifests
         .iter()
         .filter(|descriptor| fits(descriptor))
-        .map(|descriptor| oci_image(scratch, descriptor, 0))
+        .map(|descriptor| oci_image(scratch, descriptor, 0, cancel))
         .collect::<Result<_, _>>()?;
     if images.is_empty() {
         Err(format!("no image for linux/{} in the archive", machine()))
@@ -150,7 +152,12 @@ fn fits(entry: &Descriptor) -> bool {
         .is_none_or(|platform| platform.os == "linux" && platform.architecture == machine())
 }
 
-fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<ArchiveImage, String> {
+fn oci_image(
+    scratch: &Path,
+    descriptor: &Descriptor,
+    depth: u8,
+    cancel: &Cancel,
+) -> Result<ArchiveImage, String> {
     let text = verified(scratch, &descriptor.digest)?;
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|error| error.to_string())?;
@@ -164,7 +171,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Archi
             .iter()
             .find(|entry| fits(entry))
             .ok_or_else(|| format!("no image for linux/{} in the archive", machine()))?;
-        let mut opened = oci_image(scratch, chosen, depth + 1)?;
+        let mut opened = oci_image(scratch, chosen, depth + 1, cancel)?;
         opened.names.extend(names(descriptor));
         opened.digest.clone_from(&descriptor.digest);
         return Ok(opened);
@@ -176,7 +183,7 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Archi
         .layers
         .iter()
         .map(|layer| {
-            let (digest, file) = named_layer(scratch, &blob(&layer.digest)?)?;
+            let (digest, file) = named_layer(scratch, &blob(&layer.digest)?, cancel)?;
             same(&layer.digest, &digest)?;
             Ok((digest, file))
         })
@@ -191,10 +198,11 @@ fn oci_image(scratch: &Path, descriptor: &Descriptor, depth: u8) -> Result<Archi
 }
 
 /// The whole archive as the only layer of an image without configuration.
-fn root(path: &Path) -> Result<ArchiveImage, String> {
+fn root(path: &Path, cancel: &Cancel) -> Result<ArchiveImage, String> {
     let mut hash = Sha256::new();
     let mut file = layer::open_file(path).map_err(|error| error.to_string())?;
-    std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(|error| error.to_string())?;
+    std::io::copy(&mut file, &mut HashWriter(&mut hash, cancel))
+        .map_err(|error| error.to_string())?;
     let digest = format!("sha256:{}", hex(&hash.finalize()));
     let config = ImageConfig {
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
@@ -209,10 +217,14 @@ fn root(path: &Path) -> Result<ArchiveImage, String> {
     })
 }
 
-struct HashWriter<'a>(&'a mut Sha256);
+/// Hashes what is written to it, until nobody waits for the hash any more.
+struct HashWriter<'a>(&'a mut Sha256, &'a Cancel);
 
 impl std::io::Write for HashWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.1.is_cancelled() {
+            return Err(std::io::Error::other("the import was cancelled"));
+        }
         self.0.update(bytes);
         Ok(bytes.len())
     }
@@ -287,11 +299,11 @@ fn same(said: &str, found: &str) -> Result<(), String> {
 }
 
 /// Docker names layers by folder or blob; the content's own digest is what identifies them.
-fn named_layer(scratch: &Path, name: &str) -> Result<(String, PathBuf), String> {
+fn named_layer(scratch: &Path, name: &str, cancel: &Cancel) -> Result<(String, PathBuf), String> {
     let path = member(scratch, name)?;
     let mut hash = Sha256::new();
     let mut file = layer::open_file(&path).map_err(|error| format!("{name}: {error}"))?;
-    std::io::copy(&mut file, &mut HashWriter(&mut hash))
+    std::io::copy(&mut file, &mut HashWriter(&mut hash, cancel))
         .map_err(|error| format!("{name}: {error}"))?;
     Ok((format!("sha256:{}", hex(&hash.finalize())), path))
 }

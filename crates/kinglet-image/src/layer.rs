@@ -53,7 +53,7 @@ impl Cancel {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.0.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -1,4 +1,4 @@
-//! `kill -9` at random random during applies: every acknowledged object is there after the restart.
+//! `kill -9` at random moments during applies: every acknowledged object is there after the restart.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use kinglet_testkit::api::{sample_service, serving};
-use kinglet_testkit::{Api, Setup, instance, until, web};
+use kinglet_testkit::{Api, Instance, Setup, instance, until, web};
 use serde_json::json;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Deploying, and the first answer after a restart, on a machine that does much else.
+const STEP_MAX: Duration = Duration::from_secs(60);
 
 /// How many crashes.
 #[derive(Args)]
@@ -20,12 +23,12 @@ pub(crate) struct Crash {
     /// Kills.
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Seed of the random; printed, so that a failure can be run again.
+    /// Seed of the moments; printed, so that a failure can be run again.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// A small generator for random; quality does not matter here.
+/// A small generator of moments; quality does not matter here.
 struct Random(u64);
 
 impl Random {
@@ -79,41 +82,13 @@ async fn rounds(base: &Setup, rounds: u32, random: &mut Random) -> anyhow::Resul
         );
         ca = authority;
         let api = Api::open(Path::new(&instance.ready.kubeconfig)).await?;
-        for (name, value) in &acknowledged {
-            let found = api
-                .find(&format!("{MAPS}/{name}"))
-                .await?
-                .with_context(|| format!("round {round}: {name} was acknowledged and is lost"))?;
-            let stored: u64 = found["data"]["n"]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0);
-            // One more than acknowledged may have been written without the answer reaching us.
-            ensure!(
-                stored >= *value,
-                "round {round}: {name} was acknowledged with {value} and holds {stored}"
-            );
-        }
+        nothing_is_lost(&api, &acknowledged)
+            .await
+            .with_context(|| format!("round {round}"))?;
         if round == 0 {
-            let services = serving("default", "services");
-            api.create(&services, &sample_service("hello", "default", "helloworld"))
-                .await?;
-            api.condition(
-                &format!("{services}/hello"),
-                "Ready",
-                "True",
-                Duration::from_secs(60),
-            )
-            .await?;
+            deploy(&api).await?;
         } else if round % 10 == 0 {
-            until("an answer", Duration::from_secs(60), || async {
-                let answer = web::get(instance.gateway(), "hello.default.localhost", "/").await?;
-                if answer.status != 200 {
-                    bail!("{answer:?}");
-                }
-                Ok(Some(()))
-            })
-            .await?;
+            answers(&instance).await?;
         }
         let stopped = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (0..4_u32)
@@ -148,6 +123,46 @@ async fn rounds(base: &Setup, rounds: u32, random: &mut Random) -> anyhow::Resul
         restart_ms.get(restart_ms.len() / 2).unwrap_or(&0)
     );
     Ok(())
+}
+
+async fn nothing_is_lost(api: &Api, acknowledged: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+    for (name, value) in acknowledged {
+        let found = api
+            .find(&format!("{MAPS}/{name}"))
+            .await?
+            .with_context(|| format!("{name} was acknowledged and is lost"))?;
+        let stored: u64 = found["data"]["n"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        // One more than acknowledged may have been written without the answer reaching us.
+        ensure!(
+            stored >= *value,
+            "{name} was acknowledged with {value} and holds {stored}"
+        );
+    }
+    Ok(())
+}
+
+async fn deploy(api: &Api) -> anyhow::Result<()> {
+    let services = serving("default", "services");
+    api.create(&services, &sample_service("hello", "default", "helloworld"))
+        .await?;
+    api.condition(&format!("{services}/hello"), "Ready", "True", STEP_MAX)
+        .await?;
+    Ok(())
+}
+
+/// The Service of the first life still answers.
+async fn answers(instance: &Instance) -> anyhow::Result<()> {
+    until("an answer", STEP_MAX, || async {
+        let answer = web::get(instance.gateway(), "hello.default.localhost", "/").await?;
+        if answer.status != 200 {
+            bail!("{answer:?}");
+        }
+        Ok(Some(()))
+    })
+    .await
 }
 
 /// Counts up in one object until the server is gone; answers what was acknowledged.
