@@ -31,6 +31,11 @@ pub fn home() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// Where the service manager that started this program listens, if one did (sd_notify(3)).
+pub fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
 /// The socket that only the owner may open.
 pub fn control_socket(data: &Path) -> PathBuf {
     data.join("control.sock")

@@ -1,5 +1,6 @@
 //! What systemd wants to hear from a service of `Type=notify` (sd_notify(3)).
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
@@ -12,9 +13,9 @@ pub enum State {
     Stopping,
 }
 
-/// Tells the service manager that started us; nothing happens without one.
-pub fn notify(state: State) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else {
+/// Tells the service manager that listens on `socket` (its `NOTIFY_SOCKET`); nothing happens without one.
+pub fn notify(socket: Option<&OsStr>, state: State) {
+    let Some(socket) = socket else {
         return;
     };
     if let Err(error) = send(socket.as_encoded_bytes(), state) {
@@ -29,7 +30,7 @@ fn send(socket: &[u8], state: State) -> io::Result<()> {
     use std::os::unix::net::SocketAddr;
     let address = match socket.split_first() {
         Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(socket))?,
+        _ => SocketAddr::from_pathname(OsStr::from_bytes(socket))?,
     };
     let text = match state {
         State::Ready => "READY=1",

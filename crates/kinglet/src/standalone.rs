@@ -255,7 +255,7 @@ async fn run(
     let outcome = served.await;
     if outcome.is_ok() {
         stop.cancelled().await;
-        notify(State::Stopping);
+        notify(location::notify_socket().as_deref(), State::Stopping);
         tracing::info!("stopping: finishing requests under way");
     }
     stop_machine(&machine).await;
@@ -295,7 +295,7 @@ fn announce(
         kinglet_process::private::write(file, &text).context("writing the ready file")?;
     }
     println_steps(addresses);
-    notify(State::Ready);
+    notify(location::notify_socket().as_deref(), State::Ready);
     Ok(())
 }
 
