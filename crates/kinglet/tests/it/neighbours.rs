@@ -162,16 +162,13 @@ fn a_start_clears_what_a_killed_instance_left() {
         killed.kill();
         let left = Footprint::of_stopped(&data);
         ensure!(
-            left.links > 0 && left.cgroups > 0 && left.mounts > 0,
+            !left.links.is_empty() && !left.cgroups.is_empty() && !left.mounts.is_empty(),
             "{left:?}"
         );
         // Nobody starts it again: another instance does what its next start would have done, but for its files.
         let living = crate::setup().start().await?;
         let left = Footprint::of_stopped(&data);
-        ensure!(
-            (left.links, left.cgroups, left.mounts) == (0, 0, 0),
-            "{left:?}"
-        );
+        ensure!(left.left_behind().is_empty(), "{left:?}");
         ensure!(left.disk_kb > 0, "its files are its owner's");
         // And it does so to nobody who lives: the next start leaves this one alone.
         let api = Api::open(living.ready.kubeconfig.as_ref()).await?;
