@@ -114,7 +114,7 @@ mod tests {
             let put = api.store().put(&key, Expect::Any, Durability::Memory, |_| {
                 event.to_string().into()
             });
-            put.unwrap();
+            let _written = put.unwrap();
         };
         put("early", "2026-01-01T00:00:00Z");
         put("late", "2026-01-01T00:30:00Z");
