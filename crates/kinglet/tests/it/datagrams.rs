@@ -1,7 +1,7 @@
 //! Services over UDP with real traffic: ports, clients that stay, endpoints that go, and nobody there.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kinglet_testkit::{Api, until};
@@ -84,12 +84,12 @@ fn datagrams_find_pods_that_live() {
         let by_node = UdpClient::new(None)?;
         // Nobody is there: refused at once, over UDP and TCP, from the machine and from a pod.
         for client in &clients {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             let error = client.answer(&by_service).expect_err("nobody is there");
             ensure!(is_refusal(&error), "{error}");
             ensure!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         }
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         ensure!(connect(client_pid, &format!("{address}:80"), AT_ONCE * 2).is_err());
         ensure!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         // Keeps a connection of the node port that is translated nowhere.
