@@ -70,6 +70,9 @@ fn refuse_subresource(info: &RequestInfo) -> Option<Status> {
     )))
 }
 
+/// Longest name of a field manager, as Kubernetes has it.
+const MANAGER_BYTES_MAX: usize = 128;
+
 /// The kind that a request is for, if the request is one that it takes.
 fn served(server: &ServerState, info: &RequestInfo, verb: &str) -> Result<Arc<Kind>, Status> {
     let registry = server.registry.load();
@@ -106,19 +109,47 @@ fn served(server: &ServerState, info: &RequestInfo, verb: &str) -> Result<Arc<Ki
     Ok(kind)
 }
 
-/// Writes may be tried in whole, or not.
-fn check_dry_run(query: &Query, verb: &str) -> Result<(), Status> {
+/// Parameters whose values cannot be read, or are none of those they may have.
+fn check_options(query: &Query, verb: &str) -> Result<(), Status> {
+    let numbers: &[&str] = match verb {
+        "list" | "watch" => &["limit", "timeoutSeconds"],
+        "delete" | "deletecollection" => &["gracePeriodSeconds", "limit", "timeoutSeconds"],
+        _ => &[],
+    };
+    if let Some(wrong) = query.not_a_number(numbers) {
+        return Err(Status::bad_request(wrong));
+    }
+    let mut causes = Vec::new();
     let dry: Vec<&str> = query.all("dryRun").collect();
     if dry.iter().any(|value| *value != "All") {
-        let cause = Cause::unsupported("dryRun", &serde_json::json!(dry), &["All"]);
-        return Err(Status::invalid(
-            "meta.k8s.io",
-            options_kind(verb),
-            "",
-            &[cause],
+        causes.push(Cause::unsupported(
+            "dryRun",
+            &serde_json::json!(dry),
+            &["All"],
         ));
     }
-    Ok(())
+    if query.get("fieldManager").len() > MANAGER_BYTES_MAX {
+        causes.push(Cause {
+            field: "fieldManager".to_owned(),
+            reason: "FieldValueTooLong",
+            message: format!("Too long: may not be more than {MANAGER_BYTES_MAX} bytes"),
+        });
+    }
+    if verb == "list" && query.has("sendInitialEvents") {
+        causes.push(Cause::forbidden(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        ));
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(
+        "meta.k8s.io",
+        options_kind(verb),
+        "",
+        &causes,
+    ))
 }
 
 async fn resource(
@@ -140,7 +171,7 @@ async fn resource(
         return Ok(discovery::nothing());
     }
     let kind = served(server, &info, verb)?;
-    check_dry_run(&query, verb)?;
+    check_options(&query, verb)?;
     let form = if matches!(verb, "get" | "list" | "watch") && info.subresource.is_empty() {
         accept::form(&parts.headers)?
     } else {

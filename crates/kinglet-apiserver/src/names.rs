@@ -8,11 +8,12 @@ const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 
+/// Finalizers without a domain in front, which Kubernetes itself knows.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
 const LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035_TEXT: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const QUALIFIED_TEXT: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 /// Which rule a kind's names follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,47 +85,12 @@ pub(crate) fn check(rule: NameRule, name: &str) -> Option<String> {
 
 /// What is wrong with a label or annotation key.
 pub(crate) fn qualified(key: &str) -> Option<String> {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    if let Some(prefix) = prefix {
-        if prefix.is_empty() {
-            return Some("prefix part must be non-empty".to_owned());
-        }
-        if let Some(wrong) = subdomain(prefix) {
-            return Some(format!("prefix part {wrong}"));
-        }
-        if name.contains('/') {
-            return Some("a valid label key must consist of alphanumeric characters, '-', '_' or '.' with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')".replace("a valid label key", "a qualified name"));
-        }
-    }
-    if name.is_empty() {
-        return Some("name part must be non-empty".to_owned());
-    }
-    if name.len() > LABEL_MAX {
-        return Some(format!(
-            "name part must be no more than {LABEL_MAX} characters"
-        ));
-    }
-    (!is_word(name)).then(|| QUALIFIED_TEXT.to_owned())
-}
-
-fn is_word(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes
-        .iter()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+    kinglet_quantity::syntax::key_error(key)
 }
 
 /// What is wrong with a label's value.
 pub(crate) fn label_value(value: &str) -> Option<String> {
-    if value.len() > LABEL_MAX {
-        return Some(format!("must be no more than {LABEL_MAX} characters"));
-    }
-    (!value.is_empty() && !is_word(value)).then(|| LABEL_VALUE_TEXT.to_owned())
+    kinglet_quantity::syntax::value_error(value)
 }
 
 /// Checks `labels` at a path.
@@ -160,7 +126,7 @@ pub(crate) fn check_annotations(annotations: Option<&Value>, path: &str, causes:
 
 /// Checks the metadata that every object has.
 pub(crate) fn check_metadata(object: &Value, rule: NameRule, namespaced: bool) -> Vec<Cause> {
-    use crate::object::{at, items, text};
+    use crate::object::{at, items, number, text};
     let mut causes = Vec::new();
     let name = text(object, &["metadata", "name"]);
     let generate = text(object, &["metadata", "generateName"]);
@@ -209,42 +175,74 @@ pub(crate) fn check_metadata(object: &Value, rule: NameRule, namespaced: bool) -
             causes.push(Cause::invalid("metadata.finalizers", finalizer, &wrong));
         }
     }
+    if number(object, &["metadata", "generation"]).is_some_and(|generation| generation < 0) {
+        causes.push(Cause::invalid(
+            "metadata.generation",
+            &object["metadata"]["generation"],
+            "must be greater than or equal to 0",
+        ));
+    }
     causes
 }
 
+/// Finalizers of a new object of a built-in kind: Kubernetes' own, or with a domain in front.
+pub(crate) fn check_finalizers(object: &Value, causes: &mut Vec<Cause>) {
+    let finalizers = crate::object::items(object, &["metadata", "finalizers"]);
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or("");
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            causes.push(Cause::invalid(
+                format!("metadata.finalizers[{index}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+}
+
 fn check_owners(owners: &[Value], causes: &mut Vec<Cause>) {
-    let mut controllers = 0;
-    for (at, owner) in owners.iter().enumerate() {
-        let path = format!("metadata.ownerReferences[{at}]");
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner
-                .get(field)
-                .and_then(Value::as_str)
-                .is_none_or(str::is_empty)
-            {
-                let value = owner.get(field).cloned().unwrap_or_else(|| "".into());
-                let what = if field == "apiVersion" {
-                    "version"
-                } else {
-                    field
-                };
+    use crate::object::text;
+    let path = "metadata.ownerReferences";
+    let mut controller: Option<&Value> = None;
+    for owner in owners {
+        for (field, wrong) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
+            let value = text(owner, &[field]);
+            if value.is_empty() {
                 causes.push(Cause::invalid(
                     format!("{path}.{field}"),
-                    &value,
-                    &format!("{what} must not be empty"),
+                    &value.into(),
+                    wrong,
                 ));
             }
         }
-        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            controllers += 1;
+        if (text(owner, &["apiVersion"]), text(owner, &["kind"])) == ("v1", "Event") {
+            causes.push(Cause::invalid(
+                path,
+                owner,
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
         }
-    }
-    if controllers > 1 {
-        causes.push(Cause::invalid(
-            "metadata.ownerReferences",
-            &Value::Array(owners.to_vec()),
-            "Only one reference can have Controller set to true",
-        ));
+        if owner["controller"] != true {
+            continue;
+        }
+        if let Some(other) = controller {
+            let named = |owner| format!("{}/{}", text(owner, &["kind"]), text(owner, &["name"]));
+            causes.push(Cause::invalid(
+                path,
+                &Value::Array(owners.to_vec()),
+                &format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                    named(other),
+                    named(owner)
+                ),
+            ));
+        }
+        controller = Some(owner);
     }
 }
 

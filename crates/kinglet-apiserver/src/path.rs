@@ -34,6 +34,17 @@ pub(crate) struct RequestInfo {
     pub(crate) watch: bool,
 }
 
+impl RequestInfo {
+    /// The namespace whose rights count: a namespace itself is its own.
+    pub(crate) fn scope(&self) -> &str {
+        if self.group.is_empty() && self.resource == "namespaces" {
+            &self.name
+        } else {
+            &self.namespace
+        }
+    }
+}
+
 /// Reads a path.
 pub(crate) fn parse(path: &str) -> Target {
     let trimmed = path.trim_matches('/');
@@ -144,6 +155,21 @@ impl Query {
 
     pub(crate) fn number(&self, key: &str) -> Option<i64> {
         self.get(key).parse().ok()
+    }
+
+    /// The first of these parameters that is no number, and says so as Go does.
+    pub(crate) fn not_a_number(&self, keys: &[&str]) -> Option<String> {
+        keys.iter().find_map(|key| {
+            let value = self.get(key);
+            let error = value.parse::<i64>().err().filter(|_| !value.is_empty())?;
+            let wrong = match error.kind() {
+                std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => {
+                    "value out of range"
+                }
+                _ => "invalid syntax",
+            };
+            Some(format!("strconv.ParseInt: parsing \"{value}\": {wrong}"))
+        })
     }
 
     /// All values of a repeated parameter.

@@ -45,6 +45,14 @@ pub(crate) fn create(context: &mut RequestContext<'_>) -> Result<ApiResponse, St
 /// What an access review must say.
 fn validate(context: &RequestContext<'_>, object: &Value) -> Result<(), Status> {
     let spec = &object["spec"];
+    if context.kind.is(Builtin::TokenReview) && text(spec, &["token"]).is_empty() {
+        return Err(Status::bad_request(
+            "token is required for TokenReview in authentication",
+        ));
+    }
+    if context.kind.is(Builtin::SelfSubjectRulesReview) && text(spec, &["namespace"]).is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
     let mut causes = Vec::new();
     let is_access = matches!(
         context.kind.builtin,

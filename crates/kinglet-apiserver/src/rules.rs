@@ -1,10 +1,11 @@
 //! Shape and validity of objects.
 
+mod access;
 mod data;
 mod endpoints;
 mod host_ports;
 pub(crate) mod pod;
-mod pod_bounds;
+mod policy;
 mod service;
 mod workload;
 
@@ -17,7 +18,7 @@ use crate::decode;
 use crate::field_support;
 use crate::kinds::Builtin;
 use crate::names;
-use crate::object::{self, at, items, text};
+use crate::object::{self, items, text};
 use crate::pod_security;
 use crate::schema;
 use crate::status::{Cause, Status};
@@ -111,6 +112,11 @@ fn validate(
     if context.info.subresource == "status" {
         return;
     }
+    // Those of definitions have another form; ours are written in this process.
+    let is_definition = builtin == Builtin::CustomResourceDefinition;
+    if old.is_none() && !context.in_process() && !is_definition {
+        names::check_finalizers(object, causes);
+    }
     unsupported(context, object, old, causes);
     match builtin {
         Builtin::Namespace => pod_security::validate_labels(object, causes),
@@ -123,40 +129,104 @@ fn validate(
         Builtin::EndpointSlice => endpoints::endpoint_slice(object, old, causes),
         Builtin::Event => event(object, causes),
         Builtin::CustomResourceDefinition => crate::crd::validate(object, old, causes),
-        Builtin::ResourceQuota => {
-            for (key, value) in at(object, &["spec", "hard"])
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
-                quantity(value, &format!("spec.hard[{key}]"), causes);
-            }
-        }
-        Builtin::Role | Builtin::ClusterRole => {
-            for (index, rule) in items(object, &["rules"]).iter().enumerate() {
-                if items(rule, &["verbs"]).is_empty() {
-                    causes.push(Cause::required(
-                        format!("rules[{index}].verbs"),
-                        "verbs must contain at least one value",
-                    ));
-                }
-            }
-        }
+        Builtin::ResourceQuota => policy::quota(object, causes),
+        Builtin::LimitRange => policy::limit_range(object, causes),
+        Builtin::PodDisruptionBudget => policy::disruption_budget(object, causes),
+        Builtin::PriorityClass => policy::priority_class(object, causes),
+        Builtin::Lease => policy::lease(object, causes),
+        Builtin::Role | Builtin::ClusterRole => access::role(builtin, object, causes),
         Builtin::RoleBinding | Builtin::ClusterRoleBinding => {
-            if text(object, &["roleRef", "name"]).is_empty() {
-                causes.push(Cause::required("roleRef.name", ""));
-            }
-            if let Some(old) = old
-                && object["roleRef"] != old["roleRef"]
-            {
-                causes.push(Cause::invalid(
-                    "roleRef",
-                    &object["roleRef"],
-                    "cannot change roleRef",
-                ));
-            }
+            access::binding(builtin, object, old, causes);
         }
         _ => {}
+    }
+}
+
+/// A text that, where it is there, is one of a closed set; `path` is where `object` lies.
+pub(crate) fn one_of(
+    object: &Value,
+    field: &str,
+    supported: &[&str],
+    path: &str,
+    causes: &mut Vec<Cause>,
+) {
+    let value = text(object, &[field]);
+    if !value.is_empty() && !supported.contains(&value) {
+        causes.push(Cause::unsupported(
+            format!("{path}.{field}"),
+            &value.into(),
+            supported,
+        ));
+    }
+}
+
+/// A number that, where it is there, is not negative.
+pub(crate) fn not_negative(object: &Value, field: &str, path: &str, causes: &mut Vec<Cause>) {
+    if let Some(value) = object::number(object, &[field]).filter(|value| *value < 0) {
+        causes.push(Cause::invalid(
+            format!("{path}.{field}"),
+            &value.into(),
+            "must be greater than or equal to 0",
+        ));
+    }
+}
+
+/// A number of things or a share of all of them, as `maxUnavailable` is.
+pub(crate) fn number_or_share(
+    object: &Value,
+    field: &str,
+    share_max: Option<u64>,
+    path: &str,
+    causes: &mut Vec<Cause>,
+) {
+    let Some(value) = object.get(field).and_then(Value::as_str) else {
+        return not_negative(object, field, path, causes);
+    };
+    let digits = value.strip_suffix('%').unwrap_or("");
+    let wrong = if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+    } else if share_max.is_some_and(|most| digits.parse().unwrap_or(u64::MAX) > most) {
+        "must not be greater than 100%"
+    } else {
+        return;
+    };
+    causes.push(Cause::invalid(
+        format!("{path}.{field}"),
+        &value.into(),
+        wrong,
+    ));
+}
+
+/// The expressions of a label selector.
+pub(crate) fn selector(selector: &Value, path: &str, causes: &mut Vec<Cause>) {
+    names::check_labels(
+        selector.get("matchLabels"),
+        &format!("{path}.matchLabels"),
+        causes,
+    );
+    for (index, expression) in items(selector, &["matchExpressions"]).iter().enumerate() {
+        let at = format!("{path}.matchExpressions[{index}]");
+        let some = !items(expression, &["values"]).is_empty();
+        match text(expression, &["operator"]) {
+            "In" | "NotIn" if !some => causes.push(Cause::required(
+                format!("{at}.values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            )),
+            "Exists" | "DoesNotExist" if some => causes.push(Cause::forbidden(
+                format!("{at}.values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            operator => causes.push(Cause::invalid(
+                format!("{at}.operator"),
+                &operator.into(),
+                "not a valid selector operator",
+            )),
+        }
+        let key = text(expression, &["key"]);
+        if let Some(wrong) = names::qualified(key) {
+            causes.push(Cause::invalid(format!("{at}.key"), &key.into(), &wrong));
+        }
     }
 }
 

@@ -341,21 +341,7 @@ fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
             "this server has no key to sign service-account tokens with",
         ));
     };
-    let seconds = number(&request, &["spec", "expirationSeconds"]).unwrap_or(TOKEN_SECONDS);
-    if !(TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX).contains(&seconds) {
-        let detail = if seconds < TOKEN_SECONDS_MIN {
-            "may not specify a duration less than 10 minutes"
-        } else {
-            "may not specify a duration larger than 2^32 seconds"
-        };
-        let cause = Cause::invalid("spec.expirationSeconds", &seconds.into(), detail);
-        return Err(Status::invalid(
-            "authentication.k8s.io",
-            "TokenRequest",
-            "",
-            &[cause],
-        ));
-    }
+    let seconds = token_seconds(context, &request)?;
     let audiences = match object::items(&request, &["spec", "audiences"]) {
         [] => json!([AUDIENCE]),
         given => Value::Array(given.to_vec()),
@@ -391,6 +377,28 @@ fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     Ok(answer_json(201, &request))
 }
 
+/// How long a token is asked to live, once its request is in order.
+fn token_seconds(context: &RequestContext<'_>, request: &Value) -> Result<i64, Status> {
+    let invalid = |cause, name: &str| {
+        Status::invalid("authentication.k8s.io", "TokenRequest", name, &[cause])
+    };
+    let account = &context.info.name;
+    let name = object::name(request);
+    if !name.is_empty() && name != account {
+        let detail = "must match the service account name if specified";
+        let cause = Cause::invalid("metadata.name", &name.into(), detail);
+        return Err(invalid(cause, account));
+    }
+    let seconds = number(request, &["spec", "expirationSeconds"]).unwrap_or(TOKEN_SECONDS);
+    let detail = match seconds {
+        ..TOKEN_SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX => return Ok(seconds),
+        _ => "may not specify a duration larger than 2^32 seconds",
+    };
+    let cause = Cause::invalid("spec.expirationSeconds", &seconds.into(), detail);
+    Err(invalid(cause, ""))
+}
+
 /// Binds a token to the Pod or Secret it is asked for.
 fn bind_token(
     context: &RequestContext<'_>,
@@ -403,19 +411,15 @@ fn bind_token(
         "Pod" => ("pods", "pod"),
         "Secret" => ("secrets", "secret"),
         other => {
-            let cause = Cause::unsupported(
-                "spec.boundObjectRef.kind",
-                &other.into(),
-                &["Pod", "Secret"],
-            );
-            return Err(Status::invalid(
-                "authentication.k8s.io",
-                "TokenRequest",
-                "",
-                &[cause],
-            ));
+            let version = text(reference, &["apiVersion"]);
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {version}, Kind={other}"
+            )));
         }
     };
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let entry = context
         .server
         .store

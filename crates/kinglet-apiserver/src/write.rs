@@ -29,6 +29,12 @@ pub(crate) async fn create(context: &mut RequestContext<'_>) -> Result<ApiRespon
 pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let mut object = decode::value(context)?;
     decode::check_kind(context, &mut object)?;
+    if text(&object, &["metadata", "name"]).is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            context.info.name
+        )));
+    }
     decode::check_name_and_namespace(context, &mut object)?;
     let key = context
         .kind

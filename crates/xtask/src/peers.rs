@@ -7,10 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 const KUBERNETES: &str = "1.34.4";
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "kubectl",
     "informer",
     "probed",
+    "clients",
     "kube-apiserver",
     "kube-controller-manager",
 ];

@@ -64,7 +64,7 @@ pub(crate) fn check(
     verb: &str,
     info: &RequestInfo,
 ) -> Result<(), Status> {
-    if allows(server, user, verb, info) {
+    if allows_in(server, user, verb, info, info.scope()) {
         return Ok(());
     }
     let resource = if info.subresource.is_empty() {
@@ -72,10 +72,10 @@ pub(crate) fn check(
     } else {
         format!("{}/{}", info.resource, info.subresource)
     };
-    let scope = if info.namespace.is_empty() {
+    let scope = if info.scope().is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace \"{}\"", info.namespace)
+        format!("in the namespace \"{}\"", info.scope())
     };
     let detail = format!(
         "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}",
@@ -102,6 +102,17 @@ pub(crate) fn allows(
     verb: &str,
     info: &RequestInfo,
 ) -> bool {
+    allows_in(server, user, verb, info, &info.namespace)
+}
+
+/// [`allows`] by the rules that hold in a namespace, or everywhere where it is empty.
+fn allows_in(
+    server: &ServerState,
+    user: &Identity,
+    verb: &str,
+    info: &RequestInfo,
+    namespace: &str,
+) -> bool {
     if user.origin == Origin::InProcess || user.is_master() {
         return true;
     }
@@ -120,7 +131,7 @@ pub(crate) fn allows(
     {
         return true;
     }
-    rules_for(server, user, &info.namespace)
+    rules_for(server, user, namespace)
         .iter()
         .any(|rule| grants(rule, verb, info))
 }
@@ -249,9 +260,10 @@ pub(crate) fn rules(server: &ServerState, user: &Identity, namespace: &str) -> V
             "incomplete": false,
         });
     }
-    let mut resources = vec![json!({
-        "verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-    })];
+    let mut resources = vec![
+        json!({"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]}),
+        json!({"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]}),
+    ];
     let mut paths = vec![
         json!({"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"]}),
     ];

@@ -140,7 +140,7 @@ async fn a_token_secret_has_its_token_which_dies_with_it() {
     let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let bound = server.post(tokens, request("Secret")).await;
     assert_eq!(bound.code, 201, "{}", bound.text);
-    assert_eq!(server.post(tokens, request("Node")).await.code, 422);
+    assert_eq!(server.post(tokens, request("Node")).await.code, 400);
     server.delete(&format!("{SECRETS}/t")).await;
     assert!(review().await.get("authenticated").is_none());
 }

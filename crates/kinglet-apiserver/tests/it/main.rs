@@ -17,3 +17,4 @@ mod rights;
 mod security;
 mod test_server;
 mod watching;
+mod words;

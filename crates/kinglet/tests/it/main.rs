@@ -3,6 +3,7 @@
 mod bad_input;
 mod cases;
 mod checks;
+mod clients;
 mod corpus;
 mod crash;
 mod cycles;
