@@ -4,11 +4,11 @@
 //! Always: a parked container is a child of this process (it is the subreaper) and is reaped through its own descriptor; dropping a
 //! cell or a running container kills it, and with the first process its whole pid namespace.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::cgroup::{Cgroup, Hierarchy, Limits};
 use crate::sys::binary::SealedBinary;
 use crate::sys::devices::DeviceProgram;
 use crate::sys::process::{self, Exit};
+use crate::sys::spawner::{Helper, Spawner};
 use crate::sys::terminal;
 use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind, Streams};
 
@@ -64,6 +65,7 @@ impl From<io::Error> for StartError {
 #[derive(Clone)]
 pub(crate) struct Containers {
     helper: SealedBinary,
+    spawner: Spawner,
     hierarchy: Arc<Hierarchy>,
     devices: Arc<Option<DeviceProgram>>,
     next: Arc<AtomicU64>,
@@ -115,11 +117,13 @@ struct Child {
 }
 
 impl Containers {
-    /// Blocking: makes a copy of the helper's binary.
+    /// Blocking: starts the process that helpers are forked from.
     pub(crate) fn new(helper: &Path, hierarchy: Hierarchy) -> io::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let helper = SealedBinary::of(helper)?;
         Ok(Self {
-            helper: SealedBinary::of(helper)?,
+            spawner: Spawner::start(helper.clone())?,
+            helper,
             devices: Arc::new(hierarchy.device_program()?),
             hierarchy: Arc::new(hierarchy),
             next: Arc::default(),
@@ -189,6 +193,11 @@ impl Containers {
         &self.helper
     }
 
+    /// Where helpers come from.
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
     fn spawn(
         &self,
         verb: &'static str,
@@ -203,21 +212,14 @@ impl Containers {
             .cgroup
             .confine_devices(self.devices.as_ref().as_ref())?;
         let (socket, theirs) = StdUnixStream::pair()?;
-        let (stdout, their_stdout) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let (stderr, their_stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let helper = Command::new(self.helper.path())
-            .arg(crate::HELPER_VERB)
-            .arg(verb)
-            .args(group.cgroup.join_files())
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(their_stdout))
-            .stderr(Stdio::from(their_stderr))
-            .spawn()?;
-        for pipe in [&stdout, &stderr] {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
+        let (stdout, their_stdout) = output_pipe()?;
+        let (stderr, their_stderr) = output_pipe()?;
+        let arguments = match verb {
+            "container" => parked_arguments(&group.cgroup),
+            _ => helper_arguments(verb, &group.cgroup),
+        };
+        let streams = [theirs.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
+        let helper = self.spawner.spawn(&arguments, streams)?;
         socket.set_nonblocking(true)?;
         Ok(Spawned {
             socket,
@@ -265,43 +267,44 @@ impl Containers {
         let (socket, theirs) = StdUnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(socket)?;
-        // Not killed when the future is dropped: the helper sees the socket close, kills the program and reaps it.
-        let mut child = tokio::process::Command::new(self.helper.path())
-            .arg(crate::HELPER_VERB)
-            .arg("exec")
-            .args(
-                container
-                    .0
-                    .cgroup()
-                    .map(Cgroup::join_files)
-                    .unwrap_or_default(),
-            )
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take())
-        else {
-            return Err(StartError::Setup("a helper has no output".to_owned()));
+        let (stdout, their_stdout) = output_pipe()?;
+        let (stderr, their_stderr) = output_pipe()?;
+        let arguments = match container.0.cgroup() {
+            Some(cgroup) => helper_arguments("exec", cgroup),
+            None => vec!["exec".into()],
         };
-        socket
-            .write_all(&wire::encode(&Exec {
-                pid: container.0.pid,
-                process,
-                streams: Streams::default(),
-            })?)
-            .await?;
+        let spawner = self.spawner.clone();
+        // Goes on when this future is dropped: the helper sees the socket close, kills the program, reaps it and ends; and
+        // the helper, too, must be reaped by somebody.
+        let ended = self.cleaning.spawn(async move {
+            let helper = tokio::task::spawn_blocking(move || {
+                let streams = [theirs.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
+                spawner.spawn(&arguments, streams)
+            });
+            helper.await.map_err(io::Error::other)??.ended().await
+        });
+        let ended = async { ended.await.map_err(io::Error::other).flatten() };
+        let mut stdout = pipe::Receiver::from_owned_fd(stdout)?;
+        let mut stderr = pipe::Receiver::from_owned_fd(stderr)?;
+        let order = wire::encode(&Exec {
+            pid: container.0.pid,
+            process,
+            streams: Streams::default(),
+        })?;
+        if let Err(error) = socket.write_all(&order).await {
+            // Why there is no helper says more than that nobody listens.
+            ended.await?;
+            return Err(error.into());
+        }
         let (mut text, mut errors) = (Vec::new(), Vec::new());
-        let (error, status) = {
+        let (error, exit) = {
             let output = async {
                 tokio::try_join!(
                     read_bounded(&mut stdout, &mut text, output_bytes_max),
                     read_bounded(&mut stderr, &mut errors, output_bytes_max),
                 )
             };
-            let ended = async { tokio::join!(receive(&mut socket), child.wait()) };
+            let ended = async { tokio::join!(receive(&mut socket), ended) };
             tokio::pin!(output, ended);
             tokio::select! {
                 ended = &mut ended => {
@@ -320,10 +323,30 @@ impl Containers {
         text.append(&mut errors);
         text.truncate(output_bytes_max);
         Ok(Output {
-            code: status?.code().unwrap_or(-1),
+            code: exit?.code(),
             text: String::from_utf8_lossy(&text).into_owned(),
         })
     }
+}
+
+/// Our end does not block, the program's does.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// A parked process is told its groups, and where the container will see them.
+fn parked_arguments(cgroup: &Cgroup) -> Vec<OsString> {
+    let views = cgroup.views().into_iter();
+    std::iter::once("container".into())
+        .chain(views.flat_map(|(group, at)| [group.into(), at.into()]))
+        .collect()
+}
+
+fn helper_arguments(verb: &str, cgroup: &Cgroup) -> Vec<OsString> {
+    let files = cgroup.join_files().into_iter().map(OsString::from);
+    std::iter::once(verb.into()).chain(files).collect()
 }
 
 /// Keeps the first bytes and reads the rest away, so that the program never waits for us.
@@ -351,14 +374,14 @@ struct Spawned {
     stderr: OwnedFd,
     group: OwnedGroup,
     devices: Arc<Option<DeviceProgram>>,
-    helper: std::process::Child,
+    helper: Helper,
     /// Last, so that it outlives the group: whoever closes waits until the group is in somebody's hands or gone.
     _making: TaskTrackerToken,
 }
 
 impl Spawned {
     /// Waits until the process exists. One that is made to order is told before what it will be.
-    async fn parked(mut self, order: Option<&[u8]>) -> Result<ParkedContainer, StartError> {
+    async fn parked(self, order: Option<&[u8]>) -> Result<ParkedContainer, StartError> {
         let mut socket = UnixStream::from_std(self.socket)?;
         if let Some(order) = order {
             socket.write_all(order).await?;
@@ -375,8 +398,7 @@ impl Spawned {
             }
         };
         // It has forked the real process and ends by itself.
-        let reaped = tokio::task::spawn_blocking(move || self.helper.wait());
-        reaped.await.map_err(io::Error::other)??;
+        self.helper.ended().await?;
         // Nobody else reaps it, so the id cannot have been reused.
         let child = Child {
             pid,

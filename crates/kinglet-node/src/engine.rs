@@ -218,8 +218,8 @@ impl Engine {
         let ids = self.0.ids.lease().ok_or_else(|| {
             NetworkError::UserNamespace(io::Error::other("every range of ids is taken"))
         })?;
-        let (helper, first_id) = (self.0.containers.helper().clone(), ids.first_id());
-        let made = tokio::task::spawn_blocking(move || user_namespace::create(&helper, first_id));
+        let (spawner, first_id) = (self.0.containers.spawner().clone(), ids.first_id());
+        let made = tokio::task::spawn_blocking(move || user_namespace::create(&spawner, first_id));
         let (namespace, namespaces) = made
             .await
             .map_err(io::Error::other)

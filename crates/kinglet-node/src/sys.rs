@@ -1,10 +1,10 @@
 //! The part that speaks to the kernel about processes and namespaces; the only unsafe code of the node.
 //!
-//! Flow: Kinglet starts a sealed copy of its own binary ([`binary`]) as `node-helper …`; that process is single-threaded
-//! and runs [`container`] or [`exec`]. Inside Kinglet itself only [`binary`], [`devices`], [`netns`] and [`process`] are
-//! used.
-//! Always: helpers never start a thread before `fork`; the first thing they do is to close every descriptor that they
-//! were not given; every unsafe block says why it is sound.
+//! Flow: Kinglet starts its own binary, as a file that nobody can write to ([`binary`]), as `node-helper spawner`; helpers
+//! are forks of that single-threaded process ([`spawner`]) and run [`container`] or [`exec`]. Inside Kinglet itself only
+//! [`binary`], [`devices`], [`netns`], [`process`] and [`spawner`] are used.
+//! Always: helpers never start a thread; the first thing they do is to close every descriptor that they were not given;
+//! every unsafe block says why it is sound.
 #![allow(unsafe_code, reason = "fork, unshare and seccomp have no safe wrapper")]
 
 pub(crate) mod beneath;
@@ -22,6 +22,7 @@ mod new_mount;
 pub(crate) mod privileges;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod spawner;
 pub(crate) mod terminal;
 pub(crate) mod user;
 pub(crate) mod user_namespace;
@@ -29,6 +30,8 @@ pub(crate) mod user_namespace;
 use std::process::ExitCode;
 
 use rustix::process::DumpableBehavior;
+
+use self::seccomp::Filter;
 
 /// Exit code of a helper that was called with arguments nobody gives.
 const MISUSED: u8 = 64;
@@ -38,14 +41,32 @@ pub(crate) fn helper(arguments: &[String]) -> ExitCode {
     if process::close_inherited().is_err() {
         return ExitCode::FAILURE;
     }
-    // Nobody who shares a namespace with a helper may look into it, nor find its binary by its descriptors.
+    // Nobody who shares a namespace with a helper may look into it, nor find its binary by its descriptors. Forked
+    // helpers inherit it.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_name(c"kinglet-helper");
+    ExitCode::from(match arguments {
+        [verb] if verb == "spawner" => {
+            let filter = Filter::compile(container::default_capabilities());
+            spawner::run(|arguments| forked_helper(arguments, &filter))
+        }
+        // Of a session, which lasts: started from the binary.
+        [verb, cgroups @ ..] if verb == "exec" => {
+            exec::run(cgroups, &Filter::compile(container::default_capabilities()))
+        }
+        _ => MISUSED,
+    })
+}
+
+/// What a fork of the spawner does.
+fn forked_helper(arguments: &[String], filter: &Filter) -> u8 {
     match arguments.split_first() {
-        Some((verb, cgroups)) if verb == "container" => container::run(cgroups),
-        Some((verb, cgroups)) if verb == "container-to-order" => container::run_to_order(cgroups),
+        Some((verb, cgroups)) if verb == "container" => container::run(cgroups, filter),
+        Some((verb, cgroups)) if verb == "container-to-order" => {
+            container::run_to_order(cgroups, filter)
+        }
         Some((verb, [])) if verb == "user-namespace" => user_namespace::run(),
-        Some((verb, cgroups)) if verb == "exec" => exec::run(cgroups),
-        _ => ExitCode::from(MISUSED),
+        Some((verb, cgroups)) if verb == "exec" => exec::run(cgroups, filter),
+        _ => MISUSED,
     }
 }

@@ -1,9 +1,9 @@
 //! A parked process that becomes a container.
 //!
-//! `node-helper container CGROUP…` joins the cgroups, leaves for new mount, pid, ipc, uts and cgroup namespaces, forks the
-//! namespace's first process and exits. That child waits on the socket at its standard input. A [`wire::Start`] makes
-//! it mount, drop privileges and `exec`: joining cgroups and making namespaces cost over ten milliseconds and are long
-//! done by then, as is the system call filter. The socket closes on `exec`; silence therefore means success. End of file
+//! The helper `container GROUP VIEW…` joins the cgroups, leaves for new mount, pid, uts and cgroup namespaces, forks the
+//! namespace's first process and exits. That child builds what containers see of the kernel ([`filesystem::Ahead`]) and
+//! waits on the socket at its standard input. A [`wire::Start`] makes it join the pod's namespaces, mount, drop privileges and
+//! `exec`: what costs most is long done by then. The socket closes on `exec`; silence therefore means success. End of file
 //! while waiting means that Kinglet is gone, and the process ends.
 
 use std::fs;
@@ -12,20 +12,24 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
 
-use crate::sys::filesystem::PickedUp;
+use crate::sys::filesystem::{Ahead, PickedUp};
 use crate::sys::mount_target::{self, TargetKind};
 use crate::sys::process::{self, Fork};
-use crate::sys::seccomp::Filters;
+use crate::sys::seccomp::Filter;
 use crate::sys::user::{self, Identity};
 use crate::sys::{filesystem, keyring, privileges, terminal};
 use crate::wire::{self, HelperReply, Process, Start, StartErrorKind};
+
+/// Exit codes of a helper.
+pub(crate) const SUCCESS: u8 = 0;
+pub(crate) const FAILURE: u8 = 1;
 
 /// What went wrong, and whose fault it is.
 pub(crate) struct HelperError {
@@ -50,65 +54,76 @@ impl HelperError {
     }
 }
 
-/// The helper's `main`.
-pub(crate) fn run(cgroups: &[String]) -> ExitCode {
-    let mut socket = match take_socket() {
-        Ok(socket) => socket,
-        Err(_) => return ExitCode::FAILURE,
+/// The helper's `main`. `filter` is what most containers need; one that keeps other capabilities has its filter compiled
+/// at the start.
+pub(crate) fn run(arguments: &[String], filter: &Filter) -> u8 {
+    let Ok(mut socket) = take_socket() else {
+        return FAILURE;
     };
-    match park(cgroups) {
+    // Each group, and where the container sees it.
+    let (groups, _) = arguments.as_chunks::<2>();
+    let cgroups: Vec<(PathBuf, PathBuf)> = groups
+        .iter()
+        .map(|[group, view]| (PathBuf::from(group), PathBuf::from(view)))
+        .collect();
+    match park(&cgroups) {
         Ok(Fork::Parent(pid)) => match wire::write(
             &mut socket,
             &HelperReply::Parked {
                 pid: pid.as_raw_nonzero().get(),
             },
         ) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Ok(()) => SUCCESS,
+            Err(_) => FAILURE,
         },
         Ok(Fork::Child) => {
-            // What most containers keep; one that keeps something else has its filter compiled at the start.
-            let filters = Filters::compile(default_capabilities()).ok();
+            // Without it a start builds everything, and says what is wrong.
+            let ahead = Ahead::build(&cgroups).ok();
             let error = match wire::read::<Start>(&mut socket) {
-                Ok(Some(start)) => become_container(&start, filters.as_ref(), &socket),
-                Ok(None) => return ExitCode::SUCCESS,
+                Ok(Some(start)) => become_container(&start, filter, ahead, &socket),
+                Ok(None) => return SUCCESS,
                 Err(error) => HelperError::setup("reading what to start")(error),
             };
             // If nobody listens any more there is nobody to tell.
             let _ = wire::write(&mut socket, &error.reply());
-            ExitCode::FAILURE
+            FAILURE
         }
         Err(error) => {
             let _ = wire::write(&mut socket, &error.reply());
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }
 
 /// Moves the socket away from standard input, which becomes `/dev/null`, and lets it close on `exec`.
 pub(crate) fn take_socket() -> io::Result<UnixStream> {
-    let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
+    take_input().map(UnixStream::from)
+}
+
+/// The same for any descriptor.
+pub(crate) fn take_input() -> io::Result<OwnedFd> {
+    let input = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     process::replace_stdin(&null)?;
-    Ok(UnixStream::from(socket))
+    Ok(input)
 }
 
 /// The helper's `main` for containers that no parked process fits: those that share the host's processes, or have a user
 /// namespace. It is told first what to start, and makes the namespaces for it.
-pub(crate) fn run_to_order(cgroups: &[String]) -> ExitCode {
+pub(crate) fn run_to_order(cgroups: &[String], filter: &Filter) -> u8 {
     let Ok(mut socket) = take_socket() else {
-        return ExitCode::FAILURE;
+        return FAILURE;
     };
     let outcome = match wire::read::<Start>(&mut socket) {
-        Ok(Some(start)) => start_to_order(&start, cgroups, &mut socket),
-        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(start)) => start_to_order(&start, cgroups, filter, &mut socket),
+        Ok(None) => return SUCCESS,
         Err(error) => Err(HelperError::setup("reading what to start")(error)),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             let _ = wire::write(&mut socket, &error.reply());
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }
@@ -117,6 +132,7 @@ pub(crate) fn run_to_order(cgroups: &[String]) -> ExitCode {
 fn start_to_order(
     start: &Start,
     cgroups: &[String],
+    filter: &Filter,
     socket: &mut UnixStream,
 ) -> Result<(), HelperError> {
     join_cgroups(cgroups)?;
@@ -164,9 +180,10 @@ fn start_to_order(
         }
         Fork::Child => {
             let attempt = || {
-                let identity = inside_namespaces(start, picked_up.as_ref())?;
+                let host = picked_up.map_or(Host::InSight(None), Host::PickedUp);
+                let identity = inside_namespaces(start, host)?;
                 terminal::connect(&start.streams, stdin.as_ref(), socket)?;
-                execute(&start.process, &identity, None, Lifetime::OfItself)
+                execute(&start.process, &identity, filter, Lifetime::OfItself)
             };
             let error = match attempt() {
                 Ok(never) => match never {},
@@ -213,14 +230,13 @@ fn join(namespace: &OwnedFd, kind: ThreadNameSpaceType, what: &str) -> Result<()
         .map_err(HelperError::setup(format_args!("joining {what}")))
 }
 
-fn park(cgroups: &[String]) -> Result<Fork, HelperError> {
-    join_cgroups(cgroups)?;
+fn park(cgroups: &[(PathBuf, PathBuf)]) -> Result<Fork, HelperError> {
+    for (group, _) in cgroups {
+        join_cgroup(&group.join("cgroup.procs"))?;
+    }
+    // The ipc namespace is the pod's, which nobody knows yet.
     process::unshare(
-        UnshareFlags::NEWNS
-            | UnshareFlags::NEWPID
-            | UnshareFlags::NEWUTS
-            | UnshareFlags::NEWIPC
-            | UnshareFlags::NEWCGROUP,
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP,
     )
     .map_err(HelperError::setup("making namespaces"))?;
     mounts_one_way()?;
@@ -239,23 +255,34 @@ fn mounts_one_way() -> Result<(), HelperError> {
 
 /// Joins the cgroups whose `cgroup.procs` files are named.
 pub(crate) fn join_cgroups(cgroups: &[String]) -> Result<(), HelperError> {
-    for file in cgroups {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(file)
-            .and_then(|mut procs| procs.write_all(b"0"))
-            .map_err(HelperError::setup(format_args!("joining cgroup {file}")))?;
-    }
-    Ok(())
+    cgroups
+        .iter()
+        .try_for_each(|file| join_cgroup(Path::new(file)))
+}
+
+fn join_cgroup(file: &Path) -> Result<(), HelperError> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|mut procs| procs.write_all(b"0"))
+        .map_err(HelperError::setup(format_args!(
+            "joining cgroup {}",
+            file.display()
+        )))
 }
 
 /// Returns only if it could not be done.
-fn become_container(start: &Start, filters: Option<&Filters>, socket: &UnixStream) -> HelperError {
+fn become_container(
+    start: &Start,
+    filter: &Filter,
+    ahead: Option<Ahead>,
+    socket: &UnixStream,
+) -> HelperError {
     let attempt = || {
         let stdin = terminal::open_stdin(&start.streams, None)?;
-        let identity = prepare(start)?;
+        let identity = prepare(start, ahead)?;
         terminal::connect(&start.streams, stdin.as_ref(), socket)?;
-        execute(&start.process, &identity, filters, Lifetime::OfItself)
+        execute(&start.process, &identity, filter, Lifetime::OfItself)
     };
     match attempt() {
         Ok(never) => match never {},
@@ -264,25 +291,34 @@ fn become_container(start: &Start, filters: Option<&Filters>, socket: &UnixStrea
 }
 
 /// The capabilities of a container that says nothing about them.
-fn default_capabilities() -> CapabilitySet {
+pub(crate) fn default_capabilities() -> CapabilitySet {
     crate::spec::container::DEFAULT_CAPABILITY_NUMBERS
         .iter()
         .map(|number| CapabilitySet::from_bits_retain(1 << number))
         .collect()
 }
 
-fn prepare(start: &Start) -> Result<Identity, HelperError> {
+fn prepare(start: &Start, ahead: Option<Ahead>) -> Result<Identity, HelperError> {
     let network = open_namespace(&start.network_namespace)?;
     let ipc = open_namespace(&start.ipc_namespace)?;
     join(&network, ThreadNameSpaceType::NETWORK, "the network")?;
     let kind = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
     join(&ipc, kind, "the ipc namespace")?;
     set_oom_score(&start.process)?;
-    inside_namespaces(start, None)
+    let ahead = ahead.filter(|_| Ahead::fits(&start.isolation));
+    inside_namespaces(start, Host::InSight(ahead))
+}
+
+/// What a container gets from the host.
+enum Host {
+    /// It can be picked up still; some of it may have been built ahead.
+    InSight(Option<Ahead>),
+    /// It was picked up before the user namespace was entered.
+    PickedUp(PickedUp),
 }
 
 /// Everything from the host's name to the user, in the container's namespaces.
-fn inside_namespaces(start: &Start, picked_up: Option<&PickedUp>) -> Result<Identity, HelperError> {
+fn inside_namespaces(start: &Start, host: Host) -> Result<Identity, HelperError> {
     rustix::system::sethostname(start.hostname.as_bytes())
         .map_err(io::Error::from)
         .map_err(HelperError::setup(format_args!(
@@ -295,9 +331,9 @@ fn inside_namespaces(start: &Start, picked_up: Option<&PickedUp>) -> Result<Iden
             "setting {name} to {value}"
         )))?;
     }
-    match picked_up {
-        Some(picked_up) => filesystem::enter_mapped(start, picked_up)?,
-        None => filesystem::enter(start)?,
+    match host {
+        Host::PickedUp(picked_up) => filesystem::enter_mapped(start, &picked_up)?,
+        Host::InSight(ahead) => filesystem::enter(start, ahead.as_ref())?,
     }
     let _ = rustix::process::setsid();
     identity_of(&start.process)
@@ -393,7 +429,7 @@ pub(crate) enum Lifetime {
 pub(crate) fn execute(
     what: &Process,
     identity: &Identity,
-    filters: Option<&Filters>,
+    filter: &Filter,
     lifetime: Lifetime,
 ) -> Result<std::convert::Infallible, HelperError> {
     process::default_signals().map_err(HelperError::setup("resetting signals"))?;
@@ -415,7 +451,7 @@ pub(crate) fn execute(
     if !env.iter().any(|(name, _)| *name == "HOME") {
         env.push(("HOME", &identity.home));
     }
-    privileges::drop_to(what, identity, filters)
+    privileges::drop_to(what, identity, filter)
         .map_err(HelperError::setup("dropping privileges"))?;
     if lifetime == Lifetime::OfParent {
         // Only now: a change of user takes the wish away.

@@ -1,13 +1,12 @@
 //! Runs one more program inside a running container: exec probes and hooks.
 //!
-//! `node-helper exec CGROUP…` reads a [`wire::Exec`], joins every namespace of the container, forks (a pid namespace is
+//! The helper `exec CGROUP…` reads a [`wire::Exec`], joins every namespace of the container, forks (a pid namespace is
 //! entered by children only) and ends with the program's exit code. When Kinglet closes the socket, or is gone, the helper
 //! kills the program with its process group and reaps it: an orphan would be a zombie that holds up the container's end.
 
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
@@ -18,6 +17,7 @@ use crate::sys::container::{
     own_streams, set_oom_score, take_socket,
 };
 use crate::sys::process::{self, Exit, Fork};
+use crate::sys::seccomp::Filter;
 use crate::sys::terminal;
 use crate::wire::{self, Exec};
 
@@ -25,23 +25,28 @@ use crate::wire::{self, Exec};
 const NOT_STARTED: u8 = 126;
 
 /// The helper's `main`.
-pub(crate) fn run(cgroups: &[String]) -> ExitCode {
+pub(crate) fn run(cgroups: &[String], filter: &Filter) -> u8 {
     let Ok(mut socket) = take_socket() else {
-        return ExitCode::from(NOT_STARTED);
+        return NOT_STARTED;
     };
     let error = match wire::read::<Exec>(&mut socket) {
-        Ok(Some(exec)) => match run_inside(&exec, cgroups, &socket) {
-            Ok(exit) => return ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)),
+        Ok(Some(exec)) => match run_inside(&exec, cgroups, filter, &socket) {
+            Ok(exit) => return u8::try_from(exit.code()).unwrap_or(u8::MAX),
             Err(error) => error,
         },
-        Ok(None) => return ExitCode::from(NOT_STARTED),
+        Ok(None) => return NOT_STARTED,
         Err(error) => HelperError::setup("reading what to run")(error),
     };
     let _ = wire::write(&mut socket, &error.reply());
-    ExitCode::from(NOT_STARTED)
+    NOT_STARTED
 }
 
-fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Exit, HelperError> {
+fn run_inside(
+    exec: &Exec,
+    cgroups: &[String],
+    filter: &Filter,
+    socket: &UnixStream,
+) -> Result<Exit, HelperError> {
     join_cgroups(cgroups)?;
     set_oom_score(&exec.process)?;
     let container = process::open(exec.pid).map_err(HelperError::setup("finding the container"))?;
@@ -81,7 +86,7 @@ fn run_inside(exec: &Exec, cgroups: &[String], socket: &UnixStream) -> Result<Ex
             let attempt = || {
                 let identity = identity_of(&exec.process)?;
                 terminal::connect(&exec.streams, stdin.as_ref(), socket)?;
-                execute(&exec.process, &identity, None, Lifetime::OfParent)
+                execute(&exec.process, &identity, filter, Lifetime::OfParent)
             };
             let error = match attempt() {
                 Ok(never) => match never {},

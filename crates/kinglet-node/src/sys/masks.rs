@@ -16,7 +16,7 @@ use crate::sys::mount_attributes;
 use crate::sys::new_mount::{self, KernelFiles, kernel_files};
 
 /// What containers do not see (containerd's list, and the interrupts as newer ones hide them).
-const MASKED: [&str; 12] = [
+const MASKED_IN_PROC: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -27,9 +27,8 @@ const MASKED: [&str; 12] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
 ];
+const MASKED_IN_SYS: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/firmware"];
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -55,10 +54,10 @@ const REPLACEABLE: [&str; 9] = [
 pub(crate) struct Nothing(OwnedFd);
 
 impl Nothing {
-    /// Picked up from the container's own `/dev`, before a volume may lie over it.
-    pub(crate) fn pick_up() -> Result<Self, HelperError> {
+    /// Picked up from the container's own `/dev` below `root`, before a volume may lie over it.
+    pub(crate) fn pick_up(root: &OwnedFd) -> Result<Self, HelperError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let null = rustix::fs::open("/dev/null", flags, Mode::empty())
+        let null = rustix::fs::openat(root, "dev/null", flags, Mode::empty())
             .map_err(failed("opening /dev/null"))?;
         let kind = FileType::from_raw_mode(
             rustix::fs::fstat(&null)
@@ -89,11 +88,10 @@ pub(crate) fn check_place(place: &OwnedFd, target: &Path) -> Result<(), HelperEr
     Ok(())
 }
 
-/// Hides and protects them.
-pub(crate) fn apply(nothing: &Nothing) -> Result<(), HelperError> {
-    let root = container_root().map_err(HelperError::setup("opening /"))?;
+/// Hides and protects files of `/proc` below `root`, before a volume may lie there.
+pub(crate) fn apply_to_proc(root: &OwnedFd, nothing: &Nothing) -> Result<(), HelperError> {
     for path in READ_ONLY {
-        let Some((place, _)) = of_kernel(&root, Path::new(path)) else {
+        let Some((place, _)) = of_kernel(root, Path::new(path)) else {
             continue;
         };
         let what = format!("protecting {path}");
@@ -101,19 +99,39 @@ pub(crate) fn apply(nothing: &Nothing) -> Result<(), HelperError> {
         mount_attributes::set(&tree, MountFlags::RDONLY).map_err(HelperError::setup(&what))?;
         new_mount::place_on(&tree, &place).map_err(failed(&what))?;
     }
-    for path in MASKED.iter().map(PathBuf::from).chain(throttling(&root)) {
-        let Some((place, kind)) = of_kernel(&root, &path) else {
+    for path in MASKED_IN_PROC.map(Path::new) {
+        let Some((place, kind)) = of_kernel(root, path) else {
             continue;
         };
+        if kind == FileType::Directory {
+            hide_directory(&place, path)?;
+            continue;
+        }
         let what = format!("hiding {}", path.display());
-        let tree = if kind == FileType::Directory {
-            new_mount::detached("tmpfs", "tmpfs", QUIET | MountFlags::RDONLY, "size=0")
-        } else {
-            new_mount::again(&nothing.0)
-        };
-        new_mount::place_on(tree.map_err(failed(&what))?, &place).map_err(failed(&what))?;
+        let tree = new_mount::again(&nothing.0).map_err(failed(&what))?;
+        new_mount::place_on(tree, &place).map_err(failed(&what))?;
     }
     Ok(())
+}
+
+/// Hides directories of `/sys` below `root`, before a volume may lie there.
+pub(crate) fn apply_to_sys(root: &OwnedFd) -> Result<(), HelperError> {
+    for path in MASKED_IN_SYS
+        .iter()
+        .map(PathBuf::from)
+        .chain(throttling(root))
+    {
+        if let Some((place, FileType::Directory)) = of_kernel(root, &path) {
+            hide_directory(&place, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn hide_directory(place: &OwnedFd, path: &Path) -> Result<(), HelperError> {
+    let what = format!("hiding {}", path.display());
+    let tree = new_mount::detached("tmpfs", "tmpfs", QUIET | MountFlags::RDONLY, "size=0");
+    new_mount::place_on(tree.map_err(failed(&what))?, place).map_err(failed(&what))
 }
 
 /// Opens a file if it is there and is the kernel's.

@@ -26,6 +26,21 @@ pub(crate) enum TargetKind {
 
 /// Opens `path` below `root` (`O_PATH`), following links inside it and making what is missing.
 pub(crate) fn open(root: &OwnedFd, path: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
+    // The kernel follows links in the same way; it only makes nothing.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    if let Ok(found) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        let is_directory =
+            FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
+        if is_directory == (kind == TargetKind::Directory) {
+            return Ok(found);
+        }
+    }
+    open_or_make(root, path, kind)
+}
+
+/// Goes name by name.
+fn open_or_make(root: &OwnedFd, path: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
     let mut pending = parts(path);
     let (mut reached, mut links) = (PathBuf::from("."), 0);
     while let Some(part) = pending.pop_front() {

@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::sys::seccomp::Filters;
+use crate::sys::seccomp::Filter;
 use crate::sys::user::Identity;
 use crate::wire::Process;
 
@@ -21,13 +21,9 @@ pub(crate) fn capabilities_of(process: &Process) -> CapabilitySet {
         .collect()
 }
 
-/// Drops everything but what `process` may keep. Afterwards this process can only `exec`. `filters` are those prepared
-/// ahead of need, if any.
-pub(crate) fn drop_to(
-    process: &Process,
-    identity: &Identity,
-    filters: Option<&Filters>,
-) -> io::Result<()> {
+/// Drops everything but what `process` may keep. Afterwards this process can only `exec`. `filter` was
+/// compiled ahead of need; another one is made where it does not fit.
+pub(crate) fn drop_to(process: &Process, identity: &Identity, filter: &Filter) -> io::Result<()> {
     let keep = capabilities_of(process);
     for number in 0..CAPABILITY_NUMBERS {
         let one = CapabilitySet::from_bits_retain(1 << number);
@@ -41,9 +37,10 @@ pub(crate) fn drop_to(
     }
     // While CAP_SYS_ADMIN is still here the filter needs no promise of "no new privileges".
     if process.filter_system_calls {
-        match filters.filter(|filters| filters.fit(keep)) {
-            Some(filters) => filters.install()?,
-            None => Filters::compile(keep)?.install()?,
+        if filter.fits(keep) {
+            filter.install()?;
+        } else {
+            Filter::compile(keep).install()?;
         }
     }
     let groups: Vec<Gid> = identity

@@ -27,6 +27,43 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Forks a single-threaded process; the child has the same parent as this process.
+pub(crate) fn fork_sibling() -> io::Result<Fork> {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without a stack of its own and without CLONE_VM this is a fork: the child goes on with a copy of this
+    // memory. There is a single thread, so no lock of another one is in that copy.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags,
+            std::ptr::null::<libc::c_void>(),
+            std::ptr::null::<libc::c_void>(),
+            std::ptr::null::<libc::c_void>(),
+            std::ptr::null::<libc::c_void>(),
+        )
+    };
+    match i32::try_from(answer) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) if pid > 0 => Ok(Fork::Parent(
+            Pid::from_raw(pid).expect("a fork gives a positive id to the parent"),
+        )),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes three descriptors the standard streams and closes all others, whoever owns them: only for a process that ends
+/// without returning to their owners.
+pub(crate) fn take_streams(streams: &[OwnedFd]) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    for (number, stream) in (0..).zip(streams) {
+        // SAFETY: both descriptors are open, and nothing in this program owns the standard streams.
+        if unsafe { libc::dup2(stream.as_raw_fd(), number) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    close_inherited()
+}
+
 /// The first descriptor after the three standard ones.
 const FIRST_OTHER: libc::c_uint = 3;
 
@@ -199,6 +236,14 @@ pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
             (None, None) => Exit::Code(255),
         },
     ))
+}
+
+/// Waits until a child has ended, and reaps it.
+pub(crate) fn reap_blocking(process: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(WaitId::PidFd(process), WaitIdOptions::EXITED)
+    })?;
+    Ok(())
 }
 
 /// Sends SIGKILL to a process and to all that are in its group.

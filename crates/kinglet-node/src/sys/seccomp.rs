@@ -1,121 +1,79 @@
 //! The `RuntimeDefault` system call filter: an allow-list, as containerd has it.
 //!
-//! Two filters are installed. The first allows what [`profile`] lists and answers EPERM to everything else. The second
-//! turns the answer for `clone3` and for calls newer than the list into ENOSYS, so that C libraries fall back to the
-//! calls they used before: of two filters that refuse, the kernel takes the error of the one installed last.
+//! What [`profile`] lists is allowed, all else is answered with EPERM; only `clone3` and calls newer than the list are
+//! answered with ENOSYS, so that C libraries fall back to the calls they used before.
 
 mod profile;
+mod program;
 
 use std::collections::BTreeMap;
 use std::io;
 
+use libc::sock_filter;
 use rustix::thread::CapabilitySet;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
 
-use profile::{Argument, Comparison};
+use program::{ENOSYS, Verdict};
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// What is answered to the calls that have an answer of their own.
+type Rules = BTreeMap<u32, Verdict>;
 
-/// The compiled filters for one set of capabilities.
-pub(crate) struct Filters {
+/// The compiled filter for one set of capabilities.
+pub(crate) struct Filter {
     capabilities: CapabilitySet,
-    programs: [BpfProgram; 2],
+    program: Vec<sock_filter>,
 }
 
-impl Filters {
-    /// Compiles the filters for a container whose bounding set is `capabilities`.
-    pub(crate) fn compile(capabilities: CapabilitySet) -> io::Result<Self> {
-        let (eperm, enosys) = (errno(libc::EPERM), errno(libc::ENOSYS));
-        Ok(Self {
+impl Filter {
+    /// Compiles the filter for a container whose bounding set is `capabilities`.
+    pub(crate) fn compile(capabilities: CapabilitySet) -> Self {
+        Self {
             capabilities,
-            programs: [
-                program(allowed(capabilities)?, eperm, SeccompAction::Allow)?,
-                program(unknown(capabilities), SeccompAction::Allow, enosys)?,
-            ],
-        })
+            program: program::program(&rules(capabilities)),
+        }
     }
 
-    /// Whether they were compiled for this set.
-    pub(crate) fn fit(&self, capabilities: CapabilitySet) -> bool {
+    /// Whether it was compiled for this set.
+    pub(crate) fn fits(&self, capabilities: CapabilitySet) -> bool {
         self.capabilities == capabilities
     }
 
-    /// Installs the filters; this process needs CAP_SYS_ADMIN or "no new privileges".
+    /// Installs the filter; this process needs CAP_SYS_ADMIN or "no new privileges".
     pub(crate) fn install(&self) -> io::Result<()> {
-        self.programs.iter().try_for_each(install)
+        install(&self.program)
     }
 }
 
-fn errno(number: i32) -> SeccompAction {
-    SeccompAction::Errno(number.unsigned_abs())
-}
-
-fn program(
-    rules: Rules,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> io::Result<BpfProgram> {
-    let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
-    let filter =
-        SeccompFilter::new(rules, otherwise, matched, architecture).map_err(io::Error::other)?;
-    BpfProgram::try_from(filter).map_err(io::Error::other)
-}
-
-/// What the container may call; several rules for one call are alternatives.
-fn allowed(capabilities: CapabilitySet) -> io::Result<Rules> {
-    let mut rules: Rules = profile::ALWAYS
-        .iter()
-        .map(|call| (*call, Vec::new()))
+fn rules(capabilities: CapabilitySet) -> Rules {
+    let number = |call: &i64| u32::try_from(*call).ok();
+    let mut rules: Rules = profile::NEWER_THAN_THE_LIST
+        .chain([libc::SYS_clone3])
+        .filter_map(|call| Some((number(&call)?, Verdict::Errno(ENOSYS))))
         .collect();
-    for (call, arguments) in profile::WITH_ARGUMENTS {
-        let alternatives = rules.entry(*call).or_default();
-        for argument in *arguments {
-            alternatives.push(rule(argument)?);
-        }
-    }
+    let mut allow = |calls: &[i64]| {
+        let calls = calls.iter().filter_map(number);
+        rules.extend(calls.map(|call| (call, Verdict::Allow)));
+    };
+    allow(profile::ALWAYS);
     for (capability, calls) in profile::WITH_CAPABILITY {
         if capabilities.contains(*capability) {
-            // No rule at all means: whatever the arguments are.
-            rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+            allow(calls);
         }
     }
-    Ok(rules)
+    for (call, arguments) in profile::WITH_ARGUMENTS {
+        if let Some(call) = number(call) {
+            // A capability allows it whatever the arguments are.
+            rules.entry(call).or_insert(Verdict::If(arguments));
+        }
+    }
+    rules
 }
 
-/// What is answered with "no such call".
-fn unknown(capabilities: CapabilitySet) -> Rules {
-    let clone3 = (!capabilities.contains(CapabilitySet::SYS_ADMIN)).then_some(libc::SYS_clone3);
-    profile::NEWER_THAN_THE_LIST
-        .chain(clone3)
-        .map(|call| (call, Vec::new()))
-        .collect()
-}
-
-fn rule(argument: &Argument) -> io::Result<SeccompRule> {
-    let comparison = match argument.comparison {
-        Comparison::Is => SeccompCmpOp::Eq,
-        Comparison::IsNot => SeccompCmpOp::Ne,
-        Comparison::HasNone => SeccompCmpOp::MaskedEq(argument.value),
-    };
-    let value = match argument.comparison {
-        Comparison::HasNone => 0,
-        Comparison::Is | Comparison::IsNot => argument.value,
-    };
-    SeccompCondition::new(argument.index, SeccompCmpArgLen::Dword, comparison, value)
-        .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(io::Error::other)
-}
-
-fn install(program: &BpfProgram) -> io::Result<()> {
+fn install(program: &[sock_filter]) -> io::Result<()> {
     let filter = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
-        filter: program.as_ptr().cast_mut().cast(),
+        filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: `filter` points at `program`, which lives to the end of this function, has the layout of the kernel's
-    // `sock_filter` (repr(C) in seccompiler) and is only read by the kernel.
+    // SAFETY: `filter` points at `program`, which lives to the end of this function and is only read by the kernel.
     let answer = unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,
@@ -134,9 +92,19 @@ fn install(program: &BpfProgram) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// What the filter answers to a call.
+    fn answer(capabilities: CapabilitySet, call: i64, first_argument: u64) -> Result<(), i32> {
+        let filter = Filter::compile(capabilities);
+        let number = u32::try_from(call).expect("a call's number");
+        match program::run(&filter.program, number, first_argument) {
+            libc::SECCOMP_RET_ALLOW => Ok(()),
+            refused => Err(i32::try_from(refused & 0xffff).expect("an errno")),
+        }
+    }
+
     #[test]
     fn what_reaches_beyond_a_container_is_not_on_the_list() {
-        let rules = allowed(CapabilitySet::CHOWN | CapabilitySet::NET_RAW).expect("rules");
+        let capabilities = CapabilitySet::CHOWN | CapabilitySet::NET_RAW;
         for call in [
             libc::SYS_add_key,
             libc::SYS_bpf,
@@ -159,9 +127,11 @@ mod tests {
             libc::SYS_umount2,
             libc::SYS_unshare,
             libc::SYS_userfaultfd,
-            libc::SYS_clone3,
+            // Numbers that no call has, and those of the x32 interface.
+            460_000,
+            0x4000_0000 | libc::SYS_read,
         ] {
-            assert!(!rules.contains_key(&call), "{call}");
+            assert_eq!(answer(capabilities, call, 0), Err(libc::EPERM), "{call}");
         }
         for call in [
             libc::SYS_read,
@@ -169,45 +139,81 @@ mod tests {
             libc::SYS_futex,
             libc::SYS_openat2,
         ] {
-            assert_eq!(rules.get(&call), Some(&Vec::new()), "{call}");
+            assert_eq!(answer(capabilities, call, 0), Ok(()), "{call}");
         }
-        for call in [libc::SYS_clone, libc::SYS_socket, libc::SYS_personality] {
-            assert!(!rules[&call].is_empty(), "{call} depends on its arguments");
+    }
+
+    #[test]
+    fn some_calls_depend_on_their_arguments() {
+        let none = CapabilitySet::empty();
+        let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+        let vsock = 40;
+        for (call, argument, expected) in [
+            (libc::SYS_clone, 0x0120_0011, Ok(())),
+            (libc::SYS_clone, new_user, Err(libc::EPERM)),
+            (libc::SYS_socket, 2, Ok(())),
+            (libc::SYS_socket, vsock, Err(libc::EPERM)),
+            (libc::SYS_personality, 0xffff_ffff, Ok(())),
+            (libc::SYS_personality, 0x0040_0000, Err(libc::EPERM)),
+        ] {
+            assert_eq!(
+                answer(none, call, argument),
+                expected,
+                "{call} {argument:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_call_of_the_list_is_allowed() {
+        for capabilities in [CapabilitySet::empty(), CapabilitySet::all()] {
+            for call in profile::ALWAYS {
+                assert_eq!(answer(capabilities, *call, 0), Ok(()), "{call}");
+            }
+        }
+        for (capability, calls) in profile::WITH_CAPABILITY {
+            for call in *calls {
+                assert_eq!(answer(*capability, *call, u64::MAX), Ok(()), "{call}");
+            }
         }
     }
 
     #[test]
     fn capabilities_bring_their_calls_with_them() {
-        let rules = allowed(CapabilitySet::SYS_ADMIN).expect("rules");
         for call in [
             libc::SYS_mount,
             libc::SYS_clone,
             libc::SYS_clone3,
             libc::SYS_setns,
         ] {
-            assert_eq!(rules.get(&call), Some(&Vec::new()), "{call}");
+            assert_eq!(
+                answer(CapabilitySet::SYS_ADMIN, call, u64::MAX),
+                Ok(()),
+                "{call}"
+            );
         }
-        assert!(!unknown(CapabilitySet::SYS_ADMIN).contains_key(&libc::SYS_clone3));
-        assert!(unknown(CapabilitySet::CHOWN).contains_key(&libc::SYS_clone3));
+        let without = answer(CapabilitySet::CHOWN, libc::SYS_clone3, 0);
+        assert_eq!(without, Err(libc::ENOSYS));
     }
 
     #[test]
     fn what_is_newer_than_the_list_is_no_such_call() {
-        let (known, newer) = (
-            allowed(CapabilitySet::all()).expect("rules"),
-            unknown(CapabilitySet::all()),
-        );
         // open_tree_attr, file_getattr, file_setattr: the same number everywhere.
-        for call in [467, 468, 469, 500] {
-            assert!(newer.contains_key(&call), "{call}");
+        for call in [467, 468, 469, 500, 600] {
+            assert_eq!(
+                answer(CapabilitySet::all(), call, 0),
+                Err(libc::ENOSYS),
+                "{call}"
+            );
         }
-        assert!(newer.keys().all(|call| !known.contains_key(call)));
+        assert_eq!(answer(CapabilitySet::all(), 601, 0), Err(libc::EPERM));
     }
 
     #[test]
-    fn the_filters_compile_and_fit_their_capabilities() {
-        let filters = Filters::compile(CapabilitySet::CHOWN).expect("compiles");
-        assert!(filters.fit(CapabilitySet::CHOWN) && !filters.fit(CapabilitySet::all()));
-        assert!(filters.programs.iter().all(|program| !program.is_empty()));
+    fn a_filter_fits_its_capabilities_and_is_short() {
+        let filter = Filter::compile(CapabilitySet::CHOWN);
+        assert!(filter.fits(CapabilitySet::CHOWN) && !filter.fits(CapabilitySet::all()));
+        // One comparison for each call would be a thousand.
+        assert!(filter.program.len() < 400, "{}", filter.program.len());
     }
 }

@@ -5,44 +5,45 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
-use crate::sys::binary::SealedBinary;
+use crate::sys::container::{FAILURE, SUCCESS, take_socket};
 use crate::sys::netns::Namespaces;
 use crate::sys::process;
+use crate::sys::spawner::{Helper, Spawner};
 
 /// Ids of one pod: what Kubernetes gives each.
 pub(crate) const IDS: u32 = 1 << 16;
 
 /// Makes the namespaces; the pod's ids from 0 are the host's from `first_id`. Blocking: takes some milliseconds.
-pub(crate) fn create(helper: &SealedBinary, first_id: u32) -> io::Result<(OwnedFd, Namespaces)> {
-    let mut child = Command::new(helper.path())
-        .arg(crate::HELPER_VERB)
-        .arg("user-namespace")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let made = adopt(&mut child, first_id);
+pub(crate) fn create(spawner: &Spawner, first_id: u32) -> io::Result<(OwnedFd, Namespaces)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let streams = [theirs.as_fd(), null.as_fd(), null.as_fd()];
+    let helper = spawner.spawn(&["user-namespace".into()], streams)?;
+    drop(theirs);
+    let made = adopt(&ours, &helper, first_id);
     // The helper ends when it reads the end of its input.
-    drop(child.stdin.take());
-    child.wait()?;
+    drop(ours);
+    helper.wait()?;
     made
 }
 
-fn adopt(child: &mut std::process::Child, first_id: u32) -> io::Result<(OwnedFd, Namespaces)> {
-    let ready = child.stdout.as_mut().map(|output| output.read(&mut [0]));
-    if !matches!(ready, Some(Ok(1))) {
+fn adopt(
+    mut socket: &UnixStream,
+    helper: &Helper,
+    first_id: u32,
+) -> io::Result<(OwnedFd, Namespaces)> {
+    if socket.read(&mut [0])? != 1 {
         return Err(io::Error::other(
             "this kernel makes no user namespaces (see user.max_user_namespaces)",
         ));
     }
-    let of_child = format!("/proc/{}", child.id());
+    let of_child = format!("/proc/{}", helper.pid());
     let map = format!("0 {first_id} {IDS}");
     for file in ["uid_map", "gid_map"] {
         std::fs::write(format!("{of_child}/{file}"), &map)?;
@@ -56,14 +57,16 @@ fn adopt(child: &mut std::process::Child, first_id: u32) -> io::Result<(OwnedFd,
 }
 
 /// The helper's `main`.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run() -> u8 {
+    let Ok(mut socket) = take_socket() else {
+        return FAILURE;
+    };
     let made =
         process::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC)
-            .and_then(|()| io::stdout().write_all(b"x"))
-            .and_then(|()| io::stdout().flush());
+            .and_then(|()| socket.write_all(b"x"));
     if made.is_err() {
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
-    let _ = io::stdin().read(&mut [0]);
-    ExitCode::SUCCESS
+    let _ = socket.read(&mut [0]);
+    SUCCESS
 }

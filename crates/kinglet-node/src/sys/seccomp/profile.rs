@@ -6,14 +6,16 @@ use std::ops::RangeInclusive;
 
 use rustix::thread::CapabilitySet;
 
-/// One argument on which a call depends.
+/// One argument on which a call depends; its lower half is looked at.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Argument {
     pub(super) index: u8,
     pub(super) comparison: Comparison,
-    pub(super) value: u64,
+    pub(super) value: u32,
 }
 
 /// How the argument is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
     /// It is this value.
     Is,
@@ -23,7 +25,7 @@ pub(super) enum Comparison {
     HasNone,
 }
 
-const fn first(comparison: Comparison, value: u64) -> Argument {
+const fn first(comparison: Comparison, value: u32) -> Argument {
     Argument {
         index: 0,
         comparison,
@@ -44,9 +46,9 @@ const SYS_IO_PGETEVENTS: i64 = 333;
 const SYS_IO_PGETEVENTS: i64 = 292;
 
 /// Flags of `clone` that make a namespace: cgroup, uts, ipc, user, pid, net and mount.
-const NEW_NAMESPACES: u64 = 0x7e02_0000;
+const NEW_NAMESPACES: u32 = 0x7e02_0000;
 /// Sockets to the hypervisor, which know no network namespace.
-const AF_VSOCK: u64 = 40;
+const AF_VSOCK: u32 = 40;
 
 /// Calls that are allowed for some values of their first argument.
 pub(super) const WITH_ARGUMENTS: &[(i64, &[Argument])] = &[
