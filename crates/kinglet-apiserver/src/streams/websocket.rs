@@ -84,11 +84,10 @@ pub(super) async fn speak(
                 Message::Close(_) => return,
                 _ => continue,
             };
-            if let Some(message) = read(&bytes, wanted)
-                && from.send(message).await.is_err()
-            {
-                // The program has ended; the client reads on.
-                std::future::pending::<()>().await;
+            if let Some(message) = read(&bytes, wanted) {
+                // A program that has ended hears nothing more, but what the client sends is read up to its goodbye:
+                // closing over unread bytes resets the connection, and the client would lose the program's last words.
+                let _ = from.send(message).await;
             }
         }
     };
@@ -122,9 +121,12 @@ pub(super) async fn speak(
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
         Ok::<(), Error>(())
     };
+    tokio::pin!(incoming);
     tokio::select! {
-        () = incoming => {}
-        _ = outgoing => {}
+        () = &mut incoming => {}
+        sent = outgoing => if sent.is_ok() {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, incoming).await;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Service in every way.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -75,6 +76,65 @@ fn kubectl_talks_to_containers() {
         let config = config.to_owned();
         tokio::task::spawn_blocking(move || sessions(&config)).await??;
         forwards(Path::new(&instance.ready.kubeconfig)).await
+    });
+}
+
+/// A pod with users of its own starts below a data directory that only root enters, asks for the default AppArmor profile,
+/// and stays on a node whose NoExecute taint it tolerates; others leave.
+#[test]
+fn pods_with_their_own_users_and_tolerations() {
+    run(async {
+        if program().is_none() {
+            return not_run("there is no kubectl (cargo xtask peers builds one)");
+        }
+        let (instance, api) = start().await?;
+        let mode = std::fs::metadata(&instance.data)?.permissions().mode();
+        ensure!(mode & 0o077 == 0, "the data directory is closed: {mode:o}");
+        import_busybox(&instance.data)?;
+        let config = Path::new(&instance.ready.kubeconfig);
+        for (name, users, tolerations) in [
+            (
+                "mapped",
+                false,
+                json!([{"key": "away", "operator": "Exists"}]),
+            ),
+            ("plain", true, json!([])),
+        ] {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+                "spec": {
+                    "hostUsers": users, "tolerations": tolerations, "terminationGracePeriodSeconds": 1,
+                    "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{"name": "c", "image": "cases.local/busybox:1", "command": ["sleep", "1000000"]}],
+                },
+            });
+            api.create("/api/v1/namespaces/default/pods", &pod).await?;
+        }
+        let wait = |name| ["wait", "--for=condition=Ready", name, "--timeout=60s"];
+        for name in ["pod/mapped", "pod/plain"] {
+            expect(config, &wait(name))?;
+        }
+        let map = |name| expect(config, &["exec", name, "--", "cat", "/proc/self/uid_map"]);
+        let first = |map: String| map.split_whitespace().nth(1).map(str::to_owned);
+        ensure!(first(map("plain")?).as_deref() == Some("0"), "no map");
+        let mapped = first(map("mapped")?);
+        ensure!(
+            mapped.as_deref().is_some_and(|id| id != "0"),
+            "root of the pod is nobody on the host: {mapped:?}"
+        );
+        let nodes = api.get("/api/v1/nodes").await?;
+        let node = nodes["items"][0]["metadata"]["name"]
+            .as_str()
+            .context("a node")?;
+        expect(config, &["taint", "node", node, "away=now:NoExecute"])?;
+        expect(
+            config,
+            &["wait", "--for=delete", "pod/plain", "--timeout=60s"],
+        )?;
+        let left = expect(config, &["get", "pods", "-o", "name"])?;
+        ensure!(left.trim() == "pod/mapped", "{left}");
+        expect(config, &["taint", "node", node, "away-"])?;
+        Ok(())
     });
 }
 
