@@ -394,13 +394,30 @@ fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
     std::fs::write(record, lines.join("\n"))
 }
 
+/// Clearing up after a killed instance takes seconds at most; a start does not hang on whoever holds its record for longer.
+const ENTER_MAX: Duration = Duration::from_secs(5);
+const ENTER_PAUSE: Duration = Duration::from_millis(20);
+
 /// Says that this instance lives. Without that it works all the same; only nobody would clear up after its death.
 async fn enter(names: &HostNames) -> Option<Instance> {
-    let names = names.clone();
-    let entered = tokio::task::spawn_blocking(move || Instance::enter(&names)).await;
+    let give_up = tokio::time::Instant::now() + ENTER_MAX;
+    let entered = loop {
+        let names = names.clone();
+        let entered = tokio::task::spawn_blocking(move || Instance::enter(&names)).await;
+        match entered
+            .map_err(io::Error::other)
+            .and_then(|entered| entered)
+        {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && tokio::time::Instant::now() < give_up =>
+            {
+                tokio::time::sleep(ENTER_PAUSE).await;
+            }
+            entered => break entered,
+        }
+    };
     entered
-        .map_err(io::Error::other)
-        .and_then(|entered| entered)
         .inspect_err(|error| {
             tracing::debug!(%error, "this instance is not written down on this machine");
         })

@@ -50,7 +50,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Says that the instance of this data directory lives. What an earlier life wrote down stays until [`Instance::write`].
-    /// Blocks while another instance clears up after an earlier life of this one.
+    /// [`io::ErrorKind::WouldBlock`] while another instance clears up after an earlier life of this one.
     pub(crate) fn enter(names: &HostNames) -> io::Result<Self> {
         Self::enter_at(Path::new(DIRECTORY), names)
     }
@@ -70,7 +70,7 @@ impl Instance {
                 .write(true)
                 .mode(0o600)
                 .open(&path)?;
-            file.lock()?;
+            file.try_lock()?;
             // Whoever held the lock before may have removed the file.
             if is_at(&file, &path) {
                 return Ok(Self { path, file });

@@ -210,9 +210,15 @@ pub(crate) fn become_root_of_namespace() -> Result<(), HelperError> {
 
 /// Gives the output pipes to the root of a user namespace, who passes them on.
 pub(crate) fn own_streams(id: u32) {
-    let owner = Some(rustix::process::Uid::from_raw(id));
-    let _ = rustix::fs::fchown(io::stdout(), owner, None);
-    let _ = rustix::fs::fchown(io::stderr(), owner, None);
+    let _ = give_to_root_of_namespace(io::stdout(), id);
+    let _ = give_to_root_of_namespace(io::stderr(), id);
+}
+
+/// The group too: the root of a user namespace may pass on only what has both ids in it.
+pub(crate) fn give_to_root_of_namespace(stream: impl std::os::fd::AsFd, id: u32) -> io::Result<()> {
+    let owner = rustix::process::Uid::from_raw(id);
+    let group = rustix::process::Gid::from_raw(id);
+    Ok(rustix::fs::fchown(stream, Some(owner), Some(group))?)
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, HelperError> {

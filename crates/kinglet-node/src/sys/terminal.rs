@@ -14,10 +14,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::Uid;
 use rustix::pty::OpenptFlags;
 
-use crate::sys::container::{HelperError, container_root};
+use crate::sys::container::{HelperError, container_root, give_to_root_of_namespace};
 use crate::sys::process;
 use crate::wire::{self, HelperReply, Streams};
 
@@ -33,7 +32,7 @@ pub(crate) fn open_stdin(
     let open = |path: &Path| -> io::Result<OwnedFd> {
         let stdin = OwnedFd::from(fs::File::open(path)?);
         if let Some(owner) = owner {
-            rustix::fs::fchown(&stdin, Some(Uid::from_raw(owner)), None)?;
+            give_to_root_of_namespace(&stdin, owner)?;
         }
         Ok(stdin)
     };
