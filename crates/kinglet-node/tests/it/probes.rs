@@ -519,7 +519,10 @@ async fn nginx() {
     let server = json!([
         "sh",
         "-c",
-        format!("mkdir -p /tmp /var/log/nginx /var/lib/nginx; exec {NGINX} -c /conf/nginx.conf")
+        // nginx looks its user up.
+        format!(
+            "mkdir -p /tmp /var/log/nginx /var/lib/nginx; echo root:x:0:0::/:/bin/sh > /etc/passwd; echo root:x:0: > /etc/group; exec {NGINX} -c /conf/nginx.conf"
+        )
     ]);
     probed(&world, &volumes, &mounts, &server, rows.iter().cloned()).await;
     for (name, _) in &rows {
