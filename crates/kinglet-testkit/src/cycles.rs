@@ -12,6 +12,8 @@ use crate::{Api, Instance, until, web};
 
 /// Long enough for a machine that does much else.
 const STEP_MAX: Duration = Duration::from_secs(120);
+/// Nothing is given back for so long: all is. Trees of deleted pods are removed within a second.
+const AT_REST_FOR: Duration = Duration::from_secs(3);
 const AUTOSCALER: &str = "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler";
 
 /// Where a Service has children, grandchildren and what follows from them.
@@ -128,6 +130,34 @@ async fn no_pods(api: &Api, name: &str) -> anyhow::Result<()> {
         Ok(Some(()))
     })
     .await
+}
+
+/// What the instance occupies once it has given back what the last pods had: a footprint that is taken too early would
+/// excuse a leak of the same size.
+pub async fn at_rest(instance: &Instance) -> anyhow::Result<Footprint> {
+    let counts = |footprint: &Footprint| {
+        [
+            footprint.processes.len(),
+            footprint.mounts.len(),
+            footprint.links.len(),
+            footprint.cgroups.len(),
+            footprint.files.len(),
+        ]
+    };
+    let deadline = tokio::time::Instant::now() + STEP_MAX;
+    let mut before = Footprint::of(instance.ready.pid, &instance.data);
+    loop {
+        tokio::time::sleep(AT_REST_FOR).await;
+        let now = Footprint::of(instance.ready.pid, &instance.data);
+        if counts(&now) == counts(&before) {
+            return Ok(now);
+        }
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "the instance does not come to rest: {before}, then {now}"
+        );
+        before = now;
+    }
 }
 
 /// Waits until the instance occupies no more than `before` and the slack, and no object of a cycle is left; an error lists

@@ -43,7 +43,7 @@ async fn story(setup: &Setup) -> anyhow::Result<()> {
     let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
     cycles::sleep_soon(&api).await?;
     cycles::batch(&instance, &api, BATCH).await?;
-    let warm = Footprint::of(instance.ready.pid, &instance.data);
+    let warm = cycles::at_rest(&instance).await?;
     for _ in 0..2 {
         cycles::batch(&instance, &api, BATCH).await?;
     }

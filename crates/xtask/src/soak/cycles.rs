@@ -85,7 +85,7 @@ impl<'a> Soak<'a> {
                 .context("while warming up")?;
         }
         // Compared with for ever: what a later life has more than the first is a leak as well.
-        let warm = Footprint::of(instance.ready.pid, &instance.data);
+        let warm = cycles::at_rest(&instance).await?;
         eprintln!("cycles: warm: {warm}");
         self.began = Instant::now();
         let mut since_kill = 0;
