@@ -45,7 +45,7 @@ impl ApiServer {
             closing: CancellationToken::new(),
             turn: tokio::sync::Mutex::new(()),
             writes: kinglet_process::Tasks::new(),
-            sessions: Arc::new(tokio::sync::Semaphore::new(crate::streams::SESSIONS_MAX)),
+            sessions: Arc::default(),
             documents: Mutex::default(),
             store,
             options,

@@ -28,7 +28,7 @@ pub(crate) struct ServerState {
     /// Owns the writes of clients outside, which go on when their client goes.
     pub(crate) writes: Tasks,
     /// How many sessions with containers may still be opened.
-    pub(crate) sessions: Arc<tokio::sync::Semaphore>,
+    pub(crate) sessions: Arc<crate::streams::Places>,
     /// OpenAPI documents and discovery answers, made once per registry.
     pub(crate) documents: Mutex<std::collections::HashMap<String, Bytes>>,
 }

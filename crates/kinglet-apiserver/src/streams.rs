@@ -6,11 +6,13 @@
 
 mod channels;
 mod forward;
+mod places;
 mod pump;
 mod spdy;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -18,14 +20,20 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::auth::rights;
 use crate::body::{ApiResponse, Body};
 use crate::context::RequestContext;
 use crate::logs::chosen_container;
 use crate::present;
 use crate::status::Status;
 
-/// Sessions at a time over all clients: each may hold a process of a container.
-pub(crate) const SESSIONS_MAX: usize = 256;
+pub(crate) use places::Places;
+
+use places::Place;
+
+/// How often a client is asked whether it is still there (as often as clients ask): one that is gone while its program does
+/// not read what it sent, or writes nothing, would not be noticed otherwise.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// What a program reads from.
 pub type Input = Box<dyn AsyncWrite + Send + Unpin>;
@@ -137,6 +145,7 @@ struct Wanted {
 
 /// Answers `exec` and `attach`.
 pub(crate) async fn session(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    check_create(context)?;
     let pod = running_pod(context)?;
     let (upgrade, sessions) = prerequisites(context)?;
     let query = &context.query;
@@ -183,6 +192,7 @@ pub(crate) async fn session(context: &mut RequestContext<'_>) -> Result<ApiRespo
 
 /// Answers `portforward`.
 pub(crate) async fn port_forward(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+    check_create(context)?;
     running_pod(context)?;
     let (upgrade, sessions) = prerequisites(context)?;
     let protocol = forward::negotiate(&upgrade)?;
@@ -197,6 +207,12 @@ pub(crate) async fn port_forward(context: &mut RequestContext<'_>) -> Result<Api
         }
     });
     Ok(answer)
+}
+
+/// A WebSocket begins with a GET. To run a program or to talk to one needs the right to create all the same, as in
+/// Kubernetes since 1.35: `get` on everything is given to those who only look.
+fn check_create(context: &RequestContext<'_>) -> Result<(), Status> {
+    rights::check(context.server, context.user, "create", &context.info)
 }
 
 fn running_pod(context: &RequestContext<'_>) -> Result<serde_json::Value, Status> {
@@ -226,21 +242,18 @@ fn prerequisites(
     Ok((upgrade, sessions))
 }
 
-fn permit(context: &RequestContext<'_>) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
-    Arc::clone(&context.server.sessions)
-        .try_acquire_owned()
-        .map_err(|_| {
-            Status::too_many(
-                format!("{SESSIONS_MAX} sessions with containers are open already"),
-                1,
-            )
-        })
+fn permit(context: &RequestContext<'_>) -> Result<Place, Status> {
+    context
+        .server
+        .sessions
+        .take(&context.info.namespace)
+        .map_err(|why| Status::too_many(why, 1))
 }
 
 /// Runs a session until it ends or the server does.
 fn spawn(
     context: &RequestContext<'_>,
-    permit: tokio::sync::OwnedSemaphorePermit,
+    permit: Place,
     session: impl Future<Output = ()> + Send + 'static,
 ) {
     let closing = context.server.closing.clone();

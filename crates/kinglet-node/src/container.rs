@@ -33,7 +33,7 @@ use crate::wire::{self, Exec, HelperReply, Process, Start, StartErrorKind, Strea
 /// Making a parked container takes about fifteen milliseconds; a machine that needs this long is stuck.
 const PARK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Mounting and `exec` take a few milliseconds.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an emptied cgroup is tried to be removed; the kernel lets go within milliseconds, on a busy machine seconds.
 const CGROUP_REMOVE_ATTEMPTS: u32 = 500;
 /// What a program inside a container wrote is complete at its end, unless it left something running that holds the pipe.
@@ -265,6 +265,7 @@ impl Containers {
         output_bytes_max: usize,
     ) -> Result<Output, StartError> {
         let (socket, theirs) = StdUnixStream::pair()?;
+        container.give_to(&socket)?;
         socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(socket)?;
         let (stdout, their_stdout) = output_pipe()?;
@@ -462,6 +463,11 @@ fn too_late() -> StartError {
 impl Container {
     pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
         self.0.cgroup()
+    }
+
+    /// Tells a helper which process it is.
+    pub(crate) fn give_to(&self, helper: &StdUnixStream) -> io::Result<()> {
+        terminal::give(helper, self.0.fd.get_ref().as_fd())
     }
 
     /// Process id on the host.

@@ -61,6 +61,7 @@ impl Instance {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
+        check_private(directory)?;
         let path = directory.join(names.hash());
         loop {
             let file = OpenOptions::new()
@@ -98,7 +99,11 @@ impl Instance {
 
 /// The records of instances that have ended without clearing up, locked. Call [`Instance::leave`] when nothing is left of one.
 pub(crate) fn dead() -> Vec<(Record, Instance)> {
-    dead_at(Path::new(DIRECTORY))
+    let directory = Path::new(DIRECTORY);
+    match check_private(directory) {
+        Ok(()) => dead_at(directory),
+        Err(_) => Vec::new(),
+    }
 }
 
 fn dead_at(directory: &Path) -> Vec<(Record, Instance)> {
@@ -158,6 +163,22 @@ fn lock_dead(path: PathBuf) -> Option<(Record, Instance)> {
     }
 }
 
+/// A directory that another user can write to, or has led elsewhere, says nothing about instances.
+fn check_private(directory: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(directory)?;
+    let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "{} must be a directory that only root writes to: remove it",
+            directory.display()
+        ),
+    ))
+}
+
 /// Whether an open file is the one that a path names now.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
@@ -208,6 +229,26 @@ mod tests {
                 .next()
                 .is_none()
         );
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+
+    #[test]
+    fn directories_of_others_are_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = kinglet_testkit::instance::scratch("instances");
+        std::fs::create_dir_all(&directory).expect("directory");
+        let mode = |mode| {
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode))
+                .expect("mode");
+        };
+        let names = record("/data").names();
+        mode(0o777);
+        Instance::enter_at(&directory, &names).expect_err("everybody writes there");
+        mode(0o755);
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(&directory, &link).expect("link");
+        Instance::enter_at(&link, &names).expect_err("it leads elsewhere");
+        drop(Instance::enter_at(&directory, &names).expect("ours"));
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 

@@ -23,7 +23,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, StartError, receive_with_descriptor, start_error};
+use crate::container::{
+    Container, START_TIMEOUT, StartError, receive_with_descriptor, start_error,
+};
 use crate::engine::openable;
 use crate::sys::binary::SealedBinary;
 use crate::sys::process;
@@ -171,6 +173,7 @@ pub(crate) async fn open(
     terminal: bool,
 ) -> Result<Session, StartError> {
     let (socket, theirs) = StdUnixStream::pair()?;
+    container.give_to(&socket)?;
     socket.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(socket)?;
     let input = (stdin && !terminal).then(input_pipe).transpose()?;
@@ -208,8 +211,19 @@ pub(crate) async fn open(
             terminal,
         },
     };
-    socket.write_all(&wire::encode(&order)?).await?;
-    let multiplexer = await_start(&mut socket, &input, terminal).await?;
+    let order = wire::encode(&order)?;
+    let started = async {
+        socket.write_all(&order).await?;
+        await_start(&mut socket, &input, terminal).await
+    };
+    // A container that is frozen freezes helpers, too.
+    let multiplexer = tokio::time::timeout(START_TIMEOUT, started)
+        .await
+        .unwrap_or_else(|_| {
+            Err(StartError::Setup(
+                "the program did not start in time".to_owned(),
+            ))
+        })?;
     let terminal = multiplexer.map(Terminal::new).transpose()?;
     let boxed = |terminal: &Terminal| Box::new(terminal.clone());
     let stdin: Option<Input> = match (&terminal, input) {

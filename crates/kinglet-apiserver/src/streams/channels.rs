@@ -1,5 +1,7 @@
 //! Which protocol a client speaks with a program, and who speaks it.
 
+use std::time::Duration;
+
 use http::{HeaderValue, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -12,6 +14,9 @@ use crate::status::Status;
 const WEBSOCKET_PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 /// One stream of SPDY per stream of the program; the end comes as a `Status`.
 const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
+/// How long the end of a program's output waits for a client that does not take it: somebody may be reading it page by page.
+/// As long as a kubelet keeps an idle client.
+const LAST_OUTPUT_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 pub(super) const SPDY_VERSION: &str = "SPDY/3.1";
 pub(super) const SPDY_HEADER: &str = "x-stream-protocol-version";
 
@@ -81,7 +86,7 @@ impl Protocol {
         let program = async {
             pump::run(session, from, to).await;
             // The client's side ends once it has sent everything.
-            std::future::pending::<()>().await;
+            tokio::time::sleep(LAST_OUTPUT_MAX).await;
         };
         tokio::select! {
             () = client => {}

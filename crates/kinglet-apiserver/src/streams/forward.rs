@@ -144,8 +144,8 @@ where
 async fn carry(mut data: Stream, connection: Connection) {
     let (mut from_port, mut to_port) = tokio::io::split(connection);
     let sending = async {
-        while let Some(bytes) = data.input.recv().await {
-            if to_port.write_all(&bytes).await.is_err() {
+        while let Some(piece) = data.input.recv().await {
+            if to_port.write_all(&piece.bytes).await.is_err() {
                 return;
             }
         }

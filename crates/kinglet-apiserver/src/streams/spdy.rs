@@ -9,11 +9,14 @@ pub(super) mod session;
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 
+use super::PING_EVERY;
 use frame::{Headers, Inflater, control, data};
 
 /// Streams of one connection; a port-forward has two for each of its connections.
@@ -22,14 +25,25 @@ const STREAMS_MAX: usize = 512;
 const WAITING_MAX: usize = 16;
 /// Clients send 32 kB at a time; longer frames come in pieces.
 const READ_BYTES: usize = 32 << 10;
+/// The number of our pings: even, as the other side's are odd.
+const OWN_PING: u32 = 2;
+/// What waits on all streams of a connection together; whoever sends more waits.
+const WAITING_BYTES_MAX: usize = 512 << 10;
 
 /// A stream that the client has opened.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) headers: Headers,
     /// What the client sends; ends when it has sent all.
-    pub(super) input: mpsc::Receiver<Bytes>,
+    pub(super) input: mpsc::Receiver<Piece>,
     pub(super) output: Output,
+}
+
+/// Bytes that the client has sent, with their share of what may wait.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
+    _share: OwnedSemaphorePermit,
 }
 
 /// The way back.
@@ -66,11 +80,20 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(connection);
     let (frames, mut waiting) = mpsc::channel(WAITING_MAX);
+    let weak = frames.downgrade();
+    let wanted = opened.clone();
+    // From then on the streams that there are hold the connection open.
+    let no_more = async move {
+        wanted.closed().await;
+        drop(frames);
+        std::future::pending::<()>().await;
+    };
     let reading = async {
         let mut streams = Streams {
             open: HashMap::new(),
             opened,
-            frames,
+            frames: weak,
+            share: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             inflater: Inflater::new(),
             has_replied: false,
         };
@@ -78,7 +101,14 @@ pub(super) async fn serve(
         Ok(())
     };
     let writing = async {
-        while let Some(frame) = waiting.recv().await {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let frame = tokio::select! {
+                frame = waiting.recv() => frame,
+                _ = pings.tick() => Some(control(frame::PING, 0, &OWN_PING.to_be_bytes())),
+            };
+            let Some(frame) = frame else { break };
             writer.write_all(&frame).await?;
             if waiting.is_empty() {
                 writer.flush().await?;
@@ -89,14 +119,17 @@ pub(super) async fn serve(
     tokio::select! {
         ended = reading => ended,
         ended = writing => ended,
+        () = no_more => Ok(()),
     }
 }
 
 struct Streams {
     /// Where what the client sends on a stream goes.
-    open: HashMap<u32, mpsc::Sender<Bytes>>,
+    open: HashMap<u32, mpsc::Sender<Piece>>,
     opened: mpsc::Sender<Stream>,
-    frames: mpsc::Sender<Bytes>,
+    /// Streams, not this, hold the connection open.
+    frames: mpsc::WeakSender<Bytes>,
+    share: Arc<Semaphore>,
     inflater: Inflater,
     has_replied: bool,
 }
@@ -132,7 +165,10 @@ impl Streams {
                     self.open.remove(&id);
                 }
             }
-            frame::PING => self.send(control(frame::PING, 0, &body)).await,
+            // An even number is the answer to one of ours.
+            frame::PING if frame::number(&body, 0).is_some_and(|id| id % 2 == 1) => {
+                self.send(control(frame::PING, 0, &body[..4])).await;
+            }
             frame::GOAWAY => return Ok(false),
             // Settings and windows change nothing here.
             _ => {}
@@ -160,10 +196,10 @@ impl Streams {
         }
         let reply = frame::empty_reply(id, !std::mem::replace(&mut self.has_replied, true));
         self.send(reply).await;
-        let output = Output {
-            id,
-            frames: self.frames.clone(),
+        let Some(frames) = self.frames.upgrade() else {
+            return Ok(());
         };
+        let output = Output { id, frames };
         let stream = Stream {
             headers,
             input,
@@ -186,9 +222,16 @@ impl Streams {
             let mut piece = vec![0; left.min(READ_BYTES)];
             reader.read_exact(&mut piece).await?;
             left -= piece.len();
-            if let Some(stream) = self.open.get(&id)
-                && stream.send(piece.into()).await.is_err()
-            {
+            let Some(stream) = self.open.get(&id) else {
+                continue;
+            };
+            let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            let share = Arc::clone(&self.share).acquire_many_owned(count).await;
+            let piece = Piece {
+                bytes: piece.into(),
+                _share: share.map_err(io::Error::other)?,
+            };
+            if stream.send(piece).await.is_err() {
                 self.open.remove(&id);
             }
         }
@@ -200,7 +243,9 @@ impl Streams {
 
     async fn send(&self, frame: Bytes) {
         // The writing side ends the connection by itself.
-        let _ = self.frames.send(frame).await;
+        if let Some(frames) = self.frames.upgrade() {
+            let _ = frames.send(frame).await;
+        }
     }
 }
 
@@ -229,10 +274,7 @@ mod tests {
     async fn streams_are_opened_read_and_answered() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let (opened, mut streams) = mpsc::channel::<Stream>(4);
-        let mut compress = flate2::Compress::new(flate2::Compression::best(), true);
-        compress
-            .set_dictionary(frame::DICTIONARY)
-            .expect("dictionary");
+        let mut compress = compressor();
         for id in [1, 3] {
             client
                 .write_all(&syn_stream(id, &mut compress))
@@ -251,11 +293,13 @@ mod tests {
             let first = streams.recv().await.expect("stream");
             let mut second = streams.recv().await.expect("stream");
             assert_eq!(second.headers.get("streamtype"), Some("data"));
-            assert_eq!(second.input.recv().await.as_deref(), Some(&b"hello"[..]));
-            assert_eq!(second.input.recv().await, None);
+            let piece = second.input.recv().await.expect("input");
+            assert_eq!(&piece.bytes[..], b"hello");
+            assert!(second.input.recv().await.is_none());
             first.output.send(b"back").await.expect("send");
             first.output.finish().await.expect("send");
-            let mut got = vec![0; 8 + 4 + 2 + 18 + 8 + 4 + 18 + 12 + 12 + 8];
+            // With a ping of the server's own.
+            let mut got = [0; 12 + 8 + 4 + 2 + 18 + 8 + 4 + 18 + 12 + 12 + 8];
             let mut known = 0;
             while !got[..known].windows(4).any(|four| four == b"back")
                 || !got[..known].windows(4).any(|four| four == [0, 0, 0, 9])
@@ -266,6 +310,98 @@ mod tests {
         tokio::select! {
             ended = serve(server, opened) => panic!("{ended:?}"),
             () = work => {}
+        }
+    }
+
+    fn compressor() -> flate2::Compress {
+        let mut compress = flate2::Compress::new(flate2::Compression::best(), true);
+        compress
+            .set_dictionary(frame::DICTIONARY)
+            .expect("dictionary");
+        compress
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_its_streams() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (opened, mut streams) = mpsc::channel::<Stream>(4);
+        client
+            .write_all(&syn_stream(1, &mut compressor()))
+            .await
+            .expect("write");
+        let session = async {
+            let stream = streams.recv().await.expect("stream");
+            drop(streams);
+            stream.output.send(b"bye").await.expect("send");
+        };
+        // The client stays, and says nothing.
+        let whole = async { tokio::join!(serve(server, opened), session) };
+        let ended = tokio::time::timeout(4 * PING_EVERY, whole).await;
+        ended.expect("ends").0.expect("in peace");
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.expect("read");
+        assert!(got.ends_with(b"bye"), "{got:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_over_all_streams() {
+        const STREAMS: u32 = 40;
+        let (client, server) = tokio::io::duplex(1 << 10);
+        let (mut from_server, mut client) = tokio::io::split(client);
+        let (opened, mut streams) = mpsc::channel::<Stream>(4);
+        let mut compress = compressor();
+        let mut sent = 0;
+        let flood = async {
+            for id in (0..STREAMS).map(|number| 2 * number + 1) {
+                let frame = syn_stream(id, &mut compress);
+                client.write_all(&frame).await.expect("write");
+                for _ in 1..WAITING_MAX {
+                    let frame = data(id, &[0; READ_BYTES], false);
+                    client.write_all(&frame).await.expect("write");
+                    sent += READ_BYTES;
+                }
+            }
+        };
+        let mut unread = Vec::new();
+        let keep = async {
+            while let Some(stream) = streams.recv().await {
+                unread.push(stream);
+            }
+        };
+        let mut answers = tokio::io::sink();
+        let all = async {
+            tokio::select! {
+                () = flood => {}
+                ended = serve(server, opened) => panic!("{ended:?}"),
+                _ = tokio::io::copy(&mut from_server, &mut answers) => {}
+                () = keep => {}
+            }
+        };
+        tokio::time::timeout(4 * PING_EVERY, all)
+            .await
+            .expect_err("the client has to wait");
+        assert!(sent <= WAITING_BYTES_MAX + 2 * READ_BYTES, "{sent}");
+    }
+
+    #[tokio::test]
+    async fn answers_to_pings_are_not_answered() {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        let (opened, _streams) = mpsc::channel::<Stream>(4);
+        let talk = async {
+            for id in [OWN_PING, 7] {
+                let ping = control(frame::PING, 0, &id.to_be_bytes());
+                client.write_all(&ping).await.expect("write");
+            }
+            // The server's own first ping, and the answer to the client's.
+            let mut got = [0; 24];
+            client.read_exact(&mut got).await.expect("read");
+            let mut ids = [got[11], got[23]];
+            ids.sort_unstable();
+            assert_eq!(ids, [2, 7], "{got:?}");
+        };
+        tokio::select! {
+            ended = serve(server, opened) => panic!("{ended:?}"),
+            () = talk => {}
         }
     }
 

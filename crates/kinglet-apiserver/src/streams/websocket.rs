@@ -11,6 +11,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -18,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::pump::{FromClient, ToClient};
-use super::{Upgrade, Wanted};
+use super::{PING_EVERY, Upgrade, Wanted};
 use crate::status::Status;
 
 const STDIN: u8 = 0;
@@ -29,8 +30,10 @@ const RESIZE: u8 = 4;
 /// A message that says that the stream whose number follows has ended.
 const CLOSE: u8 = 255;
 
-/// Clients send 32 kB at a time.
+/// kubectl sends 32 kB at a time, others whole files of this size.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Input waits in pieces of this size, so that what waits is bounded by little more than one message.
+const PIECE_BYTES_MAX: usize = 32 << 10;
 /// A client that does not take the goodbye is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -84,7 +87,7 @@ pub(super) async fn speak(
                 Message::Close(_) => return,
                 _ => continue,
             };
-            if let Some(message) = read(&bytes, wanted) {
+            for message in read(&bytes, wanted) {
                 // A program that has ended hears nothing more, but what the client sends is read up to its goodbye:
                 // closing over unread bytes resets the connection, and the client would lose the program's last words.
                 let _ = from.send(message).await;
@@ -101,7 +104,17 @@ pub(super) async fn speak(
             ERROR
         };
         send(&mut sink, first, &[]).await?;
-        while let Some(message) = to.recv().await {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let message = tokio::select! {
+                message = to.recv() => message,
+                _ = pings.tick() => {
+                    sink.send(Message::Ping(Bytes::new())).await?;
+                    continue;
+                }
+            };
+            let Some(message) = message else { break };
             match message {
                 ToClient::Stdout(bytes) if wanted.stdout => send(&mut sink, STDOUT, &bytes).await?,
                 ToClient::Stderr(bytes) if wanted.stderr => send(&mut sink, STDERR, &bytes).await?,
@@ -130,14 +143,24 @@ pub(super) async fn speak(
     }
 }
 
-fn read(message: &Bytes, wanted: Wanted) -> Option<FromClient> {
-    let (channel, rest) = message.split_first()?;
-    match *channel {
-        STDIN if wanted.stdin => Some(FromClient::Stdin(message.slice(1..))),
-        RESIZE if wanted.tty => FromClient::resize(rest),
-        CLOSE if rest == [STDIN] => Some(FromClient::StdinEnd),
-        _ => None,
-    }
+fn read(message: &Bytes, wanted: Wanted) -> impl Iterator<Item = FromClient> {
+    let mut rest = message.clone();
+    let channel = (!rest.is_empty()).then(|| rest.get_u8());
+    let (other, input) = match channel {
+        Some(STDIN) if wanted.stdin => (None, rest),
+        Some(RESIZE) if wanted.tty => (FromClient::resize(&rest), Bytes::new()),
+        Some(CLOSE) if *rest == [STDIN] => (Some(FromClient::StdinEnd), Bytes::new()),
+        _ => (None, Bytes::new()),
+    };
+    other.into_iter().chain(pieces(input))
+}
+
+/// The bytes in pieces that share them.
+fn pieces(mut bytes: Bytes) -> impl Iterator<Item = FromClient> {
+    std::iter::from_fn(move || {
+        let count = bytes.len().min(PIECE_BYTES_MAX);
+        (count > 0).then(|| FromClient::Stdin(bytes.split_to(count)))
+    })
 }
 
 async fn send<S: Sink<Message, Error = Error> + Unpin>(
@@ -236,7 +259,7 @@ mod tests {
             stderr: true,
             tty: true,
         };
-        let read = |bytes: &'static [u8]| read(&Bytes::from_static(bytes), wanted);
+        let read = |bytes: &'static [u8]| read(&Bytes::from_static(bytes), wanted).next();
         assert_eq!(
             read(b"\0hi"),
             Some(FromClient::Stdin(Bytes::from_static(b"hi")))
@@ -252,5 +275,16 @@ mod tests {
         for nothing in [&b""[..], b"\x01x", b"\xff", b"\xff\x01", b"\x04x", b"\x09"] {
             assert_eq!(read(nothing), None, "{nothing:?}");
         }
+        // However large a message is, what waits of it is not.
+        let large: Vec<_> = super::read(&vec![0; MESSAGE_BYTES_MAX].into(), wanted).collect();
+        let bytes = |message: &FromClient| match message {
+            FromClient::Stdin(bytes) => bytes.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            large.iter().map(bytes).sum::<usize>(),
+            MESSAGE_BYTES_MAX - 1
+        );
+        assert!(large.iter().all(|piece| bytes(piece) <= PIECE_BYTES_MAX));
     }
 }

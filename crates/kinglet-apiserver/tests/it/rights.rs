@@ -313,3 +313,28 @@ async fn reviews_say_what_is_so() {
         rules.text
     );
 }
+
+/// A WebSocket begins with a GET, and those who may look at everything may not run anything.
+#[tokio::test]
+async fn sessions_with_pods_need_the_right_to_create() {
+    for (verbs, code, word) in [
+        (json!(["get"]), 403, "cannot create resource \\\"pods/"),
+        (json!(["create"]), 403, "cannot get resource \\\"pods/"),
+        (json!(["get", "create"]), 404, "not found"),
+    ] {
+        let (server, jane) = with_role(json!([
+            {"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": verbs},
+        ]))
+        .await;
+        for session in ["exec?command=id&stdout=1", "attach?stdout=1", "portforward"] {
+            let path = format!("/api/v1/namespaces/default/pods/there/{session}");
+            let reply = as_user(&server, &jane, Method::GET, &path, "", &Value::Null).await;
+            assert_eq!(reply.code, code, "{verbs} {session}: {}", reply.text);
+            assert!(
+                reply.text.contains(word),
+                "{verbs} {session}: {}",
+                reply.text
+            );
+        }
+    }
+}

@@ -1,11 +1,11 @@
-//! Runs one more program inside a running container: exec probes and hooks.
+//! Runs one more program inside a running container: exec probes and hooks, and `kubectl exec`.
 //!
-//! The helper `exec CGROUP…` reads a [`wire::Exec`], joins every namespace of the container, forks (a pid namespace is
+//! The helper `exec CGROUP…` is given the container's process and a [`wire::Exec`], joins every namespace of the container, forks (a pid namespace is
 //! entered by children only) and ends with the program's exit code. When Kinglet closes the socket, or is gone, the helper
 //! kills the program with its process group and reaps it: an orphan would be a zombie that holds up the container's end.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
@@ -29,8 +29,11 @@ pub(crate) fn run(cgroups: &[String], filter: &Filter) -> u8 {
     let Ok(mut socket) = take_socket() else {
         return NOT_STARTED;
     };
+    let Ok((_, Some(container))) = terminal::receive(&socket, &mut [0]) else {
+        return NOT_STARTED;
+    };
     let error = match wire::read::<Exec>(&mut socket) {
-        Ok(Some(exec)) => match run_inside(&exec, cgroups, filter, &socket) {
+        Ok(Some(exec)) => match run_inside(&container, &exec, cgroups, filter, &socket) {
             Ok(exit) => return u8::try_from(exit.code()).unwrap_or(u8::MAX),
             Err(error) => error,
         },
@@ -41,7 +44,9 @@ pub(crate) fn run(cgroups: &[String], filter: &Filter) -> u8 {
     NOT_STARTED
 }
 
+/// `container` is its first process, by descriptor: one that has ended is not entered, whoever has its id now.
 fn run_inside(
+    container: &OwnedFd,
     exec: &Exec,
     cgroups: &[String],
     filter: &Filter,
@@ -49,13 +54,13 @@ fn run_inside(
 ) -> Result<Exit, HelperError> {
     join_cgroups(cgroups)?;
     set_oom_score(&exec.process)?;
-    let container = process::open(exec.pid).map_err(HelperError::setup("finding the container"))?;
     let mut all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
+    // What is read by its id is true if it can still be entered afterwards.
     let first_id =
         first_id_of(exec.pid).map_err(HelperError::setup("finding the user namespace"))?;
     let stdin = terminal::open_stdin(&exec.streams, first_id)?;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -98,14 +98,22 @@ fn open_multiplexer() -> io::Result<OwnedFd> {
 
 /// Sends a reply and a descriptor with its first byte.
 fn send(socket: &UnixStream, reply: &HelperReply, descriptor: &OwnedFd) -> io::Result<()> {
-    let frame = wire::encode(reply)?;
-    let descriptors = [descriptor.as_fd()];
+    send_with(socket, &wire::encode(reply)?, descriptor.as_fd())
+}
+
+/// Sends a descriptor with a byte that says nothing.
+pub(crate) fn give(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    send_with(socket, &[0], descriptor)
+}
+
+fn send_with(socket: &UnixStream, frame: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptors = [descriptor];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     let sent = sendmsg(
         socket,
-        &[IoSlice::new(&frame)],
+        &[IoSlice::new(frame)],
         &mut control,
         SendFlags::NOSIGNAL,
     )?;

@@ -75,7 +75,9 @@ fn kubectl_talks_to_containers() {
         )?;
         let config = config.to_owned();
         tokio::task::spawn_blocking(move || sessions(&config)).await??;
-        forwards(Path::new(&instance.ready.kubeconfig)).await
+        let config = Path::new(&instance.ready.kubeconfig);
+        forwards(config).await?;
+        vanished(config).await
     });
 }
 
@@ -211,6 +213,54 @@ fn sessions(config: &Path) -> anyhow::Result<()> {
         "{said:?}"
     );
     Ok(())
+}
+
+/// A client that is killed, whatever it has sent and however little the program says, takes the program with it.
+async fn vanished(config: &Path) -> anyhow::Result<()> {
+    const INPUT: &[u8] = &[0; 64 << 10];
+    const BLOCKED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
+    for (websockets, marks) in PROTOCOLS
+        .into_iter()
+        .zip([["98721", "98722"], ["98723", "98724"]])
+    {
+        for (mark, floods) in marks.into_iter().zip([false, true]) {
+            let mut client = tokio::process::Command::new(program().context("no kubectl")?)
+                .arg("--kubeconfig")
+                .arg(config)
+                .args(["exec", "-i", "talks", "-c", "c", "--", "sleep", mark])
+                .env_remove("KUBECONFIG")
+                .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+                .stdin(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()?;
+            let running = async || anyhow::Ok(sleeping(mark).then_some(()));
+            until("the program runs", READY_MAX, running).await?;
+            let mut input = client.stdin.take().context("stdin")?;
+            // Until nobody takes any more.
+            while floods
+                && tokio::time::timeout(BLOCKED_AFTER, input.write_all(INPUT))
+                    .await
+                    .is_ok_and(|written| written.is_ok())
+            {}
+            ensure!(sleeping(mark), "it does not mind");
+            client.kill().await?;
+            let gone = async || anyhow::Ok((!sleeping(mark)).then_some(()));
+            until("the program is gone", READY_MAX, gone).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `sleep MARK` runs, in whatever container.
+fn sleeping(mark: &str) -> bool {
+    let line = format!("sleep\0{mark}\0");
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| {
+            std::fs::read(entry.path().join("cmdline")).is_ok_and(|text| text == line.as_bytes())
+        })
 }
 
 /// Ports of the pod's loopback, over both protocols; one that nobody listens on is told.

@@ -43,8 +43,16 @@ pub(in super::super) async fn speak(
             _ = write(outputs, to) => {}
         }
     };
-    // Everything is dropped with the session, so the connection ends when it has sent all.
-    let (_, _) = tokio::join!(super::serve(connection, opened), session);
+    let serving = super::serve(connection, opened);
+    tokio::pin!(serving);
+    tokio::select! {
+        // The client is gone, and with this the session.
+        _ = &mut serving => {}
+        // Its streams are dropped, so the connection ends when it has sent all.
+        () = session => {
+            let _ = serving.await;
+        }
+    }
 }
 
 type Input = Option<Stream>;
@@ -78,8 +86,8 @@ async fn all_streams(
 
 async fn read_stdin(stdin: Input, from: &mpsc::Sender<FromClient>) {
     let Some(mut stdin) = stdin else { return };
-    while let Some(bytes) = stdin.input.recv().await {
-        if from.send(FromClient::Stdin(bytes)).await.is_err() {
+    while let Some(piece) = stdin.input.recv().await {
+        if from.send(FromClient::Stdin(piece.bytes)).await.is_err() {
             return;
         }
     }
@@ -91,8 +99,8 @@ async fn read_sizes(resize: Input, from: &mpsc::Sender<FromClient>) {
     const SIZE_BYTES_MAX: usize = 1024;
     let Some(mut resize) = resize else { return };
     let mut text = Vec::new();
-    while let Some(bytes) = resize.input.recv().await {
-        text.extend_from_slice(&bytes);
+    while let Some(piece) = resize.input.recv().await {
+        text.extend_from_slice(&piece.bytes);
         while let Some(end) = text.iter().position(|byte| *byte == b'}') {
             let one: Vec<u8> = text.drain(..=end).collect();
             if let Some(size) = FromClient::resize(&one)
