@@ -77,10 +77,12 @@ impl GoDuration {
             let nanos = i128::from(*nanos);
             // Beyond 18 digits a fraction of an hour is below a nanosecond.
             let fraction_text = &fraction_text[..fraction_text.len().min(18)];
-            let fraction = number(fraction_text)? * nanos / 10_i128.pow(fraction_text.len() as u32);
+            let parts = fraction_text.bytes().fold(1_i128, |parts, _| parts * 10);
+            let fraction = number(fraction_text)? * nanos / parts;
             total = number(whole_text)?
                 .checked_mul(nanos)
-                .and_then(|whole| total.checked_add(whole + fraction))
+                .and_then(|whole| whole.checked_add(fraction))
+                .and_then(|part| total.checked_add(part))
                 .filter(|total| *total <= i128::from(i64::MAX))
                 .ok_or_else(invalid)?;
             rest = after;
@@ -240,6 +242,10 @@ mod tests {
             ("1", "time: missing unit in duration \"1\""),
             ("1x", "time: unknown unit \"x\" in duration \"1x\""),
             ("99999999999h", "time: invalid duration \"99999999999h\""),
+            (
+                "170141183460469231731687303715884105.9us",
+                "time: invalid duration \"170141183460469231731687303715884105.9us\"",
+            ),
         ] {
             assert_eq!(GoDuration::parse(text).unwrap_err(), want);
         }

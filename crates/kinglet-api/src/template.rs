@@ -31,6 +31,7 @@ enum Term {
     /// `.A.B`; empty for the dot itself.
     Field(Vec<String>),
     Text(String),
+    Integer(i64),
     Number(f64),
     Bool(bool),
     Function(String),
@@ -117,8 +118,8 @@ impl Template {
     fn term(&self, term: &Term, data: &Value) -> Result<Value, String> {
         Ok(match term {
             Term::Text(text) => Value::from(text.as_str()),
-            Term::Number(number) if number.fract() == 0.0 => Value::from(*number as i64),
-            Term::Number(number) => Value::from(*number),
+            Term::Integer(number) => Value::from(*number),
+            Term::Number(number) => float(*number),
             Term::Bool(value) => Value::from(*value),
             Term::Group(pipeline) => self.eval(pipeline, data)?,
             Term::Function(function) => self.call(function, &[])?,
@@ -145,7 +146,7 @@ impl Template {
                 keys.iter().fold(from.clone(), |at, key| match (&at, key) {
                     (Value::Array(items), Value::Number(n)) => n
                         .as_u64()
-                        .and_then(|n| items.get(n as usize))
+                        .and_then(|n| items.get(usize::try_from(n).ok()?))
                         .cloned()
                         .unwrap_or_default(),
                     (at, Value::String(key)) => {
@@ -216,7 +217,7 @@ impl Template {
                         bounds
                             .get(i)
                             .and_then(Value::as_u64)
-                            .map_or(or, |n| n as usize)
+                            .map_or(or, |n| usize::try_from(n).unwrap_or(usize::MAX))
                     };
                     let slice = text.get(bound(0, 0)..bound(1, text.len()));
                     Value::from(slice.ok_or_else(|| self.fault("slice: index out of range"))?)
@@ -237,10 +238,26 @@ impl Template {
     }
 }
 
+/// A floating-point constant. Go prints a whole one without a point.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whole and of a size that an integer holds exactly"
+)]
+fn float(number: f64) -> Value {
+    /// The largest power of two up to which an `f64` holds every integer.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= EXACT_MAX {
+        Value::from(number as i64)
+    } else {
+        Value::from(number)
+    }
+}
+
 fn describe(term: &Term) -> String {
     match term {
         Term::Field(path) => format!(".{}", path.join(".")),
         Term::Text(text) => crate::go::quote(text),
+        Term::Integer(number) => number.to_string(),
         Term::Number(number) => number.to_string(),
         Term::Bool(value) => value.to_string(),
         Term::Function(name) => name.clone(),
@@ -623,8 +640,9 @@ impl Words<'_, '_> {
             "false" => return Ok(Term::Bool(false)),
             _ => {}
         }
-        if let Ok(number) = word.parse::<f64>() {
-            return Ok(Term::Number(number));
+        let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+        if unsigned.starts_with(|c: char| c.is_ascii_digit()) {
+            return self.number(word, unsigned);
         }
         if BUILTINS.contains(&word) {
             return Ok(Term::Function(word.to_owned()));
@@ -635,6 +653,24 @@ impl Words<'_, '_> {
         } else {
             format!("unexpected {} in command", crate::go::quote(word))
         }))
+    }
+
+    /// Reads a number; `unsigned` is the word without its sign.
+    fn number(&self, word: &str, unsigned: &str) -> Result<Term, String> {
+        if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+            return word.parse().map(Term::Integer).map_err(|_| {
+                let quoted = crate::go::quote(word);
+                self.parser.error(&format!("integer overflow: {quoted}"))
+            });
+        }
+        let number: Option<f64> = word.parse().ok();
+        number
+            .filter(|number| number.is_finite())
+            .map(Term::Number)
+            .ok_or_else(|| {
+                let quoted = crate::go::quote(word);
+                self.parser.error(&format!("bad number syntax: {quoted}"))
+            })
     }
 }
 
@@ -678,6 +714,10 @@ mod tests {
             ("{{- if (and .Name (ne .Name \"x\")) -}} y {{- end}}", "y"),
             ("plain", "plain"),
             ("{{.Name | len}}", "5"),
+            (
+                "{{9007199254740993}} {{-1}} {{1.0}}",
+                "9007199254740993 -1 1",
+            ),
         ] {
             assert_eq!(
                 Template::parse("t", text).unwrap().render(&data).unwrap(),
@@ -735,6 +775,12 @@ mod tests {
             ("{{}}", "template: t:1: missing value for command"),
             ("{{if .A}}", "template: t:1: unexpected EOF"),
             ("{{end}}", "template: t:1: unexpected {{end}}"),
+            (
+                "{{9223372036854775808}}",
+                "template: t:1: integer overflow: \"9223372036854775808\"",
+            ),
+            ("{{1x}}", "template: t:1: bad number syntax: \"1x\""),
+            ("{{inf}}", "template: t:1: function \"inf\" not defined"),
         ] {
             assert_eq!(Template::parse("t", text).unwrap_err(), want, "{text}");
         }
