@@ -212,15 +212,18 @@ impl Worker {
         self.tasks.spawn("container exit", async move {
             let exit = container.wait().await;
             let out_of_memory = exit != Exit::Code(0) && container.was_out_of_memory();
+            // Whoever reads of the exit may read the log next: all that the program wrote is in it by then.
+            if let Some(log) = &log {
+                let mut state = log.state();
+                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended))
+                    .await;
+            }
             let mut last_words = disk::read_termination_log(&file, LAST_WORDS_BYTES_MAX);
             if last_words.is_empty()
                 && from_log
                 && exit != Exit::Code(0)
                 && let Some(log) = log
             {
-                let mut state = log.state();
-                let _ = tokio::time::timeout(LOG_END_TIMEOUT, state.wait_for(|state| state.ended))
-                    .await;
                 last_words = log.tail(LAST_WORDS_LINES_MAX, LAST_WORDS_FROM_LOG_BYTES_MAX);
             }
             let _ = sender
