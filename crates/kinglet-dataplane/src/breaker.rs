@@ -21,7 +21,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kinglet_decide::balance::{Cursor, Policy};
 use kinglet_decide::feed::{Endpoint, Key, Stat};
@@ -37,7 +36,7 @@ use crate::options::Options;
 use sync::Mutex;
 
 /// For this long a container that refused a connection is used only when no other has a free slot.
-const UNREACHABLE_PAUSE: Duration = Duration::from_millis(250);
+const UNREACHABLE_PAUSE_NANOS: u64 = 250_000_000;
 
 /// What a request that asks for a slot is given.
 pub(crate) enum Admission {
@@ -139,7 +138,7 @@ impl Breaker {
     fn readmit(self: &Arc<Self>, unreachable: &Arc<Container>) -> Admission {
         let now = self.context.now();
         let mut inner = self.inner.lock();
-        unreachable.unreachable_until(now + UNREACHABLE_PAUSE.as_nanos() as u64);
+        unreachable.unreachable_until(now + UNREACHABLE_PAUSE_NANOS);
         inner.release_slot(unreachable);
         // Before those who wait: it came earlier. They lose nothing, since there was no other free slot for them.
         if let Some((config, container)) = inner.take(now) {
@@ -398,7 +397,7 @@ impl Inner {
         }
         let due = self
             .poked_at
-            .is_none_or(|at| now.saturating_sub(at) >= options.poke_again.as_nanos() as u64);
+            .is_none_or(|at| u128::from(now.saturating_sub(at)) >= options.poke_again.as_nanos());
         if due {
             self.poked_at = Some(now);
         }

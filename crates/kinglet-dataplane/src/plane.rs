@@ -100,6 +100,11 @@ impl Dataplane {
         let context = Arc::new(BreakerContext::new(options, reports));
         let clusters = Clusters::new(context.clone());
         let routes = ArcSwap::from_pointee(Routes::compile(Arc::default(), &clusters));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a seed is any 64 bits"
+        )]
         let seed = clock.now().as_nanosecond() as u64;
         let plane = Arc::new(Plane {
             context,

@@ -64,7 +64,7 @@ impl Cursor {
                 if count == 1 {
                     return Some(first);
                 }
-                let step = 1 + (random as u32 as usize) % (count - 1);
+                let step = 1 + ((random & 0xffff_ffff) as usize) % (count - 1);
                 let second = free_from(first + step, count, &load)?;
                 let better = match load(second).cmp(&load(first)) {
                     std::cmp::Ordering::Less => true,

@@ -53,6 +53,10 @@ impl Meter {
         if elapsed == 0 {
             return None;
         }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "an average; it is good to the 52 bits of an `f64`"
+        )]
         let stat = Stat {
             average_concurrent_requests: self.weighted as f64 / elapsed as f64,
             requests_per_second: f64::from(self.arrivals) * 1e9 / elapsed as f64,

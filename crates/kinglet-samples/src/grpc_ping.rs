@@ -145,10 +145,10 @@ fn string_message(text: &str) -> Bytes {
     let mut message = vec![0x0a];
     let mut length = text.len();
     while length >= 0x80 {
-        message.push((length & 0x7f) as u8 | 0x80);
+        message.push(length.to_le_bytes()[0] | 0x80);
         length >>= 7;
     }
-    message.push(length as u8);
+    message.push(length.to_le_bytes()[0]);
     message.extend_from_slice(text.as_bytes());
     message.into()
 }

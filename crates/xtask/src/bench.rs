@@ -75,7 +75,13 @@ fn annotated(mut service: Value, annotations: &Value) -> Value {
 fn percentile(samples: &[f64], percent: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let index =
-        ((sorted.len() as f64 * percent / 100.0).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place in a list of some millions, rounded and clamped"
+    )]
+    let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    let index = place.clamp(1, sorted.len().max(1)) - 1;
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }

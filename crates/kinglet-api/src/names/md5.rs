@@ -16,8 +16,7 @@ pub(super) fn hex(data: &[u8]) -> String {
         message.push(0);
     }
     message.extend_from_slice(&(data.len() as u64).wrapping_mul(8).to_le_bytes());
-    let sines: [u32; 64] =
-        std::array::from_fn(|i| (((i + 1) as f64).sin().abs() * 4_294_967_296.0) as u32);
+    let sines = sines();
     for block in message.chunks_exact(64) {
         state = step(state, block, &sines);
     }
@@ -26,6 +25,17 @@ pub(super) fn hex(data: &[u8]) -> String {
         .flat_map(|word| word.to_le_bytes())
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// The table T of RFC 1321, 3.4: the whole parts of 4294967296 times abs(sin(i)), for i from 1 to 64.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an index up to 64; a product from 0 to 2^32, whose fraction RFC 1321 cuts off"
+)]
+fn sines() -> [u32; 64] {
+    std::array::from_fn(|i| (((i + 1) as f64).sin().abs() * 4_294_967_296.0) as u32)
 }
 
 fn step(state: [u32; 4], block: &[u8], sines: &[u32; 64]) -> [u32; 4] {

@@ -76,6 +76,10 @@ impl RouteTable {
             .map(|(at, split)| (first + at, split.percent))
             .collect();
         // The version is part of the seed: frequent new tables must not all start with the same target.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a seed is any 32 bits; the lower ones change with each table"
+        )]
         let seed = (self.version as u32).wrapping_mul(0x9e37_79b9) ^ first as u32;
         let spread = Spread::new(&weights, seed)?;
         self.choices

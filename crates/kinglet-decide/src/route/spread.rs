@@ -44,7 +44,12 @@ impl Spread {
             return self.round[0];
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
-        let start = scramble(self.seed ^ (turn / length) as u32) as usize;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a turn is a `u32`, and so is its quotient"
+        )]
+        let round = (turn / length) as u32;
+        let start = scramble(self.seed ^ round) as usize;
         self.round[(turn % length + start % length) % length]
     }
 }

@@ -1,5 +1,10 @@
 //! What the table promises: who matches, in which order, and how evenly.
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a test are far below 2^52"
+)]
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

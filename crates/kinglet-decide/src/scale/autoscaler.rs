@@ -200,11 +200,21 @@ fn sane(value: f64) -> f64 {
     }
 }
 
-/// Casts from float saturate and turn NaN into zero, which is what is wanted here.
+/// Pods in whole numbers; below zero none, and above an int32's maximum that many.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "casts from float saturate and turn NaN into zero, which is what is wanted here"
+)]
 fn pods(value: f64) -> u32 {
     (value as u32).min(i32::MAX.unsigned_abs())
 }
 
+/// The value within an int32.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "casts from float saturate and turn NaN into zero, which is what is wanted here"
+)]
 fn whole(value: f64) -> i32 {
     value as i32
 }

@@ -32,8 +32,14 @@ pub fn activators(
     }
     let capacity = f64::from(ready) * total + target_burst_capacity.max(0.0);
     let needed = (capacity / activator_capacity.max(1.0)).ceil();
-    // A saturating cast; the field is an int32.
-    (needed as u32).clamp(FEWEST_ACTIVATORS, i32::MAX.unsigned_abs())
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "casts from float saturate, which is what is wanted here"
+    )]
+    let needed = needed as u32;
+    // The field is an int32.
+    needed.clamp(FEWEST_ACTIVATORS, i32::MAX.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -10,8 +10,13 @@ pub fn sample_size(ready: u32) -> u32 {
     }
     let population = f64::from(ready);
     let size = (population * POPULATION_FACTOR / (population + POPULATION_FACTOR - 1.0)).ceil();
-    // Between 1 and 16 by construction, so the cast is exact.
-    (size as u32).min(ready)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole and between 1 and 16 by construction, so the cast is exact"
+    )]
+    let size = size as u32;
+    size.min(ready)
 }
 
 #[cfg(test)]

@@ -120,7 +120,12 @@ impl Window {
             Weighting::Linear => {
                 let count = (span.last - span.first + 1).min(still_inside);
                 let sum: f64 = self.newest(span.last).take(index(still_inside)).sum();
-                sum / count as f64
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a number of seconds, at most the window's length"
+                )]
+                let seconds = count as f64;
+                sum / seconds
             }
             Weighting::Exponential => {
                 let newest: Vec<f64> = self.newest(span.last).take(index(still_inside)).collect();

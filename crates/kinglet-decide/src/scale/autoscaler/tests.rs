@@ -1,5 +1,11 @@
 //! The autoscaler's decisions as Knative makes them.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of pods, rounded"
+)]
+
 use super::*;
 use proptest::prelude::*;
 

@@ -23,8 +23,15 @@ pub(super) enum Verdict {
 
 /// Numbers from here on that no call has.
 const LAST_RESORT: Verdict = Verdict::Errno(EPERM);
-pub(super) const EPERM: u16 = libc::EPERM.unsigned_abs() as u16;
-pub(super) const ENOSYS: u16 = libc::ENOSYS.unsigned_abs() as u16;
+pub(super) const EPERM: u16 = errno(libc::EPERM);
+pub(super) const ENOSYS: u16 = errno(libc::ENOSYS);
+
+/// The number of an error in the 16 bits that a verdict has for it; one that does not fit does not compile.
+const fn errno(number: i32) -> u16 {
+    assert!(number >> 16 == 0, "an error's number has 16 bits");
+    let [low, high, ..] = number.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
 
 /// `AUDIT_ARCH_*`: numbers mean other calls elsewhere.
 #[cfg(target_arch = "x86_64")]

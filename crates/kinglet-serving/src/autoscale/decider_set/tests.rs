@@ -1,5 +1,11 @@
 //! The set as a simulation: seconds pass, load comes and goes, pods follow.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "loads of a test are small whole numbers"
+)]
+
 use std::time::Duration;
 
 use super::*;

@@ -1,5 +1,11 @@
 //! Plans for a PodAutoscaler, step by step through the recordings 02 (zero and wake), 06 (never starts), 10 (bounds).
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "loads of a test are small whole numbers"
+)]
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
