@@ -4,9 +4,10 @@
 //! itself. So it is given a proxy, and every connection it makes, for whatever reason, comes by here: the name is resolved
 //! and the address judged by [`Egress`], then bytes are copied. TLS stays between the library and the registry.
 //! Always: hosts that the operator lists in registries.conf pass; nobody but the one client can use the proxy, as every
-//! request must carry a secret that only this client knows; it ends with the client.
+//! request must carry a secret that only this client knows, or ask for what the client was just redirected to (an HTTP client
+//! sends no credentials of a proxy after a redirect to another host); it ends with the client.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ use kinglet_process::egress::EgressError;
 use kinglet_process::{Egress, Tasks};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use url::Url;
 
 use crate::builtin::hex;
+
+/// Redirects of plain HTTP that the client has not followed yet; one pull follows a few at a time.
+const REDIRECTS_MAX: usize = 16;
 
 /// A proxy for one client.
 pub(crate) struct EgressProxy {
@@ -38,6 +43,8 @@ struct State {
     /// `host:port` (or a host on its usual port) that the operator listed.
     listed: BTreeSet<String>,
     authorization: HeaderValue,
+    /// Where answers have led the client: each may be asked for once without the secret.
+    redirects: Mutex<VecDeque<Url>>,
     /// What went wrong last, in words: the client sees no more than a status of the proxy.
     trouble: Mutex<Option<Trouble>>,
 }
@@ -65,6 +72,7 @@ impl EgressProxy {
             listed,
             authorization: HeaderValue::try_from(format!("Basic {basic}"))
                 .map_err(io::Error::other)?,
+            redirects: Mutex::default(),
             trouble: Mutex::default(),
         });
         let accepting = Arc::clone(&state);
@@ -124,7 +132,8 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
 }
 
 async fn answer(request: Request<Incoming>, state: &Arc<State>) -> Response<Body> {
-    if request.headers().get(header::PROXY_AUTHORIZATION) != Some(&state.authorization) {
+    let known = request.headers().get(header::PROXY_AUTHORIZATION) == Some(&state.authorization);
+    if !known && !state.take_redirect(&request) {
         return plain(
             StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             "this proxy is Kinglet's own".to_owned(),
@@ -143,7 +152,7 @@ async fn answer(request: Request<Incoming>, state: &Arc<State>) -> Response<Body
     if tunnel {
         carry(request, stream, &state.tasks)
     } else {
-        forward(request, stream, &state.tasks)
+        forward(request, stream, state)
             .await
             .unwrap_or_else(|error| plain(StatusCode::BAD_GATEWAY, failed(state, &host, &error)))
     }
@@ -206,21 +215,56 @@ fn carry(request: Request<Incoming>, mut stream: TcpStream, tasks: &Tasks) -> Re
     plain(StatusCode::OK, String::new())
 }
 
+impl State {
+    /// Remembers where an answer of plain HTTP leads.
+    fn note_redirect(&self, asked: Option<&Url>, response: &Response<Incoming>) {
+        if !response.status().is_redirection() {
+            return;
+        }
+        let location = response.headers().get(header::LOCATION);
+        let target = location
+            .and_then(|location| location.to_str().ok())
+            .and_then(|location| asked?.join(location).ok());
+        if let Some(mut target) = target {
+            // Never sent.
+            target.set_fragment(None);
+            let mut redirects = self.redirects.lock();
+            redirects.truncate(REDIRECTS_MAX - 1);
+            redirects.push_front(target);
+        }
+    }
+
+    /// Whether a request follows a redirect, which it uses up.
+    fn take_redirect(&self, request: &Request<Incoming>) -> bool {
+        let Ok(url) = Url::parse(&request.uri().to_string()) else {
+            return false;
+        };
+        let mut redirects = self.redirects.lock();
+        let found = redirects.iter().position(|target| *target == url);
+        found.is_some_and(|index| redirects.remove(index).is_some())
+    }
+}
+
 /// One plain HTTP request.
 async fn forward(
     mut request: Request<Incoming>,
     stream: TcpStream,
-    tasks: &Tasks,
+    state: &State,
 ) -> Result<Response<Body>, hyper::Error> {
+    let asked = Url::parse(&request.uri().to_string()).ok();
     request.headers_mut().remove(header::PROXY_AUTHORIZATION);
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();
     }
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tasks.spawn_cancellable("image proxy request", async move {
-        // Ends with the answer's body.
-        let _ = connection.await;
-    });
-    Ok(sender.send_request(request).await?.map(BodyExt::boxed))
+    state
+        .tasks
+        .spawn_cancellable("image proxy request", async move {
+            // Ends with the answer's body.
+            let _ = connection.await;
+        });
+    let response = sender.send_request(request).await?;
+    state.note_redirect(asked.as_ref(), &response);
+    Ok(response.map(BodyExt::boxed))
 }

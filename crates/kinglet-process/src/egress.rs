@@ -186,8 +186,7 @@ pub fn closed() -> Egress {
     Egress::new(
         |_| {
             Box::pin(async {
-                Err(io::Error::new(
-                    io::ErrorKind::NetworkUnreachable,
+                Err(io::Error::other(
                     "there is no node whose network could be used",
                 ))
             })
