@@ -1,5 +1,7 @@
 //! What to do about one ServerlessService: pure.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Endpoints;
 use kinglet_api::conditions::{ConditionState, Conditions, ServerlessServiceCondition};
 use kinglet_api::names;
@@ -11,6 +13,9 @@ use super::build;
 use super::observe::ServerlessServiceObserved;
 
 const NOT_READY: &str = "K8s Service is not ready";
+/// The Deployment is made before the ServerlessService. When both go, the garbage collector often takes the Deployment first,
+/// which is no error.
+const NO_DEPLOYMENT_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) fn decide(observed: &ServerlessServiceObserved) -> Plan {
     let owner = &*observed.owner;
@@ -24,13 +29,9 @@ pub(super) fn decide(observed: &ServerlessServiceObserved) -> Plan {
         return plan;
     }
     let Some(selector) = &observed.selector else {
-        let target = &owner.spec.object_ref.name;
         let waiting = ConditionState::unknown_because("CreatingPrivateService", NOT_READY);
         plan.status(owner, &status(observed, &private_name, waiting));
-        plan.fail(
-            true,
-            format!("there is no Deployment {target:?} whose pods could be selected"),
-        );
+        plan.after(NO_DEPLOYMENT_RETRY);
         return plan;
     };
     let private =

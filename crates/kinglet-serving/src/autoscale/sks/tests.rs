@@ -225,6 +225,23 @@ fn a_foreign_service_stops_it() {
 }
 
 #[test]
+fn without_a_deployment_it_waits_and_nothing_is_an_error() {
+    let plan = decide(&ServerlessServiceObserved {
+        selector: None,
+        ..observed("Proxy", "http1", 0)
+    });
+    assert!(plan.error.is_none(), "deletion takes the Deployment first");
+    assert!(matches!(plan.next, kinglet_reconcile::Next::After(_)));
+    assert_eq!(
+        conditions(&plan),
+        [
+            "EndpointsPopulated=Unknown CreatingPrivateService",
+            "Ready=Unknown CreatingPrivateService"
+        ]
+    );
+}
+
+#[test]
 fn deciding_twice_changes_nothing() {
     let first = observed("Proxy", "http1", 1);
     let plan = decide(&first);
