@@ -178,7 +178,10 @@ async fn a_pod_gets_what_kubernetes_gives_it() {
         .await;
     assert_eq!(
         (exec.code, &exec.body["message"]),
-        (501, &json!("there is no node here that could open a session with a container"))
+        (
+            501,
+            &json!("there is no node here that could open a session with a container")
+        )
     );
     let mut edited = now.clone();
     edited["spec"]["hostname"] = "other".into();
