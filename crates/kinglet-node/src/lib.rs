@@ -47,14 +47,6 @@ pub use sys::process::Exit;
 /// The first argument of this binary when it is called as a helper.
 pub const HELPER_VERB: &str = "node-helper";
 
-/// Where [`NodeHandle::gateway_ip`] will be, for certificates that are made before the node starts. `None` when no network is free.
-pub fn gateway_ip(data_dir: &std::path::Path) -> Option<std::net::IpAddr> {
-    let names = names::HostNames::new(&canonical(data_dir));
-    network::free_subnet(&names)
-        .ok()
-        .map(|subnet| network::gateway_of(subnet).into())
-}
-
 /// The one way to write a directory that names derive from.
 fn canonical(data_dir: &std::path::Path) -> std::path::PathBuf {
     let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());

@@ -35,7 +35,7 @@ pub(crate) use addresses::{Addresses, Lease};
 pub(crate) use host_ports::{HostPort, PublishedPorts};
 pub use service_range::{ServiceRange, service_range};
 pub(crate) use services::cluster_address;
-pub(crate) use subnet::{free_subnet, gateway_of};
+use subnet::{free_subnet, gateway_of};
 
 use crate::names::{HostNames, SUBNET_BITS, overlap};
 use crate::sys::netns::{self, Namespaces};
@@ -145,7 +145,7 @@ impl Network {
     ) -> Result<Self, NetworkError> {
         let handle = connect_to_kernel()?;
         links::remove_links(&handle, names).await?;
-        let subnet = free_subnet(names)?;
+        let subnet = free_subnet(names, options.services.map(ServiceRange::subnet))?;
         links::make_bridge(&handle, names, gateway_of(subnet), options.services).await?;
         links::forward_packets();
         let host = netns::current().map_err(system("opening the host's network namespace"))?;
@@ -319,7 +319,7 @@ impl Network {
     pub(crate) async fn clear(names: &HostNames) -> Result<(), NetworkError> {
         let handle = connect_to_kernel()?;
         links::remove_links(&handle, names).await?;
-        if let Ok(subnet) = free_subnet(names) {
+        if let Ok(subnet) = free_subnet(names, None) {
             forwarding::close(names, subnet).await;
         }
         let mut table = nftables::Table::new(names.table());

@@ -62,14 +62,7 @@ pub fn service_range(data_dir: &Path, has_objects: bool) -> Result<ServiceRange,
 fn choose(names: &HostNames) -> Result<ServiceRange, NetworkError> {
     let routes = std::fs::read_to_string("/proc/net/route")
         .map_err(system("reading the routes of this machine"))?;
-    let mut taken = routes_in(&routes, &names.bridge());
-    // The pods' own network comes from the same block.
-    taken.extend(
-        names
-            .subnets()
-            .next()
-            .map(|own| (own, crate::names::SUBNET_BITS)),
-    );
+    let taken = routes_in(&routes, &names.bridge());
     names
         .service_ranges()
         .find(|range| taken.iter().all(|other| !overlap((*range, BITS), *other)))

@@ -2,20 +2,29 @@
 
 use std::net::Ipv4Addr;
 
+use super::ruleset::Subnet;
 use super::{NetworkError, system};
 use crate::names::{HostNames, SUBNET_BITS, overlap};
 
 /// The host's address in a pod network.
-pub(crate) fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
+pub(super) fn gateway_of(subnet: Ipv4Addr) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet) + 1)
 }
 
-/// The pod network of a data directory: its first choice that overlaps no route of this machine. The bridge of an earlier
-/// life does not count.
-pub(crate) fn free_subnet(names: &HostNames) -> Result<Ipv4Addr, NetworkError> {
+/// The pod network of a data directory: its first choice that overlaps no route of this machine, nor the instance's own
+/// Service addresses, to which the packet filter lets nothing through. The bridge of an earlier life does not count.
+pub(super) fn free_subnet(
+    names: &HostNames,
+    services: Option<Subnet>,
+) -> Result<Ipv4Addr, NetworkError> {
     let routes = std::fs::read_to_string("/proc/net/route")
         .map_err(system("reading the routes of this machine"))?;
-    let taken = routes_in(&routes, &names.bridge());
+    let mut taken = routes_in(&routes, &names.bridge());
+    taken.extend(services.map(|range| (range.address, range.bits)));
+    first_beside(names, &taken)
+}
+
+fn first_beside(names: &HostNames, taken: &[(Ipv4Addr, u8)]) -> Result<Ipv4Addr, NetworkError> {
     names
         .subnets()
         .find(|subnet| {
@@ -40,7 +49,22 @@ pub(super) fn routes_in(text: &str, own_bridge: &str) -> Vec<(Ipv4Addr, u8)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn pods_and_services_share_no_address() {
+        let names = HostNames::new(Path::new("/data/node"));
+        let first = names.subnets().next().expect("a first choice");
+        let [a, b, ..] = first.octets();
+        let services = Subnet::new(Ipv4Addr::new(a, b, 0, 0), 16);
+        let chosen = free_subnet(&names, Some(services)).expect("another");
+        assert!(
+            !overlap((chosen, SUBNET_BITS), (services.address, services.bits)),
+            "{chosen}"
+        );
+    }
 
     #[test]
     fn routes_that_count() {
