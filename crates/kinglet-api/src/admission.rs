@@ -27,8 +27,6 @@ use crate::config::Configs;
 use crate::field::Findings;
 use crate::{autoscaling as autoscaling_api, networking as networking_api, serving, shape};
 
-pub use pod_rules::check as check_pod;
-
 const MUTATING: &str = "webhook.serving.knative.dev";
 const VALIDATING: &str = "validation.webhook.serving.knative.dev";
 const CONFIG: &str = "config.webhook.serving.knative.dev";

@@ -176,11 +176,12 @@ pub(crate) async fn session(context: &mut RequestContext<'_>) -> Result<ApiRespo
         tty,
     };
     let protocol = channels::negotiate(&upgrade)?;
+    // The program runs once it is open: everything that can be refused is refused before.
+    let answer = switching(protocol.headers(&upgrade)?);
     let permit = permit(context)?;
     let session = sessions
         .open(&context.info.namespace, &context.info.name, options)
         .await?;
-    let answer = switching(protocol.headers(&upgrade)?);
     let connection = upgrade.connection;
     spawn(context, permit, async move {
         if let Ok(connection) = connection.await {

@@ -426,10 +426,8 @@ async fn enter(names: &HostNames) -> Option<Instance> {
 
 /// Takes away what instances that have ended without clearing up left on this machine.
 async fn clear_dead() {
-    let Ok(dead) = tokio::task::spawn_blocking(instances::dead).await else {
-        return;
-    };
-    for (record, instance) in dead {
+    // A handful of small files in memory.
+    for (record, instance) in instances::dead() {
         tracing::info!(data = %record.data.display(), "clearing up after an instance of Kinglet that was killed");
         end_leftovers(&record.cgroups).await;
         Hierarchy::remove(&record.cgroups);

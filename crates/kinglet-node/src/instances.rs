@@ -97,21 +97,19 @@ impl Instance {
     }
 }
 
-/// The records of instances that have ended without clearing up, locked. Call [`Instance::leave`] when nothing is left of one.
-pub(crate) fn dead() -> Vec<(Record, Instance)> {
+/// The records of instances that have ended without clearing up, each locked when its turn comes: whoever starts again
+/// meanwhile waits for its own only. Call [`Instance::leave`] when nothing is left of one.
+pub(crate) fn dead() -> impl Iterator<Item = (Record, Instance)> + Send {
     let directory = Path::new(DIRECTORY);
-    match check_private(directory) {
-        Ok(()) => dead_at(directory),
-        Err(_) => Vec::new(),
-    }
+    let is_private = check_private(directory).is_ok();
+    is_private.then(|| dead_at(directory)).into_iter().flatten()
 }
 
-fn dead_at(directory: &Path) -> Vec<(Record, Instance)> {
+fn dead_at(directory: &Path) -> impl Iterator<Item = (Record, Instance)> + Send + use<> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| lock_dead(entry.path()))
         .take(DEAD_MAX)
-        .collect()
 }
 
 /// Takes the lock of a record, unless its instance lives.
@@ -210,17 +208,17 @@ mod tests {
         };
         let living = enter("/living");
         let killed = enter("/killed");
-        assert!(dead_at(&directory).is_empty(), "both live");
+        assert!(dead_at(&directory).next().is_none(), "both live");
         // As the kernel does at the end of a process.
         drop(killed);
-        let found = dead_at(&directory);
+        let found: Vec<_> = dead_at(&directory).collect();
         let [(found_record, found)] = found.as_slice() else {
             panic!("{found:?}");
         };
         assert_eq!(*found_record, record("/killed"));
         found.leave();
         let again = enter("/killed");
-        assert!(dead_at(&directory).is_empty());
+        assert!(dead_at(&directory).next().is_none());
         again.leave();
         living.leave();
         assert!(
@@ -265,7 +263,7 @@ mod tests {
         );
         write("other", r#"{"data": "/data", "cgroups": []}"#);
         write("half", r#"{"data": "/da"#);
-        assert!(dead_at(&directory).is_empty());
+        assert!(dead_at(&directory).next().is_none());
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 }

@@ -382,7 +382,9 @@ mod tests {
     #[test]
     fn empty_values_are_values() {
         for (selector, value, expected) in [
-            ("a in ()", "", false),
+            ("a in ()", "", true),
+            ("a in ()", "b", false),
+            ("a notin ()", "", false),
             ("a in (,b)", "", true),
             ("a in (b,)", "", true),
             ("a=", "", true),

@@ -264,7 +264,7 @@ impl Running {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             // Once for each error of an object; the repetitions are for those who look closely.
             let text = format!("{error}: {cause:?}");
-            if self.warnings.is_news(key, text) && self.queue.failures(key) == 0 {
+            if self.warnings.is_news(key, text) {
                 tracing::warn!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed");
             } else {
                 tracing::debug!(controller = self.context.component(), %key, error = %error, cause, "reconcile failed again");

@@ -114,11 +114,6 @@ impl Queue {
         self.0.state.lock().failures.remove(key);
     }
 
-    /// How often the key failed in a row.
-    pub(crate) fn failures(&self, key: &Key) -> u32 {
-        self.0.state.lock().failures.get(key).copied().unwrap_or(0)
-    }
-
     /// The key failed: it comes back after its pause, which is returned.
     pub(crate) fn retry(&self, key: &Key) -> Duration {
         let pause = {

@@ -31,19 +31,8 @@ impl Tally {
 
     /// A latency percentile in milliseconds.
     pub fn percentile_ms(&self, percent: f64) -> f64 {
-        let mut sorted = self.latencies_us.clone();
-        sorted.sort_unstable();
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a place in a list of some millions, rounded and clamped"
-        )]
-        let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
-        let index = place.clamp(1, sorted.len().max(1)) - 1;
-        sorted
-            .get(index)
-            .map_or(f64::NAN, |micros| f64::from(*micros) / 1000.0)
+        let all: Vec<f64> = self.latencies_us.iter().copied().map(f64::from).collect();
+        percentile(&all, percent) / 1000.0
     }
 
     fn add(&mut self, other: Self) {
@@ -56,6 +45,21 @@ impl Tally {
         }
         self.latencies_us.extend(other.latencies_us);
     }
+}
+
+/// Value at a percentile of unsorted samples; no number where there are none.
+pub fn percentile(samples: &[f64], percent: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place in a list of some millions, rounded and clamped"
+    )]
+    let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    let index = place.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
 /// Load under way.

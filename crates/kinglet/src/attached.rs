@@ -73,25 +73,31 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         parts: kinglet_workloads::Parts::BINDER,
     })
     .await?;
-    bootstrap::endpoints(&own_client, machine.node.gateway_ip(), None).await?;
+    // What was made on the host is taken away also when the rest of the start fails.
+    let announced = async {
+        bootstrap::endpoints(&own_client, machine.node.gateway_ip(), None).await?;
 
-    if let Some(file) = &args.ready_file {
-        let addresses = Addresses {
-            api_url: server.to_string(),
-            http_url: Some(format!("http://{}", listeners::shown(http_address))),
-            https_url: None,
-            registry: None,
-            domain: args.domain.clone(),
-            kubeconfig: args.kubeconfig.display().to_string(),
-            pid: std::process::id(),
-        };
-        let text = serde_json::to_string(&addresses).expect("strings serialize");
-        kinglet_process::private::write(file, &text).context("writing the ready file")?;
+        if let Some(file) = &args.ready_file {
+            let addresses = Addresses {
+                api_url: server.to_string(),
+                http_url: Some(format!("http://{}", listeners::shown(http_address))),
+                https_url: None,
+                registry: None,
+                domain: args.domain.clone(),
+                kubeconfig: args.kubeconfig.display().to_string(),
+                pid: std::process::id(),
+            };
+            let text = serde_json::to_string(&addresses).expect("strings serialize");
+            kinglet_process::private::write(file, &text).context("writing the ready file")?;
+        }
+        anyhow::Ok(())
     }
-
-    stop.cancelled().await;
-    tracing::info!("stopping: finishing requests under way");
+    .await;
+    if announced.is_ok() {
+        stop.cancelled().await;
+        tracing::info!("stopping: finishing requests under way");
+    }
     stop_machine(&machine).await;
     tasks.shutdown(API_STOP_MAX).await;
-    Ok(())
+    announced
 }

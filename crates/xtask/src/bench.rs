@@ -70,18 +70,3 @@ fn annotated(mut service: Value, annotations: &Value) -> Value {
     service["spec"]["template"]["metadata"]["annotations"] = annotations.clone();
     service
 }
-
-/// Value at a percentile of unsorted samples.
-fn percentile(samples: &[f64], percent: f64) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a place in a list of some millions, rounded and clamped"
-    )]
-    let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
-    let index = place.clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(index).copied().unwrap_or(f64::NAN)
-}

@@ -1,6 +1,6 @@
 //! What Kubernetes itself would say to a Pod: the rules that a first-time user meets.
 //!
-//! Used for dry runs of Services, where upstream asks the API server, and for Pods themselves.
+//! Used for dry runs of Services, where upstream asks the API server.
 
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ pub(super) fn user_pod(spec: &Value) -> Value {
 }
 
 /// What is wrong with a Pod's spec, one `field: why` each.
-pub fn check(spec: &Value) -> Vec<String> {
+pub(super) fn check(spec: &Value) -> Vec<String> {
     let mut wrong = Wrong(Vec::new());
     let volumes = volumes(spec, &mut wrong);
     if look::list(spec, "containers").is_empty() {

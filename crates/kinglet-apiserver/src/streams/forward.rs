@@ -21,6 +21,8 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const READ_BYTES: usize = 32 << 10;
 /// Error streams that wait for their data stream: the client opens both at once.
 const PAIRS_WAITING_MAX: usize = 128;
+/// Connections to the pod at once, of one client; also those count of which the client has ended its half.
+const FORWARDS_MAX: usize = 256;
 const STREAMS_WAITING_MAX: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,11 +106,16 @@ where
                 Some("error") if waiting.len() < PAIRS_WAITING_MAX => {
                     waiting.insert(request, stream);
                 }
-                Some("data") => {
-                    if let Some(error) = waiting.remove(&request) {
+                Some("data") => match waiting.remove(&request) {
+                    Some(error) if running.len() < FORWARDS_MAX => {
                         running.push(forward(stream, error, pod, &dial).boxed());
                     }
-                }
+                    Some(error) => {
+                        let words = format!("{FORWARDS_MAX} connections are open already");
+                        refuse(&stream, &error, &words).await;
+                    }
+                    None => {}
+                },
                 _ => {}
             }
         }
@@ -134,10 +141,16 @@ where
         Ok(connection) => carry(data, connection).await,
         Err(why) => {
             let words = format!("error forwarding port {asked} to pod {pod}: {why}");
-            let _ = error.output.send(words.as_bytes()).await;
-            let _ = data.output.finish().await;
+            return refuse(&data, &error, &words).await;
         }
     }
+    let _ = error.output.finish().await;
+}
+
+/// Ends a connection that was not made, with the reason on its error stream.
+async fn refuse(data: &Stream, error: &Stream, words: &str) {
+    let _ = error.output.send(words.as_bytes()).await;
+    let _ = data.output.finish().await;
     let _ = error.output.finish().await;
 }
 

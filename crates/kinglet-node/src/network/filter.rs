@@ -92,11 +92,7 @@ pub(super) fn ruleset(around: &Surroundings, observed: &[Observed]) -> Ruleset {
     input(around, &mut ruleset);
     forward(around, &mut ruleset);
     if let Some(services) = around.services {
-        refuse(
-            &mut ruleset,
-            "leave",
-            &[Expression::DestinationIn(services)],
-        );
+        refuse(&mut ruleset, "leave", &nobodys(services));
     }
     ruleset
 }
@@ -253,10 +249,19 @@ fn forward(around: &Surroundings, ruleset: &mut Ruleset) {
     refuse(ruleset, "forward", &from_others);
     let link_local = [from_pods(around), Expression::DestinationIn(LINK_LOCAL)];
     refuse(ruleset, "forward", &link_local);
-    // Whoever sends there, another instance's pod or the neighbourhood: what no rule translated belongs to nobody.
+    // Whoever sends there, another instance's pod or the neighbourhood.
     if let Some(services) = around.services {
-        refuse(ruleset, "forward", &[Expression::DestinationIn(services)]);
+        refuse(ruleset, "forward", &nobodys(services));
     }
+}
+
+/// Service addresses that no rule translated belong to nobody, unless a pod of another instance got one of them while this one
+/// was stopped: those are its own.
+fn nobodys(services: Subnet) -> [Expression; 2] {
+    [
+        Expression::To(Interface::NotPrefix(LINK_PREFIX.to_owned())),
+        Expression::DestinationIn(services),
+    ]
 }
 
 /// Refuses at once, so that nobody waits for a timeout.
@@ -295,8 +300,8 @@ forward: oifname kv1* iifname kv* iifname != kv1* meta l4proto tcp reject with t
 forward: oifname kv1* iifname kv* iifname != kv1* reject
 forward: iifname kv1* ip daddr 169.254.0.0/16 meta l4proto tcp reject with tcp reset
 forward: iifname kv1* ip daddr 169.254.0.0/16 reject
-forward: ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
-forward: ip daddr 10.9.0.0/16 reject
+forward: oifname != kv* ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
+forward: oifname != kv* ip daddr 10.9.0.0/16 reject
 input: iifname kv1* ip daddr 127.0.0.0/8 ct direction original drop
 input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 80 accept
 input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 8012 accept
@@ -311,8 +316,8 @@ input: iifname kv1* ip daddr 10.1.0.1/32 ct direction original reject
 input: iifname != kv1* iifname != lo ip daddr 10.1.0.1/32 ct status dnat accept
 input: iifname != kv1* iifname != lo ip daddr 10.1.0.1/32 meta l4proto tcp reject with tcp reset
 input: iifname != kv1* iifname != lo ip daddr 10.1.0.1/32 reject
-leave: ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
-leave: ip daddr 10.9.0.0/16 reject
+leave: oifname != kv* ip daddr 10.9.0.0/16 meta l4proto tcp reject with tcp reset
+leave: oifname != kv* ip daddr 10.9.0.0/16 reject
 output: ip daddr . meta l4proto . th dport vmap @services
 output: ip daddr 127.0.0.1/32 meta l4proto . th dport vmap @node_ports
 output: ip daddr . meta l4proto . th dport vmap @host_ports

@@ -30,6 +30,8 @@ pub(crate) struct Table {
     name: String,
     /// What is in the kernel; `None` when that is not known.
     applied: Option<Ruleset>,
+    /// Whether it was taken away: a change that was still waiting must not bring it back.
+    removed: bool,
 }
 
 impl Table {
@@ -37,11 +39,15 @@ impl Table {
         Self {
             name,
             applied: None,
+            removed: false,
         }
     }
 
     /// Makes the table equal `wanted`. Blocks for milliseconds. After an error everything is written anew next time.
     pub(crate) fn apply(&mut self, wanted: Ruleset) -> io::Result<()> {
+        if self.removed {
+            return Ok(());
+        }
         let known = self.applied.take();
         let mut transaction = Transaction::new(&self.name);
         if known.is_none() {
@@ -56,9 +62,10 @@ impl Table {
         Ok(())
     }
 
-    /// Takes the table away.
+    /// Takes the table away for good.
     pub(crate) fn remove(&mut self) -> io::Result<()> {
         self.applied = None;
+        self.removed = true;
         let mut transaction = Transaction::new(&self.name);
         transaction.remove_table();
         transaction.commit()

@@ -16,8 +16,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -28,6 +30,8 @@ use super::process::{self, Exit, Fork};
 
 /// Bound of one request: a verb, and a path of at most 4 KiB for each of the thirteen controllers of version 1.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// A fork takes well under a millisecond; a spawner that is silent for so long was stopped, and is replaced.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Standard input, output and error.
 const STREAMS: usize = 3;
 /// Where helpers' standard streams are before they are put in their places.
@@ -80,25 +84,19 @@ impl Spawner {
             Some(running) => running.ask(arguments, &streams),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
-        let pid = match asked {
-            Err(error) if is_gone(&error) => {
-                // Somebody killed it. The old one is reaped before the next one starts.
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Somebody killed or stopped it. The old one is ended and reaped before the next one starts.
                 spawner.take();
                 let fresh = spawner.insert(Process::start(&self.0.binary)?);
                 fresh.ask(arguments, &streams)?
             }
-            answer => answer?,
         };
+        let pid = answer.map_err(io::Error::from_raw_os_error)?;
         let process = process::open(pid)?;
         Ok(Helper { pid, process })
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
-    )
 }
 
 impl Process {
@@ -106,6 +104,9 @@ impl Process {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        for direction in [Timeout::Send, Timeout::Recv] {
+            set_socket_timeout(&ours, direction, Some(ANSWER_TIMEOUT))?;
+        }
         let child = Command::new(binary.path())
             .arg(crate::HELPER_VERB)
             .arg("spawner")
@@ -123,7 +124,13 @@ impl Process {
         })
     }
 
-    fn ask(&self, arguments: &[OsString], streams: &[BorrowedFd<'_>; STREAMS]) -> io::Result<i32> {
+    /// The helper's process id, or the error number of its fork. An error is the channel's, which is of no use afterwards: a
+    /// late answer would be taken for that to another request.
+    fn ask(
+        &self,
+        arguments: &[OsString],
+        streams: &[BorrowedFd<'_>; STREAMS],
+    ) -> io::Result<Result<i32, i32>> {
         let channel = self.channel.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         send_request(channel, arguments, streams)?;
         let mut answer = [0; size_of::<i32>()];
@@ -134,8 +141,8 @@ impl Process {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match i32::from_le_bytes(answer) {
-            pid if pid > 0 => Ok(pid),
-            errno => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
+            pid if pid > 0 => Ok(Ok(pid)),
+            errno => Ok(Err(errno.saturating_neg())),
         }
     }
 }
@@ -143,7 +150,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.channel.take());
-        // It has nothing to do but to end.
+        // Also one that was stopped. Helpers are Kinglet's children, and stay.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

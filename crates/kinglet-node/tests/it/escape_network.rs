@@ -106,6 +106,13 @@ pub(crate) async fn frames() {
     control
         .send_to(b"x", (Ipv4Addr::LOCALHOST, closed))
         .expect("sent");
+    loopback.set_nonblocking(false).expect("socket");
+    loopback
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("socket");
+    loopback
+        .recv_from(&mut [0; 100])
+        .expect("the host hears itself");
     assert!(
         !host_believes_the_router(),
         "the host has a router in a pod"

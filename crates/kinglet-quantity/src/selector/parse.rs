@@ -202,7 +202,7 @@ fn bound(parser: &mut Parser<'_>) -> Result<i64, String> {
     })
 }
 
-/// A list in parentheses; nothing between two commas, or beside one, is the empty value.
+/// A list in parentheses; nothing in it, between two commas or beside one is the empty value.
 fn values(parser: &mut Parser<'_>) -> Result<Vec<String>, String> {
     let open = parser.next();
     if !open.is("(") {
@@ -212,8 +212,7 @@ fn values(parser: &mut Parser<'_>) -> Result<Vec<String>, String> {
     match parser.peek() {
         Token::Symbol(")") => {
             parser.next();
-            // Kubernetes reads this as the one empty value's absence: nothing is in it.
-            return Ok(values);
+            return Ok(vec![String::new()]);
         }
         Token::Word(_) | Token::Symbol(",") => {}
         other => {

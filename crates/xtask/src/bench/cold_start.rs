@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use kinglet_testkit::api::{sample_service, serving};
+use kinglet_testkit::load::percentile;
 use kinglet_testkit::web;
 use serde_json::json;
 
-use super::{allow_zero, annotated, percentile, start};
+use super::{allow_zero, annotated, start};
 
 const AT_ONCE: u32 = 20;
 

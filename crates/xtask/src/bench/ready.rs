@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use kinglet_testkit::api::{sample_service, serving};
+use kinglet_testkit::load::percentile;
 
-use super::{percentile, start};
+use super::start;
 
 const ROUNDS: u32 = 20;
 

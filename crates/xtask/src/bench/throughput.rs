@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use kinglet_testkit::api::{sample_service, serving};
+use kinglet_testkit::load::percentile;
 use kinglet_testkit::{instance, until, web};
 use serde_json::json;
 
-use super::{annotated, percentile, start};
+use super::{annotated, start};
 
 const CONNECTIONS: u32 = 32;
 

@@ -129,12 +129,6 @@ fn mounts(container: &Value, path: &str, volumes: &HashSet<&str>, causes: &mut V
         }
         if place.is_empty() {
             causes.push(Cause::required(format!("{at}.mountPath"), ""));
-        } else if place.contains(':') {
-            causes.push(Cause::invalid(
-                format!("{at}.mountPath"),
-                &place.into(),
-                "must not contain ':'",
-            ));
         } else if !mounted.insert(place) {
             causes.push(Cause::invalid(
                 format!("{at}.mountPath"),

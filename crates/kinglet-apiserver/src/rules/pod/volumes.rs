@@ -232,8 +232,8 @@ fn projected(source: &Value, path: &str, causes: &mut Vec<Cause>) {
             "clusterTrustBundle" => file(text(source, &["path"]), &format!("{below}.path"), causes),
             _ => {}
         }
-        let own = std::iter::once(source).filter(|_| *kind == "serviceAccountToken");
-        for item in items(source, &["items"]).iter().chain(own) {
+        // Kubernetes compares the paths of items only, not those of tokens.
+        for item in items(source, &["items"]) {
             let file = text(item, &["path"]);
             if !file.is_empty() && !files.insert(file) {
                 causes.push(Cause::invalid(

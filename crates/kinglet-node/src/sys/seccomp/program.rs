@@ -21,7 +21,7 @@ pub(super) enum Verdict {
     If(&'static [Argument]),
 }
 
-/// Numbers from here on that no call has.
+/// What is answered to numbers that are not on the list.
 const LAST_RESORT: Verdict = Verdict::Errno(EPERM);
 pub(super) const EPERM: u16 = errno(libc::EPERM);
 pub(super) const ENOSYS: u16 = errno(libc::ENOSYS);
