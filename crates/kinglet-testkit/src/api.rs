@@ -75,12 +75,6 @@ impl Api {
         Ok((code, warnings, body))
     }
 
-    /// The status code of a request without a body, with whatever headers.
-    pub async fn status(&self, request: http::request::Builder) -> anyhow::Result<u16> {
-        let request = request.body(kube::client::Body::empty())?;
-        Ok(self.client.send(request).await?.status().as_u16())
-    }
-
     /// GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         Ok(self

@@ -15,6 +15,7 @@ mod objects;
 mod reading;
 mod rights;
 mod security;
+mod sessions;
 mod test_server;
 mod watching;
 mod words;
