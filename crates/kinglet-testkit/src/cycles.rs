@@ -99,7 +99,10 @@ async fn cycle(api: &Api, gateway: &str, name: &str) -> anyhow::Result<()> {
     api.condition(&path, "Ready", "True", STEP_MAX).await?;
     answers(gateway, &host).await?;
     no_pods(api, name).await.context("asleep")?;
-    answers(gateway, &host).await.context("awake again")?;
+    if let Err(error) = answers(gateway, &host).await {
+        let found = state(api, name).await?;
+        return Err(error.context(format!("awake again; found: {found}")));
+    }
     api.delete(&path).await?;
     no_pods(api, name).await.context("deleted")?;
     until("the service to be gone", STEP_MAX, || async {
@@ -112,6 +115,25 @@ async fn cycle(api: &Api, gateway: &str, name: &str) -> anyhow::Result<()> {
         Ok(Some(()))
     })
     .await
+}
+
+/// What the objects of a Service say, for an error.
+async fn state(api: &Api, name: &str) -> anyhow::Result<Value> {
+    let of = format!("labelSelector=serving.knative.dev/service={name}");
+    let mut found = serde_json::Map::new();
+    for collection in [
+        "/api/v1/namespaces/default/pods",
+        "/apis/apps/v1/namespaces/default/deployments",
+        "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/default/podautoscalers",
+        "/apis/networking.internal.knative.dev/v1alpha1/namespaces/default/serverlessservices",
+    ] {
+        for object in items(api, &format!("{collection}?{of}")).await? {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let told = json!({"replicas": object["spec"]["replicas"], "mode": object["spec"]["mode"], "status": object["status"]});
+            found.insert(format!("{collection}/{name}"), told);
+        }
+    }
+    Ok(Value::Object(found))
 }
 
 async fn answers(gateway: &str, host: &str) -> anyhow::Result<()> {
