@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::context::RequestContext;
+use crate::kinds::Kind;
 use crate::kinds::custom::{FOLDER, conditions};
 use crate::names;
 use crate::object::{self, child, fields, items, meta, text};
@@ -74,6 +75,21 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
             causes.push(Cause::invalid(path, &value.into(), &wrong));
         }
     }
+    validate_versions(spec, causes);
+    let strategy = text(spec, &["conversion", "strategy"]);
+    if strategy == "Webhook" {
+        causes.push(Cause::invalid(
+            "spec.conversion.strategy",
+            &strategy.into(),
+            "conversion webhooks are not supported by Kinglet; use None",
+        ));
+    }
+    if let Some(old) = old {
+        validate_unchanged(spec, &old["spec"], causes);
+    }
+}
+
+fn validate_versions(spec: &Value, causes: &mut Vec<Cause>) {
     let versions = items(spec, &["versions"]);
     if versions.is_empty() {
         causes.push(Cause::required(
@@ -94,17 +110,6 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
     }
     for (index, version) in versions.iter().enumerate() {
         validate_version(version, &format!("spec.versions[{index}]"), causes);
-    }
-    let strategy = text(spec, &["conversion", "strategy"]);
-    if strategy == "Webhook" {
-        causes.push(Cause::invalid(
-            "spec.conversion.strategy",
-            &strategy.into(),
-            "conversion webhooks are not supported by Kinglet; use None",
-        ));
-    }
-    if let Some(old) = old {
-        validate_unchanged(spec, &old["spec"], causes);
     }
 }
 
@@ -182,78 +187,73 @@ pub(crate) fn establish(server: &ServerState, definition: &mut Value, old: Optio
             && kind.definition.as_deref() != Some(&own)
             && (kind.plural == wanted["plural"] || kind.kind == wanted["kind"])
     });
-    let before: Vec<Value> = old.map(|old| conditions(old).to_vec()).unwrap_or_default();
+    let list = acceptance(taken.map(AsRef::as_ref), &wanted, old, &now);
+    if old.is_none() {
+        add_finalizer(definition);
+    }
+    let stored = stored_versions(definition);
+    let status = child(fields(definition), "status");
+    status.insert("acceptedNames".to_owned(), wanted);
+    status.insert("conditions".to_owned(), Value::Array(list));
+    status.insert("storedVersions".to_owned(), Value::Array(stored));
+}
+
+/// Returns the conditions that accept or refuse the names, given the kind that has one of them already.
+fn acceptance(taken: Option<&Kind>, wanted: &Value, old: Option<&Value>, now: &str) -> Vec<Value> {
+    let before = old.map(conditions).unwrap_or_default();
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         let since = before
             .iter()
             .find(|c| text(c, &["type"]) == kind && text(c, &["status"]) == status)
-            .map_or(now.as_str(), |c| text(c, &["lastTransitionTime"]));
+            .map_or(now, |c| text(c, &["lastTransitionTime"]));
         json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
     };
-    let list = match taken {
-        None => vec![
+    let Some(kind) = taken else {
+        let established = "the initial names have been accepted";
+        return vec![
             condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
-            condition(
-                "Established",
-                "True",
-                "InitialNamesAccepted",
-                "the initial names have been accepted",
-            ),
-        ],
-        Some(kind) => vec![
-            condition(
-                "NamesAccepted",
-                "False",
-                if kind.plural == wanted["plural"] {
-                    "PluralConflict"
-                } else {
-                    "KindConflict"
-                },
-                &format!(
-                    "{} is already in use",
-                    if kind.plural == wanted["plural"] {
-                        &wanted["plural"]
-                    } else {
-                        &wanted["kind"]
-                    }
-                ),
-            ),
-            condition(
-                "Established",
-                "False",
-                "NotAccepted",
-                "not all names are accepted",
-            ),
-        ],
+            condition("Established", "True", "InitialNamesAccepted", established),
+        ];
     };
-    let storage: Vec<String> = items(definition, &["spec", "versions"])
-        .iter()
-        .filter(|v| v["storage"] == true)
-        .map(|v| text(v, &["name"]).to_owned())
-        .collect();
-    if old.is_none() {
-        let metadata = meta(definition);
-        let list = metadata.entry("finalizers").or_insert_with(|| json!([]));
-        if let Some(list) = list.as_array_mut()
-            && !list.iter().any(|f| f == FINALIZER)
-        {
-            list.push(FINALIZER.into());
+    let (reason, name) = if kind.plural == wanted["plural"] {
+        ("PluralConflict", &wanted["plural"])
+    } else {
+        ("KindConflict", &wanted["kind"])
+    };
+    let in_use = format!("{name} is already in use");
+    vec![
+        condition("NamesAccepted", "False", reason, &in_use),
+        condition(
+            "Established",
+            "False",
+            "NotAccepted",
+            "not all names are accepted",
+        ),
+    ]
+}
+
+/// Keeps the definition until its objects are gone.
+fn add_finalizer(definition: &mut Value) {
+    let finalizers = meta(definition)
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
+    if let Some(list) = finalizers.as_array_mut()
+        && !list.iter().any(|f| f == FINALIZER)
+    {
+        list.push(FINALIZER.into());
+    }
+}
+
+/// Returns the versions in which objects may be stored: those of before and the present one.
+fn stored_versions(definition: &Value) -> Vec<Value> {
+    let mut stored = items(definition, &["status", "storedVersions"]).to_vec();
+    for version in items(definition, &["spec", "versions"]) {
+        let name = &version["name"];
+        if version["storage"] == true && !stored.contains(name) {
+            stored.push(text(version, &["name"]).into());
         }
     }
-    let status = child(fields(definition), "status");
-    let mut stored: Vec<Value> = status
-        .get("storedVersions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    for version in storage {
-        if !stored.iter().any(|known| *known == version) {
-            stored.push(version.into());
-        }
-    }
-    status.insert("acceptedNames".to_owned(), wanted);
-    status.insert("conditions".to_owned(), Value::Array(list));
-    status.insert("storedVersions".to_owned(), Value::Array(stored));
+    stored
 }
 
 /// Says in the conditions that the definition goes.

@@ -1,5 +1,8 @@
 //! The TLS listener: connections, who is on the other side, and their bounds.
 
+mod certificate;
+mod impersonation;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,18 +15,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use kinglet_process::{Shares, Tasks};
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use crate::auth::{rights, tokens};
+use crate::auth::tokens;
 use crate::body::refusal;
 use crate::builtin::retention;
-use crate::identity::{ANONYMOUS, Identity, SharedIdentity};
-use crate::path::RequestInfo;
+use crate::identity::{Identity, SharedIdentity};
 use crate::server::{ApiServer, ApiService};
 use crate::state::ServerState;
 use crate::status::Status;
@@ -47,8 +48,6 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED_MS_MAX: u32 = 90_000;
 /// Streams of one HTTP/2 connection: one client's watches and calls.
 const STREAMS_MAX: u32 = 250;
-/// Group of the attributes of users.
-const AUTHENTICATION: &str = "authentication.k8s.io";
 /// How long open requests may go on after the order to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -61,13 +60,7 @@ pub async fn serve(
     tasks: Tasks,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let most = connections_max(kinglet_process::descriptors::limit());
-    if most < CONNECTIONS_MAX {
-        tracing::warn!(
-            connections = most,
-            "the limit of open files is low: the Kubernetes API takes fewer connections (ulimit -n, LimitNOFILE)"
-        );
-    }
+    let most = connections_here();
     let places = Arc::new(Semaphore::new(most));
     let shares = Shares::new(most);
     let graceful = GracefulShutdown::new();
@@ -119,15 +112,20 @@ pub async fn serve(
         });
     }
     drop(socket);
+    drain(&server.server, graceful, &kill).await;
+}
+
+/// Ends what is under way: requests get their time, then their connections are closed.
+async fn drain(server: &ServerState, graceful: GracefulShutdown, kill: &CancellationToken) {
     // Watches and followed logs never end by themselves.
-    server.server.closing.cancel();
+    server.closing.cancel();
     if tokio::time::timeout(DRAIN, graceful.shutdown())
         .await
         .is_err()
     {
         kill.cancel();
     }
-    if !server.server.writes.shutdown(DRAIN).await {
+    if !server.writes.shutdown(DRAIN).await {
         tracing::warn!("writes were still under way when the API server ended");
     }
 }
@@ -150,6 +148,18 @@ fn connections_max(files: Option<u64>) -> usize {
     })
 }
 
+/// Returns the number of connections that this process may have open; the log says if the limit of open files lowers it.
+fn connections_here() -> usize {
+    let most = connections_max(kinglet_process::descriptors::limit());
+    if most < CONNECTIONS_MAX {
+        tracing::warn!(
+            connections = most,
+            "the limit of open files is low: the Kubernetes API takes fewer connections (ulimit -n, LimitNOFILE)"
+        );
+    }
+    most
+}
+
 async fn connection(
     acceptor: TlsAcceptor,
     server: Arc<ServerState>,
@@ -168,14 +178,14 @@ async fn connection(
         .1
         .peer_certificates()
         .and_then(|chain| chain.first())
-        .and_then(certificate_identity)
+        .and_then(certificate::identity)
         .map(Arc::new);
     let asked = CancellationToken::new();
     let first = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         first.cancel();
         let user = identify(&server, from_certificate.as_ref(), &request)
-            .and_then(|user| impersonate(&server, user, &request));
+            .and_then(|user| impersonation::impersonate(&server, user, request.headers()));
         let server = Arc::clone(&server);
         async move {
             match user {
@@ -255,182 +265,6 @@ fn identify(
         return Ok(Arc::new(Identity::anonymous()));
     }
     Err(Status::unauthorized())
-}
-
-/// `kubectl --as`: somebody who may, acts as somebody else.
-fn impersonate(
-    server: &ServerState,
-    user: SharedIdentity,
-    request: &Request<Incoming>,
-) -> Result<SharedIdentity, Status> {
-    let headers = request.headers();
-    // A name that cannot be read must not be taken for none: the request would be made with the caller's own rights.
-    let unreadable = headers.iter().any(|(name, value)| {
-        name.as_str().starts_with("impersonate-") && std::str::from_utf8(value.as_bytes()).is_err()
-    });
-    if unreadable {
-        return Err(Status::bad_request(
-            "a header of impersonation is not UTF-8",
-        ));
-    }
-    let all = |name: &str| -> Vec<String> {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-            .map(str::to_owned)
-            .collect()
-    };
-    let (users, groups) = (all("impersonate-user"), all("impersonate-group"));
-    let others = headers
-        .keys()
-        .any(|name| name == "impersonate-uid" || name.as_str().starts_with("impersonate-extra-"));
-    if users.is_empty() && groups.is_empty() && !others {
-        return Ok(user);
-    }
-    let Some(name) = users.into_iter().next() else {
-        return Err(Status::bad_request(
-            "requested impersonation of groups, uid or extra without impersonating a user",
-        ));
-    };
-    let account = name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'));
-    let target = |resource: &str, namespace: &str, name: &str| RequestInfo {
-        version: "v1".to_owned(),
-        resource: resource.to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        ..RequestInfo::default()
-    };
-    match account {
-        Some((namespace, account)) => rights::check(
-            server,
-            &user,
-            "impersonate",
-            &target("serviceaccounts", namespace, account),
-        )?,
-        None => rights::check(server, &user, "impersonate", &target("users", "", &name))?,
-    }
-    for uid in all("impersonate-uid") {
-        let mut info = target("uids", "", &uid);
-        info.group = AUTHENTICATION.to_owned();
-        rights::check(server, &user, "impersonate", &info)?;
-    }
-    // Further attributes say nothing to RBAC; who may not set them is refused nevertheless.
-    for name in headers.keys() {
-        if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
-            for value in all(name.as_str()) {
-                let mut info = target("userextras", "", &value);
-                info.group = AUTHENTICATION.to_owned();
-                info.subresource = crate::path::decode(key).into_owned();
-                rights::check(server, &user, "impersonate", &info)?;
-            }
-        }
-    }
-    for group in &groups {
-        rights::check(server, &user, "impersonate", &target("groups", "", group))?;
-    }
-    let mut groups = groups;
-    if let Some((namespace, _)) = account
-        && groups.is_empty()
-    {
-        groups = vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
-    }
-    if name == ANONYMOUS && groups.is_empty() {
-        return Ok(Arc::new(Identity::anonymous()));
-    }
-    let mut identity = Identity::remote(&name, groups);
-    identity.uid = all("impersonate-uid")
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    Ok(Arc::new(identity))
-}
-
-/// CN and O of a certificate that rustls has verified.
-fn certificate_identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (mut name, mut groups) = (String::new(), Vec::new());
-    for (kind, value) in subject::attributes(certificate)? {
-        match kind {
-            subject::Attribute::CommonName => name = value,
-            subject::Attribute::Organization => groups.push(value),
-        }
-    }
-    (!name.is_empty()).then(|| Identity::remote(&name, groups))
-}
-
-/// Just enough DER to read the subject of a certificate.
-mod subject {
-    /// The attributes that say who somebody is.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) enum Attribute {
-        CommonName,
-        Organization,
-    }
-
-    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-    const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
-
-    /// One element: tag, content, rest.
-    fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-        let (&tag, rest) = bytes.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        let (length, rest) = if first < 0x80 {
-            (usize::from(first), rest)
-        } else {
-            let count = usize::from(first & 0x7f);
-            if count == 0 || count > 4 || rest.len() < count {
-                return None;
-            }
-            let (digits, rest) = rest.split_at(count);
-            (
-                digits
-                    .iter()
-                    .fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit)),
-                rest,
-            )
-        };
-        if rest.len() < length {
-            return None;
-        }
-        let (content, rest) = rest.split_at(length);
-        Some((tag, content, rest))
-    }
-
-    /// Common name and organisations of the subject, in order.
-    pub(super) fn attributes(certificate: &[u8]) -> Option<Vec<(Attribute, String)>> {
-        let (_, certificate, _) = element(certificate)?;
-        let (_, mut fields, _) = element(certificate)?;
-        // version (optional), serial, algorithm, issuer, validity, then the subject.
-        if element(fields)?.0 == 0xa0 {
-            fields = element(fields)?.2;
-        }
-        for _ in 0..4 {
-            fields = element(fields)?.2;
-        }
-        let (_, mut names, _) = element(fields)?;
-        let mut found = Vec::new();
-        while let Some((_, mut set, rest)) = element(names) {
-            while let Some((_, pair, more)) = element(set) {
-                let (_, kind, value) = element(pair)?;
-                let text = || {
-                    element(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned())
-                };
-                match kind {
-                    COMMON_NAME => found.push((Attribute::CommonName, text()?)),
-                    ORGANIZATION => found.push((Attribute::Organization, text()?)),
-                    _ => {}
-                }
-                set = more;
-            }
-            names = rest;
-        }
-        Some(found)
-    }
 }
 
 #[cfg(test)]

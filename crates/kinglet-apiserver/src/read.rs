@@ -107,59 +107,9 @@ impl Continue {
 pub(crate) fn list(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     let selector = selector(context)?;
     let prefix = context.kind.range(&context.info.namespace);
-    let limit = match context.query.get("limit") {
-        "" => 0,
-        text => match text.parse::<i64>() {
-            Ok(number) => usize::try_from(number.max(0)).unwrap_or(usize::MAX),
-            Err(_) => {
-                return Err(Status::bad_request(format!(
-                    "strconv.ParseInt: parsing \"{text}\": invalid syntax"
-                )));
-            }
-        },
-    };
+    let limit = limit(context)?;
     let asked = fresh_enough(context)?;
-    let matching = context.query.get("resourceVersionMatch");
-    let (at, after) = match context.query.get("continue") {
-        "" => match matching {
-            "" => (None, None),
-            _ if context.query.get("resourceVersion").is_empty() => {
-                return Err(list_options(&Cause::forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                )));
-            }
-            "Exact" if asked == 0 => {
-                return Err(list_options(&Cause::forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                )));
-            }
-            "Exact" => (Some(asked), None),
-            "NotOlderThan" => (None, None),
-            other => {
-                let cause = Cause::unsupported(
-                    "resourceVersionMatch",
-                    &other.into(),
-                    &["Exact", "NotOlderThan", ""],
-                );
-                return Err(list_options(&cause));
-            }
-        },
-        _ if asked > 0 => {
-            return Err(Status::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
-        }
-        token => {
-            let token = Continue::decode(token, &prefix)?;
-            // Revision 0: go on at whatever is current, as the answer to an expired token offers.
-            (
-                Some(token.revision).filter(|revision| *revision > 0),
-                Some(token.after),
-            )
-        }
-    };
+    let (at, after) = start(context, &prefix, asked)?;
     let page = collect(context, &selector, &prefix, limit, at, after)?;
     let presenter = Presenter::new(
         &context.kind,
@@ -181,6 +131,66 @@ pub(crate) fn list(context: &RequestContext<'_>) -> Result<ApiResponse, Status> 
     Ok(json_bytes(200, presenter.list(&page.objects, &metadata)))
 }
 
+/// Returns the most objects that the client wants; 0 for all.
+fn limit(context: &RequestContext<'_>) -> Result<usize, Status> {
+    match context.query.get("limit") {
+        "" => Ok(0),
+        text => match text.parse::<i64>() {
+            Ok(number) => Ok(usize::try_from(number.max(0)).unwrap_or(usize::MAX)),
+            Err(_) => Err(Status::bad_request(format!(
+                "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+            ))),
+        },
+    }
+}
+
+/// Returns the revision that the list shows (none for the newest) and the key after which it goes on.
+fn start(
+    context: &RequestContext<'_>,
+    prefix: &str,
+    asked: u64,
+) -> Result<(Option<u64>, Option<String>), Status> {
+    match context.query.get("continue") {
+        "" => Ok((exact_revision(context, asked)?, None)),
+        _ if asked > 0 => Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        )),
+        token => {
+            let token = Continue::decode(token, prefix)?;
+            // Revision 0: go on at whatever is current, as the answer to an expired token offers.
+            let revision = Some(token.revision).filter(|revision| *revision > 0);
+            Ok((revision, Some(token.after)))
+        }
+    }
+}
+
+/// Returns the revision that `resourceVersionMatch` asks for; none for the newest.
+fn exact_revision(context: &RequestContext<'_>, asked: u64) -> Result<Option<u64>, Status> {
+    match context.query.get("resourceVersionMatch") {
+        "" => Ok(None),
+        _ if context.query.get("resourceVersion").is_empty() => {
+            Err(list_options(&Cause::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )))
+        }
+        "Exact" if asked == 0 => Err(list_options(&Cause::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ))),
+        "Exact" => Ok(Some(asked)),
+        "NotOlderThan" => Ok(None),
+        other => {
+            let cause = Cause::unsupported(
+                "resourceVersionMatch",
+                &other.into(),
+                &["Exact", "NotOlderThan", ""],
+            );
+            Err(list_options(&cause))
+        }
+    }
+}
+
 struct Listed {
     objects: Vec<Bytes>,
     revision: u64,
@@ -197,22 +207,10 @@ fn collect(
     after: Option<String>,
 ) -> Result<Listed, Status> {
     let store = &context.server.store;
-    if let (Some(name), None, true) = (
-        selector.name(),
-        &at,
-        !context.kind.namespaced || !context.info.namespace.is_empty(),
-    ) {
-        let revision = store.revision();
-        let key = context.kind.key(&context.info.namespace, name);
-        let found = store
-            .get(&key)
-            .filter(|entry| selector.matches(&key[context.kind.prefix.len()..], &entry.value));
-        return Ok(Listed {
-            objects: found.map(|e| e.value).into_iter().collect(),
-            revision,
-            remaining: 0,
-            next: None,
-        });
+    if at.is_none()
+        && let Some(found) = one(context, selector)
+    {
+        return Ok(found);
     }
     let mut listed = Listed {
         objects: Vec::new(),
@@ -263,6 +261,25 @@ fn collect(
         }
         after = Some(key);
     }
+}
+
+/// Returns the one object that the selector names, or none where it names none.
+fn one(context: &RequestContext<'_>, selector: &Selector) -> Option<Listed> {
+    if context.kind.namespaced && context.info.namespace.is_empty() {
+        return None;
+    }
+    let store = &context.server.store;
+    let key = context.kind.key(&context.info.namespace, selector.name()?);
+    let revision = store.revision();
+    let found = store
+        .get(&key)
+        .filter(|entry| selector.matches(&key[context.kind.prefix.len()..], &entry.value));
+    Some(Listed {
+        objects: found.map(|e| e.value).into_iter().collect(),
+        revision,
+        remaining: 0,
+        next: None,
+    })
 }
 
 /// The answer to a page that came too late, with a token that goes on with what is there now.

@@ -221,35 +221,7 @@ async fn attempt(
     options: &DeleteOptions,
 ) -> Result<Outcome, Status> {
     let old = present::object(&context.kind, &entry.value);
-    let (group, plural) = (context.kind.group.clone(), context.kind.plural.clone());
-    if let Some(uid) = &options.uid
-        && uid != object::uid(&old)
-    {
-        let detail = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            object::uid(&old)
-        );
-        return Err(Status::conflict(&group, &plural, name, &detail));
-    }
-    if let Some(revision) = &options.revision
-        && *revision != entry.modified.to_string()
-    {
-        let detail = format!(
-            "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
-            entry.modified
-        );
-        return Err(Status::conflict(&group, &plural, name, &detail));
-    }
-    if context.kind.is(Builtin::Namespace)
-        && matches!(name, "default" | "kube-system" | "kube-public")
-    {
-        return Err(Status::forbidden(
-            &group,
-            &plural,
-            name,
-            "this namespace may not be deleted",
-        ));
-    }
+    check_preconditions(context, name, entry, &old, options)?;
     admit::admit(
         context,
         Operation::Delete,
@@ -281,33 +253,84 @@ async fn attempt(
     if new == old || options.dry_run {
         return Ok(Outcome::Waits(Bytes::from(new.to_string())));
     }
-    let durability = commit::durability(context, &new, Some(&old));
-    present::to_stored(&context.kind, &mut new);
-    let template = Template::new(&new);
+    let stored = store_marked(context, name, entry, &old, &mut new).await?;
+    commit::after(context, Some(&old), Some(&new));
+    if context.kind.is(Builtin::CustomResourceDefinition) {
+        empty_definition(context, &new).await?;
+    }
+    Ok(Outcome::Waits(stored))
+}
+
+/// Refuses a deletion whose preconditions do not hold, and that of a namespace which the cluster needs.
+fn check_preconditions(
+    context: &RequestContext<'_>,
+    name: &str,
+    entry: &Entry,
+    old: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let (group, plural) = (&context.kind.group, &context.kind.plural);
+    if let Some(uid) = &options.uid
+        && uid != object::uid(old)
+    {
+        let detail = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object::uid(old)
+        );
+        return Err(Status::conflict(group, plural, name, &detail));
+    }
+    if let Some(revision) = &options.revision
+        && *revision != entry.modified.to_string()
+    {
+        let detail = format!(
+            "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+            entry.modified
+        );
+        return Err(Status::conflict(group, plural, name, &detail));
+    }
+    if context.kind.is(Builtin::Namespace)
+        && matches!(name, "default" | "kube-system" | "kube-public")
+    {
+        return Err(Status::forbidden(
+            group,
+            plural,
+            name,
+            "this namespace may not be deleted",
+        ));
+    }
+    Ok(())
+}
+
+/// Stores an object that is marked for deletion, at the version at which it was read.
+async fn store_marked(
+    context: &RequestContext<'_>,
+    name: &str,
+    entry: &Entry,
+    old: &Value,
+    new: &mut Value,
+) -> Result<Bytes, Status> {
+    let durability = commit::durability(context, new, Some(old));
+    present::to_stored(&context.kind, new);
+    let template = Template::new(new);
     let put = context.server.store.put(
         &context.kind.key(&context.info.namespace, name),
         Expect::Revision(entry.modified),
         durability,
         |revision| template.stamp(revision),
     );
-    let stored = match put {
+    match put {
         Ok(write) => {
-            write
-                .settled()
-                .await
-                .map_err(|error| commit::refused(context, name, &error))?
-                .1
+            let settled = write.settled().await;
+            let (_, stored) = settled.map_err(|error| commit::refused(context, name, &error))?;
+            Ok(stored)
         }
-        Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => {
-            return Err(Status::modified(&group, &plural, name));
-        }
-        Err(error) => return Err(commit::refused(context, name, &error)),
-    };
-    commit::after(context, Some(&old), Some(&new));
-    if context.kind.is(Builtin::CustomResourceDefinition) {
-        empty_definition(context, &new).await?;
+        Err(kinglet_store::WriteError::Conflict { current: Some(_) }) => Err(Status::modified(
+            &context.kind.group,
+            &context.kind.plural,
+            name,
+        )),
+        Err(error) => Err(commit::refused(context, name, &error)),
     }
-    Ok(Outcome::Waits(stored))
 }
 
 /// Marks an object as going; does it have to wait?

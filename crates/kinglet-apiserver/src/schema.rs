@@ -6,6 +6,7 @@
 mod builtin;
 mod defaults;
 mod formats;
+mod limits;
 mod node;
 mod prune;
 mod rules;

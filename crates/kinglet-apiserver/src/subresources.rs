@@ -119,26 +119,7 @@ async fn scale(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiRespon
         if verb == "get" {
             return Ok(answer_json(200, &now));
         }
-        let wanted = if verb == "patch" {
-            let patch = patching::read(context)?;
-            match patch {
-                patching::Patch::Json(patch) => {
-                    let mut wanted = now.clone();
-                    crate::patch::json(&mut wanted, &patch)
-                        .map_err(|error| Status::bad_request(error.to_string()))?;
-                    wanted
-                }
-                patching::Patch::Merge(patch)
-                | patching::Patch::Strategic(patch)
-                | patching::Patch::Apply { object: patch, .. } => {
-                    let mut wanted = now.clone();
-                    crate::patch::merge(&mut wanted, &patch);
-                    wanted
-                }
-            }
-        } else {
-            decode::value(context)?
-        };
+        let wanted = wanted_scale(context, verb, &now)?;
         let version = text(&wanted, &["metadata", "resourceVersion"]);
         if !version.is_empty() && version != entry.modified.to_string() {
             return Err(Status::modified(
@@ -147,29 +128,9 @@ async fn scale(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiRespon
                 &context.info.name,
             ));
         }
-        let replicas = number(&wanted, &["spec", "replicas"]).unwrap_or(0);
-        if replicas < 0 {
-            let cause = Cause::invalid(
-                "spec.replicas",
-                &replicas.into(),
-                "must be greater than or equal to 0",
-            );
-            return Err(Status::invalid(
-                "autoscaling",
-                "Scale",
-                &context.info.name,
-                &[cause],
-            ));
-        }
+        let replicas = wanted_replicas(context, &wanted)?;
         let mut new = old.clone();
-        let (leaf, parents) = scale
-            .spec_path
-            .split_last()
-            .ok_or_else(|| Status::internal("the scale path is empty"))?;
-        let parent = parents
-            .iter()
-            .fold(fields(&mut new), |at, key| child(at, key));
-        parent.insert(leaf.clone(), replicas.into());
+        set_replicas(&mut new, &scale, replicas)?;
         let explicit =
             !version.is_empty() && version != text(&now, &["metadata", "resourceVersion"]);
         // The parent is written as a whole object, so that its own rules and generation apply.
@@ -191,6 +152,57 @@ async fn scale(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiRespon
         &context.kind.plural,
         &context.info.name,
     ))
+}
+
+/// Reads the scale that the client asks for, as a whole or as a patch of the present one.
+fn wanted_scale(
+    context: &mut RequestContext<'_>,
+    verb: &str,
+    now: &Value,
+) -> Result<Value, Status> {
+    if verb != "patch" {
+        return decode::value(context);
+    }
+    let mut wanted = now.clone();
+    match patching::read(context)? {
+        patching::Patch::Json(patch) => crate::patch::json(&mut wanted, &patch)
+            .map_err(|error| Status::bad_request(error.to_string()))?,
+        patching::Patch::Merge(patch)
+        | patching::Patch::Strategic(patch)
+        | patching::Patch::Apply { object: patch, .. } => crate::patch::merge(&mut wanted, &patch),
+    }
+    Ok(wanted)
+}
+
+fn wanted_replicas(context: &RequestContext<'_>, wanted: &Value) -> Result<i64, Status> {
+    let replicas = number(wanted, &["spec", "replicas"]).unwrap_or(0);
+    if replicas < 0 {
+        let cause = Cause::invalid(
+            "spec.replicas",
+            &replicas.into(),
+            "must be greater than or equal to 0",
+        );
+        return Err(Status::invalid(
+            "autoscaling",
+            "Scale",
+            &context.info.name,
+            &[cause],
+        ));
+    }
+    Ok(replicas)
+}
+
+/// Writes the replicas where the kind has them.
+fn set_replicas(object: &mut Value, scale: &Scale, replicas: i64) -> Result<(), Status> {
+    let (leaf, parents) = scale
+        .spec_path
+        .split_last()
+        .ok_or_else(|| Status::internal("the scale path is empty"))?;
+    let parent = parents
+        .iter()
+        .fold(fields(object), |at, key| child(at, key));
+    parent.insert(leaf.clone(), replicas.into());
+    Ok(())
 }
 
 // --- pods ------------------------------------------------------------------------------------------------------------

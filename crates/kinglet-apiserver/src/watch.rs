@@ -49,26 +49,7 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
     let selector = read::selector(context)?;
     let server = context.server;
     let asked = read::parse_revision(context.query.get("resourceVersion"))?;
-    let matching = context.query.get("resourceVersionMatch");
-    let initial = context
-        .query
-        .has("sendInitialEvents")
-        .then(|| context.query.flag("sendInitialEvents"));
-    match (initial, matching) {
-        (None, "") | (Some(_), "NotOlderThan") => {}
-        (None, _) => {
-            return Err(read::list_options(&Cause::forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )));
-        }
-        (Some(_), _) => {
-            return Err(read::list_options(&Cause::forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )));
-        }
-    }
+    let initial = initial_events(context)?;
     let current = server.store.revision();
     if asked > current {
         return Err(Status::future_revision(asked, current));
@@ -76,14 +57,6 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
     let prefix = context.kind.range(&context.info.namespace);
     let send_all = initial.unwrap_or(asked == 0);
     let now = Instant::now();
-    let timeout = match context
-        .query
-        .number("timeoutSeconds")
-        .and_then(|seconds| u64::try_from(seconds).ok())
-    {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(TIMEOUT_MAX),
-        _ => DEFAULT_TIMEOUT,
-    };
     let mut presenter = Presenter::new(
         &context.kind,
         context.form,
@@ -102,27 +75,12 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
         pending: VecDeque::new(),
         bookmarks: context.query.flag("allowWatchBookmarks"),
         next_bookmark: now + BOOKMARK_EVERY,
-        deadline: now + timeout,
+        deadline: now + timeout(context),
         first: true,
         closing: (!context.in_process()).then(|| server.closing.clone()),
     };
     let from = if send_all {
-        let page = server
-            .store
-            .list(&prefix, None, 0, None)
-            .map_err(Status::internal)?;
-        for (key, entry) in page.entries {
-            if stream.selects(&key, &entry.value) {
-                let line = stream.line("ADDED", &entry.value);
-                stream.pending.push_back(line);
-            }
-        }
-        if initial == Some(true) && stream.bookmarks {
-            stream
-                .pending
-                .push_back(stream.bookmark(page.revision, true));
-        }
-        page.revision
+        stream.send_all(&prefix, initial == Some(true))?
     } else if asked == 0 {
         current
     } else {
@@ -146,7 +104,54 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
     Ok(response)
 }
 
+/// Returns whether the client asks for the present objects first (`sendInitialEvents`), if it says so.
+fn initial_events(context: &RequestContext<'_>) -> Result<Option<bool>, Status> {
+    let initial = context
+        .query
+        .has("sendInitialEvents")
+        .then(|| context.query.flag("sendInitialEvents"));
+    let wrong = match (initial, context.query.get("resourceVersionMatch")) {
+        (None, "") | (Some(_), "NotOlderThan") => return Ok(initial),
+        (None, _) => {
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        }
+        (Some(_), _) => "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+    };
+    Err(read::list_options(&Cause::forbidden(
+        "resourceVersionMatch",
+        wrong,
+    )))
+}
+
+/// Returns how long the watch may last.
+fn timeout(context: &RequestContext<'_>) -> Duration {
+    let seconds = context.query.number("timeoutSeconds");
+    match seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(TIMEOUT_MAX),
+        _ => DEFAULT_TIMEOUT,
+    }
+}
+
 impl Stream {
+    /// Queues the present objects as added; returns the revision at which they are so.
+    fn send_all(&mut self, prefix: &str, marks_end: bool) -> Result<u64, Status> {
+        let page = self
+            .server
+            .store
+            .list(prefix, None, 0, None)
+            .map_err(Status::internal)?;
+        for (key, entry) in page.entries {
+            if self.selects(&key, &entry.value) {
+                let line = self.line("ADDED", &entry.value);
+                self.pending.push_back(line);
+            }
+        }
+        if marks_end && self.bookmarks {
+            self.pending.push_back(self.bookmark(page.revision, true));
+        }
+        Ok(page.revision)
+    }
+
     fn selects(&self, key: &str, value: &[u8]) -> bool {
         self.selector.is_empty() || self.selector.matches(&key[self.prefix_len..], value)
     }

@@ -111,52 +111,72 @@ fn compare(
         return;
     }
     if form == Form::Map {
-        let empty = Map::new();
-        let olds = old.and_then(Value::as_object).unwrap_or(&empty);
-        let news = new.and_then(Value::as_object).unwrap_or(&empty);
-        for name in olds
-            .keys()
-            .chain(news.keys().filter(|name| !olds.contains_key(*name)))
-        {
-            path.push(PathElement::Field(name.clone()));
-            compare(
-                olds.get(name),
-                news.get(name),
-                shape.member(name).0,
-                path,
-                found,
-            );
-            path.pop();
-        }
+        compare_fields(old, new, shape, path, found);
     } else {
-        let olds = by_step(shape, form, items(old));
-        let news = by_step(shape, form, items(new));
-        for element in olds
-            .keys()
-            .chain(news.keys().filter(|element| !olds.contains_key(*element)))
-        {
-            path.push(element.clone());
-            match (
-                olds.get(element).map(Vec::as_slice),
-                news.get(element).map(Vec::as_slice),
-            ) {
-                (Some([old]), Some([new])) => {
-                    compare(Some(old), Some(new), shape.item(), path, found)
-                }
-                (Some([old]), None) => compare(Some(old), None, shape.item(), path, found),
-                (None, Some([new])) => compare(None, Some(new), shape.item(), path, found),
-                (Some(old), Some(new)) if old != new => found.modified.insert(path),
-                (Some(_), None) => found.removed.insert(path),
-                (None, Some(_)) => found.added.insert(path),
-                _ => {}
-            }
-            path.pop();
-        }
+        compare_items(old, new, shape, form, path, found);
     }
     match (old, new) {
         (None, _) => found.added.insert(path),
         (_, None) => found.removed.insert(path),
         (Some(_), Some(_)) => {}
+    }
+}
+
+fn compare_fields(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    shape: Shape<'_>,
+    path: &mut Vec<PathElement>,
+    found: &mut Difference,
+) {
+    let empty = Map::new();
+    let olds = old.and_then(Value::as_object).unwrap_or(&empty);
+    let news = new.and_then(Value::as_object).unwrap_or(&empty);
+    for name in olds
+        .keys()
+        .chain(news.keys().filter(|name| !olds.contains_key(*name)))
+    {
+        path.push(PathElement::Field(name.clone()));
+        compare(
+            olds.get(name),
+            news.get(name),
+            shape.member(name).0,
+            path,
+            found,
+        );
+        path.pop();
+    }
+}
+
+/// Compares the items of a set or of a list with keys.
+fn compare_items(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    shape: Shape<'_>,
+    form: Form,
+    path: &mut Vec<PathElement>,
+    found: &mut Difference,
+) {
+    let olds = by_step(shape, form, items(old));
+    let news = by_step(shape, form, items(new));
+    for element in olds
+        .keys()
+        .chain(news.keys().filter(|element| !olds.contains_key(*element)))
+    {
+        path.push(element.clone());
+        match (
+            olds.get(element).map(Vec::as_slice),
+            news.get(element).map(Vec::as_slice),
+        ) {
+            (Some([old]), Some([new])) => compare(Some(old), Some(new), shape.item(), path, found),
+            (Some([old]), None) => compare(Some(old), None, shape.item(), path, found),
+            (None, Some([new])) => compare(None, Some(new), shape.item(), path, found),
+            (Some(old), Some(new)) if old != new => found.modified.insert(path),
+            (Some(_), None) => found.removed.insert(path),
+            (None, Some(_)) => found.added.insert(path),
+            _ => {}
+        }
+        path.pop();
     }
 }
 

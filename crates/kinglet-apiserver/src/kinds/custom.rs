@@ -32,91 +32,105 @@ pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
     if !established {
         return Vec::new();
     }
-    let spec = &definition["spec"];
-    let group = text(spec, &["group"]);
-    let names = &definition["status"]["acceptedNames"];
-    let plural = text(names, &["plural"]);
-    let versions = items(spec, &["versions"]);
+    let versions = items(&definition["spec"], &["versions"]);
     let storage = versions
         .iter()
         .find(|v| v["storage"] == true)
         .map_or("", |v| text(v, &["name"]));
+    versions
+        .iter()
+        .filter(|version| version["served"] == true)
+        .map(|version| kind(definition, version, storage))
+        .collect()
+}
+
+/// Returns the kind of one version; `storage` is the version in which its objects are stored.
+fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
+    let spec = &definition["spec"];
+    let group = text(spec, &["group"]);
+    let names = &definition["status"]["acceptedNames"];
+    let plural = text(names, &["plural"]);
+    let name = text(version, &["name"]);
+    let subresources = &version["subresources"];
     let texts = |list: &[Value]| {
         list.iter()
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    versions
-        .iter()
-        .filter(|version| version["served"] == true)
-        .map(|version| {
-            let name = text(version, &["name"]);
-            let subresources = &version["subresources"];
-            let schema = version
-                .pointer("/schema/openAPIV3Schema")
-                .and_then(|schema| match Schema::compile(schema) {
-                    Ok(schema) => Some(Arc::new(schema)),
-                    Err(error) => {
-                        tracing::warn!(
-                            definition = object::name(definition),
-                            version = name,
-                            error,
-                            "schema not used"
-                        );
-                        None
-                    }
-                });
-            let path = |field: &str| {
-                let path = text(subresources, &["scale", field]);
-                (!path.is_empty()).then(|| {
-                    path.trim_start_matches('.')
-                        .split('.')
-                        .map(str::to_owned)
-                        .collect::<Vec<_>>()
-                })
-            };
-            Kind {
-                group: group.to_owned(),
-                version: name.to_owned(),
-                kind: text(names, &["kind"]).to_owned(),
-                plural: plural.to_owned(),
-                singular: text(names, &["singular"]).to_owned(),
-                list_kind: text(names, &["listKind"]).to_owned(),
-                short_names: texts(items(names, &["shortNames"])),
-                categories: texts(items(names, &["categories"])),
-                namespaced: text(spec, &["scope"]) == "Namespaced",
-                builtin: None,
-                prefix: format!("{group}/{plural}/"),
-                stored_version: super::api_version(group, storage),
-                converts: versions.len() > 1,
-                has_status: subresources
-                    .get("status")
-                    .is_some_and(|status| !status.is_null()),
-                scale: path("specReplicasPath")
-                    .zip(path("statusReplicasPath"))
-                    .map(|(spec_path, status_path)| Scale {
-                        spec_path,
-                        status_path,
-                        selector_path: path("labelSelectorPath"),
-                    }),
-                extra: &[],
-                names: NameRule::Subdomain,
-                generations: true,
-                columns: Columns::custom(items(version, &["additionalPrinterColumns"])),
-                schema,
-                definition: Some(object::name(definition).to_owned()),
-                absent: None,
-                deprecation: (version["deprecated"] == true).then(|| {
-                    match text(version, &["deprecationWarning"]) {
-                        "" => format!("{group}/{name} {} is deprecated", text(names, &["kind"])),
-                        warning => warning.to_owned(),
-                    }
-                }),
-                review: false,
-            }
+    Kind {
+        group: group.to_owned(),
+        version: name.to_owned(),
+        kind: text(names, &["kind"]).to_owned(),
+        plural: plural.to_owned(),
+        singular: text(names, &["singular"]).to_owned(),
+        list_kind: text(names, &["listKind"]).to_owned(),
+        short_names: texts(items(names, &["shortNames"])),
+        categories: texts(items(names, &["categories"])),
+        namespaced: text(spec, &["scope"]) == "Namespaced",
+        builtin: None,
+        prefix: format!("{group}/{plural}/"),
+        stored_version: super::api_version(group, storage),
+        converts: items(spec, &["versions"]).len() > 1,
+        has_status: subresources
+            .get("status")
+            .is_some_and(|status| !status.is_null()),
+        scale: scale(subresources),
+        extra: &[],
+        names: NameRule::Subdomain,
+        generations: true,
+        columns: Columns::custom(items(version, &["additionalPrinterColumns"])),
+        schema: schema(definition, version),
+        definition: Some(object::name(definition).to_owned()),
+        absent: None,
+        deprecation: deprecation(version, group, text(names, &["kind"])),
+        review: false,
+    }
+}
+
+/// Compiles the schema of a version; one that does not compile checks nothing, and the log says so.
+fn schema(definition: &Value, version: &Value) -> Option<Arc<Schema>> {
+    let schema = version.pointer("/schema/openAPIV3Schema")?;
+    match Schema::compile(schema) {
+        Ok(schema) => Some(Arc::new(schema)),
+        Err(error) => {
+            tracing::warn!(
+                definition = object::name(definition),
+                version = text(version, &["name"]),
+                error,
+                "schema not used"
+            );
+            None
+        }
+    }
+}
+
+/// Returns where the scale subresource finds its fields.
+fn scale(subresources: &Value) -> Option<Scale> {
+    let path = |field: &str| {
+        let path = text(subresources, &["scale", field]);
+        (!path.is_empty()).then(|| {
+            path.trim_start_matches('.')
+                .split('.')
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         })
-        .collect()
+    };
+    path("specReplicasPath")
+        .zip(path("statusReplicasPath"))
+        .map(|(spec_path, status_path)| Scale {
+            spec_path,
+            status_path,
+            selector_path: path("labelSelectorPath"),
+        })
+}
+
+/// Returns the warning of a deprecated version.
+fn deprecation(version: &Value, group: &str, kind: &str) -> Option<String> {
+    (version["deprecated"] == true).then(|| match text(version, &["deprecationWarning"]) {
+        "" => format!("{group}/{} {kind} is deprecated", text(version, &["name"])),
+        warning => warning.to_owned(),
+    })
 }
 
 pub(crate) fn conditions(definition: &Value) -> &[Value] {

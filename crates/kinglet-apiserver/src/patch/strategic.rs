@@ -64,21 +64,7 @@ pub(super) fn object(
     }
     let mut result = current.clone();
     if let Some(keys) = patch.get(RETAIN) {
-        let keys = keys
-            .as_array()
-            .ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
-        for name in patch
-            .iter()
-            .filter(|(name, value)| !name.starts_with('$') && !value.is_null())
-            .map(|(name, _)| name)
-        {
-            if !keys.iter().any(|key| key.as_str() == Some(name)) {
-                return Err(malformed(
-                    "retainKeys doesn't contain all keys set in the patch",
-                ));
-            }
-        }
-        result.retain(|name, _| keys.iter().any(|key| key.as_str() == Some(name)));
+        retain_keys(&mut result, patch, keys)?;
     }
     for (name, change) in patch {
         if name == DIRECTIVE || name == RETAIN {
@@ -94,42 +80,84 @@ pub(super) fn object(
         if name.starts_with(ORDER) {
             continue;
         }
-        let (below, field) = shape.field(name);
-        let order = patch.get(&format!("{ORDER}{name}"));
-        match change {
-            Value::Null => {
-                result.remove(name);
-            }
-            Value::Object(changes) => {
-                let merged = match result.get(name) {
-                    Some(Value::Object(now)) => object(now, changes, below)?,
-                    _ if changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") => {
-                        Map::new()
-                    }
-                    _ => object(&Map::new(), changes, below)?,
-                };
-                if merged.is_empty()
-                    && changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete")
-                {
-                    result.remove(name);
-                } else {
-                    result.insert(name.clone(), Value::Object(merged));
-                }
-            }
-            Value::Array(changes) => {
-                let now = result
-                    .get(name)
-                    .and_then(Value::as_array)
-                    .map_or(&[][..], Vec::as_slice);
-                let merged = list(now, changes, order, field)?;
-                result.insert(name.clone(), Value::Array(merged));
-            }
-            Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                result.insert(name.clone(), change.clone());
-            }
+        change_field(&mut result, patch, name, change, shape)?;
+    }
+    reorder(&mut result, patch, shape)?;
+    Ok(result)
+}
+
+/// `$retainKeys`: removes the fields that the list does not name.
+fn retain_keys(
+    result: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    keys: &Value,
+) -> Result<(), PatchError> {
+    let keys = keys
+        .as_array()
+        .ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
+    for name in patch
+        .iter()
+        .filter(|(name, value)| !name.starts_with('$') && !value.is_null())
+        .map(|(name, _)| name)
+    {
+        if !keys.iter().any(|key| key.as_str() == Some(name)) {
+            return Err(malformed(
+                "retainKeys doesn't contain all keys set in the patch",
+            ));
         }
     }
-    // An order without changes to its list still reorders it.
+    result.retain(|name, _| keys.iter().any(|key| key.as_str() == Some(name)));
+    Ok(())
+}
+
+/// Merges the change of one field.
+fn change_field(
+    result: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    name: &str,
+    change: &Value,
+    shape: Shape,
+) -> Result<(), PatchError> {
+    let (below, field) = shape.field(name);
+    let order = patch.get(&format!("{ORDER}{name}"));
+    match change {
+        Value::Null => {
+            result.remove(name);
+        }
+        Value::Object(changes) => {
+            let merged = match result.get(name) {
+                Some(Value::Object(now)) => object(now, changes, below)?,
+                _ if changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") => Map::new(),
+                _ => object(&Map::new(), changes, below)?,
+            };
+            if merged.is_empty() && changes.get(DIRECTIVE).and_then(Value::as_str) == Some("delete")
+            {
+                result.remove(name);
+            } else {
+                result.insert(name.to_owned(), Value::Object(merged));
+            }
+        }
+        Value::Array(changes) => {
+            let now = result
+                .get(name)
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice);
+            let merged = list(now, changes, order, field)?;
+            result.insert(name.to_owned(), Value::Array(merged));
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            result.insert(name.to_owned(), change.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Puts lists in order that the patch does not change but names an order of.
+fn reorder(
+    result: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    shape: Shape,
+) -> Result<(), PatchError> {
     for (name, order) in patch
         .iter()
         .filter_map(|(name, order)| Some((name.strip_prefix(ORDER)?, order)))
@@ -143,7 +171,7 @@ pub(super) fn object(
             *items = ordered(live.clone(), listed(order)?, &live, field.merge_key);
         }
     }
-    Ok(result)
+    Ok(())
 }
 
 /// A patch without its directives: what it creates where nothing was.

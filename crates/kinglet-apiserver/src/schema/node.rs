@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::formats::Format;
 use crate::fields::ListKind;
@@ -22,6 +22,24 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Reads `type`; none where the schema leaves it open.
+    fn read(schema: &Map<String, Value>, place: &str) -> Result<Option<Self>, String> {
+        Ok(Some(match schema.get("type").and_then(Value::as_str) {
+            None | Some("") => return Ok(None),
+            Some("object") => Kind::Object,
+            Some("array") => Kind::Array,
+            Some("string") => Kind::Text,
+            Some("integer") => Kind::Integer,
+            Some("number") => Kind::Number,
+            Some("boolean") => Kind::Boolean,
+            Some(other) => {
+                return Err(format!(
+                    "{place}.type: Unsupported value: \"{other}\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\""
+                ));
+            }
+        }))
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Object => "object",
@@ -97,25 +115,8 @@ impl Node {
                 .map(Box::from)
                 .collect()
         };
-        let below = |name: &str, schema: &Value| {
-            Node::compile(schema, &format!("{place}.{name}"), depth + 1)
-        };
-        let kind = match text("type") {
-            None | Some("") => None,
-            Some("object") => Some(Kind::Object),
-            Some("array") => Some(Kind::Array),
-            Some("string") => Some(Kind::Text),
-            Some("integer") => Some(Kind::Integer),
-            Some("number") => Some(Kind::Number),
-            Some("boolean") => Some(Kind::Boolean),
-            Some(other) => {
-                return Err(format!(
-                    "{place}.type: Unsupported value: \"{other}\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\""
-                ));
-            }
-        };
         let mut node = Node {
-            kind,
+            kind: Kind::read(fields, place)?,
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserve: flag("x-kubernetes-preserve-unknown-fields"),
@@ -131,30 +132,7 @@ impl Node {
             map_atomic: text("x-kubernetes-map-type") == Some("atomic"),
             ..Node::default()
         };
-        if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
-            for (name, schema) in properties {
-                node.properties.insert(
-                    name.as_str().into(),
-                    below(&format!("properties[{name}]"), schema)?,
-                );
-            }
-        }
-        match fields.get("additionalProperties") {
-            None | Some(Value::Bool(false) | Value::Null) => {}
-            Some(Value::Bool(true)) => {
-                node.additional = Some(Box::new(Node {
-                    preserve: true,
-                    nullable: true,
-                    ..Node::default()
-                }))
-            }
-            Some(schema) => {
-                node.additional = Some(Box::new(below("additionalProperties", schema)?))
-            }
-        }
-        if let Some(schema) = fields.get("items") {
-            node.items = Some(Box::new(below("items", schema)?));
-        }
+        node.compile_children(fields, place, depth)?;
         if node.list == ListKind::Map && node.list_keys.is_empty() {
             return Err(format!(
                 "{place}.x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map"
@@ -171,69 +149,84 @@ impl Node {
                 .any(|n| n.has_defaults);
         Ok(node)
     }
+
+    /// Compiles the schemas of fields and items.
+    fn compile_children(
+        &mut self,
+        fields: &Map<String, Value>,
+        place: &str,
+        depth: usize,
+    ) -> Result<(), String> {
+        let below = |name: &str, schema: &Value| {
+            Node::compile(schema, &format!("{place}.{name}"), depth + 1)
+        };
+        if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
+            for (name, schema) in properties {
+                self.properties.insert(
+                    name.as_str().into(),
+                    below(&format!("properties[{name}]"), schema)?,
+                );
+            }
+        }
+        match fields.get("additionalProperties") {
+            None | Some(Value::Bool(false) | Value::Null) => {}
+            Some(Value::Bool(true)) => {
+                self.additional = Some(Box::new(Node {
+                    preserve: true,
+                    nullable: true,
+                    ..Node::default()
+                }))
+            }
+            Some(schema) => {
+                self.additional = Some(Box::new(below("additionalProperties", schema)?))
+            }
+        }
+        if let Some(schema) = fields.get("items") {
+            self.items = Some(Box::new(below("items", schema)?));
+        }
+        Ok(())
+    }
 }
+
+/// The keywords of a schema that limit a value.
+const LIMITS: &[&str] = &[
+    "format",
+    "pattern",
+    "enum",
+    "minimum",
+    "maximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+    "uniqueItems",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+];
 
 impl Limits {
     fn compile(schema: &Value, place: &str, depth: usize) -> Result<Option<Self>, String> {
-        const NAMES: &[&str] = &[
-            "format",
-            "pattern",
-            "enum",
-            "minimum",
-            "maximum",
-            "multipleOf",
-            "minLength",
-            "maxLength",
-            "minItems",
-            "maxItems",
-            "minProperties",
-            "maxProperties",
-            "uniqueItems",
-            "allOf",
-            "anyOf",
-            "oneOf",
-            "not",
-        ];
-        if !NAMES.iter().any(|name| schema.get(name).is_some()) {
+        if !LIMITS.iter().any(|name| schema.get(name).is_some()) {
             return Ok(None);
         }
         let number = |name: &str| schema.get(name).and_then(Value::as_u64);
+        let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or(false);
         let bound = |name: &str, exclusive: &str| {
-            let exclusive = schema
-                .get(exclusive)
-                .and_then(Value::as_bool)
-                .unwrap_or(false);
-            schema
-                .get(name)
-                .and_then(Value::as_f64)
-                .map(|limit| (limit, exclusive))
+            let limit = schema.get(name).and_then(Value::as_f64);
+            limit.map(|limit| (limit, flag(exclusive)))
         };
-        let each = |name: &str| -> Result<Vec<Node>, String> {
-            let schemas = schema
-                .get(name)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .enumerate();
-            schemas
-                .map(|(at, schema)| {
-                    Node::compile(schema, &format!("{place}.{name}[{at}]"), depth + 1)
-                })
-                .collect()
-        };
-        let pattern =
-            match schema.get("pattern").and_then(Value::as_str) {
-                None | Some("") => None,
-                Some(text) => Some(Regex::new(text).map_err(|error| {
-                    format!("{place}.pattern: Invalid value: {text:?}: {error}")
-                })?),
-            };
+        let each = |name: &str| compile_each(schema, name, place, depth);
         Ok(Some(Self {
             format: schema
                 .get("format")
                 .and_then(Value::as_str)
                 .and_then(Format::named),
-            pattern,
+            pattern: pattern(schema, place)?,
             allowed: schema
                 .get("enum")
                 .and_then(Value::as_array)
@@ -248,10 +241,7 @@ impl Limits {
             max_items: number("maxItems"),
             min_properties: number("minProperties"),
             max_properties: number("maxProperties"),
-            unique: schema
-                .get("uniqueItems")
-                .and_then(Value::as_bool)
-                .unwrap_or(false),
+            unique: flag("uniqueItems"),
             all_of: each("allOf")?,
             any_of: each("anyOf")?,
             one_of: each("oneOf")?,
@@ -264,5 +254,30 @@ impl Limits {
                 None => None,
             },
         }))
+    }
+}
+
+/// Compiles the schemas of `allOf`, `anyOf` or `oneOf`.
+fn compile_each(
+    schema: &Value,
+    name: &str,
+    place: &str,
+    depth: usize,
+) -> Result<Vec<Node>, String> {
+    let schemas = schema.get(name).and_then(Value::as_array);
+    schemas
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(at, schema)| Node::compile(schema, &format!("{place}.{name}[{at}]"), depth + 1))
+        .collect()
+}
+
+fn pattern(schema: &Value, place: &str) -> Result<Option<Regex>, String> {
+    match schema.get("pattern").and_then(Value::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => Regex::new(text)
+            .map(Some)
+            .map_err(|error| format!("{place}.pattern: Invalid value: {text:?}: {error}")),
     }
 }

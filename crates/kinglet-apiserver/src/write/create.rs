@@ -12,6 +12,8 @@ use crate::object::{self, at, blank, meta, text};
 use crate::status::Status;
 use crate::{admit, commit, crd, ownership, patching, pod_security, quota, rules};
 
+/// Longest generated name: a label.
+const NAME_MAX: usize = 63;
 /// How often another generated name is tried.
 const NAME_TRIES: usize = 8;
 
@@ -63,25 +65,9 @@ pub(super) async fn create_object(
     }
     for _ in 0..NAME_TRIES {
         if generated {
-            let room = 63 - 5;
-            let stem: String = generate.chars().take(room).collect();
-            meta(&mut object).insert(
-                "name".to_owned(),
-                format!("{stem}{}", server.suffix()).into(),
-            );
+            generate_name(context, &mut object, &generate);
         }
-        let causes = rules::validate_all(context, &object, None);
-        if !causes.is_empty() {
-            return Err(Status::invalid(
-                &context.kind.group,
-                &context.kind.kind,
-                shown_name(&object, &generate),
-                &causes,
-            ));
-        }
-        pod_security::review(context, &object)?;
-        escalation::review(context, &object, None)?;
-        admit::admit(context, Operation::Create, &mut object, None, false)?;
+        review(context, &mut object, &generate)?;
         builtin::claim(context, &mut object)?;
         match commit::store(context, &object, None).await {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
@@ -100,6 +86,34 @@ pub(super) async fn create_object(
         &context.kind.plural,
         object::name(&object),
     ))
+}
+
+/// Gives the object a name that begins with `generateName`, which is cut so that the name fits a label.
+fn generate_name(context: &RequestContext<'_>, object: &mut Value, generate: &str) {
+    let suffix = context.server.suffix();
+    let stem: String = generate.chars().take(NAME_MAX - suffix.len()).collect();
+    meta(object).insert("name".to_owned(), format!("{stem}{suffix}").into());
+}
+
+/// Judges a complete object: rules, pod security, escalation of rights, validating admission.
+fn review(
+    context: &mut RequestContext<'_>,
+    object: &mut Value,
+    generate: &str,
+) -> Result<(), Status> {
+    let causes = rules::validate_all(context, object, None);
+    if !causes.is_empty() {
+        return Err(Status::invalid(
+            &context.kind.group,
+            &context.kind.kind,
+            shown_name(object, generate),
+            &causes,
+        ));
+    }
+    pod_security::review(context, object)?;
+    escalation::review(context, object, None)?;
+    admit::admit(context, Operation::Create, object, None, false)?;
+    Ok(())
 }
 
 fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
