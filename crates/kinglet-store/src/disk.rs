@@ -43,7 +43,7 @@ impl Disk {
     ) -> Result<(Self, Vec<Row>, u64), OpenError> {
         let file = dir.join("state.db");
         let explain = |error: rusqlite::Error| explain(&file, &error);
-        // A link in the place of the file is not followed, so the way to it must have none either.
+        // SQLite is told to follow no link, so the path must have none.
         let place = dir.canonicalize().map_err(|source| OpenError::Io {
             path: dir.to_owned(),
             source,
@@ -51,74 +51,21 @@ impl Disk {
         let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection =
             Connection::open_with_flags(place.join("state.db"), flags).map_err(explain)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(explain)?;
-        connection
-            .pragma_update(None, "cache_size", -2048)
-            .map_err(explain)?;
-        connection
-            .pragma_update(None, "journal_size_limit", 8 << 20)
-            .map_err(explain)?;
-        let verdict: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(explain)?;
-        if verdict != "ok" {
-            return Err(OpenError::Damaged {
-                file,
-                detail: verdict,
-            });
-        }
-        let found: i64 = connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(explain)?;
-        match found {
-            0 => connection
-                .execute_batch(
-                    "BEGIN;
-                     CREATE TABLE kv(key TEXT PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID;
-                     CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-                     PRAGMA user_version = 1;
-                     COMMIT;",
-                )
-                .map_err(explain)?,
-            FORMAT => {}
-            found => return Err(OpenError::Format { file, found, known: FORMAT }),
-        }
+        tune(&connection).map_err(explain)?;
+        check(&connection, &file)?;
         if let Some(bytes) = bytes_max {
             connection
                 .pragma_update(None, "max_page_count", signed((bytes / 4096).max(1)))
                 .map_err(explain)?;
         }
-        let ceiling: Option<i64> = connection
-            .query_row("SELECT value FROM meta WHERE name = 'ceiling'", [], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(explain)?;
-        let rows = {
-            let mut statement = connection
-                .prepare("SELECT key, value, created, modified FROM kv")
-                .map_err(explain)?;
-            let rows = statement
-                .query_map([], |row| {
-                    Ok(Row {
-                        key: row.get(0)?,
-                        value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
-                        created: row.get::<_, i64>(2)?.unsigned_abs(),
-                        modified: row.get::<_, i64>(3)?.unsigned_abs(),
-                    })
-                })
-                .map_err(explain)?;
-            rows.collect::<Result<Vec<_>, _>>().map_err(explain)?
-        };
+        let (rows, ceiling) = read(&connection).map_err(explain)?;
         Ok((
             Self {
                 connection,
                 synced: None,
             },
             rows,
-            ceiling.unwrap_or(0).unsigned_abs(),
+            ceiling,
         ))
     }
 
@@ -168,6 +115,67 @@ impl Disk {
         }
         transaction.commit()
     }
+}
+
+/// Sets the journal and the cache.
+fn tune(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.pragma_update(None, "journal_size_limit", 8 << 20)?;
+    Ok(())
+}
+
+/// Checks that the file is sound and of our format; a new one gets its tables.
+fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let explain = |error: rusqlite::Error| explain(file, &error);
+    let verdict: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(explain)?;
+    if verdict != "ok" {
+        return Err(OpenError::Damaged {
+            file: file.to_owned(),
+            detail: verdict,
+        });
+    }
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(explain)?;
+    match found {
+        0 => connection
+            .execute_batch(
+                "BEGIN;
+                 CREATE TABLE kv(key TEXT PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+                 PRAGMA user_version = 1;
+                 COMMIT;",
+            )
+            .map_err(explain)?,
+        FORMAT => {}
+        found => return Err(OpenError::Format { file: file.to_owned(), found, known: FORMAT }),
+    }
+    Ok(())
+}
+
+/// Reads every key and the revision ceiling.
+fn read(connection: &Connection) -> Result<(Vec<Row>, u64), rusqlite::Error> {
+    let ceiling: Option<i64> = connection
+        .query_row("SELECT value FROM meta WHERE name = 'ceiling'", [], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    let rows = {
+        let mut statement = connection.prepare("SELECT key, value, created, modified FROM kv")?;
+        let rows = statement.query_map([], |row| {
+            Ok(Row {
+                key: row.get(0)?,
+                value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
+                created: row.get::<_, i64>(2)?.unsigned_abs(),
+                modified: row.get::<_, i64>(3)?.unsigned_abs(),
+            })
+        })?;
+        rows.collect::<Result<Vec<_>, _>>()?
+    };
+    Ok((rows, ceiling.unwrap_or(0).unsigned_abs()))
 }
 
 /// Revisions stay far below 2^63: at a million per second that is 292,000 years.

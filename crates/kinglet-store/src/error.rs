@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::store::Entry;
+use crate::model::Entry;
 
 /// Opening the data directory did not work.
 #[derive(Debug, thiserror::Error)]

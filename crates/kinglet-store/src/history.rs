@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::TooOld;
-use crate::store::Entry;
+use crate::model::Entry;
 use crate::watch::{Change, Event};
 
 /// What one event costs besides its bytes, roughly.

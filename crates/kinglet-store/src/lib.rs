@@ -16,10 +16,13 @@ mod disk;
 mod error;
 mod history;
 mod lock;
+mod model;
+mod state;
 mod store;
 mod watch;
 mod writer;
 
 pub use error::{OpenError, TooOld, WriteError};
-pub use store::{Durability, Entry, Expect, Options, Page, Store, Write};
+pub use model::{Durability, Entry, Expect, Options, Page};
+pub use store::{Store, Write};
 pub use watch::{Change, Event, Watch};

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::error::TooOld;
-use crate::store::{Entry, Inner};
+use crate::model::Entry;
+use crate::store::Inner;
 
 /// What happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 
 use crate::disk::{Disk, Line};
 use crate::error::WriteError;
-use crate::store::{Entry, Inner, apply, wake};
+use crate::model::Entry;
+use crate::state::apply;
+use crate::store::{Inner, wake};
 use crate::watch::Change;
 
 /// How long writes that nobody waits for may gather, so that a burst of status updates is one commit.

@@ -449,11 +449,30 @@ fn field(
             .context("protobuf number")?,
         None => 0,
     };
+    let inline = options.contains("inline") || name.is_empty();
+    let optional = options.contains("omitempty") || options.contains("omitzero");
+    Ok(Some(Field {
+        number,
+        name: if inline {
+            "<".to_owned()
+        } else {
+            name.to_owned()
+        },
+        kind: resolve(kind, package, imports),
+        marks: marks(optional, tag, comment),
+    }))
+}
+
+/// Returns what the table says about a field beside its type: whether it may be missing, how it merges, its default.
+fn marks<'a>(
+    optional: bool,
+    tag: impl Fn(&str) -> Option<&'a str>,
+    comment: &[&str],
+) -> Vec<String> {
     let mut marks = Vec::new();
-    if options.contains("omitempty") || options.contains("omitzero") {
+    if optional {
         marks.push("?".to_owned());
     }
-    let inline = options.contains("inline") || name.is_empty();
     let mark = |name: &str| {
         comment
             .iter()
@@ -484,14 +503,5 @@ fn field(
     {
         marks.push(format!("d={default}"));
     }
-    Ok(Some(Field {
-        number,
-        name: if inline {
-            "<".to_owned()
-        } else {
-            name.to_owned()
-        },
-        kind: resolve(kind, package, imports),
-        marks,
-    }))
+    marks
 }

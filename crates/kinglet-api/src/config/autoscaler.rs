@@ -136,7 +136,7 @@ impl Autoscaler {
     }
 }
 
-/// As read; durations still signed.
+/// The map as read, with durations that may be negative.
 struct Raw {
     plain: Autoscaler,
     percentage: f64,
@@ -147,143 +147,162 @@ struct Raw {
 }
 
 impl Raw {
+    /// Checks in Knative's order; the first that fails is told.
     fn validate(&self) -> Result<(), String> {
+        self.check_durations()?;
+        self.check_targets()?;
+        self.check_rates_and_windows()?;
+        self.check_scales()
+    }
+
+    /// Checks how long pods are kept.
+    fn check_durations(&self) -> Result<(), String> {
         let Self {
-            plain: c,
-            percentage,
-            stable_window,
             scale_down_delay,
             grace_period,
             retention,
+            ..
+        } = self;
+        require(grace_period.0 > 0, || {
+            format!("scale-to-zero-grace-period must be positive, was: {grace_period}")
+        })?;
+        require(scale_down_delay.0 >= 0, || {
+            format!("scale-down-delay cannot be negative, was: {scale_down_delay}")
+        })?;
+        require(scale_down_delay.is_whole_seconds(), || {
+            format!(
+                "scale-down-delay = {scale_down_delay}, must be specified with at most second precision"
+            )
+        })?;
+        require(retention.0 >= 0, || {
+            format!("scale-to-zero-pod-retention-period cannot be negative, was: {retention}")
+        })
+    }
+
+    /// Checks the targets and the activator's capacity.
+    fn check_targets(&self) -> Result<(), String> {
+        let Self {
+            plain: c,
+            percentage,
+            ..
         } = self;
         let target = percentage * c.container_concurrency_target_default;
-        let limit = c.max_scale_limit;
-        let checks: [(bool, String); 19] = [
-            (
-                grace_period.0 > 0,
-                format!("scale-to-zero-grace-period must be positive, was: {grace_period}"),
-            ),
-            (
-                scale_down_delay.0 >= 0,
-                format!("scale-down-delay cannot be negative, was: {scale_down_delay}"),
-            ),
-            (
-                scale_down_delay.is_whole_seconds(),
-                format!(
-                    "scale-down-delay = {scale_down_delay}, must be specified with at most second precision"
-                ),
-            ),
-            (
-                retention.0 >= 0,
-                format!("scale-to-zero-pod-retention-period cannot be negative, was: {retention}"),
-            ),
-            (
-                *percentage > 0.0 && *percentage <= 1.0,
-                format!(
-                    "container-concurrency-target-percentage = {percentage:.6} is outside of valid range of (0, 100]"
-                ),
-            ),
-            (
-                target >= TARGET_MIN,
-                format!(
-                    "container-concurrency-target-percentage and container-concurrency-target-default yield target concurrency of {}, can't be less than {TARGET_MIN}",
-                    rounded(target)
-                ),
-            ),
-            (
-                c.requests_per_second_target_default >= TARGET_MIN,
-                format!(
-                    "requests-per-second-target-default = {}, must be at least {TARGET_MIN}",
-                    c.requests_per_second_target_default
-                ),
-            ),
-            (
-                c.target_burst_capacity >= 0.0 || c.target_burst_capacity == -1.0,
+        require(*percentage > 0.0 && *percentage <= 1.0, || {
+            format!(
+                "container-concurrency-target-percentage = {percentage:.6} is outside of valid range of (0, 100]"
+            )
+        })?;
+        require(target >= TARGET_MIN, || {
+            format!(
+                "container-concurrency-target-percentage and container-concurrency-target-default yield target concurrency of {}, can't be less than {TARGET_MIN}",
+                rounded(target)
+            )
+        })?;
+        require(c.requests_per_second_target_default >= TARGET_MIN, || {
+            format!(
+                "requests-per-second-target-default = {}, must be at least {TARGET_MIN}",
+                c.requests_per_second_target_default
+            )
+        })?;
+        require(
+            c.target_burst_capacity >= 0.0 || c.target_burst_capacity == -1.0,
+            || {
                 format!(
                     "target-burst-capacity must be either non-negative or -1 (for unlimited), was: {}",
                     c.target_burst_capacity
-                ),
-            ),
-            (
-                c.activator_capacity >= 1.0,
-                format!(
-                    "activator-capacity = {}, must be at least 1",
-                    c.activator_capacity
-                ),
-            ),
-            (
-                c.max_scale_up_rate > 1.0,
-                format!(
-                    "max-scale-up-rate = {}, must be greater than 1.0",
-                    c.max_scale_up_rate
-                ),
-            ),
-            (
-                c.max_scale_down_rate > 1.0,
-                format!(
-                    "max-scale-down-rate = {}, must be greater than 1.0",
-                    c.max_scale_down_rate
-                ),
-            ),
-            (
-                (WINDOW_MIN..=WINDOW_MAX).contains(stable_window),
-                format!(
-                    "stable-window = {stable_window}, must be in [{WINDOW_MIN}; {WINDOW_MAX}] range"
-                ),
-            ),
-            (
-                stable_window.is_whole_seconds(),
-                format!(
-                    "stable-window = {stable_window}, must be specified with at most second precision"
-                ),
-            ),
-            (
-                (1.0..=100.0).contains(&c.panic_window_percentage),
-                format!(
-                    "panic-window-percentage = {}, must be in [1, 100] interval",
-                    c.panic_window_percentage
-                ),
-            ),
-            (
-                c.initial_scale >= i32::from(!c.allow_zero_initial_scale),
+                )
+            },
+        )?;
+        require(c.activator_capacity >= 1.0, || {
+            format!(
+                "activator-capacity = {}, must be at least 1",
+                c.activator_capacity
+            )
+        })
+    }
+
+    /// Checks the growth in one step and the windows of the averages.
+    fn check_rates_and_windows(&self) -> Result<(), String> {
+        let Self {
+            plain: c,
+            stable_window,
+            ..
+        } = self;
+        require(c.max_scale_up_rate > 1.0, || {
+            format!(
+                "max-scale-up-rate = {}, must be greater than 1.0",
+                c.max_scale_up_rate
+            )
+        })?;
+        require(c.max_scale_down_rate > 1.0, || {
+            format!(
+                "max-scale-down-rate = {}, must be greater than 1.0",
+                c.max_scale_down_rate
+            )
+        })?;
+        require((WINDOW_MIN..=WINDOW_MAX).contains(stable_window), || {
+            format!(
+                "stable-window = {stable_window}, must be in [{WINDOW_MIN}; {WINDOW_MAX}] range"
+            )
+        })?;
+        require(stable_window.is_whole_seconds(), || {
+            format!(
+                "stable-window = {stable_window}, must be specified with at most second precision"
+            )
+        })?;
+        require((1.0..=100.0).contains(&c.panic_window_percentage), || {
+            format!(
+                "panic-window-percentage = {}, must be in [1, 100] interval",
+                c.panic_window_percentage
+            )
+        })
+    }
+
+    /// Checks the numbers of pods.
+    fn check_scales(&self) -> Result<(), String> {
+        let c = &self.plain;
+        let limit = c.max_scale_limit;
+        require(
+            c.initial_scale >= i32::from(!c.allow_zero_initial_scale),
+            || {
                 format!(
                     "initial-scale = {}, must be at least 0 (or at least 1 when allow-zero-initial-scale is false)",
                     c.initial_scale
-                ),
-            ),
-            (
-                limit == 0 && c.max_scale >= 0
-                    || limit != 0 && (limit < 0 || (1..=limit).contains(&c.max_scale)),
+                )
+            },
+        )?;
+        require(
+            limit == 0 && c.max_scale >= 0
+                || limit != 0 && (limit < 0 || (1..=limit).contains(&c.max_scale)),
+            || {
                 format!(
                     "max-scale = {}, must be in [{}, max-scale-limit({limit})] range",
                     c.max_scale,
                     i32::from(limit != 0)
-                ),
-            ),
-            (
-                limit >= 0,
-                format!("max-scale-limit = {limit}, must be at least 0"),
-            ),
-            (
-                c.min_scale >= 0,
-                format!("min-scale = {}, must be at least 0", c.min_scale),
-            ),
-            (
-                c.max_scale <= 0 || c.min_scale <= c.max_scale,
-                format!(
-                    "min-scale ({}) must be less than max-scale ({})",
-                    c.min_scale, c.max_scale
-                ),
-            ),
-        ];
-        checks
-            .into_iter()
-            .find(|(holds, _)| !holds)
-            .map_or(Ok(()), |(_, error)| Err(error))
+                )
+            },
+        )?;
+        require(limit >= 0, || {
+            format!("max-scale-limit = {limit}, must be at least 0")
+        })?;
+        require(c.min_scale >= 0, || {
+            format!("min-scale = {}, must be at least 0", c.min_scale)
+        })?;
+        require(c.max_scale <= 0 || c.min_scale <= c.max_scale, || {
+            format!(
+                "min-scale ({}) must be less than max-scale ({})",
+                c.min_scale, c.max_scale
+            )
+        })
     }
 }
 
-/// Without the noise of binary fractions (`-0.7`, not `-0.7000000000000001`).
+/// Returns the error unless the condition holds.
+fn require(holds: bool, error: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(error()) }
+}
+
+/// Rounds away the noise of binary fractions (`-0.7`, not `-0.7000000000000001`).
 fn rounded(value: f64) -> f64 {
     (value * 1e9).round() / 1e9
 }

@@ -90,14 +90,8 @@ impl Deployment {
             &["digest-resolution-timeout", "digestResolutionTimeout"],
             GoDuration::from_secs(10),
         )?;
-        let list = |keys: &[&str], or: &str| -> BTreeSet<String> {
-            let text = read::text(data, keys).unwrap_or(or);
-            text.split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
+        let quantity = |keys: [&str; 2]| read::quantity(data, &keys);
+        let list = |keys: &[&str], or: &str| list(read::text(data, keys).unwrap_or(or));
         let text = |keys: &[&str]| read::text(data, keys).unwrap_or_default().to_owned();
         let parsed = Self {
             queue_sidecar_image: text(&["queue-sidecar-image", "queueSidecarImage"]),
@@ -110,98 +104,56 @@ impl Deployment {
             ),
             digest_resolution_timeout: resolution.to_std(),
             progress_deadline: progress_deadline.to_std(),
-            queue_sidecar_cpu_request: match read::quantity(
-                data,
-                &["queue-sidecar-cpu-request", "queueSidecarCPURequest"],
-            )? {
-                None if read::text(
-                    data,
-                    &["queue-sidecar-cpu-request", "queueSidecarCPURequest"],
-                )
-                .is_none() =>
-                {
-                    Quantity::parse("25m").ok()
-                }
-                given => given,
-            },
-            queue_sidecar_cpu_limit: read::quantity(
-                data,
-                &["queue-sidecar-cpu-limit", "queueSidecarCPULimit"],
-            )?,
-            queue_sidecar_memory_request: read::quantity(
-                data,
-                &["queue-sidecar-memory-request", "queueSidecarMemoryRequest"],
-            )?,
-            queue_sidecar_memory_limit: read::quantity(
-                data,
-                &["queue-sidecar-memory-limit", "queueSidecarMemoryLimit"],
-            )?,
-            queue_sidecar_ephemeral_storage_request: read::quantity(
-                data,
-                &[
-                    "queue-sidecar-ephemeral-storage-request",
-                    "queueSidecarEphemeralStorageRequest",
-                ],
-            )?,
-            queue_sidecar_ephemeral_storage_limit: read::quantity(
-                data,
-                &[
-                    "queue-sidecar-ephemeral-storage-limit",
-                    "queueSidecarEphemeralStorageLimit",
-                ],
-            )?,
+            queue_sidecar_cpu_request: cpu_request(data)?,
+            queue_sidecar_cpu_limit: quantity(["queue-sidecar-cpu-limit", "queueSidecarCPULimit"])?,
+            queue_sidecar_memory_request: quantity([
+                "queue-sidecar-memory-request",
+                "queueSidecarMemoryRequest",
+            ])?,
+            queue_sidecar_memory_limit: quantity([
+                "queue-sidecar-memory-limit",
+                "queueSidecarMemoryLimit",
+            ])?,
+            queue_sidecar_ephemeral_storage_request: quantity([
+                "queue-sidecar-ephemeral-storage-request",
+                "queueSidecarEphemeralStorageRequest",
+            ])?,
+            queue_sidecar_ephemeral_storage_limit: quantity([
+                "queue-sidecar-ephemeral-storage-limit",
+                "queueSidecarEphemeralStorageLimit",
+            ])?,
             queue_sidecar_token_audiences: list(&["queue-sidecar-token-audiences"], ""),
             queue_sidecar_rootca: text(&["queue-sidecar-rootca"]),
             queue_sidecar_tls_min_version: text(&["queue-sidecar-tls-min-version"]),
             queue_sidecar_tls_max_version: text(&["queue-sidecar-tls-max-version"]),
             queue_sidecar_tls_cipher_suites: text(&["queue-sidecar-tls-cipher-suites"]),
             queue_sidecar_tls_curve_preferences: text(&["queue-sidecar-tls-curve-preferences"]),
-            default_affinity_type: match read::text(data, &["default-affinity-type"]) {
-                None | Some("prefer-spread-revision-over-nodes") => {
-                    AffinityType::PreferSpreadRevisionOverNodes
-                }
-                Some("none") => AffinityType::None,
-                Some(other) => {
-                    return Err(format!(
-                        "unsupported default-affinity-type value: {}",
-                        go::quote(other)
-                    ));
-                }
-            },
+            default_affinity_type: affinity_type(data)?,
             runtime_class_names: runtime_classes(
                 read::text(data, &["runtime-class-name"]).unwrap_or_default(),
             )?,
             pod_is_always_schedulable: read::boolean(data, &["pod-is-always-schedulable"], false)?,
         };
-        if progress_deadline.0 <= 0 {
-            return Err(format!(
-                "progress-deadline cannot be a non-positive duration, was {progress_deadline}"
-            ));
-        }
-        if !progress_deadline.is_whole_seconds() {
-            return Err(format!(
-                "progress-deadline must be rounded to a whole second, was: {progress_deadline}"
-            ));
-        }
-        if resolution.0 <= 0 {
-            return Err(format!(
-                "digest-resolution-timeout cannot be a non-positive duration, was {resolution}"
-            ));
-        }
+        check_durations(progress_deadline, resolution)?;
+        parsed.with_image(data)
+    }
+
+    /// Fills in the image that Kinglet ships if the map names none.
+    fn with_image(self, data: &Data) -> Result<Self, String> {
         // The webhook sees the merged map, so a present but empty key is the usual mistake.
         let gave_image = ["queue-sidecar-image", "queueSidecarImage"]
             .iter()
             .any(|key| data.contains_key(*key));
-        if parsed.queue_sidecar_image.is_empty() {
+        if self.queue_sidecar_image.is_empty() {
             if gave_image || !data.keys().any(|key| !key.starts_with('_')) {
                 return Err("queue-sidecar-image cannot be empty or unset".to_owned());
             }
             return Ok(Self {
                 queue_sidecar_image: QUEUE_SIDECAR_IMAGE.to_owned(),
-                ..parsed
+                ..self
             });
         }
-        Ok(parsed)
+        Ok(self)
     }
 
     /// The runtime class for pods with these labels: the most specific selector wins, then the smaller name.
@@ -215,6 +167,56 @@ impl Deployment {
             })
             .max_by(|(a, left), (b, right)| left.len().cmp(&right.len()).then(b.cmp(a)))
             .map(|(name, _)| name.as_str())
+    }
+}
+
+fn check_durations(progress_deadline: GoDuration, resolution: GoDuration) -> Result<(), String> {
+    if progress_deadline.0 <= 0 {
+        return Err(format!(
+            "progress-deadline cannot be a non-positive duration, was {progress_deadline}"
+        ));
+    }
+    if !progress_deadline.is_whole_seconds() {
+        return Err(format!(
+            "progress-deadline must be rounded to a whole second, was: {progress_deadline}"
+        ));
+    }
+    if resolution.0 <= 0 {
+        return Err(format!(
+            "digest-resolution-timeout cannot be a non-positive duration, was {resolution}"
+        ));
+    }
+    Ok(())
+}
+
+/// Splits a list at its commas.
+fn list(text: &str) -> BTreeSet<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Reads the CPU request of the queue: 25m without the key, none with an empty value.
+fn cpu_request(data: &Data) -> Result<Option<Quantity>, String> {
+    let keys = ["queue-sidecar-cpu-request", "queueSidecarCPURequest"];
+    if read::text(data, &keys).is_none() {
+        return Ok(Quantity::parse("25m").ok());
+    }
+    read::quantity(data, &keys)
+}
+
+fn affinity_type(data: &Data) -> Result<AffinityType, String> {
+    match read::text(data, &["default-affinity-type"]) {
+        None | Some("prefer-spread-revision-over-nodes") => {
+            Ok(AffinityType::PreferSpreadRevisionOverNodes)
+        }
+        Some("none") => Ok(AffinityType::None),
+        Some(other) => Err(format!(
+            "unsupported default-affinity-type value: {}",
+            go::quote(other)
+        )),
     }
 }
 

@@ -70,22 +70,7 @@ impl Network {
         let rollout_duration = u64::try_from(rollout).map_err(|_| {
             format!("rollout-duration must be a positive integer, but was {rollout}")
         })?;
-        let domain_template = Template::parse(
-            "domain-template",
-            &text(
-                &["domain-template", "domainTemplate"],
-                "{{.Name}}.{{.Namespace}}.{{.Domain}}",
-            ),
-        )?;
-        check_host(&render_host(
-            &domain_template,
-            &DomainTemplateValues::sample(),
-        )?)?;
-        let tag_template = Template::parse(
-            "tag-template",
-            &text(&["tag-template", "tagTemplate"], "{{.Tag}}-{{.Name}}"),
-        )?;
-        tag_template.render(&json!({"Name": "foo", "Tag": "v2"}))?;
+        let (domain_template, tag_template) = templates(data)?;
         let tls = |keys: &[&str]| {
             read::text(data, keys).is_some_and(|value| value.eq_ignore_ascii_case("enabled"))
         };
@@ -103,29 +88,17 @@ impl Network {
             ),
             domain_template,
             tag_template,
-            namespace_wildcard_cert_selector: match read::text(
+            namespace_wildcard_cert_selector: read::text(
                 data,
                 &["namespace-wildcard-cert-selector"],
-            ) {
-                None | Some("") => None,
-                Some(yaml) => Some(read::yaml(yaml)?),
-            },
+            )
+            .filter(|yaml| !yaml.is_empty())
+            .map(read::yaml)
+            .transpose()?,
             external_domain_tls: tls(&["external-domain-tls", "auto-tls", "autoTLS"]),
             cluster_local_domain_tls: strict_tls(data, "cluster-local-domain-tls")?,
             system_internal_tls,
-            http_protocol: match read::text(data, &["http-protocol", "httpProtocol"])
-                .map(str::to_ascii_lowercase)
-                .as_deref()
-            {
-                None | Some("" | "enabled") => HttpProtocol::Enabled,
-                Some("redirected") => HttpProtocol::Redirected,
-                Some("disabled") => HttpProtocol::Disabled,
-                Some(other) => {
-                    return Err(format!(
-                        "http-protocol {other} in config-network ConfigMap is not supported"
-                    ));
-                }
-            },
+            http_protocol: http_protocol(data)?,
             default_external_scheme: text(
                 &["default-external-scheme", "defaultExternalScheme"],
                 "http",
@@ -162,6 +135,32 @@ impl Network {
     pub fn tag_name(&self, route: &str, tag: &str) -> Result<String, String> {
         self.tag_template
             .render(&json!({"Name": route, "Tag": tag}))
+    }
+}
+
+/// Reads the templates of hosts and tags, and tries both.
+fn templates(data: &Data) -> Result<(Template, Template), String> {
+    let domain = read::text(data, &["domain-template", "domainTemplate"])
+        .unwrap_or("{{.Name}}.{{.Namespace}}.{{.Domain}}");
+    let domain = Template::parse("domain-template", domain)?;
+    check_host(&render_host(&domain, &DomainTemplateValues::sample())?)?;
+    let tag = read::text(data, &["tag-template", "tagTemplate"]).unwrap_or("{{.Tag}}-{{.Name}}");
+    let tag = Template::parse("tag-template", tag)?;
+    tag.render(&json!({"Name": "foo", "Tag": "v2"}))?;
+    Ok((domain, tag))
+}
+
+fn http_protocol(data: &Data) -> Result<HttpProtocol, String> {
+    match read::text(data, &["http-protocol", "httpProtocol"])
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
+        None | Some("" | "enabled") => Ok(HttpProtocol::Enabled),
+        Some("redirected") => Ok(HttpProtocol::Redirected),
+        Some("disabled") => Ok(HttpProtocol::Disabled),
+        Some(other) => Err(format!(
+            "http-protocol {other} in config-network ConfigMap is not supported"
+        )),
     }
 }
 

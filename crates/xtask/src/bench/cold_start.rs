@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use kinglet_testkit::api::{sample_service, serving};
 use kinglet_testkit::load::percentile;
-use kinglet_testkit::web;
+use kinglet_testkit::{Instance, web};
 use serde_json::json;
 
 use super::{allow_zero, annotated, start};
@@ -32,8 +32,14 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         )
         .await?;
     }
+    one_after_the_other(&instance, rounds).await?;
+    at_once(&instance, rounds).await?;
+    instance.stop().await
+}
+
+/// Wakes `rounds` Services in turn, and prints how long the first answers and their steps took.
+async fn one_after_the_other(instance: &Instance, rounds: u32) -> anyhow::Result<()> {
     let mut alone = Vec::new();
-    let mut waterfall = String::new();
     for number in 0..rounds {
         let host = format!("cold-{number}.default.localhost");
         let began = Instant::now();
@@ -43,6 +49,19 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         // The next one starts on a quiet machine.
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
+    println!(
+        "cold start, helloworld, {rounds} one after the other: median {:.1} ms, p99 {:.1} ms, min {:.1} ms",
+        percentile(&alone, 50.0),
+        percentile(&alone, 99.0),
+        percentile(&alone, 0.0)
+    );
+    println!("{}", steps(instance)?);
+    Ok(())
+}
+
+/// Returns the steps of the last cold starts as `kinglet status` prints them.
+fn steps(instance: &Instance) -> anyhow::Result<String> {
+    let mut waterfall = String::new();
     let output = std::process::Command::new(crate::release_binary()?)
         .args(["status", "--cold-starts", "--data"])
         .arg(&instance.data)
@@ -55,16 +74,14 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         waterfall.push_str(line);
         waterfall.push('\n');
     }
-    println!(
-        "cold start, helloworld, {rounds} one after the other: median {:.1} ms, p99 {:.1} ms, min {:.1} ms",
-        percentile(&alone, 50.0),
-        percentile(&alone, 99.0),
-        percentile(&alone, 0.0)
-    );
-    println!("{waterfall}");
+    Ok(waterfall)
+}
+
+/// Wakes the other Services together.
+async fn at_once(instance: &Instance, first: u32) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut requests = tokio::task::JoinSet::new();
-    for number in rounds..rounds + AT_ONCE {
+    for number in first..first + AT_ONCE {
         let gateway = instance.gateway().to_owned();
         requests.spawn(async move {
             let began = Instant::now();
@@ -85,5 +102,5 @@ pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
         percentile(&together, 50.0),
         percentile(&together, 100.0)
     );
-    instance.stop().await
+    Ok(())
 }

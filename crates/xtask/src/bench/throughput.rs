@@ -25,13 +25,7 @@ struct Way {
 }
 
 pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
-    for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
-        if !Path::new("/usr/bin").join(program).exists()
-            && !Path::new("/usr/sbin").join(program).exists()
-        {
-            bail!("{program} is not installed: apt-get install {package}");
-        }
-    }
+    require_programs()?;
     let (kinglet, api) = start().await?;
     let services = serving("default", "services");
     let host = "hello.default.localhost";
@@ -80,10 +74,26 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     }
     drop(nginx);
     let _ = std::fs::remove_dir_all(folder);
+    report(&ways, seconds, rounds);
+    kinglet.stop().await
+}
+
+fn require_programs() -> anyhow::Result<()> {
+    for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
+        if !Path::new("/usr/bin").join(program).exists()
+            && !Path::new("/usr/sbin").join(program).exists()
+        {
+            bail!("{program} is not installed: apt-get install {package}");
+        }
+    }
+    Ok(())
+}
+
+fn report(ways: &[Way; 3], seconds: u32, rounds: u32) {
     println!(
         "requests per second, {CONNECTIONS} connections, keep-alive HTTP/1.1, {rounds} runs of {seconds} s taking turns (median):"
     );
-    for way in &ways {
+    for way in ways {
         println!(
             "  {:<10} {:>8.0}/s  p50 {:.2} ms  p99 {:.2} ms",
             way.name,
@@ -96,7 +106,6 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
         "  gateway / nginx = {:.2}",
         percentile(&ways[0].rates, 50.0) / percentile(&ways[1].rates, 50.0)
     );
-    kinglet.stop().await
 }
 
 struct Nginx {

@@ -35,22 +35,55 @@ pub(crate) async fn replay(
         forbid_pods(api, &namespace).await?;
     }
     let mut left = 0;
-    for Step { what, refusal } in steps(
+    let recording = Recording {
+        scenario: &scenario,
+        namespace: &namespace,
+        folder,
+        show,
+    };
+    for step in steps(
         &std::fs::read_to_string(folder.join("timeline.txt")).context("reading timeline.txt")?,
     ) {
+        left += recording.play(api, instance, &step).await?;
+    }
+    left += events(api, &namespace, &folder.join("events.txt"), show).await?;
+    api.delete(&format!("/api/v1/namespaces/{namespace}"))
+        .await?;
+    Ok(left)
+}
+
+/// What the steps of one recording share.
+struct Recording<'a> {
+    scenario: &'a str,
+    namespace: &'a str,
+    folder: &'a Path,
+    show: Show,
+}
+
+impl Recording<'_> {
+    /// Does one step again; answers how many differences it leaves.
+    async fn play(&self, api: &Api, instance: &Instance, step: &Step) -> anyhow::Result<usize> {
+        let Self {
+            scenario,
+            namespace,
+            folder,
+            show,
+        } = self;
+        let what = &step.what;
+        let mut left = 0;
         if let Some(file) = what.strip_prefix("kubectl apply -f ") {
             left += apply(
                 instance,
-                &namespace,
-                &scenario,
+                namespace,
+                scenario,
                 &folder.join(file),
-                refusal.as_deref(),
+                step.refusal.as_deref(),
             )?;
         } else if let Some(file) = what.strip_prefix("snapshot ") {
-            left += snapshot(api, &namespace, &scenario, &folder.join(file), show).await?;
+            left += snapshot(api, namespace, scenario, &folder.join(file), *show).await?;
             left += tables::compare(
                 Path::new(&instance.ready.kubeconfig),
-                &namespace,
+                namespace,
                 &folder.join(
                     file.replace("objects-", "kubectl-get-")
                         .replace(".yaml", ".txt"),
@@ -77,11 +110,8 @@ pub(crate) async fn replay(
             );
             left += usize::from(answer.status != 200);
         }
+        Ok(left)
     }
-    left += events(api, &namespace, &folder.join("events.txt"), show).await?;
-    api.delete(&format!("/api/v1/namespaces/{namespace}"))
-        .await?;
-    Ok(left)
 }
 
 /// The quota that was there before the recording began.

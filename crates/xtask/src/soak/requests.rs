@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use kinglet_testkit::api::{sample_service, serving};
 use kinglet_testkit::{Api, Setup, load};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const READY_MAX: Duration = Duration::from_secs(60);
 
@@ -26,13 +26,6 @@ pub(crate) async fn run(args: &Requests) -> anyhow::Result<()> {
     let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
     let services = serving("default", "services");
     let path = format!("{services}/hello");
-    let version = |target: &str, min_scale: u32| {
-        let mut service = sample_service("hello", "default", "helloworld");
-        service["spec"]["template"]["spec"]["containers"][0]["env"] =
-            json!([{"name": "TARGET", "value": target}]);
-        service["spec"]["template"]["metadata"]["annotations"] = json!({"autoscaling.knative.dev/min-scale": min_scale.to_string(), "autoscaling.knative.dev/target": "5", "autoscaling.knative.dev/window": "6s"});
-        service
-    };
     api.apply(&services, &version("v0", 1)).await?;
     api.condition(&path, "Ready", "True", READY_MAX).await?;
     let began = Instant::now();
@@ -53,25 +46,7 @@ pub(crate) async fn run(args: &Requests) -> anyhow::Result<()> {
             1 => api.apply(&services, &version(&target, 4)).await?,
             2 => api.apply(&services, &version(&target, 2)).await?,
             // Traffic between the last two revisions, without a new one.
-            _ => {
-                let list = api
-                    .get(&format!(
-                        "{}?labelSelector=serving.knative.dev/service=hello",
-                        serving("default", "revisions")
-                    ))
-                    .await?;
-                let mut names: Vec<String> = list["items"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|revision| Some(revision["metadata"]["name"].as_str()?.to_owned()))
-                    .collect();
-                names.sort();
-                let [.., old, new] = names.as_slice() else {
-                    bail!("two revisions are expected")
-                };
-                api.merge(&path, &json!({"spec": {"traffic": [{"revisionName": old, "percent": 40}, {"revisionName": new, "percent": 60}]}})).await?
-            }
+            _ => split_traffic(&api, &path).await?,
         };
         api.condition(&path, "Ready", "True", READY_MAX).await?;
         if step == 3 {
@@ -98,4 +73,33 @@ pub(crate) async fn run(args: &Requests) -> anyhow::Result<()> {
     );
     ensure!(tally.failed() == 0, "failed requests: {:?}", tally.bad);
     instance.stop().await
+}
+
+fn version(target: &str, min_scale: u32) -> Value {
+    let mut service = sample_service("hello", "default", "helloworld");
+    service["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "TARGET", "value": target}]);
+    service["spec"]["template"]["metadata"]["annotations"] = json!({"autoscaling.knative.dev/min-scale": min_scale.to_string(), "autoscaling.knative.dev/target": "5", "autoscaling.knative.dev/window": "6s"});
+    service
+}
+
+/// Splits the traffic between the last two revisions.
+async fn split_traffic(api: &Api, path: &str) -> anyhow::Result<Value> {
+    let list = api
+        .get(&format!(
+            "{}?labelSelector=serving.knative.dev/service=hello",
+            serving("default", "revisions")
+        ))
+        .await?;
+    let mut names: Vec<String> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|revision| Some(revision["metadata"]["name"].as_str()?.to_owned()))
+        .collect();
+    names.sort();
+    let [.., old, new] = names.as_slice() else {
+        bail!("two revisions are expected")
+    };
+    api.merge(path, &json!({"spec": {"traffic": [{"revisionName": old, "percent": 40}, {"revisionName": new, "percent": 60}]}})).await
 }

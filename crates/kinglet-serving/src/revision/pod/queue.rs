@@ -14,7 +14,7 @@ use super::containers::variable;
 use super::{PodInputs, observability, probe, resources, volumes};
 
 pub(super) const NAME: &str = "queue-proxy";
-/// Where the drain hook is answered.
+/// Port of the drain hook.
 pub(super) const ADMIN_PORT: i32 = 8022;
 const HTTP1_PORT: i32 = 8012;
 const H2C_PORT: i32 = 8013;
@@ -28,7 +28,7 @@ pub(super) fn container(inputs: PodInputs<'_>) -> Container {
     Container {
         name: NAME.to_owned(),
         image: Some(deployment.queue_sidecar_image.clone()),
-        // The image belongs to the installation; nobody wants it pulled for each pod, whatever its tag.
+        // The image belongs to the installation and is not pulled for each pod, whatever its tag.
         image_pull_policy: Some("IfNotPresent".to_owned()),
         ports: Some(ports(inputs)),
         env: Some(environment(inputs)),
@@ -84,7 +84,7 @@ fn ports(inputs: PodInputs<'_>) -> Vec<ContainerPort> {
     .collect()
 }
 
-/// The user's timing, asked at queue-proxy.
+/// Returns the user's readiness probe with its action sent to queue-proxy.
 fn readiness(inputs: PodInputs<'_>) -> Probe {
     let timing = inputs
         .revision
@@ -110,17 +110,37 @@ fn readiness(inputs: PodInputs<'_>) -> Probe {
 }
 
 fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
-    let PodInputs {
-        revision, configs, ..
-    } = inputs;
-    let (spec, deployment) = (&revision.spec, &configs.deployment);
+    let configs = inputs.configs;
+    let mut all = Vec::from(of_revision(inputs));
+    all.extend(of_pod(inputs));
+    all.extend(of_tls(inputs));
+    all.extend([
+        variable(
+            "ENABLE_MULTI_CONTAINER_PROBES",
+            enabled(configs.features.multi_container_probing),
+        ),
+        variable(
+            "OBSERVABILITY_CONFIG",
+            &observability::json(&configs.observability),
+        ),
+    ]);
+    all
+}
+
+fn truth(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn enabled(flag: Flag) -> &'static str {
+    truth(flag == Flag::Enabled)
+}
+
+/// Returns names, ports and limits of the Revision.
+fn of_revision(inputs: PodInputs<'_>) -> [EnvVar; 10] {
+    let revision = inputs.revision;
+    let spec = &revision.spec;
     let number = |value: Option<i64>| value.unwrap_or(0).to_string();
-    let truth = |value: bool| if value { "true" } else { "false" };
-    let enabled = |flag: Flag| truth(flag == Flag::Enabled);
-    let duplex = revision
-        .annotation(keys::HTTP_FULL_DUPLEX)
-        .is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
-    let mut all = vec![
+    [
         variable("SERVING_NAMESPACE", revision.namespace()),
         variable(
             "SERVING_SERVICE",
@@ -143,6 +163,18 @@ fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
             "REVISION_IDLE_TIMEOUT_SECONDS",
             &number(spec.idle_timeout_seconds),
         ),
+    ]
+}
+
+/// Returns address, logging, port and protocols of the pod.
+fn of_pod(inputs: PodInputs<'_>) -> [EnvVar; 10] {
+    let PodInputs {
+        revision, configs, ..
+    } = inputs;
+    let duplex = revision
+        .annotation(keys::HTTP_FULL_DUPLEX)
+        .is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
+    [
         field("SERVING_POD", "metadata.name"),
         field("SERVING_POD_IP", "status.podIP"),
         variable("SERVING_LOGGING_CONFIG", &configs.logging.zap_logger_config),
@@ -150,7 +182,7 @@ fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
             "SERVING_LOGGING_LEVEL",
             configs.logging.level("queueproxy").unwrap_or_default(),
         ),
-        variable("USER_PORT", &spec.user_port().to_string()),
+        variable("USER_PORT", &revision.spec.user_port().to_string()),
         variable("SYSTEM_NAMESPACE", SYSTEM_NAMESPACE),
         variable("SERVING_READINESS_PROBE", &probe::encoded(inputs)),
         field("HOST_IP", "status.hostIP"),
@@ -159,6 +191,13 @@ fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
             enabled(configs.features.autodetect_http2),
         ),
         variable("ENABLE_HTTP_FULL_DUPLEX", truth(duplex)),
+    ]
+}
+
+/// Returns certificates and bounds of TLS.
+fn of_tls(inputs: PodInputs<'_>) -> [EnvVar; 5] {
+    let deployment = &inputs.configs.deployment;
+    [
         variable("ROOT_CA", &deployment.queue_sidecar_rootca),
         variable(
             "QUEUE_PROXY_TLS_MIN_VERSION",
@@ -176,16 +215,7 @@ fn environment(inputs: PodInputs<'_>) -> Vec<EnvVar> {
             "QUEUE_PROXY_TLS_CURVE_PREFERENCES",
             &deployment.queue_sidecar_tls_curve_preferences,
         ),
-        variable(
-            "ENABLE_MULTI_CONTAINER_PROBES",
-            enabled(configs.features.multi_container_probing),
-        ),
-    ];
-    all.push(variable(
-        "OBSERVABILITY_CONFIG",
-        &observability::json(&configs.observability),
-    ));
-    all
+    ]
 }
 
 pub(super) fn field(name: &str, path: &str) -> EnvVar {
