@@ -142,7 +142,7 @@ fn merge_or_migrate(
     }
 }
 
-/// Puts `metadata.managedFields` of `new` right for an ordinary create (`live` is none), update or patch.
+/// Updates `metadata.managedFields` of `new` for an ordinary create (`live` is none), update or patch.
 ///
 /// A client may write the list itself (kubectl does when it moves from client-side to server-side apply); an empty one forgets all.
 pub fn track_update(
@@ -161,7 +161,7 @@ pub fn track_update(
         }
     };
     entries::remove(new);
-    // Objects that nobody tracks are not tracked from an update on.
+    // An update does not begin to track an object that has no entries.
     if live.is_some() && entries.is_empty() {
         return;
     }
@@ -229,7 +229,7 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Drops the nulls that stand where something was before.
+/// Drops the nulls of fields that had a value before.
 fn drop_emptied(value: &mut Value, before: &Value) {
     if let (Value::Object(fields), Value::Object(before)) = (value, before) {
         fields

@@ -13,7 +13,7 @@ use crate::status::{Cause, Status};
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// Fills in what the API server fills in.
+/// Fills in names and conversion of a definition.
 pub(crate) fn default(definition: &mut Value) {
     let spec = child(fields(definition), "spec");
     let kind = spec
@@ -34,7 +34,7 @@ pub(crate) fn default(definition: &mut Value) {
     }
 }
 
-/// What is wrong with a definition.
+/// Judges a definition.
 pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let spec = &definition["spec"];
     let (group, plural) = (text(spec, &["group"]), text(spec, &["names", "plural"]));
@@ -151,7 +151,7 @@ fn validate_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Names under which objects are stored stay as they are.
+/// Refuses changes of the names under which objects are stored.
 fn validate_unchanged(spec: &Value, old: &Value, causes: &mut Vec<Cause>) {
     for field in ["group", "scope"] {
         if spec[field] != old[field] {
@@ -232,7 +232,7 @@ fn acceptance(taken: Option<&Kind>, wanted: &Value, old: Option<&Value>, now: &s
     ]
 }
 
-/// Keeps the definition until its objects are gone.
+/// Adds the finalizer that keeps the definition until its objects are gone.
 fn add_finalizer(definition: &mut Value) {
     let finalizers = meta(definition)
         .entry("finalizers")
@@ -244,7 +244,7 @@ fn add_finalizer(definition: &mut Value) {
     }
 }
 
-/// Returns the versions in which objects may be stored: those of before and the present one.
+/// Returns the versions in which objects may be stored: the earlier ones and the present one.
 fn stored_versions(definition: &Value) -> Vec<Value> {
     let mut stored = items(definition, &["status", "storedVersions"]).to_vec();
     for version in items(definition, &["spec", "versions"]) {
@@ -256,7 +256,7 @@ fn stored_versions(definition: &Value) -> Vec<Value> {
     stored
 }
 
-/// Says in the conditions that the definition goes.
+/// Adds the condition `Terminating` to a definition that is being deleted.
 pub(crate) fn mark_terminating(definition: &mut Value, now: &str) {
     let status = child(fields(definition), "status");
     let mut list: Vec<Value> = status
@@ -273,7 +273,7 @@ pub(crate) fn mark_terminating(definition: &mut Value, now: &str) {
     status.insert("conditions".to_owned(), Value::Array(list));
 }
 
-/// After an object is gone for good: was it the last thing its definition waited for?
+/// Removes the definition of a removed object if it is being deleted and this was its last object.
 pub(crate) async fn after_removal(context: &RequestContext<'_>) -> Result<(), Status> {
     let Some(name) = &context.kind.definition else {
         return Ok(());

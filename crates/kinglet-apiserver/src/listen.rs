@@ -1,4 +1,4 @@
-//! The TLS listener: connections, who is on the other side, and their bounds.
+//! The TLS listener: connections, their users, and their bounds.
 
 mod certificate;
 mod impersonation;
@@ -34,11 +34,11 @@ const CONNECTIONS_MAX: usize = 4096;
 /// The part of them that one sender may hold which is not the machine itself: a pod's clients share a handful, and one pod
 /// must not keep the others from the API.
 const CONNECTIONS_OF_ONE_PART: usize = 16;
-/// A handshake that takes longer is not a client.
+/// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to send a request's head, and time to the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may think.
+/// Time between pings of a quiet HTTP/2 connection, and time for the answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause before and between probes of an idle connection, and how many may stay unanswered: a minute and a half in all.
@@ -81,7 +81,7 @@ pub async fn serve(
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of files, mostly; others may free some.
+                    // Mostly the process is out of file descriptors; other connections free some.
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -115,7 +115,7 @@ pub async fn serve(
     drain(&server.server, graceful, &kill).await;
 }
 
-/// Ends what is under way: requests get their time, then their connections are closed.
+/// Gives open requests their time, then closes their connections.
 async fn drain(server: &ServerState, graceful: GracefulShutdown, kill: &CancellationToken) {
     // Watches and followed logs never end by themselves.
     server.closing.cancel();
@@ -130,7 +130,7 @@ async fn drain(server: &ServerState, graceful: GracefulShutdown, kill: &Cancella
     }
 }
 
-/// How many of the connections one sender may hold. Who is on this machine speaks for many: proxies, controllers, tests.
+/// Returns how many connections one address may hold. Loopback has no share: it stands for proxies, controllers and tests.
 fn part_of(sender: IpAddr, most: usize) -> usize {
     if sender.is_loopback() {
         most
@@ -139,7 +139,7 @@ fn part_of(sender: IpAddr, most: usize) -> usize {
     }
 }
 
-/// A quarter of the files that may be open, so that requests to services, containers and the disk have theirs.
+/// Returns a quarter of the files that may be open, so that requests to services, containers and the disk have theirs.
 fn connections_max(files: Option<u64>) -> usize {
     files.map_or(CONNECTIONS_MAX, |files| {
         usize::try_from(files / 4)
@@ -148,7 +148,7 @@ fn connections_max(files: Option<u64>) -> usize {
     })
 }
 
-/// Returns the number of connections that this process may have open; the log says if the limit of open files lowers it.
+/// Returns the number of connections that this process may have open, and warns if the limit of open files lowers it.
 fn connections_here() -> usize {
     let most = connections_max(kinglet_process::descriptors::limit());
     if most < CONNECTIONS_MAX {
@@ -208,7 +208,7 @@ async fn connection(
     let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     let served = watcher.watch(served.into_owned());
     tokio::pin!(served);
-    // Before the first bytes say which protocol it is, no bound of the library applies.
+    // The library's timeouts begin with the first bytes, which say which protocol the client speaks.
     tokio::select! {
         ended = &mut served => return ended,
         () = asked.cancelled() => {}
@@ -219,7 +219,7 @@ async fn connection(
     served.await
 }
 
-/// A client whose machine is gone answers nothing: idle watches are found by keepalive, those with unsent bytes by the time these wait.
+/// Sets the socket options by which the kernel notices a client whose machine is gone, with and without unsent bytes.
 fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -230,7 +230,7 @@ fn notice_dead_peers(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Who asks: the certificate's owner, the token's bearer, or nobody.
+/// Returns the user of a request: by its token, by its certificate, or anonymous where that is allowed.
 fn identify(
     server: &ServerState,
     certificate: Option<&SharedIdentity>,

@@ -1,7 +1,10 @@
 //! Reading and writing the parts that all objects share.
 
 use bytes::{BufMut, Bytes, BytesMut};
+
 use serde_json::{Map, Value};
+
+pub(crate) use kinglet_quantity::fields::{blank, child, default, default_text, fields};
 
 /// The text at a path of keys; empty when absent or not text.
 pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
@@ -23,17 +26,6 @@ pub(crate) fn items<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
     at(value, path)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
-}
-
-/// Is there neither anything nor an empty thing?
-pub(crate) fn blank(value: Option<&Value>) -> bool {
-    match value {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(fields)) => fields.is_empty(),
-        Some(Value::Bool(_) | Value::Number(_)) => false,
-    }
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -60,45 +52,17 @@ pub(crate) fn finalizers(object: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Returns whether a Pod takes requests.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    let conditions = items(pod, &["status", "conditions"]).iter();
+    kinglet_quantity::pod::is_ready(
+        conditions.map(|condition| (text(condition, &["type"]), text(condition, &["status"]))),
+    )
+}
+
 /// The metadata of an object, made if missing.
 pub(crate) fn meta(object: &mut Value) -> &mut Map<String, Value> {
     child(fields(object), "metadata")
-}
-
-/// The fields of a value, which becomes an object if it is none.
-pub(crate) fn fields(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    value.as_object_mut().expect("made an object above")
-}
-
-/// The object under a key, made if missing.
-pub(crate) fn child<'a>(
-    fields: &'a mut Map<String, Value>,
-    key: &str,
-) -> &'a mut Map<String, Value> {
-    if !fields.get(key).is_some_and(Value::is_object) {
-        fields.insert(key.to_owned(), Value::Object(Map::new()));
-    }
-    fields
-        .get_mut(key)
-        .and_then(Value::as_object_mut)
-        .expect("made an object above")
-}
-
-/// Sets a field unless something is there.
-pub(crate) fn default(fields: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
-    if fields.get(key).is_none_or(Value::is_null) {
-        fields.insert(key.to_owned(), value.into());
-    }
-}
-
-/// Sets a text field unless a non-empty one is there.
-pub(crate) fn default_text(fields: &mut Map<String, Value>, key: &str, value: &str) {
-    if blank(fields.get(key)) {
-        fields.insert(key.to_owned(), value.into());
-    }
 }
 
 /// Copies a field from one map to another, or removes it.

@@ -11,7 +11,7 @@ use crate::present::Presenter;
 use crate::selector::Selector;
 use crate::status::{Cause, Status};
 
-/// Objects looked at in one go while a selector is applied.
+/// Objects read from the store at once while a selector is applied.
 const CHUNK: usize = 1000;
 
 pub(crate) fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
@@ -31,7 +31,7 @@ pub(crate) fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     Ok(json_bytes(200, presenter.one(&entry.value, true)))
 }
 
-/// A version that was not handed out yet cannot be read.
+/// Returns the version that is asked for; refuses one that lies in the future.
 fn fresh_enough(context: &RequestContext<'_>) -> Result<u64, Status> {
     let asked = parse_revision(context.query.get("resourceVersion"))?;
     let current = context.server.store.revision();
@@ -42,7 +42,7 @@ fn fresh_enough(context: &RequestContext<'_>) -> Result<u64, Status> {
     }
 }
 
-/// Wrong list options.
+/// Refuses list options.
 pub(crate) fn list_options(cause: &Cause) -> Status {
     Status::invalid(
         "meta.k8s.io",
@@ -75,7 +75,7 @@ pub(crate) fn selector(context: &RequestContext<'_>) -> Result<Selector, Status>
     })
 }
 
-/// Where a list goes on.
+/// The content of a `continue` token.
 struct Continue {
     revision: u64,
     after: String,
@@ -157,7 +157,7 @@ fn start(
         )),
         token => {
             let token = Continue::decode(token, prefix)?;
-            // Revision 0: go on at whatever is current, as the answer to an expired token offers.
+            // Revision 0 continues at the newest one, as the answer to an expired token offers.
             let revision = Some(token.revision).filter(|revision| *revision > 0);
             Ok((revision, Some(token.after)))
         }
@@ -282,7 +282,7 @@ fn one(context: &RequestContext<'_>, selector: &Selector) -> Option<Listed> {
     })
 }
 
-/// The answer to a page that came too late, with a token that goes on with what is there now.
+/// Refuses a page whose revision is compacted, with a token that continues at the newest one.
 fn expired(after: Option<&str>) -> Status {
     match after {
         None => Status::expired("The resourceVersion for the provided list is too old."),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kinglet_quantity::pod::TERMINATION_GRACE_SECONDS;
 use kinglet_store::{Entry, Expect};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use crate::{admit, commit, crd};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
-/// How often a delete without a wanted version is tried again.
+/// Attempts of a delete without a precondition on the version.
 const TRIES: usize = 5;
 
 /// `DeleteOptions`, from body or query.
@@ -175,13 +176,13 @@ pub(crate) async fn delete_collection(
 }
 
 pub(crate) enum Outcome {
-    /// Removed; its last form.
+    /// The object is removed; this is its last form.
     Gone(Bytes),
-    /// Marked; something or somebody must finish first.
+    /// The object is marked for deletion and waits for finalizers or its grace period.
     Waits(Bytes),
 }
 
-/// Deletes one object, again if another write comes in between.
+/// Deletes one object; tries again if another write came in between.
 pub(crate) async fn delete_one(
     context: &mut RequestContext<'_>,
     name: &str,
@@ -333,7 +334,7 @@ async fn store_marked(
     }
 }
 
-/// Marks an object as going; does it have to wait?
+/// Marks an object for deletion. Returns whether it has to wait for finalizers or its grace period.
 fn mark(
     context: &RequestContext<'_>,
     new: &mut Value,
@@ -386,7 +387,7 @@ fn mark(
     true
 }
 
-/// Only pods that run somewhere get time.
+/// Returns the grace period. Only pods that are bound and have not ended have one.
 fn grace(context: &RequestContext<'_>, old: &Value, options: &DeleteOptions) -> i64 {
     if !context.kind.is(Builtin::Pod) {
         return 0;
@@ -399,12 +400,12 @@ fn grace(context: &RequestContext<'_>, old: &Value, options: &DeleteOptions) -> 
     let grace = options
         .grace_seconds
         .or_else(|| number(old, &["spec", "terminationGracePeriodSeconds"]))
-        .unwrap_or(30);
-    // A negative period of old means "at once, but in good order".
+        .unwrap_or(TERMINATION_GRACE_SECONDS);
+    // Kubernetes treats a negative period as one second.
     if grace < 0 { 1 } else { grace }
 }
 
-/// The finalizers after a wish for propagation.
+/// Returns the finalizers that the propagation policy leaves or adds.
 fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
     let mut finalizers = object::finalizers(old);
     let Some(policy) = options.propagation.as_deref() else {
@@ -425,7 +426,7 @@ fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
     finalizers
 }
 
-/// Deletes all objects of a definition that goes; those with finalizers finish later.
+/// Deletes all objects of a definition that is being deleted; those with finalizers are removed later.
 async fn empty_definition(
     context: &mut RequestContext<'_>,
     definition: &Value,
@@ -447,7 +448,7 @@ async fn empty_definition(
         context.info.resource.clone_from(&kind.plural);
         context.info.namespace = namespace.to_owned();
         context.info.name = name.to_owned();
-        // What cannot be deleted now keeps the definition; the condition says so.
+        // An object that cannot be deleted keeps its definition, whose condition says so.
         if let Err(status) = Box::pin(delete_one(context, name, &DeleteOptions::default())).await {
             tracing::warn!(%status, "deleting an object of a deleted definition");
         }

@@ -1,4 +1,4 @@
-//! What hangs below an object besides its status: scale, log, binding, eviction, token, finalize.
+//! Subresources other than the status: scale, log, binding, eviction, token, finalize.
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -112,7 +112,7 @@ async fn scale(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiRespon
         .scale
         .clone()
         .ok_or_else(Status::no_such_path)?;
-    // A patch without a version takes what is there when another write comes in between.
+    // A patch without a version is applied again if another write came in between.
     for last in [false, false, false, true] {
         let (entry, old) = current(context)?;
         let now = scale_of(context, &scale, &old);
@@ -224,7 +224,7 @@ async fn log(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     let stream = handler
         .logs(&context.info.namespace, &context.info.name, options)
         .await?;
-    // A log that breaks off ends; there is no place left to say why.
+    // A log that fails half-way just ends, since its answer has begun.
     let bytes = stream
         .take_while(|chunk| std::future::ready(chunk.is_ok()))
         .map(Result::unwrap_or_default);
@@ -288,7 +288,7 @@ async fn binding(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status
 
 async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let body = decode::value(context)?;
-    // Two evictions at once must not both find the budget untouched.
+    // Two evictions at once must not both pass the same budget.
     let server = context.server;
     let _turn = server.turn.lock().await;
     let (entry, pod) = current(context)?;
@@ -340,7 +340,7 @@ async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResponse, Statu
 
 // --- the rest --------------------------------------------------------------------------------------------------------
 
-/// Seconds a token lives unless asked otherwise, and the least that can be asked.
+/// Life of a token in seconds: without a request, and the least and most that a request may ask for.
 const TOKEN_SECONDS: i64 = 3600;
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
@@ -389,7 +389,7 @@ fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     Ok(answer_json(201, &request))
 }
 
-/// How long a token is asked to live, once its request is in order.
+/// Validates a token request and returns its seconds.
 fn token_seconds(context: &RequestContext<'_>, request: &Value) -> Result<i64, Status> {
     let invalid = |cause, name: &str| {
         Status::invalid("authentication.k8s.io", "TokenRequest", name, &[cause])

@@ -21,11 +21,11 @@ use crate::selector::Selector;
 use crate::state::ServerState;
 use crate::status::{Cause, Status};
 
-/// As often as the Kubernetes API server tells idle watchers how far they are.
+/// Time between bookmarks of an idle watch, as in the Kubernetes API server.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// How long a watch lasts whose client names no time; Kubernetes takes 30 to 60 minutes.
+/// Life of a watch whose client names no timeout; Kubernetes takes 30 to 60 minutes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2700);
-/// Longest that a client may ask for; beyond it the clock of the process could not say when.
+/// Longest timeout of a watch; the clock cannot represent the end of a much longer one.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes put into one chunk when several events are ready.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -133,7 +133,7 @@ fn timeout(context: &RequestContext<'_>) -> Duration {
 }
 
 impl Stream {
-    /// Queues the present objects as added; returns the revision at which they are so.
+    /// Queues an ADDED event for each present object. Returns the revision of the listing.
     fn send_all(&mut self, prefix: &str, marks_end: bool) -> Result<u64, Status> {
         let page = self
             .server
@@ -186,7 +186,7 @@ impl Stream {
         frame("BOOKMARK", object.to_string().as_bytes())
     }
 
-    /// The next chunk; none at the end.
+    /// Returns the next chunk, or none at the end of the watch.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(chunk) = self.drain() {
@@ -216,7 +216,7 @@ impl Stream {
                     self.pending.push_back(expired(&too_old));
                 }
                 Err(_) => {
-                    // Nothing under our prefix waits, so everything up to the newest revision has been said.
+                    // No event under this prefix waits, so the watcher has seen everything up to the newest revision.
                     match watch.ready() {
                         Ok(events) if !events.is_empty() => {
                             self.take(events);
@@ -238,7 +238,7 @@ impl Stream {
         }
     }
 
-    /// What is ready, in one chunk.
+    /// Joins the queued events into one chunk.
     fn drain(&mut self) -> Option<Bytes> {
         let first = self.pending.pop_front()?;
         if self.pending.is_empty() {
@@ -261,7 +261,7 @@ impl Stream {
         }
     }
 
-    /// A change as this watcher sees it: what stops matching is gone, what begins to match is new.
+    /// Returns the event of a change for this watcher: an object that stops matching its selector is DELETED, one that begins to is ADDED.
     fn translate(&mut self, event: &Event) -> Option<Bytes> {
         let matched = event
             .before

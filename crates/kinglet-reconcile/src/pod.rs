@@ -14,7 +14,12 @@ pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
 
 /// Whether the Pod takes requests.
 pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    kinglet_quantity::pod::is_ready(
+        conditions
+            .flatten()
+            .map(|condition| (condition.type_.as_str(), condition.status.as_str())),
+    )
 }
 
 /// The phase, empty before the first status.

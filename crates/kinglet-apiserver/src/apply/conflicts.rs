@@ -12,7 +12,7 @@ pub struct Conflicts {
     pub causes: Vec<(String, String)>,
 }
 
-/// The refusal in the real server's words.
+/// Words the refusal as the real server does.
 pub(super) fn conflicts(found: &Found) -> Conflicts {
     let causes = found
         .iter()

@@ -8,7 +8,7 @@ use super::{api_version, walk};
 
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Fields that kubectl's client-side apply set and that still are what it set.
+/// Returns the fields that kubectl's client-side apply set and nobody changed since.
 pub(super) fn last_applied_fields(live: &Value, version: &str, types: TypeInfo<'_>) -> Option<Set> {
     let text = live
         .get("metadata")?
@@ -29,7 +29,7 @@ pub(super) fn last_applied_fields(live: &Value, version: &str, types: TypeInfo<'
     )
 }
 
-/// Keeps kubectl's annotation true, where there is one, so that one may go back to client-side apply.
+/// Writes the applied object into kubectl's annotation, if there is one, so that a user may return to client-side apply.
 pub(super) fn refresh_last_applied(result: &mut Value, applied: &Value) {
     let Some(annotations) = result
         .get_mut("metadata")

@@ -10,7 +10,7 @@ use super::{Writer, api_version, walk};
 
 pub(super) type Found = Vec<(Id, Vec<PathElement>)>;
 
-/// One apply: the merged object without its entries, and the entries; or who else wants what.
+/// Merges one applied object. Returns the merged object without its entries, and the entries; or the fields in conflict and their managers.
 pub(super) fn merge_owned(
     base: &Value,
     applied: &Value,
@@ -56,7 +56,7 @@ pub(super) fn merge_owned(
     Ok((result, entries))
 }
 
-/// Takes out what this manager applied last time and nobody claims now.
+/// Removes the fields that this manager applied last time and no manager owns now.
 fn prune(merged: &Value, entries: &Entries, last: &Set, shape: Shape<'_>) -> Value {
     let declared = |value: &Value| walk::with_declared(&walk::fields_of(value, shape), shape);
     let last = walk::with_declared(last, shape);
@@ -73,7 +73,7 @@ fn prune(merged: &Value, entries: &Entries, last: &Set, shape: Shape<'_>) -> Val
     walk::without(merged, &dangling, shape)
 }
 
-/// Lets the difference between two objects work on the entries of everybody but one; answers who lost fields.
+/// Takes changed fields out of the entries of all managers but one. Returns the fields taken, with their former managers.
 fn settle(
     old: &Value,
     new: &Value,
@@ -106,7 +106,7 @@ fn settle(
     lost
 }
 
-/// One ordinary write: whoever writes owns what it added or changed.
+/// Records an ordinary write: its manager owns the fields that it added or changed.
 pub(super) fn update(
     old: &Value,
     new: &Value,
@@ -138,7 +138,7 @@ pub(super) fn update(
     entries.insert(id, entry);
 }
 
-/// Fields that the server writes; nobody owns them.
+/// Returns the fields that the server writes and no manager owns.
 fn unowned() -> Set {
     let field = |name: &str| PathElement::Field(name.to_owned());
     let mut set = Set::default();

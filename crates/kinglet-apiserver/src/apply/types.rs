@@ -64,7 +64,7 @@ impl<'a> TypeInfo<'a> {
         }
     }
 
-    /// What an object is before anybody wrote it: in Go, a struct with its structs in place.
+    /// Returns the object that a first write is compared with: in Go, a struct whose nested structs are all there.
     pub(super) fn blank(&self) -> Value {
         match self.of {
             Kind::Builtin(of) => zero::object(of),
@@ -72,7 +72,7 @@ impl<'a> TypeInfo<'a> {
         }
     }
 
-    /// Leaves out what a write through a subresource cannot touch.
+    /// Returns the fields of a set that a write through this subresource may own.
     pub(super) fn owned(&self, set: &Set, subresource: &str) -> Set {
         match (subresource, self.of) {
             ("status", Kind::Custom(_)) => set.split(&["status"], true),

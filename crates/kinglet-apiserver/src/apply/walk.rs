@@ -58,7 +58,7 @@ fn collect(value: &Value, shape: Shape<'_>, path: &mut Vec<PathElement>, set: &m
     }
 }
 
-/// Items by the step that leads to them; more than one where a list holds doubles.
+/// Groups items by their path element; a list with duplicates has several items under one.
 fn by_step<'v>(
     shape: Shape<'_>,
     form: Form,
@@ -180,7 +180,7 @@ fn compare_items(
     }
 }
 
-/// What is wrong with an applied object's lists: items without their key, items twice.
+/// Refuses lists of an applied object with items that lack their key or occur twice.
 pub(super) fn check(
     value: &Value,
     shape: Shape<'_>,
@@ -216,7 +216,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// `over` laid over `base`.
+/// Merges `over` into `base`.
 pub(super) fn merged(base: &Value, over: &Value, shape: Shape<'_>) -> Value {
     let form = if base.is_null() || over.is_null() {
         Form::Leaf
@@ -345,7 +345,7 @@ pub(super) fn without(value: &Value, gone: &Set, shape: Shape<'_>) -> Value {
     }
 }
 
-/// The set with each declared field that has members below it as a member, too.
+/// Returns the set with the declared parents of its members added.
 pub(super) fn with_declared(set: &Set, shape: Shape<'_>) -> Set {
     let mut members = set.members.clone();
     let mut children = BTreeMap::new();

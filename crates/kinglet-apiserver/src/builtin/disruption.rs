@@ -36,11 +36,9 @@ fn parsed(server: &ServerState, prefix: &str) -> Vec<Value> {
         .collect()
 }
 
-fn is_ready(pod: &Value) -> bool {
-    !object::is_deleting(pod)
-        && items(pod, &["status", "conditions"])
-            .iter()
-            .any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True")
+/// Returns whether a budget counts the pod as healthy.
+fn is_healthy(pod: &Value) -> bool {
+    !object::is_deleting(pod) && object::is_ready(pod)
 }
 
 /// Counts the pods that a budget selects. `replicas` is what a ReplicaSet wants, by uid.
@@ -66,7 +64,7 @@ fn count(budget: &Value, pods: &[Value], replicas: &BTreeMap<String, i64>) -> Co
         }
     }
     expected += owners.values().sum::<i64>();
-    let healthy = selected.iter().filter(|pod| is_ready(pod)).count();
+    let healthy = selected.iter().filter(|pod| is_healthy(pod)).count();
     // Percentages round up, in favour of staying.
     let amount = |value: &Value| match value {
         Value::String(percent) => percent
@@ -125,7 +123,7 @@ pub(crate) fn blocking(server: &ServerState, pod: &Value) -> Result<Option<Strin
     };
     let pods = parsed(server, &format!("core/pods/{namespace}/"));
     let count = count(budget, &pods, &replicas(server, namespace));
-    let free = if is_ready(pod) {
+    let free = if is_healthy(pod) {
         count.allowed() > 0
     } else {
         text(budget, &["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"

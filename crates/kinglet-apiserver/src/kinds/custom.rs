@@ -14,7 +14,7 @@ use crate::schema::Schema;
 /// Where the store keeps definitions.
 pub(crate) const FOLDER: &str = "apiextensions.k8s.io/customresourcedefinitions/";
 
-/// All definitions in the store.
+/// Returns all definitions in the store.
 pub(crate) fn stored(store: &Store) -> Vec<Value> {
     let page = store.list(FOLDER, None, 0, None);
     let entries = page.map(|page| page.entries).unwrap_or_default();
@@ -24,7 +24,7 @@ pub(crate) fn stored(store: &Store) -> Vec<Value> {
         .collect()
 }
 
-/// The kinds that a definition brings: one for each served version.
+/// Returns the kinds that a definition brings, one for each served version.
 pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
     let established = conditions(definition)
         .iter()

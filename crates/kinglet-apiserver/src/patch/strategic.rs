@@ -13,7 +13,7 @@ const RETAIN: &str = "$retainKeys";
 const ORDER: &str = "$setElementOrder/";
 const DELETE: &str = "$deleteFromPrimitiveList/";
 
-/// What the table says about an object.
+/// The field table's knowledge of an object.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
     Struct(&'static Struct),
@@ -152,7 +152,7 @@ fn change_field(
     Ok(())
 }
 
-/// Puts lists in order that the patch does not change but names an order of.
+/// Reorders the lists of which the patch gives only the order.
 fn reorder(
     result: &mut Map<String, Value>,
     patch: &Map<String, Value>,
@@ -174,7 +174,7 @@ fn reorder(
     Ok(())
 }
 
-/// A patch without its directives: what it creates where nothing was.
+/// Returns a patch without its directives, which is the object that it creates.
 fn plain(patch: &Map<String, Value>) -> Map<String, Value> {
     patch
         .iter()
@@ -247,7 +247,7 @@ fn listed(order: &Value) -> Result<&[Value], PatchError> {
         .ok_or_else(|| malformed("invalid patch format of setElementOrder list"))
 }
 
-/// One item of a patch into a list whose items have a key.
+/// Merges one item of a patch into a list whose items have a key.
 fn keyed(
     merged: &mut Vec<Value>,
     change: &Value,

@@ -10,14 +10,14 @@ use super::{Level, Policy};
 use crate::object::items;
 use pod::Pod;
 
-/// Finds nothing, or the detail of a violation.
+/// Returns the detail of a violation, if there is one.
 type Check = fn(&Pod<'_>) -> Option<String>;
 
 struct Row {
     level: Level,
     /// The minor version that brought the check.
     since: u32,
-    /// Left to restricted's own form of the check there.
+    /// The level `restricted` has a stricter form of the check and leaves this one out.
     until_restricted: bool,
     reason: &'static str,
     check: Check,
@@ -81,10 +81,10 @@ const CHECKS: &[Row] = &[
     restricted(19, "seccompProfile", restricted::seccomp_restricted),
 ];
 
-/// Since then `host` in probes and hooks is against baseline.
+/// The minor version from which on baseline forbids `host` in probes and hooks.
 const HOST_PROBES_SINCE: u32 = 34;
 
-/// All that a pod does against a policy, as the message lists it.
+/// Lists the violations of a policy by a pod, as the message of a refusal does.
 pub(super) fn violation(metadata: &Value, spec: &Value, policy: Policy) -> Option<String> {
     let pod = Pod {
         metadata,

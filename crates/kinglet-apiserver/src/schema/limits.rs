@@ -60,7 +60,7 @@ impl Check<'_> {
         }
     }
 
-    /// Length, pattern and format.
+    /// Checks length, pattern and format.
     fn text(&mut self, limits: &Limits, text: &str) {
         let length = text.chars().count() as u64;
         if let Some(min) = limits.min_length.filter(|min| length < *min) {
@@ -96,7 +96,7 @@ impl Check<'_> {
         }
     }
 
-    /// Range, steps and width.
+    /// Checks range, steps and width.
     fn number(&mut self, limits: &Limits, number: &Number) {
         let number = number.as_f64().unwrap_or(0.0);
         match limits.minimum {
@@ -130,7 +130,7 @@ impl Check<'_> {
         }
     }
 
-    /// Count and uniqueness of items.
+    /// Checks how many items there are and whether one occurs twice.
     fn items(&mut self, limits: &Limits, items: &[Value]) {
         let length = items.len() as u64;
         if let Some(min) = limits.min_items.filter(|min| length < *min) {
@@ -147,7 +147,7 @@ impl Check<'_> {
         self.too_many(limits.max_items, length);
     }
 
-    /// Count of fields.
+    /// Checks how many fields there are.
     fn fields(&mut self, limits: &Limits, count: usize) {
         let length = count as u64;
         if let Some(min) = limits.min_properties.filter(|min| length < *min) {
@@ -157,7 +157,7 @@ impl Check<'_> {
     }
 }
 
-/// allOf, anyOf, oneOf, not. The real server says these about no field in particular.
+/// Checks allOf, anyOf, oneOf and not. The real server names no field in these errors.
 fn check_combined(limits: &Limits, value: &Value, path: &str, found: &mut Vec<FieldError>) {
     let errors = |node: &Node| {
         let mut errors = Vec::new();

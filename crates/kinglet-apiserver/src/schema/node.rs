@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::formats::Format;
 use crate::fields::ListKind;
 
-/// Nesting of schemas. Real CRDs that embed a PodSpec reach about 25.
+/// Deepest nesting of schemas. Real CRDs that embed a PodSpec reach about 25.
 const DEPTH_MAX: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +69,11 @@ pub(crate) struct Node {
     pub(crate) list_keys: Box<[Box<str>]>,
     pub(crate) map_atomic: bool,
     pub(crate) limits: Option<Box<Limits>>,
-    /// Is there a default here or below? Saves the walk.
+    /// Whether there is a default here or below; without one the object is not walked.
     pub(crate) has_defaults: bool,
 }
 
-/// What is checked of a value beyond its type.
+/// The limits of a value beyond its type.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     pub(crate) format: Option<Format>,

@@ -7,7 +7,7 @@ use super::limits::check_limits;
 use super::node::{Kind, Node};
 use crate::fields::ListKind;
 
-/// Errors that one object may collect; more help nobody.
+/// Most errors that are reported of one object.
 const ERRORS_MAX: usize = 100;
 
 fn below(path: &str, name: &str) -> String {
@@ -18,7 +18,7 @@ fn below(path: &str, name: &str) -> String {
     }
 }
 
-/// Of what type a value is, as the real server says it.
+/// Returns the type of a value as the real server names it.
 fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -145,7 +145,7 @@ fn check_fields(
     }
 }
 
-/// Sets and lists with keys hold nothing twice.
+/// Checks that sets and lists with keys hold no item twice.
 fn check_unique(node: &Node, items: &[Value], path: &str, found: &mut Vec<FieldError>) {
     let mut seen = std::collections::HashSet::new();
     for (at, item) in items.iter().enumerate() {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::age;
-use crate::object::{at, is_deleting, items, number, text};
+use crate::object::{at, is_deleting, is_ready, items, number, text};
 
 /// Cells of a pod's row.
 pub(crate) fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
@@ -196,12 +196,7 @@ fn main(pod: &Value, summary: &mut Summary) {
         }
     }
     if summary.reason == "Completed" && running {
-        summary.reason = if condition(pod, "Ready") == Some("True") {
-            "Running"
-        } else {
-            "NotReady"
-        }
-        .to_owned();
+        summary.reason = if is_ready(pod) { "Running" } else { "NotReady" }.to_owned();
     }
 }
 

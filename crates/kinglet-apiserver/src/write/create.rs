@@ -17,7 +17,7 @@ const NAME_MAX: usize = 63;
 /// How often another generated name is tried.
 const NAME_TRIES: usize = 8;
 
-/// Creates an object that has been read and placed, perhaps by a patch.
+/// Creates an object that a create or a patch brings.
 pub(super) async fn create_object(
     context: &mut RequestContext<'_>,
     mut object: Value,
@@ -39,7 +39,7 @@ pub(super) async fn create_object(
     prepare_create(context, &mut object);
     check_namespace(context, object::name(&object))?;
     rules::shape(context, &mut object, None)?;
-    // What admission adds belongs to nobody.
+    // No manager owns what admission adds.
     if !tracked {
         ownership::track(context, None, &mut object);
     }
@@ -51,7 +51,7 @@ pub(super) async fn create_object(
     if context.kind.is(Builtin::CustomResourceDefinition) {
         crd::establish(context.server, &mut object, None);
     }
-    // Quota and CRDs are decided on what is there and stored before anybody else decides.
+    // Quota and CRDs are judged by what is stored, so one write at a time is judged and stored.
     let server = context.server;
     let _turn = match context.kind.builtin {
         Some(Builtin::CustomResourceDefinition) => Some(server.turn.lock().await),
@@ -123,7 +123,7 @@ fn shown_name<'a>(object: &'a Value, generate: &'a str) -> &'a str {
     }
 }
 
-/// The metadata that only the server sets.
+/// Sets the metadata that only the server sets.
 fn prepare_create(context: &RequestContext<'_>, object: &mut Value) {
     let (server, kind) = (context.server, &context.kind);
     let metadata = meta(object);
@@ -152,7 +152,7 @@ fn prepare_create(context: &RequestContext<'_>, object: &mut Value) {
     {
         metadata.remove("generateName");
     }
-    // A node comes with what it is; everything else begins without a past.
+    // Only a Node brings its status.
     if kind.has_status
         && !kind.is(Builtin::Node)
         && let Some(fields) = object.as_object_mut()
@@ -161,7 +161,7 @@ fn prepare_create(context: &RequestContext<'_>, object: &mut Value) {
     }
 }
 
-/// An object needs a living namespace.
+/// Refuses an object whose namespace is missing or being deleted.
 fn check_namespace(context: &RequestContext<'_>, name: &str) -> Result<(), Status> {
     if !context.kind.namespaced {
         return Ok(());

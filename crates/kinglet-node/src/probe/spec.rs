@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kinglet_quantity::pod::{
+    PROBE_FAILURES as FAILURES, PROBE_PERIOD as PERIOD, PROBE_SUCCESSES, PROBE_TIMEOUT as TIMEOUT,
+};
 use url::Url;
 
-/// A kubelet's default, and Kubernetes' for a probe that gives none.
-const PERIOD: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(1);
-const FAILURES: u32 = 3;
 /// One attempt of an aggressive probe (spec 6.3.3).
 const AGGRESSIVE_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -118,7 +117,7 @@ fn one(probe_type: ProbeType, probe: &Probe, ports: &[ContainerPort]) -> Result<
         delay: seconds(probe.initial_delay_seconds).unwrap_or_default(),
         period: seconds(probe.period_seconds).unwrap_or(PERIOD),
         timeout: seconds(probe.timeout_seconds).unwrap_or(TIMEOUT),
-        successes: count(probe.success_threshold).unwrap_or(1),
+        successes: count(probe.success_threshold).unwrap_or(PROBE_SUCCESSES),
         failures: count(probe.failure_threshold).unwrap_or(FAILURES),
         grace: probe
             .termination_grace_period_seconds

@@ -5,14 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kinglet_quantity::pod::{FILE_MODE, TOKEN_SECONDS};
 
 use crate::spec::downward::{self, DownwardValues};
 use crate::spec::environment::Sources;
 
-/// Kubernetes' default for files from the API.
-const DEFAULT_MODE: i32 = 0o644;
-/// Kubernetes' default life of a token, in seconds.
-const TOKEN_SECONDS: i64 = 3600;
 /// The ConfigMap with the cluster's CA that every namespace has.
 const CA_MAP: &str = "kube-root-ca.crt";
 
@@ -299,7 +296,7 @@ fn file(path: &str, bytes: Vec<u8>, mode: Option<i32>) -> Result<File, String> {
             path.display().to_string()
         ));
     }
-    let mode = u32::try_from(mode.unwrap_or(DEFAULT_MODE) & 0o777).unwrap_or(0o644);
+    let mode = u32::try_from(mode.unwrap_or(FILE_MODE) & 0o777).unwrap_or(0o644);
     Ok(File {
         path: path.to_owned(),
         bytes,

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Container;
+use kinglet_quantity::pod::TERMINATION_MESSAGE_PATH;
 
 use crate::spec::environment::expand;
 use crate::volumes::{PodDirectories, PreparedVolume};
 use crate::wire::Mount;
-
-/// Where a program leaves its last words, unless told otherwise.
-const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Volumes that one image may declare; every one is a mount.
 const IMAGE_VOLUMES_MAX: usize = 64;
@@ -94,7 +92,7 @@ pub(crate) fn termination_path(container: &Container) -> &str {
         .termination_message_path
         .as_deref()
         .filter(|path| !path.is_empty())
-        .unwrap_or(TERMINATION_LOG)
+        .unwrap_or(TERMINATION_MESSAGE_PATH)
 }
 
 /// A file that Kinglet makes for the container, which may write it.

@@ -60,8 +60,7 @@ pub(super) fn spec(inputs: PodInputs<'_>) -> PodSpec {
     {
         pod.affinity = Some(spread(revision.name()));
     }
-    defaults::fill(&mut pod);
-    pod
+    defaults::fill(&pod)
 }
 
 /// Pods of one Revision prefer different nodes.

@@ -39,7 +39,7 @@ pub(super) fn app_armor(pod: &Pod<'_>) -> Option<String> {
     (!found.is_empty()).then(|| found.join("; "))
 }
 
-/// What containers have anyway.
+/// Capabilities that container runtimes grant by default.
 const CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",

@@ -1,10 +1,10 @@
-//! What a check looks at, and the words for who is at fault.
+//! The parts of a pod that checks read, and the words for the containers that violate one.
 
 use serde_json::Value;
 
 use crate::object::text;
 
-/// What a check looks at.
+/// The parts of a pod that checks read.
 pub(super) struct Pod<'a> {
     pub(super) metadata: &'a Value,
     pub(super) spec: &'a Value,
@@ -32,7 +32,7 @@ impl<'a> Pod<'a> {
         std::iter::once((None, &self.spec["securityContext"])).chain(of_containers)
     }
 
-    /// Who sets forbidden values, and which.
+    /// Returns whether the pod's context and which containers set forbidden values, and the values.
     pub(super) fn forbidden(
         &self,
         find: impl Fn(&'a Value) -> Vec<String>,

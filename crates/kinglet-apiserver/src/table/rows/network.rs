@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Row, or_none};
 use crate::object::{items, number, text};
 
-/// Most endpoints or ports that are spelled out.
+/// Most endpoints or ports that a cell lists.
 const LISTED_MAX: usize = 3;
 
 pub(super) fn service(row: Row<'_>) -> Vec<Value> {
@@ -33,7 +33,7 @@ pub(super) fn service(row: Row<'_>) -> Vec<Value> {
     ]
 }
 
-/// The addresses under which a Service is known outside.
+/// Returns the external addresses of a Service.
 fn external_addresses(object: &Value) -> String {
     let spec = &object["spec"];
     let own: Vec<String> = items(spec, &["externalIPs"])
@@ -133,7 +133,7 @@ fn slice_endpoints(object: &Value) -> String {
     listed(&all, "<unset>")
 }
 
-/// Joins the first few; says how many more there are.
+/// Joins the first few entries and counts the rest.
 fn listed(all: &[String], none: &str) -> String {
     match all.len() {
         0 => none.to_owned(),

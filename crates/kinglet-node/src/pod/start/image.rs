@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret, ServiceAccount};
 use kinglet_image::{Credentials, ImageError, PullPolicy, ReadyImage};
+use kinglet_quantity::pod::pull_policy;
 use kinglet_reconcile::{Context, Severity};
 
 use super::{ContainerStartError, Shared, namespace, start_error};
@@ -15,9 +16,10 @@ pub(super) async fn image(
 ) -> Result<Arc<ReadyImage>, ContainerStartError> {
     let name = Some(container.name.as_str());
     let reference = container.image.as_deref().unwrap_or("");
-    let policy = match container.image_pull_policy.as_deref() {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
+    let policy = container.image_pull_policy.as_deref();
+    let policy = match policy.unwrap_or_else(|| pull_policy(reference)) {
+        "Always" => PullPolicy::Always,
+        "Never" => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,
     };
     let images = &shared.options.images;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
+use kinglet_quantity::pod::TERMINATION_GRACE_SECONDS;
 use kinglet_reconcile::{ReconcileError, Severity};
 use serde_json::json;
 use tokio::time::Instant;
@@ -357,7 +358,8 @@ impl Worker {
 
 /// A grace period as the API has it; Kubernetes' default where it says nothing.
 pub(super) fn grace_of(seconds: Option<i64>) -> Duration {
-    Duration::from_secs(u64::try_from(seconds.unwrap_or(30)).unwrap_or(0)).min(GRACE_MAX)
+    Duration::from_secs(u64::try_from(seconds.unwrap_or(TERMINATION_GRACE_SECONDS)).unwrap_or(0))
+        .min(GRACE_MAX)
 }
 
 /// Runs a container's own preStop hook within `grace`; a failure is told and changes nothing.
