@@ -231,15 +231,18 @@ impl Hierarchy {
             .collect()
     }
 
-    /// Removes groups above all containers; those that are still in use stay.
-    pub fn remove(roots: &[PathBuf]) {
+    /// Removes groups above all containers; those that are still in use stay. Whether all are gone.
+    pub fn remove(roots: &[PathBuf]) -> bool {
+        let mut all_gone = true;
         for root in roots {
             if let Err(error) = fs::remove_dir(root)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::debug!(group = %root.display(), %error, "control group stays");
+                all_gone = false;
             }
         }
+        all_gone
     }
 }
 

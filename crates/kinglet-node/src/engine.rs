@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_process::Tasks;
+use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::{Cgroup, Hierarchy, Limits, clear};
 use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
@@ -27,6 +28,9 @@ use crate::wire::{Isolation, Mount, Process, Root, Start, Streams, UserNamespace
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the network needs at the end: a few requests to the kernel.
+const NETWORK_CLOSE_TIME: Duration = Duration::from_millis(500);
+
 /// Where the groups above all containers are written down.
 const CGROUPS_RECORD: &str = "cgroups";
 
@@ -38,6 +42,17 @@ pub enum EngineError {
         "Kinglet runs containers and needs root for it: start it as root, for example with sudo"
     )]
     NotRoot,
+    /// Another process has the record of this instance.
+    #[error(
+        "{} has been locked by another Kinglet for {} s, which still clears up after an earlier life of this data directory, or whose own directory happens to have the same names: end it (fuser {} tells which it is), or choose another data directory",
+        record.display(),
+        ENTER_MAX.as_secs(),
+        record.display()
+    )]
+    RecordLocked {
+        /// The record that it holds.
+        record: PathBuf,
+    },
     /// Control groups.
     #[error("setting up control groups: {0}")]
     Cgroups(io::Error),
@@ -139,14 +154,21 @@ impl Engine {
         tasks: &Tasks,
     ) -> Result<Self, EngineError> {
         preflight()?;
-        let mut instance = enter(names).await;
+        let mut instance = enter(names).await?;
         let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
         let record = state.join(CGROUPS_RECORD);
         let mut former = read_record(&record, &names.cgroup());
         former.retain(|root| !hierarchy.roots().contains(root));
-        end_leftovers(&[hierarchy.roots(), former.clone()].concat()).await;
-        Hierarchy::remove(&former);
-        write_record(&record, &hierarchy.roots()).map_err(|source| EngineError::Directory {
+        let leftovers_deadline = Instant::now() + LEFTOVERS_TIMEOUT;
+        end_leftovers(
+            &[hierarchy.roots(), former.clone()].concat(),
+            leftovers_deadline,
+        )
+        .await;
+        // Groups that are still in use stay written down.
+        former.retain(|root| !Hierarchy::remove(std::slice::from_ref(root)));
+        let roots = [hierarchy.roots(), former].concat();
+        write_record(&record, &roots).map_err(|source| EngineError::Directory {
             attempt: "writing",
             path: record,
             source,
@@ -154,10 +176,10 @@ impl Engine {
         if let Some(instance) = &mut instance {
             let written = instance.write(&Record {
                 data: state.to_owned(),
-                cgroups: hierarchy.roots(),
+                cgroups: roots,
             });
             if let Err(error) = written {
-                tracing::debug!(%error, "what this instance uses is not written down");
+                tracing::warn!(%error, "what this instance uses is not written down: if it is killed, only its own next start clears up");
             }
         }
         clear_dead().await;
@@ -334,17 +356,25 @@ impl Engine {
         .await
     }
 
-    /// Lets everything go. Containers must have been dropped before.
-    pub async fn close(&self) {
+    /// Lets everything go, until `deadline` at the latest. Containers must have been dropped before. What is left then is
+    /// cleared away by the next start, on whose behalf the record of this instance stays.
+    pub async fn close(&self, deadline: Instant) {
         self.0.parked.drain();
         self.0.connections.drain();
-        self.0.containers.close().await;
-        let roots = self.0.containers.hierarchy().roots();
-        end_leftovers(&roots).await;
-        Hierarchy::remove(&roots);
-        self.0.network.close().await;
-        if let Some(instance) = &self.0.instance {
-            instance.leave();
+        let containers_deadline = deadline.checked_sub(NETWORK_CLOSE_TIME).unwrap_or(deadline);
+        let containers = async {
+            self.0.containers.close().await;
+            let roots = self.0.containers.hierarchy().roots();
+            end_leftovers(&roots, containers_deadline).await && Hierarchy::remove(&roots)
+        };
+        let containers = timeout_at(containers_deadline, containers).await;
+        let network = timeout_at(deadline, self.0.network.close()).await;
+        match (containers, network, &self.0.instance) {
+            (Ok(true), Ok(true), Some(instance)) => instance.leave(),
+            (Ok(true), Ok(true), None) => {}
+            _ => tracing::warn!(
+                "not everything was taken off this machine in time; the next start of any instance clears up"
+            ),
         }
     }
 }
@@ -394,74 +424,127 @@ fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
     std::fs::write(record, lines.join("\n"))
 }
 
-/// Clearing up after a killed instance takes seconds at most; a start does not hang on whoever holds its record for longer.
-const ENTER_MAX: Duration = Duration::from_secs(5);
+/// Another start may be clearing up after an earlier life of this instance, which takes as long as killed processes of a
+/// machine that swaps, and its network.
+const ENTER_MAX: Duration = LEFTOVERS_TIMEOUT.saturating_mul(2);
 const ENTER_PAUSE: Duration = Duration::from_millis(20);
 
-/// Says that this instance lives. Without that it works all the same; only nobody would clear up after its death.
-async fn enter(names: &HostNames) -> Option<Instance> {
-    let give_up = tokio::time::Instant::now() + ENTER_MAX;
-    let entered = loop {
+/// Says that this instance lives, so that nobody clears up after it. Without a place to say so (`/run` cannot be written to)
+/// nobody clears up after anybody, and the instance works all the same.
+async fn enter(names: &HostNames) -> Result<Option<Instance>, EngineError> {
+    let entered = enter_within(ENTER_MAX, || {
         let names = names.clone();
-        let entered = tokio::task::spawn_blocking(move || Instance::enter(&names)).await;
-        match entered
-            .map_err(io::Error::other)
-            .and_then(|entered| entered)
-        {
-            Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock
-                    && tokio::time::Instant::now() < give_up =>
-            {
-                tokio::time::sleep(ENTER_PAUSE).await;
-            }
-            entered => break entered,
+        tokio::task::spawn_blocking(move || Instance::enter(&names))
+    });
+    match entered.await {
+        Ok(instance) => Ok(Some(instance)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(EngineError::RecordLocked {
+            record: Instance::record_of(names),
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "this instance is not written down on this machine: if it is killed, only its own next start clears up");
+            Ok(None)
         }
-    };
-    entered
-        .inspect_err(|error| {
-            tracing::debug!(%error, "this instance is not written down on this machine");
-        })
-        .ok()
+    }
 }
 
-/// Takes away what instances that have ended without clearing up left on this machine.
+/// Tries for as long as somebody else has the record.
+async fn enter_within<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> tokio::task::JoinHandle<io::Result<T>>,
+) -> io::Result<T> {
+    let give_up = Instant::now() + patience;
+    loop {
+        let entered = attempt().await.map_err(io::Error::other).flatten();
+        match entered {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < give_up => {
+                tokio::time::sleep(ENTER_PAUSE).await;
+            }
+            entered => return entered,
+        }
+    }
+}
+
+/// Takes away what instances that have ended without clearing up left on this machine. The record of one of whom something is
+/// left stays, and the next start tries again.
 async fn clear_dead() {
     // A handful of small files in memory.
     for (record, instance) in instances::dead() {
         tracing::info!(data = %record.data.display(), "clearing up after an instance of Kinglet that was killed");
-        end_leftovers(&record.cgroups).await;
-        Hierarchy::remove(&record.cgroups);
-        if let Err(error) = Network::clear(&record.names()).await {
-            tracing::warn!(data = %record.data.display(), %error, "what a killed instance left on the network stays");
+        if let Err(error) = clear_one(&record).await {
+            tracing::warn!(data = %record.data.display(), %error, "not everything that a killed instance left could be cleared away; the next start tries again");
             continue;
         }
-        let data = record.data.clone();
-        let _ = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
         instance.leave();
     }
 }
 
-/// Kills what still runs in our groups and removes the groups.
-async fn end_leftovers(roots: &[PathBuf]) {
-    let give_up = tokio::time::Instant::now() + LEFTOVERS_TIMEOUT;
+async fn clear_one(record: &Record) -> Result<(), EngineError> {
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
+    let emptied = end_leftovers(&record.cgroups, deadline).await;
+    if !emptied || !Hierarchy::remove(&record.cgroups) {
+        let still_used = io::Error::other("control groups are still in use");
+        return Err(EngineError::Cgroups(still_used));
+    }
+    Network::clear(&record.names()).await?;
+    let data = record.data.clone();
+    let closed = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+    closed
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|source| EngineError::Directory {
+            attempt: "unmounting what is mounted below",
+            path: record.data.clone(),
+            source,
+        })
+}
+
+/// Kills what still runs in our groups and removes the groups, until `deadline`; whether all are gone.
+async fn end_leftovers(roots: &[PathBuf], deadline: Instant) -> bool {
     let mut told = false;
     loop {
         let left = Hierarchy::leftovers(roots);
         if left.is_empty() {
-            return;
+            return true;
         }
         let still_used = left.iter().filter(|group| !clear(group)).count();
         if still_used > 0 && !told {
             tracing::info!("ending containers of an earlier life");
             told = true;
         }
-        if tokio::time::Instant::now() > give_up {
+        if Instant::now() > deadline {
             tracing::warn!(
                 groups = left.len(),
                 "control groups of an earlier life cannot be removed"
             );
-            return;
+            return false;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_somebody_has_is_waited_for_and_never_passed_over() {
+        let attempt = |kind: Option<io::ErrorKind>| {
+            tokio::task::spawn(async move { kind.map_or(Ok(()), |kind| Err(kind.into())) })
+        };
+        let mut before = 5;
+        let entered = enter_within(ENTER_MAX, || {
+            before -= 1;
+            attempt((before > 0).then_some(io::ErrorKind::WouldBlock))
+        });
+        entered.await.expect("it comes free");
+        let began = Instant::now();
+        let taken = enter_within(ENTER_MAX, || attempt(Some(io::ErrorKind::WouldBlock))).await;
+        let error = taken.expect_err("somebody has it for ever");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(began.elapsed() >= ENTER_MAX, "{:?}", began.elapsed());
+        let refused = enter_within(ENTER_MAX, || attempt(Some(io::ErrorKind::PermissionDenied)));
+        let error = refused.await.expect_err("it cannot be written");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -55,6 +55,11 @@ impl Instance {
         Self::enter_at(Path::new(DIRECTORY), names)
     }
 
+    /// The file of the instance of this data directory.
+    pub(crate) fn record_of(names: &HostNames) -> PathBuf {
+        Path::new(DIRECTORY).join(names.hash())
+    }
+
     fn enter_at(directory: &Path, names: &HostNames) -> io::Result<Self> {
         // What is written here decides what a later start removes as root.
         std::fs::DirBuilder::new()
@@ -79,12 +84,16 @@ impl Instance {
         }
     }
 
-    /// Writes down what this life puts on the host, before it does.
+    /// Writes down what this life puts on the host, before it does. Whenever this process is killed, the file holds either
+    /// what an earlier life wrote or this: blanks cover what was longer, and only then the file is cut.
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
-        self.file.set_len(0)?;
+        let mut text = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let bytes = text.len();
+        let former = usize::try_from(self.file.metadata()?.len()).unwrap_or(0);
+        text.resize(bytes.max(former), b' ');
         self.file.rewind()?;
-        self.file
-            .write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)
+        self.file.write_all(&text)?;
+        self.file.set_len(bytes as u64)
     }
 
     /// Removes the record: nothing is left on the host.

@@ -1,6 +1,7 @@
 //! Every name that the node puts on the host, derived from the data directory.
 //!
-//! Two instances with different directories never collide, and cleaning up after a crash never touches a neighbour.
+//! Names of two directories are the same only if the first 32 bits of their SHA-256 digests are: then the lock on the record of
+//! an instance ([`crate::instances`]) keeps the second from starting. So no start clears away what a neighbour uses.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -319,29 +319,43 @@ impl Network {
     pub(crate) async fn clear(names: &HostNames) -> Result<(), NetworkError> {
         let handle = connect_to_kernel()?;
         links::remove_links(&handle, names).await?;
+        let table = nftables::Table::new(names.table());
+        remove_table(&Arc::new(Mutex::new(table))).await?;
         if let Ok(subnet) = free_subnet(names, None) {
             forwarding::close(names, subnet).await;
-        }
-        let mut table = nftables::Table::new(names.table());
-        let removed = tokio::task::spawn_blocking(move || table.remove()).await;
-        if let Err(error) = removed.map_err(io::Error::other).and_then(|done| done) {
-            tracing::debug!(%error, "the packet filter's table of a dead instance stays");
         }
         Ok(())
     }
 
-    /// Takes everything off the host.
-    pub(crate) async fn close(&self) {
-        forwarding::close(&self.0.names, self.0.subnet).await;
-        let table = Arc::clone(&self.0.table);
-        let removed = tokio::task::spawn_blocking(move || table.lock().remove()).await;
-        if let Err(error) = removed.map_err(io::Error::other).and_then(|done| done) {
-            tracing::warn!(%error, "taking the packet filter's table away");
+    /// Takes everything off the host; whether that was done.
+    pub(crate) async fn close(&self) -> bool {
+        let mut all_gone = true;
+        let mut warn_of = |error: NetworkError| {
+            tracing::warn!(%error, "cleaning up the pod network");
+            all_gone = false;
+        };
+        if let Err(error) = remove_table(&self.0.table).await {
+            warn_of(error);
         }
         self.forget_stale(conntrack::Translations::default()).await;
         if let Err(error) = links::remove_links(&self.0.handle, &self.0.names).await {
-            tracing::warn!(%error, "cleaning up the pod network");
+            warn_of(error);
         }
+        // Last, as it runs programs, which may hang.
+        forwarding::close(&self.0.names, self.0.subnet).await;
+        all_gone
+    }
+}
+
+/// Takes our table of the packet filter away.
+async fn remove_table(table: &Arc<Mutex<nftables::Table>>) -> Result<(), NetworkError> {
+    let table = Arc::clone(table);
+    let removed = tokio::task::spawn_blocking(move || table.lock().remove()).await;
+    match removed.map_err(io::Error::other).flatten() {
+        Err(error) if !nftables::is_missing(&error) => {
+            Err(system("taking the packet filter's table away")(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -233,9 +233,15 @@ impl NodeHandle {
             tracing::warn!("some pods did not end in time; the next start ends them");
         }
         self.0.workers.lock().clear();
-        self.0.shared.engine.close().await;
+        self.0.shared.engine.close(deadline).await;
         let data = self.0.shared.options.data_dir.clone();
-        let _ = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+        let closed = tokio::task::spawn_blocking(move || disk::close_memory(&data));
+        match tokio::time::timeout_at(deadline, closed).await {
+            Ok(Ok(Ok(()))) => {}
+            other => {
+                tracing::warn!(result = ?other, "volumes in memory are still mounted; the next start lets them go");
+            }
+        }
         // What is left after that is removed by the next start.
         let trash = Arc::clone(&self.0.shared.trash);
         let emptied = async {

@@ -5,20 +5,16 @@
 
 pub(crate) mod attach;
 pub(crate) mod output;
+mod terminal;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use rustix::termios::Winsize;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
@@ -28,8 +24,9 @@ use crate::container::{
 };
 use crate::engine::openable;
 use crate::sys::binary::SealedBinary;
-use crate::sys::process;
 use crate::wire::{self, Exec, HelperReply, Process, Streams};
+
+pub use terminal::Terminal;
 
 /// What a program reads from.
 pub type Input = Box<dyn AsyncWrite + Send + Unpin>;
@@ -71,83 +68,6 @@ pub enum SessionError {
     /// The program could not be started.
     #[error("{0}")]
     Start(#[from] StartError),
-}
-
-/// The outer end of a program's terminal. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Terminal(Arc<AsyncFd<OwnedFd>>);
-
-impl Terminal {
-    pub(crate) fn new(multiplexer: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&multiplexer, true)?;
-        Ok(Self(Arc::new(process::watch(multiplexer)?)))
-    }
-
-    /// Tells the program how large its window is.
-    pub fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        Ok(rustix::termios::tcsetwinsize(self.0.get_ref(), size)?)
-    }
-}
-
-impl AsyncRead for Terminal {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(context))?;
-            let read = ready.try_io(|terminal| {
-                Ok(rustix::io::read(
-                    terminal.get_ref(),
-                    buffer.initialize_unfilled(),
-                )?)
-            });
-            match read {
-                Ok(Ok(count)) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                // The last program that had it open has closed it.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Terminal {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(context))?;
-            let written =
-                ready.try_io(|terminal| Ok(rustix::io::write(terminal.get_ref(), bytes)?));
-            if let Ok(written) = written {
-                return Poll::Ready(written);
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// A pipe into a program: what the program reads, and what is written to.
@@ -225,13 +145,12 @@ pub(crate) async fn open(
             ))
         })?;
     let terminal = multiplexer.map(Terminal::new).transpose()?;
-    let boxed = |terminal: &Terminal| Box::new(terminal.clone());
     let stdin: Option<Input> = match (&terminal, input) {
-        (Some(terminal), _) if stdin => Some(boxed(terminal)),
+        (Some(terminal), _) if stdin => Some(Box::new(terminal.stream()?)),
         (_, input) => input.map(|(_, write)| Box::new(write) as Input),
     };
     let stdout: Option<Source> = match &terminal {
-        Some(terminal) => Some(boxed(terminal)),
+        Some(terminal) => Some(Box::new(terminal.stream()?)),
         None => child.stdout.take().map(|stdout| Box::new(stdout) as Source),
     };
     let stderr = child.stderr.take().map(|stderr| Box::new(stderr) as Source);

@@ -11,7 +11,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use kinglet_reconcile::pod;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -34,54 +35,41 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
-    /// The host ports of a Pod: of its containers, and of init containers that stay.
+    /// The host ports of a Pod.
     pub(crate) fn of(pod: &Pod) -> Result<Vec<Self>, String> {
-        let spec = pod.spec.iter();
-        let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-        let containers = spec.flat_map(|spec| {
-            let init = spec.init_containers.iter().flatten().filter(stays);
-            spec.containers.iter().chain(init)
-        });
-        let ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let mut all = ports
-            .filter_map(|port| Self::parse(port).transpose())
+        let mut all = pod::host_ports(pod)
+            .map(Self::parse)
             .collect::<Result<Vec<_>, _>>()?;
         all.sort_unstable();
         all.dedup();
         Ok(all)
     }
 
-    fn parse(port: &ContainerPort) -> Result<Option<Self>, String> {
-        let Some(number) = port.host_port.filter(|number| *number != 0) else {
-            return Ok(None);
-        };
-        let address = match port.host_ip.as_deref() {
-            None | Some("" | "0.0.0.0" | "::") => None,
-            Some(text) => Some(text.parse::<Ipv4Addr>().map_err(|_| {
-                format!("hostIP {text:?} is no IPv4 address, and Pods have IPv4 only")
-            })?),
-        };
+    fn parse(port: &ContainerPort) -> Result<Self, String> {
+        let address = pod::host_ip(port).map(|text| {
+            text.parse::<Ipv4Addr>()
+                .map_err(|_| format!("hostIP {text:?} is no IPv4 address, and Pods have IPv4 only"))
+        });
         let in_range = |number| {
             u16::try_from(number).map_err(|_| format!("{number} is not the number of a port"))
         };
         let Some(protocol) = Protocol::named(port.protocol.as_deref()) else {
             return Err(format!("protocol {:?} is not known", port.protocol));
         };
-        Ok(Some(Self {
-            address,
+        Ok(Self {
+            address: address.transpose()?,
             protocol,
-            port: in_range(number)?,
+            port: in_range(port.host_port.unwrap_or(0))?,
             container_port: in_range(port.container_port)?,
-        }))
+        })
     }
 
-    /// Whether both cannot be had at once; without an address a port is taken on all of them, as for the scheduler.
+    /// Whether both cannot be had at once.
     fn conflicts(&self, other: &Self) -> bool {
-        let same_address = match (self.address, other.address) {
-            (Some(one), Some(another)) => one == another,
-            _ => true,
-        };
-        same_address && (self.protocol, self.port) == (other.protocol, other.port)
+        pod::host_ports_conflict(
+            (self.address, (self.protocol, self.port)),
+            (other.address, (other.protocol, other.port)),
+        )
     }
 }
 

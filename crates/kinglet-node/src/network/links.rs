@@ -218,7 +218,7 @@ async fn link_index(handle: &Handle, name: &str) -> Result<u32, NetworkError> {
         .ok_or_else(|| system("looking for a pod link")(io::Error::from(io::ErrorKind::NotFound)))
 }
 
-/// Removes every link that has a name of this data directory.
+/// Removes every link that has a name of this data directory: all it can, and says why the first of the rest stays.
 pub(super) async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(), NetworkError> {
     let attempt = "listing network links";
     let links: Vec<_> = handle
@@ -228,6 +228,7 @@ pub(super) async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(
         .try_collect()
         .await
         .map_err(netlink(attempt))?;
+    let mut done = Ok(());
     for link in links {
         let name = link.attributes.iter().find_map(|one| {
             if let LinkAttribute::IfName(name) = one {
@@ -238,13 +239,21 @@ pub(super) async fn remove_links(handle: &Handle, names: &HostNames) -> Result<(
         });
         let Some(name) = name else { continue };
         if name == names.bridge() || name.starts_with(&names.link_prefix()) {
-            // A link whose namespace is being torn down at this moment may already be gone.
-            if let Err(error) = handle.link().del(link.header.index).execute().await {
-                tracing::debug!(name, %error, "link not removed");
+            match handle.link().del(link.header.index).execute().await {
+                // A link whose namespace is being torn down at this moment may already be gone.
+                Err(error) if !is_gone(&error) => {
+                    tracing::debug!(name, %error, "link not removed");
+                    done = done.and(Err(netlink("removing a network link")(error)));
+                }
+                _ => {}
             }
         }
     }
-    Ok(())
+    done
+}
+
+fn is_gone(error: &rtnetlink::Error) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(answer) if answer.to_io().raw_os_error() == Some(libc::ENODEV))
 }
 
 /// Writes one of this namespace's settings of an interface.

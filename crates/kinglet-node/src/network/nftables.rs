@@ -72,6 +72,12 @@ impl Table {
     }
 }
 
+/// Whether a request failed because the kernel has no nf_tables, and so no table of anybody.
+pub(crate) fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
+        || error.raw_os_error() == Some(libc::EPROTONOSUPPORT)
+}
+
 /// Messages that the kernel takes together.
 struct Transaction<'a> {
     table: &'a str,

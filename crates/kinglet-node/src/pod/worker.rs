@@ -160,9 +160,18 @@ pub(crate) struct Worker {
     proxy_probe: Option<Tasks>,
 }
 
-/// Whatever ends a worker, also a fault of its own: no container outlives it, as nobody would end it any more.
+/// A container that has ended is probed no more.
+impl Drop for RunningContainer {
+    fn drop(&mut self) {
+        self.probes.cancel();
+    }
+}
+
+/// Whatever ends a worker, also a fault of its own: neither its containers nor its tasks outlive it, as nobody would end them
+/// any more.
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.tasks.cancel();
         for running in self.running.values() {
             let _ = running.container.kill();
         }

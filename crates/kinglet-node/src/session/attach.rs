@@ -1,12 +1,15 @@
 //! A running container that clients can talk to: its input, its terminal, what it writes.
 
+use std::io;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
 
-use crate::container::Container;
+use crate::container::{Container, StartError};
 use crate::engine::Sandbox;
 use crate::session::output::{Output, Stream};
 use crate::session::{Input, Session, SessionError, Source, Terminal};
@@ -28,40 +31,60 @@ pub(crate) struct RunningProgram {
     pub(crate) sandbox: Arc<Sandbox>,
 }
 
-/// The standard input of a container.
+/// The standard input of a container. Dropping it closes the input.
 #[derive(Debug)]
 pub(crate) struct Stdin {
     /// Closed after the first client (`stdinOnce`).
     once: bool,
-    pipe: tokio::sync::Mutex<Option<pipe::Sender>>,
+    /// `None` once it is closed. Clients that write hold it for as long as `closed` is not cancelled.
+    pipe: Mutex<Option<Arc<pipe::Sender>>>,
+    closed: CancellationToken,
 }
 
 impl Stdin {
     pub(crate) fn new(pipe: pipe::Sender, once: bool) -> Self {
         Self {
             once,
-            pipe: tokio::sync::Mutex::new(Some(pipe)),
+            pipe: Mutex::new(Some(Arc::new(pipe))),
+            closed: CancellationToken::new(),
         }
     }
 
-    /// Carries what a client writes until it ends.
-    async fn feed(&self, mut from: DuplexStream) {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let count = match from.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => count,
-            };
-            let mut pipe = self.pipe.lock().await;
-            let Some(open) = pipe.as_mut() else { break };
-            if open.write_all(&buffer[..count]).await.is_err() {
-                // The program has closed it.
-                *pipe = None;
-                break;
-            }
+    /// Carries what a client writes until it ends, or until the input is closed.
+    async fn feed(&self, from: DuplexStream) {
+        let Some(pipe) = self.pipe.lock().clone() else {
+            return;
+        };
+        let carried = self.closed.run_until_cancelled(carry(from, &pipe)).await;
+        let program_closed_it = carried.is_some_and(|carried| carried.is_err());
+        if self.once || program_closed_it {
+            self.close();
         }
-        if self.once {
-            *self.pipe.lock().await = None;
+    }
+
+    /// Closes the input, also for clients that wait until the program reads.
+    fn close(&self) {
+        *self.pipe.lock() = None;
+        self.closed.cancel();
+    }
+}
+
+/// Writes what comes into the pipe. Several clients may do so at a time.
+async fn carry(mut from: DuplexStream, pipe: &pipe::Sender) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let count = from.read(&mut buffer).await.unwrap_or(0);
+        if count == 0 {
+            return Ok(());
+        }
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            pipe.writable().await?;
+            match pipe.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -71,10 +94,8 @@ struct ClosesOnce(Arc<Stdin>);
 
 impl Drop for ClosesOnce {
     fn drop(&mut self) {
-        if self.0.once
-            && let Ok(mut pipe) = self.0.pipe.try_lock()
-        {
-            *pipe = None;
+        if self.0.once {
+            self.0.close();
         }
     }
 }
@@ -88,7 +109,10 @@ pub(crate) fn attach(program: &RunningProgram, name: &str) -> Result<Session, Se
     let (mut stdout, client_stdout) = tokio::io::duplex(BUFFER_BYTES);
     let (mut stderr, client_stderr) = tokio::io::duplex(BUFFER_BYTES);
     let (stdin, fed): (Option<Input>, _) = match (&program.terminal, &program.stdin) {
-        (Some(terminal), _) => (Some(Box::new(terminal.clone())), None),
+        (Some(terminal), _) => (
+            Some(Box::new(terminal.stream().map_err(StartError::from)?)),
+            None,
+        ),
         (None, Some(stdin)) => {
             let (client, ours) = tokio::io::duplex(BUFFER_BYTES);
             (Some(Box::new(client)), Some((Arc::clone(stdin), ours)))
@@ -128,4 +152,45 @@ pub(crate) fn attach(program: &RunningProgram, name: &str) -> Result<Session, Se
         terminal: program.terminal.clone(),
         exit: exit.boxed(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::input_pipe;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_end_of_one_client_closes_an_input_that_another_waits_for() {
+        let (program, pipe) = input_pipe().expect("pipe");
+        let stdin = Arc::new(Stdin::new(pipe, true));
+        let (mut client, ours) = tokio::io::duplex(BUFFER_BYTES);
+        let other = tokio::spawn({
+            let stdin = Arc::clone(&stdin);
+            async move { stdin.feed(ours).await }
+        });
+        // The program reads nothing: the pipe is full, and the other client waits.
+        let written = tokio::time::timeout(Duration::from_secs(1), async {
+            loop {
+                client.write_all(&[b'x'; 1024]).await.expect("open");
+            }
+        });
+        written.await.expect_err("more than a pipe holds");
+        drop(ClosesOnce(Arc::clone(&stdin)));
+        tokio::time::timeout(PATIENCE, other)
+            .await
+            .expect("the other client is let go")
+            .expect("it goes without a panic");
+        // What was written is read, and then the end, although the input itself is still held.
+        let mut program = pipe::Receiver::from_owned_fd(program).expect("receiver");
+        let mut all = Vec::new();
+        tokio::time::timeout(PATIENCE, program.read_to_end(&mut all))
+            .await
+            .expect("the program sees the end of its input")
+            .expect("read");
+        assert!(!all.is_empty());
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -45,21 +46,25 @@ impl Output {
         Some(receiver)
     }
 
-    /// Passes on what was read.
+    /// Passes on what was read, to all at a time: whoever is slow holds up the container, for a bounded time, and nobody else.
     pub(crate) async fn send(&self, stream: Stream, bytes: &[u8]) {
         let all = self.0.lock().all.clone();
         if all.is_empty() || bytes.is_empty() {
             return;
         }
         let chunk = Bytes::copy_from_slice(bytes);
-        for receiver in all {
-            let sent = receiver
-                .send_timeout((stream, chunk.clone()), STALL_MAX)
-                .await;
-            if sent.is_err() {
-                let mut receivers = self.0.lock();
-                receivers.all.retain(|known| !known.same_channel(&receiver));
-            }
+        let sent = all
+            .iter()
+            .map(|receiver| receiver.send_timeout((stream, chunk.clone()), STALL_MAX));
+        let sent = join_all(sent).await;
+        let let_go: Vec<_> = all
+            .iter()
+            .zip(sent)
+            .filter_map(|(receiver, sent)| sent.is_err().then_some(receiver))
+            .collect();
+        if !let_go.is_empty() {
+            let gone = |known: &mpsc::Sender<_>| let_go.iter().any(|one| known.same_channel(one));
+            self.0.lock().all.retain(|known| !gone(known));
         }
     }
 
@@ -93,5 +98,28 @@ mod tests {
         assert_eq!(first.recv().await, None);
         let mut late = output.subscribe().expect("room");
         assert_eq!(late.recv().await, None);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn many_who_are_stuck_hold_it_up_no_longer_than_one() {
+        let output = Output::default();
+        let stuck: Vec<_> = (1..ATTACHED_MAX)
+            .map(|_| output.subscribe().expect("room"))
+            .collect();
+        for _ in 0..CHUNKS_MAX {
+            output.send(Stream::Stdout, b"x").await;
+        }
+        // Comes last, so that it would be served after those who are stuck.
+        let mut quick = output.subscribe().expect("room");
+        let began = tokio::time::Instant::now();
+        let heard = async {
+            let heard = quick.recv().await;
+            (heard, began.elapsed())
+        };
+        let ((), (heard, after)) = tokio::join!(output.send(Stream::Stdout, b"y"), heard);
+        assert_eq!(heard, Some((Stream::Stdout, Bytes::from_static(b"y"))));
+        assert_eq!(after, Duration::ZERO, "the quick one waits for nobody");
+        assert_eq!(began.elapsed().as_secs(), STALL_MAX.as_secs());
+        assert_eq!(output.0.lock().all.len(), 1, "the stuck ones are let go");
+        drop(stuck);
     }
 }

@@ -51,12 +51,12 @@ pub(crate) fn fork_sibling() -> io::Result<Fork> {
     }
 }
 
-/// Makes three descriptors the standard streams and closes all others, whoever owns them: only for a process that ends
-/// without returning to their owners.
+/// Makes these descriptors the standard streams, in order, and closes all others, those that are owned further up the stack
+/// included. Only a process that never returns there may call it. Kernels before 5.9 close them at its next `exec`.
 pub(crate) fn take_streams(streams: &[OwnedFd]) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
     for (number, stream) in (0..).zip(streams) {
-        // SAFETY: both descriptors are open, and nothing in this program owns the standard streams.
+        // SAFETY: `stream` is open, and no value of this program owns the numbers 0 to 2, which are overwritten.
         if unsafe { libc::dup2(stream.as_raw_fd(), number) } == -1 {
             return Err(io::Error::last_os_error());
         }
@@ -78,8 +78,8 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
 }
 
 fn close_range(flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: with the flag nothing is closed now. Without it a helper calls this before it has opened anything, so no
-    // descriptor above the standard ones has an owner in this program.
+    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed now. Without it the caller is a helper that has opened nothing yet, or
+    // a fork that never returns to the owners of what is closed, so nobody uses a closed number.
     let answer =
         unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, flags) };
     if answer == 0 {

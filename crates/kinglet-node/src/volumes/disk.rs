@@ -29,7 +29,9 @@ const TERMINATION_OPTIONS: &str = "mode=0755,size=64k,nr_inodes=8";
 
 /// Mounts the node's memory, after letting go what an earlier life left mounted.
 pub(crate) fn open_memory(data: &Path) -> io::Result<()> {
-    close_memory(data);
+    if let Err(error) = close_memory(data) {
+        tracing::debug!(%error, "something of an earlier life stays mounted");
+    }
     let root = memory_root(data);
     make_directory(&root, 0o700)?;
     mount(
@@ -45,14 +47,13 @@ pub(crate) fn open_memory(data: &Path) -> io::Result<()> {
 }
 
 /// Lets everything below the node's memory go.
-pub(crate) fn close_memory(data: &Path) {
-    unmount_below(&memory_root(data));
+pub(crate) fn close_memory(data: &Path) -> io::Result<()> {
+    unmount_below(&memory_root(data))
 }
 
-fn unmount_below(root: &Path) {
-    let Ok(mounts) = fs::read("/proc/self/mountinfo") else {
-        return;
-    };
+/// Unmounts all it can, and says why the first of the rest stays.
+fn unmount_below(root: &Path) -> io::Result<()> {
+    let mounts = fs::read("/proc/self/mountinfo")?;
     let mut below: Vec<PathBuf> = mounts
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
@@ -60,11 +61,14 @@ fn unmount_below(root: &Path) {
         .filter(|path| path.starts_with(root))
         .collect();
     below.sort();
+    let mut done = Ok(());
     for path in below.iter().rev() {
         if let Err(error) = unmount(path, UnmountFlags::DETACH) {
             tracing::debug!(path = %path.display(), %error, "not unmounted");
+            done = done.and(Err(error.into()));
         }
     }
+    done
 }
 
 /// A path as `/proc/self/mountinfo` writes it: space, tab, newline and backslash as three octal digits.
@@ -359,7 +363,9 @@ pub(crate) fn remove_container(
 
 /// Lets go everything of a pod.
 pub(crate) fn remove(directories: &PodDirectories, trash: &Trash) {
-    unmount_below(&directories.memory);
+    if let Err(error) = unmount_below(&directories.memory) {
+        tracing::warn!(directory = %directories.memory.display(), %error, "a pod's volume in memory stays mounted");
+    }
     if let Err(error) = kinglet_process::trash::remove_tree(&directories.memory) {
         tracing::warn!(directory = %directories.memory.display(), %error, "a pod's directory stays behind");
     }

@@ -103,7 +103,7 @@ impl Bench {
 
     pub(crate) async fn close(self) {
         self.tasks.shutdown(Duration::from_secs(5)).await;
-        self.engine.close().await;
+        self.engine.close(soon()).await;
     }
 }
 
@@ -210,8 +210,8 @@ pub(crate) async fn leaves_nothing() {
     .await;
     drop(sandbox);
     bench.tasks.shutdown(Duration::from_secs(5)).await;
-    bench.engine.close().await;
-    engine.close().await;
+    bench.engine.close(soon()).await;
+    engine.close(soon()).await;
     let links = std::fs::read_dir("/sys/class/net")
         .expect("links")
         .flatten()
@@ -368,4 +368,9 @@ pub(crate) fn groups_named(name: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// When an engine must have closed: generous, since machines of tests are slow.
+pub(crate) fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(60)
 }

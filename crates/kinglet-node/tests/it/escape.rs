@@ -628,7 +628,7 @@ pub(crate) async fn stop_while_parking() {
         drop((running, sandbox));
         let another = bench.engine.sandbox();
         let engine = bench.engine.clone();
-        let _ = tokio::join!(another, async { engine.close().await });
+        let _ = tokio::join!(another, async { engine.close(crate::engine::soon()).await });
         bench.close().await;
         let left = groups_named(&names.cgroup());
         assert!(left.is_empty(), "round {round}: {left:?}");

@@ -14,10 +14,12 @@ mod engine;
 mod escape;
 mod escape_mounts;
 mod escape_network;
+mod faults;
 mod hostile_images;
 mod hostile_volumes;
 mod pods;
 mod probes;
+mod services;
 mod sessions;
 mod termination;
 mod world;
@@ -27,6 +29,10 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Instant;
+
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 type Case = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
 
@@ -149,6 +155,15 @@ const CASES: &[Case] = &[
         Box::pin(termination::deadline_finalizer_and_force())
     }),
     ("names_resolve_inside_pods", || Box::pin(pods::names())),
+    ("a_fault_of_a_worker_restarts_its_pod", || {
+        Box::pin(faults::worker())
+    }),
+    ("a_container_that_ended_is_probed_no_more", || {
+        Box::pin(faults::no_probes_of_the_dead())
+    }),
+    ("service_addresses_lead_to_endpoints_or_are_refused", || {
+        Box::pin(services::refusals())
+    }),
     ("links_in_volumes_lead_nowhere", || {
         Box::pin(hostile_volumes::link_swap())
     }),
@@ -215,9 +230,12 @@ fn main() -> ExitCode {
     }
     // Before there is another thread: all of them have the keys of the one that starts them.
     attacker::hold_a_key();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+    let written = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_filter(tracing_subscriber::EnvFilter::from_default_env());
+    tracing_subscriber::registry()
+        .with(written)
+        .with(faults::Faults)
         .init();
     let wanted: Vec<&String> = arguments[1..]
         .iter()

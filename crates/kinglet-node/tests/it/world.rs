@@ -54,7 +54,7 @@ pub(crate) async fn sweep() {
         .await
         {
             tasks.shutdown(Duration::from_secs(5)).await;
-            engine.close().await;
+            engine.close(crate::engine::soon()).await;
         }
         let _ = std::process::Command::new("umount")
             .arg("-R")
@@ -146,7 +146,14 @@ impl World {
         let scratch = Scratch::new(name);
         let store =
             Store::open(&scratch.path().join("store"), ApiServer::store_options()).expect("store");
-        let api = ApiServer::new(store, kinglet_apiserver::Options::default());
+        let services = service_range(&scratch);
+        let api = ApiServer::new(
+            store,
+            kinglet_apiserver::Options {
+                service_network: services.network(),
+                ..Default::default()
+            },
+        );
         let client = kube::Client::new(api.service(Identity::in_process("system:test")), "default");
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
         for name in ["default", "kube-node-lease"] {
@@ -358,6 +365,11 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// The Service addresses of a world, which stay when its node starts again.
+fn service_range(scratch: &Scratch) -> kinglet_node::ServiceRange {
+    kinglet_node::service_range(scratch.path(), false).expect("a free range")
+}
+
 async fn start_node(
     scratch: &Scratch,
     context: &Context,
@@ -380,7 +392,10 @@ async fn start_node(
             })
         }),
         queue_image_prefixes: vec!["test/queue".to_owned()],
-        network: kinglet_node::NetworkOptions::default(),
+        network: kinglet_node::NetworkOptions {
+            services: Some(service_range(scratch)),
+            ..Default::default()
+        },
         ca_pem: "PEM".to_owned(),
         helper: "/proc/self/exe".into(),
         parked: 2,

@@ -1,6 +1,7 @@
 //! Ports of a node that Pods ask for (`hostPort`): pure.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_reconcile::pod;
 
 /// One port of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,30 +14,20 @@ pub(crate) struct HostPort {
 
 impl HostPort {
     fn conflicts(&self, other: &Self) -> bool {
-        let same_address = match (&self.address, &other.address) {
-            (Some(one), Some(another)) => one == another,
-            _ => true,
-        };
-        same_address && self.protocol == other.protocol && self.port == other.port
+        pod::host_ports_conflict(
+            (self.address.as_deref(), (&self.protocol, self.port)),
+            (other.address.as_deref(), (&other.protocol, other.port)),
+        )
     }
 }
 
-/// What a Pod asks for: its containers, and init containers that stay.
+/// What a Pod asks for.
 pub(super) fn of(pod: &Pod) -> Vec<HostPort> {
-    let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let containers = pod.spec.iter().flat_map(|spec| {
-        let init = spec.init_containers.iter().flatten().filter(stays);
-        spec.containers.iter().chain(init)
-    });
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let wanted = ports.filter_map(|port| {
-        let number = port.host_port.filter(|number| *number > 0)?;
-        let address = port.host_ip.as_deref();
-        let every = |text: &&str| matches!(*text, "" | "0.0.0.0" | "::");
+    let wanted = pod::host_ports(pod).filter_map(|port| {
         Some(HostPort {
-            address: address.filter(|text| !every(text)).map(str::to_owned),
+            address: pod::host_ip(port).map(str::to_owned),
             protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            port: number,
+            port: port.host_port?,
         })
     });
     wanted.collect()

@@ -1,5 +1,7 @@
 //! What becomes of one container of the pod: it runs, it ends, or it did not start.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,16 +141,16 @@ impl Worker {
             stderr,
             terminal,
         } = running;
-        let terminal = terminal.and_then(|terminal| match Terminal::new(terminal) {
-            Ok(terminal) => Some(terminal),
+        let terminal = terminal.and_then(|terminal| match open_terminal(terminal) {
+            Ok(opened) => Some(opened),
             Err(error) => {
                 tracing::warn!(pod = self.pod.metadata.name, container = name, %error, "a terminal cannot be read");
                 None
             }
         });
-        let stdout: Source = match &terminal {
-            Some(terminal) => Box::new(terminal.clone()),
-            None => Box::new(stdout),
+        let (terminal, stdout): (_, Source) = match terminal {
+            Some((terminal, stream)) => (Some(terminal), stream),
+            None => (None, Box::new(stdout)),
         };
         let output = Arc::<Output>::default();
         let once = container_state::container(&self.pod, name)
@@ -398,6 +400,13 @@ impl Worker {
             );
         }
     }
+}
+
+/// A container's terminal, and what the container writes there.
+fn open_terminal(multiplexer: OwnedFd) -> io::Result<(Terminal, Source)> {
+    let terminal = Terminal::new(multiplexer)?;
+    let stream = terminal.stream()?;
+    Ok((terminal, Box::new(stream)))
 }
 
 /// A stable, unique id: 64 hexadecimal digits as everywhere.
