@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::process::Child;
 
 use crate::cgroup::Cgroup;
 use crate::container::{
@@ -100,29 +101,7 @@ pub(crate) async fn open(
     if terminal {
         with_terminal_variable(&mut process);
     }
-    let outputs = || {
-        if terminal {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        }
-    };
-    // Not killed when the future is dropped: the helper sees the socket close, kills the program and reaps it.
-    let mut child = tokio::process::Command::new(helper.path())
-        .arg(crate::HELPER_VERB)
-        .arg("exec")
-        .args(
-            container
-                .cgroup()
-                .map(Cgroup::join_files)
-                .unwrap_or_default(),
-        )
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(outputs())
-        .stderr(outputs())
-        .spawn()?;
+    let child = start_helper(helper, container, theirs, terminal)?;
     let order = Exec {
         pid: container.pid(),
         process,
@@ -145,9 +124,58 @@ pub(crate) async fn open(
             ))
         })?;
     let terminal = multiplexer.map(Terminal::new).transpose()?;
-    let stdin: Option<Input> = match (&terminal, input) {
-        (Some(terminal), _) if stdin => Some(Box::new(terminal.stream()?)),
-        (_, input) => input.map(|(_, write)| Box::new(write) as Input),
+    connected(
+        child,
+        socket,
+        terminal,
+        input.map(|(_, write)| write),
+        stdin,
+    )
+}
+
+/// Starts the process that joins the container and runs the program.
+fn start_helper(
+    helper: &SealedBinary,
+    container: &Container,
+    socket: StdUnixStream,
+    terminal: bool,
+) -> io::Result<Child> {
+    let outputs = || {
+        if terminal {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        }
+    };
+    // Not killed when the future is dropped: the helper sees the socket close, kills the program and reaps it.
+    tokio::process::Command::new(helper.path())
+        .arg(crate::HELPER_VERB)
+        .arg("exec")
+        .args(
+            container
+                .cgroup()
+                .map(Cgroup::join_files)
+                .unwrap_or_default(),
+        )
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(outputs())
+        .stderr(outputs())
+        .spawn()
+}
+
+/// The session with a program that runs: its terminal, or its pipes.
+fn connected(
+    mut child: Child,
+    mut socket: UnixStream,
+    terminal: Option<Terminal>,
+    input: Option<pipe::Sender>,
+    stdin: bool,
+) -> Result<Session, StartError> {
+    let stdin: Option<Input> = match &terminal {
+        Some(terminal) if stdin => Some(Box::new(terminal.stream()?)),
+        _ => input.map(|write| Box::new(write) as Input),
     };
     let stdout: Option<Source> = match &terminal {
         Some(terminal) => Some(Box::new(terminal.stream()?)),

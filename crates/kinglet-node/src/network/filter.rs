@@ -279,9 +279,8 @@ fn refuse(ruleset: &mut Ruleset, chain: &str, matched: &[Expression]) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_pods_may_reach() {
-        let around = Surroundings {
+    fn around() -> Surroundings {
+        Surroundings {
             links: "kv1".to_owned(),
             pods: Subnet::new(Ipv4Addr::new(10, 1, 0, 0), 22),
             gateway: Ipv4Addr::new(10, 1, 0, 1),
@@ -291,8 +290,12 @@ mod tests {
             node_ports_on: None,
             host_ports: Vec::new(),
             gateway_port: None,
-        };
-        let text = ruleset(&around, &[]).to_string();
+        }
+    }
+
+    #[test]
+    fn what_pods_may_reach() {
+        let text = ruleset(&around(), &[]).to_string();
         let expected = "\
 forward: iifname kv1* oifname kv* oifname != kv1* meta l4proto tcp reject with tcp reset
 forward: iifname kv1* oifname kv* oifname != kv1* reject
@@ -328,9 +331,13 @@ prerouting: iifname kv1* ip daddr . meta l4proto . th dport vmap @services
 prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn node_ports_on_every_address_of_this_machine() {
         let everywhere = Surroundings {
             node_ports_on: Some(Ipv4Addr::UNSPECIFIED),
-            ..around.clone()
+            ..around()
         };
         let text = ruleset(&everywhere, &[]).to_string();
         // Neither the gateway's own ports nor another instance's are led to pods.
@@ -344,10 +351,13 @@ prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
             );
             assert!(text.contains(&open), "{open} in {text}");
         }
-        // A web server of the host has port 80 on every address.
+    }
+
+    #[test]
+    fn a_gateway_whose_port_a_web_server_of_the_host_has() {
         let moved = Surroundings {
             gateway_port: Some(4080),
-            ..around
+            ..around()
         };
         let text = ruleset(&moved, &[]).to_string();
         for line in [

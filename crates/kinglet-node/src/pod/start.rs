@@ -4,6 +4,7 @@ mod image;
 mod sandbox;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
@@ -107,7 +108,7 @@ pub(crate) struct Started {
     pub(crate) stdin: Option<pipe::Sender>,
 }
 
-/// Does it all. The image stays held as long as the result lives.
+/// Makes what the container needs, its pod's sandbox included, and starts it. The image stays held as long as the result lives.
 pub(crate) async fn container(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
@@ -150,16 +151,8 @@ pub(crate) async fn container(
         start_error("CreateContainerConfigError", message)
     })?;
     let log = directories.termination_log(name, attempt);
-    let directory = start.directory.clone();
-    let trash = Arc::clone(&shared.trash);
-    let made = tokio::task::spawn_blocking(move || {
-        trash.discard(&directory)?;
-        std::fs::create_dir_all(&directory)?;
-        disk::make_termination_log(&log)
-    });
-    made.await
-        .map_err(std::io::Error::other)
-        .and_then(|made| made)
+    make_files(shared, start.directory.clone(), log)
+        .await
         .map_err(|error| start_error("CreateContainerError", error.to_string()))?;
     shared.event(
         pod,
@@ -196,16 +189,31 @@ pub(crate) async fn container(
                 "Failed",
                 format!("Error: {error}"),
             );
-            Err(match error {
-                StartError::Config(message) => start_error("CreateContainerConfigError", message),
-                StartError::Setup(message) => start_error("CreateContainerError", message),
-                StartError::Program(message) => ContainerStartError {
-                    reason: "StartError",
-                    message,
-                    crashed: true,
-                },
-            })
+            Err(as_waiting_reason(error))
         }
+    }
+}
+
+/// Makes the empty directory of one life of a container, and the file for its last words.
+async fn make_files(shared: &Shared, directory: PathBuf, log: PathBuf) -> std::io::Result<()> {
+    let trash = Arc::clone(&shared.trash);
+    let made = tokio::task::spawn_blocking(move || {
+        trash.discard(&directory)?;
+        std::fs::create_dir_all(&directory)?;
+        disk::make_termination_log(&log)
+    });
+    made.await.map_err(std::io::Error::other).flatten()
+}
+
+fn as_waiting_reason(error: StartError) -> ContainerStartError {
+    match error {
+        StartError::Config(message) => start_error("CreateContainerConfigError", message),
+        StartError::Setup(message) => start_error("CreateContainerError", message),
+        StartError::Program(message) => ContainerStartError {
+            reason: "StartError",
+            message,
+            crashed: true,
+        },
     }
 }
 
@@ -306,7 +314,6 @@ fn plan(
     })
 }
 
-/// How programs find the API server (client libraries read these).
 /// Where pods find the API server: at its Service's address, else at the gateway's.
 fn api_address(shared: &Shared) -> (std::net::Ipv4Addr, u16) {
     let service = shared
@@ -324,6 +331,7 @@ fn api_address(shared: &Shared) -> (std::net::Ipv4Addr, u16) {
     })
 }
 
+/// How programs find the API server: client libraries read these variables.
 fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
     let url = format!("tcp://{host}:{port}");
     [

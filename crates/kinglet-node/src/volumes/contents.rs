@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Volume, VolumeProjection,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kinglet_quantity::pod::{FILE_MODE, TOKEN_SECONDS};
 
@@ -117,50 +119,65 @@ pub(crate) fn of(volume: &Volume, inputs: &Inputs<'_>) -> Result<Content, String
             .map(Content::Files);
     }
     if let Some(projected) = &volume.projected {
-        let mode = projected.default_mode;
-        let mut all: Vec<File> = Vec::new();
-        for source in projected.sources.iter().flatten() {
-            let mut found = Vec::new();
-            if let Some(map) = &source.config_map {
-                found.extend(config_map(
-                    inputs,
-                    &map.name,
-                    map.items.as_deref(),
-                    mode,
-                    map.optional == Some(true),
-                )?);
-            }
-            if let Some(secret) = &source.secret {
-                found.extend(self::secret(
-                    inputs,
-                    &secret.name,
-                    secret.items.as_deref(),
-                    mode,
-                    secret.optional == Some(true),
-                )?);
-            }
-            if let Some(downward) = &source.downward_api {
-                found.extend(downward_files(inputs, downward.items.as_deref(), mode)?);
-            }
-            if let Some(token) = &source.service_account_token {
-                let wanted = wanted(token.audience.as_deref(), token.expiration_seconds);
-                let text = inputs
-                    .tokens
-                    .get(&wanted)
-                    .ok_or("the service account token is not there yet")?;
-                found.push(file(&token.path, text.as_bytes().to_vec(), mode)?);
-            }
-            for one in found {
-                all.retain(|other| other.path != one.path);
-                all.push(one);
-            }
-        }
-        return Ok(Content::Files(all));
+        return projected_files(inputs, projected).map(Content::Files);
     }
     Err(format!(
         "volume {:?} is of a kind that this node does not have (it has configMap, secret, projected, downwardAPI, emptyDir, hostPath)",
         volume.name
     ))
+}
+
+/// The files of all sources together; a later one wins.
+fn projected_files(
+    inputs: &Inputs<'_>,
+    projected: &ProjectedVolumeSource,
+) -> Result<Vec<File>, String> {
+    let mut all: Vec<File> = Vec::new();
+    for source in projected.sources.iter().flatten() {
+        for one in projection_files(inputs, source, projected.default_mode)? {
+            all.retain(|other| other.path != one.path);
+            all.push(one);
+        }
+    }
+    Ok(all)
+}
+
+fn projection_files(
+    inputs: &Inputs<'_>,
+    source: &VolumeProjection,
+    mode: Option<i32>,
+) -> Result<Vec<File>, String> {
+    let mut found = Vec::new();
+    if let Some(map) = &source.config_map {
+        found.extend(config_map(
+            inputs,
+            &map.name,
+            map.items.as_deref(),
+            mode,
+            map.optional == Some(true),
+        )?);
+    }
+    if let Some(secret) = &source.secret {
+        found.extend(self::secret(
+            inputs,
+            &secret.name,
+            secret.items.as_deref(),
+            mode,
+            secret.optional == Some(true),
+        )?);
+    }
+    if let Some(downward) = &source.downward_api {
+        found.extend(downward_files(inputs, downward.items.as_deref(), mode)?);
+    }
+    if let Some(token) = &source.service_account_token {
+        let wanted = wanted(token.audience.as_deref(), token.expiration_seconds);
+        let text = inputs
+            .tokens
+            .get(&wanted)
+            .ok_or("the service account token is not there yet")?;
+        found.push(file(&token.path, text.as_bytes().to_vec(), mode)?);
+    }
+    Ok(found)
 }
 
 /// A positive number of bytes.

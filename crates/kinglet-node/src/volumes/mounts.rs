@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
 use kinglet_quantity::pod::TERMINATION_MESSAGE_PATH;
 
 use crate::spec::environment::expand;
@@ -27,27 +27,9 @@ pub(crate) fn of(
         let volume = volumes
             .get(&one.name)
             .ok_or_else(|| format!("volume {:?} not found", one.name))?;
-        let sub_path = match (one.sub_path.as_deref(), one.sub_path_expr.as_deref()) {
-            (_, Some(expression)) if !expression.is_empty() => {
-                let known: BTreeMap<String, String> = environment.iter().cloned().collect();
-                Some(expand(expression, &known))
-            }
-            (Some(path), _) if !path.is_empty() => Some(path.to_owned()),
-            _ => None,
-        };
-        if let Some(path) = &sub_path
-            && Path::new(path)
-                .components()
-                .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-        {
-            return Err(format!(
-                "subPath {path:?} of volume {:?} must be a path below the volume",
-                one.name
-            ));
-        }
         mounts.push(Mount::Bind {
             source: volume.path.clone(),
-            sub_path: sub_path.map(PathBuf::from),
+            sub_path: sub_path(one, environment)?,
             target: Path::new("/").join(&one.mount_path),
             read_only: volume.read_only || one.read_only == Some(true),
             allow_devices: volume.of_host,
@@ -84,6 +66,32 @@ pub(crate) fn of(
     }
     mounts.sort_by_key(|mount| mount.target().components().count());
     Ok(mounts)
+}
+
+/// The part of a volume that is mounted, if it is not all of it.
+fn sub_path(
+    mount: &VolumeMount,
+    environment: &[(String, String)],
+) -> Result<Option<PathBuf>, String> {
+    let path = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
+        (_, Some(expression)) if !expression.is_empty() => {
+            let known: BTreeMap<String, String> = environment.iter().cloned().collect();
+            expand(expression, &known)
+        }
+        (Some(path), _) if !path.is_empty() => path.to_owned(),
+        _ => return Ok(None),
+    };
+    let path = PathBuf::from(path);
+    let is_below = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !is_below {
+        return Err(format!(
+            "subPath {path:?} of volume {:?} must be a path below the volume",
+            mount.name
+        ));
+    }
+    Ok(Some(path))
 }
 
 /// Where the program leaves its last words.

@@ -140,97 +140,66 @@ fn progressing(
     status: &mut DeploymentStatus,
     seconds: i32,
 ) {
-    let name = rollout.new.and_then(|set| set.metadata.name.as_deref());
-    let subject = match rollout.created.or(name) {
-        Some(name) => format!("ReplicaSet \"{name}\""),
-        None => format!(
-            "Deployment \"{}\"",
-            rollout.deployment.metadata.name.as_deref().unwrap_or("")
-        ),
+    let set_progressing = |status: &mut DeploymentStatus, value, reason, message: &str| {
+        set(status, "Progressing", value, reason, message, rollout.now);
     };
     if let Some(created) = rollout.created {
         let words = format!("Created new replica set \"{created}\"");
-        return set(
-            status,
-            "Progressing",
-            "True",
-            "NewReplicaSetCreated",
-            &words,
-            rollout.now,
-        );
+        return set_progressing(status, "True", "NewReplicaSetCreated", &words);
     }
     let known = condition(status, "Progressing").cloned();
     let reason = known.as_ref().and_then(|known| known.reason.as_deref());
     if reason == Some("DeploymentPaused") {
-        return set(
-            status,
-            "Progressing",
-            "Unknown",
-            "DeploymentResumed",
-            "Deployment is resumed",
-            rollout.now,
-        );
+        let words = "Deployment is resumed";
+        return set_progressing(status, "Unknown", "DeploymentResumed", words);
     }
-    let (Some(known), Some(name)) = (known.as_ref(), name) else {
-        if let Some(name) = name {
-            let words = format!("Found new replica set \"{name}\"");
-            set(
-                status,
-                "Progressing",
-                "True",
-                "FoundNewReplicaSet",
-                &words,
-                rollout.now,
-            );
-        }
+    let Some(name) = rollout.new.and_then(|set| set.metadata.name.as_deref()) else {
         return;
     };
-    let _ = name;
+    let Some(known) = known.as_ref() else {
+        let words = format!("Found new replica set \"{name}\"");
+        return set_progressing(status, "True", "FoundNewReplicaSet", &words);
+    };
     let settled =
         status.replicas == status.updated_replicas && reason == Some("NewReplicaSetAvailable");
     if settled {
         return;
     }
+    let subject = format!("ReplicaSet \"{name}\"");
     if complete(rollout, status) {
         let words = format!("{subject} has successfully progressed.");
-        set(
-            status,
-            "Progressing",
-            "True",
-            "NewReplicaSetAvailable",
-            &words,
-            rollout.now,
-        );
+        set_progressing(status, "True", "NewReplicaSetAvailable", &words);
     } else if advanced(before, status) {
         let words = format!("{subject} is progressing.");
-        let since = known
-            .last_transition_time
-            .clone()
-            .filter(|_| known.status == "True");
-        drop_condition(status, "Progressing");
-        set(
-            status,
-            "Progressing",
-            "True",
-            "ReplicaSetUpdated",
-            &words,
-            rollout.now,
-        );
-        if let (Some(since), Some(condition)) =
-            (since, status.conditions.iter_mut().flatten().last())
-        {
-            condition.last_transition_time = Some(since);
-        }
+        advance(known, status, &words, rollout.now);
     } else if timed_out(known, seconds, rollout.now) {
         let words = format!("{subject} has timed out progressing.");
-        set(
-            status,
-            "Progressing",
-            "False",
-            "ProgressDeadlineExceeded",
-            &words,
-            rollout.now,
-        );
+        set_progressing(status, "False", "ProgressDeadlineExceeded", &words);
+    }
+}
+
+/// Says anew that the rollout progresses; it has done so since it first did.
+fn advance(
+    known: &DeploymentCondition,
+    status: &mut DeploymentStatus,
+    words: &str,
+    now: Timestamp,
+) {
+    let since = known
+        .last_transition_time
+        .clone()
+        .filter(|_| known.status == "True");
+    drop_condition(status, "Progressing");
+    set(
+        status,
+        "Progressing",
+        "True",
+        "ReplicaSetUpdated",
+        words,
+        now,
+    );
+    if let (Some(since), Some(condition)) = (since, status.conditions.iter_mut().flatten().last()) {
+        condition.last_transition_time = Some(since);
     }
 }
 

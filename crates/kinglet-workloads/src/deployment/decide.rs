@@ -152,66 +152,27 @@ struct Sizes {
     old: Vec<i32>,
 }
 
+/// The size that each ReplicaSet shall have.
 fn sizes(
     observed: &ObservedDeployment,
     limits: &Limits,
     new: Option<&ReplicaSet>,
     old: &[Arc<ReplicaSet>],
 ) -> Sizes {
-    let new_size = new.map(size_of).unwrap_or_default();
+    let new_size = new.map(size_of);
     let old_sizes: Vec<Size> = old.iter().map(|set| size_of(set)).collect();
-    let active: Vec<&Size> = old_sizes
+    let scaled = old_sizes
         .iter()
-        .chain(new.is_some().then_some(&new_size))
+        .chain(&new_size)
         .filter(|size| size.wanted > 0)
-        .collect();
-    let scaled = active.iter().any(|size| {
-        size.desired_then
-            .is_some_and(|then| then != limits.replicas)
-    });
-    let as_they_are = || old_sizes.iter().map(|size| size.wanted).collect::<Vec<_>>();
-    let paused = is_paused(&observed.deployment);
-    if scaled || paused {
-        return match active.len() {
-            0 if paused => Sizes {
-                new: if new.is_some() { limits.replicas } else { 0 },
-                old: as_they_are(),
-            },
-            1 if new_size.wanted > 0 => Sizes {
-                new: limits.replicas,
-                old: as_they_are(),
-            },
-            1 if new.is_none() && !paused => Sizes {
-                new: 0,
-                old: replaced(&old_sizes, limits.replicas),
-            },
-            1 => Sizes {
-                new: new_size.wanted,
-                old: replaced(&old_sizes, limits.replicas),
-            },
-            _ if new.is_some()
-                && new_size.wanted == limits.replicas
-                && new_size.available == limits.replicas =>
-            {
-                Sizes {
-                    new: limits.replicas,
-                    old: vec![0; old.len()],
-                }
-            }
-            _ if is_recreate(&observed.deployment) => Sizes {
-                new: new_size.wanted,
-                old: as_they_are(),
-            },
-            _ => {
-                let all: Vec<Size> = std::iter::once(new_size)
-                    .chain(old_sizes.iter().copied())
-                    .collect();
-                let mut out = rollout::proportional(limits, &all);
-                let new = out.remove(0);
-                Sizes { new, old: out }
-            }
-        };
+        .any(|size| {
+            size.desired_then
+                .is_some_and(|then| then != limits.replicas)
+        });
+    if scaled || is_paused(&observed.deployment) {
+        return scaled_sizes(&observed.deployment, limits, new_size, &old_sizes);
     }
+    let new_size = new_size.unwrap_or_default();
     if is_recreate(&observed.deployment) {
         let left = |set: &Arc<ReplicaSet>| {
             observed.pods_left.get(uid_of(&**set)).copied().unwrap_or(0) > 0
@@ -228,6 +189,62 @@ fn sizes(
     }
     let (new, old) = rollout::rolling(limits, new_size, &old_sizes);
     Sizes { new, old }
+}
+
+/// The sizes of a Deployment that is paused, or that somebody scaled: no step of a rollout is taken.
+fn scaled_sizes(
+    deployment: &Deployment,
+    limits: &Limits,
+    new: Option<Size>,
+    old: &[Size],
+) -> Sizes {
+    let new_size = new.unwrap_or_default();
+    let active = old
+        .iter()
+        .chain(&new)
+        .filter(|size| size.wanted > 0)
+        .count();
+    let as_they_are = || old.iter().map(|size| size.wanted).collect::<Vec<_>>();
+    let paused = is_paused(deployment);
+    match active {
+        0 if paused => Sizes {
+            new: if new.is_some() { limits.replicas } else { 0 },
+            old: as_they_are(),
+        },
+        1 if new_size.wanted > 0 => Sizes {
+            new: limits.replicas,
+            old: as_they_are(),
+        },
+        1 if new.is_none() && !paused => Sizes {
+            new: 0,
+            old: replaced(old, limits.replicas),
+        },
+        1 => Sizes {
+            new: new_size.wanted,
+            old: replaced(old, limits.replicas),
+        },
+        _ if new.is_some()
+            && new_size.wanted == limits.replicas
+            && new_size.available == limits.replicas =>
+        {
+            Sizes {
+                new: limits.replicas,
+                old: vec![0; old.len()],
+            }
+        }
+        _ if is_recreate(deployment) => Sizes {
+            new: new_size.wanted,
+            old: as_they_are(),
+        },
+        _ => {
+            let all: Vec<Size> = std::iter::once(new_size)
+                .chain(old.iter().copied())
+                .collect();
+            let mut out = rollout::proportional(limits, &all);
+            let new = out.remove(0);
+            Sizes { new, old: out }
+        }
+    }
 }
 
 /// The one active old ReplicaSet gets the new size, the others keep theirs.

@@ -9,6 +9,7 @@ use kinglet_reconcile::{Context, Severity};
 
 use super::{ContainerStartError, Shared, namespace, start_error};
 
+/// Finds the image, or pulls it as the container's policy says.
 pub(super) async fn image(
     shared: &Arc<Shared>,
     pod: &Arc<Pod>,
@@ -65,12 +66,7 @@ pub(super) async fn image(
         }
         Err(error) => {
             let reason = error.reason();
-            let message = match &error {
-                ImageError::InvalidName { message, .. } => format!(
-                    "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {message}"
-                ),
-                _ => format!("Failed to pull image {reference:?}: {error}"),
-            };
+            let message = message_of(&error, reference);
             shared.event(pod, name, Severity::Warning, "Failed", message);
             shared.event(
                 pod,
@@ -81,6 +77,16 @@ pub(super) async fn image(
             );
             Err(start_error(reason, error.to_string()))
         }
+    }
+}
+
+/// What a kubelet's Event says.
+fn message_of(error: &ImageError, reference: &str) -> String {
+    match error {
+        ImageError::InvalidName { message, .. } => format!(
+            "Failed to apply default image tag {reference:?}: couldn't parse image name {reference:?}: {message}"
+        ),
+        _ => format!("Failed to pull image {reference:?}: {error}"),
     }
 }
 

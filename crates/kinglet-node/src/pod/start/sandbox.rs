@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Cached, ContainerStartError, PodSandbox, Shared, namespace, start_error, uid};
 use crate::network::{HostPort, NetworkError, PublishedPorts};
 use crate::spec::downward::DownwardValues;
-use crate::volumes::contents::{self, Inputs, TokenWanted};
+use crate::volumes::contents::{self, Content, Inputs, TokenWanted};
 use crate::volumes::{PodDirectories, PreparedVolume, disk, etc};
 
 /// A port of the host that another pod gives back at this moment is free after milliseconds.
@@ -115,21 +115,7 @@ pub(crate) async fn write_volumes(
         tokens: &tokens,
         ca_pem: &shared.options.ca_pem,
     };
-    let all = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
-    let contents = all
-        .map(|volume| {
-            let content = contents::of(volume, &inputs).map_err(|why| {
-                format!(
-                    "MountVolume.SetUp failed for volume {:?} : {why}",
-                    volume.name
-                )
-            })?;
-            Ok((volume.name.clone(), content))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    let contents = contents_of(pod, &inputs)?;
     let fs_group = pod
         .spec
         .as_ref()
@@ -165,6 +151,22 @@ pub(crate) async fn write_volumes(
         Ok(places)
     });
     written.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// What each volume of the pod consists of.
+fn contents_of(pod: &Pod, inputs: &Inputs<'_>) -> Result<Vec<(String, Content)>, String> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|spec| spec.volumes.iter().flatten())
+        .map(|volume| {
+            let content = contents::of(volume, inputs).map_err(|why| {
+                format!(
+                    "MountVolume.SetUp failed for volume {:?} : {why}",
+                    volume.name
+                )
+            })?;
+            Ok((volume.name.clone(), content))
+        })
+        .collect()
 }
 
 pub(super) async fn request_token(
