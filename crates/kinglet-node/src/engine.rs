@@ -22,7 +22,7 @@ use crate::pool::Pool;
 use crate::session::{self, Session};
 use crate::sys::user_namespace;
 use crate::user_ids::{IdRanges, Lease};
-use crate::volumes::disk;
+use crate::volumes::memory;
 use crate::wire::{Isolation, Mount, Process, Root, Start, Streams, UserNamespace};
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
@@ -488,7 +488,7 @@ async fn clear_one(record: &Record) -> Result<(), EngineError> {
     }
     Network::clear(&record.names()).await?;
     let data = record.data.clone();
-    let closed = tokio::task::spawn_blocking(move || disk::close_memory(&data)).await;
+    let closed = tokio::task::spawn_blocking(move || memory::close_memory(&data)).await;
     closed
         .map_err(io::Error::other)
         .flatten()
@@ -530,7 +530,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_record_that_somebody_has_is_waited_for_and_never_passed_over() {
         let attempt = |kind: Option<io::ErrorKind>| {
-            tokio::task::spawn(async move { kind.map_or(Ok(()), |kind| Err(kind.into())) })
+            tokio::task::spawn_blocking(move || kind.map_or(Ok(()), |kind| Err(kind.into())))
         };
         let mut before = 5;
         let entered = enter_within(ENTER_MAX, || {

@@ -30,7 +30,7 @@ use crate::pod::start::{Shared, uid};
 use crate::pod::worker::{PodLogs, PodUpdate, Worker};
 use crate::registration;
 use crate::sys::netns::SocketMaker;
-use crate::volumes::{self, disk};
+use crate::volumes::{self, disk, memory};
 
 /// Between a fault in a pod's worker and its next life, so that one that comes again at once does not keep a core busy.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
@@ -188,7 +188,7 @@ fn warm_caches(shared: &Shared) {
 
 fn prepare(data: &Path) -> std::io::Result<Arc<Trash>> {
     std::fs::create_dir_all(data)?;
-    disk::open_memory(data)?;
+    memory::open_memory(data)?;
     let trash = Trash::open(&volumes::trash(data))?;
     disk::clear_pods(data, &trash)?;
     Ok(trash)
@@ -235,7 +235,7 @@ impl NodeHandle {
         self.0.workers.lock().clear();
         self.0.shared.engine.close(deadline).await;
         let data = self.0.shared.options.data_dir.clone();
-        let closed = tokio::task::spawn_blocking(move || disk::close_memory(&data));
+        let closed = tokio::task::spawn_blocking(move || memory::close_memory(&data));
         match tokio::time::timeout_at(deadline, closed).await {
             Ok(Ok(Ok(()))) => {}
             other => {

@@ -6,3 +6,5 @@
 pub(crate) mod container;
 pub(crate) mod downward;
 pub(crate) mod environment;
+pub(crate) mod resources;
+pub(crate) mod security;

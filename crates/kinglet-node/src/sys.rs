@@ -12,6 +12,7 @@ pub(crate) mod binary;
 pub(crate) mod container;
 pub(crate) mod devices;
 pub(crate) mod exec;
+pub(crate) mod execute;
 pub(crate) mod filesystem;
 mod keyring;
 mod masks;

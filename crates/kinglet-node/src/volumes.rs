@@ -9,6 +9,8 @@
 pub(crate) mod contents;
 pub(crate) mod disk;
 pub(crate) mod etc;
+mod files;
+pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod usage;
 

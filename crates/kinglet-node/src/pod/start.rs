@@ -24,6 +24,7 @@ use crate::session;
 use crate::spec::container as program;
 use crate::spec::downward::DownwardValues;
 use crate::spec::environment::{self, Sources};
+use crate::spec::{resources, security};
 use crate::volumes::{PodDirectories, PreparedVolume, disk, mounts};
 use crate::wire::Process;
 
@@ -288,7 +289,7 @@ fn plan(
     let environment = program::environment(&hostname, &image.config, &node, own);
     let mut process = program::process(pod, container, &image.config, &environment)?;
     process.oom_score_adj =
-        program::oom_score_adj(status::qos_class(pod), container, shared.node_memory_bytes);
+        resources::oom_score_adj(status::qos_class(pod), container, shared.node_memory_bytes);
     Ok(ContainerStart {
         hostname,
         directory: directories.container(&container.name, attempt),
@@ -306,9 +307,9 @@ fn plan(
             .as_ref()
             .and_then(|context| context.read_only_root_filesystem)
             == Some(true),
-        isolation: program::isolation(pod, container)?,
+        isolation: security::isolation(pod, container)?,
         process,
-        limits: program::limits(container),
+        limits: resources::limits(container),
         stdin: None,
         terminal: false,
     })

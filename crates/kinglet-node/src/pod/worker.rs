@@ -1,12 +1,14 @@
 //! The task that looks after one pod.
 //!
-//! One loop: what the API says, what containers do, what probes find and what the clock says come in; [`lifecycle::next`]
+//! One loop: what the API says, what containers do, what probes find and what the clock says come in; [`crate::pod::lifecycle::next`]
 //! decides; containers are started by tasks of the pod that answer with a message. Nothing but the write of the status
 //! is waited for inside the loop.
 
 mod containers;
+mod pod_logs;
 mod probes;
 mod report;
+mod starts;
 mod storage;
 mod termination;
 
@@ -17,27 +19,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kinglet_process::Tasks;
-use kinglet_reconcile::Severity;
-use kinglet_reconcile::{label, name_of, namespace_of, version_of};
+use kinglet_reconcile::{Severity, version_of};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::container::Container;
-use crate::logs::Log;
-use crate::logs::proxy::ProxyLog;
-use crate::pod::container_state::{self, ContainerState, Role, Stage};
-use crate::pod::lifecycle::{self, RestartPolicy, later};
+use crate::pod::container_state::{self, ContainerState, Role};
 use crate::pod::start::{
     self, ContainerStartError, PodSandbox, Shared, SharedSandbox, Started, uid,
 };
 use crate::probe::prober::ProbeTarget;
 use crate::probe::schedule::ProbeEvent;
-use crate::session::attach::RunningProgram;
 use crate::sys::process::Exit;
 use crate::volumes::PodDirectories;
 
-use containers::container_id;
+use pod_logs::first_logs;
+pub(crate) use pod_logs::{ContainerLogs, PodLogs};
 
 /// Messages of one pod's tasks that may wait; each task waits when it is full.
 const MESSAGES_MAX: usize = 64;
@@ -61,26 +59,6 @@ pub(crate) struct PodUpdate {
     pub(crate) refresh: u64,
     /// The node stops: end what runs within this time, leave the object alone.
     pub(crate) stop: Option<Duration>,
-}
-
-/// Logs and running programs of one pod, for those outside of the worker.
-#[derive(Debug, Default)]
-pub(crate) struct PodLogs {
-    /// In the Pod's order.
-    pub(crate) containers: Vec<(String, ContainerLogs)>,
-}
-
-/// Logs of one container.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ContainerLogs {
-    /// Of a queue-proxy, which is never started.
-    pub(crate) proxy: Option<Arc<ProxyLog>>,
-    pub(crate) init: bool,
-    pub(crate) current: Option<Arc<Log>>,
-    pub(crate) previous: Option<Arc<Log>>,
-    pub(crate) waiting: String,
-    /// What clients can talk to, while it runs.
-    pub(crate) running: Option<RunningProgram>,
 }
 
 /// What a pod's tasks tell their worker.
@@ -175,28 +153,6 @@ impl Drop for Worker {
         for running in self.running.values() {
             let _ = running.container.kill();
         }
-    }
-}
-
-/// The logs of a container that has not run yet.
-fn first_logs(
-    shared: &Shared,
-    pod: &Arc<Pod>,
-    directories: &PodDirectories,
-    state: &ContainerState,
-) -> ContainerLogs {
-    let proxy_log = || {
-        let path = directories.disk.join("logs/queue-proxy/0.log");
-        let revision = label(&**pod, "serving.knative.dev/revision").unwrap_or_default();
-        let key = format!("{}/{revision}", namespace_of(&**pod));
-        let now = shared.context().now();
-        Arc::new(ProxyLog::new(path, &key, name_of(&**pod), now))
-    };
-    ContainerLogs {
-        proxy: (state.role == Role::Proxy).then(proxy_log),
-        init: matches!(state.role, Role::Init | Role::Sidecar),
-        waiting: "ContainerCreating".to_owned(),
-        ..Default::default()
     }
 }
 
@@ -349,125 +305,6 @@ impl Worker {
             self.refresh_at = self.refresh_at.min(Instant::now() + REFRESH_DELAY);
             self.sources_changed_at = Some(Instant::now());
             self.retry_starts();
-        }
-    }
-
-    /// A ConfigMap or Secret that a container waits for may be there now.
-    fn retry_starts(&mut self) {
-        let now = self.shared.context().now();
-        for state in &mut self.states {
-            if let Stage::StartFailed { reason, until, .. } = &mut state.stage
-                && matches!(*reason, "ContainerCreating" | "CreateContainerConfigError")
-            {
-                *until = (*until).min(now);
-            }
-        }
-    }
-
-    /// Starts what is due; gives when to look again.
-    fn decide(&mut self) -> Option<Instant> {
-        if self.termination.is_some() || self.finished.is_some() {
-            self.kill_when_due();
-            return None;
-        }
-        let policy = RestartPolicy::parse(
-            self.pod
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.restart_policy.as_deref()),
-        );
-        let now = self.shared.context().now();
-        let deadline = self.active_deadline();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            self.fail_at_deadline();
-            return None;
-        }
-        let mut next = lifecycle::next(&self.states, policy, now);
-        next.wake = next.wake.into_iter().chain(deadline).min();
-        for index in next.start {
-            self.start(index, now);
-        }
-        if let Some(well) = next.finished {
-            self.finish(well);
-            return None;
-        }
-        next.wake.map(|at| {
-            let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-            Instant::now() + left + Duration::from_millis(1)
-        })
-    }
-
-    /// When the pod has been active for as long as it may (`activeDeadlineSeconds`).
-    fn active_deadline(&self) -> Option<Timestamp> {
-        let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
-        let allowed = Duration::from_secs(u64::try_from(seconds).ok()?);
-        Some(later(self.start_time, allowed))
-    }
-
-    fn fail_at_deadline(&mut self) {
-        const MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
-        self.failure = Some(("DeadlineExceeded", MESSAGE.to_owned()));
-        self.shared.event(
-            &self.pod,
-            None,
-            Severity::Normal,
-            "DeadlineExceeded",
-            MESSAGE,
-        );
-        self.begin_termination(self.grace(), false);
-    }
-
-    fn start(&mut self, index: usize, now: Timestamp) {
-        let proxied = self.is_proxied();
-        let state = &mut self.states[index];
-        if state.role == Role::Proxy {
-            state.stage = Stage::Running { since: now };
-            state.container_id = container_id(uid(&self.pod), &state.name, 0);
-            state.image_id = state.image.clone();
-            for (reason, message) in [
-                ("Created", "Created container: queue-proxy"),
-                ("Started", "Started container queue-proxy"),
-            ] {
-                self.shared.event(
-                    &self.pod,
-                    Some(container_state::QUEUE_PROXY),
-                    Severity::Normal,
-                    reason,
-                    message,
-                );
-            }
-            self.report_soon();
-            self.start_proxy_probe();
-            return;
-        }
-        if let Stage::Terminated(terminated) = &state.stage {
-            state.last = Some(terminated.clone());
-            state.restarts += 1;
-        }
-        if !matches!(state.stage, Stage::Created) {
-            state.attempt += 1;
-        }
-        state.stage = Stage::Starting;
-        let (name, attempt) = (state.name.clone(), state.attempt);
-        let (shared, pod, sandbox, sender) = (
-            Arc::clone(&self.shared),
-            Arc::clone(&self.pod),
-            Arc::clone(&self.sandbox),
-            self.sender.clone(),
-        );
-        // Cancelled half way, or with nobody to hear the answer, what was started is dropped and dies.
-        self.tasks.spawn_cancellable("container start", async move {
-            let result = Box::new(start::container(&shared, &pod, &name, attempt, &sandbox).await);
-            let _ = sender
-                .send(Message::Started {
-                    index,
-                    attempt,
-                    result,
-                })
-                .await;
-        });
-        if !proxied || self.written.is_some() {
-            self.report_soon();
         }
     }
 

@@ -158,6 +158,8 @@ pub(crate) fn attach(program: &RunningProgram, name: &str) -> Result<Session, Se
 mod tests {
     use std::time::Duration;
 
+    use kinglet_process::Tasks;
+
     use super::*;
     use crate::session::input_pipe;
 
@@ -168,10 +170,8 @@ mod tests {
         let (program, pipe) = input_pipe().expect("pipe");
         let stdin = Arc::new(Stdin::new(pipe, true));
         let (mut client, ours) = tokio::io::duplex(BUFFER_BYTES);
-        let other = tokio::spawn({
-            let stdin = Arc::clone(&stdin);
-            async move { stdin.feed(ours).await }
-        });
+        let fed = Arc::clone(&stdin);
+        let other = Tasks::new().spawn("client", async move { fed.feed(ours).await });
         // The program reads nothing: the pipe is full, and the other client waits.
         let written = tokio::time::timeout(Duration::from_secs(1), async {
             loop {

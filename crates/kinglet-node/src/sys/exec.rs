@@ -13,9 +13,9 @@ use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::sys::container::{
-    HelperError, Lifetime, become_root_of_namespace, execute, identity_of, join_cgroups,
-    own_streams, set_oom_score, take_socket,
+    HelperError, become_root_of_namespace, join_cgroups, own_streams, take_socket,
 };
+use crate::sys::execute::{Lifetime, execute, identity_of, set_oom_score};
 use crate::sys::process::{self, Exit, Fork};
 use crate::sys::seccomp::Filter;
 use crate::sys::terminal;

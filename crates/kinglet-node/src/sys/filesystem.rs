@@ -204,7 +204,7 @@ fn finish(start: &Start, picked_up: &PickedUp) -> Result<(), HelperError> {
     make_tmp();
     if start.read_only_root {
         // As runc does: a missing one is made while the root can still be written.
-        super::container::working_directory(&start.process)?;
+        super::execute::working_directory(&start.process)?;
         mount_remount(
             "/",
             MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV,
