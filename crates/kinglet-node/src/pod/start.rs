@@ -123,6 +123,9 @@ pub(crate) async fn container(
             format!("container {name:?} is not in the pod"),
         )
     })?;
+    let tell = |severity, reason: &str, message: String| {
+        shared.event(pod, Some(name), severity, reason, message);
+    };
     let ready = async {
         sandbox
             .get_or_try_init(|| sandbox::make_sandbox(shared, pod))
@@ -142,22 +145,14 @@ pub(crate) async fn container(
         &directories,
     )
     .map_err(|message| {
-        shared.event(
-            pod,
-            Some(name),
-            Severity::Warning,
-            "Failed",
-            format!("Error: {message}"),
-        );
+        tell(Severity::Warning, "Failed", format!("Error: {message}"));
         start_error("CreateContainerConfigError", message)
     })?;
     let log = directories.termination_log(name, attempt);
     make_files(shared, start.directory.clone(), log)
         .await
         .map_err(|error| start_error("CreateContainerError", error.to_string()))?;
-    shared.event(
-        pod,
-        Some(name),
+    tell(
         Severity::Normal,
         "Created",
         format!("Created container: {name}"),
@@ -167,9 +162,7 @@ pub(crate) async fn container(
     let process = start.process.clone();
     match shared.engine.start(&sandbox.namespaces, start).await {
         Ok(running) => {
-            shared.event(
-                pod,
-                Some(name),
+            tell(
                 Severity::Normal,
                 "Started",
                 format!("Started container {name}"),
@@ -183,13 +176,7 @@ pub(crate) async fn container(
             })
         }
         Err(error) => {
-            shared.event(
-                pod,
-                Some(name),
-                Severity::Warning,
-                "Failed",
-                format!("Error: {error}"),
-            );
+            tell(Severity::Warning, "Failed", format!("Error: {error}"));
             Err(as_waiting_reason(error))
         }
     }

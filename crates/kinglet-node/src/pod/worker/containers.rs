@@ -354,20 +354,7 @@ impl Worker {
             container_id: state.container_id.clone(),
         });
         if self.termination.is_none() && self.finished.is_none() {
-            // The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
-            if let Some(probe) = self.proxy_probe.take() {
-                probe.cancel();
-                for proxy in self
-                    .states
-                    .iter_mut()
-                    .filter(|state| state.role == Role::Proxy)
-                {
-                    proxy.probe_ready = Some(false);
-                    proxy.probe_failure = None;
-                    proxy.attempt += 1;
-                }
-                self.start_proxy_probe();
-            }
+            self.probe_proxy_anew();
             if code != 0 {
                 self.record_back_off(index, now);
             }
@@ -379,6 +366,24 @@ impl Worker {
             let _ = tokio::task::spawn_blocking(work).await;
         });
         self.report_soon();
+    }
+
+    /// The queue-proxy's answer was about a program that is gone; the next one is asked anew, and eagerly.
+    fn probe_proxy_anew(&mut self) {
+        let Some(probe) = self.proxy_probe.take() else {
+            return;
+        };
+        probe.cancel();
+        for proxy in self
+            .states
+            .iter_mut()
+            .filter(|state| state.role == Role::Proxy)
+        {
+            proxy.probe_ready = Some(false);
+            proxy.probe_failure = None;
+            proxy.attempt += 1;
+        }
+        self.start_proxy_probe();
     }
 
     pub(super) fn record_back_off(&self, index: usize, now: Timestamp) {
