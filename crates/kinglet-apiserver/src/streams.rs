@@ -2,10 +2,11 @@
 //!
 //! Flow: the request is checked and the session opened, so that whatever is wrong is an ordinary answer -> 101 -> the client's
 //! protocol ([`websocket`], or [`spdy`] for older clients and for ports) is spoken by one task until either side ends.
-//! Always: when the client is gone, what was opened for it is dropped.
+//! Always: when the client is gone, what was opened for it is dropped; a session in which nothing is said ends.
 
 mod channels;
 mod forward;
+mod idle;
 mod places;
 mod pump;
 mod spdy;

@@ -7,6 +7,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
+use super::idle::IDLE_MAX;
 use super::{Session, Upgrade, Wanted, pump, spdy, websocket};
 use crate::status::Status;
 
@@ -15,8 +16,10 @@ const WEBSOCKET_PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"
 /// One stream of SPDY per stream of the program; the end comes as a `Status`.
 const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 /// How long the end of a program's output waits for a client that does not take it: somebody may be reading it page by page.
-/// As long as a kubelet keeps an idle client.
-const LAST_OUTPUT_MAX: Duration = Duration::from_secs(4 * 60 * 60);
+/// As long as an idle session.
+const LAST_OUTPUT_MAX: Duration = IDLE_MAX;
+/// How long a client may take to hear that its session was idle for too long.
+const IDLE_GOODBYE_MAX: Duration = Duration::from_secs(5);
 pub(super) const SPDY_VERSION: &str = "SPDY/3.1";
 pub(super) const SPDY_HEADER: &str = "x-stream-protocol-version";
 
@@ -84,9 +87,12 @@ impl Protocol {
             }
         };
         let program = async {
-            pump::run(session, from, to).await;
+            let patience = match pump::run(session, from, to).await {
+                pump::Ended::Program => LAST_OUTPUT_MAX,
+                pump::Ended::Idle => IDLE_GOODBYE_MAX,
+            };
             // The client's side ends once it has sent everything.
-            tokio::time::sleep(LAST_OUTPUT_MAX).await;
+            tokio::time::sleep(patience).await;
         };
         tokio::select! {
             () = client => {}

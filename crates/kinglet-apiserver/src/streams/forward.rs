@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
+use super::idle::Activity;
 use super::spdy::{self, Stream};
 use super::{Connection, Upgrade, channels, websocket};
 use crate::status::Status;
@@ -19,7 +20,7 @@ const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// What is read of a port at once.
 const READ_BYTES: usize = 32 << 10;
-/// Error streams that wait for their data stream: the client opens both at once.
+/// Streams that wait for the other one of their connection: the client opens both at once. More are refused.
 const PAIRS_WAITING_MAX: usize = 128;
 /// Connections to the pod at once, of one client; also those count of which the client has ended its half.
 const FORWARDS_MAX: usize = 256;
@@ -88,46 +89,91 @@ where
     F: Future<Output = Result<Connection, String>> + Send,
 {
     let (opened, mut streams) = mpsc::channel::<Stream>(STREAMS_WAITING_MAX);
+    let activity = Activity::begin();
     let forwards = async {
-        let mut waiting: HashMap<String, Stream> = HashMap::new();
+        let mut pairs = Pairs::default();
         let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
             let stream = tokio::select! {
                 stream = streams.recv() => stream,
                 Some(()) = running.next() => continue,
+                () = activity.has_ceased() => return,
             };
             let Some(stream) = stream else { return };
-            let request = stream
-                .headers
-                .get("requestid")
-                .unwrap_or_default()
-                .to_owned();
-            match stream.headers.get("streamtype") {
-                Some("error") if waiting.len() < PAIRS_WAITING_MAX => {
-                    waiting.insert(request, stream);
+            activity.note();
+            match pairs.add(stream) {
+                Added::Waits => {}
+                Added::Pair { data, error } if running.len() < FORWARDS_MAX => {
+                    running.push(forward(data, error, pod, &dial, &activity).boxed());
                 }
-                Some("data") => match waiting.remove(&request) {
-                    Some(error) if running.len() < FORWARDS_MAX => {
-                        running.push(forward(stream, error, pod, &dial).boxed());
-                    }
-                    Some(error) => {
-                        let words = format!("{FORWARDS_MAX} connections are open already");
-                        refuse(&stream, &error, &words).await;
-                    }
-                    None => {}
-                },
-                _ => {}
+                Added::Pair { data, error } => {
+                    let words = format!("{FORWARDS_MAX} connections are open already");
+                    refuse(&data, &error, &words).await;
+                }
+                Added::Unwanted(stream) => {
+                    let _ = stream.output.refuse().await;
+                }
             }
         }
     };
+    let serving = spdy::serve(connection, opened);
+    tokio::pin!(serving);
     tokio::select! {
-        _ = spdy::serve(connection, opened) => {}
+        // The client is gone, and with it all connections.
+        _ = &mut serving => return,
         () = forwards => {}
+    }
+    // The streams are dropped with their receiver, so the connection ends in good order.
+    drop(streams);
+    let _ = serving.await;
+}
+
+/// Streams that wait for their other half, by the number of their connection.
+#[derive(Default)]
+struct Pairs(HashMap<String, Stream>);
+
+enum Added {
+    Waits,
+    Pair { data: Stream, error: Stream },
+    Unwanted(Stream),
+}
+
+impl Pairs {
+    fn add(&mut self, stream: Stream) -> Added {
+        let kind = |stream: &Stream| match stream.headers.get("streamtype") {
+            Some("data") => Some(true),
+            Some("error") => Some(false),
+            _ => None,
+        };
+        let Some(is_data) = kind(&stream) else {
+            return Added::Unwanted(stream);
+        };
+        let request = stream.headers.get("requestid").unwrap_or_default();
+        match self.0.get(request).map(kind) {
+            None if self.0.len() < PAIRS_WAITING_MAX => {
+                self.0.insert(request.to_owned(), stream);
+                Added::Waits
+            }
+            Some(Some(other_is_data)) if other_is_data != is_data => {
+                match (self.0.remove(request), is_data) {
+                    (Some(error), true) => Added::Pair {
+                        data: stream,
+                        error,
+                    },
+                    (Some(data), false) => Added::Pair {
+                        data,
+                        error: stream,
+                    },
+                    (None, _) => Added::Unwanted(stream),
+                }
+            }
+            _ => Added::Unwanted(stream),
+        }
     }
 }
 
 /// Carries one connection. A failure is told on the error stream, which ends with the connection.
-async fn forward<D, F>(data: Stream, error: Stream, pod: &str, dial: &D)
+async fn forward<D, F>(data: Stream, error: Stream, pod: &str, dial: &D, activity: &Activity)
 where
     D: Fn(u16) -> F + Sync,
     F: Future<Output = Result<Connection, String>> + Send,
@@ -138,7 +184,7 @@ where
         _ => Err(format!("{asked:?} is no port")),
     };
     match dialled {
-        Ok(connection) => carry(data, connection).await,
+        Ok(connection) => carry(data, connection, activity).await,
         Err(why) => {
             let words = format!("error forwarding port {asked} to pod {pod}: {why}");
             return refuse(&data, &error, &words).await;
@@ -154,10 +200,19 @@ async fn refuse(data: &Stream, error: &Stream, words: &str) {
     let _ = error.output.finish().await;
 }
 
-async fn carry(mut data: Stream, connection: Connection) {
+/// Carries bytes both ways until the port closes, or the client resets its stream. A client that has only sent all may still
+/// be answered.
+async fn carry(data: Stream, connection: Connection, activity: &Activity) {
+    let Stream {
+        mut input,
+        output,
+        reset,
+        ..
+    } = data;
     let (mut from_port, mut to_port) = tokio::io::split(connection);
     let sending = async {
-        while let Some(piece) = data.input.recv().await {
+        while let Some(piece) = input.recv().await {
+            activity.note();
             if to_port.write_all(&piece.bytes).await.is_err() {
                 return;
             }
@@ -168,16 +223,226 @@ async fn carry(mut data: Stream, connection: Connection) {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let count = from_port.read(&mut buffer).await.unwrap_or(0);
-            if count == 0 || data.output.send(&buffer[..count]).await.is_err() {
+            if count == 0 || output.send(&buffer[..count]).await.is_err() {
                 break;
             }
+            activity.note();
         }
-        let _ = data.output.finish().await;
+        let _ = output.finish().await;
     };
-    // When the port has closed, nothing that the client still sends could arrive.
-    tokio::pin!(receiving);
+    let both = async {
+        tokio::pin!(receiving);
+        tokio::select! {
+            // When the port has closed, nothing that the client still sends could arrive.
+            () = &mut receiving => {}
+            () = sending => receiving.await,
+        }
+    };
     tokio::select! {
-        () = &mut receiving => {}
-        () = sending => receiving.await,
+        () = both => {}
+        _ = reset => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::spdy::test_client::{Client, Heard};
+    use tokio::io::DuplexStream;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    const BUFFER_BYTES: usize = 64 << 10;
+
+    /// A port of the pod: hands out the program's ends of its connections.
+    fn port(
+        count: usize,
+    ) -> (
+        impl Fn(u16) -> BoxFuture<'static, Result<Connection, String>> + Sync,
+        mpsc::Receiver<DuplexStream>,
+    ) {
+        let (accepted, accepts) = mpsc::channel(count);
+        let dial = move |port: u16| {
+            let accepted = accepted.clone();
+            async move {
+                if port != 80 {
+                    return Err("connect: connection refused".to_owned());
+                }
+                let (ours, program) = tokio::io::duplex(BUFFER_BYTES);
+                accepted.send(program).await.expect("somebody accepts");
+                Ok(Box::new(ours) as Connection)
+            }
+            .boxed()
+        };
+        (dial, accepts)
+    }
+
+    /// Runs a talk with a server over SPDY.
+    async fn talk<T>(
+        count: usize,
+        talk: impl AsyncFnOnce(Client<DuplexStream>, mpsc::Receiver<DuplexStream>) -> T,
+    ) -> T {
+        let (client, server) = tokio::io::duplex(BUFFER_BYTES);
+        let (dial, accepts) = port(count);
+        let (outcome, ()) =
+            tokio::join!(talk(Client::new(client), accepts), serve(server, "p", dial));
+        outcome
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_close_lets_the_answer_finish() {
+        talk(1, async |mut client, mut accepts| {
+            client.forward(1, "80").await;
+            client.send(3, b"question").await;
+            client.finish(3).await;
+            let mut program = accepts.recv().await.expect("connection");
+            let mut question = String::new();
+            program.read_to_string(&mut question).await.expect("read");
+            assert_eq!(question, "question");
+            program.write_all(b"answer").await.expect("write");
+            drop(program);
+            assert_eq!(
+                client.hear().await,
+                Some(Heard::Bytes(3, b"answer".to_vec()))
+            );
+            assert_eq!(client.hear().await, Some(Heard::End(3)));
+            assert_eq!(client.hear().await, Some(Heard::End(1)));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_ends_the_connection_both_ways() {
+        for has_sent_all in [false, true] {
+            talk(1, async |mut client, mut accepts| {
+                client.forward(1, "80").await;
+                client.send(3, b"question").await;
+                if has_sent_all {
+                    client.finish(3).await;
+                }
+                client.reset(3).await;
+                let mut program = accepts.recv().await.expect("connection");
+                // The program goes on writing until it is told that nobody reads.
+                let flood = async { while program.write_all(&[0; 1024]).await.is_ok() {} };
+                let (end, ()) = tokio::join!(
+                    async {
+                        loop {
+                            match client.hear().await {
+                                Some(Heard::Bytes(3, _)) => {}
+                                other => break other,
+                            }
+                        }
+                    },
+                    flood
+                );
+                assert_eq!(end, Some(Heard::End(1)), "{has_sent_all}");
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_that_closes_ends_all_connections() {
+        let (client, server) = tokio::io::duplex(BUFFER_BYTES);
+        let (dial, mut accepts) = port(1);
+        let serving = async {
+            serve(
+                websocket::Tunnel::new(websocket::accept(server).await),
+                "p",
+                dial,
+            )
+            .await;
+        };
+        let talking = async {
+            let socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+            let mut tunnel = websocket::Tunnel::new(socket);
+            let mut client = Client::new(&mut tunnel);
+            client.forward(1, "80").await;
+            let mut program = accepts.recv().await.expect("connection");
+            tunnel.shutdown().await.expect("close");
+            assert_eq!(program.read(&mut [0]).await.expect("read"), 0);
+            program
+                .write_all(b"x")
+                .await
+                .expect_err("nobody hears it any more");
+        };
+        tokio::join!(serving, talking);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_nobody_listens_on_is_told_on_the_error_stream() {
+        talk(1, async |mut client, _accepts| {
+            for (id, port, why) in [
+                (1, "81", "connect: connection refused"),
+                (5, "0", "\"0\" is no port"),
+            ] {
+                client.forward(id, port).await;
+                let words = format!("error forwarding port {port} to pod p: {why}");
+                assert_eq!(
+                    client.hear().await,
+                    Some(Heard::Bytes(id, words.into_bytes()))
+                );
+                assert_eq!(client.hear().await, Some(Heard::End(id + 2)));
+                assert_eq!(client.hear().await, Some(Heard::End(id)));
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_one_client_are_bounded_in_words() {
+        let most = u32::try_from(FORWARDS_MAX).expect("small");
+        talk(FORWARDS_MAX, async |mut client, mut accepts| {
+            let mut open = Vec::new();
+            for number in 0..most {
+                let id = 4 * number + 1;
+                client.forward(id, "80").await;
+                // Those of which the client has sent all count as well.
+                client.finish(id + 2).await;
+                open.push(accepts.recv().await.expect("connection"));
+            }
+            let (over, next) = (4 * most + 1, 4 * most + 5);
+            client.forward(over, "80").await;
+            let words = format!("{FORWARDS_MAX} connections are open already");
+            assert_eq!(
+                client.hear().await,
+                Some(Heard::Bytes(over, words.into_bytes()))
+            );
+            assert_eq!(client.hear().await, Some(Heard::End(over + 2)));
+            assert_eq!(client.hear().await, Some(Heard::End(over)));
+            // One that ends leaves its place.
+            drop(open.pop());
+            assert_eq!(client.hear().await, Some(Heard::End(4 * most - 1)));
+            assert_eq!(client.hear().await, Some(Heard::End(4 * most - 3)));
+            client.forward(next, "80").await;
+            accepts.recv().await.expect("connection");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_find_each_other_in_any_order_and_others_are_refused() {
+        talk(1, async |mut client, mut accepts| {
+            let stream = |kind| [("streamtype", kind), ("port", "80"), ("requestid", "7")];
+            client.open(1, &stream("data")).await;
+            client.open(3, &stream("data")).await;
+            assert_eq!(client.hear().await, Some(Heard::Reset(3)));
+            client.open(5, &stream("other")).await;
+            assert_eq!(client.hear().await, Some(Heard::Reset(5)));
+            client.open(7, &stream("error")).await;
+            accepts.recv().await.expect("connection");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_in_which_nothing_is_said_ends() {
+        talk(1, async |mut client, mut accepts| {
+            client.forward(1, "80").await;
+            let mut program = accepts.recv().await.expect("connection");
+            assert_eq!(client.hear().await, None, "the connection ends");
+            assert_eq!(program.read(&mut [0]).await.expect("read"), 0);
+        })
+        .await;
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 
+use super::idle::{Activity, IDLE_MAX};
 use super::{Session, Source};
 
 /// What is read of a program's output at once.
@@ -45,12 +46,23 @@ pub(super) enum ToClient {
     End(Bytes),
 }
 
-/// Runs until the program has ended and its output is sent. The caller drops it when the client is gone.
+/// Why a session has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its program has, and what it wrote was handed on.
+    Program,
+    /// Nothing was said for too long.
+    Idle,
+}
+
+/// Runs until the program has ended and its output is sent, or nobody has said anything for too long. The caller drops it
+/// when the client is gone.
 pub(super) async fn run(
     session: Session,
     mut from: mpsc::Receiver<FromClient>,
     to: mpsc::Sender<ToClient>,
-) {
+) -> Ended {
+    let activity = Activity::begin();
     let Session {
         mut stdin,
         stdout,
@@ -60,6 +72,7 @@ pub(super) async fn run(
     } = session;
     let input = async {
         while let Some(message) = from.recv().await {
+            activity.note();
             match message {
                 FromClient::Stdin(bytes) => {
                     if let Some(open) = &mut stdin
@@ -86,8 +99,8 @@ pub(super) async fn run(
     let (ended, is_over) = watch::channel(false);
     let output = async {
         tokio::join!(
-            copy(stdout, &to, ToClient::Stdout, is_over.clone()),
-            copy(stderr, &to, ToClient::Stderr, is_over),
+            copy(stdout, &to, ToClient::Stdout, is_over.clone(), &activity),
+            copy(stderr, &to, ToClient::Stderr, is_over, &activity),
         )
     };
     let exit = async {
@@ -100,8 +113,15 @@ pub(super) async fn run(
         let _ = to.send(ToClient::End(status(code))).await;
     };
     tokio::select! {
-        () = whole => {}
+        () = whole => Ended::Program,
         never = input => never,
+        () = activity.has_ceased() => {
+            let hours = IDLE_MAX.as_secs() / 3600;
+            let words = format!("the session was ended: nothing was said in it for {hours} hours");
+            // A client that does not read what waits for it is not waited for.
+            let _ = to.try_send(ToClient::End(failure("Timeout", &words)));
+            Ended::Idle
+        }
     }
 }
 
@@ -110,6 +130,7 @@ async fn copy(
     to: &mpsc::Sender<ToClient>,
     message: impl Fn(Bytes) -> ToClient,
     is_over: watch::Receiver<bool>,
+    activity: &Activity,
 ) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; READ_BYTES];
@@ -123,6 +144,7 @@ async fn copy(
             read = from.read(&mut buffer) => read.unwrap_or(0),
             () = silence => 0,
         };
+        activity.note();
         if count == 0
             || to
                 .send(message(Bytes::copy_from_slice(&buffer[..count])))
@@ -132,6 +154,12 @@ async fn copy(
             return;
         }
     }
+}
+
+/// The end of a session for which its program is not to blame.
+fn failure(reason: &str, message: &str) -> Bytes {
+    let status = json!({"metadata": {}, "status": "Failure", "reason": reason, "message": message});
+    status.to_string().into()
 }
 
 /// How a program ended, in the words that clients look for.
@@ -199,6 +227,30 @@ mod tests {
         let heard = heard(session(Box::new(stdout), Ok(0))).await;
         assert!(matches!(&heard[..], [ToClient::End(_)]), "{heard:?}");
         drop(open);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_in_which_nothing_is_said_ends_in_words() {
+        let (mut open, stdout) = tokio::io::duplex(16);
+        let silent = Session {
+            exit: std::future::pending().boxed(),
+            ..session(Box::new(stdout), Ok(0))
+        };
+        let begun = tokio::time::Instant::now();
+        let late = async {
+            tokio::time::sleep(IDLE_MAX / 2).await;
+            open.write_all(b"x").await.expect("write");
+        };
+        let (heard, ()) = tokio::join!(heard(silent), late);
+        assert!(begun.elapsed() >= IDLE_MAX * 3 / 2);
+        let [ToClient::Stdout(_), ToClient::End(status)] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        let status: serde_json::Value = serde_json::from_slice(status).expect("status");
+        assert_eq!(
+            status["message"],
+            "the session was ended: nothing was said in it for 4 hours"
+        );
     }
 
     #[test]

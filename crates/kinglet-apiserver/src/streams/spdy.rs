@@ -6,21 +6,25 @@
 
 mod frame;
 pub(super) mod session;
+#[cfg(test)]
+pub(super) mod test_client;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::PING_EVERY;
 use frame::{Headers, Inflater, control, data};
 
-/// Streams of one connection; a port-forward has two for each of its connections.
-const STREAMS_MAX: usize = 512;
+/// Streams of one connection; more are refused with `RST_STREAM`. A port-forward has two for each of its 256 connections, and
+/// some more for those that it refuses in words.
+const STREAMS_MAX: usize = 768;
 /// Chunks of one stream, and frames of the connection, that wait.
 const WAITING_MAX: usize = 16;
 /// Clients send 32 kB at a time; longer frames come in pieces.
@@ -29,6 +33,8 @@ const READ_BYTES: usize = 32 << 10;
 const OWN_PING: u32 = 2;
 /// What waits on all streams of a connection together; whoever sends more waits.
 const WAITING_BYTES_MAX: usize = 512 << 10;
+/// How long a client that has been sent everything may take to close: until then what it still sends is read.
+const LINGER_MAX: Duration = Duration::from_secs(60);
 
 /// A stream that the client has opened.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(super) struct Stream {
     /// What the client sends; ends when it has sent all.
     pub(super) input: mpsc::Receiver<Piece>,
     pub(super) output: Output,
+    /// Comes when the client resets the stream: it neither sends nor reads any more.
+    pub(super) reset: oneshot::Receiver<()>,
 }
 
 /// Bytes that the client has sent, with their share of what may wait.
@@ -67,9 +75,19 @@ impl Output {
         self.frame(data(self.id, &[], true)).await
     }
 
+    /// Says that the stream is not wanted.
+    pub(super) async fn refuse(&self) -> Result<(), ()> {
+        self.frame(refusal(self.id)).await
+    }
+
     async fn frame(&self, frame: Bytes) -> Result<(), ()> {
         self.frames.send(frame).await.map_err(|_| ())
     }
+}
+
+fn refusal(id: u32) -> Bytes {
+    let body = [id.to_be_bytes(), frame::REFUSED.to_be_bytes()].concat();
+    control(frame::RST_STREAM, 0, &body)
 }
 
 /// Serves a connection: gives out streams as the client opens them. Ends when the client has gone, or when all streams and
@@ -116,16 +134,32 @@ pub(super) async fn serve(
         }
         Ok(())
     };
-    tokio::select! {
-        ended = reading => ended,
+    tokio::pin!(reading);
+    let written: io::Result<()> = tokio::select! {
+        ended = &mut reading => return ended,
         ended = writing => ended,
         () = no_more => Ok(()),
-    }
+    };
+    written?;
+    // Closing over bytes that nobody has read resets the connection, and the client loses what it has not read yet.
+    let goodbye = async {
+        writer.shutdown().await?;
+        reading.await
+    };
+    let ended = tokio::time::timeout(LINGER_MAX, goodbye).await;
+    ended.unwrap_or(Ok(()))
+}
+
+/// The client's side of a stream.
+struct Incoming {
+    /// Where what it sends goes, until it has sent all.
+    pieces: Option<mpsc::Sender<Piece>>,
+    /// Tells that it has reset the stream; closed once nobody here has the stream any more.
+    reset: oneshot::Sender<()>,
 }
 
 struct Streams {
-    /// Where what the client sends on a stream goes.
-    open: HashMap<u32, mpsc::Sender<Piece>>,
+    open: HashMap<u32, Incoming>,
     opened: mpsc::Sender<Stream>,
     /// Streams, not this, hold the connection open.
     frames: mpsc::WeakSender<Bytes>,
@@ -161,8 +195,9 @@ impl Streams {
         match first & 0xffff {
             frame::SYN_STREAM => self.open(&body, flags).await?,
             frame::RST_STREAM => {
-                if let Some(id) = frame::number(&body, 0) {
-                    self.open.remove(&id);
+                let stream = frame::number(&body, 0).and_then(|id| self.open.remove(&id));
+                if let Some(stream) = stream {
+                    let _ = stream.reset.send(());
                 }
             }
             // An even number is the answer to one of ours.
@@ -180,20 +215,18 @@ impl Streams {
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "a SPDY stream is malformed");
         let id = frame::number(body, 0).ok_or_else(invalid)?;
         let headers = self.inflater.headers(body.get(10..).ok_or_else(invalid)?)?;
-        self.open.retain(|_, stream| !stream.is_closed());
+        self.open.retain(|_, stream| !stream.reset.is_closed());
         if self.open.len() >= STREAMS_MAX || id == 0 || self.open.contains_key(&id) {
-            self.send(control(
-                frame::RST_STREAM,
-                0,
-                &[id.to_be_bytes(), frame::REFUSED.to_be_bytes()].concat(),
-            ))
-            .await;
+            self.send(refusal(id)).await;
             return Ok(());
         }
         let (sender, input) = mpsc::channel(WAITING_MAX);
-        if flags & frame::FIN == 0 {
-            self.open.insert(id, sender);
-        }
+        let (resets, reset) = oneshot::channel();
+        let incoming = Incoming {
+            pieces: (flags & frame::FIN == 0).then_some(sender),
+            reset: resets,
+        };
+        self.open.insert(id, incoming);
         let reply = frame::empty_reply(id, !std::mem::replace(&mut self.has_replied, true));
         self.send(reply).await;
         let Some(frames) = self.frames.upgrade() else {
@@ -204,6 +237,7 @@ impl Streams {
             headers,
             input,
             output,
+            reset,
         };
         // Nobody may want more streams.
         let _ = self.opened.send(stream).await;
@@ -222,7 +256,8 @@ impl Streams {
             let mut piece = vec![0; left.min(READ_BYTES)];
             reader.read_exact(&mut piece).await?;
             left -= piece.len();
-            let Some(stream) = self.open.get(&id) else {
+            let stream = self.open.get_mut(&id);
+            let Some(stream) = stream.filter(|stream| stream.pieces.is_some()) else {
                 continue;
             };
             let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
@@ -231,12 +266,16 @@ impl Streams {
                 bytes: piece.into(),
                 _share: share.map_err(io::Error::other)?,
             };
-            if stream.send(piece).await.is_err() {
-                self.open.remove(&id);
+            if let Some(pieces) = &stream.pieces
+                && pieces.send(piece).await.is_err()
+            {
+                stream.pieces = None;
             }
         }
-        if flags & frame::FIN != 0 {
-            self.open.remove(&id);
+        if flags & frame::FIN != 0
+            && let Some(stream) = self.open.get_mut(&id)
+        {
+            stream.pieces = None;
         }
         Ok(())
     }
@@ -251,24 +290,8 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use super::test_client::{compressor, syn_stream};
     use super::*;
-
-    /// A stream with the headers `a: b`, compressed as a client does it.
-    fn syn_stream(id: u32, compress: &mut flate2::Compress) -> Vec<u8> {
-        let mut plain = 1_u32.to_be_bytes().to_vec();
-        for word in ["streamtype", "data"] {
-            plain.extend_from_slice(&u32::try_from(word.len()).expect("short").to_be_bytes());
-            plain.extend_from_slice(word.as_bytes());
-        }
-        let mut packed = Vec::with_capacity(1024);
-        compress
-            .compress_vec(&plain, &mut packed, flate2::FlushCompress::Sync)
-            .expect("compress");
-        let mut body = id.to_be_bytes().to_vec();
-        body.extend_from_slice(&[0; 6]);
-        body.extend_from_slice(&packed);
-        control(frame::SYN_STREAM, 0, &body).to_vec()
-    }
 
     #[tokio::test]
     async fn streams_are_opened_read_and_answered() {
@@ -277,7 +300,7 @@ mod tests {
         let mut compress = compressor();
         for id in [1, 3] {
             client
-                .write_all(&syn_stream(id, &mut compress))
+                .write_all(&syn_stream(id, &[("streamtype", "data")], &mut compress))
                 .await
                 .expect("write");
         }
@@ -313,20 +336,12 @@ mod tests {
         }
     }
 
-    fn compressor() -> flate2::Compress {
-        let mut compress = flate2::Compress::new(flate2::Compression::best(), true);
-        compress
-            .set_dictionary(frame::DICTIONARY)
-            .expect("dictionary");
-        compress
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_with_its_streams() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let (opened, mut streams) = mpsc::channel::<Stream>(4);
         client
-            .write_all(&syn_stream(1, &mut compressor()))
+            .write_all(&syn_stream(1, &[("streamtype", "data")], &mut compressor()))
             .await
             .expect("write");
         let session = async {
@@ -336,7 +351,7 @@ mod tests {
         };
         // The client stays, and says nothing.
         let whole = async { tokio::join!(serve(server, opened), session) };
-        let ended = tokio::time::timeout(4 * PING_EVERY, whole).await;
+        let ended = tokio::time::timeout(4 * PING_EVERY + LINGER_MAX, whole).await;
         ended.expect("ends").0.expect("in peace");
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.expect("read");
@@ -353,7 +368,7 @@ mod tests {
         let mut sent = 0;
         let flood = async {
             for id in (0..STREAMS).map(|number| 2 * number + 1) {
-                let frame = syn_stream(id, &mut compress);
+                let frame = syn_stream(id, &[("streamtype", "data")], &mut compress);
                 client.write_all(&frame).await.expect("write");
                 for _ in 1..WAITING_MAX {
                     let frame = data(id, &[0; READ_BYTES], false);
@@ -416,6 +431,74 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(1 << 10);
             client.write_all(nonsense).await.expect("write");
             serve(server, opened).await.expect_err("malformed");
+        }
+    }
+
+    /// More than what the buffers of a connection hold.
+    const LATE_BYTES: usize = 16 << 20;
+
+    /// A client that goes on sending after the program's end hears its last words all the same.
+    #[tokio::test]
+    async fn the_last_words_reach_a_client_that_goes_on_sending() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("bind");
+        let address = listener.local_addr().expect("bound");
+        let server = async {
+            let (connection, _) = listener.accept().await.expect("accept");
+            let (opened, mut streams) = mpsc::channel::<Stream>(4);
+            let session = async {
+                let stream = streams.recv().await.expect("stream");
+                drop(streams);
+                stream.output.send(b"last words").await.expect("send");
+                stream.output.finish().await.expect("send");
+            };
+            tokio::join!(serve(connection, opened), session)
+                .0
+                .expect("in peace");
+        };
+        let client = async {
+            let mut client = tokio::net::TcpStream::connect(address)
+                .await
+                .expect("connect");
+            let stream = syn_stream(1, &[("streamtype", "stdin")], &mut compressor());
+            client.write_all(&stream).await.expect("write");
+            let frame = data(1, &[0; READ_BYTES], false);
+            for _ in 0..LATE_BYTES / READ_BYTES {
+                client.write_all(&frame).await.expect("it is read");
+            }
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("read");
+            let heard = got.windows(10).any(|ten| ten == b"last words");
+            assert!(heard, "{got:?}");
+        };
+        let both = async { tokio::join!(server, client) };
+        tokio::time::timeout(LINGER_MAX / 2, both)
+            .await
+            .expect("the connection ends as the client closes it");
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_also_after_the_client_has_sent_all() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (opened, mut streams) = mpsc::channel::<Stream>(4);
+        let mut compress = compressor();
+        for id in [1, 3] {
+            let frame = syn_stream(id, &[("streamtype", "data")], &mut compress);
+            client.write_all(&frame).await.expect("write");
+        }
+        client.write_all(&data(1, &[], true)).await.expect("write");
+        client.write_all(&refusal(1)).await.expect("write");
+        let work = async {
+            let mut first = streams.recv().await.expect("stream");
+            let mut second = streams.recv().await.expect("stream");
+            (&mut first.reset).await.expect("reset");
+            assert!(first.input.recv().await.is_none());
+            second.reset.try_recv().expect_err("that one was not");
+        };
+        tokio::select! {
+            ended = serve(server, opened) => panic!("{ended:?}"),
+            () = work => {}
         }
     }
 }

@@ -37,8 +37,6 @@ const PIECE_BYTES_MAX: usize = 32 << 10;
 /// A client that does not take the goodbye is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
 /// The headers of the answer.
 pub(super) fn headers(
     upgrade: &Upgrade,
@@ -64,7 +62,7 @@ pub(super) fn headers(
     ])
 }
 
-pub(super) async fn accept(connection: TokioIo<Upgraded>) -> Socket {
+pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
@@ -175,13 +173,13 @@ async fn send<S: Sink<Message, Error = Error> + Unpin>(
 }
 
 /// The bytes of another protocol, carried in binary messages.
-pub(super) struct Tunnel {
-    socket: Socket,
+pub(super) struct Tunnel<S> {
+    socket: WebSocketStream<S>,
     rest: Bytes,
 }
 
-impl Tunnel {
-    pub(super) fn new(socket: Socket) -> Self {
+impl<S> Tunnel<S> {
+    pub(super) fn new(socket: WebSocketStream<S>) -> Self {
         Self {
             socket,
             rest: Bytes::new(),
@@ -193,7 +191,7 @@ fn broken(error: Error) -> std::io::Error {
     std::io::Error::other(error)
 }
 
-impl AsyncRead for Tunnel {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -214,7 +212,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
