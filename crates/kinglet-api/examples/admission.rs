@@ -183,7 +183,8 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
         name: &name,
         user: "admin",
         user_is_controller: false,
-        dry_run: true,
+        // The rules for Pods are the API server's.
+        dry_run: None,
         now: jiff::Timestamp::UNIX_EPOCH,
         old: None,
     };
@@ -266,7 +267,8 @@ fn config_map_case(case: &Value, score: &mut Score) {
         name: &map,
         user: "admin",
         user_is_controller: false,
-        dry_run: true,
+        // The rules for Pods are the API server's.
+        dry_run: None,
         now: jiff::Timestamp::UNIX_EPOCH,
         old: None,
     };

@@ -79,6 +79,7 @@ pub use body::Body;
 pub use identity::{Identity, Origin};
 pub use logs::{LogOptions, LogStream, PodLogs};
 pub use options::{Entropy, Options, SchemaSource, SyncedWrites, WriteAttributes};
+pub use rules::pod::would_refuse as pod_spec_refusals;
 pub use server::{ApiServer, ApiService, BODY_BYTES_MAX};
 pub use status::Status;
 pub use streams::{Connection, Duplex, Input, PodSessions, Session, SessionOptions, Source};

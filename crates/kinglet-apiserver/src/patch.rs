@@ -56,6 +56,9 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
             }
         }
         depth.admit(&changed, &operation)?;
+        let Some(operation) = as_kubernetes_reads_it(operation, &changed) else {
+            continue;
+        };
         json_patch::patch(&mut changed, std::slice::from_ref(&operation)).map_err(|error| {
             PatchError::DoesNotFit(format!(
                 "the server rejected our request due to an error in our request: {error}"
@@ -64,6 +67,31 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     *target = changed;
     Ok(())
+}
+
+/// Kubernetes' own patcher takes a key that an object does not have for one with nothing in it, against RFC 6902: it can be
+/// replaced, copied, and tested to be null. `None`: there is nothing left to do.
+fn as_kubernetes_reads_it(
+    operation: json_patch::PatchOperation,
+    object: &Value,
+) -> Option<json_patch::PatchOperation> {
+    use json_patch::PatchOperation::{Add, Copy, Replace, Test};
+    let is_missing_key = |path: &json_patch::jsonptr::Pointer| {
+        let above = path.parent().and_then(|parent| parent.resolve(object).ok());
+        above.is_some_and(Value::is_object) && path.resolve(object).is_err()
+    };
+    match operation {
+        Replace(replace) if is_missing_key(&replace.path) => Some(Add(json_patch::AddOperation {
+            path: replace.path,
+            value: replace.value,
+        })),
+        Copy(copy) if is_missing_key(&copy.from) => Some(Add(json_patch::AddOperation {
+            path: copy.path,
+            value: Value::Null,
+        })),
+        Test(test) if test.value.is_null() && is_missing_key(&test.path) => None,
+        other => Some(other),
+    }
 }
 
 /// Nesting of what a patch may make; what is deeper could not be read again, and walks over it would overflow.

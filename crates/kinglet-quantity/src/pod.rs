@@ -35,6 +35,12 @@ pub fn is_ready<'a>(conditions: impl IntoIterator<Item = (&'a str, &'a str)>) ->
 pub fn fill(spec: &mut Fields) {
     default(spec, "enableServiceLinks", true);
     fill_spec(spec);
+    // "At once, but in good order"; templates keep what they say.
+    if let Some(grace) = spec.get_mut("terminationGracePeriodSeconds")
+        && grace.as_i64().is_some_and(|seconds| seconds < 0)
+    {
+        *grace = 1.into();
+    }
     requests_from_limits(spec);
 }
 

@@ -68,7 +68,7 @@ fn defaulted<K: Object>(object: &K, configs: &Configs, now: Timestamp) -> Option
         name: name_of(object),
         user: "",
         user_is_controller: true,
-        dry_run: false,
+        dry_run: None,
         now,
         old: Some(&before),
     };

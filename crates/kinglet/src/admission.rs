@@ -30,7 +30,7 @@ impl Rules {
             name: request.name,
             user: &request.user.name,
             user_is_controller: request.user.origin == kinglet_apiserver::Origin::InProcess,
-            dry_run: request.dry_run,
+            dry_run: request.dry_run.then_some(refusals),
             now: self.clock.now(),
             old: request.old,
         }
@@ -105,6 +105,15 @@ fn fields_of_template(request: &AdmissionRequest<'_>) -> Result<Vec<String>, Den
     })
 }
 
+/// What the API server itself would say to a Pod.
+fn refusals(spec: &Value) -> Vec<String> {
+    let causes = kinglet_apiserver::pod_spec_refusals(spec);
+    causes
+        .iter()
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect()
+}
+
 fn denied(rejection: Rejection) -> Denied {
     Denied {
         code: rejection.code,
@@ -164,5 +173,22 @@ mod tests {
         let spec: Value = serde_json::json!({"hostNetwork": true, "containers": []});
         let (refused, _) = field_support::check_pod_spec(&spec, "spec.template.spec");
         assert_eq!(refused[0].field, "spec.template.spec.hostNetwork");
+    }
+
+    /// The Pod of a Service that is tried is judged by the rules for Pods, once its defaults are filled in.
+    #[test]
+    fn a_dry_run_says_what_a_pod_would_hear() {
+        let said = |spec: Value| super::refusals(&spec);
+        let container = |name: &str| serde_json::json!({"name": name, "image": "i"});
+        assert!(said(serde_json::json!({"containers": [container("c")]})).is_empty());
+        assert_eq!(
+            said(serde_json::json!({"containers": []})),
+            ["spec.containers: Required value"]
+        );
+        let bad = said(serde_json::json!({"containers": [container("Bad")]}));
+        assert!(
+            bad[0].starts_with("spec.containers[0].name: Invalid value: \"Bad\": "),
+            "{bad:?}"
+        );
     }
 }

@@ -19,7 +19,7 @@ fn create<'a>(group: &'a str, kind: &'a str, namespace: &'a str, name: &'a str) 
         name,
         user: "ada",
         user_is_controller: false,
-        dry_run: false,
+        dry_run: None,
         now: Timestamp::UNIX_EPOCH,
         old: None,
     }
@@ -302,7 +302,11 @@ fn dry_runs_ask_what_kubernetes_would_say() {
     review(&request, &mut object, &Configs::default()).unwrap();
     let refused = review(
         &Review {
-            dry_run: true,
+            dry_run: Some(|spec| {
+                let container = &spec["containers"][0];
+                assert_eq!(container["ports"][0]["name"], "user-port");
+                vec![format!("spec.containers[0].name: {}", container["name"])]
+            }),
             ..request
         },
         &mut object,
@@ -318,7 +322,7 @@ fn dry_runs_ask_what_kubernetes_would_say() {
     assert!(
         refused
             .message
-            .contains("spec.containers[0].name: Invalid value: \"Bad\""),
+            .contains("\"dry-run-validation*****\" is invalid: spec.containers[0].name: \"Bad\""),
         "{refused}"
     );
 }

@@ -293,3 +293,47 @@ fn a_small_json_patch_makes_no_large_or_deep_object() {
         .collect();
     super::json(&mut target, &Value::from(many)).unwrap();
 }
+
+/// What kube-apiserver 1.34 answered to each.
+#[test]
+fn a_key_that_is_missing_is_read_as_kubernetes_does() {
+    let object = json!({"data": {"k": "v"}, "list": ["a"]});
+    let tried = |operation: &Value| {
+        let mut object = object.clone();
+        json(&mut object, &json!([operation])).map(|()| object)
+    };
+    for (operation, after) in [
+        (
+            json!({"op": "replace", "path": "/data/x", "value": "1"}),
+            json!({"data": {"k": "v", "x": "1"}, "list": ["a"]}),
+        ),
+        (
+            json!({"op": "replace", "path": "/nope", "value": "1"}),
+            json!({"data": {"k": "v"}, "list": ["a"], "nope": "1"}),
+        ),
+        (
+            json!({"op": "copy", "from": "/data/x", "path": "/data/y"}),
+            json!({"data": {"k": "v", "y": null}, "list": ["a"]}),
+        ),
+        (
+            json!({"op": "test", "path": "/data/x", "value": null}),
+            object.clone(),
+        ),
+    ] {
+        assert_eq!(tried(&operation), Ok(after), "{operation}");
+    }
+    for operation in [
+        json!({"op": "replace", "path": "/none/x", "value": "1"}),
+        json!({"op": "replace", "path": "/list/1", "value": "1"}),
+        json!({"op": "replace", "path": "/list/-", "value": "1"}),
+        json!({"op": "move", "from": "/data/x", "path": "/data/y"}),
+        json!({"op": "remove", "path": "/data/x"}),
+        json!({"op": "test", "path": "/data/x", "value": "1"}),
+        json!({"op": "test", "path": "/none/x", "value": null}),
+    ] {
+        assert!(
+            matches!(tried(&operation), Err(PatchError::DoesNotFit(_))),
+            "{operation}"
+        );
+    }
+}

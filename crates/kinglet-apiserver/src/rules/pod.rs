@@ -15,11 +15,11 @@ mod volumes;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{host_ports, one_of};
 use crate::names;
-use crate::object::{blank, items, number, text};
+use crate::object::{blank, child, fields, items, number, text};
 use crate::status::Cause;
 
 pub(crate) use container::port_name;
@@ -36,6 +36,15 @@ pub(crate) fn validate(pod: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
     }
 }
 
+/// What would be said to a Pod with this specification, which has no defaults yet.
+pub fn would_refuse(spec: &Value) -> Vec<Cause> {
+    let mut pod = json!({"spec": spec});
+    kinglet_quantity::pod::fill(child(fields(&mut pod), "spec"));
+    let mut causes = Vec::new();
+    self::spec(&pod["spec"], "spec", &mut causes);
+    causes
+}
+
 /// A pod's specification, of a pod or of a template.
 pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     let volumes = volumes::check(spec, path, causes);
@@ -43,7 +52,7 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     host_ports::check(spec, path, causes);
     let restart = ["Always", "OnFailure", "Never"];
     one_of(spec, "restartPolicy", &restart, path, causes);
-    times(spec, path, causes);
+    deadline(spec, path, causes);
     dns(spec, path, causes);
     own_names(spec, path, causes);
     names::check_labels(
@@ -94,14 +103,7 @@ fn ends_by_itself(container: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn times(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if number(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
-        causes.push(Cause::invalid(
-            format!("{path}.terminationGracePeriodSeconds"),
-            &spec["terminationGracePeriodSeconds"],
-            "must be greater than or equal to 0",
-        ));
-    }
+fn deadline(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     if let Some(seconds) = number(spec, &["activeDeadlineSeconds"])
         .filter(|seconds| !(1..=i64::from(i32::MAX)).contains(seconds))
     {

@@ -253,6 +253,8 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     const BUFFER_BYTES: usize = 64 << 10;
+    /// Many times what all buffers on the way hold.
+    const FLOOD_WRITES: usize = 10_000;
 
     /// A port of the pod: hands out the program's ends of its connections.
     fn port(
@@ -323,7 +325,14 @@ mod tests {
                 client.reset(3).await;
                 let mut program = accepts.recv().await.expect("connection");
                 // The program goes on writing until it is told that nobody reads.
-                let flood = async { while program.write_all(&[0; 1024]).await.is_ok() {} };
+                let flood = async {
+                    for _ in 0..FLOOD_WRITES {
+                        if program.write_all(&[0; 1024]).await.is_err() {
+                            return;
+                        }
+                    }
+                    panic!("the program is never told");
+                };
                 let (end, ()) = tokio::join!(
                     async {
                         loop {

@@ -61,7 +61,7 @@ fn complete(service: &Value) -> anyhow::Result<Value> {
         name: service["metadata"]["name"].as_str().unwrap_or_default(),
         user: "tests",
         user_is_controller: false,
-        dry_run: false,
+        dry_run: None,
         now: kinglet_process::Clock::system().now(),
         old: None,
     };

@@ -13,9 +13,7 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const NODE_OPERATORS: [&str; 6] = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
 
 pub(super) fn check(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for (index, toleration) in items(spec, &["tolerations"]).iter().enumerate() {
-        tolerate(toleration, &format!("{path}.tolerations[{index}]"), causes);
-    }
+    tolerations(spec, path, causes);
     gates(spec, path, causes);
     for (index, constraint) in items(spec, &["topologySpreadConstraints"])
         .iter()
@@ -27,6 +25,12 @@ pub(super) fn check(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     let policies = ["PreemptLowerPriority", "Never"];
     one_of(spec, "preemptionPolicy", &policies, path, causes);
     node_affinity(spec, path, causes);
+}
+
+pub(super) fn tolerations(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for (index, toleration) in items(spec, &["tolerations"]).iter().enumerate() {
+        tolerate(toleration, &format!("{path}.tolerations[{index}]"), causes);
+    }
 }
 
 fn tolerate(toleration: &Value, path: &str, causes: &mut Vec<Cause>) {
@@ -42,6 +46,13 @@ fn tolerate(toleration: &Value, path: &str, causes: &mut Vec<Cause>) {
             format!("{path}.operator"),
             &operator.into(),
             "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+        ));
+    }
+    if number(toleration, &["tolerationSeconds"]).is_some() && field("effect") != "NoExecute" {
+        causes.push(Cause::invalid(
+            format!("{path}.effect"),
+            &field("effect").into(),
+            "effect must be 'NoExecute' when `tolerationSeconds` is set",
         ));
     }
     match operator {
