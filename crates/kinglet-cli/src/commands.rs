@@ -38,7 +38,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "kinglet", &mut script);
-            Ok(std::io::stdout().write_all(&script)?)
+            Ok(std::io::stdout()
+                .write_all(&script)
+                .map_err(crate::screen::Unwritten)?)
         }
         Command::Version => {
             crate::screen::say!("kinglet {}", env!("CARGO_PKG_VERSION"));

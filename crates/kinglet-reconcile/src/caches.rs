@@ -24,6 +24,7 @@ pub struct Scope {
 }
 
 struct Slot {
+    kind: String,
     store: Arc<dyn Any + Send + Sync>,
     synced: Synced,
     narrow: bool,
@@ -93,6 +94,7 @@ impl Caches {
             .tasks
             .spawn_cancellable("cache", feed.run(inner.client.clone(), sink));
         let slot = Slot {
+            kind: K::kind(&()).into_owned(),
             store: store.clone(),
             synced: store.synced(),
             narrow: scope != Scope::default(),
@@ -115,6 +117,19 @@ impl Caches {
             // The store that sends lives as long as the slot.
             let _ = synced.wait_for(|synced| *synced).await;
         }
+    }
+
+    /// The kinds of the caches that are not complete yet.
+    pub fn incomplete(&self) -> Vec<String> {
+        let slots = self.0.slots.lock();
+        let waiting = slots.values().flatten().map(|(_, slot)| slot);
+        let mut kinds: Vec<String> = waiting
+            .filter(|slot| !*slot.synced.borrow())
+            .map(|slot| slot.kind.clone())
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
     }
 
     /// The client behind the caches.

@@ -11,6 +11,7 @@ use kinglet_image::Images;
 use kinglet_node::Node;
 use kinglet_process::{Clock, Tasks, logging};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::standalone::{API_STOP_MAX, make_private, registries, stop_machine, watch_signals};
@@ -28,30 +29,21 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     Node::preflight()?;
     let data = std::path::absolute(&args.data)?;
     make_private(&data)?;
-    let file = Kubeconfig::read_from(&args.kubeconfig)
-        .with_context(|| format!("reading {}", args.kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .context("the kubeconfig names no cluster that can be used")?;
-    let server = config.cluster_url.clone();
-    let client = kube::Client::try_from(config)?;
-    let version = client
-        .apiserver_version()
-        .await
-        .with_context(|| format!("asking {server} for its version"))?;
-    tracing::info!(%server, version = version.git_version, "attached");
-
-    let http_listener =
-        listeners::bind(args.listen, args.http_port, "gateway", "--http-port").await?;
+    // Nothing is on the host yet that would have to be taken away.
+    let prepared = tokio::select! {
+        prepared = Prepared::new(args) => prepared?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let Prepared {
+        client,
+        server,
+        http_listener,
+    } = prepared;
     let http_address = http_listener.local_addr()?;
-    bootstrap::definitions_through(&client).await?;
-    bootstrap::run(&client)
-        .await
-        .context("preparing the first objects")?;
 
     let own_client = client.clone();
     let tasks = Tasks::new();
-    let machine = start::start(MachineOptions {
+    let options = MachineOptions {
         client,
         clock: Clock::system(),
         tasks: tasks.child(),
@@ -65,14 +57,14 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         http: http_listener,
         // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
         network: kinglet_node::NetworkOptions {
-            gateway_port: listeners::moved_gateway_port()?,
+            gateway_port: listeners::moved_gateway_port(http_address)?,
             ..kinglet_node::NetworkOptions::default()
         },
         // The cluster publishes its own CA in every namespace.
         ca_pem: None,
         parts: kinglet_workloads::Parts::BINDER,
-    })
-    .await?;
+    };
+    let machine = start::start(options, &stop).await?;
     // What was made on the host is taken away also when the rest of the start fails.
     let announced = async {
         bootstrap::endpoints(&own_client, machine.node.gateway_ip(), None).await?;
@@ -91,8 +83,11 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
             kinglet_process::private::write(file, &text).context("writing the ready file")?;
         }
         anyhow::Ok(())
-    }
-    .await;
+    };
+    let announced = tokio::select! {
+        announced = announced => announced,
+        () = stop.cancelled() => Ok(()),
+    };
     if announced.is_ok() {
         stop.cancelled().await;
         tracing::info!("stopping: finishing requests under way");
@@ -100,4 +95,39 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     stop_machine(&machine).await;
     tasks.shutdown(API_STOP_MAX).await;
     announced
+}
+
+/// What can be asked for and refused before anything is made on the host.
+struct Prepared {
+    client: kube::Client,
+    server: http::Uri,
+    http_listener: TcpListener,
+}
+
+impl Prepared {
+    async fn new(args: &AttachArgs) -> anyhow::Result<Self> {
+        let file = Kubeconfig::read_from(&args.kubeconfig)
+            .with_context(|| format!("reading {}", args.kubeconfig.display()))?;
+        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .context("the kubeconfig names no cluster that can be used")?;
+        let server = config.cluster_url.clone();
+        let client = kube::Client::try_from(config)?;
+        let version = client
+            .apiserver_version()
+            .await
+            .with_context(|| format!("asking {server} for its version"))?;
+        tracing::info!(%server, version = version.git_version, "attached");
+        let http_listener =
+            listeners::bind(args.listen, args.http_port, "gateway", "--http-port").await?;
+        bootstrap::definitions_through(&client).await?;
+        bootstrap::run(&client)
+            .await
+            .context("preparing the first objects")?;
+        Ok(Self {
+            client,
+            server,
+            http_listener,
+        })
+    }
 }

@@ -93,10 +93,18 @@ const REVISION_PORTS: [u16; 2] = [8012, 8013];
 const NOBODYS: Ipv4Addr = Ipv4Addr::new(127, 80, 80, 80);
 
 /// Another port for the gateway on the bridge, where a program of the host (a web server on every address) has the usual
-/// one; pods do not notice, the packet filter leads them there.
-pub(crate) fn moved_gateway_port() -> anyhow::Result<Option<u16>> {
-    let usual = std::net::TcpListener::bind((NOBODYS, GATEWAY_PORT));
-    if !usual.is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+/// one; pods do not notice, the packet filter leads them there. `own` is the gateway's listener for requests from outside.
+pub(crate) fn moved_gateway_port(own: SocketAddr) -> anyhow::Result<Option<u16>> {
+    moved(GATEWAY_PORT, own)
+}
+
+fn moved(usual: u16, own: SocketAddr) -> anyhow::Result<Option<u16>> {
+    // Who has a port on every address leaves room for himself on the bridge, and nobody else has it.
+    if own.ip().is_unspecified() && own.port() == usual {
+        return Ok(None);
+    }
+    let tried = std::net::TcpListener::bind((NOBODYS, usual));
+    if !tried.is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
         return Ok(None);
     }
     let free = std::net::TcpListener::bind((NOBODYS, 0))
@@ -145,5 +153,19 @@ mod tests {
             shown(SocketAddr::new(all, port)),
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
         );
+    }
+
+    #[tokio::test]
+    async fn only_another_program_moves_the_gateway() {
+        let all: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+        let listener = bind(all, 0, "gateway", "--http-port").await.expect("all");
+        let own = listener.local_addr().expect("bound");
+        assert_eq!(moved(own.port(), own).expect("looked"), None);
+        let other = TcpListener::bind((all, 0)).await.expect("all");
+        let taken = other.local_addr().expect("bound").port();
+        for own in [own, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), taken)] {
+            let moved = moved(taken, own).expect("looked");
+            assert!(moved.is_some_and(|port| port != taken), "{moved:?}");
+        }
     }
 }

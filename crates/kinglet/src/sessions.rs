@@ -30,7 +30,7 @@ impl PodSessions for Logs {
             let connected = node.connect(&namespace, &pod, port).await;
             connected
                 .map(|stream| Box::new(stream) as Connection)
-                .map_err(|error| format!("failed to connect to localhost:{port} inside namespace of pod {pod}: {error}"))
+                .map_err(|error| format!("failed to connect to localhost:{port} inside namespace of pod {pod}, {error}"))
         }
         .boxed()
     }

@@ -194,7 +194,7 @@ async fn run(
     stop: &CancellationToken,
     started: tokio::time::Instant,
 ) -> anyhow::Result<()> {
-    let machine = start::start(MachineOptions {
+    let options = MachineOptions {
         client: objects.client.clone(),
         clock: objects.clock.clone(),
         tasks: tasks.child(),
@@ -205,7 +205,7 @@ async fn run(
         network: kinglet_node::NetworkOptions {
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
-            gateway_port: listeners::moved_gateway_port()?,
+            gateway_port: listeners::moved_gateway_port(opened.http_address)?,
             node_ports_on: match args.listen {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
@@ -213,8 +213,8 @@ async fn run(
         },
         ca_pem: Some(opened.pki.ca_pem.clone()),
         parts: kinglet_workloads::Parts::ALL,
-    })
-    .await?;
+    };
+    let machine = start::start(options, stop).await?;
     *objects.rules.configs.write() = machine.configs.clone();
     objects.pod_logs.attach(machine.node.clone());
 

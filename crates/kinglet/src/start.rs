@@ -22,6 +22,7 @@ use crate::digests::Digests;
 use crate::listeners;
 use crate::request_logs;
 use crate::waterfall::Waterfalls;
+use tokio_util::sync::CancellationToken;
 
 /// Updates that may wait for the data plane: a burst of a thousand Services.
 const UPDATES_MAX: usize = 4096;
@@ -29,6 +30,8 @@ const UPDATES_MAX: usize = 4096;
 const REPORTS_MAX: usize = 4096;
 /// The image that the node knows as its own queue-proxy and never starts.
 const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
+/// What an API server may take to list everything that is watched: a large cluster takes seconds.
+const LISTINGS_MAX: Duration = Duration::from_secs(60);
 /// A slow API server must not keep the gateway closed for ever.
 const FIRST_ROUTES_MAX: Duration = Duration::from_secs(15);
 /// Controllers end at their next await; what they did not finish, the next life does.
@@ -82,7 +85,11 @@ struct Channels {
 }
 
 /// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
-pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
+/// A start that is told to stop meanwhile gives a machine whose gateway is closed.
+pub(crate) async fn start(
+    options: MachineOptions,
+    stop: &CancellationToken,
+) -> anyhow::Result<Machine> {
     let (clock, tasks) = (&options.clock, &options.tasks);
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(
@@ -109,7 +116,11 @@ pub(crate) async fn start(options: MachineOptions) -> anyhow::Result<Machine> {
         waterfalls,
         deciding,
     };
-    if let Err(error) = machine.open_gateway(options.http, moved, applied).await {
+    let opened = tokio::select! {
+        opened = machine.open_gateway(options.http, moved, applied) => opened,
+        () = stop.cancelled() => Ok(()),
+    };
+    if let Err(error) = opened {
         machine.stop(tokio::time::Instant::now() + ABORT_MAX).await;
         return Err(error);
     }
@@ -216,7 +227,7 @@ impl Machine {
         moved: Option<u16>,
         mut applied: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
-        self.caches.wait_synced().await;
+        listings(&self.caches).await?;
         let inside = listeners::bind_inside(self.node.gateway_ip().into(), moved)?;
         let known = applied.wait_for(|version| *version > 0);
         if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
@@ -235,5 +246,42 @@ impl Machine {
     pub(crate) async fn stop(&self, deadline: tokio::time::Instant) {
         self.deciding.shutdown(DECIDING_STOP_MAX).await;
         self.node.stop(deadline).await;
+    }
+}
+
+/// Waits until everything that is watched has been listed once.
+async fn listings(caches: &Caches) -> anyhow::Result<()> {
+    let listed = tokio::time::timeout(LISTINGS_MAX, caches.wait_synced()).await;
+    listed.map_err(|_| {
+        anyhow::anyhow!(
+            "the API server did not list {} within {} s: look into the log for its answers, and whether the user of the kubeconfig may list and watch them",
+            caches.incomplete().join(", "),
+            LISTINGS_MAX.as_secs()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
+    /// A cluster that answers nobody.
+    #[tokio::test(start_paused = true)]
+    async fn kinds_that_are_not_listed_are_named() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
+        });
+        let tasks = Tasks::new();
+        let client = Client::new(silent, "default");
+        let caches = Caches::new(client, tasks.child(), Clock::system());
+        let _watched = (caches.cache::<Secret>(), caches.cache::<ConfigMap>());
+        let error = listings(&caches).await.expect_err("nothing is listed");
+        let said = error.to_string();
+        assert!(
+            said.starts_with("the API server did not list ConfigMap, Secret within 60 s"),
+            "{said}"
+        );
+        tasks.shutdown(Duration::from_secs(1)).await;
     }
 }

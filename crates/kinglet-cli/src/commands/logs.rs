@@ -34,8 +34,9 @@ pub(crate) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
         if count == 0 {
             break;
         }
-        out.write_all(&buffer[..count])?;
-        out.flush()?;
+        out.write_all(&buffer[..count])
+            .and_then(|()| out.flush())
+            .map_err(crate::screen::Unwritten)?;
     }
     if let Some(trouble) = trouble {
         anstream::eprintln!("{name} is not ready: {trouble}");
@@ -134,14 +135,31 @@ fn waiting(pod: &Value, container: &str) -> Option<String> {
 
 async fn find(connection: &Connection, named: Named<'_>) -> anyhow::Result<Value> {
     match named {
-        Named::Pod(name) => {
-            let namespace = &connection.namespace;
-            connection
-                .get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))
-                .await
-        }
+        Named::Pod(name) => named_pod(connection, name).await,
         Named::Serving(kind, name) => newest(connection, kind, name).await,
     }
+}
+
+/// A pod by its name. Who meant a Service or a Revision is told how to name it.
+async fn named_pod(connection: &Connection, name: &str) -> anyhow::Result<Value> {
+    let namespace = &connection.namespace;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    if let Some(pod) = connection.find(&path).await? {
+        return Ok(pod);
+    }
+    for (kind, shown, short) in [
+        ("service", "Service", "ksvc"),
+        ("revision", "Revision", "revision"),
+    ] {
+        let path = serving_path(connection, kind, name);
+        // Whoever may read Pods only is told of these only.
+        if let Ok(Some(_)) = connection.find(&path).await {
+            bail!(
+                "pods {name:?} not found, but a {shown} of that name is there: write `kinglet logs {short}/{name}`"
+            );
+        }
+    }
+    connection.get(&path).await
 }
 
 /// The newest pod of a Service or Revision, one that stays if there is one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::NodeHandle;
-use crate::probe::connect::connect_loopback;
+use crate::probe::connect::connect_localhost;
 use crate::session::attach::{RunningProgram, attach};
 use crate::session::{Session, SessionError};
 use crate::wire::Process;
@@ -59,7 +59,7 @@ impl NodeHandle {
                 .filter_map(|(_, logs)| logs.running.as_ref());
             programs.next().map(|program| Arc::clone(&program.sandbox))
         };
-        connect_loopback(&sandbox.ok_or_else(missing)?, port).await
+        connect_localhost(&sandbox.ok_or_else(missing)?, port).await
     }
 
     fn program(

@@ -28,7 +28,7 @@ use crate::spec::{resources, security};
 use crate::volumes::{PodDirectories, PreparedVolume, disk, mounts};
 use crate::wire::Process;
 
-pub(crate) use sandbox::write_volumes;
+pub(crate) use sandbox::{NODE_PORTS, write_volumes};
 
 /// What all pods of a node share.
 pub(crate) struct Shared {

@@ -1,7 +1,7 @@
 //! Reaching a port of a pod, from the host or from inside; or a host that the Pod names, through the egress.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +113,28 @@ pub(crate) async fn connect_loopback(sandbox: &Arc<Sandbox>, port: u16) -> io::R
         .await?
         .connect(address)
         .await
+}
+
+/// Connects to `localhost` of the pod as `kubectl port-forward` does: IPv4 first, IPv6 where nobody listens on that.
+pub(crate) async fn connect_localhost(sandbox: &Arc<Sandbox>, port: u16) -> io::Result<TcpStream> {
+    let first = match connect_loopback(sandbox, port).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    let said = format!("IPv4: dial tcp4 127.0.0.1:{port}: {}", describe(&first));
+    if first.kind() != io::ErrorKind::ConnectionRefused {
+        return Err(io::Error::new(first.kind(), said));
+    }
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let second = match socket_inside(sandbox, address).await {
+        Ok(socket) => socket.connect(address).await,
+        // A kernel without IPv6.
+        Err(error) => Err(error),
+    };
+    second.map_err(|second| {
+        let said = format!("{said} IPv6: dial tcp6 {address}: {}", describe(&second));
+        io::Error::new(first.kind(), said)
+    })
 }
 
 async fn socket_inside(sandbox: &Arc<Sandbox>, address: SocketAddr) -> io::Result<TcpSocket> {

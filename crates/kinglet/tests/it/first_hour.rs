@@ -408,6 +408,13 @@ fn logs_of_what_does_not_run_say_why() {
             command.args(["logs", &format!("ksvc/{name}"), "--data"]);
             Ok(text(&command.arg(&instance.data).output()?).1)
         };
+        let mut command = Command::new(&setup().binary);
+        command.args(["logs", "crashing", "--data"]);
+        let said = text(&command.arg(&instance.data).output()?).1;
+        ensure!(
+            said.contains("pods \"crashing\" not found, but a Service of that name is there: write `kinglet logs ksvc/crashing`"),
+            "{said}"
+        );
         let said = logs("missing")?;
         ensure!(
             said.contains("RevisionMissing") && said.contains("nosuchsample"),

@@ -66,6 +66,26 @@ fn host_ports_lead_to_one_pod() {
         }
         ensure!(opens(other, host, 80), "the gateway is still there");
 
+        // One that no scheduler has looked at is rejected, as a kubelet does it.
+        let mut bound = with_ports("bound", &json!([{"containerPort": 8080, "hostPort": tcp}]));
+        bound["spec"]["nodeName"] = object["spec"]["nodeName"].clone();
+        bound["spec"]["containers"][0]["name"] = json!("c");
+        bound["spec"]["containers"][0]["image"] = json!("samples.kinglet/helloworld");
+        api.create(PODS, &bound).await?;
+        until("the bound pod to be rejected", READY_MAX, || async {
+            let status = api.get(&format!("{PODS}/bound")).await?["status"].take();
+            ensure!(
+                status["phase"] == "Failed"
+                    && status["reason"] == "NodePorts"
+                    && status["message"] == "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+                "{status}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
+        answers(&at).await?;
+        api.delete(&format!("{PODS}/bound")).await?;
+
         // The next one waits, in the scheduler's words, and comes when the port is free.
         let mut second = with_ports("second", &json!([{"containerPort": 8080, "hostPort": tcp}]));
         second["apiVersion"] = json!("v1");

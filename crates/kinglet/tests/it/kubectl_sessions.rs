@@ -54,13 +54,14 @@ fn kubectl_talks_to_containers() {
         let (instance, api) = start().await?;
         import_busybox(&instance.data)?;
         let config = Path::new(&instance.ready.kubeconfig);
-        let serve =
-            "mkdir -p /tmp; printf hi > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp";
+        let serve = "mkdir -p /tmp /six; printf hi > /tmp/index.html; printf six > /six/index.html; httpd -p [::1]:8086 -h /six; exec httpd -f -p 127.0.0.1:8080 -h /tmp";
+        let cat = |name: &str| json!({"name": name, "image": "cases.local/busybox:1", "command": ["cat"], "stdin": true, "stdinOnce": true});
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talks", "namespace": "default"},
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [
                 {"name": "c", "image": "cases.local/busybox:1", "command": ["sh", "-c", serve]},
-                {"name": "cat", "image": "cases.local/busybox:1", "command": ["cat"], "stdin": true, "stdinOnce": true},
+                cat("cat-true"),
+                cat("cat-false"),
             ]},
         });
         api.create("/api/v1/namespaces/default/pods", &pod).await?;
@@ -201,15 +202,48 @@ fn sessions(config: &Path) -> anyhow::Result<()> {
             said.status.code() == Some(5) && text(&said.stdout).contains("piped"),
             "{said:?}"
         );
+        let cat = format!("cat-{websockets}");
+        let said = say(
+            config,
+            websockets,
+            b"attached\n",
+            &["attach", "-i", "talks", "-c", &cat],
+        )?;
+        ensure!(
+            said.status.success() && text(&said.stdout).contains("attached"),
+            "{said:?}"
+        );
+        on_a_terminal(config, websockets)?;
     }
-    let said = say(
-        config,
-        "true",
-        b"attached\n",
-        &["attach", "-i", "talks", "-c", "cat"],
-    )?;
+    Ok(())
+}
+
+/// `kubectl exec -it` on a terminal that `script` makes: the program has one as well, with what is typed and its own end.
+fn on_a_terminal(config: &Path, websockets: &str) -> anyhow::Result<()> {
+    let kubectl = program().context("no kubectl")?;
+    let inside =
+        "test -t 0 && test -t 1 && test -t 2 && echo terminal; read line; echo got:$line; exit 4";
+    let command = format!(
+        "{} --kubeconfig {} exec -it talks -c c -- sh -c '{inside}'",
+        kubectl.display(),
+        config.display()
+    );
+    let mut script = Command::new("script")
+        .args(["-q", "-e", "-c", &command, "/dev/null"])
+        .env_remove("KUBECONFIG")
+        .env("SHELL", "/bin/sh")
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running script")?;
+    let mut typed = script.stdin.take().context("stdin")?;
+    typed.write_all(b"typed\n")?;
+    let said = script.wait_with_output()?;
+    drop(typed);
+    let text = String::from_utf8_lossy(&said.stdout);
     ensure!(
-        said.status.success() && text(&said.stdout).contains("attached"),
+        said.status.code() == Some(4) && text.contains("terminal") && text.contains("got:typed"),
         "{said:?}"
     );
     Ok(())
@@ -263,33 +297,70 @@ fn sleeping(mark: &str) -> bool {
         })
 }
 
-/// Ports of the pod's loopback, over both protocols; one that nobody listens on is told.
+/// A running `kubectl port-forward`.
+struct Forward {
+    kubectl: tokio::process::Child,
+    /// Where it listens.
+    address: String,
+    /// It ends when it cannot say what it handles.
+    _said: tokio::process::ChildStdout,
+}
+
+async fn forward(config: &Path, websockets: &str, port: &str) -> anyhow::Result<Forward> {
+    let mut kubectl = tokio::process::Command::new(program().context("no kubectl")?)
+        .arg("--kubeconfig")
+        .arg(config)
+        .args(["port-forward", "--address=127.0.0.1", "pod/talks", port])
+        .env_remove("KUBECONFIG")
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = BufReader::new(kubectl.stdout.take().context("stdout")?);
+    let mut line = String::new();
+    tokio::time::timeout(READY_MAX, said.read_line(&mut line)).await??;
+    // Forwarding from 127.0.0.1:PORT -> 8080
+    let address = line.split(' ').nth(2).context("an address")?.to_owned();
+    Ok(Forward {
+        kubectl,
+        address,
+        _said: said.into_inner(),
+    })
+}
+
+/// Ports of the pod's loopback, IPv4 and IPv6, over both protocols; one that nobody listens on is told.
 async fn forwards(config: &Path) -> anyhow::Result<()> {
+    let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
     for websockets in PROTOCOLS {
-        let mut forward = tokio::process::Command::new(program().context("no kubectl")?)
-            .arg("--kubeconfig")
-            .arg(config)
-            .args(["port-forward", "--address=127.0.0.1", "pod/talks", ":8080"])
-            .env_remove("KUBECONFIG")
-            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let mut lines = BufReader::new(forward.stdout.take().context("stdout")?).lines();
+        for (port, said) in [(":8080", "hi"), (":8086", "six")] {
+            if said == "six" && !has_ipv6 {
+                continue;
+            }
+            let mut forward = forward(config, websockets, port).await?;
+            for _ in 0..3 {
+                let mut stream = tokio::net::TcpStream::connect(&forward.address).await?;
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+                let mut answer = String::new();
+                let read = stream.read_to_string(&mut answer);
+                tokio::time::timeout(READY_MAX, read).await??;
+                ensure!(answer.ends_with(said), "{port}: {answer:?}");
+            }
+            forward.kubectl.kill().await?;
+        }
+        let mut forward = forward(config, websockets, ":8099").await?;
+        let _stream = tokio::net::TcpStream::connect(&forward.address).await?;
+        let mut lines = BufReader::new(forward.kubectl.stderr.take().context("stderr")?).lines();
         let line = tokio::time::timeout(READY_MAX, lines.next_line())
             .await??
-            .context("it says where it listens")?;
-        // Forwarding from 127.0.0.1:PORT -> 8080
-        let address = line.split(' ').nth(2).context("an address")?.to_owned();
-        for _ in 0..3 {
-            let mut stream = tokio::net::TcpStream::connect(&address).await?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-            let mut answer = String::new();
-            let read = stream.read_to_string(&mut answer);
-            tokio::time::timeout(READY_MAX, read).await??;
-            ensure!(answer.ends_with("hi"), "{answer:?}");
-        }
-        forward.kill().await?;
+            .context("it says why not")?;
+        ensure!(
+            line.contains("an error occurred forwarding")
+                && line.contains("error forwarding port 8099 to pod talks")
+                && line.contains("connection refused"),
+            "{line}"
+        );
+        forward.kubectl.kill().await?;
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ use crate::spec::downward::DownwardValues;
 use crate::volumes::contents::{self, Content, Inputs, TokenWanted};
 use crate::volumes::{PodDirectories, PreparedVolume, disk, etc};
 
+/// Why a Pod is rejected whose host ports another Pod has, as a kubelet says it.
+pub(crate) const NODE_PORTS: &str = "NodePorts";
 /// A port of the host that another pod gives back at this moment is free after milliseconds.
 const HOST_PORT_MAX: Duration = Duration::from_secs(5);
 const HOST_PORT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,9 +51,14 @@ pub(super) async fn make_sandbox(
         shared.engine.sandbox().await
     };
     let sandbox = made.map_err(|error| no_sandbox(&error))?;
-    let host_ports = publish(shared, pod, sandbox.address())
-        .await
-        .map_err(|error| no_sandbox(&error))?;
+    let host_ports = match publish(shared, pod, sandbox.address()).await {
+        Ok(published) => published,
+        Err(Unpublished::Taken) => {
+            let words = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+            return Err(start_error(NODE_PORTS, words.to_owned()));
+        }
+        Err(Unpublished::Failed(error)) => return Err(no_sandbox(&error)),
+    };
     let downward = DownwardValues {
         pod_ip: sandbox.address(),
         host_ip: shared.engine.gateway(),
@@ -71,13 +78,20 @@ pub(super) async fn make_sandbox(
     }))
 }
 
+/// Why ports of this machine do not lead to a Pod.
+enum Unpublished {
+    /// Another Pod has one of them: the scheduler was not asked.
+    Taken,
+    Failed(String),
+}
+
 /// Makes the ports of this machine that the Pod asks for lead to it.
 async fn publish(
     shared: &Shared,
     pod: &Pod,
     address: Ipv4Addr,
-) -> Result<Option<PublishedPorts>, String> {
-    let wanted = HostPort::of(pod)?;
+) -> Result<Option<PublishedPorts>, Unpublished> {
+    let wanted = HostPort::of(pod).map_err(Unpublished::Failed)?;
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -88,7 +102,8 @@ async fn publish(
             Err(NetworkError::HostPortTaken(_)) if Instant::now() < give_up => {
                 tokio::time::sleep(HOST_PORT_PAUSE).await;
             }
-            Err(error) => return Err(error.to_string()),
+            Err(NetworkError::HostPortTaken(_)) => return Err(Unpublished::Taken),
+            Err(error) => return Err(Unpublished::Failed(error.to_string())),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::logs::Log;
 use crate::pod::backoff;
 use crate::pod::container_state::{self, Role, Stage, Terminated};
 use crate::pod::lifecycle::{self, later};
-use crate::pod::start::{ContainerStartError, Started, uid};
+use crate::pod::start::{ContainerStartError, NODE_PORTS, Started, uid};
 use crate::probe::prober::ProbeTarget;
 use crate::session::attach::{RunningProgram, Stdin};
 use crate::session::output::Output;
@@ -240,8 +240,23 @@ impl Worker {
         });
     }
 
+    /// Ends a Pod for good that this node cannot take.
+    fn reject(&mut self, reason: &'static str, message: String) {
+        if self.termination.is_some() || self.finished.is_some() {
+            return;
+        }
+        self.failure = Some((reason, format!("Pod was rejected: {message}")));
+        self.shared
+            .event(&self.pod, None, Severity::Warning, reason, message);
+        self.finish(false);
+    }
+
     /// A container did not begin.
     pub(super) fn start_failed(&mut self, index: usize, error: ContainerStartError) {
+        if error.reason == NODE_PORTS {
+            self.reject(error.reason, error.message);
+            return;
+        }
         let now = self.shared.context().now();
         let state = &mut self.states[index];
         tracing::debug!(
