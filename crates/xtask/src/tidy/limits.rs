@@ -1,12 +1,15 @@
 //! docs/reference/limits.md: every bound in the code with its number, read from the constants named `…_MAX…`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 const PAGE: &str = "docs/reference/limits.md";
-const HEAD: &str = "# Limits\n\nEvery bound that the code names, by crate; written by `cargo xtask tidy --write` from the constants themselves.\nWhat happens at a bound is said where the constant is used: most refuse in words, queues of statistics drop the oldest.\n";
+/// What people write stands above this line, and stays; below it is what the code says.
+const BEGIN: &str = "## Every bound that the code names";
+const INTRODUCTION: &str = "By crate; written by `cargo xtask tidy --write` from the constants themselves.\nWhat happens at a bound is said where the constant is used: most refuse in words, queues of statistics drop the oldest.\n";
 
 /// One constant.
 struct Bound {
@@ -17,7 +20,11 @@ struct Bound {
 
 /// Writes the page anew.
 pub(super) fn write(sources: &[std::path::PathBuf]) -> anyhow::Result<()> {
-    let mut page = HEAD.to_owned();
+    let path = crate::root().join(PAGE);
+    let before = std::fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
+    let head = head(&before)?;
+    let mut page = format!("{head}{BEGIN}\n\n{INTRODUCTION}");
+    let mut names = BTreeSet::new();
     let mut heading = String::new();
     for file in sources {
         let shown = file.strip_prefix(crate::root()).unwrap_or(file);
@@ -27,11 +34,12 @@ pub(super) fn write(sources: &[std::path::PathBuf]) -> anyhow::Result<()> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         for bound in bounds(&text) {
+            names.insert(bound.name.clone());
             if heading != krate {
                 heading = krate.to_owned();
                 let _ = write!(
                     page,
-                    "\n## {krate}\n\n| Bound | Number | Of what |\n|---|---|---|\n"
+                    "\n### {krate}\n\n| Bound | Number | Of what |\n|---|---|---|\n"
                 );
             }
             let _ = writeln!(
@@ -44,8 +52,24 @@ pub(super) fn write(sources: &[std::path::PathBuf]) -> anyhow::Result<()> {
             );
         }
     }
-    let path = crate::root().join(PAGE);
+    if let Some(unknown) = named(head).find(|name| !names.contains(*name)) {
+        bail!("{PAGE} speaks of {unknown}, which no crate has any more");
+    }
     std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+}
+
+fn head(page: &str) -> anyhow::Result<&str> {
+    let end = page.find(BEGIN);
+    let end = end.with_context(|| format!("{PAGE} has no line {BEGIN:?} any more"))?;
+    Ok(&page[..end])
+}
+
+/// The constants that the upper part of the page names.
+fn named(head: &str) -> impl Iterator<Item = &str> {
+    head.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.ends_with("_MAX"))
 }
 
 /// The crate of a source file that ships.
@@ -104,5 +128,14 @@ mod tests {
         assert_eq!(found[0].name, "WAITING_MAX");
         assert_eq!(found[0].value, "4 << 10");
         assert_eq!(found[0].meaning, "Bodies that wait, at most.");
+    }
+
+    #[test]
+    fn what_people_wrote_stays_and_names_constants() {
+        let page = "# Limits\n\n| `A_MAX` | `kubectl` | `B_MAX` |\n\n## Every bound that the code names\n\nold";
+        let head = head(page).expect("whole");
+        assert!(head.ends_with("|\n\n"), "{head:?}");
+        assert_eq!(named(head).collect::<Vec<_>>(), ["A_MAX", "B_MAX"]);
+        super::head("# Limits\n").expect_err("no line");
     }
 }
