@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kinglet_decide::feed::Source;
+
 /// What the data plane allows itself and others.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,6 +42,8 @@ pub struct Options {
     pub h2_connection_streams_max: u32,
     /// Again and again while requests wait and no container is there.
     pub poke_again: Duration,
+    /// Whose statistics these are: the pod that this process runs in, or the gateway of one machine.
+    pub source: Source,
     /// How often statistics are reported.
     pub report_every: Duration,
     /// Cold starts remembered for `status`.
@@ -76,6 +80,7 @@ impl Default for Options {
             idle_connection_age_max: Duration::from_secs(60),
             h2_connection_streams_max: 100,
             poke_again: Duration::from_secs(1),
+            source: Source::itself("gateway"),
             report_every: Duration::from_secs(1),
             cold_starts_kept: 128,
             cut_streams_at_timeout: false,

@@ -20,7 +20,7 @@ pub(crate) async fn run(plane: &Plane) {
             _ = ticks.tick() => report(plane),
             () = context.has_undelivered.notified() => {
                 for key in context.take_undelivered() {
-                    if context.reports().send(Report::Poke(key)).await.is_err() {
+                    if context.reports().send(context.poke_of(key)).await.is_err() {
                         break; // nobody listens any more
                     }
                 }
@@ -35,7 +35,11 @@ fn report(plane: &Plane) {
         match plane
             .context
             .reports()
-            .try_send(Report::Stat(breaker.key().clone(), stat))
+            .try_send(Report::Stat {
+                revision: breaker.key().clone(),
+                source: plane.context.options.source.clone(),
+                stat,
+            })
         {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {

@@ -95,25 +95,71 @@ pub enum Update {
     Service(Key, Option<Arc<ServiceBackend>>),
 }
 
+/// Who reports, and about which pod (spec/serving.md 5.1).
+///
+/// A gateway or an activator reports about its own requests, so both are its own name; the scraper reports about
+/// queue-proxies, by their pods.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// The pod that reports, or `service-scraper`.
+    pub reporter: Arc<str>,
+    /// The pod whose requests are counted.
+    pub pod: Arc<str>,
+}
+
+impl Source {
+    /// A process that reports about the requests that pass through itself.
+    pub fn itself(pod: impl Into<Arc<str>>) -> Self {
+        let pod = pod.into();
+        Self {
+            reporter: pod.clone(),
+            pod,
+        }
+    }
+}
+
 /// Data plane to control plane.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// A request waits for a Revision without a ready endpoint: scale from zero now, not at the next tick.
-    Poke(Key),
-    /// What one Revision saw since the last report (once a second while it has any traffic, and one
+    Poke {
+        /// The Revision.
+        revision: Key,
+        /// Where the request waits.
+        source: Source,
+    },
+    /// What one reporter saw of one Revision since its last report (once a second while it has any traffic, and one
     /// final zero report when traffic ends).
-    Stat(Key, Stat),
+    Stat {
+        /// The Revision.
+        revision: Key,
+        /// Who counted.
+        source: Source,
+        /// What was counted.
+        stat: Stat,
+    },
+    /// A reporter has ended, or its connection has: its last word is no longer believed.
+    Gone {
+        /// [`Source::reporter`].
+        reporter: Arc<str>,
+    },
 }
 
-/// Concurrency and request counts of one Revision over one reporting interval.
-///
-/// Standalone, the gateway holds all requests of a Revision, so these are totals over all its pods.
+/// Requests of one Revision that one reporter saw over one reporting interval of about a second: Knative's `Stat`
+/// (spec/serving.md 5.1), with counts per second.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Stat {
     /// Time-weighted mean of requests in flight (waiting ones included).
     pub average_concurrent_requests: f64,
-    /// Requests that arrived per second in the interval.
-    pub requests_per_second: f64,
-    /// Requests in flight (waiting ones included) at the moment of the report.
-    pub in_flight: u32,
+    /// The part of it that an activator has counted already.
+    pub average_proxied_concurrent_requests: f64,
+    /// Requests that arrived, per second.
+    pub request_count: f64,
+    /// The part of them that an activator has counted already.
+    pub proxied_request_count: f64,
+    /// Seconds since the reporting process started; 0 where it does not matter.
+    pub process_uptime: f64,
+    /// Requests in flight (waiting ones included) at the moment of the report. `None` from another process, since
+    /// Knative does not send it.
+    pub in_flight: Option<u32>,
 }

@@ -10,12 +10,21 @@ use crate::feed::Stat;
 pub struct Meter {
     in_flight: u32,
     arrivals: u32,
+    proxied: Proxied,
     /// Sum over time of requests in flight, in request-nanoseconds, since `period_start`.
     weighted: u128,
     changed_at: u64,
     period_start: u64,
     /// The last report was not all zeros, so one of zeros is still owed.
     owes_zero: bool,
+}
+
+/// The part of it all that came through an activator, which counts it, too.
+#[derive(Clone, Copy, Debug, Default)]
+struct Proxied {
+    in_flight: u32,
+    arrivals: u32,
+    weighted: u128,
 }
 
 impl Meter {
@@ -41,6 +50,19 @@ impl Meter {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// A request arrived that an activator counts, too.
+    pub fn enter_proxied(&mut self, now: u64) {
+        self.enter(now);
+        self.proxied.in_flight += 1;
+        self.proxied.arrivals += 1;
+    }
+
+    /// Such a request ended.
+    pub fn leave_proxied(&mut self, now: u64) {
+        self.leave(now);
+        self.proxied.in_flight = self.proxied.in_flight.saturating_sub(1);
+    }
+
     /// Requests in flight, waiting ones included.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
@@ -59,12 +81,17 @@ impl Meter {
         )]
         let stat = Stat {
             average_concurrent_requests: self.weighted as f64 / elapsed as f64,
-            requests_per_second: f64::from(self.arrivals) * 1e9 / elapsed as f64,
-            in_flight: self.in_flight,
+            average_proxied_concurrent_requests: self.proxied.weighted as f64 / elapsed as f64,
+            request_count: f64::from(self.arrivals) * 1e9 / elapsed as f64,
+            proxied_request_count: f64::from(self.proxied.arrivals) * 1e9 / elapsed as f64,
+            process_uptime: 0.0,
+            in_flight: Some(self.in_flight),
         };
         let quiet = self.weighted == 0 && self.arrivals == 0 && self.in_flight == 0;
         self.weighted = 0;
         self.arrivals = 0;
+        self.proxied.weighted = 0;
+        self.proxied.arrivals = 0;
         self.period_start = now;
         let owed = std::mem::replace(&mut self.owes_zero, !quiet);
         (!quiet || owed).then_some(stat)
@@ -73,6 +100,7 @@ impl Meter {
     fn advance(&mut self, now: u64) {
         let elapsed = now.saturating_sub(self.changed_at);
         self.weighted += u128::from(elapsed) * u128::from(self.in_flight);
+        self.proxied.weighted += u128::from(elapsed) * u128::from(self.proxied.in_flight);
         self.changed_at = self.changed_at.max(now);
     }
 }
@@ -97,13 +125,17 @@ mod tests {
             stat,
             Stat {
                 average_concurrent_requests: 1.0,
-                requests_per_second: 2.0,
-                in_flight: 0
+                request_count: 2.0,
+                in_flight: Some(0),
+                ..Stat::default()
             }
         );
         assert_eq!(
             meter.report(2 * SECOND),
-            Some(Stat::default()),
+            Some(Stat {
+                in_flight: Some(0),
+                ..Stat::default()
+            }),
             "one final zero"
         );
         assert_eq!(meter.report(3 * SECOND), None);
@@ -124,10 +156,34 @@ mod tests {
             stat,
             Stat {
                 average_concurrent_requests: 1.0,
-                requests_per_second: 0.0,
-                in_flight: 1
+                in_flight: Some(1),
+                ..Stat::default()
             }
         );
+    }
+
+    #[test]
+    fn the_part_that_an_activator_counts_is_told_apart() {
+        let mut meter = Meter::new(0);
+        meter.enter_proxied(0);
+        meter.enter(SECOND / 2);
+        meter.leave(SECOND);
+        let stat = meter.report(SECOND).expect("traffic");
+        assert_eq!(
+            stat,
+            Stat {
+                average_concurrent_requests: 1.5,
+                average_proxied_concurrent_requests: 1.0,
+                request_count: 2.0,
+                proxied_request_count: 1.0,
+                process_uptime: 0.0,
+                in_flight: Some(1),
+            }
+        );
+        meter.leave_proxied(2 * SECOND);
+        let stat = meter.report(2 * SECOND).expect("traffic");
+        assert_eq!(stat.average_proxied_concurrent_requests, 1.0);
+        assert_eq!(stat.proxied_request_count, 0.0);
     }
 
     proptest! {

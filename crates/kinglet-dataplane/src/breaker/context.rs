@@ -38,13 +38,20 @@ impl BreakerContext {
 
     pub(super) fn poke(&self, key: &Key) {
         if let Err(mpsc::error::TrySendError::Full(_)) =
-            self.reports.try_send(Report::Poke(key.clone()))
+            self.reports.try_send(self.poke_of(key.clone()))
         {
             let mut undelivered = self.undelivered.lock();
             if !undelivered.contains(key) {
                 undelivered.push(key.clone());
             }
             self.has_undelivered.notify_one();
+        }
+    }
+
+    pub(crate) fn poke_of(&self, revision: Key) -> Report {
+        Report::Poke {
+            revision,
+            source: self.options.source.clone(),
         }
     }
 

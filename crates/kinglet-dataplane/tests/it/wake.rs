@@ -70,13 +70,13 @@ async fn statistics_come_while_there_is_traffic_and_end_with_zero() {
     assert_eq!(get(world.external, "one.test", "/").await.status, 200);
     let (mut busy, mut arrivals) = (false, false);
     loop {
-        let Report::Stat(key, stat) = within(world.reports.recv()).await.unwrap() else {
+        let Report::Stat { revision, stat, .. } = within(world.reports.recv()).await.unwrap() else {
             panic!("nothing needs waking")
         };
-        assert_eq!(key, Key::new("ns", "one"));
-        busy |= stat.average_concurrent_requests > 0.9 && stat.in_flight == 1;
-        arrivals |= stat.requests_per_second > 0.0;
-        if stat.in_flight == 0 && stat.average_concurrent_requests == 0.0 {
+        assert_eq!(revision, Key::new("ns", "one"));
+        busy |= stat.average_concurrent_requests > 0.9 && stat.in_flight == Some(1);
+        arrivals |= stat.request_count > 0.0;
+        if stat.in_flight == Some(0) && stat.average_concurrent_requests == 0.0 {
             break;
         }
     }

@@ -119,11 +119,11 @@ impl World {
 
     pub(crate) async fn next_poke(&mut self) -> Key {
         loop {
-            if let Report::Poke(key) = within(self.reports.recv())
+            if let Report::Poke { revision, .. } = within(self.reports.recv())
                 .await
                 .expect("the data plane reports")
             {
-                return key;
+                return revision;
             }
         }
     }

@@ -7,21 +7,21 @@
 //!
 //! A request that waits for a revision without pods ([`Report::Poke`]) is decided at once, not at the next tick.
 
+mod reporters;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kinglet_decide::feed::{Key, Report, Stat};
+use kinglet_decide::feed::{Key, Report, Source, Stat};
 use kinglet_decide::scale::target::Metric;
 use kinglet_decide::scale::window::{Weighting, WindowPair};
 use kinglet_decide::scale::{
     Autoscaler, DeciderSpec, Moment, ObservedMetrics, ScaleResult, autoscaler,
 };
+use reporters::{Load, Reporters};
 
 /// A revision decides every other second, as Knative's `tick-interval`.
 const SECONDS_PER_DECISION: u64 = 2;
-
-/// A gateway that reported load and then nothing is believed this long.
-const REPORT_BELIEVED_SECONDS: u64 = 3;
 
 /// Pokes kept for revisions whose PodAutoscaler is not known yet; past it, the oldest go. After a restart
 /// every sleeping revision can be asked for at once; each waiting request pokes again when it is lost.
@@ -60,7 +60,7 @@ pub struct DesiredScale {
 #[derive(Debug, Default)]
 pub struct DeciderSet {
     entries: HashMap<Key, Entry>,
-    early: HashMap<Key, Moment>,
+    early: HashMap<Key, (Source, Moment)>,
 }
 
 #[derive(Debug)]
@@ -72,12 +72,7 @@ struct Entry {
     desired_scale: DesiredScale,
     /// Second of creation; decisions fall on every other second after it.
     born: u64,
-    /// What was reported since the last second, and how often.
-    fresh: Option<(Stat, u32)>,
-    /// The last report and its second.
-    last: Option<(Stat, u64)>,
-    /// Already recorded ahead of the second's report.
-    ahead: Stat,
+    reporters: Reporters,
 }
 
 impl DeciderSet {
@@ -88,11 +83,11 @@ impl DeciderSet {
             .entry(key.clone())
             .or_insert_with(|| Entry::new(request, now));
         entry.adjust(request);
-        if let Some(poked) = self.early.remove(key)
+        if let Some((source, poked)) = self.early.remove(key)
             && now.since(poked) <= EARLY_POKE_KEPT
             && entry.desired_scale.desired.is_none_or(|pods| pods == 0)
         {
-            entry.record_ahead(ONE_REQUEST, now);
+            entry.record_ahead(&source, Load::ONE_REQUEST, now);
             entry.decide(now);
         }
         entry.desired_scale
@@ -122,47 +117,50 @@ impl DeciderSet {
     /// Takes a report. Answers with the revision to reconcile at once, if its desired scale changed.
     pub fn report(&mut self, report: Report, now: Moment) -> Option<Key> {
         match report {
-            Report::Poke(key) => self.poke(key, now),
-            Report::Stat(key, stat) => {
-                let entry = self.entries.get_mut(&key)?;
-                let (sum, count) = entry.fresh.unwrap_or_default();
-                entry.fresh = Some((add(sum, stat), count.saturating_add(1)));
-                entry.last = Some((stat, now.nearest_second()));
-                let asleep = entry.desired_scale.desired == Some(0);
-                if !asleep || (stat.average_concurrent_requests <= 0.0 && stat.in_flight == 0) {
-                    return None;
+            Report::Poke { revision, source } => self.poke(revision, source, now),
+            Report::Stat {
+                revision,
+                source,
+                stat,
+            } => {
+                let entry = self.entries.get_mut(&revision)?;
+                entry.take(&source, &stat, now).then_some(revision)
+            }
+            Report::Gone { reporter } => {
+                for entry in self.entries.values_mut() {
+                    entry.reporters.forget(&reporter);
                 }
-                entry.record_ahead(stat, now);
-                entry.decide(now).then_some(key)
+                None
             }
         }
     }
 
-    fn poke(&mut self, key: Key, now: Moment) -> Option<Key> {
+    fn poke(&mut self, key: Key, source: Source, now: Moment) -> Option<Key> {
         let Some(entry) = self.entries.get_mut(&key) else {
-            self.remember_early(key, now);
+            self.remember_early(key, source, now);
             return None;
         };
         if entry.desired_scale.desired.is_some_and(|pods| pods > 0) {
             return None;
         }
-        entry.record_ahead(ONE_REQUEST, now);
+        entry.record_ahead(&source, Load::ONE_REQUEST, now);
         entry.decide(now).then_some(key)
     }
 
-    fn remember_early(&mut self, key: Key, now: Moment) {
+    fn remember_early(&mut self, key: Key, source: Source, now: Moment) {
         if self.early.len() >= EARLY_POKES_MAX && !self.early.contains_key(&key) {
-            self.early.retain(|_, at| now.since(*at) <= EARLY_POKE_KEPT);
+            self.early
+                .retain(|_, (_, at)| now.since(*at) <= EARLY_POKE_KEPT);
             let oldest = self
                 .early
                 .iter()
-                .min_by_key(|(key, at)| (**at, (*key).clone()))
+                .min_by_key(|(key, (_, at))| (*at, (*key).clone()))
                 .map(|(key, _)| key.clone());
             if let Some(oldest) = oldest.filter(|_| self.early.len() >= EARLY_POKES_MAX) {
                 self.early.remove(&oldest);
             }
         }
-        self.early.insert(key, now);
+        self.early.insert(key, (source, now));
     }
 
     /// One second is over: fills the windows and lets those decide whose turn it is. Answers with the
@@ -183,13 +181,6 @@ impl DeciderSet {
     }
 }
 
-/// What a poke is worth: one request, here and now.
-const ONE_REQUEST: Stat = Stat {
-    average_concurrent_requests: 1.0,
-    requests_per_second: 1.0,
-    in_flight: 1,
-};
-
 impl Entry {
     fn new(request: DeciderRequest, now: Moment) -> Self {
         let windows = || WindowPair::new(request.weighting, request.stable_s, request.panic_s);
@@ -203,9 +194,7 @@ impl Entry {
                 excess_burst_capacity: autoscaler::initial_burst_capacity(&request.policy),
             },
             born: now.nearest_second(),
-            fresh: None,
-            last: None,
-            ahead: Stat::default(),
+            reporters: Reporters::default(),
         }
     }
 
@@ -222,37 +211,44 @@ impl Entry {
         self.request = request;
     }
 
-    fn record(&mut self, second: u64, stat: Stat) {
-        self.concurrency
-            .record(second, stat.average_concurrent_requests);
-        self.requests.record(second, stat.requests_per_second);
+    /// Takes a report. Answers whether anybody must know.
+    fn take(&mut self, source: &Source, stat: &Stat, now: Moment) -> bool {
+        let load = Load::of(stat);
+        let asleep = self.desired_scale.desired == Some(0);
+        let Some(in_flight) = stat.in_flight else {
+            // From another process, which has left out what it poked for: recorded into its second at once, as Knative
+            // does, and never believed for longer.
+            self.record(now.nearest_second(), load);
+            return asleep && load.concurrency > 0.0 && self.decide(now);
+        };
+        self.reporters
+            .take(source, stat, in_flight, now.nearest_second());
+        if !asleep || (load.concurrency <= 0.0 && in_flight == 0) {
+            return false;
+        }
+        self.record_ahead(source, load, now);
+        self.decide(now)
+    }
+
+    fn record(&mut self, second: u64, load: Load) {
+        self.concurrency.record(second, load.concurrency);
+        self.requests.record(second, load.requests_per_second);
     }
 
     /// Counts load before its second is over, so that a decision can be made on it now.
-    fn record_ahead(&mut self, stat: Stat, now: Moment) {
-        let more = beyond(stat, self.ahead);
-        self.record(now.nearest_second(), more);
-        self.ahead = add(self.ahead, more);
+    fn record_ahead(&mut self, source: &Source, load: Load, now: Moment) {
+        let second = now.nearest_second();
+        let more = self.reporters.ahead(source, load, second);
+        self.record(second, more);
     }
 
     fn record_second(&mut self, second: u64) {
-        let seen = match self.fresh.take() {
-            Some((sum, count)) => Some(divide(sum, count)),
-            // One report fell into the neighbouring second: the load did not vanish for a moment.
-            None => self
-                .last
-                .filter(|(stat, at)| {
-                    stat.in_flight > 0 && second.saturating_sub(*at) <= REPORT_BELIEVED_SECONDS
-                })
-                .map(|(stat, _)| stat),
-        };
-        let ahead = std::mem::take(&mut self.ahead);
         // Pods that are up and not asked for anything count as "no load", as if each had been scraped. Without pods,
         // or where nobody would scrape because the gateway sees everything, silence is not recorded.
-        match seen {
-            Some(stat) => self.record(second, beyond(stat, ahead)),
+        match self.reporters.end_second(second) {
+            Some(load) => self.record(second, load),
             None if self.request.ready > 0 && !self.always_buffered() => {
-                self.record(second, Stat::default())
+                self.record(second, Load::default())
             }
             None => {}
         }
@@ -290,35 +286,6 @@ impl Entry {
         let before = std::mem::replace(&mut self.desired_scale, desired_scale);
         before.desired != desired_scale.desired
             || (before.excess_burst_capacity < 0) != (desired_scale.excess_burst_capacity < 0)
-    }
-}
-
-fn add(left: Stat, right: Stat) -> Stat {
-    Stat {
-        average_concurrent_requests: left.average_concurrent_requests
-            + right.average_concurrent_requests,
-        requests_per_second: left.requests_per_second + right.requests_per_second,
-        in_flight: right.in_flight,
-    }
-}
-
-fn divide(sum: Stat, count: u32) -> Stat {
-    let count = f64::from(count.max(1));
-    Stat {
-        average_concurrent_requests: sum.average_concurrent_requests / count,
-        requests_per_second: sum.requests_per_second / count,
-        in_flight: sum.in_flight,
-    }
-}
-
-/// What `stat` says beyond what was counted already.
-fn beyond(stat: Stat, counted: Stat) -> Stat {
-    Stat {
-        average_concurrent_requests: (stat.average_concurrent_requests
-            - counted.average_concurrent_requests)
-            .max(0.0),
-        requests_per_second: (stat.requests_per_second - counted.requests_per_second).max(0.0),
-        in_flight: stat.in_flight,
     }
 }
 

@@ -87,6 +87,8 @@ impl Deciders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinglet_decide::feed::Source;
+
     use crate::autoscale::settings::Settings;
 
     /// With paused time the loop answers a poke in no time at all, and a decision falls on every other second.
@@ -113,7 +115,13 @@ mod tests {
             }
         });
         let began = Instant::now();
-        reports.send(Report::Poke(key.clone())).await.unwrap();
+        reports
+            .send(Report::Poke {
+                revision: key.clone(),
+                source: Source::itself("gateway"),
+            })
+            .await
+            .unwrap();
         assert_eq!(wakes.recv().await, Some(key.clone()));
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert_eq!(deciders.ensure(&key, request).desired, Some(1));

@@ -500,7 +500,7 @@ fn what_keeps_pods_from_coming_is_told_and_the_deadline_goes_on() {
 #[test]
 fn load_silence_and_wake_together() {
     use crate::autoscale::decider_set::DeciderSet;
-    use kinglet_decide::feed::{Key, Report, Stat};
+    use kinglet_decide::feed::{Key, Report, Source, Stat};
     use kinglet_decide::scale::Moment;
 
     let annotations =
@@ -515,16 +515,27 @@ fn load_silence_and_wake_together() {
         let load = |requests: f64| {
             let stat = Stat {
                 average_concurrent_requests: requests,
-                requests_per_second: 2.0 * requests,
-                in_flight: requests as u32,
+                request_count: 2.0 * requests,
+                in_flight: Some(requests as u32),
+                ..Stat::default()
             };
-            Report::Stat(key.clone(), stat)
+            Report::Stat {
+                revision: key.clone(),
+                source: Source::itself("gateway"),
+                stat,
+            }
         };
         match second {
             5..=64 => drop(set.report(load(30.0), now)),
             65 => drop(set.report(load(0.0), now)),
             130 => assert_eq!(
-                set.report(Report::Poke(key.clone()), now),
+                set.report(
+                    Report::Poke {
+                        revision: key.clone(),
+                        source: Source::itself("gateway"),
+                    },
+                    now
+                ),
                 Some(key.clone())
             ),
             _ => {}
