@@ -32,15 +32,11 @@ pub(crate) async fn run(plane: &Plane) {
 fn report(plane: &Plane) {
     for breaker in plane.clusters.breakers() {
         let Some(stat) = breaker.tick() else { continue };
-        match plane
-            .context
-            .reports()
-            .try_send(Report::Stat {
-                revision: breaker.key().clone(),
-                source: plane.context.options.source.clone(),
-                stat,
-            })
-        {
+        match plane.context.reports().try_send(Report::Stat {
+            revision: breaker.key().clone(),
+            source: plane.context.options.source.clone(),
+            stat,
+        }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 tracing::debug!(revision = %breaker.key(), "statistics dropped, the autoscaler is behind")

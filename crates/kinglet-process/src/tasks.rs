@@ -1,17 +1,25 @@
 //! Tasks with an owner: named, cancelled together, waited for.
+//!
+//! Three kinds: a component whose end ends the process ([`Tasks::component`]), one that is made again
+//! ([`Tasks::restarted`]), and the work of one connection, request, pod or key, whose panic is its own end
+//! ([`Tasks::spawn`]).
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::supervise::{Fault, Panic, RESTARTS_MAX, RESTARTS_WITHIN, Restarts, Supervisor, caught};
 
 /// Owns the tasks of one component. Cheap to clone; clones share the same tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     token: CancellationToken,
+    supervisor: Supervisor,
 }
 
 impl Tasks {
@@ -20,11 +28,18 @@ impl Tasks {
         Self::default()
     }
 
+    /// The same group, whose components, and those of its children from now on, are known to `supervisor`.
+    pub fn supervised_by(mut self, supervisor: &Supervisor) -> Self {
+        self.supervisor = supervisor.clone();
+        self
+    }
+
     /// A group of its own that is also cancelled when this one is.
     pub fn child(&self) -> Self {
         Self {
             tracker: TaskTracker::new(),
             token: self.token.child_token(),
+            supervisor: self.supervisor.clone(),
         }
     }
 
@@ -33,16 +48,97 @@ impl Tasks {
         self.token.clone()
     }
 
-    /// Runs `future` until it ends by itself; it should watch [`Tasks::token`].
+    /// Runs the component `name`. If it ends or panics before the group is cancelled, the process must stop: see
+    /// [`Supervisor::failed`].
+    pub fn component<F>(&self, name: &'static str, run: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (token, supervisor) = (self.token.clone(), self.supervisor.clone());
+        supervisor.started(name);
+        self.tracker.spawn(async move {
+            let why = life(&supervisor, name, run).await;
+            if token.is_cancelled() {
+                supervisor.ended(name);
+                log_if_panic(name, &why);
+                return;
+            }
+            tracing::error!(component = name, backtrace = %why.backtrace, "{name} {}", why.message);
+            supervisor.fail(Fault {
+                component: name,
+                message: why.message,
+                backtrace: why.backtrace,
+            });
+        })
+    }
+
+    /// Runs the component `name` and drops it as soon as the group is cancelled.
+    pub fn component_cancellable<F>(&self, name: &'static str, run: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.token.clone();
+        self.component(name, async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = run => {}
+            }
+        })
+    }
+
+    /// Runs the component that `make` makes. If it ends or panics before the group is cancelled, it is made again within
+    /// a second; too many times within a minute, and the process must stop.
+    pub fn restarted<F, M>(&self, name: &'static str, mut make: M) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+        M: FnMut() -> F + Send + 'static,
+    {
+        let (token, supervisor) = (self.token.clone(), self.supervisor.clone());
+        supervisor.started(name);
+        self.tracker.spawn(async move {
+            let mut restarts = Restarts::default();
+            loop {
+                let why = life(&supervisor, name, async { make().await }).await;
+                if token.is_cancelled() {
+                    supervisor.ended(name);
+                    log_if_panic(name, &why);
+                    return;
+                }
+                let Some(pause) = restarts.next(Instant::now()) else {
+                    let within = RESTARTS_WITHIN.as_secs();
+                    supervisor.fail(Fault {
+                        component: name,
+                        message: format!(
+                            "{}, and again after {RESTARTS_MAX} restarts within {within} s",
+                            why.message
+                        ),
+                        backtrace: why.backtrace,
+                    });
+                    return;
+                };
+                tracing::error!(component = name, backtrace = %why.backtrace, "{name} {}; it is started again", why.message);
+                supervisor.interrupted(name, &why.message);
+                tokio::select! {
+                    () = token.cancelled() => return supervisor.given_up(name),
+                    () = tokio::time::sleep(pause) => supervisor.restarted(name),
+                }
+            }
+        })
+    }
+
+    /// Runs `future` until it ends by itself; it should watch [`Tasks::token`]. A panic is its own end, and logged.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
         self.tracker.spawn(async move {
-            future.await;
-            if !token.is_cancelled() {
-                tracing::debug!(task = name, "task ended");
+            match caught(future).await {
+                Ok(()) if token.is_cancelled() => {}
+                Ok(()) => tracing::debug!(task = name, "task ended"),
+                Err(panic) => {
+                    tracing::error!(task = name, backtrace = %panic.backtrace, "{name} {}", panic.message);
+                }
             }
         })
     }
@@ -73,5 +169,29 @@ impl Tasks {
         tokio::time::timeout(grace, self.tracker.wait())
             .await
             .is_ok()
+    }
+}
+
+/// Runs one life of a component. Answers with why it is over.
+async fn life(supervisor: &Supervisor, name: &'static str, run: impl Future<Output = ()>) -> Panic {
+    let run = async {
+        tokio::select! {
+            () = run => {}
+            () = supervisor.injected_panic(name) => {}
+        }
+    };
+    match caught(run).await {
+        Ok(()) => Panic {
+            message: "ended by itself".to_owned(),
+            backtrace: String::new(),
+        },
+        Err(panic) => panic,
+    }
+}
+
+/// Says that a component panicked while it was being stopped.
+fn log_if_panic(name: &'static str, why: &Panic) {
+    if !why.backtrace.is_empty() {
+        tracing::error!(component = name, backtrace = %why.backtrace, "{name} {} while it was being stopped", why.message);
     }
 }

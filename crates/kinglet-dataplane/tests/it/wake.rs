@@ -70,7 +70,8 @@ async fn statistics_come_while_there_is_traffic_and_end_with_zero() {
     assert_eq!(get(world.external, "one.test", "/").await.status, 200);
     let (mut busy, mut arrivals) = (false, false);
     loop {
-        let Report::Stat { revision, stat, .. } = within(world.reports.recv()).await.unwrap() else {
+        let Report::Stat { revision, stat, .. } = within(world.reports.recv()).await.unwrap()
+        else {
             panic!("nothing needs waking")
         };
         assert_eq!(revision, Key::new("ns", "one"));

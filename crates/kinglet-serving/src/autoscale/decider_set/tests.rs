@@ -129,11 +129,7 @@ fn a_poke_is_decided_at_once() {
     let moment = Moment::new(Duration::from_millis(11_300));
     assert_eq!(set.report(poke(key()), moment), Some(key()));
     assert_eq!(set.desired_scale(&key()).unwrap().desired, Some(1));
-    assert_eq!(
-        set.report(poke(key()), moment),
-        None,
-        "once is enough"
-    );
+    assert_eq!(set.report(poke(key()), moment), None, "once is enough");
 }
 
 #[test]
