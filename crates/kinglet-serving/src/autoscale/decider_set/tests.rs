@@ -375,7 +375,9 @@ proptest::proptest! {
         let all: u32 = cuts.iter().map(|(part, _)| part).sum();
         let request = request(211.0, 10, f64::from(target), 3);
         let mut sets = [DeciderSet::default(), DeciderSet::default()];
-        sets.iter_mut().for_each(|set| drop(set.ensure(&key(), request, at(0))));
+        for set in &mut sets {
+            set.ensure(&key(), request, at(0));
+        }
         for second in 1..=24 {
             sets[0].report(load_of(gateway(), f64::from(load)), at(second));
             for (number, (part, here)) in cuts.iter().enumerate() {
