@@ -1,107 +1,28 @@
 //! `delete` and `deletecollection`: grace, finalizers, propagation, preconditions.
 
+mod mark;
+mod options;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kinglet_quantity::pod::TERMINATION_GRACE_SECONDS;
 use kinglet_store::{Entry, Expect};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::admission::Operation;
 use crate::body::{ApiResponse, json, json_bytes};
 use crate::context::RequestContext;
-use crate::decode;
 use crate::kinds::{Builtin, custom};
-use crate::object::{self, Template, meta, number, text};
+use crate::object::{self, Template, meta};
 use crate::present::{self, Presenter};
 use crate::read;
-use crate::status::{Cause, Status, deleted};
+use crate::status::{Status, deleted};
 use crate::{admit, commit, crd};
+use mark::mark;
+pub(crate) use options::{DeleteOptions, delete_options};
 
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
 /// Attempts of a delete without a precondition on the version.
 const TRIES: usize = 5;
-
-/// `DeleteOptions`, from body or query.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DeleteOptions {
-    grace_seconds: Option<i64>,
-    propagation: Option<String>,
-    uid: Option<String>,
-    revision: Option<String>,
-    dry_run: bool,
-}
-
-pub(crate) fn delete_options(context: &mut RequestContext<'_>) -> Result<DeleteOptions, Status> {
-    let mut body = Value::Null;
-    if !context.body.is_empty() {
-        let protobuf = context
-            .content_type
-            .starts_with("application/vnd.kubernetes.protobuf");
-        body = if protobuf {
-            crate::protobuf::decode(&context.body).map_err(|error| {
-                Status::bad_request(format!("decoding the delete options: {error}"))
-            })?
-        } else {
-            decode::parse(&context.body, decode::Strictness::Ignore)?.0
-        };
-    }
-    let query = &context.query;
-    let propagation = match text(&body, &["propagationPolicy"]) {
-        "" => query.get("propagationPolicy"),
-        policy => policy,
-    };
-    let orphan = body
-        .get("orphanDependents")
-        .and_then(Value::as_bool)
-        .or_else(|| {
-            query
-                .has("orphanDependents")
-                .then(|| query.flag("orphanDependents"))
-        });
-    let propagation = match (propagation, orphan) {
-        ("", None) => None,
-        ("", Some(orphan)) => Some(if orphan { "Orphan" } else { "Background" }.to_owned()),
-        ("Orphan" | "Background" | "Foreground", None) => Some(propagation.to_owned()),
-        ("Orphan" | "Background" | "Foreground", Some(_)) => {
-            let value = Value::from(propagation);
-            let cause = Cause::invalid(
-                "propagationPolicy",
-                &value,
-                "orphanDependents and deletionPropagation cannot be both set",
-            );
-            return Err(Status::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[cause],
-            ));
-        }
-        (other, _) => {
-            let cause = Cause::unsupported(
-                "propagationPolicy",
-                &other.into(),
-                &["Foreground", "Background", "Orphan", "nil"],
-            );
-            return Err(Status::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[cause],
-            ));
-        }
-    };
-    let some = |path: &[&str]| Some(text(&body, path).to_owned()).filter(|value| !value.is_empty());
-    Ok(DeleteOptions {
-        grace_seconds: number(&body, &["gracePeriodSeconds"])
-            .or_else(|| query.number("gracePeriodSeconds")),
-        propagation,
-        uid: some(&["preconditions", "uid"]),
-        revision: some(&["preconditions", "resourceVersion"]),
-        dry_run: query.has("dryRun") || !object::items(&body, &["dryRun"]).is_empty(),
-    })
-}
 
 pub(crate) async fn delete(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let options = delete_options(context)?;
@@ -332,98 +253,6 @@ async fn store_marked(
         )),
         Err(error) => Err(commit::refused(context, name, &error)),
     }
-}
-
-/// Marks an object for deletion. Returns whether it has to wait for finalizers or its grace period.
-fn mark(
-    context: &RequestContext<'_>,
-    new: &mut Value,
-    old: &Value,
-    options: &DeleteOptions,
-) -> bool {
-    let grace = grace(context, old, options);
-    let finalizers = finalizers(old, options);
-    let deleting = object::is_deleting(old);
-    let metadata = meta(new);
-    if finalizers.is_empty() {
-        metadata.remove("finalizers");
-    } else {
-        metadata.insert("finalizers".to_owned(), json!(finalizers));
-    }
-    let holds = context.kind.is(Builtin::Namespace)
-        && !object::items(old, &["spec", "finalizers"]).is_empty();
-    if finalizers.is_empty() && grace == 0 && !holds {
-        return false;
-    }
-    let had = number(old, &["metadata", "deletionGracePeriodSeconds"]);
-    if deleting && had.is_some_and(|had| had <= grace) {
-        return true;
-    }
-    let metadata = meta(new);
-    if !deleting
-        && let Some(generation) =
-            number(old, &["metadata", "generation"]).filter(|generation| *generation > 0)
-    {
-        metadata.insert("generation".to_owned(), (generation + 1).into());
-    }
-    let now = context.server.options.clock.now();
-    let end = now
-        .checked_add(jiff::SignedDuration::from_secs(grace))
-        .unwrap_or(now);
-    metadata.insert(
-        "deletionTimestamp".to_owned(),
-        end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
-    );
-    if !context.kind.is(Builtin::Namespace) {
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
-    }
-    if context.kind.is(Builtin::Namespace) {
-        object::child(object::fields(new), "status")
-            .insert("phase".to_owned(), "Terminating".into());
-    }
-    if context.kind.is(Builtin::CustomResourceDefinition) {
-        crd::mark_terminating(new, &context.server.now());
-    }
-    true
-}
-
-/// Returns the grace period. Only pods that are bound and have not ended have one.
-fn grace(context: &RequestContext<'_>, old: &Value, options: &DeleteOptions) -> i64 {
-    if !context.kind.is(Builtin::Pod) {
-        return 0;
-    }
-    if text(old, &["spec", "nodeName"]).is_empty()
-        || matches!(text(old, &["status", "phase"]), "Succeeded" | "Failed")
-    {
-        return 0;
-    }
-    let grace = options
-        .grace_seconds
-        .or_else(|| number(old, &["spec", "terminationGracePeriodSeconds"]))
-        .unwrap_or(TERMINATION_GRACE_SECONDS);
-    // Kubernetes treats a negative period as one second.
-    if grace < 0 { 1 } else { grace }
-}
-
-/// Returns the finalizers that the propagation policy leaves or adds.
-fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
-    let mut finalizers = object::finalizers(old);
-    let Some(policy) = options.propagation.as_deref() else {
-        return finalizers;
-    };
-    let wanted = match policy {
-        "Orphan" => Some(ORPHAN),
-        "Foreground" => Some(FOREGROUND),
-        _ => None,
-    };
-    finalizers
-        .retain(|name| (name != ORPHAN && name != FOREGROUND) || Some(name.as_str()) == wanted);
-    if let Some(wanted) = wanted
-        && !finalizers.iter().any(|name| name == wanted)
-    {
-        finalizers.push(wanted.to_owned());
-    }
-    finalizers
 }
 
 /// Deletes all objects of a definition that is being deleted; those with finalizers are removed later.

@@ -6,6 +6,7 @@
 //! Price: an observer runs on the path of every change and must be quick; it may read caches but not wait.
 
 mod index;
+mod selector;
 mod store;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::object::{Key, Object};
 
-pub use store::Selector;
+pub use selector::Selector;
 pub(crate) use store::Store;
 
 /// Changes that wait for one [`Changes`] reader; past it the reader is told to look at everything again.

@@ -191,16 +191,8 @@ fn check_type<'v>(
             "json: cannot unmarshal {} into Go value of type int32",
             json_name(other)
         )),
-        (Type::Time | Type::MicroTime, Value::String(text)) => {
-            match text.parse::<jiff::Timestamp>() {
-                Ok(_) => Ok(()),
-                Err(_) => Err(format!(
-                    "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
-                )),
-            }
-        }
-        (Type::Duration, Value::String(text)) if formats::is_duration(text) => Ok(()),
-        (Type::Duration, Value::String(text)) => Err(format!("time: invalid duration {text:?}")),
+        (Type::Time | Type::MicroTime, Value::String(text)) => check_time(text),
+        (Type::Duration, Value::String(text)) => check_duration(text),
         (Type::Time | Type::MicroTime | Type::Duration, other) => Err(format!(
             "json: cannot unmarshal {} into Go value of type string",
             json_name(other)
@@ -228,6 +220,23 @@ fn check_type<'v>(
             | Type::Named(_),
             other,
         ) => wrong(json_name(other)),
+    }
+}
+
+fn check_time(text: &str) -> Result<(), String> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+        )),
+    }
+}
+
+fn check_duration(text: &str) -> Result<(), String> {
+    if formats::is_duration(text) {
+        Ok(())
+    } else {
+        Err(format!("time: invalid duration {text:?}"))
     }
 }
 

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kinglet_quantity::{Operator, Requirement};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::index::Indexes;
+use super::selector::Selector;
 use super::{Change, Observer, Observers, Synced};
 use crate::feed::Sink;
 use crate::object::{Key, Object, key_of, version_of};
@@ -16,64 +15,6 @@ use crate::object::{Key, Object, key_of, version_of};
 /// Uids of objects seen to go, so that a late answer to an older write does not bring them back. An answer is late by
 /// milliseconds; this many deletions do not happen in between.
 const GONE_MAX: usize = 4096;
-
-/// Which labels an object must have.
-#[derive(Clone, Debug, Default)]
-pub struct Selector(kinglet_quantity::LabelSelector);
-
-impl Selector {
-    /// Whether nothing is demanded.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether the labels satisfy it. An empty selector matches everything; an unknown operator matches nothing.
-    pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        self.0
-            .matches(|key| labels.and_then(|labels| labels.get(key).map(String::as_str)))
-    }
-
-    /// The labels that must have exactly one value.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.requirements().iter().filter_map(|required| {
-            if let Operator::In(values) = &required.operator
-                && let [value] = values.as_slice()
-            {
-                Some((required.key.as_str(), value.as_str()))
-            } else {
-                None
-            }
-        })
-    }
-}
-
-impl From<&BTreeMap<String, String>> for Selector {
-    fn from(pairs: &BTreeMap<String, String>) -> Self {
-        Self(kinglet_quantity::LabelSelector::default().with_labels(pairs))
-    }
-}
-
-impl From<&LabelSelector> for Selector {
-    fn from(selector: &LabelSelector) -> Self {
-        let labels = selector.match_labels.iter().flatten();
-        let mut out = kinglet_quantity::LabelSelector::default().with_labels(labels);
-        for wanted in selector.match_expressions.iter().flatten() {
-            let values = wanted.values.as_deref().unwrap_or_default();
-            out = out.with_expression(&wanted.key, &wanted.operator, values);
-        }
-        Self(out)
-    }
-}
-
-impl<const N: usize> From<[(&str, &str); N]> for Selector {
-    fn from(pairs: [(&str, &str); N]) -> Self {
-        let equal = pairs.map(|(key, value)| Requirement {
-            key: key.to_owned(),
-            operator: Operator::In(vec![value.to_owned()]),
-        });
-        Self(kinglet_quantity::LabelSelector::new(equal.into()))
-    }
-}
 
 struct Entry<K> {
     object: Arc<K>,
