@@ -35,7 +35,7 @@ pub fn is_ready<'a>(conditions: impl IntoIterator<Item = (&'a str, &'a str)>) ->
 pub fn fill(spec: &mut Fields) {
     default(spec, "enableServiceLinks", true);
     fill_spec(spec);
-    // "At once, but in good order"; templates keep what they say.
+    // Kubernetes makes a negative period of a Pod one second; templates keep theirs.
     if let Some(grace) = spec.get_mut("terminationGracePeriodSeconds")
         && grace.as_i64().is_some_and(|seconds| seconds < 0)
     {
