@@ -3,6 +3,8 @@
 //! Flow: [`Engine::open`] clears an earlier life of the same data directory away -> [`Engine::sandbox`] per pod ->
 //! [`Engine::start`] per container. [`Engine::close`] leaves nothing behind.
 
+mod leftovers;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -13,26 +15,21 @@ use std::time::Duration;
 use kinglet_process::Tasks;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cgroup::{Cgroup, Hierarchy, Limits, clear};
+use leftovers::{ENTER_MAX, clear_dead, clear_own, end_leftovers, enter};
+
+use crate::cgroup::{Cgroup, Hierarchy, Limits};
 use crate::container::{Container, Containers, Output, ParkedContainer, Running, StartError};
-use crate::instances::{self, Instance, Record};
+use crate::instances::{Instance, Record};
 use crate::names::HostNames;
 use crate::network::{Connection, HostPort, Network, NetworkError, NetworkOptions, PublishedPorts};
 use crate::pool::Pool;
 use crate::session::{self, Session};
 use crate::sys::user_namespace;
 use crate::user_ids::{IdRanges, Lease};
-use crate::volumes::memory;
 use crate::wire::{Isolation, Mount, Process, Root, Start, Streams, UserNamespace};
-
-/// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
-const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the network needs at the end: a few requests to the kernel.
 const NETWORK_CLOSE_TIME: Duration = Duration::from_millis(500);
-
-/// Where the groups above all containers are written down.
-const CGROUPS_RECORD: &str = "cgroups";
 
 /// Why the machine cannot run containers.
 #[derive(Debug, thiserror::Error)]
@@ -156,23 +153,7 @@ impl Engine {
         preflight()?;
         let mut instance = enter(names).await?;
         let hierarchy = Hierarchy::discover(&names.cgroup()).map_err(EngineError::Cgroups)?;
-        let record = state.join(CGROUPS_RECORD);
-        let mut former = read_record(&record, &names.cgroup());
-        former.retain(|root| !hierarchy.roots().contains(root));
-        let leftovers_deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-        end_leftovers(
-            &[hierarchy.roots(), former.clone()].concat(),
-            leftovers_deadline,
-        )
-        .await;
-        // Groups that are still in use stay written down.
-        former.retain(|root| !Hierarchy::remove(std::slice::from_ref(root)));
-        let roots = [hierarchy.roots(), former].concat();
-        write_record(&record, &roots).map_err(|source| EngineError::Directory {
-            attempt: "writing",
-            path: record,
-            source,
-        })?;
+        let roots = clear_own(names, state, hierarchy.roots()).await?;
         if let Some(instance) = &mut instance {
             let written = instance.write(&Record {
                 data: state.to_owned(),
@@ -405,146 +386,4 @@ fn make_directories(directory: &Path) -> io::Result<()> {
         std::fs::create_dir_all(directory.join(part))?;
     }
     Ok(())
-}
-
-/// Groups of an earlier life; only paths that end in our own name are believed.
-fn read_record(record: &Path, name: &str) -> Vec<PathBuf> {
-    let text = std::fs::read_to_string(record).unwrap_or_default();
-    text.lines()
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute() && path.file_name().is_some_and(|last| last == name))
-        .collect()
-}
-
-fn write_record(record: &Path, roots: &[PathBuf]) -> io::Result<()> {
-    let lines: Vec<String> = roots
-        .iter()
-        .map(|root| root.display().to_string())
-        .collect();
-    std::fs::write(record, lines.join("\n"))
-}
-
-/// Another start may be clearing up after an earlier life of this instance, which takes as long as killed processes of a
-/// machine that swaps, and its network.
-const ENTER_MAX: Duration = LEFTOVERS_TIMEOUT.saturating_mul(2);
-const ENTER_PAUSE: Duration = Duration::from_millis(20);
-
-/// Says that this instance lives, so that nobody clears up after it. Without a place to say so (`/run` cannot be written to)
-/// nobody clears up after anybody, and the instance works all the same.
-async fn enter(names: &HostNames) -> Result<Option<Instance>, EngineError> {
-    let entered = enter_within(ENTER_MAX, || {
-        let names = names.clone();
-        tokio::task::spawn_blocking(move || Instance::enter(&names))
-    });
-    match entered.await {
-        Ok(instance) => Ok(Some(instance)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(EngineError::RecordLocked {
-            record: Instance::record_of(names),
-        }),
-        Err(error) => {
-            tracing::warn!(%error, "this instance is not written down on this machine: if it is killed, only its own next start clears up");
-            Ok(None)
-        }
-    }
-}
-
-/// Tries for as long as somebody else has the record.
-async fn enter_within<T>(
-    patience: Duration,
-    mut attempt: impl FnMut() -> tokio::task::JoinHandle<io::Result<T>>,
-) -> io::Result<T> {
-    let give_up = Instant::now() + patience;
-    loop {
-        let entered = attempt().await.map_err(io::Error::other).flatten();
-        match entered {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < give_up => {
-                tokio::time::sleep(ENTER_PAUSE).await;
-            }
-            entered => return entered,
-        }
-    }
-}
-
-/// Takes away what instances that have ended without clearing up left on this machine. The record of one of whom something is
-/// left stays, and the next start tries again.
-async fn clear_dead() {
-    // A handful of small files in memory.
-    for (record, instance) in instances::dead() {
-        tracing::info!(data = %record.data.display(), "clearing up after an instance of Kinglet that was killed");
-        if let Err(error) = clear_one(&record).await {
-            tracing::warn!(data = %record.data.display(), %error, "not everything that a killed instance left could be cleared away; the next start tries again");
-            continue;
-        }
-        instance.leave();
-    }
-}
-
-async fn clear_one(record: &Record) -> Result<(), EngineError> {
-    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-    let emptied = end_leftovers(&record.cgroups, deadline).await;
-    if !emptied || !Hierarchy::remove(&record.cgroups) {
-        let still_used = io::Error::other("control groups are still in use");
-        return Err(EngineError::Cgroups(still_used));
-    }
-    Network::clear(&record.names()).await?;
-    let data = record.data.clone();
-    let closed = tokio::task::spawn_blocking(move || memory::close_memory(&data)).await;
-    closed
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|source| EngineError::Directory {
-            attempt: "unmounting what is mounted below",
-            path: record.data.clone(),
-            source,
-        })
-}
-
-/// Kills what still runs in our groups and removes the groups, until `deadline`; whether all are gone.
-async fn end_leftovers(roots: &[PathBuf], deadline: Instant) -> bool {
-    let mut told = false;
-    loop {
-        let left = Hierarchy::leftovers(roots);
-        if left.is_empty() {
-            return true;
-        }
-        let still_used = left.iter().filter(|group| !clear(group)).count();
-        if still_used > 0 && !told {
-            tracing::info!("ending containers of an earlier life");
-            told = true;
-        }
-        if Instant::now() > deadline {
-            tracing::warn!(
-                groups = left.len(),
-                "control groups of an earlier life cannot be removed"
-            );
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_record_that_somebody_has_is_waited_for_and_never_passed_over() {
-        let attempt = |kind: Option<io::ErrorKind>| {
-            tokio::task::spawn_blocking(move || kind.map_or(Ok(()), |kind| Err(kind.into())))
-        };
-        let mut before = 5;
-        let entered = enter_within(ENTER_MAX, || {
-            before -= 1;
-            attempt((before > 0).then_some(io::ErrorKind::WouldBlock))
-        });
-        entered.await.expect("it comes free");
-        let began = Instant::now();
-        let taken = enter_within(ENTER_MAX, || attempt(Some(io::ErrorKind::WouldBlock))).await;
-        let error = taken.expect_err("somebody has it for ever");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(began.elapsed() >= ENTER_MAX, "{:?}", began.elapsed());
-        let refused = enter_within(ENTER_MAX, || attempt(Some(io::ErrorKind::PermissionDenied)));
-        let error = refused.await.expect_err("it cannot be written");
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    }
 }

@@ -239,6 +239,35 @@ mod tests {
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 
+    /// The process may be killed between any two system calls.
+    #[test]
+    fn a_record_is_one_life_or_the_next_and_never_half() {
+        let directory = kinglet_testkit::instance::scratch("instances");
+        let (long, short) = (record("/data"), {
+            let mut short = record("/data");
+            short.cgroups.clear();
+            short
+        });
+        let mut instance = Instance::enter_at(&directory, &long.names()).expect("entered");
+        instance.write(&long).expect("written");
+        let before = std::fs::read(&instance.path).expect("text").len();
+        instance.write(&short).expect("written");
+        let after = std::fs::read(&instance.path).expect("text").len();
+        assert!(after < before);
+        // Killed before the file was cut: blanks are there still.
+        instance.file.set_len(0).expect("cut");
+        instance.write(&short).expect("written");
+        let blanks = [
+            std::fs::read(&instance.path).expect("text"),
+            vec![b' '; before - after],
+        ];
+        std::fs::write(&instance.path, blanks.concat()).expect("written");
+        drop(instance);
+        let found: Vec<_> = dead_at(&directory).map(|(record, _)| record).collect();
+        assert_eq!(found, [short]);
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+
     #[test]
     fn directories_of_others_are_refused() {
         use std::os::unix::fs::PermissionsExt as _;

@@ -27,7 +27,7 @@ use crate::names::HostNames;
 use crate::network;
 use crate::options::Options;
 use crate::pod::start::{Shared, uid};
-use crate::pod::worker::{PodLogs, PodUpdate, Worker};
+use crate::pod::worker::{PodLogs, PodUpdate, TaskPanicked, Worker};
 use crate::registration;
 use crate::sys::netns::SocketMaker;
 use crate::volumes::{self, disk, memory};
@@ -365,17 +365,21 @@ impl NodeHandle {
                     workers.remove(&key);
                 }
             }
-            if ended.is_err() {
-                this.look_again(&key, &own).await;
-            }
+            let fault = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(TaskPanicked(task))) => task,
+                Err(_) => "pod",
+            };
+            this.look_again(&key, &own, fault).await;
         });
     }
 
     /// A fault of ours ended what looked after a Pod, and its containers with it: it is taken in like one of an earlier life.
-    async fn look_again(&self, (namespace, name): &(String, String), own: &str) {
+    async fn look_again(&self, (namespace, name): &(String, String), own: &str, task: &str) {
         tracing::error!(
             namespace,
             name,
+            task,
             "a fault of Kinglet ended the worker of a pod; its containers were killed, and it begins anew"
         );
         tokio::time::sleep(FAULT_PAUSE).await;

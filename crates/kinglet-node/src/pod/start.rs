@@ -123,6 +123,12 @@ pub(crate) async fn container(
             format!("container {name:?} is not in the pod"),
         )
     })?;
+    tracing::debug!(
+        pod = pod.metadata.name,
+        container = name,
+        attempt,
+        "container is started"
+    );
     let tell = |severity, reason: &str, message: String| {
         shared.event(pod, Some(name), severity, reason, message);
     };

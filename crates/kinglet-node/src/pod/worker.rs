@@ -13,9 +13,11 @@ mod storage;
 mod termination;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kinglet_process::Tasks;
@@ -86,6 +88,8 @@ enum Message {
         message: String,
     },
     Drained,
+    /// One of the tasks ended by a fault of its own: what it was to tell will never come.
+    TaskPanicked(&'static str),
     /// The pod uses more disk than it may.
     StorageExceeded(String),
 }
@@ -136,7 +140,13 @@ pub(crate) struct Worker {
     /// When a ConfigMap or Secret of the namespace changed last.
     sources_changed_at: Option<Instant>,
     proxy_probe: Option<Tasks>,
+    /// A task of the pod that panicked.
+    panicked: Option<&'static str>,
 }
+
+/// A task of a pod panicked. Its worker has ended, and its containers with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskPanicked(pub(crate) &'static str);
 
 /// A container that has ended is probed no more.
 impl Drop for RunningContainer {
@@ -214,11 +224,26 @@ impl Worker {
             refreshed,
             sources_changed_at: None,
             proxy_probe: None,
+            panicked: None,
         }
     }
 
-    /// Runs until the pod is gone and nothing of it is left.
-    pub(crate) async fn run(mut self) {
+    /// Has the worker told when a task of the pod panics, so that nobody waits for what it was to tell.
+    fn watched(
+        &self,
+        task: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let sender = self.sender.clone();
+        async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                let _ = sender.send(Message::TaskPanicked(task)).await;
+            }
+        }
+    }
+
+    /// Runs until the pod is gone and nothing of it is left, or until a task of the pod has panicked.
+    pub(crate) async fn run(mut self) -> Result<(), TaskPanicked> {
         tracing::debug!(
             pod = self.pod.metadata.name,
             uid = uid(&self.pod),
@@ -226,6 +251,9 @@ impl Worker {
         );
         self.watch_storage();
         loop {
+            if let Some(task) = self.panicked {
+                return Err(TaskPanicked(task));
+            }
             self.notice();
             let wake = self.decide();
             self.report().await;
@@ -272,6 +300,7 @@ impl Worker {
             }
         }
         self.leave().await;
+        Ok(())
     }
 
     /// Takes in what the node says.
@@ -357,6 +386,7 @@ impl Worker {
             }
             Message::StorageExceeded(message) => self.evict(message),
             Message::Drained => self.drained(),
+            Message::TaskPanicked(task) => self.panicked = Some(task),
         }
     }
 

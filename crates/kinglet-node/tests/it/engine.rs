@@ -373,6 +373,59 @@ pub(crate) fn groups_named(name: &str) -> Vec<PathBuf> {
     found
 }
 
+/// A process that is frozen does not die until it is thawed (on version 1 of control groups), so its group stays in use.
+pub(crate) async fn frozen() {
+    let mut bench = Bench::new("frozen").await;
+    let names = bench.names();
+    let record = PathBuf::from(names.bridge().replacen("kb", "/run/kinglet/instances/", 1));
+    let sandbox = bench.engine.sandbox().await.expect("sandbox");
+    let start = bench.container(&["sleep", "1000"]);
+    let running = bench.engine.start(&sandbox, start).await.expect("start");
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", running.process.pid()));
+    let cgroup = cgroup.expect("its groups");
+    let freezer = cgroup
+        .lines()
+        .find_map(|line| line.split_once(":freezer:").map(|(_, path)| path));
+    let Some(path) = freezer else {
+        // On version 2 a killed process dies, frozen or not.
+        drop((running, sandbox));
+        bench.close().await;
+        return;
+    };
+    let state = PathBuf::from(format!("/sys/fs/cgroup/freezer{path}/freezer.state"));
+    std::fs::write(&state, "FROZEN").expect("frozen");
+    drop((running, sandbox));
+    bench.tasks.shutdown(Duration::from_secs(5)).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    let closed = bench.engine.close(deadline);
+    tokio::time::timeout(Duration::from_secs(30), closed)
+        .await
+        .expect("a stop ends at its deadline");
+    assert!(record.exists(), "what is left is known to the next start");
+    std::fs::write(&state, "THAWED").expect("thawed");
+    drop(bench.engine);
+    until("nobody has the record any more", || {
+        std::fs::File::open(&record).is_ok_and(|file| file.try_lock().is_ok())
+    })
+    .await;
+    let tasks = Tasks::new();
+    let engine = Engine::open(
+        &names,
+        bench.scratch.path(),
+        "/proc/self/exe".into(),
+        0,
+        NetworkOptions::default(),
+        &tasks,
+    )
+    .await
+    .expect("a second life");
+    tasks.shutdown(Duration::from_secs(5)).await;
+    engine.close(soon()).await;
+    assert!(!record.exists(), "nothing is left");
+    let groups = groups_named(&names.cgroup());
+    assert!(groups.is_empty(), "{groups:?}");
+}
+
 /// When an engine must have closed: generous, since machines of tests are slow.
 pub(crate) fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(60)

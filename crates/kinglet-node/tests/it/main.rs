@@ -85,6 +85,9 @@ const CASES: &[Case] = &[
     ("abandoned_exec_leaves_no_process", || {
         Box::pin(escape::abandoned_exec())
     }),
+    ("a_frozen_container_does_not_hold_up_a_stop", || {
+        Box::pin(engine::frozen())
+    }),
     ("nested_groups_are_removed", || {
         Box::pin(escape::nested_groups())
     }),
@@ -157,6 +160,9 @@ const CASES: &[Case] = &[
     ("names_resolve_inside_pods", || Box::pin(pods::names())),
     ("a_fault_of_a_worker_restarts_its_pod", || {
         Box::pin(faults::worker())
+    }),
+    ("a_fault_of_a_task_restarts_its_pod", || {
+        Box::pin(faults::task())
     }),
     ("a_container_that_ended_is_probed_no_more", || {
         Box::pin(faults::no_probes_of_the_dead())

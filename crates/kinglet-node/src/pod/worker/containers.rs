@@ -165,16 +165,15 @@ impl Worker {
         };
         self.keep_log(name, log.clone(), program);
         if let Some(log) = &log {
-            self.tasks.spawn(
-                "container log",
-                crate::logs::write::run(
-                    Arc::clone(log),
-                    stdout,
-                    Box::new(stderr),
-                    output,
-                    self.shared.context().clock().clone(),
-                ),
+            let work = crate::logs::write::run(
+                Arc::clone(log),
+                stdout,
+                Box::new(stderr),
+                output,
+                self.shared.context().clock().clone(),
             );
+            self.tasks
+                .spawn("container log", self.watched("container log", work));
         }
         log
     }
@@ -211,7 +210,7 @@ impl Worker {
             .directories
             .termination_log(&self.states[index].name, attempt);
         let sender = self.sender.clone();
-        self.tasks.spawn("container exit", async move {
+        let work = self.watched("container exit", async move {
             let exit = container.wait().await;
             let out_of_memory = exit != Exit::Code(0) && container.was_out_of_memory();
             // Whoever reads of the exit may read the log next: all that the program wrote is in it by then.
@@ -238,6 +237,7 @@ impl Worker {
                 })
                 .await;
         });
+        self.tasks.spawn("container exit", work);
     }
 
     /// Ends a Pod for good that this node cannot take.

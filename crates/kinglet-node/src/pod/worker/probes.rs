@@ -45,10 +45,10 @@ impl Worker {
                 attempt,
                 event,
             };
-            running.probes.spawn_cancellable(
-                "probe",
-                schedule::run(spec, running.target.clone(), self.sender.clone(), tell),
-            );
+            let work = schedule::run(spec, running.target.clone(), self.sender.clone(), tell);
+            running
+                .probes
+                .spawn_cancellable("probe", self.watched("probe", work));
         }
         self.start_proxy_probe();
     }
@@ -99,10 +99,8 @@ impl Worker {
                     attempt,
                     event,
                 };
-                probe.spawn_cancellable(
-                    "readiness",
-                    schedule::run(spec, target, self.sender.clone(), tell),
-                );
+                let work = schedule::run(spec, target, self.sender.clone(), tell);
+                probe.spawn_cancellable("readiness", self.watched("readiness", work));
             }
             Ok(None) => self.states[index].probe_ready = Some(true),
             Err(message) => self.shared.event(

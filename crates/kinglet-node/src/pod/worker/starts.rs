@@ -118,7 +118,7 @@ impl Worker {
             self.sender.clone(),
         );
         // Cancelled half way, or with nobody to hear the answer, what was started is dropped and dies.
-        self.tasks.spawn_cancellable("container start", async move {
+        let work = self.watched("container start", async move {
             let result = Box::new(start::container(&shared, &pod, &name, attempt, &sandbox).await);
             let _ = sender
                 .send(Message::Started {
@@ -128,6 +128,7 @@ impl Worker {
                 })
                 .await;
         });
+        self.tasks.spawn_cancellable("container start", work);
         if !proxied || self.written.is_some() {
             self.report_soon();
         }

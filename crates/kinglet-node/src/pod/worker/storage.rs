@@ -19,7 +19,7 @@ impl Worker {
             return;
         }
         let sender = self.sender.clone();
-        self.tasks.spawn_cancellable("storage limits", async move {
+        let work = self.watched("storage limits", async move {
             loop {
                 tokio::time::sleep(MEASURE_PERIOD).await;
                 let limits = Arc::clone(&limits);
@@ -32,6 +32,7 @@ impl Worker {
                 }
             }
         });
+        self.tasks.spawn_cancellable("storage limits", work);
     }
 
     /// Ends the pod for good; its containers are killed and its volumes given back at once.

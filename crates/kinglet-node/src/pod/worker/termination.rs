@@ -94,7 +94,7 @@ impl Worker {
         }
         let (drain, sender) = (Arc::clone(&self.shared.options.drain), self.sender.clone());
         let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
-        self.tasks.spawn_cancellable("preStop", async move {
+        let work = self.watched("preStop", async move {
             let work = async {
                 if let Some(address) = address.filter(|_| drains) {
                     drain(address.into()).await;
@@ -107,6 +107,7 @@ impl Worker {
             let _ = tokio::time::timeout(grace, work).await;
             let _ = sender.send(Message::Drained).await;
         });
+        self.tasks.spawn_cancellable("preStop", work);
     }
 
     pub(super) fn terminate_all(&self) {
@@ -279,24 +280,23 @@ impl Worker {
             return;
         };
         let (target, sender) = (running.target.clone(), self.sender.clone());
-        running
-            .probes
-            .spawn_cancellable("postStart hook", async move {
-                let result = match hook {
-                    Ok(Some(hook)) => hooks::run(hook, &target, POST_START_TIMEOUT).await,
-                    Ok(None) => Ok(()),
-                    Err(message) => Err(message),
-                };
-                if let Err(message) = result {
-                    let _ = sender
-                        .send(Message::PostStartFailed {
-                            index,
-                            attempt,
-                            message,
-                        })
-                        .await;
-                }
-            });
+        let work = self.watched("postStart hook", async move {
+            let result = match hook {
+                Ok(Some(hook)) => hooks::run(hook, &target, POST_START_TIMEOUT).await,
+                Ok(None) => Ok(()),
+                Err(message) => Err(message),
+            };
+            if let Err(message) = result {
+                let _ = sender
+                    .send(Message::PostStartFailed {
+                        index,
+                        attempt,
+                        message,
+                    })
+                    .await;
+            }
+        });
+        running.probes.spawn_cancellable("postStart hook", work);
     }
 
     /// Ends one container whose pod goes on (or that came too late); SIGTERM first, SIGKILL after the pod's grace.
@@ -328,7 +328,7 @@ impl Worker {
             Arc::clone(&self.pod),
             name.clone(),
         );
-        self.tasks.spawn("container kill", async move {
+        let work = self.watched("container kill", async move {
             let deadline = Instant::now() + grace;
             if let Some((hook, target)) = hook {
                 tokio::select! {
@@ -348,6 +348,7 @@ impl Worker {
             }
             let _ = container.kill();
         });
+        self.tasks.spawn("container kill", work);
     }
 
     pub(super) fn grace(&self) -> Duration {
