@@ -373,6 +373,15 @@ pub(crate) fn groups_named(name: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Thaws a group, also when the case fails: nobody else would.
+struct Thaws(PathBuf);
+
+impl Drop for Thaws {
+    fn drop(&mut self) {
+        let _ = std::fs::write(&self.0, "THAWED");
+    }
+}
+
 /// A process that is frozen does not die until it is thawed (on version 1 of control groups), so its group stays in use.
 pub(crate) async fn frozen() {
     let mut bench = Bench::new("frozen").await;
@@ -394,6 +403,7 @@ pub(crate) async fn frozen() {
     };
     let state = PathBuf::from(format!("/sys/fs/cgroup/freezer{path}/freezer.state"));
     std::fs::write(&state, "FROZEN").expect("frozen");
+    let thaws = Thaws(state);
     drop((running, sandbox));
     bench.tasks.shutdown(Duration::from_secs(5)).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
@@ -402,7 +412,7 @@ pub(crate) async fn frozen() {
         .await
         .expect("a stop ends at its deadline");
     assert!(record.exists(), "what is left is known to the next start");
-    std::fs::write(&state, "THAWED").expect("thawed");
+    drop(thaws);
     drop(bench.engine);
     until("nobody has the record any more", || {
         std::fs::File::open(&record).is_ok_and(|file| file.try_lock().is_ok())
