@@ -7,7 +7,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::idle::IDLE_MAX;
+use super::idle::{GOODBYE_MAX, IDLE_MAX};
 use super::{Session, Upgrade, Wanted, pump, spdy, websocket};
 use crate::status::Status;
 
@@ -18,8 +18,6 @@ const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 /// How long the end of a program's output waits for a client that does not take it: somebody may be reading it page by page.
 /// As long as an idle session.
 const LAST_OUTPUT_MAX: Duration = IDLE_MAX;
-/// How long a client may take to hear that its session was idle for too long.
-const IDLE_GOODBYE_MAX: Duration = Duration::from_secs(5);
 pub(super) const SPDY_VERSION: &str = "SPDY/3.1";
 pub(super) const SPDY_HEADER: &str = "x-stream-protocol-version";
 
@@ -89,7 +87,7 @@ impl Protocol {
         let program = async {
             let patience = match pump::run(session, from, to).await {
                 pump::Ended::Program => LAST_OUTPUT_MAX,
-                pump::Ended::Idle => IDLE_GOODBYE_MAX,
+                pump::Ended::Idle => GOODBYE_MAX,
             };
             // The client's side ends once it has sent everything.
             tokio::time::sleep(patience).await;

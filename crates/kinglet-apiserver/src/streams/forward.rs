@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use super::idle::Activity;
+use super::idle::{Activity, GOODBYE_MAX};
 use super::spdy::{self, Stream};
 use super::{Connection, Upgrade, channels, websocket};
 use crate::status::Status;
@@ -125,7 +125,7 @@ where
     }
     // The streams are dropped with their receiver, so the connection ends in good order.
     drop(streams);
-    let _ = serving.await;
+    let _ = tokio::time::timeout(GOODBYE_MAX, serving).await;
 }
 
 /// Streams that wait for their other half, by the number of their connection.
@@ -451,6 +451,18 @@ mod tests {
             let mut program = accepts.recv().await.expect("connection");
             assert_eq!(client.hear().await, None, "the connection ends");
             assert_eq!(program.read(&mut [0]).await.expect("read"), 0);
+        })
+        .await;
+    }
+
+    /// Its connection ends as well, although what waits for it cannot be sent.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_idle() {
+        let _client = talk(1, async |mut client, mut accepts| {
+            client.forward(1, "80").await;
+            let mut program = accepts.recv().await.expect("connection");
+            while program.write_all(&[0; 1024]).await.is_ok() {}
+            client
         })
         .await;
     }

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 /// A session in which neither side says anything ends after this time, as a kubelet's does. Pings say nothing.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 
+/// How long a client may take to hear that its session was idle for too long.
+pub(super) const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
 /// The last time that bytes passed, in either direction. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<Mutex<Instant>>);
