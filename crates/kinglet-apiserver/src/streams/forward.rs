@@ -247,6 +247,7 @@ async fn carry(data: Stream, connection: Connection, activity: &Activity) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::idle::IDLE_MAX;
     use crate::streams::spdy::test_client::{Client, Heard};
     use tokio::io::DuplexStream;
     use tokio_tungstenite::WebSocketStream;
@@ -286,9 +287,10 @@ mod tests {
     ) -> T {
         let (client, server) = tokio::io::duplex(BUFFER_BYTES);
         let (dial, accepts) = port(count);
-        let (outcome, ()) =
-            tokio::join!(talk(Client::new(client), accepts), serve(server, "p", dial));
-        outcome
+        let both =
+            async { tokio::join!(talk(Client::new(client), accepts), serve(server, "p", dial)) };
+        let ended = tokio::time::timeout(IDLE_MAX * 2, both).await;
+        ended.expect("both end").0
     }
 
     #[tokio::test(start_paused = true)]

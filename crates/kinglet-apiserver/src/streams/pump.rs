@@ -241,7 +241,10 @@ mod tests {
             tokio::time::sleep(IDLE_MAX / 2).await;
             open.write_all(b"x").await.expect("write");
         };
-        let (heard, ()) = tokio::join!(heard(silent), late);
+        let both = async { tokio::join!(heard(silent), late) };
+        let (heard, ()) = tokio::time::timeout(IDLE_MAX * 2, both)
+            .await
+            .expect("ends");
         assert!(begun.elapsed() >= IDLE_MAX * 3 / 2);
         let [ToClient::Stdout(_), ToClient::End(status)] = &heard[..] else {
             panic!("{heard:?}")
