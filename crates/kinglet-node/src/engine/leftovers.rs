@@ -15,6 +15,9 @@ use crate::volumes::memory;
 
 /// Killed processes of an earlier life are gone after milliseconds; this is for a machine that swaps.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a start gives to the processes of all dead instances together. One that cannot be killed (in a frozen group, or waiting
+/// for a disk) must not make every later start slow.
+const DEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where the groups above all containers are written down.
 const CGROUPS_RECORD: &str = "cgroups";
 
@@ -101,10 +104,11 @@ async fn enter_within<T>(
 /// Takes away what instances that have ended without clearing up left on this machine. The record of one of whom something is
 /// left stays, and the next start tries again.
 pub(super) async fn clear_dead() {
+    let deadline = Instant::now() + DEAD_TIMEOUT;
     // A handful of small files in memory.
     for (record, instance) in instances::dead() {
         tracing::info!(data = %record.data.display(), "clearing up after an instance of Kinglet that was killed");
-        if let Err(error) = clear_one(&record).await {
+        if let Err(error) = clear_one(&record, deadline).await {
             tracing::warn!(data = %record.data.display(), %error, "not everything that a killed instance left could be cleared away; the next start tries again");
             continue;
         }
@@ -112,8 +116,7 @@ pub(super) async fn clear_dead() {
     }
 }
 
-async fn clear_one(record: &Record) -> Result<(), EngineError> {
-    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
+async fn clear_one(record: &Record, deadline: Instant) -> Result<(), EngineError> {
     let emptied = end_leftovers(&record.cgroups, deadline).await;
     if !emptied || !Hierarchy::remove(&record.cgroups) {
         let still_used = io::Error::other("control groups are still in use");
