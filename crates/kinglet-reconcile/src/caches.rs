@@ -92,7 +92,7 @@ impl Caches {
         let sink: Arc<dyn Sink> = store.clone();
         inner
             .tasks
-            .spawn_cancellable("cache", feed.run(inner.client.clone(), sink));
+            .component_cancellable("cache", feed.run(inner.client.clone(), sink));
         let slot = Slot {
             kind: K::kind(&()).into_owned(),
             store: store.clone(),

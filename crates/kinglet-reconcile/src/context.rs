@@ -28,6 +28,8 @@ pub struct Context {
     recorder: Recorder,
     component: &'static str,
     leadership: Leadership,
+    /// The key that is worked on; leadership of it is asked for before each write.
+    key: Option<Key>,
 }
 
 impl Context {
@@ -38,6 +40,7 @@ impl Context {
             recorder: Recorder::start(caches),
             component: "kinglet",
             leadership: Leadership::always(),
+            key: None,
         }
     }
 
@@ -58,7 +61,30 @@ impl Context {
         }
     }
 
-    /// Whether this process may work.
+    /// The same context for the work on one key: its writes are refused once the key belongs to another replica.
+    #[must_use]
+    pub fn for_key(&self, key: &Key) -> Self {
+        Self {
+            key: Some(key.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// Refuses what would be written although another replica may be at work. Without a key every bucket must be ours.
+    pub(crate) fn may_write(&self, attempt: &str) -> Result<(), ReconcileError> {
+        let owned = match &self.key {
+            Some(key) => self.leadership.owns(key),
+            None => self.leadership.owns_all(),
+        };
+        if owned {
+            return Ok(());
+        }
+        Err(ReconcileError::NotLeading {
+            attempt: attempt.to_owned(),
+        })
+    }
+
+    /// Which keys this process may work on.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
@@ -221,6 +247,7 @@ impl Context {
         let key = key_of(object);
         let namespace = (!key.namespace.is_empty()).then_some(&*key.namespace);
         let attempt = format!("posting {name} of {} {key}", K::kind(&()));
+        self.may_write(&attempt)?;
         let path = format!(
             "{}/{}/{name}?fieldManager={}",
             K::url_path(&(), namespace),
@@ -246,6 +273,9 @@ impl Context {
         body: Option<&Value>,
     ) -> Result<bytes::Bytes, ReconcileError> {
         let attempt = format!("{method} {path}");
+        if method != Method::GET {
+            self.may_write(&attempt)?;
+        }
         let body = body
             .map(|body| body.to_string().into_bytes())
             .unwrap_or_default();
@@ -259,6 +289,7 @@ impl Context {
         patch: &Value,
     ) -> Result<bytes::Bytes, ReconcileError> {
         let attempt = format!("patching {path}");
+        self.may_write(&attempt)?;
         let request = http::Request::patch(path)
             .header("content-type", "application/merge-patch+json")
             .header("accept", "application/json")

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cache::Change;
 use crate::caches::Caches;
@@ -204,41 +205,56 @@ struct Running {
 impl Running {
     fn start(self, waits: Vec<BoxFuture<'static, ()>>, workers: usize, resync: Duration) {
         let tasks = self.context.tasks().clone();
-        tasks.clone().spawn_cancellable("controller", async move {
-            futures_util::future::join_all(waits).await;
-            tracing::debug!(controller = self.context.component(), "caches are complete");
-            let queue = self.queue.clone();
-            tasks.spawn_cancellable("queue timer", async move { queue.keep_time().await });
-            for _ in 0..workers {
-                let worker = self.clone();
-                tasks.spawn_cancellable("worker", async move { worker.work().await });
-            }
-            let keys = (self.keys)();
-            loop {
-                tokio::time::sleep(resync).await;
-                for key in keys(self.context.caches()) {
-                    self.queue.add_slowly(key);
+        // Before the first key is taken, so that no gain is missed.
+        let mut gained = self.context.leadership().gained();
+        tasks
+            .clone()
+            .component_cancellable("controller", async move {
+                futures_util::future::join_all(waits).await;
+                tracing::debug!(controller = self.context.component(), "caches are complete");
+                let queue = self.queue.clone();
+                tasks.component_cancellable("queue timer", async move { queue.keep_time().await });
+                for _ in 0..workers {
+                    let worker = self.clone();
+                    tasks.component_cancellable("worker", async move { worker.work().await });
                 }
-            }
-        });
+                let keys = (self.keys)();
+                let mut next_resync = Instant::now() + resync;
+                loop {
+                    tokio::select! {
+                        () = sleep_until(next_resync) => next_resync = Instant::now() + resync,
+                        // What changed while another replica led was left to it.
+                        Ok(()) = gained.changed() => {}
+                    }
+                    let leadership = self.context.leadership();
+                    for key in keys(self.context.caches()) {
+                        if leadership.owns(&key) {
+                            self.queue.add_slowly(key);
+                        }
+                    }
+                }
+            });
     }
 
     async fn work(&self) {
-        let mut leadership = self.context.leadership().clone();
         loop {
-            // Keys gather meanwhile, each once, so a new leader begins with all that changed.
-            leadership.lead().await;
             let key = self.queue.next().await;
-            let outcome = self.attempt(&key).await;
-            self.settle(&key, outcome);
+            // Asked when the key is taken, which may be long after it was added. Who gains the bucket looks at all of it.
+            if self.context.leadership().owns(&key) {
+                let outcome = self.attempt(&key).await;
+                self.settle(&key, outcome);
+            } else {
+                self.queue.forgive(&key);
+            }
             self.queue.done(&key);
         }
     }
 
     async fn attempt(&self, key: &Key) -> Result<Next, ReconcileError> {
-        let run =
-            AssertUnwindSafe(async { (self.reconcile)(self.context.clone(), key.clone()).await })
-                .catch_unwind();
+        let run = AssertUnwindSafe(async {
+            (self.reconcile)(self.context.for_key(key), key.clone()).await
+        })
+        .catch_unwind();
         match tokio::time::timeout(self.deadline, run).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(ReconcileError::Panicked(words(&*panic))),
@@ -260,7 +276,9 @@ impl Running {
             }
             Err(error) => error,
         };
-        if !error.is_stale() {
+        if error.is_not_leading() {
+            tracing::debug!(controller = self.context.component(), %key, "left to the replica that leads now");
+        } else if !error.is_stale() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             // Once for each error of an object; the repetitions are for those who look closely.
             let text = format!("{error}: {cause:?}");

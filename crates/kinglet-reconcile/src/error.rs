@@ -79,6 +79,12 @@ pub enum ReconcileError {
     /// The reconcile took longer than its deadline.
     #[error("the reconcile did not finish within {0:?}")]
     Timeout(Duration),
+    /// Another replica is responsible for the key now; it goes on there.
+    #[error("{attempt}: this replica does not lead any more")]
+    NotLeading {
+        /// What was attempted.
+        attempt: String,
+    },
     /// The reconcile panicked; the message is the panic's.
     #[error("the reconcile panicked: {0}")]
     Panicked(String),
@@ -99,7 +105,12 @@ impl ReconcileError {
     ///
     /// A refusal counts: quotas are raised and names become free.
     pub fn retry_helps(&self) -> bool {
-        !matches!(self, Self::Permanent(_))
+        !matches!(self, Self::Permanent(_) | Self::NotLeading { .. })
+    }
+
+    /// Whether leadership was lost before the write.
+    pub fn is_not_leading(&self) -> bool {
+        matches!(self, Self::NotLeading { .. })
     }
 
     /// Whether the reason is only that the cache was behind; such a reconcile is repeated silently.
@@ -136,7 +147,7 @@ impl ReconcileError {
             Self::Unreachable { source, .. } => source.to_string(),
             Self::Garbled { source, .. } => source.to_string(),
             Self::Transient(message) | Self::Permanent(message) => message.clone(),
-            Self::Timeout(_) | Self::Panicked(_) => self.to_string(),
+            Self::Timeout(_) | Self::Panicked(_) | Self::NotLeading { .. } => self.to_string(),
         }
     }
 }

@@ -40,6 +40,7 @@
 
 #![warn(missing_docs)]
 
+pub mod buckets;
 pub mod cache;
 pub mod caches;
 pub mod context;
@@ -58,13 +59,14 @@ mod warnings;
 mod wire;
 pub mod write;
 
+pub use buckets::{Buckets, LeaseTiming};
 pub use cache::{Cache, Change, Changes, Selector};
 pub use caches::{Caches, Scope};
 pub use context::Context;
 pub use controller::Controller;
 pub use error::ReconcileError;
 pub use event::{EventRecord, Severity, reference_to};
-pub use leader::{Campaign, Leadership};
+pub use leader::Leadership;
 pub use object::{
     Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of,
     namespace_of, owner_reference, refers_to, uid_of, version_of,

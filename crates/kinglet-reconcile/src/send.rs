@@ -39,6 +39,7 @@ pub(crate) async fn send(context: &Context, write: &Write) -> Result<WriteOutcom
         return Ok(WriteOutcome::Unchanged);
     }
     let attempt = write.attempt();
+    context.may_write(&attempt)?;
     let manager = wire::encode(context.component());
     let (method, path, body) = match &write.verb {
         Verb::Create => (

@@ -59,7 +59,7 @@ pub(crate) fn start(
     });
     let (context, feeder) = (context.named(NAME), Arc::clone(&collector));
     let tasks = context.tasks().clone();
-    tasks.spawn_cancellable("garbage collector", async move {
+    tasks.component_cancellable("garbage collector", async move {
         let mut known = feeder.kinds.subscribe();
         let mut sinks: Vec<Arc<KindSink>> = Vec::new();
         let mut controller = Some(controller);
@@ -92,30 +92,32 @@ pub(crate) fn discover(context: &Context) -> ResourceKinds {
         .cache::<CustomResourceDefinition>()
         .observe(move |_: &Change<_>| bell.notify_one());
     let (found, client) = (kinds.clone(), context.client().clone());
-    context.tasks().spawn_cancellable("discovery", async move {
-        // The server may offer a kind a moment after its definition has changed, so a change is looked at twice.
-        let mut just_changed = false;
-        loop {
-            let pause = match discover::all(&client).await {
-                Ok(all) => {
-                    found.set(all);
-                    if just_changed {
-                        REDISCOVER_AFTER_CHANGE
-                    } else {
-                        REDISCOVER
+    context
+        .tasks()
+        .component_cancellable("discovery", async move {
+            // The server may offer a kind a moment after its definition has changed, so a change is looked at twice.
+            let mut just_changed = false;
+            loop {
+                let pause = match discover::all(&client).await {
+                    Ok(all) => {
+                        found.set(all);
+                        if just_changed {
+                            REDISCOVER_AFTER_CHANGE
+                        } else {
+                            REDISCOVER
+                        }
                     }
-                }
-                Err(error) => {
-                    tracing::debug!(error = %error, "discovery failed, trying again");
-                    REDISCOVER_AFTER_FAILURE
-                }
-            };
-            just_changed = tokio::select! {
-                () = changed.notified() => true,
-                () = tokio::time::sleep(pause) => false,
-            };
-        }
-    });
+                    Err(error) => {
+                        tracing::debug!(error = %error, "discovery failed, trying again");
+                        REDISCOVER_AFTER_FAILURE
+                    }
+                };
+                just_changed = tokio::select! {
+                    () = changed.notified() => true,
+                    () = tokio::time::sleep(pause) => false,
+                };
+            }
+        });
     kinds
 }
 

@@ -7,6 +7,8 @@
     reason = "a test may panic, and its tables read best as they are"
 )]
 
+mod leader;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
