@@ -153,7 +153,7 @@ fn paths(registry: &Registry) -> Vec<String> {
     paths
 }
 
-/// Health, with the checks by name when asked `?verbose`.
+/// Health, with the checks by name when asked `?verbose`: the store always, for readiness each component of the process.
 fn health_answer(
     server: &ServerState,
     root: &str,
@@ -161,52 +161,43 @@ fn health_answer(
     parts: &Parts,
 ) -> Result<ApiResponse, Status> {
     let query = Query::parse(parts.uri.query());
-    let mut failing = if root == "/readyz" {
-        (server.options.ready)()
-    } else {
-        Vec::new()
-    };
-    if let Some(detail) = server.store.broken() {
-        failing.push(format!("store: {detail}"));
+    let store = server.store.broken().map(|why| format!("store: {why}"));
+    let mut checks = vec![("ping", None), ("store", store)];
+    if root == "/readyz" {
+        let components = (server.options.components)();
+        checks.extend(components.into_iter().map(|component| {
+            let failed = (!component.running).then(|| format!("{} failed", component.name));
+            (component.name, failed)
+        }));
     }
     let check = path[root.len()..].trim_matches('/');
-    let known = ["ping", "store"];
     if !check.is_empty() {
-        if !known.contains(&check) {
-            return Err(Status::no_such_path());
-        }
-        let bad = failing.iter().any(|name| name.starts_with(check));
-        return Ok(text(
-            if bad { 500 } else { 200 },
-            if bad {
-                failing.join("\n")
-            } else {
-                "ok".to_owned()
-            },
-        ));
+        let (_, failed) = checks
+            .into_iter()
+            .find(|(name, _)| *name == check)
+            .ok_or_else(Status::no_such_path)?;
+        let code = if failed.is_some() { 500 } else { 200 };
+        return Ok(text(code, failed.unwrap_or_else(|| "ok".to_owned())));
     }
-    if failing.is_empty() && !query.flag("verbose") {
+    let (code, verdict) = match checks.iter().all(|(_, failed)| failed.is_none()) {
+        true => (200, "passed"),
+        false => (500, "failed"),
+    };
+    if code == 200 && !query.flag("verbose") {
         return Ok(text(200, "ok"));
     }
-    let mut lines: Vec<String> = known
-        .iter()
-        .filter(|name| !failing.iter().any(|bad| bad.starts_with(**name)))
-        .map(|name| format!("[+]{name} ok"))
+    let mut lines: Vec<String> = checks
+        .into_iter()
+        .map(|(name, failed)| match failed {
+            None => format!("[+]{name} ok"),
+            Some(failed) => format!("[-]{failed}"),
+        })
         .collect();
-    lines.extend(failing.iter().map(|name| format!("[-]{name} failed")));
-    let verdict = if failing.is_empty() {
-        "passed"
-    } else {
-        "failed"
-    };
     lines.push(format!(
         "{} check {verdict}\n",
         root.trim_start_matches('/')
     ));
-    Ok(text(
-        if failing.is_empty() { 200 } else { 500 },
-        lines.join("\n"),
-    ))
+    Ok(text(code, lines.join("\n")))
 }
 
 // --- groups ----------------------------------------------------------------------------------------------------------

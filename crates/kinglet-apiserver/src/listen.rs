@@ -65,10 +65,16 @@ pub async fn serve(
     let shares = Shares::new(most);
     let graceful = GracefulShutdown::new();
     let state = Arc::clone(&server.server);
-    tasks.spawn_cancellable("apiserver-events", async move {
-        loop {
-            tokio::time::sleep(retention::SWEEP_EVERY).await;
-            retention::expire(&state);
+    let stop = tasks.token();
+    tasks.restarted("event-retention", move || {
+        let (state, stop) = (Arc::clone(&state), stop.clone());
+        async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(retention::SWEEP_EVERY) => retention::expire(&state),
+                }
+            }
         }
     });
     let (stop, kill) = (tasks.token(), CancellationToken::new());

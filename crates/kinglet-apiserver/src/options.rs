@@ -64,8 +64,8 @@ pub struct Options {
     pub schemas: Option<SchemaSource>,
     /// Network of cluster IPs: the first two bytes of a /16.
     pub service_network: [u8; 2],
-    /// What `/readyz` asks: names of checks that fail at the moment.
-    pub ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// The components of the process, which `/readyz` asks for.
+    pub components: Arc<dyn Fn() -> Vec<kinglet_process::ComponentHealth> + Send + Sync>,
     /// Extra answer for `/metrics`, if any.
     pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
@@ -90,7 +90,7 @@ impl Default for Options {
             signer: None,
             schemas: None,
             service_network: [10, 96],
-            ready: Arc::new(Vec::new),
+            components: Arc::new(Vec::new),
             metrics: None,
         }
     }

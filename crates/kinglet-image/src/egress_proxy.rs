@@ -10,7 +10,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use crate::builtin::hex;
 
 /// Redirects of plain HTTP that the client has not followed yet; one pull follows a few at a time.
 const REDIRECTS_MAX: usize = 16;
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// A proxy for one client.
 pub(crate) struct EgressProxy {
@@ -75,15 +77,9 @@ impl EgressProxy {
             redirects: Mutex::default(),
             trouble: Mutex::default(),
         });
-        let accepting = Arc::clone(&state);
-        state.tasks.spawn_cancellable("image proxy", async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&accepting);
-                let tasks = state.tasks.clone();
-                tasks.spawn_cancellable("image proxy connection", async move {
-                    serve(stream, state).await;
-                });
-            }
+        let (accepting, listener) = (Arc::downgrade(&state), Arc::new(listener));
+        state.tasks.restarted("image-proxy", move || {
+            accept(Arc::clone(&listener), accepting.clone())
         });
         Ok(Self {
             url: format!("http://kinglet:{secret}@{address}"),
@@ -199,6 +195,27 @@ fn refusal(host: &str, address: &str, what: &str) -> String {
     format!(
         "{host} is {address}, {what}, and images are not fetched from there on behalf of a Pod unless the operator lists the registry in registries.conf: [[registry]] prefix = {host:?} insecure = true"
     )
+}
+
+/// Takes connections for as long as the proxy is there.
+async fn accept(listener: Arc<TcpListener>, state: Weak<State>) {
+    loop {
+        let accepted = listener.accept().await;
+        let Some(state) = state.upgrade() else {
+            return;
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let tasks = state.tasks.clone();
+                tasks.spawn_cancellable("image proxy connection", serve(stream, state));
+            }
+            Err(error) => {
+                // Mostly the process is out of file descriptors; other connections free some.
+                tracing::warn!(%error, "accepting a connection to the image proxy");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// Carries bytes both ways until one side ends.

@@ -170,14 +170,14 @@ impl Engine {
             .map_err(io::Error::other)
             .and_then(|made| made)
             .map_err(EngineError::Containers)?;
-        tasks.spawn_cancellable("orphans", Containers::reap_orphans());
+        tasks.component_cancellable("orphans", Containers::reap_orphans());
         let maker = containers.clone();
         let container_pool = Pool::start(tasks, "containers", parked, move || {
             let maker = maker.clone();
             async move { maker.park().await }
         });
         let maker = network.clone();
-        let connections = Pool::start(tasks, "pod networks", parked, move || {
+        let connections = Pool::start(tasks, "pod-networks", parked, move || {
             let maker = maker.clone();
             async move { maker.connect().await }
         });

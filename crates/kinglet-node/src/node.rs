@@ -150,9 +150,9 @@ impl Node {
             _egress_sandbox: egress_sandbox,
         }));
         let this = node.clone();
-        loops.spawn_cancellable("pods", async move { this.follow_pods().await });
+        loops.component_cancellable("pods", async move { this.follow_pods().await });
         let this = node.clone();
-        loops.spawn_cancellable("volume sources", async move { this.follow_sources().await });
+        loops.component_cancellable("volume-sources", async move { this.follow_sources().await });
         Ok(node)
     }
 }

@@ -39,7 +39,7 @@ impl<T: Send + 'static, E: std::fmt::Display + Send + 'static> Pool<T, E> {
         let make: Make<T, E> = Arc::new(move || Box::pin(make()));
         let (sender, ready) = mpsc::channel(size.max(1));
         let filler = Arc::clone(&make);
-        tasks.spawn_cancellable(name, async move {
+        tasks.component_cancellable(name, async move {
             let mut filling = false;
             loop {
                 if filling && sender.capacity() == 0 {

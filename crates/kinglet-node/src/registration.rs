@@ -31,20 +31,30 @@ pub(crate) fn capacity() -> (i64, i64) {
 
 /// Registers the node and keeps saying that it is alive.
 pub(crate) fn start(shared: &Arc<Shared>, tasks: &Tasks) {
-    let shared = Arc::clone(shared);
-    tasks.spawn_cancellable("node registration", async move {
-        while let Err(error) = register(&shared).await {
-            tracing::debug!(%error, "the Node object could not be written");
-            tokio::time::sleep(RETRY_DELAY).await;
-        }
-        loop {
-            if let Err(error) = renew(&shared).await {
-                // A cluster without Leases loses nothing.
-                tracing::debug!(%error, "the node's Lease could not be renewed");
+    let (shared, stop) = (Arc::clone(shared), tasks.token());
+    tasks.restarted("node-registration", move || {
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = keep_registered(&shared) => {}
             }
-            tokio::time::sleep(RENEW_PERIOD).await;
         }
     });
+}
+
+async fn keep_registered(shared: &Shared) {
+    while let Err(error) = register(shared).await {
+        tracing::debug!(%error, "the Node object could not be written");
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+    loop {
+        if let Err(error) = renew(shared).await {
+            // A cluster without Leases loses nothing.
+            tracing::debug!(%error, "the node's Lease could not be renewed");
+        }
+        tokio::time::sleep(RENEW_PERIOD).await;
+    }
 }
 
 async fn register(shared: &Shared) -> Result<(), ReconcileError> {

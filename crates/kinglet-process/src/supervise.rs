@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Supervisor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// From now on a component that ends is not missed.
+    stopping: AtomicBool,
     components: Mutex<BTreeMap<&'static str, State>>,
     fault: watch::Sender<Option<Arc<Fault>>>,
     #[cfg(debug_assertions)]
@@ -43,6 +46,7 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         Self {
+            stopping: AtomicBool::new(false),
             components: Mutex::default(),
             fault: watch::Sender::new(None),
             #[cfg(debug_assertions)]
@@ -107,6 +111,20 @@ impl Supervisor {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// The fault, if a component has failed for good.
+    pub fn fault(&self) -> Option<Arc<Fault>> {
+        self.0.fault.borrow().clone()
+    }
+
+    /// The process is being stopped: components end in whatever order that takes, and none of them is missed.
+    pub fn begin_stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
     }
 
     /// All components, by name.
@@ -379,6 +397,17 @@ mod tests {
             "ended by itself, and again after 10 restarts within 60 s"
         );
         assert!(began.elapsed() < RESTARTS_WITHIN, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn during_a_stop_nobody_is_missed() {
+        let (supervisor, tasks) = supervised();
+        supervisor.begin_stop();
+        tasks.component("gateway", async {});
+        tasks.restarted("events", || async {});
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(supervisor.fault().is_none());
+        assert_eq!(health(&supervisor, "events").restarts, 0);
     }
 
     #[cfg(debug_assertions)]

@@ -58,7 +58,7 @@ impl Tasks {
         supervisor.started(name);
         self.tracker.spawn(async move {
             let why = life(&supervisor, name, run).await;
-            if token.is_cancelled() {
+            if token.is_cancelled() || supervisor.is_stopping() {
                 supervisor.ended(name);
                 log_if_panic(name, &why);
                 return;
@@ -99,7 +99,7 @@ impl Tasks {
             let mut restarts = Restarts::default();
             loop {
                 let why = life(&supervisor, name, async { make().await }).await;
-                if token.is_cancelled() {
+                if token.is_cancelled() || supervisor.is_stopping() {
                     supervisor.ended(name);
                     log_if_panic(name, &why);
                     return;

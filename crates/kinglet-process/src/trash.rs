@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::Tasks;
 
@@ -81,29 +82,33 @@ impl Trash {
     pub fn start(self: &Arc<Self>, tasks: &Tasks) {
         let (trash, token) = (Arc::clone(self), tasks.token());
         self.wake.notify_one();
-        tasks.spawn("trash", async move {
-            loop {
-                tokio::select! {
-                    () = token.cancelled() => return,
-                    () = trash.wake.notified() => {}
-                }
-                let this = Arc::clone(&trash);
-                let mut work = tokio::task::spawn_blocking(move || this.empty());
-                let outcome = tokio::select! {
-                    outcome = &mut work => outcome,
-                    () = token.cancelled() => {
-                        trash.stop();
-                        work.await
-                    }
-                };
-                match outcome {
-                    Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => {
-                        tracing::warn!(folder = %trash.path.display(), %error, "something that was thrown away cannot be removed; it is tried again later");
-                    }
-                    _ => {}
-                }
-            }
+        tasks.restarted("trash", move || {
+            Arc::clone(&trash).empty_when_woken(token.clone())
         });
+    }
+
+    async fn empty_when_woken(self: Arc<Self>, token: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = self.wake.notified() => {}
+            }
+            let this = Arc::clone(&self);
+            let mut work = tokio::task::spawn_blocking(move || this.empty());
+            let outcome = tokio::select! {
+                outcome = &mut work => outcome,
+                () = token.cancelled() => {
+                    self.stop();
+                    work.await
+                }
+            };
+            match outcome {
+                Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => {
+                    tracing::warn!(folder = %self.path.display(), %error, "something that was thrown away cannot be removed; it is tried again later");
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn start(
     metric::start(context);
     sks::start(context, options.activators);
     let stop = context.tasks().token();
-    context.tasks().spawn("autoscaler", async move {
+    context.tasks().component("autoscaler", async move {
         deciders.run(reports, |key| queue.add(key), stop).await;
     });
 }

@@ -35,6 +35,22 @@ pub(crate) struct Inner {
     pub(crate) watchers: RwLock<Vec<Watcher>>,
     pub(crate) queue: Queue,
     pub(crate) options: Options,
+    /// Whether the writer thread has ended.
+    pub(crate) writer_ended: tokio::sync::watch::Sender<bool>,
+}
+
+/// Tells, also when the writer thread panics, that nothing is written any more.
+struct WriterEnds(Arc<Inner>);
+
+impl Drop for WriterEnds {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let detail = "the thread that writes to the disk panicked".to_owned();
+            self.0.state.write().broken = Some(detail);
+        }
+        self.0.queue.refuse();
+        self.0.writer_ended.send_replace(true);
+    }
 }
 
 /// Ends the writer thread with the last handle.
@@ -95,7 +111,10 @@ impl Store {
             .name("store-writer".into())
             .spawn({
                 let inner = Arc::clone(&inner);
-                move || writer::run(&inner, disk, held)
+                move || {
+                    let ends = WriterEnds(inner);
+                    writer::run(&ends.0, disk, held);
+                }
             })
             .map_err(|source| OpenError::Io {
                 path: dir.to_owned(),
@@ -146,6 +165,7 @@ impl Store {
             watchers: RwLock::new(Vec::new()),
             queue: Queue::default(),
             options,
+            writer_ended: tokio::sync::watch::Sender::new(false),
         })
     }
 
@@ -164,6 +184,14 @@ impl Store {
             Ok(Err(detail)) => Err(WriteError::Refused { detail }),
             Err(_) => Err(WriteError::Closed),
         }
+    }
+
+    /// Returns when the thread that writes to the disk has ended: after [`Store::close`], or because it panicked. A store
+    /// without a disk has none.
+    pub async fn writer_ended(&self) {
+        let mut ended = self.inner.writer_ended.subscribe();
+        // The sender lives as long as `self`.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// Flushes and ends; later writes to disk are refused. Also happens when the last handle is dropped.

@@ -111,6 +111,18 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Nothing is written any more: later writes are refused, and those that wait are told by their dropped replies.
+    pub(crate) fn refuse(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        let unanswered = (
+            std::mem::take(&mut waiting.ops),
+            std::mem::take(&mut waiting.barriers),
+        );
+        drop(waiting);
+        drop(unanswered);
+    }
+
     pub(crate) fn abandon(&self) {
         let mut waiting = self.waiting.lock();
         waiting.abandoned = true;

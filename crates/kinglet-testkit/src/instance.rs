@@ -177,6 +177,15 @@ impl Instance {
         let _ = self.child.wait();
     }
 
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        until("kinglet to end by itself", limit, || {
+            let ended = self.child.try_wait();
+            async move { Ok(ended?) }
+        })
+        .await
+    }
+
     /// Ends it in good order; an error when it takes longer than it promises or does not end with 0.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         terminate(self.child.id());

@@ -9,12 +9,15 @@ use kinglet_cli::AttachArgs;
 use kinglet_cli::control::Addresses;
 use kinglet_image::Images;
 use kinglet_node::Node;
-use kinglet_process::{Clock, Tasks, logging};
+use kinglet_process::{Clock, Supervisor, Tasks, logging};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::standalone::{API_STOP_MAX, make_private, registries, stop_machine, watch_signals};
+use crate::standalone::{
+    API_STOP_MAX, Ending, MACHINE_STOP_MAX, failed, make_private, registries, stop_machine,
+    watch_components, watch_signals,
+};
 use crate::start::{self, MachineOptions};
 use crate::{bootstrap, listeners, samples};
 
@@ -26,6 +29,8 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     );
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
+    let supervisor = Supervisor::new();
+    watch_components(&supervisor, &stop);
     Node::preflight()?;
     let data = std::path::absolute(&args.data)?;
     make_private(&data)?;
@@ -42,7 +47,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     let http_address = http_listener.local_addr()?;
 
     let own_client = client.clone();
-    let tasks = Tasks::new();
+    let tasks = Tasks::new().supervised_by(&supervisor);
     let options = MachineOptions {
         client,
         clock: Clock::system(),
@@ -88,13 +93,22 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         announced = announced => announced,
         () = stop.cancelled() => Ok(()),
     };
+    let mut stop_max = MACHINE_STOP_MAX;
     if announced.is_ok() {
-        stop.cancelled().await;
+        let ending = Ending {
+            stop,
+            supervisor: supervisor.clone(),
+        };
+        stop_max = ending.wait().await;
         tracing::info!("stopping: finishing requests under way");
     }
-    stop_machine(&machine).await;
+    supervisor.begin_stop();
+    stop_machine(&machine, stop_max).await;
     tasks.shutdown(API_STOP_MAX).await;
-    announced
+    announced?;
+    supervisor
+        .fault()
+        .map_or(Ok(()), |fault| Err(failed(&fault)))
 }
 
 /// What can be asked for and refused before anything is made on the host.

@@ -19,7 +19,7 @@ use kinglet_cli::control::{
 use kinglet_image::{
     Credentials, ImageError, Images, Progress, ProgressEvent, PullOptions, PullPolicy, Requester,
 };
-use kinglet_process::Tasks;
+use kinglet_process::{ComponentHealth, Supervisor, Tasks};
 use kinglet_reconcile::Caches;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -42,6 +42,7 @@ pub(crate) struct Control {
     pub(crate) flags: std::collections::BTreeMap<String, String>,
     pub(crate) started: tokio::time::Instant,
     pub(crate) stop: CancellationToken,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// Serves until the tasks are cancelled.
@@ -60,10 +61,13 @@ pub(crate) fn serve(control: Control, tasks: &Tasks) -> anyhow::Result<()> {
         .route("/images", get(list))
         .route("/images/pull", post(pull))
         .route("/images/import", post(import))
-        .route("/images/remove", post(remove))
-        .with_state(Arc::new(control));
+        .route("/images/remove", post(remove));
+    // How the outside tests see what a panic of each component does.
+    #[cfg(debug_assertions)]
+    let router = router.route("/panic/{component}", post(panic));
+    let router = router.with_state(Arc::new(control));
     let token = tasks.token();
-    tasks.spawn("control socket", async move {
+    tasks.component("control-socket", async move {
         let served = axum::serve(listener, router)
             .with_graceful_shutdown(token.cancelled_owned())
             .await;
@@ -126,7 +130,9 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         flags: control.flags.clone(),
         uptime_seconds: control.started.elapsed().as_secs(),
         resident_bytes: resident_bytes(),
-        health: vec![store],
+        health: std::iter::once(store)
+            .chain(control.supervisor.health().into_iter().map(health))
+            .collect(),
         services: services.len() as u64,
         services_ready: services
             .iter()
@@ -142,6 +148,32 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
             .map(|start| control.waterfalls.of(start))
             .collect(),
     })
+}
+
+fn health(component: ComponentHealth) -> Health {
+    let restarts = match component.restarts {
+        0 => String::new(),
+        restarts => format!(
+            "restarted {restarts} times: {}",
+            component.last_fault.as_deref().unwrap_or_default()
+        ),
+    };
+    Health {
+        part: component.name.to_owned(),
+        healthy: component.running,
+        detail: restarts,
+    }
+}
+
+#[cfg(debug_assertions)]
+async fn panic(
+    State(control): State<Arc<Control>>,
+    axum::extract::Path(component): axum::extract::Path<String>,
+) -> StatusCode {
+    match control.supervisor.inject_panic(&component) {
+        true => StatusCode::OK,
+        false => StatusCode::NOT_FOUND,
+    }
 }
 
 fn service_ready(service: &kinglet_api::serving::Service) -> bool {

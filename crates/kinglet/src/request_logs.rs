@@ -28,7 +28,7 @@ pub(crate) fn follow(
     node: &NodeHandle,
     tasks: &Tasks,
 ) {
-    let (entries, mut log) = mpsc::channel::<RequestLogEntry>(ENTRIES_MAX);
+    let (entries, log) = mpsc::channel::<RequestLogEntry>(ENTRIES_MAX);
     let template = Arc::<Mutex<Option<Template>>>::default();
     let switch = {
         let (template, gateway, configs) = (template.clone(), gateway.clone(), configs.clone());
@@ -53,13 +53,26 @@ pub(crate) fn follow(
             }
         });
     let node = node.clone();
-    tasks.spawn_cancellable("request logs", async move {
-        while let Some(entry) = log.recv().await {
-            let Some(template) = template.lock().clone() else {
-                continue;
-            };
-            let line = line(&template, &entry);
-            node.append_proxy_log(&entry.revision.namespace, &entry.pod.0, &line);
+    // A template is a user's, so that a line which cannot be made must not end the process.
+    let (log, stop) = (Arc::new(tokio::sync::Mutex::new(log)), tasks.token());
+    tasks.restarted("request-logs", move || {
+        let (log, stop) = (Arc::clone(&log), stop.clone());
+        let (template, node) = (Arc::clone(&template), node.clone());
+        async move {
+            let mut log = log.lock().await;
+            loop {
+                let entry = tokio::select! {
+                    () = stop.cancelled() => return,
+                    entry = log.recv() => entry,
+                };
+                // Nobody can log any more.
+                let Some(entry) = entry else { return };
+                let Some(template) = template.lock().clone() else {
+                    continue;
+                };
+                let line = line(&template, &entry);
+                node.append_proxy_log(&entry.revision.namespace, &entry.pod.0, &line);
+            }
         }
     });
 }

@@ -17,7 +17,7 @@ use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
 use kinglet_process::notify::{State, notify};
 use kinglet_process::pki::Pki;
-use kinglet_process::{Clock, Tasks, logging, tls};
+use kinglet_process::{Clock, Supervisor, Tasks, logging, tls};
 use kinglet_serving::configs::LiveConfigs;
 use kinglet_store::Store;
 use parking_lot::RwLock;
@@ -39,9 +39,13 @@ const HOSTS: [&str; 5] = [
     "kubernetes.default.svc.cluster.local",
 ];
 /// Requests and containers together; the rest of the 30 s that a stop may take is for API connections and the store.
-const MACHINE_STOP_MAX: Duration = Duration::from_secs(26);
+pub(crate) const MACHINE_STOP_MAX: Duration = Duration::from_secs(26);
 /// What containers need of it even when requests take all they may (see `Machine::stop`).
 const CONTAINERS_MIN: Duration = Duration::from_secs(10);
+/// The same after a component has failed: containers are ended, requests get what that leaves.
+pub(crate) const FAULT_STOP_MAX: Duration = Duration::from_secs(10);
+/// The last changes, on a slow disk.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
 const DISK_FREE_MIN_BYTES: u64 = 16 << 20;
 /// Lines of what a database says about its damage.
@@ -60,25 +64,93 @@ pub(crate) async fn up(args: &UpArgs) -> anyhow::Result<()> {
     );
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
+    let supervisor = Supervisor::new();
+    watch_components(&supervisor, &stop);
     let started = tokio::time::Instant::now();
     let clock = Clock::system();
     let opened = Opened::open(args, &clock).await?;
-    let objects = Objects::prepare(args, &opened, &clock).await?;
+    let objects = Objects::prepare(args, &opened, &clock, &supervisor).await?;
     let store = opened.store.clone();
-    let tasks = Tasks::new();
+    let tasks = Tasks::new().supervised_by(&supervisor);
     let outcome = if stop.is_cancelled() {
         Ok(())
     } else {
-        run(args, opened, objects, &tasks, &stop, started).await
+        run(
+            args,
+            opened,
+            objects,
+            &tasks,
+            &Ending {
+                stop: stop.clone(),
+                supervisor: supervisor.clone(),
+            },
+            started,
+        )
+        .await
     };
     tasks.shutdown(API_STOP_MAX).await;
     outcome?;
-    store
-        .flush()
+    if let Some(fault) = supervisor.fault() {
+        // What is on disk already is kept; what waits may be what the fault was about.
+        let _ = tokio::time::timeout(FLUSH_MAX, store.flush()).await;
+        return Err(failed(&fault));
+    }
+    tokio::time::timeout(FLUSH_MAX, store.flush())
         .await
+        .unwrap_or_else(|_| {
+            Err(kinglet_store::WriteError::Refused {
+                detail: format!(
+                    "the disk did not take them within {} s",
+                    FLUSH_MAX.as_secs()
+                ),
+            })
+        })
         .context("writing the last changes to disk")?;
     store.close();
     Ok(())
+}
+
+/// How the process comes to its end.
+pub(crate) struct Ending {
+    /// Cancelled by a signal, by `kinglet down`, or by a component that failed.
+    pub(crate) stop: CancellationToken,
+    pub(crate) supervisor: Supervisor,
+}
+
+impl Ending {
+    /// Waits for the end, and answers how long the stop may take.
+    pub(crate) async fn wait(&self) -> Duration {
+        self.stop.cancelled().await;
+        self.supervisor.begin_stop();
+        match self.supervisor.fault() {
+            Some(fault) => {
+                tracing::error!("{fault}; stopping");
+                FAULT_STOP_MAX
+            }
+            None => MACHINE_STOP_MAX,
+        }
+    }
+}
+
+/// Stops the process when a component has failed.
+pub(crate) fn watch_components(supervisor: &Supervisor, stop: &CancellationToken) {
+    let (supervisor, stop) = (supervisor.clone(), stop.clone());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "components are watched as long as the process lives"
+    )]
+    drop(tokio::task::spawn(async move {
+        supervisor.failed().await;
+        stop.cancel();
+    }));
+}
+
+/// The last words of a process that a component took down.
+pub(crate) fn failed(fault: &kinglet_process::Fault) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{fault}\nKinglet has stopped, since it cannot work without it; what was acknowledged is on disk, start it again with `kinglet up`. This is a fault of Kinglet: please report it with these lines\n{}",
+        fault.backtrace
+    )
 }
 
 /// What a start takes for itself before anything runs.
@@ -140,7 +212,13 @@ struct Objects {
 }
 
 impl Objects {
-    async fn prepare(args: &UpArgs, opened: &Opened, clock: &Clock) -> anyhow::Result<Self> {
+    async fn prepare(
+        args: &UpArgs,
+        opened: &Opened,
+        clock: &Clock,
+        supervisor: &Supervisor,
+    ) -> anyhow::Result<Self> {
+        let supervisor = supervisor.clone();
         let rules = Arc::new(Rules {
             configs: RwLock::new(LiveConfigs::fixed(
                 kinglet_api::config::Configs::for_domain(&args.domain),
@@ -153,6 +231,7 @@ impl Objects {
             opened.store.clone(),
             kinglet_apiserver::Options {
                 service_network: services.network(),
+                components: Arc::new(move || supervisor.health()),
                 ..options(&opened.pki, clock, &rules, &pod_logs)?
             },
         );
@@ -191,9 +270,12 @@ async fn run(
     opened: Opened,
     objects: Objects,
     tasks: &Tasks,
-    stop: &CancellationToken,
+    ending: &Ending,
     started: tokio::time::Instant,
 ) -> anyhow::Result<()> {
+    let stop = &ending.stop;
+    let store = opened.store.clone();
+    tasks.component_cancellable("store-writer", async move { store.writer_ended().await });
     let options = MachineOptions {
         client: objects.client.clone(),
         clock: objects.clock.clone(),
@@ -247,18 +329,23 @@ async fn run(
                 flags: args.flags(),
                 started,
                 stop: stop.clone(),
+                supervisor: ending.supervisor.clone(),
             },
             tasks,
         )?;
         announce(args.ready_file.as_deref(), &addresses, stop)
     };
     let outcome = served.await;
+    let stop_max = match outcome {
+        Ok(()) => ending.wait().await,
+        Err(_) => MACHINE_STOP_MAX,
+    };
     if outcome.is_ok() {
-        stop.cancelled().await;
         notify(location::notify_socket().as_deref(), State::Stopping);
         tracing::info!("stopping: finishing requests under way");
     }
-    stop_machine(&machine).await;
+    ending.supervisor.begin_stop();
+    stop_machine(&machine, stop_max).await;
     serving_api.shutdown(API_STOP_MAX).await;
     outcome
 }
@@ -273,8 +360,8 @@ fn serve_api(
     let certificate = pki.server(&HOSTS.map(str::to_owned), addresses)?;
     let tls = tls::server_config(pki, &certificate)?;
     for listener in listeners {
-        tasks.spawn(
-            "api listener",
+        tasks.component(
+            "api-listener",
             kinglet_apiserver::listen::serve(api.clone(), listener, tls.clone(), tasks.clone()),
         );
     }
@@ -308,11 +395,11 @@ fn println_steps(addresses: &Addresses) {
 }
 
 /// Lets requests end, then containers, under one deadline: what requests leave of the time, containers may use.
-pub(crate) async fn stop_machine(machine: &Machine) {
-    let deadline = tokio::time::Instant::now() + MACHINE_STOP_MAX;
+pub(crate) async fn stop_machine(machine: &Machine, max: Duration) {
+    let deadline = tokio::time::Instant::now() + max;
     if !machine
         .gateway
-        .shutdown(MACHINE_STOP_MAX - CONTAINERS_MIN)
+        .shutdown(max.saturating_sub(CONTAINERS_MIN.min(max / 2)))
         .await
     {
         tracing::warn!("some requests were still under way and were cut");

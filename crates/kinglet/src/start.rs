@@ -146,7 +146,7 @@ fn start_data_plane(clock: &Clock, tasks: &Tasks) -> (kinglet_dataplane::Handle,
         clock.clone(),
     );
     // Outlives the deciders, so that what they say last is still applied; requests go on meanwhile.
-    tasks.spawn("data plane", dataplane.run(tasks.token()));
+    tasks.component("data-plane", dataplane.run(tasks.token()));
     let channels = Channels {
         updates,
         reports,

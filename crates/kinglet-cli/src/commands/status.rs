@@ -67,7 +67,14 @@ fn show(status: &Status, cold_starts: bool) -> String {
         ),
         row("Requests", format!("{} under way", status.in_flight)),
     ];
-    for part in &status.health {
+    let (quiet, told): (Vec<_>, Vec<_>) = status
+        .health
+        .iter()
+        .partition(|part| part.healthy && part.detail.is_empty());
+    if !quiet.is_empty() {
+        rows.push(row("Components", format!("{} running", quiet.len())));
+    }
+    for part in told {
         rows.push(row(
             &part.part,
             format!(

@@ -36,11 +36,11 @@ pub(crate) async fn start(
     let places = Shares::new(QUESTIONS_MAX);
     let (own_zone, own_upstream, own_tasks) =
         (Arc::clone(&zone), Arc::clone(&upstream), tasks.clone());
-    tasks.spawn_cancellable("dns datagrams", async move {
+    tasks.component_cancellable("dns-datagrams", async move {
         datagrams(socket, own_zone, own_upstream, places, own_tasks).await
     });
     let connections = tasks.clone();
-    tasks.spawn_cancellable("dns connections", async move {
+    tasks.component_cancellable("dns-connections", async move {
         let places = Shares::new(CONNECTIONS_MAX);
         loop {
             let Ok((stream, from)) = listener.accept().await else {

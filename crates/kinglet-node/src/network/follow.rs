@@ -29,7 +29,7 @@ pub(crate) fn start(network: &Network, context: &Context, tasks: &Tasks) {
         .cache::<EndpointSlice>()
         .observe(move |_| of_slice.notify_one());
     let (network, context) = (network.clone(), context.clone());
-    tasks.spawn_cancellable("service addresses", async move {
+    tasks.component_cancellable("service-addresses", async move {
         context.cache::<Service>().wait_synced().await;
         context.cache::<EndpointSlice>().wait_synced().await;
         loop {

@@ -79,7 +79,7 @@ pub fn start(context: &Context, updates: mpsc::Sender<Update>) {
     });
     context
         .tasks()
-        .spawn_cancellable("backend feed", async move {
+        .component_cancellable("backend-feed", async move {
             feed.outbox.settle(|subject| feed.present(subject)).await
         });
 }

@@ -112,7 +112,7 @@ impl Publisher {
         let told = queue.clone();
         context
             .tasks()
-            .spawn_cancellable("route tables", async move {
+            .component_cancellable("route-tables", async move {
                 if tokio::time::timeout(GATHER_MAX, sender.gather(before))
                     .await
                     .is_err()
@@ -126,7 +126,7 @@ impl Publisher {
             });
         context
             .tasks()
-            .spawn_cancellable("route acknowledgements", async move {
+            .component_cancellable("route-acknowledgements", async move {
                 listener.listen(applied, &told).await
             });
         this

@@ -21,6 +21,7 @@ mod real_cluster;
 mod rollout;
 mod services;
 mod story;
+mod supervision;
 mod traffic;
 
 use std::io::Write as _;
