@@ -459,6 +459,10 @@ async fn run_cancellable<T: Send + 'static>(
     let guard = CancelOnDrop(Cancel::default());
     let cancel = guard.0.clone();
     let (sender, receiver) = tokio::sync::oneshot::channel();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever waits is told by the dropped sender"
+    )]
     std::thread::Builder::new()
         .name("image".to_owned())
         .spawn(move || {

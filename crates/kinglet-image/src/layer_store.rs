@@ -67,6 +67,10 @@ impl LayerStore {
         }
         if !layers.0.trash.is_empty() {
             let trash = Arc::clone(&layers.0.trash);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "what it does not remove, the next start does"
+            )]
             let emptied = std::thread::Builder::new()
                 .name("image trash".to_owned())
                 .spawn(move || empty(&trash));

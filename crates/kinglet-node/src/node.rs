@@ -114,7 +114,7 @@ impl Node {
             })?;
         let loops = options.context.tasks().child();
         // Pods are not children of anybody's tasks: they end by themselves when the node is stopped.
-        let pods = Tasks::new();
+        let pods = loops.beside();
         let engine = Engine::open(
             &HostNames::new(&data),
             &data,
@@ -136,7 +136,7 @@ impl Node {
             options,
         });
         warm_caches(&shared);
-        let cleaning = Tasks::new();
+        let cleaning = loops.beside();
         shared.trash.start(&cleaning);
         network::follow::start(shared.engine.network(), shared.context(), &loops);
         dns::start(&shared, &loops).await;

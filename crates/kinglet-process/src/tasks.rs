@@ -43,6 +43,11 @@ impl Tasks {
         }
     }
 
+    /// A group under the same supervisor that outlives this one: somebody else cancels it.
+    pub fn beside(&self) -> Self {
+        Self::new().supervised_by(&self.supervisor)
+    }
+
     /// Cancelled when the group must stop; long loops select on it.
     pub fn token(&self) -> CancellationToken {
         self.token.clone()

@@ -280,6 +280,7 @@ mod tests {
         std::fs::create_dir(&root).expect("scratch");
         chain(&root, 60_000);
         let path = root.clone();
+        #[expect(clippy::disallowed_methods, reason = "joined below")]
         std::thread::Builder::new()
             .stack_size(128 << 10)
             .spawn(move || remove_tree(&path).expect("removed"))

@@ -107,6 +107,10 @@ impl Store {
             })
             .collect();
         let inner = Self::inner(map, revision, reserved, true, options);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "`WriterEnds` tells when it ends or panics"
+        )]
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
@@ -203,5 +207,26 @@ impl Store {
     #[doc(hidden)]
     pub fn crash(self) {
         self.inner.queue.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "joined below")]
+    async fn a_writer_that_panics_is_told_and_nothing_is_acknowledged_any_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Options::default()).expect("a store");
+        let ends = WriterEnds(Arc::clone(&store.inner));
+        let panicked = std::thread::spawn(move || {
+            let _ends = ends;
+            panic!("in the middle of a commit");
+        });
+        panicked.join().expect_err("a panic");
+        store.writer_ended().await;
+        assert!(store.broken().is_some_and(|why| why.contains("panicked")));
+        assert!(matches!(store.flush().await, Err(WriteError::Closed)));
     }
 }

@@ -131,7 +131,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
         uptime_seconds: control.started.elapsed().as_secs(),
         resident_bytes: resident_bytes(),
         health: std::iter::once(store)
-            .chain(control.supervisor.health().into_iter().map(health))
+            .chain(control.supervisor.health().iter().map(health))
             .collect(),
         services: services.len() as u64,
         services_ready: services
@@ -150,7 +150,7 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
     })
 }
 
-fn health(component: ComponentHealth) -> Health {
+fn health(component: &ComponentHealth) -> Health {
     let restarts = match component.restarts {
         0 => String::new(),
         restarts => format!(

@@ -23,6 +23,10 @@ impl Drop for OwnedGroup {
             cgroup.remove();
             return;
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "`Containers::close` waits for its token"
+        )]
         runtime.spawn(async move {
             for attempt in 0..CGROUP_REMOVE_ATTEMPTS {
                 if cgroup.remove() {

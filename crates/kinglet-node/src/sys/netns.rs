@@ -84,6 +84,10 @@ impl SocketMaker {
     pub(crate) fn start(network: OwnedFd) -> io::Result<Self> {
         let (sender, mut wanted) = tokio::sync::mpsc::channel::<SocketWanted>(SOCKETS_WAITING_MAX);
         let (entered, outcome) = std::sync::mpsc::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "whoever asks for a socket is told by the dropped reply"
+        )]
         std::thread::Builder::new()
             .name("egress".to_owned())
             .spawn(move || {

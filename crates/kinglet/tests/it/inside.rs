@@ -74,6 +74,7 @@ impl UdpServer {
         socket.set_read_timeout(Some(LOOK_EVERY))?;
         let ended = Arc::new(AtomicBool::new(false));
         let (server, name) = (Self(Arc::clone(&ended)), name.to_owned());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         std::thread::spawn(move || {
             let mut buffer = [0; 64];
             while !ended.load(Ordering::Relaxed) {

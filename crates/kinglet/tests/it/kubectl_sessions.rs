@@ -39,6 +39,7 @@ fn say(
     let mut stdin = child.stdin.take().context("stdin")?;
     let input = input.to_vec();
     // The other end may close before it has read everything.
+    #[expect(clippy::disallowed_methods, reason = "joined below")]
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output()?;
     let _ = writer.join();
