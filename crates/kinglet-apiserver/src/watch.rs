@@ -36,6 +36,8 @@ struct Stream {
     selector: Selector,
     presenter: Presenter,
     prefix_len: usize,
+    /// Each event is sent in three frames, of which the second is the stored object itself and not a copy.
+    shares_objects: bool,
     pending: VecDeque<Bytes>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -66,11 +68,15 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
     if let Form::PartialList(version) = presenter.form {
         presenter.form = Form::Partial(version);
     }
+    // A reader outside gets its events in as few packets as possible, and pays for the copy anyway.
+    let shares_objects =
+        context.in_process() && presenter.form == Form::Plain && !context.kind.converts;
     let mut stream = Stream {
         server: Arc::clone(server),
         watch: None,
         selector,
         presenter,
+        shares_objects,
         prefix_len: context.kind.prefix.len(),
         pending: VecDeque::new(),
         bookmarks: context.query.flag("allowWatchBookmarks"),
@@ -142,8 +148,7 @@ impl Stream {
             .map_err(Status::internal)?;
         for (key, entry) in page.entries {
             if self.selects(&key, &entry.value) {
-                let line = self.line("ADDED", &entry.value);
-                self.pending.push_back(line);
+                self.queue("ADDED", &entry.value);
             }
         }
         if marks_end && self.bookmarks {
@@ -156,12 +161,25 @@ impl Stream {
         self.selector.is_empty() || self.selector.matches(&key[self.prefix_len..], value)
     }
 
-    fn line(&mut self, kind: &str, value: &Bytes) -> Bytes {
+    /// Queues an event.
+    fn queue(&mut self, kind: &'static str, value: &Bytes) {
+        if self.shares_objects {
+            let before = match kind {
+                "ADDED" => &b"{\"type\":\"ADDED\",\"object\":"[..],
+                "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
+                _ => b"{\"type\":\"DELETED\",\"object\":",
+            };
+            self.pending.push_back(Bytes::from_static(before));
+            self.pending.push_back(value.clone());
+            self.pending.push_back(Bytes::from_static(b"}\n"));
+            return;
+        }
         let with_columns = std::mem::take(&mut self.first);
         if matches!(self.presenter.form, Form::Table(_)) {
             self.presenter.at(self.server.options.clock.now());
         }
-        frame(kind, &self.presenter.one(value, with_columns))
+        let line = frame(kind, &self.presenter.one(value, with_columns));
+        self.pending.push_back(line);
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
@@ -238,10 +256,10 @@ impl Stream {
         }
     }
 
-    /// Joins the queued events into one chunk.
+    /// Joins the queued events into one chunk, unless they share their objects with the store.
     fn drain(&mut self) -> Option<Bytes> {
         let first = self.pending.pop_front()?;
-        if self.pending.is_empty() {
+        if self.pending.is_empty() || self.shares_objects {
             return Some(first);
         }
         let mut chunk = BytesMut::from(&*first);
@@ -255,32 +273,27 @@ impl Stream {
 
     fn take(&mut self, events: Vec<Event>) {
         for event in events {
-            if let Some(line) = self.translate(&event) {
-                self.pending.push_back(line);
-            }
+            self.translate(&event);
         }
     }
 
-    /// Returns the event of a change for this watcher: an object that stops matching its selector is DELETED, one that begins to is ADDED.
-    fn translate(&mut self, event: &Event) -> Option<Bytes> {
-        let matched = event
-            .before
-            .as_ref()
-            .map(|entry| self.selects(&event.key, &entry.value));
+    /// Queues the event of a change for this watcher: an object that stops matching its selector is DELETED, one that begins to is ADDED.
+    fn translate(&mut self, event: &Event) {
+        let before = event.before.as_ref().map(|entry| &entry.value);
+        let matched = before.is_some_and(|value| self.selects(&event.key, value));
         match &event.change {
-            Change::Put(value) => match (matched.unwrap_or(false), self.selects(&event.key, value))
-            {
-                (true, true) => Some(self.line("MODIFIED", value)),
-                (false, true) => Some(self.line("ADDED", value)),
+            Change::Put(value) => match (matched, self.selects(&event.key, value)) {
+                (true, true) => self.queue("MODIFIED", value),
+                (false, true) => self.queue("ADDED", value),
                 (true, false) => {
-                    let before = &event.before.as_ref()?.value;
-                    Some(self.line("DELETED", &object::restamp(before, event.revision)))
+                    if let Some(before) = before {
+                        self.queue("DELETED", &object::restamp(before, event.revision));
+                    }
                 }
-                (false, false) => None,
+                (false, false) => {}
             },
-            Change::Delete(value) => {
-                (matched.unwrap_or(false)).then(|| self.line("DELETED", value))
-            }
+            Change::Delete(value) if matched => self.queue("DELETED", value),
+            Change::Delete(_) => {}
         }
     }
 }

@@ -220,9 +220,9 @@ impl Context {
         let attempt = format!("reading {} {key}", K::kind(&()));
         let path = format!("{}/{}", K::url_path(&(), namespace), key.name);
         let answer = wire::call(self.client(), &attempt, Method::GET, &path, Vec::new()).await?;
-        let object = serde_json::from_slice(&answer)
-            .map_err(|source| ReconcileError::Garbled { attempt, source })?;
-        Ok(self.caches.absorb::<K>(object))
+        self.caches
+            .absorb(&answer)
+            .map_err(|source| ReconcileError::Garbled { attempt, source })
     }
 
     /// Whether `owner` exists, is the same object and is not being deleted, by the API server's word.
@@ -304,8 +304,13 @@ impl Context {
         self.recorder.record(self.component, event);
     }
 
-    fn take<K: Object>(&self, write: &Write, answer: &[u8]) -> Result<Arc<K>, ReconcileError> {
-        let object = serde_json::from_slice(answer).map_err(|source| garbled(write, source))?;
-        Ok(self.caches.absorb::<K>(object))
+    fn take<K: Object>(
+        &self,
+        write: &Write,
+        answer: &bytes::Bytes,
+    ) -> Result<Arc<K>, ReconcileError> {
+        self.caches
+            .absorb(answer)
+            .map_err(|source| garbled(write, source))
     }
 }

@@ -12,12 +12,12 @@ use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cache::Change;
+use crate::cache::{Change, DynamicObject, Head};
 use crate::caches::Caches;
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::event::{EventRecord, Severity, reference_to};
-use crate::object::{Key, Object, controller_of, key_of, refers_to};
+use crate::object::{Key, Object, key_of};
 use crate::plan::Next;
 use crate::queue::Queue;
 use crate::warnings::Warnings;
@@ -50,7 +50,7 @@ pub struct Controller<P: Object> {
 impl<P: Object> Controller<P> {
     /// A controller woken by every change of a `P`. The name is the source of its events and its field manager.
     pub fn new(name: &'static str) -> Self {
-        Self::unwatched(name).watches::<P, _>(|object| [key_of(object)])
+        Self::unwatched(name).watches_heads::<P, _>(|head| [head.key.clone()])
     }
 
     /// A controller woken only by those `P` that `wanted` likes.
@@ -76,10 +76,35 @@ impl<P: Object> Controller<P> {
     /// Wakes the owner (the controller reference to a `P`) when a `C` changes.
     #[must_use]
     pub fn owns<C: Object>(self) -> Self {
-        self.watches::<C, _>(|object| {
-            let owner = controller_of(object).filter(|owner| refers_to::<P>(owner))?;
-            Some(Key::new(key_of(object).namespace, owner.name.as_str()))
+        self.watches_heads::<C, _>(|head| {
+            let owner = head.controller()?;
+            let is_ours = owner.is(&P::group(&()), &P::kind(&()));
+            is_ours.then(|| Key::new(Arc::clone(&head.key.namespace), Arc::clone(&owner.name)))
         })
+    }
+
+    /// Wakes the keys that `map` names by the metadata of an `O` that changes; no typed copy is made for it.
+    #[must_use]
+    pub fn watches_heads<O: Object, I>(
+        mut self,
+        map: impl Fn(&Head) -> I + Send + Sync + 'static,
+    ) -> Self
+    where
+        I: IntoIterator<Item = Key>,
+    {
+        self.sources.push(Box::new(move |caches, queue| {
+            let queue = queue.clone();
+            caches
+                .cache::<O>()
+                .observe_heads(move |change: &Change<DynamicObject>| {
+                    for state in change.states() {
+                        for key in map(state.head()) {
+                            queue.add(key);
+                        }
+                    }
+                });
+        }));
+        self.reads::<O>()
     }
 
     /// Wakes the keys that `map` names when an `O` changes; it is asked about the old state and the new one.
@@ -182,12 +207,7 @@ fn subject_of<P: Object>(caches: &Caches, key: &Key) -> Option<ObjectReference> 
 }
 
 fn keys_of<P: Object>(caches: &Caches) -> Vec<Key> {
-    caches
-        .cache::<P>()
-        .all()
-        .iter()
-        .map(|object| key_of(&**object))
-        .collect()
+    caches.cache::<P>().keys()
 }
 
 /// A controller at work, its types erased.

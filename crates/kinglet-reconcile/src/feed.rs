@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -38,9 +39,9 @@ pub trait Sink: Send + Sync + 'static {
     /// A complete listing begins; what it does not mention is gone at [`Sink::end`].
     fn begin(&self);
     /// An object is there, or has changed.
-    fn applied(&self, object: &str) -> Result<(), serde_json::Error>;
+    fn applied(&self, object: &Bytes) -> Result<(), serde_json::Error>;
     /// An object is gone; `object` is its last state.
-    fn deleted(&self, object: &str) -> Result<(), serde_json::Error>;
+    fn deleted(&self, object: &Bytes) -> Result<(), serde_json::Error>;
     /// The listing that began is complete and was taken at `version`.
     fn end(&self, version: u64);
     /// Whether nobody needs the feed any more.
@@ -197,7 +198,7 @@ impl Feed {
             }) if position.listing => return Ok(WatchEnd::NoStreaming),
             Err(error) => return Err(error),
         };
-        let mut rest: Vec<u8> = Vec::new();
+        let mut lines = Lines::default();
         loop {
             let patience = if position.bookmarks {
                 SILENCE_WITH_BOOKMARKS_MAX
@@ -211,9 +212,8 @@ impl Feed {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            if let Some(ended) =
-                take_lines(&mut rest, &data, |line| self.line(line, sink, position))?
-            {
+            let ended = lines.take(data, |line| self.line(line, sink, position))?;
+            if let Some(ended) = ended {
                 return Ok(ended);
             }
             if sink.abandoned() {
@@ -225,7 +225,7 @@ impl Feed {
     /// Reads one line; `Some` ends the connection.
     fn line(
         &self,
-        line: &str,
+        line: WatchLine<'_>,
         sink: &dyn Sink,
         position: &mut WatchPosition,
     ) -> Result<Option<WatchEnd>, ReconcileError> {
@@ -233,10 +233,16 @@ impl Feed {
             attempt: format!("watching {}", self.path),
             source,
         };
-        let event: Line<'_> = serde_json::from_str(line).map_err(garbled)?;
-        let object = event.object.get();
-        if event.kind == "ERROR" {
-            let status: wire::StatusAnswer = serde_json::from_str(object).unwrap_or_default();
+        let (kind, object) = match line {
+            WatchLine::Whole(text) => {
+                let event: Line<'_> = serde_json::from_str(text).map_err(garbled)?;
+                let object = Bytes::copy_from_slice(event.object.get().as_bytes());
+                (event.kind, object)
+            }
+            WatchLine::Parts(kind, object) => (kind, object),
+        };
+        if kind == "ERROR" {
+            let status: wire::StatusAnswer = serde_json::from_slice(&object).unwrap_or_default();
             if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
                 return Ok(Some(WatchEnd::Expired));
             }
@@ -251,18 +257,18 @@ impl Feed {
             });
         }
         position.heard = true;
-        position.bookmarks |= event.kind == "BOOKMARK";
-        let outcome = match event.kind {
-            "ADDED" | "MODIFIED" => sink.applied(object),
-            "DELETED" => sink.deleted(object),
+        position.bookmarks |= kind == "BOOKMARK";
+        let outcome = match kind {
+            "ADDED" | "MODIFIED" => sink.applied(&object),
+            "DELETED" => sink.deleted(&object),
             _ => Ok(()),
         };
         if let Err(source) = outcome {
             // One object that cannot be read must not blind us to the others.
             tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
         }
-        let Versioned { metadata } = serde_json::from_str(object).map_err(garbled)?;
-        let bookmark_ends = event.kind == "BOOKMARK"
+        let Versioned { metadata } = serde_json::from_slice(&object).map_err(garbled)?;
+        let bookmark_ends = kind == "BOOKMARK"
             && metadata.annotations.as_ref().is_some_and(|all| {
                 all.get("k8s.io/initial-events-end")
                     .is_some_and(|v| v == "true")
@@ -307,7 +313,8 @@ impl Feed {
                     source,
                 })?;
             for item in page.items.iter().flatten() {
-                if let Err(source) = sink.applied(item.get()) {
+                let item = Bytes::copy_from_slice(item.get().as_bytes());
+                if let Err(source) = sink.applied(&item) {
                     tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
                 }
             }
@@ -352,49 +359,103 @@ impl Feed {
     }
 }
 
-/// Hands each complete line of `rest` + `data` to `each`, leaves the incomplete one in `rest`.
-fn take_lines<T>(
-    rest: &mut Vec<u8>,
-    data: &[u8],
-    mut each: impl FnMut(&str) -> Result<Option<T>, ReconcileError>,
-) -> Result<Option<T>, ReconcileError> {
-    let mut data = data;
-    while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
-        let (head, tail) = data.split_at(at);
-        data = &tail[1..];
-        let outcome = if rest.is_empty() {
-            line_text(head, &mut each)?
-        } else {
-            rest.extend_from_slice(head);
-            let line = std::mem::take(rest);
-            line_text(&line, &mut each)?
-        };
-        if outcome.is_some() {
-            return Ok(outcome);
-        }
-    }
-    if rest.len() + data.len() > LINE_BYTES_MAX {
-        return Err(ReconcileError::Permanent(
-            "a watched object is larger than 32 MiB".to_owned(),
-        ));
-    }
-    rest.extend_from_slice(data);
-    Ok(None)
+/// One event of a watch.
+enum WatchLine<'a> {
+    /// As it came.
+    Whole(&'a str),
+    /// Its type and its object, which is a frame of its own: the sender's bytes, not a copy.
+    Parts(&'a str, Bytes),
 }
 
-fn line_text<T>(
+/// What comes before the object where our own API server in this process sends an event in three frames.
+const BEFORE_KIND: &[u8] = b"{\"type\":\"";
+const AFTER_KIND: &[u8] = b"\",\"object\":";
+/// What comes after it.
+const AFTER_OBJECT: &[u8] = b"}\n";
+
+/// Cuts the frames of a watch into lines.
+#[derive(Default)]
+struct Lines {
+    /// The beginning of a line that is not complete.
+    rest: Vec<u8>,
+    /// A frame that is the whole object of the line in `rest`, unless the next frame says otherwise.
+    object: Option<Bytes>,
+}
+
+impl Lines {
+    /// Hands each line that `data` completes to `each`, until it gives something.
+    fn take<T>(
+        &mut self,
+        data: Bytes,
+        mut each: impl FnMut(WatchLine<'_>) -> Result<Option<T>, ReconcileError>,
+    ) -> Result<Option<T>, ReconcileError> {
+        if let Some(object) = self.object.take() {
+            if let Some(kind) = kind_before(&self.rest).filter(|_| *data == *AFTER_OBJECT) {
+                let outcome = each(WatchLine::Parts(utf8(kind)?, object));
+                self.rest.clear();
+                return outcome;
+            }
+            self.rest.extend_from_slice(&object);
+        } else if data.first() == Some(&b'{')
+            && data.last() == Some(&b'}')
+            && !data.contains(&b'\n')
+            && kind_before(&self.rest).is_some()
+        {
+            self.object = Some(data);
+            return self.within(0);
+        }
+        let mut data = &*data;
+        while let Some(at) = data.iter().position(|byte| *byte == b'\n') {
+            let (head, tail) = data.split_at(at);
+            data = &tail[1..];
+            let outcome = if self.rest.is_empty() {
+                whole_line(head, &mut each)?
+            } else {
+                self.rest.extend_from_slice(head);
+                whole_line(&std::mem::take(&mut self.rest), &mut each)?
+            };
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+        }
+        self.within::<T>(data.len())?;
+        self.rest.extend_from_slice(data);
+        Ok(None)
+    }
+
+    /// Refuses a line that grows too long.
+    fn within<T>(&self, more: usize) -> Result<Option<T>, ReconcileError> {
+        let held = self.object.as_ref().map_or(0, Bytes::len);
+        if self.rest.len() + held + more > LINE_BYTES_MAX {
+            return Err(ReconcileError::Permanent(
+                "a watched object is larger than 32 MiB".to_owned(),
+            ));
+        }
+        Ok(None)
+    }
+}
+
+/// The type of the event whose object comes next.
+fn kind_before(rest: &[u8]) -> Option<&[u8]> {
+    rest.strip_prefix(BEFORE_KIND)?
+        .strip_suffix(AFTER_KIND)
+        .filter(|kind| kind.iter().all(u8::is_ascii_uppercase))
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, ReconcileError> {
+    std::str::from_utf8(bytes)
+        .map_err(|source| ReconcileError::Transient(format!("a watch line is not UTF-8: {source}")))
+}
+
+fn whole_line<T>(
     line: &[u8],
-    each: &mut impl FnMut(&str) -> Result<Option<T>, ReconcileError>,
+    each: &mut impl FnMut(WatchLine<'_>) -> Result<Option<T>, ReconcileError>,
 ) -> Result<Option<T>, ReconcileError> {
-    let text = std::str::from_utf8(line)
-        .map_err(|source| {
-            ReconcileError::Transient(format!("a watch line is not UTF-8: {source}"))
-        })?
-        .trim();
+    let text = utf8(line)?.trim();
     if text.is_empty() {
         Ok(None)
     } else {
-        each(text)
+        each(WatchLine::Whole(text))
     }
 }
 
@@ -402,19 +463,77 @@ fn line_text<T>(
 mod tests {
     use super::*;
 
+    fn taken(frames: impl IntoIterator<Item = Bytes>) -> Vec<(String, bool)> {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        for frame in frames {
+            let ended: Option<()> = lines
+                .take(frame, |line| {
+                    out.push(match line {
+                        WatchLine::Whole(text) => (text.to_owned(), false),
+                        WatchLine::Parts(kind, object) => {
+                            let object = String::from_utf8_lossy(&object);
+                            (format!("{{\"type\":\"{kind}\",\"object\":{object}}}"), true)
+                        }
+                    });
+                    Ok(None)
+                })
+                .unwrap();
+            assert!(ended.is_none());
+        }
+        assert!(lines.rest.is_empty() && lines.object.is_none());
+        out
+    }
+
     proptest::proptest! {
         /// Lines come out whole however the bytes are cut into frames.
         #[test]
         fn lines_survive_any_framing(lines in proptest::collection::vec("[a-zé]{1,12}", 0..8), cut in 1usize..9) {
             let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-            let mut rest = Vec::new();
-            let mut out = Vec::new();
-            for frame in text.as_bytes().chunks(cut) {
-                let ended: Option<()> = take_lines(&mut rest, frame, |line| { out.push(line.to_owned()); Ok(None) }).unwrap();
-                assert!(ended.is_none());
-            }
+            let frames = text.as_bytes().chunks(cut).map(Bytes::copy_from_slice);
+            let out: Vec<String> = taken(frames).into_iter().map(|(line, _)| line).collect();
             proptest::prop_assert_eq!(out, lines);
-            proptest::prop_assert!(rest.is_empty());
         }
+
+        /// The same for events, whose parts may come in frames of their own.
+        #[test]
+        fn events_survive_any_framing(values in proptest::collection::vec("[a-z{}]{0,6}", 1..6), cuts in proptest::collection::vec(1usize..40, 1..20)) {
+            let event = |value: &String| format!("{{\"type\":\"ADDED\",\"object\":{{\"a\":{{\"b\":\"{value}\"}}}}}}");
+            let expected: Vec<String> = values.iter().map(event).collect();
+            let text = expected.iter().map(|line| format!("{line}\n")).collect::<String>();
+            let mut frames = Vec::new();
+            let mut rest = text.as_bytes();
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (frame, tail) = rest.split_at((*cut).min(rest.len()));
+                frames.push(Bytes::copy_from_slice(frame));
+                rest = tail;
+            }
+            let out: Vec<String> = taken(frames).into_iter().map(|(line, _)| line).collect();
+            proptest::prop_assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn an_object_in_a_frame_of_its_own_is_not_copied() {
+        let object = Bytes::from_static(b"{\"a\":1}");
+        let mut lines = Lines::default();
+        let mut seen = None;
+        for frame in [
+            Bytes::from_static(b"{\"type\":\"ADDED\",\"object\":"),
+            object.clone(),
+            Bytes::from_static(b"}\n"),
+        ] {
+            lines
+                .take(frame, |line| {
+                    let WatchLine::Parts("ADDED", object) = line else {
+                        panic!("in three parts")
+                    };
+                    seen = Some(object);
+                    Ok(None::<()>)
+                })
+                .unwrap();
+        }
+        assert_eq!(seen.unwrap().as_ptr(), object.as_ptr());
     }
 }

@@ -49,6 +49,7 @@ pub mod error;
 pub mod event;
 mod events;
 pub mod feed;
+pub mod kinds;
 pub mod leader;
 pub mod object;
 pub mod plan;
@@ -60,12 +61,15 @@ mod wire;
 pub mod write;
 
 pub use buckets::{Buckets, LeaseTiming};
-pub use cache::{Cache, Change, Changes, Selector};
+pub use cache::{
+    Cache, Change, Changes, DynamicCache, DynamicObject, Head, Index, KindMemory, Owner, Selector,
+};
 pub use caches::{Caches, Scope};
 pub use context::Context;
 pub use controller::Controller;
 pub use error::ReconcileError;
 pub use event::{EventRecord, Severity, reference_to};
+pub use kinds::{ResourceKind, ResourceKinds};
 pub use leader::Leadership;
 pub use object::{
     Key, Object, annotation, controller_of, is_controlled_by, is_deleting, key_of, label, name_of,

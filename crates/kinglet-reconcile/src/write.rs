@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -67,7 +68,7 @@ pub struct Write {
     pub observed: Option<Value>,
     /// Path of the collection.
     pub(crate) path: String,
-    pub(crate) absorb: fn(&Caches, &[u8]) -> Result<(), serde_json::Error>,
+    pub(crate) absorb: fn(&Caches, &Bytes) -> Result<(), serde_json::Error>,
     pub(crate) forget: fn(&Caches, &Key, &str),
 }
 
@@ -205,9 +206,8 @@ impl Write {
     }
 }
 
-fn absorb<K: Object>(caches: &Caches, answer: &[u8]) -> Result<(), serde_json::Error> {
-    caches.absorb::<K>(serde_json::from_slice(answer)?);
-    Ok(())
+fn absorb<K: Object>(caches: &Caches, answer: &Bytes) -> Result<(), serde_json::Error> {
+    caches.absorb::<K>(answer).map(|_| ())
 }
 
 fn to_value<K: Object>(object: &K) -> Value {

@@ -106,7 +106,7 @@ pub fn run(context: &Context, options: Options) {
     if !parts.garbage && !parts.namespaces {
         return;
     }
-    let kinds = garbage::discover(context);
+    let kinds = kinglet_reconcile::kinds::discover(context);
     let mut gone: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(|_| {});
     if parts.namespaces {
         namespace::start_defaults(context, root_ca_pem);

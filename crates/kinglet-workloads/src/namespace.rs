@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use http::Method;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, NamespaceCondition, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kinglet_reconcile::{Context, Controller, Key, Next, Plan, Queue, ReconcileError};
+use kinglet_reconcile::{
+    Context, Controller, Key, Next, Plan, Queue, ReconcileError, ResourceKind, ResourceKinds,
+};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
-
-use crate::garbage::{ResourceKind, ResourceKinds};
 
 /// ConfigMap with the certificate of the API server.
 const ROOT_CA: &str = "kube-root-ca.crt";

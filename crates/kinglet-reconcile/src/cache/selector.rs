@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::head::Head;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kinglet_quantity::{Operator, Requirement};
 
@@ -19,6 +20,11 @@ impl Selector {
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         self.0
             .matches(|key| labels.and_then(|labels| labels.get(key).map(String::as_str)))
+    }
+
+    /// Whether the labels in `head` satisfy it.
+    pub(crate) fn matches_head(&self, head: &Head) -> bool {
+        self.0.matches(|key| head.label(key))
     }
 
     /// The labels that must have exactly one value.

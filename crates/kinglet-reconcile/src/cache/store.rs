@@ -3,54 +3,74 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::index::Indexes;
+use super::dynamic::DynamicObject;
+use super::head::Words;
+use super::index::{Index, Indexes};
 use super::selector::Selector;
-use super::{Change, Observer, Observers, Synced};
+use super::{Change, Observer, Synced};
 use crate::feed::Sink;
-use crate::object::{Key, Object, key_of, version_of};
+use crate::object::{Key, Object};
 
 /// Uids of objects seen to go, so that a late answer to an older write does not bring them back. An answer is late by
 /// milliseconds; this many deletions do not happen in between.
 const GONE_MAX: usize = 4096;
 
-struct Entry<K> {
-    object: Arc<K>,
-    version: u64,
-}
+type Shared = Arc<DynamicObject>;
 
-struct State<K> {
-    objects: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Entry<K>>>,
+struct State {
+    objects: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Shared>>,
     count: usize,
     indexes: Indexes,
-    gone: HashSet<Box<str>>,
-    gone_order: VecDeque<Box<str>>,
+    gone: HashSet<Arc<str>>,
+    gone_order: VecDeque<Arc<str>>,
     /// Keys mentioned by the listing under way.
     listing: Option<HashSet<Key>>,
 }
 
 /// Everything known about one kind.
-pub(crate) struct Store<K> {
-    state: RwLock<State<K>>,
-    observers: Observers<K>,
+pub(crate) struct Store {
+    words: Arc<Words>,
+    state: RwLock<State>,
+    /// In order of registration. The lock is what orders changes.
+    observers: Mutex<Vec<Observer>>,
     synced: watch::Sender<bool>,
 }
 
-impl<K: Object> Store<K> {
-    pub(crate) fn new(indexed: Arc<[&'static str]>) -> Self {
+/// What the objects of one kind hold in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindMemory {
+    /// Path of the collection.
+    pub path: String,
+    /// How many objects.
+    pub objects: usize,
+    /// Bytes of JSON; over our own API server in this process they are the store's.
+    pub raw: usize,
+    /// Bytes of heads.
+    pub heads: usize,
+    /// How many objects have a typed copy at present.
+    pub typed: usize,
+    /// Bytes of JSON of those; a typed copy is some times as large.
+    pub typed_raw: usize,
+}
+
+impl Store {
+    pub(crate) fn new(indexes: &[Index], plural: &str, words: Arc<Words>) -> Self {
         let state = State {
             objects: BTreeMap::new(),
             count: 0,
-            indexes: Indexes::new(indexed),
+            indexes: Indexes::new(indexes, plural),
             gone: HashSet::new(),
             gone_order: VecDeque::new(),
             listing: None,
         };
         Self {
+            words,
             state: RwLock::new(state),
-            observers: Observers::default(),
+            observers: Mutex::default(),
             synced: watch::Sender::new(false),
         }
     }
@@ -59,37 +79,26 @@ impl<K: Object> Store<K> {
         self.synced.subscribe()
     }
 
-    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.state.read().get(namespace, name)
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Shared> {
+        self.state.read().get(namespace, name).cloned()
     }
 
-    pub(crate) fn list(&self, namespace: &str) -> Vec<Arc<K>> {
+    pub(crate) fn list(&self, namespace: &str) -> Vec<Shared> {
         let state = self.state.read();
-        state
-            .objects
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .map(|(_, entry)| Arc::clone(&entry.object))
-            .collect()
+        let all = state.objects.get(namespace).into_iter().flatten();
+        all.map(|(_, object)| Arc::clone(object)).collect()
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        let state = self.state.read();
-        state
-            .objects
-            .values()
-            .flatten()
-            .map(|(_, entry)| Arc::clone(&entry.object))
-            .collect()
+    pub(crate) fn all(&self) -> Vec<Shared> {
+        self.state.read().all().cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.state.read().count
     }
 
-    pub(crate) fn select(&self, namespace: &str, selector: &Selector) -> Vec<Arc<K>> {
-        let matches = |object: &Arc<K>| selector.matches(object.meta().labels.as_ref());
+    pub(crate) fn select(&self, namespace: &str, selector: &Selector) -> Vec<Shared> {
+        let matches = |object: &&Shared| selector.matches_head(object.head());
         let state = self.state.read();
         for (label, value) in selector.pairs() {
             if let Some(keys) = state.indexes.labelled(label, value) {
@@ -97,150 +106,195 @@ impl<K: Object> Store<K> {
                 return keys
                     .filter_map(|key| state.get(namespace, &key.name))
                     .filter(matches)
+                    .cloned()
                     .collect();
             }
         }
         let all = state.objects.get(namespace).into_iter().flatten();
-        all.map(|(_, entry)| &entry.object)
-            .filter(|object| matches(object))
+        all.map(|(_, object)| object)
+            .filter(matches)
             .cloned()
             .collect()
     }
 
-    pub(crate) fn by_owner(&self, uid: &str) -> Vec<Arc<K>> {
+    pub(crate) fn by_owner(&self, uid: &str) -> Vec<Shared> {
         let state = self.state.read();
-        state
-            .indexes
-            .owned_by(uid)
+        let keys = state.indexes.owned_by(uid).iter();
+        keys.filter_map(|key| state.get(&key.namespace, &key.name))
+            .cloned()
+            .collect()
+    }
+
+    /// The objects with that value of an index; all are searched for nothing when there is no such index.
+    pub(crate) fn by(&self, index: Index, value: &str) -> Vec<Shared> {
+        let state = self.state.read();
+        let keys = state.indexes.with_value(index, value).unwrap_or_default();
+        keys.iter()
             .filter_map(|key| state.get(&key.namespace, &key.name))
+            .cloned()
             .collect()
     }
 
     /// Registers an observer and tells it about everything that is there.
-    pub(super) fn observe(&self, observer: Observer<K>) {
-        let mut observers = self.observers.0.lock();
-        for object in self.all() {
-            observer(&Change::Applied {
-                old: None,
-                new: object,
-            });
+    pub(super) fn observe(&self, observer: Observer) {
+        let mut observers = self.observers.lock();
+        for new in self.all() {
+            observer(&Change::Applied { old: None, new });
         }
         observers.push(observer);
     }
 
     /// Registers an observer of what comes.
-    pub(super) fn observe_from_now(&self, observer: Observer<K>) {
-        self.observers.0.lock().push(observer);
+    pub(super) fn observe_from_now(&self, observer: Observer) {
+        self.observers.lock().push(observer);
+    }
+
+    /// Takes the answer to a write if it is newer than what is known. Gives the newest state known.
+    pub(crate) fn absorb<K: Object>(
+        &self,
+        raw: &Bytes,
+        object: &Arc<K>,
+        only_known: bool,
+    ) -> Result<Arc<K>, serde_json::Error> {
+        let read = DynamicObject::read(raw.clone(), &self.words)?.with_typed(object);
+        let newest = self.put(Arc::new(read), only_known);
+        Ok(newest.typed::<K>().unwrap_or_else(|| Arc::clone(object)))
     }
 
     /// Takes an object if it is newer than what is known, and tells the observers. Gives the newest state known.
-    pub(crate) fn put(&self, mut object: K, only_known: bool) -> Arc<K> {
-        object.meta_mut().managed_fields = None;
-        let object = Arc::new(object);
-        let mut observers = self.observers.0.lock();
-        let (changes, newest) = self.state.write().put(&object, only_known);
+    pub(super) fn put(&self, object: Shared, only_known: bool) -> Shared {
+        let mut observers = self.observers.lock();
+        let (changes, newest) = self.state.write().put(object, only_known);
         for change in &changes {
-            Observers::tell(&mut observers, change);
+            tell(&mut observers, change);
         }
         newest
     }
 
     /// Forgets an object that is known to be gone.
-    pub(crate) fn remove(&self, key: &Key, uid: Option<&str>, version: u64) {
-        let mut observers = self.observers.0.lock();
+    pub(crate) fn remove(&self, key: &Key, uid: &str, version: u64) {
+        let mut observers = self.observers.lock();
         let removed = self.state.write().remove(key, uid, version);
         if let Some(last) = removed {
-            Observers::tell(&mut observers, &Change::Deleted(last));
+            tell(&mut observers, &Change::Deleted(last));
         }
+    }
+
+    /// Forgets everything: the kind is no longer served.
+    pub(crate) fn clear(&self) {
+        for object in self.all() {
+            let head = object.head();
+            self.remove(&head.key, &head.uid, head.version);
+        }
+    }
+
+    /// Drops typed copies that nobody read since the last time.
+    pub(crate) fn sweep(&self) {
+        for object in self.all() {
+            object.sweep();
+        }
+    }
+
+    pub(crate) fn memory(&self, path: &str) -> KindMemory {
+        let mut out = KindMemory {
+            path: path.to_owned(),
+            ..KindMemory::default()
+        };
+        for object in self.state.read().all() {
+            out.objects += 1;
+            out.raw += object.raw().len();
+            out.heads += size_of::<DynamicObject>() + object.head().bytes();
+            if object.has_typed() {
+                out.typed += 1;
+                out.typed_raw += object.raw().len();
+            }
+        }
+        out
     }
 }
 
-impl<K: Object> State<K> {
-    fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.objects
-            .get(namespace)?
-            .get(name)
-            .map(|entry| Arc::clone(&entry.object))
+/// Tells everybody; those that answer `false` are forgotten.
+fn tell(observers: &mut Vec<Observer>, change: &Change<DynamicObject>) {
+    observers.retain(|observer| observer(change));
+}
+
+impl State {
+    fn get(&self, namespace: &str, name: &str) -> Option<&Shared> {
+        self.objects.get(namespace)?.get(name)
     }
 
-    fn put(&mut self, object: &Arc<K>, only_known: bool) -> (Vec<Change<K>>, Arc<K>) {
-        let key = key_of(&**object);
-        let version = version_of(object.meta());
-        let uid = object.meta().uid.as_deref();
+    fn all(&self) -> impl Iterator<Item = &Shared> {
+        self.objects.values().flatten().map(|(_, object)| object)
+    }
+
+    fn put(&mut self, object: Shared, only_known: bool) -> (Vec<Change<DynamicObject>>, Shared) {
+        let head = object.head();
         if let Some(listing) = &mut self.listing {
-            listing.insert(key.clone());
+            listing.insert(head.key.clone());
         }
-        if uid.is_some_and(|uid| self.gone.contains(uid)) {
-            return (Vec::new(), Arc::clone(object));
+        if !head.uid.is_empty() && self.gone.contains(&head.uid) {
+            return (Vec::new(), object);
         }
         let mut changes = Vec::new();
-        let known = self
-            .objects
-            .get(&key.namespace)
-            .and_then(|all| all.get(&key.name));
-        let old = match known {
-            None if only_known => return (changes, Arc::clone(object)),
+        let known = self.get(&head.key.namespace, &head.key.name).cloned();
+        let old = match &known {
+            None if only_known => return (changes, object),
             None => None,
-            Some(entry) if entry.object.meta().uid.as_deref() == uid => {
-                if version != 0 && version <= entry.version {
-                    return (changes, Arc::clone(&entry.object));
+            Some(known) if known.head().uid == head.uid => {
+                if head.version != 0 && head.version <= known.head().version {
+                    return (changes, Arc::clone(known));
                 }
-                Some(Arc::clone(&entry.object))
+                Some(Arc::clone(known))
             }
-            Some(entry) if version != 0 && version < entry.version => {
-                return (changes, Arc::clone(object));
+            Some(known) if head.version != 0 && head.version < known.head().version => {
+                return (changes, object);
             }
             // Another object of the same name: the old one was deleted in between.
-            Some(entry) => {
-                changes.push(Change::Deleted(Arc::clone(&entry.object)));
+            Some(known) => {
+                changes.push(Change::Deleted(Arc::clone(known)));
                 None
             }
         };
-        let replaced = old
-            .clone()
-            .or_else(|| changes.first().and_then(Change::object).cloned());
-        match &replaced {
-            Some(before) => self.indexes.remove(&key, before.meta()),
+        match &known {
+            Some(before) => self.indexes.remove(before),
             None => self.count += 1,
         }
-        self.indexes.add(&key, object.meta());
-        let entry = Entry {
-            object: Arc::clone(object),
-            version,
-        };
+        self.indexes.add(&object);
         self.objects
-            .entry(Arc::clone(&key.namespace))
+            .entry(Arc::clone(&head.key.namespace))
             .or_default()
-            .insert(key.name, entry);
+            .insert(Arc::clone(&head.key.name), Arc::clone(&object));
         changes.push(Change::Applied {
             old,
-            new: Arc::clone(object),
+            new: Arc::clone(&object),
         });
-        (changes, Arc::clone(object))
+        (changes, object)
     }
 
-    fn remove(&mut self, key: &Key, uid: Option<&str>, version: u64) -> Option<Arc<K>> {
-        if let Some(uid) = uid {
+    /// Removes the object of that uid; an empty one stands for any.
+    fn remove(&mut self, key: &Key, uid: &str, version: u64) -> Option<Shared> {
+        if !uid.is_empty() {
             self.bury(uid);
         }
         let all = self.objects.get_mut(&key.namespace)?;
-        let entry = all.get(&key.name)?;
-        let same = uid.is_none() || entry.object.meta().uid.as_deref() == uid;
-        if !same && version < entry.version {
+        let known = all.get(&key.name)?.head();
+        let same = uid.is_empty() || *known.uid == *uid;
+        if !same && version < known.version {
             return None;
         }
-        let entry = all.remove(&key.name)?;
+        let object = all.remove(&key.name)?;
         if all.is_empty() {
             self.objects.remove(&key.namespace);
         }
         self.count -= 1;
-        self.indexes.remove(key, entry.object.meta());
-        Some(entry.object)
+        self.indexes.remove(&object);
+        Some(object)
     }
 
     fn bury(&mut self, uid: &str) {
-        if self.gone.insert(uid.into()) {
-            self.gone_order.push_back(uid.into());
+        let uid: Arc<str> = uid.into();
+        if self.gone.insert(Arc::clone(&uid)) {
+            self.gone_order.push_back(uid);
         }
         if self.gone_order.len() > GONE_MAX
             && let Some(oldest) = self.gone_order.pop_front()
@@ -250,162 +304,44 @@ impl<K: Object> State<K> {
     }
 
     /// What the listing did not mention although it is older than the listing.
-    fn unmentioned(&mut self, listed_at: u64) -> Vec<(Key, Option<String>, u64)> {
+    fn unmentioned(&mut self, listed_at: u64) -> Vec<Shared> {
         let Some(mentioned) = self.listing.take() else {
             return Vec::new();
         };
-        let mut out = Vec::new();
-        for entry in self.objects.values().flatten().map(|(_, entry)| entry) {
-            let key = key_of(&*entry.object);
-            if entry.version <= listed_at && !mentioned.contains(&key) {
-                out.push((key, entry.object.meta().uid.clone(), listed_at));
-            }
-        }
-        out
+        let unmentioned = |object: &&Shared| {
+            let head = object.head();
+            head.version <= listed_at && !mentioned.contains(&head.key)
+        };
+        self.all().filter(unmentioned).cloned().collect()
     }
 }
 
-impl<K: Object> Sink for Store<K> {
+impl Sink for Store {
     fn begin(&self) {
         self.state.write().listing = Some(HashSet::new());
     }
 
-    fn applied(&self, object: &str) -> Result<(), serde_json::Error> {
-        self.put(serde_json::from_str(object)?, false);
+    fn applied(&self, object: &Bytes) -> Result<(), serde_json::Error> {
+        let read = DynamicObject::read(object.clone(), &self.words)?;
+        self.put(Arc::new(read), false);
         Ok(())
     }
 
-    fn deleted(&self, object: &str) -> Result<(), serde_json::Error> {
-        let object: K = serde_json::from_str(object)?;
-        self.remove(
-            &key_of(&object),
-            object.meta().uid.as_deref(),
-            version_of(object.meta()),
-        );
+    fn deleted(&self, object: &Bytes) -> Result<(), serde_json::Error> {
+        let head = super::head::read(object, &self.words)?;
+        self.remove(&head.key, &head.uid, head.version);
         Ok(())
     }
 
     fn end(&self, version: u64) {
         let unmentioned = self.state.write().unmentioned(version);
-        for (key, uid, version) in unmentioned {
-            self.remove(&key, uid.as_deref(), version);
+        for object in unmentioned {
+            let head = object.head();
+            self.remove(&head.key, &head.uid, version);
         }
         self.synced.send_replace(true);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::object::uid_of;
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::Resource as _;
-
-    fn map(name: &str, uid: &str, version: u64) -> ConfigMap {
-        serde_json::from_value(serde_json::json!({
-            "metadata": {"namespace": "a", "name": name, "uid": uid, "resourceVersion": version.to_string(), "labels": {"app": name}}
-        }))
-        .unwrap()
-    }
-
-    fn store() -> Store<ConfigMap> {
-        Store::new(Arc::from(["app"]))
-    }
-
-    fn version(store: &Store<ConfigMap>, name: &str) -> u64 {
-        store
-            .get("a", name)
-            .map_or(0, |object| version_of(object.meta()))
-    }
-
-    #[test]
-    fn an_older_version_never_wins() {
-        let store = store();
-        store.put(map("x", "1", 7), false);
-        store.put(map("x", "1", 5), false);
-        assert_eq!(version(&store, "x"), 7);
-    }
-
-    #[test]
-    fn what_is_gone_does_not_come_back_under_its_uid() {
-        let store = store();
-        store.put(map("x", "1", 7), false);
-        store.remove(&Key::new("a", "x"), Some("1"), 8);
-        store.put(map("x", "1", 9), false);
-        assert!(store.get("a", "x").is_none());
-        store.put(map("x", "2", 10), false);
-        assert_eq!(uid_of(&*store.get("a", "x").unwrap()), "2");
-    }
-
-    #[test]
-    fn a_late_deletion_of_the_former_leaves_the_successor() {
-        let store = store();
-        store.put(map("x", "2", 10), false);
-        store.remove(&Key::new("a", "x"), Some("1"), 8);
-        assert_eq!(version(&store, "x"), 10);
-    }
-
-    #[test]
-    fn a_listing_sweeps_what_it_does_not_mention_but_not_what_is_newer() {
-        let store = store();
-        store.put(map("old", "1", 3), false);
-        store.put(map("new", "2", 30), false);
-        store.begin();
-        store.put(map("kept", "3", 4), false);
-        Sink::end(&store, 20);
-        assert!(store.get("a", "old").is_none());
-        assert!(store.get("a", "new").is_some() && store.get("a", "kept").is_some());
-    }
-
-    #[test]
-    fn selection_uses_labels_indexed_or_not() {
-        for indexed in [Arc::from(["app"]), Arc::from([])] {
-            let store: Store<ConfigMap> = Store::new(indexed);
-            store.put(map("x", "1", 1), false);
-            store.put(map("y", "2", 2), false);
-            let names: Vec<_> = store
-                .select("a", &Selector::from([("app", "y")]))
-                .iter()
-                .map(|o| o.metadata.name.clone().unwrap())
-                .collect();
-            assert_eq!(names, ["y"]);
-            assert!(
-                store
-                    .select("b", &Selector::from([("app", "y")]))
-                    .is_empty()
-            );
-        }
-    }
-
-    #[test]
-    fn observers_see_old_and_new_in_order() {
-        let store = store();
-        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        store.observe(Box::new(move |change| {
-            log.lock().push(match change {
-                Change::Applied { old, new } => (
-                    old.as_ref().map(|o| version_of(o.meta())),
-                    version_of(new.meta()),
-                ),
-                Change::Deleted(last) => (Some(version_of(last.meta())), 0),
-                Change::Resync => unreachable!(),
-            });
-            true
-        }));
-        store.put(map("x", "1", 1), false);
-        store.put(map("x", "1", 2), false);
-        store.put(map("x", "9", 4), false);
-        store.remove(&Key::new("a", "x"), Some("9"), 5);
-        assert_eq!(
-            *seen.lock(),
-            [
-                (None, 1),
-                (Some(1), 2),
-                (Some(2), 0),
-                (None, 4),
-                (Some(4), 0)
-            ]
-        );
-    }
-}
+mod tests;

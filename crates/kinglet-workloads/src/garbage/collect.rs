@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use http::Method;
-use kinglet_reconcile::{Context, Key, Next, ReconcileError};
+use kinglet_reconcile::{Context, Key, Next, Owner, ReconcileError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Collector;
-use super::graph::{FOREGROUND, Node, ORPHAN, Owner, Task};
+use super::graph::{FOREGROUND, Node, ORPHAN, Task};
 
 /// One object by uid (the key's name).
 pub(super) async fn reconcile(
@@ -21,7 +21,7 @@ pub(super) async fn reconcile(
         Task::Nothing => {}
         Task::Orphan { object, dependants } => {
             for dependant in &dependants {
-                drop_owners(&context, dependant, |owner| owner.uid == object.uid).await?;
+                drop_owners(&context, dependant, |owner| owner.uid == object.head.uid).await?;
             }
             drop_finalizer(&context, &object, ORPHAN).await?;
         }
@@ -33,11 +33,14 @@ pub(super) async fn reconcile(
         Task::Foreground {
             object, dependants, ..
         } => {
-            for dependant in dependants.iter().filter(|dependant| !dependant.deleting) {
-                let task = collector.graph.lock().task(&dependant.uid);
+            for dependant in dependants
+                .iter()
+                .filter(|dependant| !dependant.head.deleting)
+            {
+                let task = collector.graph.lock().task(&dependant.head.uid);
                 owners(&context, &collector, task).await?;
             }
-            tracing::debug!(kind = object.kind.kind, name = %object.name, "waits for its dependants");
+            tracing::debug!(kind = object.kind.kind, name = %object.head.key.name, "waits for its dependants");
         }
         task @ Task::Owners { .. } => owners(&context, &collector, task).await?,
     }
@@ -77,20 +80,19 @@ async fn owners(
         })
         .await;
     }
-    let has = |name: &str| object.finalizers.iter().any(|finalizer| finalizer == name);
-    let policy = if has(ORPHAN) {
+    let policy = if object.has(ORPHAN) {
         "Orphan"
-    } else if has(FOREGROUND) || (!waiting.is_empty() && has_dependants) {
+    } else if object.has(FOREGROUND) || (!waiting.is_empty() && has_dependants) {
         "Foreground"
     } else {
         "Background"
     };
-    tracing::debug!(kind = object.kind.kind, namespace = %object.namespace, name = %object.name, policy, "its owners are gone");
+    tracing::debug!(kind = object.kind.kind, key = %object.head.key, policy, "its owners are gone");
     let options = json!({
         "apiVersion": "v1",
         "kind": "DeleteOptions",
         "propagationPolicy": policy,
-        "preconditions": {"uid": *object.uid, "resourceVersion": object.version},
+        "preconditions": {"uid": *object.head.uid, "resourceVersion": object.head.version.to_string()},
     });
     settled(
         context
@@ -121,8 +123,12 @@ async fn exists(
         return Ok(true);
     };
     // A namespaced owner is in the same namespace, or it does not exist.
-    let path = format!("{}/{}", kind.path(Some(&object.namespace)), owner.name);
-    if kind.namespaced && object.namespace.is_empty() {
+    let path = format!(
+        "{}/{}",
+        kind.path(Some(&object.head.key.namespace)),
+        owner.name
+    );
+    if kind.namespaced && object.head.key.namespace.is_empty() {
         return Ok(false);
     }
     match context.call(Method::GET, &path, None).await {
@@ -144,16 +150,32 @@ async fn drop_owners(
     object: &Node,
     goes: impl Fn(&Owner) -> bool,
 ) -> Result<(), ReconcileError> {
-    let stays: Vec<&Owner> = object.owners.iter().filter(|owner| !goes(owner)).collect();
-    if stays.len() == object.owners.len() {
+    let all = &object.head.owners;
+    let stays: Vec<&Owner> = all.iter().filter(|owner| !goes(owner)).collect();
+    if stays.len() == all.len() {
         return Ok(());
     }
     let stays = if stays.is_empty() {
         Value::Null
     } else {
-        stays.into_iter().map(Owner::to_json).collect()
+        references(context, object, &stays)
     };
     patch(context, object, json!({"ownerReferences": stays})).await
+}
+
+/// The references as the object has them, with fields that we do not know.
+fn references(context: &Context, object: &Node, stays: &[&Owner]) -> Value {
+    let head = &object.head;
+    let caches = context.caches();
+    let whole = caches.peek(&object.kind, &head.key, head.version);
+    let whole = whole.map(|found| found.value()).unwrap_or_default();
+    let written = whole["metadata"]["ownerReferences"].as_array();
+    let find = |owner: &Owner| {
+        let mut all = written.into_iter().flatten();
+        let found = all.find(|reference| reference["uid"] == *owner.uid);
+        found.cloned().unwrap_or_else(|| owner.to_json())
+    };
+    stays.iter().map(|owner| find(owner)).collect()
 }
 
 async fn drop_finalizer(
@@ -161,9 +183,9 @@ async fn drop_finalizer(
     object: &Node,
     finalizer: &str,
 ) -> Result<(), ReconcileError> {
-    let stays: Vec<&String> = object
-        .finalizers
-        .iter()
+    let all = object.head.finalizers.iter();
+    let stays: Vec<&str> = all
+        .map(|known| &**known)
         .filter(|known| *known != finalizer)
         .collect();
     let stays = if stays.is_empty() {
@@ -179,8 +201,8 @@ async fn patch(
     object: &Node,
     mut metadata: Value,
 ) -> Result<(), ReconcileError> {
-    metadata["uid"] = json!(*object.uid);
-    metadata["resourceVersion"] = json!(object.version);
+    metadata["uid"] = json!(*object.head.uid);
+    metadata["resourceVersion"] = json!(object.head.version.to_string());
     settled(
         context
             .merge_patch(&object.path(), &json!({"metadata": metadata}))

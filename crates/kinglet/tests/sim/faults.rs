@@ -14,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use kinglet_apiserver::{ApiServer, Identity};
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::json;
 use tower::ServiceExt as _;
 
@@ -56,17 +57,26 @@ impl Odds {
     };
 }
 
-/// Whether the faults are on. Clones share it.
+/// Whether the faults are on, and what was called. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Switch(Arc<AtomicBool>);
+pub(crate) struct Switch {
+    on: Arc<AtomicBool>,
+    /// Method, path and query of each call.
+    calls: Arc<Mutex<Vec<String>>>,
+}
 
 impl Switch {
     pub(crate) fn set(&self, on: bool) {
-        self.0.store(on, Ordering::Relaxed);
+        self.on.store(on, Ordering::Relaxed);
     }
 
     fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// The controllers' calls since the last time.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock())
     }
 }
 
@@ -102,6 +112,8 @@ fn call(
         let of_controller =
             query.contains("-controller") && !request.uri().path().ends_with("/events");
         let watch = query.contains("watch=");
+        let called = format!("{} {}", request.method(), request.uri());
+        switch.calls.lock().push(called);
         let on = switch.is_on();
         if on {
             tokio::time::sleep(random.up_to_ms(odds.delay_ms)).await;

@@ -20,6 +20,7 @@ mod admission;
 #[expect(dead_code, reason = "the part for attached clusters is not used here")]
 mod bootstrap;
 
+mod counts;
 mod deletion;
 mod faults;
 mod go_clients;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_api::config::Configs;
 use kinglet_apiserver::{ApiServer, Identity, Options};
-use kinglet_decide::feed::Update;
+use kinglet_decide::feed::{Report, Update};
 use kinglet_image::Credentials;
 use kinglet_process::{Clock, Tasks};
 use kinglet_reconcile::{Caches, Cascade, Context, Controller, Next, Plan, Verb, Write};
@@ -47,6 +47,9 @@ pub(crate) struct World {
     odds: Odds,
     pub(crate) faults: Switch,
     controllers: Option<Tasks>,
+    /// What the gateway tells the autoscaler.
+    pub(crate) reports: Option<mpsc::Sender<Report>>,
+    pub(crate) caches: Option<Caches>,
 }
 
 impl World {
@@ -85,6 +88,8 @@ impl World {
             odds,
             faults: Switch::default(),
             controllers: None,
+            reports: None,
+            caches: None,
         };
         world.start_controllers();
         world
@@ -114,6 +119,8 @@ impl World {
             LiveConfigs::follow(&context, Configs::for_domain("example.com"));
         let (updates, updates_in) = mpsc::channel(CHANNEL_MAX);
         let (reports, reports_in) = mpsc::channel(CHANNEL_MAX);
+        self.reports = Some(reports.clone());
+        self.caches = Some(caches.clone());
         let (applied, applied_in) = watch::channel(0);
         tasks.spawn_cancellable("gateway", async move {
             // Held so that the autoscaler sees an idle gateway and not one that is gone.

@@ -1,26 +1,46 @@
-//! Which kinds the API server offers.
+//! Which kinds the API server offers, as they come and go.
+//!
+//! Flow: CustomResourceDefinitions that change, and a timer -> discovery -> [`ResourceKinds`], which the garbage collector and
+//! readers of duck types follow with [`crate::Caches::dynamic`] and [`crate::Caches::release`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
-use kinglet_reconcile::ReconcileError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+use crate::cache::Change;
+use crate::context::Context;
+use crate::error::ReconcileError;
+
+/// How often the server's kinds are looked at although no CustomResourceDefinition changed.
+const REDISCOVER: Duration = Duration::from_secs(300);
+/// How long after a changed CustomResourceDefinition they are looked at once more.
+const REDISCOVER_AFTER_CHANGE: Duration = Duration::from_secs(2);
+/// How long after a failure.
+const REDISCOVER_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// A kind that can be listed, watched and deleted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ResourceKind {
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) kind: String,
-    pub(crate) plural: String,
-    pub(crate) namespaced: bool,
+pub struct ResourceKind {
+    /// Group, empty for the core kinds.
+    pub group: String,
+    /// The version in which it is read.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Plural, as in paths.
+    pub plural: String,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
     /// Whether all objects of a namespace can be deleted in one call.
-    pub(crate) delete_collection: bool,
+    pub delete_collection: bool,
 }
 
 impl ResourceKind {
     /// Path of the collection, of one namespace or of all.
-    pub(crate) fn path(&self, namespace: Option<&str>) -> String {
+    pub fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() {
             format!("/api/{}", self.version)
         } else {
@@ -33,25 +53,15 @@ impl ResourceKind {
     }
 
     /// Whether an owner reference means this kind, whatever its version.
-    pub(crate) fn is(&self, api_version: &str, kind: &str) -> bool {
+    pub fn is(&self, api_version: &str, kind: &str) -> bool {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         self.kind == kind && self.group == group
     }
-
-    /// ResourceKinds that nobody owns and that change all the time are left out of the graph.
-    pub(crate) fn is_ignored(&self) -> bool {
-        matches!(
-            (self.group.as_str(), self.plural.as_str()),
-            ("" | "events.k8s.io", "events")
-                | ("coordination.k8s.io", "leases")
-                | ("metrics.k8s.io", _)
-        )
-    }
 }
 
-/// The kinds found, collector. Cheap to clone.
+/// The kinds found. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct ResourceKinds(Arc<watch::Sender<Arc<[Arc<ResourceKind>]>>>);
+pub struct ResourceKinds(Arc<watch::Sender<Arc<[Arc<ResourceKind>]>>>);
 
 impl Default for ResourceKinds {
     fn default() -> Self {
@@ -60,7 +70,7 @@ impl Default for ResourceKinds {
 }
 
 impl ResourceKinds {
-    pub(crate) fn set(&self, found: Vec<Arc<ResourceKind>>) {
+    fn set(&self, found: Vec<Arc<ResourceKind>>) {
         self.0.send_if_modified(|known| {
             if **known == *found {
                 return false;
@@ -71,16 +81,17 @@ impl ResourceKinds {
     }
 
     /// The kinds at present; empty before the first discovery.
-    pub(crate) fn all(&self) -> Arc<[Arc<ResourceKind>]> {
+    pub fn all(&self) -> Arc<[Arc<ResourceKind>]> {
         self.0.borrow().clone()
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<[Arc<ResourceKind>]>> {
+    /// The kinds as they come and go.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<[Arc<ResourceKind>]>> {
         self.0.subscribe()
     }
 
     /// The kind that an owner reference means.
-    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Option<Arc<ResourceKind>> {
+    pub fn find(&self, api_version: &str, kind: &str) -> Option<Arc<ResourceKind>> {
         self.0
             .borrow()
             .iter()
@@ -89,8 +100,46 @@ impl ResourceKinds {
     }
 }
 
+/// Keeps the list of kinds current.
+pub fn discover(context: &Context) -> ResourceKinds {
+    let kinds = ResourceKinds::default();
+    let changed = Arc::new(Notify::new());
+    let bell = Arc::clone(&changed);
+    context
+        .cache::<CustomResourceDefinition>()
+        .observe_heads(move |_: &Change<_>| bell.notify_one());
+    let (found, client) = (kinds.clone(), context.client().clone());
+    context
+        .tasks()
+        .component_cancellable("discovery", async move {
+            // The server may offer a kind a moment after its definition has changed, so a change is looked at twice.
+            let mut just_changed = false;
+            loop {
+                let pause = match all(&client).await {
+                    Ok(all) => {
+                        found.set(all);
+                        if just_changed {
+                            REDISCOVER_AFTER_CHANGE
+                        } else {
+                            REDISCOVER
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = %error, "discovery failed, trying again");
+                        REDISCOVER_AFTER_FAILURE
+                    }
+                };
+                just_changed = tokio::select! {
+                    () = changed.notified() => true,
+                    () = tokio::time::sleep(pause) => false,
+                };
+            }
+        });
+    kinds
+}
+
 /// Asks for everything; a kind served in several versions is taken once, in the preferred one.
-pub(crate) async fn all(client: &kube::Client) -> Result<Vec<Arc<ResourceKind>>, ReconcileError> {
+async fn all(client: &kube::Client) -> Result<Vec<Arc<ResourceKind>>, ReconcileError> {
     let ask = |attempt: &str, source: kube::Error| ReconcileError::Unreachable {
         attempt: attempt.to_owned(),
         source: source.into(),
