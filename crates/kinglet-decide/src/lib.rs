@@ -10,3 +10,4 @@ pub mod feed;
 pub mod meter;
 pub mod route;
 pub mod scale;
+pub mod wire;

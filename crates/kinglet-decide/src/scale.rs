@@ -12,6 +12,7 @@ pub mod bounds;
 pub mod moment;
 pub mod path;
 pub mod sample;
+pub mod scrape;
 pub mod subset;
 pub mod target;
 pub mod window;
