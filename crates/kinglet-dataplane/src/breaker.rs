@@ -106,23 +106,25 @@ impl Breaker {
     }
 
     /// Admits a request at once, queues it, or refuses it when the queue is full.
-    pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+    /// `proxied`: an activator counts it, too.
+    pub(crate) fn admit(self: &Arc<Self>, proxied: bool) -> Admission {
         let now = self.context.now();
         let mut inner = self.inner.lock();
         if inner.waiting == 0
             && let Some((config, container)) = inner.take(now)
         {
-            inner.meter.enter(now);
+            inner.enter(now, proxied);
             drop(inner);
-            return Admission::Admitted(Slot::new(self.clone(), config, container));
+            return Admission::Admitted(Slot::new(self.clone(), config, container, proxied));
         }
         if inner.removed {
             return Admission::Removed;
         }
-        if inner.waiting >= self.context.options.queue_depth {
+        let depth = inner.config.as_ref().and_then(|config| config.depth);
+        if inner.waiting >= depth.unwrap_or(self.context.options.queue_depth) {
             return Admission::QueueFull;
         }
-        inner.meter.enter(now);
+        inner.enter(now, proxied);
         let receiver = inner.enqueue(false);
         let config = inner.config.clone();
         let cold = inner.is_empty();
@@ -131,11 +133,11 @@ impl Breaker {
         if poke {
             self.context.poke(&self.key);
         }
-        Admission::Queued(Waiter::new(self.clone(), config, cold, receiver))
+        Admission::Queued(Waiter::new(self.clone(), config, cold, proxied, receiver))
     }
 
     /// Admits a request whose container could not be reached a second time: on another container, or at the head of the queue.
-    fn readmit(self: &Arc<Self>, unreachable: &Arc<Container>) -> Admission {
+    fn readmit(self: &Arc<Self>, unreachable: &Arc<Container>, proxied: bool) -> Admission {
         let now = self.context.now();
         let mut inner = self.inner.lock();
         unreachable.unreachable_until(now + UNREACHABLE_PAUSE_NANOS);
@@ -143,10 +145,10 @@ impl Breaker {
         // Before those who wait: it came earlier. They lose nothing, since there was no other free slot for them.
         if let Some((config, container)) = inner.take(now) {
             drop(inner);
-            return Admission::Admitted(Slot::new(self.clone(), config, container));
+            return Admission::Admitted(Slot::new(self.clone(), config, container, proxied));
         }
         if inner.removed {
-            inner.meter.leave(now);
+            inner.leave(now, proxied);
             return Admission::Removed;
         }
         let receiver = inner.enqueue(true);
@@ -157,14 +159,14 @@ impl Breaker {
         if poke {
             self.context.poke(&self.key);
         }
-        Admission::Queued(Waiter::new(self.clone(), config, cold, receiver))
+        Admission::Queued(Waiter::new(self.clone(), config, cold, proxied, receiver))
     }
 
     /// A request ended: frees its slot, if it had one, for the next in the queue.
-    fn release(self: &Arc<Self>, container: Option<&Arc<Container>>) {
+    fn release(self: &Arc<Self>, container: Option<&Arc<Container>>, proxied: bool) {
         let now = self.context.now();
         let mut inner = self.inner.lock();
-        inner.meter.leave(now);
+        inner.leave(now, proxied);
         if let Some(container) = container {
             inner.release_slot(container);
             if inner.waiting > 0 {
@@ -284,10 +286,12 @@ impl Breaker {
         let now = self.context.now();
         let mut inner = self.inner.lock();
         let poke = inner.wants_poke(now, &self.context.options);
-        let stat = inner
-            .meter
-            .report(now)
-            .filter(|_| inner.config.as_ref().is_some_and(|config| config.revision));
+        let stat = inner.meter.report(now).filter(|_| {
+            inner
+                .config
+                .as_ref()
+                .is_some_and(|config| config.hop.is_revision())
+        });
         let containers = inner.containers.clone();
         drop(inner);
         if poke {
@@ -317,6 +321,20 @@ impl Breaker {
 }
 
 impl Inner {
+    fn enter(&mut self, now: u64, proxied: bool) {
+        match proxied {
+            true => self.meter.enter_proxied(now),
+            false => self.meter.enter(now),
+        }
+    }
+
+    fn leave(&mut self, now: u64, proxied: bool) {
+        match proxied {
+            true => self.meter.leave_proxied(now),
+            false => self.meter.leave(now),
+        }
+    }
+
     /// A slot on the container that the policy names, one that could not be connected to a moment ago only if need be.
     fn take(&mut self, now: u64) -> Option<(Arc<ClusterConfig>, Arc<Container>)> {
         let config = self.config.clone()?;
@@ -387,7 +405,10 @@ impl Inner {
     /// Whether the autoscaler must be poked now: requests wait, no container takes any, and the last poke is old. Records the poke.
     fn wants_poke(&mut self, now: u64, options: &Options) -> bool {
         let asleep = self.waiting > 0
-            && self.config.as_ref().is_some_and(|config| config.revision)
+            && self
+                .config
+                .as_ref()
+                .is_some_and(|config| config.hop.is_revision())
             && self.is_empty();
         if !asleep {
             if self.waiting == 0 {

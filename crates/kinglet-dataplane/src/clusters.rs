@@ -42,16 +42,9 @@ impl Clusters {
 
     pub(crate) fn of(&self, key: &Key) -> Arc<Cluster> {
         let mut by_key = self.by_key.lock();
-        let cluster = by_key.entry(key.clone()).or_insert_with(|| {
-            Arc::new(Cluster {
-                key: key.clone(),
-                revision: Breaker::new(key.clone(), self.context.clone()),
-                is_service: AtomicBool::new(false),
-                known: AtomicBool::new(false),
-                ports: ArcSwap::default(),
-                retired: Mutex::default(),
-            })
-        });
+        let cluster = by_key
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Cluster::new(key, &self.context)));
         cluster.clone()
     }
 
@@ -67,9 +60,10 @@ impl Clusters {
             Some(backend) => {
                 cluster.known.store(true, Ordering::Release);
                 cluster.is_service.store(false, Ordering::Release);
-                cluster
-                    .revision
-                    .update(ClusterConfig::of(backend), &backend.endpoints);
+                cluster.revision.update(
+                    ClusterConfig::of(backend, self.context.options.role),
+                    &backend.endpoints,
+                );
                 cluster.retire(&cluster.ports.swap(Arc::default()));
             }
             None => {
@@ -169,6 +163,31 @@ impl Clusters {
 }
 
 impl Cluster {
+    /// A queue-proxy's user container for requests that are neither counted nor limited.
+    pub(crate) fn uncounted(backend: &RevisionBackend, context: &Arc<BreakerContext>) -> Arc<Self> {
+        let key = &backend.revision;
+        let cluster = Self::new(key, context);
+        let config = ClusterConfig {
+            concurrency: 0,
+            depth: None,
+            ..ClusterConfig::of(backend, context.options.role)
+        };
+        cluster.revision.update(config, &backend.endpoints);
+        cluster.known.store(true, Ordering::Release);
+        Arc::new(cluster)
+    }
+
+    fn new(key: &Key, context: &Arc<BreakerContext>) -> Self {
+        Self {
+            key: key.clone(),
+            revision: Breaker::new(key.clone(), context.clone()),
+            is_service: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            ports: ArcSwap::default(),
+            retired: Mutex::default(),
+        }
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod by_name;
+mod component;
 mod deliver;
 mod find;
 
@@ -25,8 +26,9 @@ use crate::plane::Plane;
 use crate::pool::RawTarget;
 use crate::request_body::RequestBody;
 use crate::request_log::PendingEntry;
-use crate::response::{ProxyError, ResponseBody};
+use crate::response::{self, ProxyError, ResponseBody};
 use crate::response_body::Timeouts;
+use crate::role::Role;
 use crate::routes::Destination;
 use crate::trace::Timings;
 
@@ -76,6 +78,10 @@ async fn handle(
             plane.request_logs.probe(peer, &parts, &destination, status);
             answer.unwrap_or_else(|error| error.response(grpc))
         }
+        Ok(find::Routed::ReadinessCheck) => match plane.queue.is_ready().await {
+            true => response::text(StatusCode::OK, "queue"),
+            false => ProxyError::NotReady.response(grpc),
+        },
         Ok(find::Routed::To(destination)) => {
             let call = ProxiedRequest {
                 plane,
@@ -84,6 +90,7 @@ async fn handle(
                 flags,
                 retryable: headers::is_retryable(&parts.method, flags),
                 raw_target: raw_target.filter(|target| target.is_of(&parts.uri)),
+                proxied: plane.options().role == Role::Queue && flags.has(HeaderFlags::PROXIED),
             };
             let mut log = plane
                 .request_logs
@@ -120,6 +127,15 @@ struct ProxiedRequest<'a> {
     /// See [`crate::attempt::Attempt::retryable`].
     retryable: bool,
     raw_target: Option<RawTarget>,
+    /// An activator counts it, too.
+    proxied: bool,
+}
+
+/// How a request leaves.
+#[derive(Clone, Copy)]
+struct Way {
+    protocol: Protocol,
+    upgrade: bool,
 }
 
 /// What a request holds until its response or its tunnel has ended.
@@ -163,12 +179,16 @@ impl ProxiedRequest<'_> {
         let client = upgrade
             .then(|| parts.extensions.remove::<OnUpgrade>())
             .flatten();
-        let mut request = self.outbound(parts, body, &config, upgrade);
+        let way = Way {
+            protocol: config.hop.protocol(config.protocol, !h1),
+            upgrade,
+        };
+        let mut request = self.outbound(parts, body, &slot, way);
         let Head {
             mut response,
             driver,
         } = self
-            .response_head(&mut slot, &mut request, &config, upgrade, timings)
+            .response_head(&mut slot, &mut request, &config, way, timings)
             .await?;
         if traced || cold {
             self.note(timings, traced, cold, &slot, &mut response);
@@ -210,16 +230,17 @@ impl ProxiedRequest<'_> {
         &self,
         mut parts: Parts,
         mut body: RequestBody,
-        config: &ClusterConfig,
-        upgrade: bool,
+        slot: &Slot,
+        way: Way,
     ) -> Option<Request<RequestBody>> {
-        let h2 = config.protocol == Protocol::H2c && !upgrade;
+        let h2 = way.protocol == Protocol::H2c && !way.upgrade;
         let invited = headers::expects_continue(&parts, self.flags) && !h2 && !body.is_empty();
         let how = Outbound {
             destination: self.destination,
             origin: &self.peer.origin,
-            revision: config.revision,
-            upgrade,
+            hop: slot.config.hop,
+            address: &slot.container().host,
+            upgrade: way.upgrade,
             h2,
             request_id: &self.plane.request_ids,
         };

@@ -18,8 +18,9 @@ pub(crate) use forwarded::Origin;
 pub(crate) use hop::{has_unsupported_encoding, strip_hop, wants_upgrade};
 pub(crate) use request_id::RequestIds;
 
-use forwarded::forwarded;
+use forwarded::{forwarded, forwarded_by_queue, forwarded_for_only};
 
+use crate::role::Hop;
 use crate::routes::Destination;
 
 macro_rules! names {
@@ -94,8 +95,9 @@ pub(crate) fn is_retryable(method: &Method, flags: HeaderFlags) -> bool {
 pub(crate) struct Outbound<'a> {
     pub(crate) destination: &'a Destination,
     pub(crate) origin: &'a Origin,
-    /// The backend is a Revision.
-    pub(crate) revision: bool,
+    pub(crate) hop: Hop,
+    /// The endpoint's address, as a Host header.
+    pub(crate) address: &'a HeaderValue,
     pub(crate) upgrade: bool,
     /// Spoken to the container.
     pub(crate) h2: bool,
@@ -104,7 +106,10 @@ pub(crate) struct Outbound<'a> {
 
 /// Rewrites a request for its container.
 pub(crate) fn outbound(parts: &mut Parts, flags: HeaderFlags, how: &Outbound<'_>) {
-    let host = host_for(parts, how);
+    let host = host_for(parts, flags, how);
+    let client_host = (how.hop == Hop::QueueProxy)
+        .then(|| client_host(parts))
+        .flatten();
     let headers = &mut parts.headers;
     // Room for what is added, once.
     headers.reserve(6 + how.destination.headers.len());
@@ -112,33 +117,29 @@ pub(crate) fn outbound(parts: &mut Parts, flags: HeaderFlags, how: &Outbound<'_>
     if flags.has(HeaderFlags::TRACE) {
         headers.remove(TRACE);
     }
-    forwarded(headers, flags, how.origin);
-    if !flags.has(HeaderFlags::REQUEST_ID) {
-        headers.insert(REQUEST_ID, how.request_id.next());
-    }
-    for (name, value) in &how.destination.headers {
-        headers.insert(name.clone(), value.clone());
-    }
-    if how.revision {
-        if flags.has(HeaderFlags::KNATIVE) {
-            for name in [REVISION, NAMESPACE, ORIGINAL_HOST] {
-                headers.remove(name);
+    match how.hop {
+        Hop::Service => {
+            by_gateway(headers, flags, how);
+            to_service(headers, how.destination);
+        }
+        Hop::Whole => {
+            by_gateway(headers, flags, how);
+            remove_knative(headers, flags, &[REVISION, NAMESPACE, ORIGINAL_HOST]);
+            by_activator(headers, flags);
+        }
+        Hop::QueueProxy => {
+            forwarded_for_only(headers, flags, how.origin);
+            if let Some(client_host) = client_host
+                && !(flags.has(HeaderFlags::KNATIVE) && headers.contains_key(ORIGINAL_HOST))
+            {
+                headers.insert(ORIGINAL_HOST, client_host);
             }
+            remove_knative(headers, flags, &[REVISION, NAMESPACE]);
+            by_activator(headers, flags);
         }
-        if flags.has(HeaderFlags::NETWORK_HASH) {
-            headers.remove(NETWORK_HASH);
-        }
-        headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
-    } else {
-        for (name, value) in &how.destination.service_headers {
-            headers.insert(name.clone(), value.clone());
-        }
-        if let Some(hash) = &how.destination.probe_hash
-            && headers
-                .get(NETWORK_HASH)
-                .is_some_and(|asked| asked == "override")
-        {
-            headers.insert(NETWORK_HASH, hash.clone());
+        Hop::UserContainer => {
+            forwarded_by_queue(headers, flags, how.origin);
+            remove_knative(headers, flags, &[REVISION, NAMESPACE, ORIGINAL_HOST]);
         }
     }
     if how.h2 {
@@ -160,13 +161,73 @@ pub(crate) fn outbound(parts: &mut Parts, flags: HeaderFlags, how: &Outbound<'_>
     }
 }
 
-/// The Host that the container sees, where it is not the one already in the headers.
-fn host_for(parts: &Parts, how: &Outbound<'_>) -> Option<HeaderValue> {
-    let hidden = how
-        .destination
-        .original_host
-        .as_ref()
-        .filter(|_| how.revision);
+/// What a gateway adds.
+fn by_gateway(headers: &mut HeaderMap, flags: HeaderFlags, how: &Outbound<'_>) {
+    forwarded(headers, flags, how.origin);
+    if !flags.has(HeaderFlags::REQUEST_ID) {
+        headers.insert(REQUEST_ID, how.request_id.next());
+    }
+    for (name, value) in &how.destination.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// What an ordinary Service, or the component behind it, is told besides.
+fn to_service(headers: &mut HeaderMap, destination: &Destination) {
+    for (name, value) in &destination.service_headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    if let Some(hash) = &destination.probe_hash
+        && headers
+            .get(NETWORK_HASH)
+            .is_some_and(|asked| asked == "override")
+    {
+        headers.insert(NETWORK_HASH, hash.clone());
+    }
+}
+
+fn by_activator(headers: &mut HeaderMap, flags: HeaderFlags) {
+    if flags.has(HeaderFlags::NETWORK_HASH) {
+        headers.remove(NETWORK_HASH);
+    }
+    headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
+}
+
+fn remove_knative(headers: &mut HeaderMap, flags: HeaderFlags, names: &[HeaderName]) {
+    if flags.has(HeaderFlags::KNATIVE) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Sends a request that is on its way to a queue-proxy to the one at `address` instead.
+pub(crate) fn readdress<B>(request: &mut http::Request<B>, address: &HeaderValue) {
+    if request.version() == Version::HTTP_2 {
+        *request.uri_mut() = absolute(request.uri(), Some(address));
+    } else {
+        request.headers_mut().insert(HOST, address.clone());
+    }
+}
+
+fn client_host(parts: &Parts) -> Option<HeaderValue> {
+    match parts.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.host_and_port()).ok(),
+        None => parts.headers.get(HOST).cloned(),
+    }
+}
+
+/// The Host that the next hop sees, where it is not the one already in the headers.
+fn host_for(parts: &Parts, flags: HeaderFlags, how: &Outbound<'_>) -> Option<HeaderValue> {
+    let hidden = match how.hop {
+        Hop::Service => None,
+        Hop::Whole => how.destination.original_host.as_ref(),
+        Hop::QueueProxy => Some(how.address),
+        Hop::UserContainer => Some(flags)
+            .filter(|flags| flags.has(HeaderFlags::KNATIVE))
+            .and_then(|_| parts.headers.get(ORIGINAL_HOST))
+            .filter(|host| !host.is_empty()),
+    };
     let rewritten = hidden.or(how.destination.rewrite_host.as_ref());
     if let Some(host) = rewritten {
         return Some(host.clone());

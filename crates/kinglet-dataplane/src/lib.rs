@@ -14,6 +14,9 @@
 
 mod plane;
 
+mod admin;
+pub mod queue;
+
 mod listen;
 
 mod gateway;
@@ -34,6 +37,7 @@ mod options;
 mod report;
 mod request_log;
 mod response;
+mod role;
 mod tls;
 mod trace;
 
@@ -41,5 +45,6 @@ pub use listen::Listener;
 pub use options::Options;
 pub use plane::{Dataplane, Handle};
 pub use request_log::RequestLogEntry;
+pub use role::{Health, Role};
 pub use tls::Certificates;
 pub use trace::ColdStart;

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use kinglet_decide::feed::Source;
 
+use crate::role::Role;
+
 /// What the data plane allows itself and others.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which of Knative's components this is.
+    pub role: Role,
     /// Client connections at once, over all listeners; more wait in the kernel's backlog.
     pub connections_max: usize,
     /// Of these, connections of one source address (an IPv6 /64 counts as one) that is not the machine itself. At the
@@ -64,6 +68,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            role: Role::Whole,
             connections_max: 16_384,
             connections_per_source_max: 1024,
             connections_loopback_max: 12_288,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,22 +12,28 @@ use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::BreakerContext;
-use crate::clusters::Clusters;
+use crate::clusters::{Cluster, Clusters};
 use crate::headers::RequestIds;
 use crate::listen::{self, ConnectionRegistry, Listener};
 use crate::options::Options;
+use crate::queue::QueueState;
 use crate::report;
 use crate::request_log::{RequestLogEntry, RequestLogs};
+use crate::role::{Health, HealthCell, Role};
 use crate::routes::Routes;
 use crate::tls::Certificates;
 use crate::trace::{ColdStart, ColdStarts};
 
 /// How long the 503 of requests that are cut may take to reach their clients.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(250);
+
+/// How often a stop looks whether upgraded connections alone are left.
+const UPGRADES_CHECK: Duration = Duration::from_millis(100);
 
 /// What requests share.
 pub(crate) struct Plane {
@@ -47,6 +54,12 @@ pub(crate) struct Plane {
     pub(crate) cold_starts: ColdStarts,
     pub(crate) request_logs: RequestLogs,
     pub(crate) clock: Clock,
+    /// What an activator says of itself.
+    pub(crate) health: HealthCell,
+    /// What a queue-proxy knows of its pod; of no use to the other roles.
+    pub(crate) queue: QueueState,
+    /// Upgraded connections.
+    pub(crate) tunnels: Arc<AtomicUsize>,
     certificates: Certificates,
 }
 
@@ -56,7 +69,13 @@ impl Plane {
     }
 
     fn apply(&self, update: Update, applied: &watch::Sender<u64>) {
+        let role = self.options().role;
         match update {
+            Update::Routes(table) if matches!(role, Role::Activator | Role::Queue) => {
+                applied.send_replace(table.version);
+            }
+            Update::Revision(..) if role == Role::Gateway => {}
+            Update::Service(..) if matches!(role, Role::Activator | Role::Queue) => {}
             Update::Routes(table) => {
                 let version = table.version;
                 let routes = Routes::compile(table, &self.clusters);
@@ -64,7 +83,15 @@ impl Plane {
                 self.routes.store(Arc::new(routes));
                 applied.send_replace(version);
             }
-            Update::Revision(key, backend) => self.clusters.set_revision(&key, backend.as_deref()),
+            Update::Revision(key, backend) => {
+                self.clusters.set_revision(&key, backend.as_deref());
+                if role == Role::Queue {
+                    self.queue.set_user_container(backend.map(|backend| {
+                        let counted = self.clusters.of(&key);
+                        (counted, Cluster::uncounted(&backend, &self.context))
+                    }));
+                }
+            }
             Update::Service(key, backend) => self.clusters.set_service(&key, backend.as_deref()),
         }
     }
@@ -120,6 +147,9 @@ impl Dataplane {
             cold_starts,
             request_logs: RequestLogs::default(),
             clock,
+            health: HealthCell::default(),
+            queue: QueueState::default(),
+            tunnels: Arc::default(),
             certificates: Certificates::default(),
         });
         (
@@ -155,6 +185,10 @@ impl Dataplane {
 }
 
 impl Handle {
+    pub(crate) fn plane(&self) -> &Arc<Plane> {
+        &self.plane
+    }
+
     /// Accepts connections on `listener` until [`Handle::shutdown`]. HTTP/1.1 and HTTP/2 without TLS.
     pub fn serve(&self, listener: TcpListener, kind: Listener) {
         let accepting = listen::accept(self.plane.clone(), listener, kind, None);
@@ -220,17 +254,48 @@ impl Handle {
         self.plane.cold_starts.all()
     }
 
+    /// What an activator answers the kubelet from now on.
+    pub fn set_health(&self, health: Health) {
+        self.plane.health.set(health);
+    }
+
+    /// The same as [`Handle::shutdown`], but upgraded connections are cut when they alone are left for `upgrades`.
+    pub async fn shutdown_with_upgrades(&self, grace: Duration, upgrades: Duration) -> bool {
+        let drained = tokio::select! {
+            drained = self.plane.connections.shutdown(grace) => drained,
+            () = self.only_upgrades_for(upgrades) => false,
+        };
+        self.end(drained).await;
+        drained
+    }
+
+    async fn only_upgrades_for(&self, most: Duration) {
+        let mut since = None;
+        loop {
+            if self.in_flight() > self.plane.tunnels.load(Ordering::Acquire) {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= most {
+                return;
+            }
+            tokio::time::sleep(UPGRADES_CHECK).await;
+        }
+    }
+
     /// Stops accepting, lets what is in flight end, and returns as soon as it has: idle connections are closed at
     /// once, there is no quiet time. Requests that wait for a container to start are answered with 503 at once. After
     /// `grace` the rest is cut, with 503 where no response has begun; `false` says that there was some.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         let drained = self.plane.connections.shutdown(grace).await;
+        self.end(drained).await;
+        drained
+    }
+
+    async fn end(&self, drained: bool) {
         if !drained {
             self.plane.cut.cancel();
             self.plane.connections.shutdown(LAST_WORDS_MAX).await;
         }
         self.plane.killed.cancel();
         self.plane.upstreams.cancel();
-        drained
     }
 }

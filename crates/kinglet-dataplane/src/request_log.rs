@@ -148,7 +148,7 @@ impl PendingEntry {
     }
 
     fn served_by_container(&mut self, key: &Key, config: &ClusterConfig, container: &Container) {
-        self.served_by = config.revision.then(|| ServedBy {
+        self.served_by = config.hop.is_revision().then(|| ServedBy {
             revision: key.clone(),
             configuration: config.configuration.clone(),
             pod: (container.pod.clone(), container.address),

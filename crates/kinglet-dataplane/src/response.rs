@@ -102,6 +102,16 @@ pub(crate) enum ProxyError {
     ProbeWithoutHash,
     #[error("unexpected probe header value: \"{0}\"")]
     UnexpectedProbe(String),
+    #[error("unexpected probe header value: {0}")]
+    UnexpectedQueueProbe(String),
+    #[error("shutting down")]
+    ShuttingDown,
+    #[error("the user container is not ready")]
+    NotReady,
+    #[error("connection has not yet been established")]
+    NotConnected,
+    #[error("received SIGTERM from kubelet")]
+    Terminating,
     #[error("internal error: this request made the gateway panic; the log says where")]
     Panicked,
 }
@@ -113,18 +123,23 @@ impl ProxyError {
             | Self::ManyHosts
             | Self::Target
             | Self::ProbeWithoutHash
-            | Self::UnexpectedProbe(_) => StatusCode::BAD_REQUEST,
+            | Self::UnexpectedProbe(_)
+            | Self::UnexpectedQueueProbe(_) => StatusCode::BAD_REQUEST,
             Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => {
                 StatusCode::NOT_FOUND
             }
-            Self::NoEndpoint { .. } | Self::QueueFull | Self::Stopping => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoEndpoint { .. }
+            | Self::QueueFull
+            | Self::Stopping
+            | Self::ShuttingDown
+            | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimeoutWaiting | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreachable { .. } | Self::Broken { .. } => StatusCode::BAD_GATEWAY,
-            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Panicked | Self::NotConnected | Self::Terminating => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 

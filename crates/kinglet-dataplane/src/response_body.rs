@@ -54,9 +54,9 @@ pub(crate) struct Timeouts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeoutResponse {
     /// The message, appended.
-    AppendText,
-    /// A gRPC status.
-    GrpcStatus,
+    AppendText(&'static str),
+    /// A gRPC status with the message.
+    GrpcStatus(&'static str),
     /// The length was promised, so the connection breaks.
     Abort,
 }
@@ -249,8 +249,10 @@ impl UpstreamBody {
         std::task::ready!(alarm.as_mut().poll(cx));
         self.abandon();
         Poll::Ready(Some(match self.timeout_response {
-            TimeoutResponse::AppendText => Ok(Frame::data(Bytes::from_static(b"request timeout"))),
-            TimeoutResponse::GrpcStatus => Ok(Frame::trailers(deadline_exceeded())),
+            TimeoutResponse::AppendText(text) => {
+                Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+            }
+            TimeoutResponse::GrpcStatus(text) => Ok(Frame::trailers(deadline_exceeded(text))),
             TimeoutResponse::Abort => Err(StreamError::Timeout),
         }))
     }
@@ -282,7 +284,7 @@ impl UpstreamBody {
     }
 }
 
-fn deadline_exceeded() -> HeaderMap {
+fn deadline_exceeded(message: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert(
         HeaderName::from_static("grpc-status"),
@@ -290,7 +292,7 @@ fn deadline_exceeded() -> HeaderMap {
     );
     trailers.insert(
         HeaderName::from_static("grpc-message"),
-        HeaderValue::from_static("request timeout"),
+        HeaderValue::from_static(message),
     );
     trailers
 }

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +20,22 @@ use crate::response_body::Timeouts;
 
 /// The client has had its 101; it must take the connection over within this.
 const HANDOVER: Duration = Duration::from_secs(10);
+
+/// One of the plane's tunnels, counted until dropped.
+pub(crate) struct CountedTunnel(Arc<AtomicUsize>);
+
+impl CountedTunnel {
+    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::AcqRel);
+        Self(all.clone())
+    }
+}
+
+impl Drop for CountedTunnel {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// Joins the two sides; returns when the tunnel is over.
 pub(crate) async fn run(client: OnUpgrade, container: OnUpgrade, held: Held, timeouts: Timeouts) {

@@ -18,6 +18,7 @@ pub mod supervise;
 pub mod tasks;
 pub mod tls;
 pub mod trash;
+pub mod unverified;
 
 pub use clock::Clock;
 pub use egress::Egress;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use http::HeaderValue;
 use kinglet_decide::feed::Endpoint;
 use tokio::time::Instant;
 
@@ -16,6 +17,8 @@ use crate::pool::{H1Connection, H2Pool};
 pub(crate) struct Container {
     pub(crate) pod: Arc<str>,
     pub(crate) address: SocketAddr,
+    /// The address as a Host header.
+    pub(crate) host: HeaderValue,
     slots_in_use: AtomicU32,
     draining: AtomicBool,
     /// The pod is ending: it drains for good.
@@ -38,6 +41,8 @@ impl Container {
         Self {
             pod: endpoint.pod.clone(),
             address: endpoint.address,
+            host: HeaderValue::from_str(&endpoint.address.to_string())
+                .expect("addresses are plain ASCII"),
             slots_in_use: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             terminating: AtomicBool::new(false),

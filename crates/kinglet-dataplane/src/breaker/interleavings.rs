@@ -30,7 +30,7 @@ fn one_container() -> [Endpoint; 1] {
 
 fn config() -> ClusterConfig {
     ClusterConfig {
-        revision: true,
+        hop: crate::role::Hop::Whole,
         concurrency: 1,
         ..ClusterConfig::of_service(Protocol::Http1)
     }
@@ -46,7 +46,7 @@ fn breaker(endpoints: &[Endpoint]) -> (Arc<Breaker>, mpsc::Receiver<Report>) {
 }
 
 fn slot(breaker: &Arc<Breaker>) -> Option<Slot> {
-    match breaker.admit() {
+    match breaker.admit(false) {
         Admission::Admitted(slot) => Some(slot),
         Admission::Queued(waiter) => block_on(waiter),
         Admission::QueueFull => panic!("the queue is not full"),
@@ -58,7 +58,7 @@ fn slot(breaker: &Arc<Breaker>) -> Option<Slot> {
 fn is_at_rest(breaker: &Arc<Breaker>) {
     assert_eq!(breaker.in_flight(), 0);
     assert_eq!(breaker.inner.lock().waiting, 0);
-    assert!(matches!(breaker.admit(), Admission::Admitted(_)));
+    assert!(matches!(breaker.admit(false), Admission::Admitted(_)));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn who_gives_up_as_it_is_granted_a_slot_gives_it_back() {
     loom::model(|| {
         let (breaker, _reports) = breaker(&one_container());
         let held = slot(&breaker).expect("a slot");
-        let Admission::Queued(mut waiter) = breaker.admit() else {
+        let Admission::Queued(mut waiter) = breaker.admit(false) else {
             panic!("the only slot is in use");
         };
         let gives_up = thread::spawn(move || {
@@ -153,7 +153,7 @@ fn a_pod_that_ends_hears_of_its_last_request() {
         let (breaker, _reports) = breaker(&one_container());
         let request = {
             let breaker = breaker.clone();
-            thread::spawn(move || match breaker.admit() {
+            thread::spawn(move || match breaker.admit(false) {
                 Admission::Admitted(slot) => drop(slot),
                 Admission::Queued(waiter) => drop(waiter),
                 Admission::QueueFull | Admission::Removed => panic!("neither full nor removed"),
@@ -165,7 +165,7 @@ fn a_pod_that_ends_hears_of_its_last_request() {
         }
         request.join().unwrap();
         assert!(
-            matches!(breaker.admit(), Admission::Queued(_)),
+            matches!(breaker.admit(false), Admission::Queued(_)),
             "no new slot on it"
         );
     });

@@ -19,6 +19,8 @@ pub(crate) struct Slot {
     container: Arc<Container>,
     /// Whether dropping releases the slot; not after `readmit`.
     metered: bool,
+    /// An activator counts the request, too.
+    proxied: bool,
 }
 
 impl Slot {
@@ -26,12 +28,14 @@ impl Slot {
         breaker: Arc<Breaker>,
         config: Arc<ClusterConfig>,
         container: Arc<Container>,
+        proxied: bool,
     ) -> Self {
         Self {
             breaker,
             config,
             container,
             metered: true,
+            proxied,
         }
     }
 
@@ -47,14 +51,14 @@ impl Slot {
     /// what is returned; this slot is spent and must be replaced.
     pub(crate) fn readmit(&mut self) -> Admission {
         self.metered = false;
-        self.breaker.readmit(&self.container)
+        self.breaker.readmit(&self.container, self.proxied)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.metered {
-            self.breaker.release(Some(&self.container));
+            self.breaker.release(Some(&self.container), self.proxied);
         }
     }
 }
@@ -100,6 +104,8 @@ pub(crate) struct Waiter {
     pub(crate) config: Option<Arc<ClusterConfig>>,
     /// No container was open on arrival.
     pub(crate) cold: bool,
+    /// An activator counts the request, too.
+    proxied: bool,
     receiver: Option<oneshot::Receiver<PendingSlot>>,
 }
 
@@ -108,12 +114,14 @@ impl Waiter {
         breaker: Arc<Breaker>,
         config: Option<Arc<ClusterConfig>>,
         cold: bool,
+        proxied: bool,
         receiver: oneshot::Receiver<PendingSlot>,
     ) -> Self {
         Self {
             breaker,
             config,
             cold,
+            proxied,
             receiver: Some(receiver),
         }
     }
@@ -137,11 +145,12 @@ impl Future for Waiter {
                     pending.breaker.clone(),
                     pending.config.clone(),
                     container,
+                    self.proxied,
                 )))
             }
             Poll::Ready(Err(_removed)) => {
                 self.receiver = None;
-                self.breaker.release(None);
+                self.breaker.release(None, self.proxied);
                 Poll::Ready(None)
             }
         }
@@ -166,7 +175,7 @@ impl Drop for Waiter {
                 Err(oneshot::error::TryRecvError::Closed) => None,
             }
         };
-        self.breaker.release(None);
+        self.breaker.release(None, self.proxied);
         drop(granted);
     }
 }

@@ -66,7 +66,7 @@ impl World {
 
     fn config(&self) -> ClusterConfig {
         ClusterConfig {
-            revision: true,
+            hop: crate::role::Hop::Whole,
             concurrency: self.concurrency,
             ..ClusterConfig::of_service(Protocol::Http1)
         }
@@ -74,7 +74,7 @@ impl World {
 
     fn act(&mut self, step: &Step) {
         match step {
-            Step::Arrive => self.take(self.breaker.admit()),
+            Step::Arrive => self.take(self.breaker.admit(false)),
             Step::Leave(at) if !self.admitted.is_empty() => {
                 drop(self.admitted.swap_remove(at % self.admitted.len()))
             }

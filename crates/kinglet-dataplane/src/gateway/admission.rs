@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use kinglet_decide::feed::Key;
 use tokio::time::{Instant, Sleep};
 
-use super::{ProxiedRequest, broken};
+use super::{ProxiedRequest, Way, broken};
 use crate::attempt::{self, Attempt, Head, UpstreamError};
 use crate::breaker::{Admission, ClusterConfig, Slot, Waiter};
+use crate::headers;
 use crate::request_body::RequestBody;
 use crate::response::ProxyError;
+use crate::role::{Hop, Role};
 use crate::trace::Timings;
 
 /// Pauses between connection attempts to a container that could not be reached (upstream's steps, capped).
@@ -29,7 +32,7 @@ impl ProxiedRequest<'_> {
         let mut cold = false;
         loop {
             let breaker = self.destination.cluster.breaker(self.destination.port);
-            match breaker.admit() {
+            match breaker.admit(self.proxied) {
                 Admission::Admitted(slot) => return Ok((slot, cold)),
                 Admission::QueueFull => return Err(ProxyError::QueueFull),
                 Admission::Removed => {
@@ -59,7 +62,15 @@ impl ProxiedRequest<'_> {
         if self.destination.cluster.is_service() {
             ProxyError::NoEndpoint { key }
         } else {
-            ProxyError::UnknownBackend { key }
+            self.unknown(key)
+        }
+    }
+
+    /// No update describes the backend.
+    fn unknown(&self, key: Key) -> ProxyError {
+        match self.plane.options().role {
+            Role::Gateway => ProxyError::NoEndpoint { key },
+            Role::Whole | Role::Activator | Role::Queue => ProxyError::UnknownBackend { key },
         }
     }
 
@@ -69,14 +80,11 @@ impl ProxiedRequest<'_> {
         let waiter_is_cold = waiter.cold;
         let unknown_until = arrived + self.plane.options().unknown_backend_wait;
         let (until, error) = match &waiter.config {
-            Some(config) if config.revision => {
-                (head_deadline(config, arrived), ProxyError::TimeoutWaiting)
+            Some(config) if config.hop.is_revision() => {
+                (head_deadline(config, arrived), config.hop.timeout_waiting())
             }
             Some(_service) => (Some(unknown_until), ProxyError::NoEndpoint { key: key() }),
-            None => (
-                Some(unknown_until),
-                ProxyError::UnknownBackend { key: key() },
-            ),
+            None => (Some(unknown_until), self.unknown(key())),
         };
         // Whoever waits for a container to start is told that none will; others wait for one that runs, and are served.
         let stopping = self.plane.connections.token();
@@ -106,7 +114,7 @@ impl ProxiedRequest<'_> {
         slot: &mut Slot,
         request: &mut Option<Request<RequestBody>>,
         config: &ClusterConfig,
-        upgrade: bool,
+        way: Way,
         timings: &mut Timings,
     ) -> Result<Head, ProxyError> {
         let until = head_deadline(config, timings.arrived);
@@ -119,8 +127,8 @@ impl ProxiedRequest<'_> {
                 container: &container,
                 options: self.plane.options(),
                 upstreams: &self.plane.upstreams,
-                protocol: config.protocol,
-                upgrade,
+                protocol: way.protocol,
+                upgrade: way.upgrade,
                 retryable: self.retryable,
                 raw_target: self.raw_target.clone(),
                 connected_at: None,
@@ -134,7 +142,7 @@ impl ProxiedRequest<'_> {
             let pod = || format!("pod {}", container.pod);
             let (unsent, cause) = match outcome {
                 Ok(head) => return Ok(head),
-                Err(UpstreamError::Timeout) => return Err(ProxyError::Timeout),
+                Err(UpstreamError::Timeout) => return Err(config.hop.timeout()),
                 Err(UpstreamError::Broken(cause)) => return Err(broken(slot, cause)),
                 Err(UpstreamError::Unsent(unsent, cause)) => (unsent, cause),
             };
@@ -146,10 +154,14 @@ impl ProxiedRequest<'_> {
                     cause,
                 });
             }
-            *request = Some(*unsent);
+            let mut unsent = *unsent;
             self.again(slot, timings.arrived).await?;
+            if config.hop == Hop::QueueProxy {
+                headers::readdress(&mut unsent, &slot.container().host);
+            }
+            *request = Some(unsent);
             if slot.container().was_unreachable() {
-                pause_until(pause, deadline.as_mut().as_pin_mut()).await?;
+                pause_until(pause, deadline.as_mut().as_pin_mut(), config.hop).await?;
                 pause = (pause * 7 / 5).min(BACKOFF_MAX);
             }
         }
@@ -178,12 +190,16 @@ fn head_deadline(config: &ClusterConfig, arrived: Instant) -> Option<Instant> {
         .map(|limit| arrived + limit)
 }
 
-async fn pause_until(pause: Duration, deadline: Option<Pin<&mut Sleep>>) -> Result<(), ProxyError> {
+async fn pause_until(
+    pause: Duration,
+    deadline: Option<Pin<&mut Sleep>>,
+    hop: Hop,
+) -> Result<(), ProxyError> {
     match deadline {
         None => tokio::time::sleep(pause).await,
         Some(deadline) => tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = deadline => return Err(ProxyError::Timeout),
+            () = deadline => return Err(hop.timeout()),
         },
     }
     Ok(())

@@ -36,8 +36,40 @@ pub(super) fn revision(
     find(&service).or_else(private).map(destination).map(Ok)
 }
 
+/// The Revision that a request to an activator names: by the headers, or by its host when both are missing. `Err` is
+/// the Revision that there is not.
+pub(super) fn revision_at_activator(
+    plane: &Plane,
+    headers: &HeaderMap,
+    host: &str,
+) -> Result<Arc<Destination>, Key> {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &http::HeaderValue| value.to_str().ok())
+            .filter(|value| !value.is_empty())
+    };
+    let (namespace, name) = match (text(NAMESPACE), text(REVISION)) {
+        (None, None) => full_name(host, &plane.options().cluster_domain).unwrap_or_default(),
+        (namespace, name) => (
+            namespace.unwrap_or_default().to_owned(),
+            name.unwrap_or_default().to_owned(),
+        ),
+    };
+    let key = Key::new(namespace, name);
+    plane.clusters.revision(&key).map(destination).ok_or(key)
+}
+
 fn destination(cluster: Arc<Cluster>) -> Arc<Destination> {
     Arc::new(Destination::of_revision(cluster))
+}
+
+/// Namespace and name of `NAME.NAMESPACE.svc.DOMAIN`; no shorter form, since an activator sees public hosts, too.
+fn full_name(host: &str, domain: &str) -> Option<(String, String)> {
+    let host = bare_host(host).to_ascii_lowercase();
+    let short = host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+    let (name, namespace) = short.split_once('.')?;
+    (!namespace.contains('.')).then(|| (namespace.to_owned(), name.to_owned()))
 }
 
 /// Service and namespace of `SERVICE.NAMESPACE`, with or without `svc` and the cluster's domain.

@@ -13,7 +13,7 @@ use crate::headers::{self, HeaderFlags};
 use crate::response::ResponseBody;
 use crate::response_body::{ConnectionDriver, TimeoutResponse, Timeouts, UpstreamBody};
 use crate::trace::{ColdStart, SERVER_TIMING, Timings};
-use crate::tunnel;
+use crate::tunnel::{self, CountedTunnel};
 
 impl ProxiedRequest<'_> {
     pub(super) fn switch(
@@ -31,9 +31,10 @@ impl ProxiedRequest<'_> {
         let container = hyper::upgrade::on(&mut response);
         let killed = self.plane.killed.clone();
         let peer = self.peer.clone();
+        let counted = CountedTunnel::new(&self.plane.tunnels);
         self.plane.connections.spawn("tunnel", async move {
             // Counted as a connection to the end.
-            let _peer = peer;
+            let _counted = (peer, counted);
             tokio::select! {
                 () = killed.cancelled() => {}
                 () = tunnel::run(client, container, held, timeouts) => {}
@@ -80,12 +81,13 @@ pub(super) async fn deliver(
     held: Held,
     timeouts: Timeouts,
 ) -> Response<ResponseBody> {
+    let text = held.slot.config.hop.timeout_text();
     let timeout_response = if flags.has(HeaderFlags::GRPC) {
-        TimeoutResponse::GrpcStatus
+        TimeoutResponse::GrpcStatus(text)
     } else if flags.has(HeaderFlags::CONTENT_LENGTH) {
         TimeoutResponse::Abort
     } else {
-        TimeoutResponse::AppendText
+        TimeoutResponse::AppendText(text)
     };
     let (parts, incoming) = response.into_parts();
     let Held { slot, active, log } = held;

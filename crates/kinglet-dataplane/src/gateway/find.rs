@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response};
 use kinglet_decide::route::{NoRoute, Visibility};
 
-use super::by_name;
+use super::{by_name, component};
 use crate::headers::{self, HeaderFlags, HostError};
 use crate::listen::Peer;
 use crate::plane::Plane;
 use crate::response::{self, ProxyError, ResponseBody};
+use crate::role::Role;
 use crate::routes::{Destination, Routes};
 
 /// Where a request goes.
@@ -19,6 +20,8 @@ pub(super) enum Routed {
     LocalReply(Response<ResponseBody>),
     /// A probe of a Revision, with what answers it.
     Probe(Result<Response<ResponseBody>, ProxyError>, Arc<Destination>),
+    /// A queue-proxy is asked whether its user container is ready.
+    ReadinessCheck,
 }
 
 /// Finds the route of a request, or what answers it right here.
@@ -41,19 +44,34 @@ pub(super) fn route(
         HostError::None => ProxyError::NoHost,
         HostError::Many => ProxyError::ManyHosts,
     })?;
+    match plane.options().role {
+        Role::Whole | Role::Gateway => by_table(plane, peer, parts, flags, host),
+        Role::Activator => component::activator(plane, parts, flags, host),
+        Role::Queue => component::queue(plane, parts, flags),
+    }
+}
+
+fn by_table(
+    plane: &Plane,
+    peer: &Peer,
+    parts: &Parts,
+    flags: HeaderFlags,
+    host: &str,
+) -> Result<Routed, ProxyError> {
     let path = parts.uri.path();
     let routes = plane.routes.load();
     let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
+    let role = plane.options().role;
     let matched = match routes.table.find(peer.visibility, host, path, header) {
         Ok(matched) => matched,
         Err(NoRoute::Host) => {
-            let inside = peer.visibility == Visibility::ClusterLocal;
+            let inside = peer.visibility == Visibility::ClusterLocal && role == Role::Whole;
             let named = inside.then(|| by_name::revision(plane, &parts.headers, host));
             let Some(named) = named.flatten() else {
                 let host = response::echo(host);
                 return Err(ProxyError::UnknownHost { host });
             };
-            return Ok(probe_or_to(&parts.headers, flags, named?));
+            return Ok(probe_or_to(plane, &parts.headers, flags, named?));
         }
         Err(NoRoute::Path) => {
             return Err(ProxyError::UnknownPath {
@@ -74,13 +92,18 @@ pub(super) fn route(
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
         destination = behind;
     }
-    Ok(probe_or_to(&parts.headers, flags, destination))
+    Ok(probe_or_to(plane, &parts.headers, flags, destination))
 }
 
 /// Answers a probe of a Revision right here; everything else goes to the destination.
-fn probe_or_to(headers: &HeaderMap, flags: HeaderFlags, destination: Arc<Destination>) -> Routed {
-    if !destination.cluster.is_service()
-        && let Some(answer) = probe(headers, flags, &destination)
+fn probe_or_to(
+    plane: &Plane,
+    headers: &HeaderMap,
+    flags: HeaderFlags,
+    destination: Arc<Destination>,
+) -> Routed {
+    let ours = plane.options().role == Role::Whole && !destination.cluster.is_service();
+    if ours && let Some(answer) = component::probe(headers, flags, destination.probe_hash.as_ref())
     {
         return Routed::Probe(answer, destination);
     }
@@ -122,42 +145,4 @@ fn behind_domain<'h>(
         rewrite_host: domain.rewrite_host.clone(),
         probe_hash: behind.probe_hash.clone(),
     }))
-}
-
-/// Probes that the activator answers itself (spec/serving.md 6.2.1): they wake nothing and are not counted.
-fn probe(
-    headers: &HeaderMap,
-    flags: HeaderFlags,
-    destination: &Destination,
-) -> Option<Result<Response<ResponseBody>, ProxyError>> {
-    if flags.has(HeaderFlags::KUBELET_PROBE) {
-        return Some(Ok(response::ok()));
-    }
-    if !flags.has(HeaderFlags::NETWORK_PROBE) {
-        return None;
-    }
-    let probe = headers.get(headers::NETWORK_PROBE)?;
-    Some(match probe.as_bytes() {
-        b"probe" => match headers
-            .get(headers::NETWORK_HASH)
-            .filter(|hash| !hash.is_empty())
-        {
-            None => Err(ProxyError::ProbeWithoutHash),
-            Some(asked) => {
-                let ours = destination
-                    .probe_hash
-                    .as_ref()
-                    .filter(|_| asked == "override");
-                let mut response = response::ok();
-                response
-                    .headers_mut()
-                    .insert(headers::NETWORK_HASH, ours.unwrap_or(asked).clone());
-                Ok(response)
-            }
-        },
-        b"activator" => Ok(response::text(StatusCode::OK, "activator")),
-        other => Err(ProxyError::UnexpectedProbe(response::echo(
-            &String::from_utf8_lossy(other),
-        ))),
-    })
 }

@@ -38,6 +38,10 @@ flags! {
     TRANSFER_ENCODING = 19;
     /// The client promises that the request may be sent twice (as Go's transport reads it).
     IDEMPOTENCY_KEY = 20;
+    /// An activator has counted the request.
+    PROXIED = 21;
+    /// The user agent is one of those that ask a queue-proxy for its readiness.
+    QUEUE_PROBE = 22;
 }
 
 impl HeaderFlags {
@@ -70,7 +74,16 @@ impl HeaderFlags {
                 "k-network-hash" => Self::NETWORK_HASH,
                 "k-network-probe" if !value.is_empty() => Self::NETWORK_PROBE,
                 "k-kubelet-probe" if !value.is_empty() => Self::KUBELET_PROBE,
-                "user-agent" if value.starts_with(b"kube-probe/") => Self::KUBELET_PROBE,
+                "k-proxy-request" if value == b"activator" => Self::PROXIED,
+                "user-agent" if value.starts_with(b"kube-probe/") => {
+                    Self(Self::KUBELET_PROBE.0 | Self::QUEUE_PROBE.0)
+                }
+                "user-agent"
+                    if value.starts_with(b"Knative-Activator-Probe")
+                        || value.starts_with(b"Knative-Autoscaling-Probe") =>
+                {
+                    Self::QUEUE_PROBE
+                }
                 "cookie" => Self::COOKIE,
                 "content-type" if value.starts_with(b"application/grpc") => Self::GRPC,
                 "content-type" if value.starts_with(b"text/event-stream") => Self::EVENT_STREAM,

@@ -68,25 +68,46 @@ fn chained(headers: &HeaderMap, origin: &Origin) -> HeaderValue {
     HeaderValue::from_bytes(&chain).unwrap_or_else(|_| origin.address.clone())
 }
 
+/// X-Forwarded-For alone, as an activator adds to it.
+pub(super) fn forwarded_for_only(headers: &mut HeaderMap, flags: HeaderFlags, origin: &Origin) {
+    let chain = match flags.has(HeaderFlags::FORWARDED_FOR) {
+        true => chained(headers, origin),
+        false => origin.address.clone(),
+    };
+    headers.insert(FORWARDED_FOR, chain);
+}
+
+/// As a queue-proxy does: Forwarded, where it is missing, says what the proxies before have said; then X-Forwarded-For
+/// grows by the one that sent the request.
+pub(super) fn forwarded_by_queue(headers: &mut HeaderMap, flags: HeaderFlags, origin: &Origin) {
+    if !flags.has(HeaderFlags::FORWARDED)
+        && let Some(value) = shim(headers)
+    {
+        headers.insert(FORWARDED, value);
+    }
+    forwarded_for_only(headers, flags, origin);
+}
+
 /// `Forwarded` made of the X-Forwarded headers: `for=a;host=h;proto=p, for=b`.
 fn shim(headers: &HeaderMap) -> Option<HeaderValue> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let mut made = String::new();
-    for (at, hop) in text(FORWARDED_FOR)?.split(',').map(str::trim).enumerate() {
-        if at > 0 {
-            made.push_str(", ");
-        }
-        made.push_str(&forwarded_for(hop));
-        if at == 0 {
-            for (name, value) in [
-                ("host", text(FORWARDED_HOST)),
-                ("proto", text(FORWARDED_PROTO)),
-            ] {
-                if let Some(value) = value {
-                    made.push_str(&format!(";{name}={value}"));
-                }
-            }
-        }
+    let mut hops = text(FORWARDED_FOR)
+        .into_iter()
+        .flat_map(|chain| chain.split(','))
+        .map(|hop| forwarded_for(hop.trim()));
+    let client = [
+        hops.next(),
+        text(FORWARDED_HOST).map(|host| format!("host={host}")),
+        text(FORWARDED_PROTO).map(|proto| format!("proto={proto}")),
+    ];
+    let client: Vec<String> = client.into_iter().flatten().collect();
+    if client.is_empty() {
+        return None;
+    }
+    let mut made = client.join(";");
+    for hop in hops {
+        made.push_str(", ");
+        made.push_str(&hop);
     }
     HeaderValue::from_str(&made).ok()
 }

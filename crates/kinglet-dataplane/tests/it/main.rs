@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod protocols;
 mod request_log;
+mod roles;
 mod routing;
 mod services;
 mod timeouts;
