@@ -1,6 +1,7 @@
 //! Every command and flag, as typed.
 
 mod objects;
+mod roles;
 mod up;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, LogsArgs, Target, WaitArgs};
+pub use roles::{ActivatorArgs, ComponentArgs, GatewayArgs, QueueArgs, environment};
 pub use up::{AttachArgs, UpArgs};
 
 /// Knative on one machine, in one program.
@@ -17,7 +19,7 @@ pub use up::{AttachArgs, UpArgs};
     version,
     propagate_version = false,
     disable_help_subcommand = true,
-    after_help = "First steps:\n  kinglet up --detach                 start Kinglet\n  kinglet demo                        see a service scale to zero and wake up\n  kinglet apply -f service.yaml       deploy a Knative Service\n  kinglet get ksvc                    list services and their URLs\n  kinglet status                      what runs, where, how healthy\n  kinglet down                        stop it"
+    after_help = "First steps:\n  kinglet up --detach                 start Kinglet\n  kinglet demo                        see a service scale to zero and wake up\n  kinglet apply -f service.yaml       deploy a Knative Service\n  kinglet get ksvc                    list services and their URLs\n  kinglet status                      what runs, where, how healthy\n  kinglet down                        stop it\n\nComponents, each in a process of its own:\n  kinglet gateway                     from clients to Services, by routes from a file\n  kinglet activator                   hold requests until a pod is ready\n  kinglet queue                       the queue-proxy of one pod"
 )]
 pub struct Arguments {
     /// What to do.
@@ -64,6 +66,15 @@ pub enum Command {
     /// Run our controllers, binder, node and gateway over another API server (tests of the seam between the shapes)
     #[command(hide = true)]
     Attach(Box<AttachArgs>),
+    /// Component: from clients to Services, by routes from a file
+    #[command(hide = true)]
+    Gateway(Box<GatewayArgs>),
+    /// Component: holds requests for Revisions until a pod is ready, and limits them
+    #[command(hide = true)]
+    Activator(Box<ActivatorArgs>),
+    /// Component: the queue-proxy of one pod, set up by Knative's environment variables
+    #[command(hide = true)]
+    Queue(Box<QueueArgs>),
 }
 
 /// Where the data lies.

@@ -23,7 +23,9 @@ use crate::instance;
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => instance::detach(&args).await,
-        Command::Attach(_) => anyhow::bail!("attach is composed by the program itself"),
+        Command::Attach(_) | Command::Gateway(_) | Command::Activator(_) | Command::Queue(_) => {
+            anyhow::bail!("this is composed by the program itself")
+        }
         Command::Down(args) => instance::down(&args).await,
         Command::Reset(args) => instance::reset(&args).await,
         Command::Status(args) => status::run(&args).await,

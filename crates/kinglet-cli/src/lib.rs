@@ -17,7 +17,10 @@ mod screen;
 mod table;
 pub mod usage;
 
-pub use args::{Arguments, AttachArgs, Command, UpArgs};
+pub use args::{
+    ActivatorArgs, Arguments, AttachArgs, Command, ComponentArgs, GatewayArgs, QueueArgs, UpArgs,
+    environment,
+};
 pub use commands::next_steps;
 
 use std::process::ExitCode;

@@ -14,7 +14,9 @@
 
 mod plane;
 
+pub mod activator;
 mod admin;
+pub mod feed;
 pub mod queue;
 
 mod listen;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::{Method, StatusCode};
 use kinglet_decide::feed::{Report, Update};
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::breaker::BreakerContext;
 use crate::clusters::{Cluster, Clusters};
 use crate::headers::RequestIds;
@@ -108,6 +110,27 @@ pub struct Dataplane {
 #[derive(Clone)]
 pub struct Handle {
     plane: Arc<Plane>,
+}
+
+fn gateway_status(plane: &Plane, method: &Method, path: &str) -> admin::Answer {
+    match (method, path) {
+        (&Method::GET, "/ready") => match plane.health.get() {
+            Health::Ready => admin::text(StatusCode::OK, "LIVE\n"),
+            Health::NotConnected => {
+                admin::text(StatusCode::SERVICE_UNAVAILABLE, "PRE_INITIALIZING\n")
+            }
+            Health::Stopping => admin::text(StatusCode::SERVICE_UNAVAILABLE, "DRAINING\n"),
+        },
+        (&Method::POST, "/drain_listeners") => {
+            plane.health.set(Health::Stopping);
+            plane.connections.cancel();
+            admin::text(StatusCode::OK, "OK\n")
+        }
+        (_, "/ready" | "/drain_listeners") => {
+            admin::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
+        }
+        _ => admin::text(StatusCode::NOT_FOUND, "Not Found\n"),
+    }
 }
 
 impl Dataplane {
@@ -257,6 +280,21 @@ impl Handle {
     /// What an activator answers the kubelet from now on.
     pub fn set_health(&self, health: Health) {
         self.plane.health.set(health);
+    }
+
+    /// Port 9000 of a gateway, as Envoy has it: `GET /ready`, `POST /drain_listeners`.
+    pub fn serve_gateway_status(&self, listener: TcpListener) {
+        let plane = self.plane.clone();
+        let answer = move |request: http::Request<hyper::body::Incoming>| {
+            let plane = plane.clone();
+            async move { gateway_status(&plane, request.method(), request.uri().path()) }
+        };
+        admin::serve(
+            &self.plane.upstreams,
+            "gateway status listener",
+            listener,
+            answer,
+        );
     }
 
     /// The same as [`Handle::shutdown`], but upgraded connections are cut when they alone are left for `upgrades`.

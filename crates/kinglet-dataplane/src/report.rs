@@ -41,7 +41,8 @@ fn report(plane: &Plane) {
             Err(TrySendError::Full(_)) => {
                 tracing::debug!(revision = %breaker.key(), "statistics dropped, the autoscaler is behind")
             }
-            Err(TrySendError::Closed(_)) => return,
+            // Nobody listens; the other breakers are swept all the same.
+            Err(TrySendError::Closed(_)) => {}
         }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) enum ProxyError {
     UnexpectedQueueProbe(String),
     #[error("shutting down")]
     ShuttingDown,
-    #[error("the user container is not ready")]
+    #[error("not ready")]
     NotReady,
     #[error("connection has not yet been established")]
     NotConnected,

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod assign;
 pub mod balance;
 pub mod feed;
 pub mod meter;

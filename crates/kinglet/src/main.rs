@@ -1,7 +1,7 @@
 //! Starts Kinglet: parses the command line and composes the shape that was asked for.
 //!
 //! Flow: a helper re-executed by the node ends up in `kinglet_node::helper`; `up` composes everything in
-//! [`standalone`], `attach` the same over another's API server in [`attached`]; every other command is `kinglet_cli`'s.
+//! [`standalone`], `attach` the same over another's API server in [`attached`], a component alone is one of [`roles`]; every other command is `kinglet_cli`'s.
 //! Always: the one TLS provider is installed before anything else; only this crate knows all parts.
 
 mod admission;
@@ -12,6 +12,7 @@ mod digests;
 mod listeners;
 mod logs;
 mod request_logs;
+mod roles;
 mod samples;
 mod sessions;
 mod standalone;
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
     let arguments = match kinglet_cli::usage::parse() {
         Ok(arguments) => arguments,
         Err(code) => return code,
+    };
+    let arguments = match roles::run(arguments) {
+        Ok(outcome) => return ended(outcome),
+        Err(other) => other,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

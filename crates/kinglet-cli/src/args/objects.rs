@@ -160,8 +160,8 @@ pub struct WaitArgs {
     pub target: Target,
 }
 
-/// `90s`, `5m`, `1h30m`, or plain seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// `90s`, `300ms`, `5m`, `1h30m`, or plain seconds.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }

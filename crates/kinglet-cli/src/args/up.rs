@@ -167,7 +167,7 @@ fn parse_domain(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_log(text: &str) -> Result<String, String> {
+pub(super) fn parse_log(text: &str) -> Result<String, String> {
     kinglet_process::logging::check(text).map(|()| text.to_owned())
 }
 

@@ -2,13 +2,33 @@
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use kinglet_decide::route::{Visibility, bare_host};
 
 use super::by_name;
 use super::find::Routed;
 use crate::headers::{self, HeaderFlags};
+use crate::listen::Peer;
 use crate::plane::Plane;
 use crate::response::{self, ProxyError, ResponseBody};
-use crate::role::Health;
+use crate::role::{Health, Role};
+
+/// Host and path by which the kubelet asks Kourier's gateway pods.
+const GATEWAY_PROBE: (&str, &str) = ("internalkourier", "/ready");
+
+pub(super) fn is_gateway_probe(peer: &Peer, role: Role, host: &str, path: &str) -> bool {
+    role == Role::Gateway
+        && peer.visibility == Visibility::ClusterLocal
+        && (bare_host(host), path) == GATEWAY_PROBE
+}
+
+/// A gateway is ready once it has its first route table.
+pub(super) fn gateway_ready(plane: &Plane) -> Result<Response<ResponseBody>, ProxyError> {
+    match plane.health.get() {
+        Health::Ready => Ok(response::ok()),
+        Health::NotConnected => Err(ProxyError::NotReady),
+        Health::Stopping => Err(ProxyError::ShuttingDown),
+    }
+}
 
 /// Probes first: they need no Revision. Everything else names one.
 pub(super) fn activator(

@@ -64,6 +64,9 @@ fn by_table(
     let role = plane.options().role;
     let matched = match routes.table.find(peer.visibility, host, path, header) {
         Ok(matched) => matched,
+        Err(NoRoute::Host) if component::is_gateway_probe(peer, role, host, path) => {
+            return component::gateway_ready(plane).map(Routed::LocalReply);
+        }
         Err(NoRoute::Host) => {
             let inside = peer.visibility == Visibility::ClusterLocal && role == Role::Whole;
             let named = inside.then(|| by_name::revision(plane, &parts.headers, host));

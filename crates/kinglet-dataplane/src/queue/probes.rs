@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -285,12 +284,13 @@ impl Grpc {
         let mut message = Vec::new();
         if !service.is_empty() {
             message.push(0x0a);
+            // A length as protobuf writes it: seven bits a byte, the low ones first.
             let mut length = service.len();
             while length >= 0x80 {
-                message.push((length & 0x7f) as u8 | 0x80);
+                message.push(0x80 | (length & 0x7f).to_le_bytes()[0]);
                 length >>= 7;
             }
-            message.push((length & 0x7f) as u8);
+            message.push(length.to_le_bytes()[0]);
             message.extend_from_slice(service.as_bytes());
         }
         let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
@@ -321,7 +321,7 @@ async fn driven(
 /// All probes of one container. Callers at the same time share one run.
 pub(crate) struct Checks {
     make: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
-    running: Mutex<Option<Shared<Pin<Box<dyn Future<Output = bool> + Send>>>>>,
+    running: Mutex<Option<Shared<BoxFuture<'static, bool>>>>,
 }
 
 impl Checks {

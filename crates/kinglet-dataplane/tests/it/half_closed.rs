@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::world::*;
 
 /// Sends `bytes`, shuts the sending side down, and reads until the gateway closes.
-async fn half_closed(gateway: SocketAddr, bytes: &str) -> String {
+pub(crate) async fn half_closed(gateway: SocketAddr, bytes: &str) -> String {
     let mut stream = TcpStream::connect(gateway).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -22,7 +22,7 @@ async fn half_closed(gateway: SocketAddr, bytes: &str) -> String {
 }
 
 /// Answers with what the path asks for, after as many milliseconds as it says.
-async fn sized() -> SocketAddr {
+pub(crate) async fn sized() -> SocketAddr {
     container(|request: Request<Incoming>| async move {
         let mut words = request.uri().path()[1..].split('/').map(str::to_owned);
         let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);

@@ -11,6 +11,7 @@
 
 mod bodies;
 mod breaks;
+mod chain;
 mod cold_start;
 mod connections;
 mod draining;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::world::*;
 
 /// Echoes each frame and ends with a status in the trailers, as a gRPC server does.
-async fn grpc() -> std::net::SocketAddr {
+pub(crate) async fn grpc() -> std::net::SocketAddr {
     container(|request: Request<Incoming>| async move {
         assert_eq!(request.version(), Version::HTTP_2);
         let body = request.into_body();

@@ -18,7 +18,7 @@ use crate::world::*;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn role(role: Role) -> Options {
+pub(crate) fn role(role: Role) -> Options {
     Options {
         role,
         unknown_backend_wait: match role {
@@ -51,7 +51,7 @@ fn environment(port: u16) -> BTreeMap<&'static str, String> {
     .into()
 }
 
-async fn queue_with(
+pub(crate) async fn queue_with(
     port: u16,
     change: impl FnOnce(&mut BTreeMap<&'static str, String>),
 ) -> (World, QueueProxy) {
@@ -105,7 +105,7 @@ async fn gateway(address: std::net::SocketAddr) -> World {
     world
 }
 
-async fn ask(address: std::net::SocketAddr, headers: &[(&str, &str)]) -> Got {
+pub(crate) async fn ask(address: std::net::SocketAddr, headers: &[(&str, &str)]) -> Got {
     let mut request = Request::get("/path?a=b");
     if !headers.iter().any(|(name, _)| *name == "host") {
         request = request.header("host", "one.test");
@@ -155,7 +155,7 @@ async fn table(address: std::net::SocketAddr, rows: &[(&[(&str, &str)], Does)]) 
     }
 }
 
-const BY_NAME: [(&str, &str); 2] = [
+pub(crate) const BY_NAME: [(&str, &str); 2] = [
     ("knative-serving-revision", "one"),
     ("knative-serving-namespace", "ns"),
 ];
@@ -673,9 +673,8 @@ async fn what_an_activator_has_counted_is_told_apart() {
         "{stat:?}"
     );
     let next = loop {
-        match within(world.reports.recv()).await.unwrap() {
-            Report::Stat { stat, .. } => break stat,
-            _ => {}
+        if let Report::Stat { stat, .. } = within(world.reports.recv()).await.unwrap() {
+            break stat;
         }
     };
     assert!(

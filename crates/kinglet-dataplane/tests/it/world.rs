@@ -100,6 +100,13 @@ impl World {
             .unwrap();
     }
 
+    /// Waits until route table `version`, or a later one, is in force.
+    pub(crate) async fn in_force(&mut self, version: u64) {
+        within(self.applied.wait_for(|applied| *applied >= version))
+            .await
+            .unwrap();
+    }
+
     pub(crate) async fn revision(&mut self, backend: RevisionBackend) {
         self.updates
             .send(Update::Revision(

@@ -1,0 +1,354 @@
+//! `kinglet gateway`, `activator`, `queue`: one component of the data plane in a process of its own.
+//!
+//! Flow: flags and environment -> listeners -> feed -> [`Dataplane`] by its role, until SIGTERM.
+//! Always: no node, no store, no API client; a first signal drains, a second one ends the process at once with status 1
+//! (spec/cluster.md 1.12); SIGHUP reads the feed again.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kinglet_cli::{ActivatorArgs, Arguments, Command, ComponentArgs, GatewayArgs, QueueArgs};
+use kinglet_dataplane::activator::Backends;
+use kinglet_dataplane::feed::{self, FeedFile, Snapshot};
+use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
+use kinglet_dataplane::{Dataplane, Handle, Health, Listener, Options, Role};
+use kinglet_decide::feed::{Report, Source, Update};
+use kinglet_process::{Clock, Supervisor, Tasks, logging};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::listeners;
+
+/// Updates on their way to the data plane; the feed waits while it is full.
+const UPDATES_QUEUED: usize = 1024;
+/// Reports on their way out: a second's worth of a thousand Revisions.
+const REPORTS_QUEUED: usize = 1024;
+/// Longest `timeoutSeconds` that Knative allows by default: nothing that drains lasts longer.
+const REQUESTS_MAX: Duration = Duration::from_secs(600);
+/// How long upgraded connections may go on once they alone are left.
+const UPGRADES_MAX: Duration = Duration::from_secs(60);
+/// Of a component's own tasks.
+const TASKS_STOP_MAX: Duration = Duration::from_secs(1);
+/// The two ports that a pod of a Revision may be reached by; a queue-proxy listens on both.
+const SERVING_PORTS: [u16; 2] = [8012, 8013];
+/// Stack of a runtime's thread: requests are futures, which need little of it.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Runs a component, when it is one that was asked for.
+pub(crate) fn run(arguments: Arguments) -> Result<anyhow::Result<()>, Arguments> {
+    match arguments.command {
+        Command::Gateway(args) => Ok(on_threads(gateway(&args))),
+        Command::Activator(args) => Ok(on_threads(activator(&args))),
+        Command::Queue(args) => Ok(on_one_thread(queue(&args))),
+        command => Err(Arguments { command }),
+    }
+}
+
+/// A gateway or an activator is the machine's: it may use all of it.
+fn on_threads(component: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build();
+    runtime.context("starting the runtime")?.block_on(component)
+}
+
+/// A queue-proxy is one pod's: one thread, and little memory.
+fn on_one_thread(component: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.context("starting the runtime")?.block_on(component)
+}
+
+/// What every component has.
+struct Component {
+    tasks: Tasks,
+    supervisor: Supervisor,
+    handle: Handle,
+    updates: mpsc::Sender<Update>,
+    reports: mpsc::Receiver<Report>,
+    applied: watch::Receiver<u64>,
+    stop: CancellationToken,
+}
+
+impl Component {
+    fn new(options: Options) -> anyhow::Result<Self> {
+        let supervisor = Supervisor::new();
+        let tasks = Tasks::new().supervised_by(&supervisor);
+        let stop = CancellationToken::new();
+        watch_signals(&tasks, &stop)?;
+        let (updates, update_queue) = mpsc::channel(UPDATES_QUEUED);
+        let (report_queue, reports) = mpsc::channel(REPORTS_QUEUED);
+        let (applied_now, applied) = watch::channel(0);
+        let (dataplane, handle) = Dataplane::new(
+            options,
+            update_queue,
+            report_queue,
+            applied_now,
+            Clock::system(),
+        );
+        tasks.component("data plane", dataplane.run(tasks.token()));
+        Ok(Self {
+            tasks,
+            supervisor,
+            handle,
+            updates,
+            reports,
+            applied,
+            stop,
+        })
+    }
+
+    /// Reads the feed, and again at each SIGHUP.
+    fn follow_feed(&self, path: &Path) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
+        let file = FeedFile::new(path);
+        let (snapshots, receiver) = watch::channel(Arc::new(file.read(1)?));
+        let hangups = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
+        self.tasks
+            .component_cancellable("feed", read_again(file, hangups, snapshots));
+        Ok(receiver)
+    }
+
+    /// Nobody takes the reports of this component.
+    fn drop_reports(&mut self) {
+        let (_, closed) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.reports, closed));
+    }
+
+    /// Resolves when the component is to stop; fails with the name of a part that broke.
+    async fn stopped(&self) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            fault = self.supervisor.failed() => {
+                anyhow::bail!("{} {}", fault.component, fault.message)
+            }
+        }
+    }
+}
+
+/// The first signal stops in order, the second at once.
+fn watch_signals(tasks: &Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watching for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for signals")?;
+    let stop = stop.clone();
+    tasks.spawn_cancellable("signals", async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                std::process::exit(1);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+async fn read_again(file: FeedFile, mut hangups: Signal, snapshots: watch::Sender<Arc<Snapshot>>) {
+    let mut version = 1;
+    while hangups.recv().await.is_some() {
+        version += 1;
+        match file.read(version) {
+            Ok(snapshot) => {
+                tracing::info!(version, "feed read again");
+                snapshots.send_replace(Arc::new(snapshot));
+            }
+            Err(error) => {
+                tracing::error!("{error}; what was read before stays in force");
+            }
+        }
+    }
+    // No more signals come; the feed stays as it is.
+    std::future::pending().await
+}
+
+async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
+    start_logging(&args.common, None);
+    let mut component = Component::new(Options {
+        role: Role::Gateway,
+        unknown_backend_wait: Duration::ZERO,
+        ..Options::default()
+    })?;
+    component.drop_reports();
+    let handle = component.handle.clone();
+    handle.set_health(Health::NotConnected);
+    let feed = component.follow_feed(&args.feed)?;
+    let listen = args.common.listen;
+    let external = listeners::bind(listen, args.http_port, "gateway", "--http-port").await?;
+    let local = listeners::bind(listen, args.local_port, "gateway", "--local-port").await?;
+    let status = listeners::bind(listen, args.status_port, "gateway", "--status-port").await?;
+    let addresses = [
+        ("http", external.local_addr()?),
+        ("local", local.local_addr()?),
+        ("status", status.local_addr()?),
+    ];
+    component.tasks.component_cancellable(
+        "route tables",
+        feed::follow(feed, component.updates.clone()),
+    );
+    handle.serve_gateway_status(status);
+    let first = component.applied.wait_for(|version| *version > 0).await;
+    first.context("the data plane ended")?;
+    handle.serve(external, Listener::External);
+    handle.serve(local, Listener::ClusterLocal);
+    handle.set_health(Health::Ready);
+    say_ready(&args.common, "gateway", &addresses)?;
+    let outcome = component.stopped().await;
+    handle.set_health(Health::Stopping);
+    if outcome.is_ok() {
+        linger(&component, args.drain).await;
+        handle
+            .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX)
+            .await;
+    }
+    component.tasks.shutdown(TASKS_STOP_MAX).await;
+    outcome
+}
+
+async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
+    start_logging(&args.common, None);
+    let mut component = Component::new(Options {
+        role: Role::Activator,
+        source: Source::itself(args.pod_name.as_str()),
+        cluster_domain: args.cluster_domain.clone(),
+        idle_connections_max: args.max_idle_proxy_conns_per_host,
+        ..Options::default()
+    })?;
+    component.drop_reports();
+    let handle = component.handle.clone();
+    let feed = component.follow_feed(&args.feed)?;
+    let listen = args.common.listen;
+    let http = listeners::bind(listen, args.http_port, "activator", "--http-port").await?;
+    let h2c = listeners::bind(listen, args.h2c_port, "activator", "--h2c-port").await?;
+    let addresses = [("http", http.local_addr()?), ("h2c", h2c.local_addr()?)];
+    let backends = Backends {
+        own: args.pod_ip,
+        timeout: args.probe_timeout,
+        every: args.probe_frequency,
+    };
+    component.tasks.component_cancellable(
+        "queue-proxy probes",
+        backends.run(feed, component.updates.clone()),
+    );
+    for listener in [http, h2c] {
+        handle.serve(listener, Listener::ClusterLocal);
+    }
+    say_ready(&args.common, "activator", &addresses)?;
+    let outcome = component.stopped().await;
+    handle.set_health(Health::Stopping);
+    if outcome.is_ok() {
+        linger(&component, args.drain).await;
+        handle
+            .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX)
+            .await;
+    }
+    component.tasks.shutdown(TASKS_STOP_MAX).await;
+    outcome
+}
+
+async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
+    let config = QueueConfig::from_environment(kinglet_cli::environment)?;
+    start_logging(&args.common, Some(&config.logging_level));
+    let mut component = Component::new(Options {
+        role: Role::Queue,
+        source: Source::itself(config.pod.as_str()),
+        ..Options::default()
+    })?;
+    component.drop_reports();
+    let handle = component.handle.clone();
+    let listen = args.common.listen;
+    let serving = serving_listeners(listen, config.serving_port).await?;
+    let admin = listeners::bind(listen, args.admin_port, "queue-proxy", "--admin-port").await?;
+    let mut addresses = vec![("admin", admin.local_addr()?)];
+    for (name, listener) in ["http", "other"].into_iter().zip(&serving) {
+        addresses.push((name, listener.local_addr()?));
+    }
+    let proxy = QueueProxy::new(
+        handle.clone(),
+        config,
+        args.user_address,
+        &component.updates,
+        args.quiet,
+    )
+    .await;
+    for listener in serving {
+        handle.serve(listener, Listener::ClusterLocal);
+    }
+    proxy.serve_admin(admin);
+    say_ready(&args.common, "queue-proxy", &addresses)?;
+    let outcome = component.stopped().await;
+    if outcome.is_ok() {
+        proxy.stop().await;
+    }
+    component.tasks.shutdown(TASKS_STOP_MAX).await;
+    outcome
+}
+
+/// The port that the controller named, and where it is one of the usual two, the other as well.
+async fn serving_listeners(listen: IpAddr, port: u16) -> anyhow::Result<Vec<TcpListener>> {
+    let bind = |port| listeners::bind(listen, port, "queue-proxy", "QUEUE_SERVING_PORT");
+    let mut bound = vec![bind(port).await?];
+    if SERVING_PORTS.contains(&port) {
+        for other in SERVING_PORTS.into_iter().filter(|other| *other != port) {
+            bound.push(bind(other).await?);
+        }
+    }
+    Ok(bound)
+}
+
+/// Goes on accepting for `drain`, since some who send requests have not heard of the end yet.
+async fn linger(component: &Component, drain: Duration) {
+    tracing::info!(
+        seconds = drain.as_secs_f64(),
+        "stopping: accepting until those who send requests know"
+    );
+    tokio::select! {
+        () = tokio::time::sleep(drain) => {}
+        fault = component.supervisor.failed() => {
+            tracing::error!("{} {}", fault.component, fault.message);
+        }
+    }
+}
+
+/// `level` is what Knative's controller set, where no filter was given.
+fn start_logging(args: &ComponentArgs, level: Option<&str>) {
+    let filter = match (&args.log, level) {
+        (Some(filter), _) => filter.clone(),
+        (None, Some("debug")) => "info,kinglet=debug".to_owned(),
+        (None, Some("warn" | "error" | "dpanic" | "panic" | "fatal")) => "warn".to_owned(),
+        (None, _) => "warn,kinglet=info".to_owned(),
+    };
+    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    logging::start(&filter, color);
+}
+
+/// Everything serves: says where.
+fn say_ready(
+    args: &ComponentArgs,
+    what: &str,
+    addresses: &[(&str, SocketAddr)],
+) -> anyhow::Result<()> {
+    let shown: serde_json::Map<String, serde_json::Value> = addresses
+        .iter()
+        .map(|(name, address)| {
+            let address = listeners::shown(*address).to_string();
+            ((*name).to_owned(), address.into())
+        })
+        .chain([("pid".to_owned(), std::process::id().into())])
+        .collect();
+    let text = serde_json::Value::from(shown).to_string();
+    tracing::info!(addresses = text, "{what} serves");
+    if let Some(file) = &args.ready_file {
+        kinglet_process::private::write(file, &text).context("writing the ready file")?;
+    }
+    Ok(())
+}
