@@ -3,7 +3,8 @@
 //! What can be tried again is told apart from what cannot: a request that no container has begun to read comes back
 //! whole ([`UpstreamError::Unsent`]); one that may have been acted on does not ([`UpstreamError::Broken`]). The one case
 //! between the two, a reused connection that breaks before the first byte of a response, is repaired here once, on a
-//! fresh connection, for the requests that Go's transport sends again as well ([`Attempt::retryable`]).
+//! fresh connection, for the requests that Go's transport sends again as well ([`Attempt::retryable`]). Between components
+//! (gateway, activator, queue-proxy) such a request comes back whole also when a fresh connection breaks.
 
 mod http1;
 mod http2;
@@ -54,6 +55,11 @@ pub(crate) struct Attempt<'a> {
     pub(crate) upgrade: bool,
     /// The method is GET, HEAD, OPTIONS or TRACE, or the client gave an idempotency key.
     pub(crate) retryable: bool,
+    /// The peer is a component, not a user's program: where it breaks off before it answers, it has died, and such a
+    /// request goes to another one.
+    pub(crate) to_component: bool,
+    /// That has happened.
+    pub(crate) died: bool,
     /// The request target as the client spelled it, where its URI cannot say that.
     pub(crate) raw_target: Option<RawTarget>,
     /// Set when a connection had to be made (for traces).

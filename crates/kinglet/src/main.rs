@@ -44,10 +44,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let arguments = match roles::run(arguments) {
-        Ok(outcome) => return ended(outcome),
-        Err(other) => other,
-    };
+    if let Some(outcome) = roles::run(&arguments.command) {
+        return ended(outcome);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kinglet_cli::{ActivatorArgs, Arguments, Command, ComponentArgs, GatewayArgs, QueueArgs};
+use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, QueueArgs};
 use kinglet_dataplane::activator::Backends;
 use kinglet_dataplane::feed::{self, FeedFile, Snapshot};
 use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
@@ -41,12 +41,12 @@ const SERVING_PORTS: [u16; 2] = [8012, 8013];
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Runs a component, when it is one that was asked for.
-pub(crate) fn run(arguments: Arguments) -> Result<anyhow::Result<()>, Arguments> {
-    match arguments.command {
-        Command::Gateway(args) => Ok(on_threads(gateway(&args))),
-        Command::Activator(args) => Ok(on_threads(activator(&args))),
-        Command::Queue(args) => Ok(on_one_thread(queue(&args))),
-        command => Err(Arguments { command }),
+pub(crate) fn run(command: &Command) -> Option<anyhow::Result<()>> {
+    match command {
+        Command::Gateway(args) => Some(on_threads(gateway(args))),
+        Command::Activator(args) => Some(on_threads(activator(args))),
+        Command::Queue(args) => Some(on_one_thread(queue(args))),
+        _ => None,
     }
 }
 

@@ -51,8 +51,21 @@ pub(super) async fn send(
     match connect::h1(attempt.container, attempt.options).await {
         Ok(connection) => {
             attempt.connected_at = Some(Instant::now());
-            connection.log.begin(false, attempt.raw_target.clone());
-            send_on(attempt, Box::new(connection), request).await
+            let log = connection.log.clone();
+            let again = attempt.to_component && retryable;
+            log.begin(again, attempt.raw_target.clone());
+            match send_on(attempt, Box::new(connection), request).await {
+                Err(UpstreamError::Broken(cause)) if again => {
+                    match log.head_for_replay().and_then(|head| request_of(&head)) {
+                        Some(request) => {
+                            attempt.died = true;
+                            Err(UpstreamError::Unsent(Box::new(request), cause))
+                        }
+                        None => Err(UpstreamError::Broken(cause)),
+                    }
+                }
+                outcome => outcome,
+            }
         }
         Err(error) => Err(UpstreamError::Unsent(Box::new(request), error.to_string())),
     }

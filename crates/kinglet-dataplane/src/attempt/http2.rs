@@ -53,6 +53,11 @@ pub(super) async fn send(
                 attempt.container.h2.discard(&stream);
                 copy
             }
+            None if retryable && attempt.to_component => {
+                attempt.died = true;
+                attempt.container.h2.discard(&stream);
+                return Err(UpstreamError::Unsent(Box::new(copy), cause));
+            }
             None => return Err(UpstreamError::Broken(cause)),
         };
     }

@@ -121,6 +121,7 @@ impl ProxiedRequest<'_> {
         let mut deadline = pin!(until.map(tokio::time::sleep_until));
         let mut failing_since = None;
         let mut pause = BACKOFF_FIRST;
+        let mut to_component = self.leads_to_component(config);
         loop {
             let container = slot.container().clone();
             let mut attempt = Attempt {
@@ -130,6 +131,8 @@ impl ProxiedRequest<'_> {
                 protocol: way.protocol,
                 upgrade: way.upgrade,
                 retryable: self.retryable,
+                to_component,
+                died: false,
                 raw_target: self.raw_target.clone(),
                 connected_at: None,
             };
@@ -138,6 +141,8 @@ impl ProxiedRequest<'_> {
                 .expect("a request that was not sent is put back");
             let outcome = attempt::send(&mut attempt, sent, deadline.as_mut().as_pin_mut()).await;
             timings.connected = attempt.connected_at;
+            // Once: a request that makes one component after the other die must not go through all of them.
+            to_component &= !attempt.died;
             let breaker = slot.breaker().clone();
             let pod = || format!("pod {}", container.pod);
             let (unsent, cause) = match outcome {
@@ -164,6 +169,19 @@ impl ProxiedRequest<'_> {
                 pause_until(pause, deadline.as_mut().as_pin_mut(), config.hop).await?;
                 pause = (pause * 7 / 5).min(BACKOFF_MAX);
             }
+        }
+    }
+
+    /// Whether the next one is an activator or a queue-proxy in a process of its own.
+    fn leads_to_component(&self, config: &ClusterConfig) -> bool {
+        match config.hop {
+            Hop::QueueProxy => true,
+            // A Route's splits name their Revision; an ordinary Service is a user's own.
+            Hop::Service => {
+                self.plane.options().role == Role::Gateway
+                    && !self.destination.service_headers.is_empty()
+            }
+            Hop::Whole | Hop::UserContainer => false,
         }
     }
 

@@ -741,3 +741,49 @@ async fn a_pre_stop_hook_waits_for_quiet_and_a_restart_calls_it_off() {
     })
     .await;
 }
+
+/// Breaks off after each head, on every connection; counts them.
+async fn dying() -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let counted = seen.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_until(&mut stream, "\r\n\r\n").await;
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dying_component_had_goes_to_another_one_if_it_may() {
+    let (dead, seen) = dying().await;
+    let alive = says("ok").await;
+    let mut world = World::with(role(Role::Activator)).await;
+    let mut both = backend("one", &[dead, alive]);
+    both.container_concurrency = 1; // the first one first
+    world.revision(both).await;
+    world.settle().await;
+    let got = ask(world.local, &BY_NAME).await;
+    assert_eq!(got.body, "ok");
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    // It may have been acted on.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let post = Request::post("/")
+        .header("host", "one.test")
+        .header(BY_NAME[0].0, BY_NAME[0].1)
+        .header(BY_NAME[1].0, BY_NAME[1].1)
+        .body(full("a body"))
+        .unwrap();
+    let got = collect(H1::to(world.local).await.send(post).await).await;
+    assert_eq!(got.status, 502, "{}", got.body);
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+    // Once: where all of them die of it, it ends.
+    let world = gateway(dead).await;
+    let got = ask(world.external, &[]).await;
+    assert_eq!(got.status, 502, "{}", got.body);
+    assert_eq!(seen.load(Ordering::SeqCst), 4);
+}

@@ -18,6 +18,7 @@ mod kubectl_sessions;
 mod kubectl_words;
 mod neighbours;
 mod real_cluster;
+mod roles;
 mod rollout;
 mod services;
 mod story;

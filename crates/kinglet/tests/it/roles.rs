@@ -1,0 +1,557 @@
+//! `kinglet gateway`, `activator` and `queue` as processes of their own, on loopback. No root, no containers: the user
+//! container is a server in the test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use kinglet_testkit::until::patiently;
+use kinglet_testkit::{instance, until, web};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A component; killed when dropped.
+struct Component {
+    child: Child,
+    ready: serde_json::Value,
+    log: PathBuf,
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Component {
+    async fn start(
+        folder: &Path,
+        name: &str,
+        flags: &[&str],
+        variables: &BTreeMap<&str, String>,
+    ) -> anyhow::Result<Self> {
+        let ready_file = folder.join(format!("{name}.ready"));
+        let log = folder.join(format!("{name}.log"));
+        let _ = std::fs::remove_file(&ready_file);
+        let output = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)?;
+        let mut child = command(flags, variables)
+            .args(["--listen", "127.0.0.1", "--ready-file"])
+            .arg(&ready_file)
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let ready = until("the component to serve", START_MAX, || {
+            let ended = child.try_wait().ok().flatten();
+            let found = std::fs::read(&ready_file)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            async move { Ok(found.map(Ok).or(ended.map(Err))) }
+        })
+        .await?;
+        match ready {
+            Ok(ready) => Ok(Self { child, ready, log }),
+            Err(status) => bail!(
+                "{name} ended with {status}: {}",
+                std::fs::read_to_string(&log)?
+            ),
+        }
+    }
+
+    fn address(&self, name: &str) -> &str {
+        self.ready[name].as_str().expect("an address")
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+
+    async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let child = &mut self.child;
+        until("the component to end", START_MAX, || {
+            let status = child.try_wait();
+            async move { Ok(status?) }
+        })
+        .await
+    }
+
+    async fn logs(&self, words: &str) -> anyhow::Result<()> {
+        until(words, START_MAX, || async {
+            let text = std::fs::read_to_string(&self.log)?;
+            Ok(text.contains(words).then_some(()))
+        })
+        .await
+    }
+}
+
+fn command(flags: &[&str], variables: &BTreeMap<&str, String>) -> Command {
+    let mut command = Command::new(&super::setup().binary);
+    command.args(flags).env_clear().envs(variables);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn queue_variables(user: SocketAddr) -> BTreeMap<&'static str, String> {
+    let user = user.port().to_string();
+    [
+        ("SERVING_NAMESPACE", "ns"),
+        ("SERVING_CONFIGURATION", "one"),
+        ("SERVING_REVISION", "one-00001"),
+        ("SERVING_POD", "pod"),
+        ("SERVING_POD_IP", "127.0.0.1"),
+        ("SERVING_LOGGING_CONFIG", ""),
+        ("SERVING_LOGGING_LEVEL", ""),
+        ("QUEUE_SERVING_PORT", "0"),
+        ("QUEUE_SERVING_TLS_PORT", "0"),
+        ("CONTAINER_CONCURRENCY", "10"),
+        ("REVISION_TIMEOUT_SECONDS", "30"),
+        ("USER_PORT", &user),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .into()
+}
+
+fn activator_variables() -> BTreeMap<&'static str, String> {
+    [("POD_NAME", "activator-x"), ("POD_IP", "127.0.0.1")]
+        .map(|(name, value)| (name, value.to_owned()))
+        .into()
+}
+
+/// Answers each request with its target, after as many milliseconds as its query says.
+async fn user_container() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    });
+    Ok(address)
+}
+
+async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&seen[..end]).into_owned();
+            seen.drain(..end + 4);
+            let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            let pause = target.rsplit('=').next().and_then(|text| text.parse().ok());
+            tokio::time::sleep(Duration::from_millis(pause.unwrap_or(0))).await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}",
+                target.len()
+            );
+            stream.write_all(answer.as_bytes()).await?;
+        }
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => seen.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// Writes a feed as its writers must: whole, then renamed.
+fn write_feed(path: &Path, lines: &[String]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, lines.join("\n"))?;
+    std::fs::rename(beside, path)
+}
+
+fn rule(host: &str) -> String {
+    format!(
+        r#"{{"rule":{{"namespace":"ns","ingress":"{host}","hosts":["{host}"],"paths":[{{"splits":[{{"serviceNamespace":"ns","serviceName":"one-00001","servicePort":80,"appendHeaders":{{"Knative-Serving-Revision":"one-00001","Knative-Serving-Namespace":"ns"}}}}]}}]}}}}"#
+    )
+}
+
+fn service(activators: &[&str]) -> String {
+    let addresses: Vec<String> = activators.iter().map(|one| format!("\"{one}\"")).collect();
+    format!(
+        r#"{{"service":{{"namespace":"ns","name":"one-00001","ports":[{{"port":80,"addresses":[{}]}}]}}}}"#,
+        addresses.join(",")
+    )
+}
+
+fn revision(queues: &[&str]) -> String {
+    let pods: Vec<String> = queues
+        .iter()
+        .enumerate()
+        .map(|(number, address)| format!(r#"{{"name":"pod-{number}","address":"{address}"}}"#))
+        .collect();
+    format!(
+        r#"{{"revision":{{"namespace":"ns","name":"one-00001","timeoutSeconds":30,"containerConcurrency":10,"pods":[{}]}}}}"#,
+        pods.join(",")
+    )
+}
+
+fn in_runtime<F: Future<Output = anyhow::Result<()>>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    if let Err(error) = runtime.block_on(test) {
+        panic!("{error:#}");
+    }
+}
+
+#[test]
+fn components_forward_follow_their_feed_and_drain() {
+    in_runtime(async {
+        let folder = instance::scratch("roles");
+        std::fs::create_dir_all(&folder)?;
+        let user = user_container().await?;
+        let quiet = ["queue", "--admin-port", "0", "--quiet", "300ms"];
+        let mut queue = Component::start(&folder, "queue", &quiet, &queue_variables(user)).await?;
+        let revisions = folder.join("revisions");
+        write_feed(&revisions, &[revision(&[queue.address("http")])])?;
+        let revisions = revisions.display().to_string();
+        let flags = [
+            "activator",
+            "--http-port",
+            "0",
+            "--h2c-port",
+            "0",
+            "--drain",
+            "300ms",
+            "--feed",
+            &revisions,
+        ];
+        let mut activator =
+            Component::start(&folder, "activator", &flags, &activator_variables()).await?;
+        let routes = folder.join("routes");
+        let backend = service(&[activator.address("http")]);
+        write_feed(&routes, &[rule("one.test"), backend.clone()])?;
+        let routes_flag = routes.display().to_string();
+        let flags = [
+            "gateway",
+            "--http-port",
+            "0",
+            "--local-port",
+            "0",
+            "--status-port",
+            "0",
+            "--drain",
+            "300ms",
+            "--feed",
+            &routes_flag,
+        ];
+        let mut gateway = Component::start(&folder, "gateway", &flags, &BTreeMap::new()).await?;
+        let http = gateway.address("http").to_owned();
+        let status = gateway.address("status").to_owned();
+
+        let got = web::get(&http, "one.test", "/first").await?;
+        ensure!(
+            (got.status, got.body.as_str()) == (200, "/first"),
+            "{got:?}"
+        );
+        ensure!(web::get(&http, "two.test", "/").await?.status == 404);
+        let ready = web::get(&status, "gateway", "/ready").await?;
+        ensure!(ready.status == 200, "{ready:?}");
+
+        // A changed feed, and one that cannot be read.
+        write_feed(&routes, &[rule("one.test"), rule("two.test"), backend])?;
+        gateway.signal(rustix::process::Signal::HUP);
+        until("the new route", START_MAX, || async {
+            let got = web::get(&http, "two.test", "/").await?;
+            Ok((got.status == 200).then_some(()))
+        })
+        .await?;
+        write_feed(&routes, &["nonsense".to_owned()])?;
+        gateway.signal(rustix::process::Signal::HUP);
+        gateway.logs("line 1 of the feed").await?;
+        ensure!(web::get(&http, "two.test", "/").await?.status == 200);
+
+        // Each ends with its last request, and says meanwhile that it goes.
+        let slow =
+            |gateway: String| async move { web::get(&gateway, "one.test", "/slow?ms=1500").await };
+        let asked = tokio::spawn(slow(http.clone()));
+        until("the request is at the container", START_MAX, || {
+            in_use(&queue)
+        })
+        .await?;
+        gateway.signal(rustix::process::Signal::TERM);
+        until("the gateway to say so", START_MAX, || async {
+            let answer = web::get(&status, "gateway", "/ready").await;
+            Ok(answer
+                .map_or(true, |answer| answer.status == 503)
+                .then_some(()))
+        })
+        .await?;
+        activator.signal(rustix::process::Signal::TERM);
+        queue.signal(rustix::process::Signal::TERM);
+        let got = asked.await??;
+        ensure!(
+            (got.status, got.body.as_str()) == (200, "/slow?ms=1500"),
+            "{got:?}"
+        );
+        for component in [&mut gateway, &mut activator, &mut queue] {
+            let ended = component.ended().await?;
+            ensure!(ended.success(), "{}: {ended}", component.log.display());
+        }
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
+
+/// Whether something is connected to the queue-proxy: there is a request on its way.
+async fn in_use(queue: &Component) -> anyhow::Result<Option<()>> {
+    let port: SocketAddr = queue.address("http").parse()?;
+    let wanted = format!("0100007F:{:04X}", port.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+    let established = sockets.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(&wanted) && words.nth(1) == Some("01")
+    });
+    Ok(established.then_some(()))
+}
+
+#[test]
+fn what_a_component_cannot_start_with_is_named() -> anyhow::Result<()> {
+    let folder = instance::scratch("roles-refused");
+    std::fs::create_dir_all(&folder)?;
+    let bad = folder.join("bad");
+    std::fs::write(&bad, "{\"service\":{\"namespace\":\"ns\"}}")?;
+    let bad = bad.display().to_string();
+    let missing = folder.join("none").display().to_string();
+    let mut numbers = queue_variables(SocketAddr::from(([127, 0, 0, 1], 1)));
+    numbers.insert("CONTAINER_CONCURRENCY", "many".to_owned());
+    let mut unset = queue_variables(SocketAddr::from(([127, 0, 0, 1], 1)));
+    unset.remove("SERVING_REVISION");
+    let none = BTreeMap::new();
+    let cases: [(&[&str], &BTreeMap<&str, String>, &[&str]); 8] = [
+        (
+            &["queue"],
+            &none,
+            &[
+                "environment variable USER_PORT is not set",
+                "SERVING_POD_IP",
+            ],
+        ),
+        (
+            &["queue"],
+            &unset,
+            &["environment variable SERVING_REVISION is not set"],
+        ),
+        (
+            &["queue"],
+            &numbers,
+            &["CONTAINER_CONCURRENCY is \"many\"", "whole number"],
+        ),
+        (&["gateway"], &none, &["--feed"]),
+        (
+            &["gateway", "--feed", &missing],
+            &none,
+            &["reading the feed", &missing],
+        ),
+        (
+            &["gateway", "--feed", &bad],
+            &none,
+            &["line 1 of the feed", "missing field `name`"],
+        ),
+        (
+            &["activator", "--feed", &bad],
+            &none,
+            &["--pod-name", "--pod-ip"],
+        ),
+        (
+            &["activator", "--feed", &bad, "--drain", "soon"],
+            &none,
+            &["--drain", "no duration"],
+        ),
+    ];
+    for (flags, variables, words) in cases {
+        let output = command(flags, variables).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{flags:?}: {output:?}");
+        for word in words {
+            ensure!(said.contains(word), "{flags:?}: no {word} in {said}");
+        }
+        ensure!(said.starts_with("Error: "), "{flags:?}: {said}");
+    }
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// A second signal ends at once, and fails.
+#[test]
+fn a_second_signal_does_not_wait() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-twice");
+        std::fs::create_dir_all(&folder)?;
+        let user = user_container().await?;
+        let flags = ["queue", "--admin-port", "0"];
+        let mut queue = Component::start(&folder, "queue", &flags, &queue_variables(user)).await?;
+        queue.signal(rustix::process::Signal::TERM);
+        let http = queue.address("http").to_owned();
+        until("probes to be refused", START_MAX, || async {
+            let probe = http::Request::get("/")
+                .header("host", "a")
+                .header("k-network-probe", "probe")
+                .header("k-network-hash", "h")
+                .body(http_body_util::Full::default())?;
+            Ok((web::send(&http, probe).await?.status == 503).then_some(()))
+        })
+        .await?;
+        queue.signal(rustix::process::Signal::INT);
+        let ended = queue.ended().await?;
+        ensure!(ended.code() == Some(1), "{ended}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
+
+/// A client as they are: idempotent requests, sent again where the connection fails, and nothing else forgiven.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<tokio::task::JoinHandle<anyhow::Result<Duration>>>,
+}
+
+impl Load {
+    fn start(gateway: &str, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let clients = (0..clients)
+            .map(|_| {
+                let (gateway, stop, answered) =
+                    (gateway.to_owned(), stop.clone(), answered.clone());
+                tokio::spawn(async move {
+                    let mut longest = Duration::ZERO;
+                    while !stop.load(Ordering::Relaxed) {
+                        let began = Instant::now();
+                        loop {
+                            match web::get(&gateway, "one.test", "/x?ms=5").await {
+                                Ok(got) => {
+                                    ensure!(got.status == 200, "{got:?}");
+                                    break;
+                                }
+                                Err(error) => {
+                                    ensure!(began.elapsed() < patiently(START_MAX), "{error:#}");
+                                    tokio::time::sleep(Duration::from_millis(20)).await;
+                                }
+                            }
+                        }
+                        longest = longest.max(began.elapsed());
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(longest)
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            answered,
+            clients,
+        }
+    }
+
+    /// Waits for `more` answers.
+    async fn answers(&self, more: u64) -> anyhow::Result<()> {
+        let wanted = self.answered.load(Ordering::Relaxed) + more;
+        until("answers", START_MAX, || async {
+            if self
+                .clients
+                .iter()
+                .any(tokio::task::JoinHandle::is_finished)
+            {
+                return Ok(Some(())); // `end` says why
+            }
+            Ok((self.answered.load(Ordering::Relaxed) >= wanted).then_some(()))
+        })
+        .await
+    }
+
+    async fn end(self) -> anyhow::Result<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut longest = Duration::ZERO;
+        for client in self.clients {
+            longest = longest.max(client.await??);
+        }
+        Ok(longest)
+    }
+}
+
+#[test]
+fn any_one_of_them_may_be_killed_under_load() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-killed");
+        std::fs::create_dir_all(&folder)?;
+        let user = user_container().await?;
+        let queue_flags = ["queue", "--admin-port", "0"];
+        let mut queues = Vec::new();
+        for name in ["queue-0", "queue-1"] {
+            queues
+                .push(Component::start(&folder, name, &queue_flags, &queue_variables(user)).await?);
+        }
+        let feed = folder.join("feed");
+        let feed_flag = feed.display().to_string();
+        let flags = [
+            "activator",
+            "--http-port",
+            "0",
+            "--h2c-port",
+            "0",
+            "--feed",
+            &feed_flag,
+        ];
+        let pods = revision(&[queues[0].address("http"), queues[1].address("http")]);
+        write_feed(&feed, std::slice::from_ref(&pods))?;
+        let mut activators = Vec::new();
+        for name in ["activator-0", "activator-1"] {
+            activators.push(Component::start(&folder, name, &flags, &activator_variables()).await?);
+        }
+        let both = service(&[activators[0].address("http"), activators[1].address("http")]);
+        write_feed(&feed, &[rule("one.test"), both, pods])?;
+        let flags = |port: &str| {
+            [
+                "gateway",
+                "--local-port",
+                "0",
+                "--status-port",
+                "0",
+                "--feed",
+                &feed_flag,
+                "--http-port",
+                port,
+            ]
+            .map(str::to_owned)
+        };
+        let start_gateway = async |port: &str| {
+            let flags = flags(port);
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            Component::start(&folder, "gateway", &flags, &BTreeMap::new()).await
+        };
+        let gateway = start_gateway("0").await?;
+        let http = gateway.address("http").to_owned();
+        let port = http.rsplit(':').next().context("a port")?.to_owned();
+
+        let load = Load::start(&http, 8);
+        load.answers(200).await?;
+        // Dropping one kills it.
+        drop(activators.remove(0));
+        load.answers(200).await?;
+        drop(queues.remove(0));
+        load.answers(200).await?;
+        drop(gateway);
+        let _gateway = start_gateway(&port).await?;
+        load.answers(200).await?;
+        let longest = load.end().await?;
+        ensure!(longest < patiently(Duration::from_secs(10)), "{longest:?}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
