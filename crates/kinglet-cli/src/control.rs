@@ -45,6 +45,37 @@ pub struct Health {
     pub detail: String,
 }
 
+/// What the last stop of an instance had to cut off: [`crate::location::stop_report`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StopReport {
+    /// The process that was stopped.
+    pub pid: u32,
+    /// Requests that were still under way, by the backend's namespace and name.
+    pub cut: BTreeMap<String, u32>,
+    /// Seconds that they were given.
+    pub after_seconds: u64,
+}
+
+impl StopReport {
+    /// One line for a person; `None` when nothing was cut.
+    pub fn line(&self) -> Option<String> {
+        if self.cut.is_empty() {
+            return None;
+        }
+        let all: Vec<String> = self
+            .cut
+            .iter()
+            .map(|(backend, requests)| format!("{backend} ({requests})"))
+            .collect();
+        Some(format!(
+            "Requests that were still under way after {} s were cut: {}",
+            self.after_seconds,
+            all.join(", ")
+        ))
+    }
+}
+
 /// `GET /status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -153,8 +153,18 @@ pub async fn down(args: &DataArgs) -> anyhow::Result<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    if let Some(line) = stop_report(&data, pid).and_then(|report| report.line()) {
+        crate::screen::say!("{line}.");
+    }
     crate::screen::say!("Kinglet stopped. Its data stays in {}.", data.display());
     Ok(())
+}
+
+/// What the stop of process `pid` cut off, if it left word.
+fn stop_report(data: &Path, pid: u32) -> Option<control::StopReport> {
+    let text = std::fs::read(location::stop_report(data)).ok()?;
+    let report: control::StopReport = serde_json::from_slice(&text).ok()?;
+    (report.pid == pid).then_some(report)
 }
 
 /// A finished process whose parent has not asked yet is gone for our purposes.
@@ -212,11 +222,12 @@ pub async fn reset(args: &ResetArgs) -> anyhow::Result<()> {
 }
 
 /// What Kinglet puts into its data directory.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "control.sock",
     "images",
     "kinglet.log",
     "kubeconfig",
+    "last-stop.json",
     "lock",
     "node",
     "pki",

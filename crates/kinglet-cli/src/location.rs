@@ -36,6 +36,11 @@ pub fn notify_socket() -> Option<std::ffi::OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
 }
 
+/// What the last stop had to cut off.
+pub fn stop_report(data: &Path) -> PathBuf {
+    data.join("last-stop.json")
+}
+
 /// The socket that only the owner may open.
 pub fn control_socket(data: &Path) -> PathBuf {
     data.join("control.sock")

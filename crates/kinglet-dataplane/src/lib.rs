@@ -45,7 +45,7 @@ mod trace;
 
 pub use listen::Listener;
 pub use options::Options;
-pub use plane::{Dataplane, Handle};
+pub use plane::{Cut, Dataplane, Handle};
 pub use request_log::RequestLogEntry;
 pub use role::{Health, Role};
 pub use tls::Certificates;

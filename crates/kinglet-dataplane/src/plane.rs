@@ -1,5 +1,6 @@
 //! The data plane as a component: made of options and channels, run by one loop, reached through a handle.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
-use kinglet_decide::feed::{Report, Update};
+use kinglet_decide::feed::{Key, Report, Update};
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use tokio::net::TcpListener;
@@ -207,6 +208,20 @@ impl Dataplane {
     }
 }
 
+/// What was still under way when a stop ran out of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Requests and upgraded connections, by backend.
+    pub requests: BTreeMap<Key, u32>,
+}
+
+impl Cut {
+    /// Everything had ended by itself.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+}
+
 impl Handle {
     pub(crate) fn plane(&self) -> &Arc<Plane> {
         &self.plane
@@ -298,13 +313,12 @@ impl Handle {
     }
 
     /// The same as [`Handle::shutdown`], but upgraded connections are cut when they alone are left for `upgrades`.
-    pub async fn shutdown_with_upgrades(&self, grace: Duration, upgrades: Duration) -> bool {
+    pub async fn shutdown_with_upgrades(&self, grace: Duration, upgrades: Duration) -> Cut {
         let drained = tokio::select! {
             drained = self.plane.connections.shutdown(grace) => drained,
             () = self.only_upgrades_for(upgrades) => false,
         };
-        self.end(drained).await;
-        drained
+        self.end(drained).await
     }
 
     async fn only_upgrades_for(&self, most: Duration) {
@@ -321,19 +335,32 @@ impl Handle {
 
     /// Stops accepting, lets what is in flight end, and returns as soon as it has: idle connections are closed at
     /// once, there is no quiet time. Requests that wait for a container to start are answered with 503 at once. After
-    /// `grace` the rest is cut, with 503 where no response has begun; `false` says that there was some.
-    pub async fn shutdown(&self, grace: Duration) -> bool {
+    /// `grace` the rest is cut, with 503 where no response has begun; the answer says what that was.
+    pub async fn shutdown(&self, grace: Duration) -> Cut {
         let drained = self.plane.connections.shutdown(grace).await;
-        self.end(drained).await;
-        drained
+        self.end(drained).await
     }
 
-    async fn end(&self, drained: bool) {
+    async fn end(&self, drained: bool) -> Cut {
+        let mut cut = Cut::default();
         if !drained {
+            cut = self.under_way();
             self.plane.cut.cancel();
             self.plane.connections.shutdown(LAST_WORDS_MAX).await;
         }
         self.plane.killed.cancel();
         self.plane.upstreams.cancel();
+        cut
+    }
+
+    fn under_way(&self) -> Cut {
+        let mut requests = BTreeMap::new();
+        for breaker in self.plane.clusters.breakers() {
+            let in_flight = breaker.in_flight();
+            if in_flight > 0 {
+                *requests.entry(breaker.key().clone()).or_default() += in_flight;
+            }
+        }
+        Cut { requests }
     }
 }

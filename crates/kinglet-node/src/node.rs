@@ -219,15 +219,16 @@ impl NodeHandle {
     /// end shrinks with the time that is left. The Pods stay in the API; the next life replaces them.
     pub async fn stop(&self, deadline: tokio::time::Instant) {
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
-        self.0.loops.shutdown(LOOPS_STOP_MAX.min(left())).await;
-        let grace = STOP_GRACE.min(left().saturating_sub(AFTER_GRACE));
+        self.0.loops.shutdown(LOOPS_STOP_MAX.min(left() / 4)).await;
+        // Where little is left, half of it is theirs.
+        let grace = STOP_GRACE.min(left().saturating_sub(AFTER_GRACE).max(left() / 2));
         for entry in self.0.workers.lock().values() {
             entry.signal.send_modify(|signal| signal.stop = Some(grace));
         }
         if !self
             .0
             .pods
-            .shutdown(left().saturating_sub(CLEANING_TIMEOUT))
+            .shutdown(left().saturating_sub(CLEANING_TIMEOUT).max(left() * 3 / 4))
             .await
         {
             tracing::warn!("some pods did not end in time; the next start ends them");

@@ -182,7 +182,7 @@ impl Caches {
             let caches = Arc::downgrade(inner);
             inner
                 .tasks
-                .component_cancellable("cache sweeper", sweep(caches));
+                .component_cancellable("cache-sweeper", sweep(caches));
         });
         store
     }

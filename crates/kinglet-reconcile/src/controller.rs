@@ -233,7 +233,7 @@ impl Running {
                 futures_util::future::join_all(waits).await;
                 tracing::debug!(controller = self.context.component(), "caches are complete");
                 let queue = self.queue.clone();
-                tasks.component_cancellable("queue timer", async move { queue.keep_time().await });
+                tasks.component_cancellable("queue-timer", async move { queue.keep_time().await });
                 for _ in 0..workers {
                     let worker = self.clone();
                     tasks.component_cancellable("worker", async move { worker.work().await });

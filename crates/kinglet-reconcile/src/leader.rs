@@ -65,7 +65,7 @@ impl Leadership {
         // The Leases themselves are written by whoever can.
         let context = context.led_by(Self::always());
         let tasks = context.tasks().clone();
-        tasks.component("leader election", async move {
+        tasks.component("leader-election", async move {
             let all = (0..election.buckets.count())
                 .map(|bucket| Standing::new(&context, &election, bucket).run());
             join_all(all).await;

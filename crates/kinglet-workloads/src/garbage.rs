@@ -50,7 +50,7 @@ pub(crate) fn start(
     });
     let (context, feeder) = (context.named(NAME), Arc::clone(&collector));
     let tasks = context.tasks().clone();
-    tasks.component_cancellable("garbage collector", async move {
+    tasks.component_cancellable("garbage-collector", async move {
         let mut known = feeder.kinds.subscribe();
         let mut observed: Vec<KindObserver> = Vec::new();
         let mut controller = Some(controller);

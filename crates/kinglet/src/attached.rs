@@ -46,7 +46,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     } = prepared;
     let http_address = http_listener.local_addr()?;
 
-    let own_client = client.clone();
+    let (own_client, own_data) = (client.clone(), data.clone());
     let tasks = Tasks::new().supervised_by(&supervisor);
     let options = MachineOptions {
         client,
@@ -103,7 +103,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         tracing::info!("stopping: finishing requests under way");
     }
     supervisor.begin_stop();
-    stop_machine(&machine, stop_max).await;
+    stop_machine(&machine, &own_data, stop_max).await;
     tasks.shutdown(API_STOP_MAX).await;
     announced?;
     supervisor

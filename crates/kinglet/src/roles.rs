@@ -94,7 +94,7 @@ impl Component {
             applied_now,
             Clock::system(),
         );
-        tasks.component("data plane", dataplane.run(tasks.token()));
+        tasks.component("data-plane", dataplane.run(tasks.token()));
         Ok(Self {
             tasks,
             supervisor,
@@ -192,7 +192,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
         ("status", status.local_addr()?),
     ];
     component.tasks.component_cancellable(
-        "route tables",
+        "route-tables",
         feed::follow(feed, component.updates.clone()),
     );
     handle.serve_gateway_status(status);
@@ -236,7 +236,7 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
         every: args.probe_frequency,
     };
     component.tasks.component_cancellable(
-        "queue-proxy probes",
+        "queue-proxy-probes",
         backends.run(feed, component.updates.clone()),
     );
     for listener in [http, h2c] {

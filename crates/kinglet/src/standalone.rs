@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kinglet_apiserver::{ApiServer, Identity, WriteAttributes};
 use kinglet_cli::UpArgs;
-use kinglet_cli::control::Addresses;
+use kinglet_cli::control::{Addresses, StopReport};
 use kinglet_cli::{kubeconfig, location};
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
@@ -39,11 +39,11 @@ const HOSTS: [&str; 5] = [
     "kubernetes.default.svc.cluster.local",
 ];
 /// Requests and containers together; the rest of the 30 s that a stop may take is for API connections and the store.
-pub(crate) const MACHINE_STOP_MAX: Duration = Duration::from_secs(26);
-/// What containers need of it even when requests take all they may (see `Machine::stop`).
-const CONTAINERS_MIN: Duration = Duration::from_secs(10);
-/// The same after a component has failed: containers are ended, requests get what that leaves.
-pub(crate) const FAULT_STOP_MAX: Duration = Duration::from_secs(10);
+pub(crate) const MACHINE_STOP_MAX: Duration = Duration::from_millis(28_500);
+/// The same after a component has failed.
+pub(crate) const FAULT_STOP_MAX: Duration = Duration::from_millis(7_500);
+/// What containers have of it when requests take all they may: between SIGTERM and SIGKILL at least half of it.
+const CONTAINERS_MIN: Duration = Duration::from_millis(2_500);
 /// The last changes, on a slow disk.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
@@ -274,6 +274,7 @@ async fn run(
     started: tokio::time::Instant,
 ) -> anyhow::Result<()> {
     let stop = &ending.stop;
+    let data = opened.data.clone();
     let store = opened.store.clone();
     tasks.component_cancellable("store-writer", async move { store.writer_ended().await });
     let options = MachineOptions {
@@ -345,7 +346,7 @@ async fn run(
         tracing::info!("stopping: finishing requests under way");
     }
     ending.supervisor.begin_stop();
-    stop_machine(&machine, stop_max).await;
+    stop_machine(&machine, &data, stop_max).await;
     serving_api.shutdown(API_STOP_MAX).await;
     outcome
 }
@@ -395,14 +396,26 @@ fn println_steps(addresses: &Addresses) {
 }
 
 /// Lets requests end, then containers, under one deadline: what requests leave of the time, containers may use.
-pub(crate) async fn stop_machine(machine: &Machine, max: Duration) {
+/// What was cut is said in the log and left for `kinglet down`.
+pub(crate) async fn stop_machine(machine: &Machine, data: &Path, max: Duration) {
     let deadline = tokio::time::Instant::now() + max;
-    if !machine
-        .gateway
-        .shutdown(max.saturating_sub(CONTAINERS_MIN.min(max / 2)))
-        .await
-    {
-        tracing::warn!("some requests were still under way and were cut");
+    let requests_max = max.saturating_sub(CONTAINERS_MIN);
+    let cut = machine.gateway.shutdown(requests_max).await;
+    let report = StopReport {
+        pid: std::process::id(),
+        cut: cut
+            .requests
+            .iter()
+            .map(|(backend, requests)| (backend.to_string(), *requests))
+            .collect(),
+        after_seconds: requests_max.as_secs(),
+    };
+    if let Some(line) = report.line() {
+        tracing::warn!("{line}");
+    }
+    let text = serde_json::to_string(&report).expect("strings and numbers serialize");
+    if let Err(error) = kinglet_process::private::write(&location::stop_report(data), &text) {
+        tracing::debug!(%error, "what was cut is only in the log");
     }
     machine.stop(deadline).await;
 }

@@ -244,7 +244,10 @@ impl Machine {
 
     /// Stops deciding, then the containers, until `deadline` at the latest. Requests must have been drained before.
     pub(crate) async fn stop(&self, deadline: tokio::time::Instant) {
-        self.deciding.shutdown(DECIDING_STOP_MAX).await;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.deciding
+            .shutdown(DECIDING_STOP_MAX.min(left / 4))
+            .await;
         self.node.stop(deadline).await;
     }
 }

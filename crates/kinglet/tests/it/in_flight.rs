@@ -2,19 +2,24 @@
 //!
 //! Each way has a Service of its own, so that all of them run at once.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use kinglet_cli::control::StopReport;
+use kinglet_cli::location::stop_report;
 use kinglet_testkit::api::{sample_service, serving};
-use kinglet_testkit::{Api, Instance, instance, until, web};
+use kinglet_testkit::{Api, Instance, Setup, instance, until, web};
 use serde_json::{Value, json};
 
-use crate::{READY_MAX, run, start};
+use crate::{READY_MAX, run, setup, start};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 /// What a request asks the sample to wait.
 const SHORT_MILLISECONDS: u64 = 4_000;
 const LONG_MILLISECONDS: u64 = 12_000;
+/// Less than the 26 s that a stop leaves to requests, more than the 16 s that it once did.
+const NEARLY_ALL_MILLISECONDS: u64 = 20_000;
 /// Longer than the autoscaler needs to take pods away, on a busy machine too.
 const SCALE_DOWN_MILLISECONDS: u64 = 45_000;
 /// By then a request whose pod was killed has ended.
@@ -281,32 +286,54 @@ async fn bad_gateway(request: Request) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A request that uses all its time, then a pod that uses all of its own: both together within the 30 s that
-/// [`Instance::stop`] allows.
+/// Requests have 26 s; one that uses all of it and more, and a pod that uses all of its own: both together within the 30 s
+/// that [`Instance::stop`] allows. What was cut is told.
 #[test]
 fn a_stop_has_one_deadline_for_requests_and_containers() {
     run(async {
-        let (instance, api) = start().await?;
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "slow", "namespace": "default"},
-            "spec": {"terminationGracePeriodSeconds": 60, "containers": [{
-                "name": "c", "image": "samples.kinglet/helloworld",
-                "lifecycle": {"preStop": {"sleep": {"seconds": 50}}}
-            }]}
-        });
-        api.create(PODS, &pod).await?;
-        create(&api, "cut").await?;
-        until("the pod to run", READY_MAX, || async {
-            let phase = api.get(&format!("{PODS}/slow")).await?["status"]["phase"].clone();
-            ensure!(phase == "Running", "phase {phase}");
-            Ok(Some(()))
-        })
-        .await?;
-        let request = ask(&instance, "cut", 50_000);
-        under_way(&api, "cut", 1).await?;
-        instance.stop().await?;
-        let answer = request.await??;
-        ensure!(answer.status == 503, "{}: {}", answer.status, answer.body);
-        Ok(())
+        let data = instance::scratch("deadline");
+        let outcome = stop_with_much_to_do(&data).await;
+        let _ = std::fs::remove_dir_all(&data);
+        outcome
     });
+}
+
+async fn stop_with_much_to_do(data: &Path) -> anyhow::Result<()> {
+    let setup = Setup {
+        data: Some(data.to_owned()),
+        ..setup()
+    };
+    let instance = setup.start().await?;
+    let api = Api::open(instance.ready.kubeconfig.as_ref()).await?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "slow", "namespace": "default"},
+        "spec": {"terminationGracePeriodSeconds": 60, "containers": [{
+            "name": "c", "image": "samples.kinglet/helloworld",
+            "lifecycle": {"preStop": {"sleep": {"seconds": 50}}}
+        }]}
+    });
+    api.create(PODS, &pod).await?;
+    create(&api, "cut").await?;
+    create(&api, "whole").await?;
+    until("the pod to run", READY_MAX, || async {
+        let phase = api.get(&format!("{PODS}/slow")).await?["status"]["phase"].clone();
+        ensure!(phase == "Running", "phase {phase}");
+        Ok(Some(()))
+    })
+    .await?;
+    let long = ask(&instance, "cut", 50_000);
+    under_way(&api, "cut", 1).await?;
+    let short = ask(&instance, "whole", NEARLY_ALL_MILLISECONDS);
+    under_way(&api, "whole", 1).await?;
+    instance.stop().await?;
+    whole(short).await.context("a request that ends in time")?;
+    let answer = long.await??;
+    ensure!(answer.status == 503, "{}: {}", answer.status, answer.body);
+    let report: StopReport = serde_json::from_slice(&std::fs::read(stop_report(data))?)?;
+    let told = report.line().context("nothing is said to be cut")?;
+    ensure!(
+        told == "Requests that were still under way after 26 s were cut: default/cut-00001 (1)",
+        "{told}"
+    );
+    Ok(())
 }
