@@ -21,7 +21,7 @@ pub use probes::ReadinessProbe;
 pub(crate) use state::QueueState;
 
 use crate::admin;
-use crate::plane::{Handle, Plane};
+use crate::plane::{Cut, Handle, Plane};
 
 /// How long no request may have come before a draining queue-proxy stops (spec/serving.md 6.3.6).
 pub const QUIET: Duration = Duration::from_secs(30);
@@ -100,17 +100,17 @@ impl QueueProxy {
 
     /// Probes are refused from now on; returns when no request has come for the quiet time and the last one has ended,
     /// upgraded connections at most a minute after the others.
-    pub async fn stop(&self) -> bool {
+    pub async fn stop(&self) -> Cut {
         let queue = &self.handle.plane().queue;
         queue.terminate(self.handle.plane().context.now());
         quiet(self.handle.plane(), self.quiet).await;
         let timeout = self.config.timeout.max(UPGRADES_MAX);
-        let drained = self
+        let cut = self
             .handle
             .shutdown_with_upgrades(timeout, UPGRADES_MAX)
             .await;
         self.tasks.shutdown(RESTART_GRACE).await;
-        drained
+        cut
     }
 }
 
