@@ -259,6 +259,14 @@ impl Caches {
         }
     }
 
+    /// The JSON of the object and its version, if a cache has it.
+    pub(crate) fn raw<K: Object>(&self, key: &Key) -> Option<(u64, Bytes)> {
+        self.stores::<K>().into_iter().find_map(|(store, _)| {
+            let object = store.get(&key.namespace, &key.name)?;
+            Some((object.head().version, object.raw().clone()))
+        })
+    }
+
     fn stores<K: Object>(&self) -> Vec<(Arc<Store>, bool)> {
         let slots = self.0.slots.lock();
         let of_kind = slots.get(&K::url_path(&(), None)).into_iter().flatten();

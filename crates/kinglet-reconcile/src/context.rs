@@ -15,7 +15,7 @@ use crate::error::ReconcileError;
 use crate::event::EventRecord;
 use crate::events::Recorder;
 use crate::leader::Leadership;
-use crate::object::{Key, Object, is_deleting, key_of, uid_of};
+use crate::object::{Key, Object, is_deleting, key_of, uid_of, version_of};
 use crate::plan::{Next, Plan, Step};
 use crate::send::{WriteOutcome, garbled, rebase, send, version_in};
 use crate::wire;
@@ -145,9 +145,7 @@ impl Context {
             if let Some((before, answer)) = written.get(&id)
                 && *before == observed
             {
-                let answer =
-                    serde_json::from_slice(answer).map_err(|source| garbled(&write, source))?;
-                rebase(&mut write, answer);
+                rebase(&mut write, answer).map_err(|source| garbled(&write, source))?;
             }
             if let WriteOutcome::Object(answer) = send(self, &write).await? {
                 (write.absorb)(&self.caches, &answer).map_err(|source| garbled(&write, source))?;
@@ -167,6 +165,23 @@ impl Context {
             WriteOutcome::Object(answer) => self.take(&write, &answer),
             WriteOutcome::Unchanged | WriteOutcome::Gone => Ok(Arc::new(object.clone())),
         }
+    }
+
+    /// The same for a write that is made already, such as one with fields from elsewhere.
+    pub async fn create_as<K: Object>(&self, write: &Write) -> Result<Arc<K>, ReconcileError> {
+        match send(self, write).await? {
+            WriteOutcome::Object(answer) => self.take(write, &answer),
+            WriteOutcome::Unchanged | WriteOutcome::Gone => Err(ReconcileError::permanent(
+                format!("{}: nothing came of it", write.attempt()),
+            )),
+        }
+    }
+
+    /// The JSON of an object that was read from a cache, with fields that our types do not know; nothing when the cache has
+    /// another version by now.
+    pub fn raw<K: Object>(&self, observed: &K) -> Option<bytes::Bytes> {
+        let (version, raw) = self.caches.raw::<K>(&key_of(observed))?;
+        (version == version_of(observed.meta())).then_some(raw)
     }
 
     /// Makes `seen` equal `desired`; see [`Write::update`].

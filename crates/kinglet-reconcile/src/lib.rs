@@ -2,8 +2,9 @@
 //!
 //! Flow: watch -> [`Cache`] -> key in a [`Queue`] -> reconciler: observe (caches) -> decide (pure) -> [`Plan`] ->
 //! [`Context::apply`] -> API server; its answer is in the cache at once.
-//! Always: one watch per kind and process; a cached object never grows older; a stale plan loses on its version; a key
-//! is worked on by one worker at a time; nothing here polls.
+//! Always: one watch per kind and process, one copy of each object; a cached object never grows older; a stale plan loses
+//! on its version; a write keeps the fields that our types do not know; a key is worked on by one worker at a time, and
+//! only while this process leads its bucket; nothing here polls.
 //! Absent: knowledge of any particular kind, and of whether the client leads to a socket or into this process.
 //!
 //! A complete controller:
@@ -49,6 +50,7 @@ pub mod error;
 pub mod event;
 mod events;
 pub mod feed;
+mod graft;
 pub mod kinds;
 pub mod leader;
 pub mod object;

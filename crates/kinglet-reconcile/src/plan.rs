@@ -92,6 +92,11 @@ impl Plan {
         self.write(Write::status(observed, status))
     }
 
+    /// See [`Write::scale`].
+    pub fn scale<K: Object>(&mut self, observed: &K, from: i32, to: i32) -> &mut Self {
+        self.write(Write::scale(observed, from, to))
+    }
+
     /// Creates `desired`, or makes what was seen equal to it.
     pub fn ensure<K: Object>(&mut self, observed: Option<&K>, desired: &K) -> &mut Self {
         match observed {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::ReconcileError;
+use crate::graft::graft;
 use crate::wire;
 use crate::write::{Verb, Write};
 
@@ -50,12 +51,20 @@ pub(crate) async fn send(context: &Context, write: &Write) -> Result<WriteOutcom
         Verb::Update => (
             Method::PUT,
             format!("{}/{}?fieldManager={manager}", write.path, write.key.name),
-            write.body.to_string(),
+            whole(context, write).await?.to_string(),
         ),
         Verb::Status => (
             Method::PUT,
             format!(
                 "{}/{}/status?fieldManager={manager}",
+                write.path, write.key.name
+            ),
+            whole(context, write).await?.to_string(),
+        ),
+        Verb::Scale { .. } => (
+            Method::PUT,
+            format!(
+                "{}/{}/scale?fieldManager={manager}",
                 write.path, write.key.name
             ),
             write.body.to_string(),
@@ -105,6 +114,42 @@ pub(crate) async fn send(context: &Context, write: &Write) -> Result<WriteOutcom
     }
 }
 
+/// The object as it shall be, with the fields that our types do not know.
+async fn whole(context: &Context, write: &Write) -> Result<Value, ReconcileError> {
+    let Some(observed) = &write.observed else {
+        return Ok(write.body.clone());
+    };
+    let version = version_in(&write.body);
+    let number: u64 = version.parse().unwrap_or(0);
+    let conflict = || ReconcileError::Conflict {
+        attempt: write.attempt(),
+        message: "the object has been modified since it was read".to_owned(),
+    };
+    let mut raw: Value = match (write.raw)(context.caches(), &write.key) {
+        Some((cached, raw)) if cached == number => {
+            serde_json::from_slice(&raw).map_err(|source| garbled(write, source))?
+        }
+        Some((cached, _)) if number != 0 && cached > number => return Err(conflict()),
+        // No cache has it, or it is behind.
+        _ => read(context, write).await?,
+    };
+    if number != 0 && version_in(&raw) != version {
+        return Err(conflict());
+    }
+    if let Some(metadata) = raw.get_mut("metadata").and_then(Value::as_object_mut) {
+        // Left out, they stay as they are.
+        metadata.remove("managedFields");
+    }
+    Ok(graft(raw, observed, &write.body))
+}
+
+async fn read(context: &Context, write: &Write) -> Result<Value, ReconcileError> {
+    let path = format!("{}/{}", write.path, write.key.name);
+    let attempt = write.attempt();
+    let answer = wire::call(context.client(), &attempt, Method::GET, &path, Vec::new()).await?;
+    serde_json::from_slice(&answer).map_err(|source| garbled(write, source))
+}
+
 fn forget(context: &Context, write: &Write, uid: Option<&str>) {
     if let Some(uid) = uid {
         (write.forget)(context.caches(), &write.key, uid);
@@ -120,7 +165,8 @@ pub(crate) fn version_in(body: &Value) -> &str {
 /// Puts a write on top of what the same plan has just written to the same object.
 ///
 /// A status goes with the metadata of the answer, since API servers take annotations from status writes, too.
-pub(crate) fn rebase(write: &mut Write, answer: Value) {
+pub(crate) fn rebase(write: &mut Write, answer: &[u8]) -> Result<(), serde_json::Error> {
+    let answer = (write.retyped)(answer)?;
     let version = version_in(&answer).to_owned();
     match write.verb {
         Verb::Status => {
@@ -133,13 +179,14 @@ pub(crate) fn rebase(write: &mut Write, answer: Value) {
             write.body = answer;
             write.body["status"] = status;
         }
-        Verb::Update => {
+        Verb::Update | Verb::Scale { .. } => {
             if let Some(known) = write.body.pointer_mut("/metadata/resourceVersion") {
                 *known = Value::String(version);
             }
         }
         Verb::Create | Verb::Delete { .. } => {}
     }
+    Ok(())
 }
 
 pub(crate) fn garbled(write: &Write, source: serde_json::Error) -> ReconcileError {

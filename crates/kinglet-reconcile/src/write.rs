@@ -4,9 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::cache::parse;
 use crate::caches::Caches;
+use crate::graft::graft;
 use crate::object::{Key, Object, key_of};
 
 /// What happens to the dependants of a deleted object.
@@ -40,6 +42,13 @@ pub enum Verb {
     Update,
     /// PUT of the status subresource over the version seen; left out when it is the same.
     Status,
+    /// PUT of the scale subresource over the version seen; left out when it is the same.
+    Scale {
+        /// Replicas as they were.
+        from: i32,
+        /// Replicas as they shall be.
+        to: i32,
+    },
     /// DELETE of exactly the object seen; that it is gone already counts as done.
     Delete {
         /// Dependants.
@@ -69,6 +78,10 @@ pub struct Write {
     /// Path of the collection.
     pub(crate) path: String,
     pub(crate) absorb: fn(&Caches, &Bytes) -> Result<(), serde_json::Error>,
+    /// The JSON of the object and its version, from the caches.
+    pub(crate) raw: fn(&Caches, &Key) -> Option<(u64, Bytes)>,
+    /// What our type makes of a JSON.
+    pub(crate) retyped: fn(&[u8]) -> Result<Value, serde_json::Error>,
     pub(crate) forget: fn(&Caches, &Key, &str),
 }
 
@@ -97,7 +110,23 @@ impl Write {
         Self::new::<K>(Verb::Create, key_of(object), to_value(object), None)
     }
 
-    /// Makes `seen` equal `desired` (without its status).
+    /// Creates `object` with, at `pointer`, also those fields of a source that our types do not know: `raw` is the source as
+    /// the API server has it, `read` the same as our type has it.
+    #[must_use]
+    pub fn with_unknown_fields(
+        mut self,
+        pointer: &str,
+        raw: &Value,
+        read: &impl Serialize,
+    ) -> Self {
+        let read = serde_json::to_value(read).expect("a template has string keys only");
+        if let Some(known) = self.body.pointer_mut(pointer).filter(|_| !raw.is_null()) {
+            *known = graft(raw.clone(), &read, known);
+        }
+        self
+    }
+
+    /// Makes `seen` equal `desired` (without its status). Fields that our types do not know stay as they are.
     ///
     /// Of the metadata only labels, annotations, owner references and finalizers are taken from `desired`.
     pub fn update<K: Object>(observed: &K, desired: &K) -> Self {
@@ -140,6 +169,24 @@ impl Write {
         Self::new::<K>(Verb::Status, key_of(observed), body, Some(before))
     }
 
+    /// Sets the replicas of a kind that has a scale subresource, which holds nothing else. `from` is what was seen.
+    pub fn scale<K: Object>(observed: &K, from: i32, to: i32) -> Self {
+        let meta = observed.meta();
+        let body = json!({
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {
+                "name": meta.name, "namespace": meta.namespace, "uid": meta.uid, "resourceVersion": meta.resource_version,
+            },
+            "spec": {"replicas": to},
+        });
+        Self {
+            // The answer is a Scale, so the caches hear of the change by their watch.
+            absorb: |_, _| Ok(()),
+            ..Self::new::<K>(Verb::Scale { from, to }, key_of(observed), body, None)
+        }
+    }
+
     /// Deletes exactly the object seen (by its uid).
     pub fn delete<K: Object>(observed: &K, cascade: Cascade) -> Self {
         let verb = Verb::Delete {
@@ -165,11 +212,14 @@ impl Write {
 
     /// Whether the object already is as it shall be.
     pub fn changes_nothing(&self) -> bool {
+        if let Verb::Scale { from, to } = self.verb {
+            return from == to;
+        }
         let Some(observed) = &self.observed else {
             return false;
         };
         match self.verb {
-            Verb::Create | Verb::Delete { .. } => false,
+            Verb::Create | Verb::Scale { .. } | Verb::Delete { .. } => false,
             Verb::Update => same_but(observed, &self.body, "status"),
             Verb::Status => same(
                 observed.get("status").unwrap_or(&Value::Null),
@@ -190,6 +240,8 @@ impl Write {
             observed,
             path,
             absorb: absorb::<K>,
+            raw: Caches::raw::<K>,
+            retyped: retyped::<K>,
             forget: Caches::forget::<K>,
         }
     }
@@ -200,6 +252,7 @@ impl Write {
             Verb::Create => "creating",
             Verb::Update => "updating",
             Verb::Status => "updating the status of",
+            Verb::Scale { .. } => "scaling",
             Verb::Delete { .. } => "deleting",
         };
         format!("{doing} {} {}", self.kind, self.key)
@@ -208,6 +261,10 @@ impl Write {
 
 fn absorb<K: Object>(caches: &Caches, answer: &Bytes) -> Result<(), serde_json::Error> {
     caches.absorb::<K>(answer).map(|_| ())
+}
+
+fn retyped<K: Object>(raw: &[u8]) -> Result<Value, serde_json::Error> {
+    Ok(to_value(&parse::<K>(raw)?))
 }
 
 fn to_value<K: Object>(object: &K) -> Value {
@@ -259,7 +316,6 @@ fn same_but(a: &Value, b: &Value, but: &str) -> bool {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
-    use serde_json::json;
 
     fn map(value: Value) -> ConfigMap {
         serde_json::from_value(value).unwrap()

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{
-    Cache, Context, Controller, Key, Next, Object, ReconcileError, controller_of, is_controlled_by,
-    refers_to,
+    Cache, Context, Controller, Key, Next, Object, ReconcileError, Write, controller_of,
+    is_controlled_by, refers_to,
 };
+use serde_json::Value;
 
 use crate::pods;
 
@@ -58,6 +59,10 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let Some(deployment) = context.cache::<Deployment>().find(&key) else {
         return Ok(Next::Done);
     };
+    // With the fields of the template that our types do not know. Another version by now has woken us again.
+    let Some(raw) = context.raw(&*deployment) else {
+        return Ok(Next::Again);
+    };
     let observed = observe(&context, &deployment);
     let mut plan = decide::decide(&observed, context.now());
     let Some(new) = plan.create.take() else {
@@ -66,7 +71,10 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     if !context.still_owns(&*deployment).await? {
         return Ok(Next::Done);
     }
-    match context.create(&new).await {
+    match context
+        .create_as::<ReplicaSet>(&creation(&new, &deployment, &raw))
+        .await
+    {
         Ok(created) => {
             plan.plan.event(decide::scaled(
                 &deployment,
@@ -94,6 +102,13 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
             Err(error)
         }
     }
+}
+
+/// Creates a ReplicaSet with the whole template.
+fn creation(new: &ReplicaSet, deployment: &Deployment, raw: &[u8]) -> Write {
+    let raw: Value = serde_json::from_slice(raw).unwrap_or_default();
+    let read = deployment.spec.as_ref().map(|spec| &spec.template);
+    Write::create(new).with_unknown_fields("/spec/template", &raw["spec"]["template"], &read)
 }
 
 fn observe(context: &Context, deployment: &Arc<Deployment>) -> decide::ObservedDeployment {

@@ -14,6 +14,8 @@ use kinglet_reconcile::{
     Severity, Write, controller_of, key_of, name_of, owner_reference, uid_of,
 };
 
+use serde_json::Value;
+
 use crate::pods;
 use crate::selectors::SelectorIndex;
 
@@ -49,11 +51,17 @@ async fn reconcile(context: Context, key: Key) -> Result<Next, ReconcileError> {
     let Some(set) = context.cache::<ReplicaSet>().find(&key) else {
         return Ok(Next::Done);
     };
+    // With the fields of the template that our types do not know. Another version by now has woken us again.
+    let Some(raw) = context.raw(&*set) else {
+        return Ok(Next::Again);
+    };
     let pods = context.cache::<Pod>();
     adopt(&context, &set, &pods).await?;
     let mut failure = None;
     if set.metadata.deletion_timestamp.is_none() {
-        failure = scale(&context, &set, &active(&set, &pods)).await.err();
+        failure = scale(&context, &set, &raw, &active(&set, &pods))
+            .await
+            .err();
     }
     let (status, again) = decide::status(
         &set,
@@ -94,10 +102,15 @@ fn active(set: &ReplicaSet, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
     all
 }
 
-async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), ScaleError> {
+async fn scale(
+    context: &Context,
+    set: &ReplicaSet,
+    raw: &[u8],
+    active: &[Arc<Pod>],
+) -> Result<(), ScaleError> {
     match decide::scale(set, active, context.now()) {
         decide::Scale::Keep => Ok(()),
-        decide::Scale::Create(count) => create(context, set, count).await,
+        decide::Scale::Create(count) => create(context, set, raw, count).await,
         decide::Scale::Delete(victims) => {
             for pod in victims {
                 match context.delete(&*pod, Cascade::Background).await {
@@ -128,8 +141,17 @@ async fn scale(context: &Context, set: &ReplicaSet, active: &[Arc<Pod>]) -> Resu
     }
 }
 
-async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(), ScaleError> {
-    let pod = decide::pod(set);
+async fn create(
+    context: &Context,
+    set: &ReplicaSet,
+    raw: &[u8],
+    count: usize,
+) -> Result<(), ScaleError> {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let read = template.and_then(|template| template.spec.as_ref());
+    let raw: Value = serde_json::from_slice(raw).unwrap_or_default();
+    let raw = &raw["spec"]["template"]["spec"];
+    let pod = Write::create(&decide::pod(set)).with_unknown_fields("/spec", raw, &read);
     let owns = context.still_owns(set).await;
     let owns = owns.map_err(|error| ScaleError {
         reason: "FailedCreate",
@@ -139,7 +161,7 @@ async fn create(context: &Context, set: &ReplicaSet, count: usize) -> Result<(),
         return Ok(());
     }
     for _ in 0..count {
-        match context.create(&pod).await {
+        match context.create_as::<Pod>(&pod).await {
             Ok(created) => record_event(
                 context,
                 set,

@@ -27,6 +27,7 @@ mod go_clients;
 mod invariants;
 mod random;
 mod seeds;
+mod unknown_fields;
 mod verdicts;
 mod world;
 

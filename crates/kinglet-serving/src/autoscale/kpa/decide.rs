@@ -137,7 +137,7 @@ fn foreign(observed: &PodAutoscalerObserved) -> Option<&'static str> {
         .then_some("Metric")
 }
 
-/// Writes the replica count over the Deployment that was seen.
+/// Scales the Deployment that was seen.
 fn scale(observed: &PodAutoscalerObserved, order: &ScaleDecision, plan: &mut Plan) {
     let Some(want) = order.want.filter(|_| order.apply) else {
         return;
@@ -151,11 +151,10 @@ fn scale(observed: &PodAutoscalerObserved, order: &ScaleDecision, plan: &mut Pla
         return;
     };
     let want = i32::try_from(want).unwrap_or(i32::MAX);
-    let mut desired = deployment.clone();
-    let spec = desired.spec.get_or_insert_default();
-    if spec.replicas.unwrap_or(1) != want {
-        spec.replicas = Some(want);
-        plan.update(deployment, &desired);
+    let have = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    let have = have.unwrap_or(1);
+    if have != want {
+        plan.scale(deployment, have, want);
     }
 }
 

@@ -112,10 +112,13 @@ impl World {
             plan.writes()
                 .find(|write| write.kind == kind && write.verb == verb)
         };
-        let replicas = find("Deployment", Verb::Update)
-            .and_then(|write| write.body["spec"]["replicas"].as_i64());
-        if let Some(replicas) = replicas {
-            self.replicas = i32::try_from(replicas).unwrap();
+        let scaled = plan.writes().find_map(|write| match write.verb {
+            Verb::Scale { from, to } if write.kind == "Deployment" => Some((from, to)),
+            _ => None,
+        });
+        if let Some((from, to)) = scaled {
+            assert_eq!(from, self.replicas);
+            self.replicas = to;
         }
         if let Some(write) = plan
             .writes()
@@ -144,7 +147,7 @@ impl World {
             .collect();
         let desired = i64::from(self.owner.status.desired_scale.unwrap());
         Did {
-            replicas,
+            replicas: scaled.map(|(_, to)| to.into()),
             conditions: conditions.join("; "),
             desired,
             plan,
