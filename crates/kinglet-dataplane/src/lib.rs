@@ -43,6 +43,8 @@ mod role;
 mod tls;
 mod trace;
 
+pub mod stats;
+
 pub use listen::Listener;
 pub use options::Options;
 pub use plane::{Cut, Dataplane, Handle};

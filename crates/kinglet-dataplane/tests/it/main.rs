@@ -24,6 +24,7 @@ mod request_log;
 mod roles;
 mod routing;
 mod services;
+mod stats;
 mod timeouts;
 mod wake;
 mod world;
