@@ -1,10 +1,11 @@
 //! The way of one request: route, slot, forward.
 
 mod admission;
-mod by_name;
+pub(crate) mod by_name;
 mod component;
 mod deliver;
 mod find;
+mod local;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kinglet_decide::feed::Protocol;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::headers::{self, HeaderFlags, Outbound};
 use crate::listen::{ActiveRequest, Peer};
 use crate::plane::Plane;
 use crate::pool::RawTarget;
-use crate::request_body::RequestBody;
+use crate::request_body::{BodySource, RequestBody};
 use crate::request_log::PendingEntry;
 use crate::response::{self, ProxyError, ResponseBody};
 use crate::response_body::Timeouts;
@@ -39,7 +39,7 @@ const OVERDUE: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(
     plane: &Arc<Plane>,
     peer: &Arc<Peer>,
-    request: Request<Incoming>,
+    request: Request<BodySource>,
     raw_target: Option<RawTarget>,
     active: ActiveRequest,
 ) -> Response<ResponseBody> {
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
 async fn handle(
     plane: &Arc<Plane>,
     peer: &Arc<Peer>,
-    request: Request<Incoming>,
+    request: Request<BodySource>,
     raw_target: Option<RawTarget>,
     active: ActiveRequest,
 ) -> Response<ResponseBody> {
@@ -82,6 +82,15 @@ async fn handle(
             true => response::text(StatusCode::OK, "queue"),
             false => ProxyError::NotReady.response(grpc),
         },
+        Ok(find::Routed::Local(service)) => {
+            let call = local::call(plane, peer, &service, parts, body, flags, active);
+            let outcome = tokio::select! {
+                biased;
+                outcome = call => outcome,
+                () = plane.cut.cancelled() => Err(ProxyError::Stopping),
+            };
+            outcome.unwrap_or_else(|error| error.response(grpc))
+        }
         Ok(find::Routed::To(destination)) => {
             let call = ProxiedRequest {
                 plane,
@@ -149,7 +158,7 @@ impl ProxiedRequest<'_> {
     async fn run(
         &self,
         mut parts: Parts,
-        body: Incoming,
+        body: BodySource,
         active: ActiveRequest,
         timings: &mut Timings,
         log: &mut Option<Box<PendingEntry>>,

@@ -201,6 +201,37 @@ fn remove_knative(headers: &mut HeaderMap, flags: HeaderFlags, names: &[HeaderNa
     }
 }
 
+/// Makes a request ready for a service of this process: its path as the URI, its host as the Host header.
+pub(crate) fn to_local(
+    parts: &mut Parts,
+    flags: HeaderFlags,
+    origin: &Origin,
+    request_ids: &RequestIds,
+) {
+    if let Some(host) = client_host(parts) {
+        parts.headers.insert(HOST, host);
+    }
+    let headers = &mut parts.headers;
+    strip_hop(headers, flags, false);
+    if flags.has(HeaderFlags::TRACE) {
+        headers.remove(TRACE);
+    }
+    headers.remove(EXPECT);
+    forwarded(headers, flags, origin);
+    if !flags.has(HeaderFlags::REQUEST_ID) {
+        headers.insert(REQUEST_ID, request_ids.next());
+    }
+    parts.uri = origin_form(&parts.uri);
+    parts.version = Version::HTTP_11;
+}
+
+/// A caller in this process has no connection to be upgraded, and nothing to wait for before its body.
+pub(crate) fn from_caller(headers: &mut HeaderMap) {
+    let flags = HeaderFlags::of(headers);
+    strip_hop(headers, flags, false);
+    headers.remove(EXPECT);
+}
+
 /// Sends a request that is on its way to a queue-proxy to the one at `address` instead.
 pub(crate) fn readdress<B>(request: &mut http::Request<B>, address: &HeaderValue) {
     if request.version() == Version::HTTP_2 {

@@ -23,6 +23,7 @@ mod listen;
 
 mod gateway;
 mod headers;
+mod local;
 mod routes;
 
 mod breaker;
@@ -46,6 +47,7 @@ mod trace;
 pub mod stats;
 
 pub use listen::Listener;
+pub use local::LocalService;
 pub use options::Options;
 pub use plane::{Cut, Dataplane, Handle};
 pub use request_log::RequestLogEntry;

@@ -7,7 +7,7 @@ mod client_io;
 mod connection;
 mod registry;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,11 +52,24 @@ pub(crate) struct Peer {
     pub(crate) visibility: Visibility,
     pub(crate) tls: bool,
     activity: Arc<registry::ConnectionActivity>,
-    /// Counts the connection, also when it has become a tunnel.
-    _counted: (OwnedSemaphorePermit, registry::Registration),
+    /// Counts the connection, also when it has become a tunnel; a caller in this process has none.
+    _counted: Option<(OwnedSemaphorePermit, registry::Registration)>,
 }
 
 impl Peer {
+    /// A caller in this process, as it were a client on this machine.
+    pub(crate) fn caller(kind: Listener) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            origin: Origin::new(address.ip(), false),
+            address,
+            visibility: kind.visibility(),
+            tls: false,
+            activity: Arc::default(),
+            _counted: None,
+        }
+    }
+
     pub(crate) fn active_request(&self) -> ActiveRequest {
         ActiveRequest::new(&self.activity)
     }
@@ -96,7 +109,7 @@ pub(crate) async fn accept(
                     visibility: kind.visibility(),
                     tls: tls.is_some(),
                     activity,
-                    _counted: (permit, registration),
+                    _counted: Some((permit, registration)),
                 });
                 let serving = connection::serve(plane.clone(), stream, peer, tls.clone());
                 plane.connections.spawn("client connection", serving);

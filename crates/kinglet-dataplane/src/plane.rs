@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
+use kinglet_decide::call::HttpService;
 use kinglet_decide::feed::{Key, Report, Update};
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
@@ -23,6 +24,7 @@ use crate::breaker::BreakerContext;
 use crate::clusters::{Cluster, Clusters};
 use crate::headers::RequestIds;
 use crate::listen::{self, ConnectionRegistry, Listener};
+use crate::local::{Caller, LocalService, Locals};
 use crate::options::Options;
 use crate::queue::QueueState;
 use crate::report;
@@ -61,6 +63,8 @@ pub(crate) struct Plane {
     pub(crate) health: HealthCell,
     /// What a queue-proxy knows of its pod; of no use to the other roles.
     pub(crate) queue: QueueState,
+    /// Services of this process.
+    pub(crate) locals: Locals,
     /// Upgraded connections.
     pub(crate) tunnels: Arc<AtomicUsize>,
     certificates: Certificates,
@@ -95,7 +99,12 @@ impl Plane {
                     }));
                 }
             }
-            Update::Service(key, backend) => self.clusters.set_service(&key, backend.as_deref()),
+            Update::Service(key, backend) => {
+                let alias = backend.as_ref().and_then(|one| one.external_name.as_ref());
+                self.locals.set_alias(&key, alias);
+                let backend = backend.as_deref().filter(|_| alias.is_none());
+                self.clusters.set_service(&key, backend);
+            }
         }
     }
 }
@@ -173,6 +182,7 @@ impl Dataplane {
             clock,
             health: HealthCell::default(),
             queue: QueueState::default(),
+            locals: Locals::default(),
             tunnels: Arc::default(),
             certificates: Certificates::default(),
         });
@@ -290,6 +300,18 @@ impl Handle {
     /// The last cold starts, oldest first.
     pub fn cold_starts(&self) -> Vec<ColdStart> {
         self.plane.cold_starts.all()
+    }
+
+    /// Puts `handler` behind the name of the Kubernetes Service `service`, for requests on cluster-local listeners, until
+    /// the registration is dropped. A later one of the same name takes its place.
+    pub fn local_service(&self, service: Key, handler: Arc<dyn HttpService>) -> LocalService {
+        LocalService::new(self.plane.clone(), service, handler)
+    }
+
+    /// Takes requests as a listener of this kind does, without a socket: same routes, limits and statistics. A stop waits
+    /// for them as for connections.
+    pub fn caller(&self, from: Listener) -> Arc<dyn HttpService> {
+        Arc::new(Caller::new(self.plane.clone(), from))
     }
 
     /// What an activator answers the kubelet from now on.

@@ -10,11 +10,15 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use kinglet_decide::feed::{Endpoint, Protocol, RevisionBackend, Update};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
+use kinglet_decide::feed::{Endpoint, Protocol, Report, RevisionBackend, Stat, Update};
+use kinglet_decide::wire;
 use kinglet_process::Tasks;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub use config::{EnvironmentError, QueueConfig};
 pub use probes::ReadinessProbe;
@@ -29,6 +33,9 @@ pub const QUIET: Duration = Duration::from_secs(30);
 const RESTART_GRACE: Duration = Duration::from_secs(1);
 /// How long upgraded connections may go on once they alone are left.
 const UPGRADES_MAX: Duration = Duration::from_secs(60);
+
+/// What a scraper takes, to the letter.
+const STAT_TYPE: &str = "application/protobuf";
 
 /// A running queue-proxy.
 #[derive(Clone)]
@@ -95,6 +102,47 @@ impl QueueProxy {
                     admin::text(StatusCode::OK, "")
                 }
             },
+        );
+    }
+
+    /// Port 9090: what came in the last whole second, as the autoscaler scrapes it (spec/cluster.md 3.4). `reports` are
+    /// the data plane's.
+    pub fn serve_statistics(&self, listener: TcpListener, mut reports: mpsc::Receiver<Report>) {
+        let last = Arc::new(Mutex::new(Stat::default()));
+        let heard = last.clone();
+        self.tasks
+            .component_cancellable("queue-proxy statistics", async move {
+                while let Some(report) = reports.recv().await {
+                    if let Report::Stat { stat, .. } = report {
+                        *heard.lock() = stat;
+                    }
+                }
+                // The data plane has ended; what it said last stays.
+                std::future::pending().await
+            });
+        let (started, pod) = (Instant::now(), self.config.pod.clone());
+        let answer = move |request: http::Request<hyper::body::Incoming>| {
+            let stat = Stat {
+                process_uptime: started.elapsed().as_secs_f64(),
+                ..*last.lock()
+            };
+            let body = wire::encode_stat(&pod, &stat);
+            async move {
+                if request.method() != Method::GET || request.uri().path() != "/metrics" {
+                    return admin::text(StatusCode::NOT_FOUND, "404 page not found\n");
+                }
+                let mut answer = admin::text(StatusCode::OK, body);
+                answer
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(STAT_TYPE));
+                answer
+            }
+        };
+        admin::serve(
+            &self.tasks,
+            "queue-proxy statistics listener",
+            listener,
+            answer,
         );
     }
 

@@ -5,6 +5,7 @@
 //! refuse a request after its body has begun (HTTP/2), keeps the beginning for sending it again.
 
 mod replay;
+mod source;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -16,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use kinglet_decide::call::BoxError;
 use tokio::time::Sleep;
 
 pub(crate) use replay::Replay;
+pub(crate) use source::Source as BodySource;
 
 /// A server may ignore `Expect`; then the body goes after this long all the same (Go's transport waits as long).
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,15 +49,15 @@ impl Progress {
 
 /// A request's body.
 pub(crate) struct RequestBody {
-    source: Source,
+    source: Content,
     progress: Option<Arc<Progress>>,
     held: Option<Pin<Box<Sleep>>>,
 }
 
-enum Source {
+enum Content {
     Empty,
-    Client {
-        incoming: Incoming,
+    Stream {
+        incoming: BodySource,
         /// What was read while the request waited for a slot.
         ahead: Option<Frame<Bytes>>,
     },
@@ -65,18 +67,18 @@ enum Source {
 impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self {
-            source: Source::Empty,
+            source: Content::Empty,
             progress: None,
             held: None,
         }
     }
 
-    pub(crate) fn new(incoming: Incoming) -> Self {
+    pub(crate) fn new(incoming: BodySource) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         Self {
-            source: Source::Client {
+            source: Content::Stream {
                 incoming,
                 ahead: None,
             },
@@ -86,7 +88,7 @@ impl RequestBody {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self.source, Source::Empty)
+        matches!(self.source, Content::Empty)
     }
 
     pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
@@ -96,10 +98,10 @@ impl RequestBody {
     /// Reads the first piece, and never resolves. While nobody reads a body, a client that hangs up is not noticed; with
     /// its first piece a small one is complete, and its request can leave the queue with its client.
     pub(crate) async fn read_ahead(&mut self) {
-        if let Source::Client { incoming, ahead } = &mut self.source
+        if let Content::Stream { incoming, ahead } = &mut self.source
             && ahead.is_none()
         {
-            let frame = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)).await;
+            let frame = poll_fn(|cx| incoming.poll_frame(cx)).await;
             if let Some(Ok(frame)) = frame {
                 *ahead = Some(frame);
             }
@@ -115,20 +117,20 @@ impl RequestBody {
     /// Keeps the beginning from now on; what comes back makes the body anew. `None` for an empty one, and for one whose
     /// beginning is too large to be kept.
     pub(crate) fn keep(&mut self) -> Option<Arc<Replay>> {
-        match std::mem::replace(&mut self.source, Source::Empty) {
-            Source::Empty => None,
-            Source::Client { incoming, ahead } if ahead.as_ref().is_none_or(Replay::keeps) => {
+        match std::mem::replace(&mut self.source, Content::Empty) {
+            Content::Empty => None,
+            Content::Stream { incoming, ahead } if ahead.as_ref().is_none_or(Replay::keeps) => {
                 let replay = Replay::new(incoming, ahead);
-                self.source = Source::Kept(replay.reader()?);
+                self.source = Content::Kept(replay.reader()?);
                 Some(replay)
             }
-            too_much @ Source::Client { .. } => {
+            too_much @ Content::Stream { .. } => {
                 self.source = too_much;
                 None
             }
-            Source::Kept(reader) => {
+            Content::Kept(reader) => {
                 let replay = reader.replay();
-                self.source = Source::Kept(reader);
+                self.source = Content::Kept(reader);
                 Some(replay)
             }
         }
@@ -137,7 +139,7 @@ impl RequestBody {
     /// The body from its beginning; `None` when too much of it has gone. The body it was made of ends.
     pub(crate) fn again(replay: &Arc<Replay>) -> Option<Self> {
         Some(Self {
-            source: Source::Kept(replay.reader()?),
+            source: Content::Kept(replay.reader()?),
             progress: Some(Arc::default()),
             held: None,
         })
@@ -146,12 +148,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if this.is_empty() {
             return Poll::Ready(None);
@@ -169,15 +171,15 @@ impl Body for RequestBody {
             this.held = None;
         }
         let (frame, ended) = match &mut this.source {
-            Source::Empty => (None, true),
-            Source::Client { incoming, ahead } => {
+            Content::Empty => (None, true),
+            Content::Stream { incoming, ahead } => {
                 let frame = match ahead.take() {
                     Some(frame) => Some(Ok(frame)),
-                    None => std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)),
+                    None => std::task::ready!(incoming.poll_frame(cx)),
                 };
                 (frame, incoming.is_end_stream())
             }
-            Source::Kept(reader) => {
+            Content::Kept(reader) => {
                 let frame = std::task::ready!(reader.poll_frame(cx));
                 (frame, reader.is_end_stream())
             }
@@ -190,23 +192,23 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => true,
-            Source::Client { incoming, ahead } => ahead.is_none() && incoming.is_end_stream(),
-            Source::Kept(reader) => reader.is_end_stream(),
+            Content::Empty => true,
+            Content::Stream { incoming, ahead } => ahead.is_none() && incoming.is_end_stream(),
+            Content::Kept(reader) => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Client { incoming, ahead } => {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Stream { incoming, ahead } => {
                 let ahead = ahead
                     .as_ref()
                     .and_then(Frame::data_ref)
                     .map_or(0, Bytes::len);
                 plus(incoming.size_hint(), ahead as u64)
             }
-            Source::Kept(reader) => reader.size_hint(),
+            Content::Kept(reader) => reader.size_hint(),
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use kinglet_decide::feed::Key;
 
+use crate::local::LocalBody;
 use crate::response_body::{StreamError, UpstreamBody};
 
 /// Longest part of a client's words that is repeated to it.
@@ -20,6 +21,8 @@ pub(crate) enum ResponseBody {
     Whole(Option<Bytes>),
     /// A container's, as it comes.
     Streamed(Box<UpstreamBody>),
+    /// A local service's, as it comes.
+    Local(Box<LocalBody>),
 }
 
 impl Body for ResponseBody {
@@ -33,6 +36,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streamed(body) => body.poll_next(cx),
+            Self::Local(body) => body.poll_next(cx).map_err(StreamError::Local),
         }
     }
 
@@ -40,6 +44,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed(body) => body.is_finished(),
+            Self::Local(body) => body.is_finished(),
         }
     }
 
@@ -49,6 +54,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streamed(body) => body.size_hint(),
+            Self::Local(body) => body.size_hint(),
         }
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use kinglet_decide::call::BoxError;
 use tokio::time::{Instant, Sleep};
 
 use crate::breaker::Slot;
@@ -22,13 +23,15 @@ use crate::request_log::PendingEntry;
 
 /// What has been passed on may still be in a buffer of ours when the rest fails, and hyper drops its buffers with the
 /// failure. The client is to have what the container sent, so the failure waits this long.
-const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why an answer ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("the container broke off its answer")]
     Container(#[source] hyper::Error),
+    #[error("a local service broke off its answer: {0}")]
+    Local(BoxError),
     #[error("request timeout")]
     Timeout,
 }

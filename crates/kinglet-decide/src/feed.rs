@@ -82,6 +82,8 @@ pub struct ServiceBackend {
     pub ports: Vec<(u16, Vec<SocketAddr>)>,
     /// Service ports that speak HTTP/2 without TLS (named `http2`/`h2c`, or appProtocol `kubernetes.io/h2c`).
     pub h2c_ports: Vec<u16>,
+    /// Of a Service of type ExternalName: the name that it stands for, in lower case. It has no ports then.
+    pub external_name: Option<Arc<str>>,
 }
 
 /// Control plane to data plane.

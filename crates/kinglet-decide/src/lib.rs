@@ -7,6 +7,7 @@
 
 pub mod assign;
 pub mod balance;
+pub mod call;
 pub mod feed;
 pub mod meter;
 pub mod route;

@@ -116,10 +116,10 @@ impl Component {
         Ok(receiver)
     }
 
-    /// Nobody takes the reports of this component.
-    fn drop_reports(&mut self) {
+    /// What the data plane reports. Where nobody takes it, it is to be dropped.
+    fn take_reports(&mut self) -> mpsc::Receiver<Report> {
         let (_, closed) = mpsc::channel(1);
-        drop(std::mem::replace(&mut self.reports, closed));
+        std::mem::replace(&mut self.reports, closed)
     }
 
     /// Resolves when the component is to stop; fails with the name of a part that broke.
@@ -178,7 +178,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
         unknown_backend_wait: Duration::ZERO,
         ..Options::default()
     })?;
-    component.drop_reports();
+    drop(component.take_reports());
     let handle = component.handle.clone();
     handle.set_health(Health::NotConnected);
     let feed = component.follow_feed(&args.feed)?;
@@ -223,7 +223,7 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
         idle_connections_max: args.max_idle_proxy_conns_per_host,
         ..Options::default()
     })?;
-    component.drop_reports();
+    drop(component.take_reports());
     let handle = component.handle.clone();
     let feed = component.follow_feed(&args.feed)?;
     let listen = args.common.listen;
@@ -263,12 +263,13 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
         source: Source::itself(config.pod.as_str()),
         ..Options::default()
     })?;
-    component.drop_reports();
+    let reports = component.take_reports();
     let handle = component.handle.clone();
     let listen = args.common.listen;
     let serving = serving_listeners(listen, config.serving_port).await?;
     let admin = listeners::bind(listen, args.admin_port, "queue-proxy", "--admin-port").await?;
-    let mut addresses = vec![("admin", admin.local_addr()?)];
+    let stat = listeners::bind(listen, args.stat_port, "queue-proxy", "--stat-port").await?;
+    let mut addresses = vec![("admin", admin.local_addr()?), ("stat", stat.local_addr()?)];
     for (name, listener) in ["http", "other"].into_iter().zip(&serving) {
         addresses.push((name, listener.local_addr()?));
     }
@@ -284,6 +285,7 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
         handle.serve(listener, Listener::ClusterLocal);
     }
     proxy.serve_admin(admin);
+    proxy.serve_statistics(stat, reports);
     say_ready(&args.common, "queue-proxy", &addresses)?;
     let outcome = component.stopped().await;
     if outcome.is_ok() {

@@ -112,6 +112,9 @@ pub struct QueueArgs {
     /// Port of GET /wait-for-drain, the preStop hook of user containers (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 8022)]
     pub admin_port: u16,
+    /// Port of GET /metrics, which the autoscaler scrapes (0: any free one)
+    #[arg(long, value_name = "N", default_value_t = 9090)]
+    pub stat_port: u16,
     /// Address of the user container
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", hide = true)]
     pub user_address: IpAddr,

@@ -292,6 +292,7 @@ impl Service {
         let h2c = self.ports.iter().filter(|port| port.name == PortName::H2c);
         ServiceBackend {
             h2c_ports: h2c.map(|port| port.port).collect(),
+            external_name: None,
             ports: self
                 .ports
                 .into_iter()

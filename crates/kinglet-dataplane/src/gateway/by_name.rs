@@ -73,7 +73,7 @@ fn full_name(host: &str, domain: &str) -> Option<(String, String)> {
 }
 
 /// Service and namespace of `SERVICE.NAMESPACE`, with or without `svc` and the cluster's domain.
-fn service_name(host: &str, domain: &str) -> Option<(String, String)> {
+pub(crate) fn service_name(host: &str, domain: &str) -> Option<(String, String)> {
     let host = bare_host(host).to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host);
     let short = host

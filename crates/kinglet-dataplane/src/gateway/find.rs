@@ -9,6 +9,7 @@ use kinglet_decide::route::{NoRoute, Visibility};
 use super::{by_name, component};
 use crate::headers::{self, HeaderFlags, HostError};
 use crate::listen::Peer;
+use crate::local::LocalEntry;
 use crate::plane::Plane;
 use crate::response::{self, ProxyError, ResponseBody};
 use crate::role::Role;
@@ -20,6 +21,8 @@ pub(super) enum Routed {
     LocalReply(Response<ResponseBody>),
     /// A probe of a Revision, with what answers it.
     Probe(Result<Response<ResponseBody>, ProxyError>, Arc<Destination>),
+    /// A service of this process.
+    Local(Arc<LocalEntry>),
     /// A queue-proxy is asked whether its user container is ready.
     ReadinessCheck,
 }
@@ -69,6 +72,9 @@ fn by_table(
         }
         Err(NoRoute::Host) => {
             let inside = peer.visibility == Visibility::ClusterLocal && role == Role::Whole;
+            if inside && let Some(local) = plane.locals.by_host(host, plane) {
+                return Ok(Routed::Local(local));
+            }
             let named = inside.then(|| by_name::revision(plane, &parts.headers, host));
             let Some(named) = named.flatten() else {
                 let host = response::echo(host);
@@ -92,6 +98,12 @@ fn by_table(
         )));
     }
     let mut destination = routes.destination(matched.index).clone();
+    // Never for requests from outside, whatever a rule says.
+    if peer.visibility == Visibility::ClusterLocal
+        && let Some(local) = plane.locals.by_key(destination.cluster.key())
+    {
+        return Ok(Routed::Local(local));
+    }
     if let Some(behind) = behind_domain(&routes, &destination, path, header) {
         destination = behind;
     }

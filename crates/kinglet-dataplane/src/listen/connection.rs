@@ -20,6 +20,7 @@ use super::registry::{CloseMode, ConnectionActivity};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
 use crate::plane::Plane;
+use crate::request_body::BodySource;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,7 +89,14 @@ async fn serve_http<S>(
             let active = peer.active_request();
             async move {
                 Ok::<_, Infallible>(
-                    gateway::serve(&plane, &peer, request, raw_target, active).await,
+                    gateway::serve(
+                        &plane,
+                        &peer,
+                        request.map(BodySource::Client),
+                        raw_target,
+                        active,
+                    )
+                    .await,
                 )
             }
         }

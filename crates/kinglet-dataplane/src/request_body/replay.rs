@@ -4,14 +4,15 @@
 //! without this each such goodbye would fail some. Nothing is copied: chunks are shared, and let go as soon as there are
 //! too many of them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
+use kinglet_decide::call::BoxError;
 use parking_lot::Mutex;
+
+use super::BodySource;
 
 /// What may be kept per request: most gRPC messages, while a thousand requests at once stay within 64 MB.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -20,7 +21,7 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Replay(Mutex<Kept>);
 
 struct Kept {
-    incoming: Incoming,
+    incoming: BodySource,
     chunks: Vec<Bytes>,
     bytes: usize,
     /// Something has gone that was not kept.
@@ -45,7 +46,7 @@ impl Replay {
     }
 
     /// Of a body whose first piece may have been read.
-    pub(super) fn new(incoming: Incoming, ahead: Option<Frame<Bytes>>) -> Arc<Self> {
+    pub(super) fn new(incoming: BodySource, ahead: Option<Frame<Bytes>>) -> Arc<Self> {
         let chunks: Vec<Bytes> = ahead
             .and_then(|frame| frame.into_data().ok())
             .into_iter()
@@ -82,7 +83,7 @@ impl Reader {
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut kept = self.replay.0.lock();
         if kept.reader != self.number {
             return Poll::Ready(None);
@@ -91,7 +92,7 @@ impl Reader {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
-        let frame = std::task::ready!(Pin::new(&mut kept.incoming).poll_frame(cx));
+        let frame = std::task::ready!(kept.incoming.poll_frame(cx));
         match frame.as_ref().and_then(|frame| frame.as_ref().ok()) {
             None => {}
             Some(frame) => match frame.data_ref() {

@@ -19,6 +19,7 @@ mod half_closed;
 mod heads;
 mod lifecycle;
 mod limits;
+mod local;
 mod protocols;
 mod request_log;
 mod roles;

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
 use kinglet_dataplane::{Health, Options, Role};
-use kinglet_decide::feed::{Key, Report, ServiceBackend, Update};
+use kinglet_decide::feed::{Key, Report, ServiceBackend, Source, Stat, Update};
+use kinglet_decide::wire;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -89,7 +91,7 @@ async fn gateway(address: std::net::SocketAddr) -> World {
     let mut world = World::with(role(Role::Gateway)).await;
     let service = ServiceBackend {
         ports: vec![(80, vec![address])],
-        h2c_ports: Vec::new(),
+        ..ServiceBackend::default()
     };
     world
         .updates
@@ -222,7 +224,7 @@ async fn a_gateway_without_an_endpoint_says_so_at_once() {
     assert_eq!(got.status, 503, "nobody has described it: {}", got.body);
     let empty = ServiceBackend {
         ports: vec![(80, Vec::new())],
-        h2c_ports: Vec::new(),
+        ..ServiceBackend::default()
     };
     for described in [Some(Arc::new(empty)), None] {
         world
@@ -650,7 +652,7 @@ async fn what_an_activator_has_counted_is_told_apart() {
         }
     })
     .await;
-    let (mut world, _proxy) = queue(user.port()).await;
+    let (mut world, proxy) = queue(user.port()).await;
     let address = world.local;
     let requests: Vec<_> = [
         &[("k-proxy-request", "activator")][..],
@@ -685,6 +687,47 @@ async fn what_an_activator_has_counted_is_told_apart() {
         (next.average_proxied_concurrent_requests - 1.0).abs() < 0.01,
         "{next:?}"
     );
+    // The autoscaler scrapes the same.
+    let (reports, taken) = tokio::sync::mpsc::channel(1);
+    let listener = listen().await;
+    let scraped = listener.local_addr().unwrap();
+    proxy.serve_statistics(listener, taken);
+    let revision = Key::new("ns", "one");
+    let source = Source::itself("pod");
+    reports
+        .send(Report::Stat {
+            revision,
+            source,
+            stat: next,
+        })
+        .await
+        .unwrap();
+    let stat = within(async {
+        loop {
+            let request = Request::get("/metrics")
+                .header("host", "a")
+                .body(empty())
+                .unwrap();
+            let answer = H1::to(scraped).await.send(request).await;
+            assert_eq!(answer.headers()["content-type"], "application/protobuf");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let (pod, stat) = wire::decode_stat(&body).unwrap();
+            assert_eq!(pod.as_ref(), "pod");
+            if stat.average_concurrent_requests > 0.0 {
+                return stat;
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        Stat {
+            process_uptime: 0.0,
+            in_flight: next.in_flight,
+            ..stat
+        },
+        next
+    );
+    assert!(stat.process_uptime > 0.0);
     gate.add_permits(3);
     for request in requests {
         within(request).await.unwrap();

@@ -190,7 +190,7 @@ async fn ordinary_services_are_backends_too() {
     let ports = vec![(80, vec![mirror().await])];
     let service = ServiceBackend {
         ports,
-        h2c_ports: Vec::new(),
+        ..ServiceBackend::default()
     };
     world
         .updates

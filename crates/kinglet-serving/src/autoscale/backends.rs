@@ -100,7 +100,16 @@ impl Feed {
                 ))))
             }
             Subject::Service(key) => {
-                let service = self.services.find(key).filter(|found| is_ordinary(found))?;
+                let service = self.services.find(key)?;
+                if let Some(target) = external_name(&service) {
+                    return Some(Sent::Service(Arc::new(ServiceBackend {
+                        external_name: Some(target.into()),
+                        ..ServiceBackend::default()
+                    })));
+                }
+                if !is_ordinary(&service) {
+                    return None;
+                }
                 let slices = self
                     .slices
                     .select(&key.namespace, [(SLICE_SERVICE, &*key.name)]);
@@ -171,6 +180,16 @@ fn is_ordinary(service: &Service) -> bool {
     selects && !is_deleting(service) && label(service, keys::SERVERLESS_SERVICE).is_none()
 }
 
+/// The name that a Service of type ExternalName stands for. A Route's own placeholders are of that type, too: their
+/// hosts are in the route table.
+fn external_name(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    let target = spec.external_name.as_deref().filter(|_| external)?;
+    let own = is_deleting(service) || label(service, keys::ROUTE).is_some();
+    (!own).then(|| target.to_ascii_lowercase())
+}
+
 /// Ports of an ordinary Service and where they lead.
 fn service_backend(service: &Service, slices: &[Arc<EndpointSlice>]) -> ServiceBackend {
     let declared = service
@@ -215,7 +234,11 @@ fn service_backend(service: &Service, slices: &[Arc<EndpointSlice>]) -> ServiceB
         addresses.dedup();
         ports.push((number, addresses));
     }
-    ServiceBackend { ports, h2c_ports }
+    ServiceBackend {
+        ports,
+        h2c_ports,
+        external_name: None,
+    }
 }
 
 #[cfg(test)]

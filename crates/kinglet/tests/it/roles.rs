@@ -1,6 +1,12 @@
 //! `kinglet gateway`, `activator` and `queue` as processes of their own, on loopback. No root, no containers: the user
 //! container is a server in the test.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    reason = "tests spawn peers and measure real time; a table of cases is read where it stands"
+)]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -214,7 +220,15 @@ fn components_forward_follow_their_feed_and_drain() {
         let folder = instance::scratch("roles");
         std::fs::create_dir_all(&folder)?;
         let user = user_container().await?;
-        let quiet = ["queue", "--admin-port", "0", "--quiet", "300ms"];
+        let quiet = [
+            "queue",
+            "--admin-port",
+            "0",
+            "--stat-port",
+            "0",
+            "--quiet",
+            "300ms",
+        ];
         let mut queue = Component::start(&folder, "queue", &quiet, &queue_variables(user)).await?;
         let revisions = folder.join("revisions");
         write_feed(&revisions, &[revision(&[queue.address("http")])])?;
@@ -393,7 +407,7 @@ fn a_second_signal_does_not_wait() {
         let folder = instance::scratch("roles-twice");
         std::fs::create_dir_all(&folder)?;
         let user = user_container().await?;
-        let flags = ["queue", "--admin-port", "0"];
+        let flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
         let mut queue = Component::start(&folder, "queue", &flags, &queue_variables(user)).await?;
         queue.signal(rustix::process::Signal::TERM);
         let http = queue.address("http").to_owned();
@@ -491,7 +505,7 @@ fn any_one_of_them_may_be_killed_under_load() {
         let folder = instance::scratch("roles-killed");
         std::fs::create_dir_all(&folder)?;
         let user = user_container().await?;
-        let queue_flags = ["queue", "--admin-port", "0"];
+        let queue_flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
         let mut queues = Vec::new();
         for name in ["queue-0", "queue-1"] {
             queues

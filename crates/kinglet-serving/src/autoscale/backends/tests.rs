@@ -106,3 +106,22 @@ fn ordinary_services_by_port() {
         expected
     );
 }
+
+#[test]
+fn names_that_lead_elsewhere() {
+    let service = |labels: serde_json::Value, spec: serde_json::Value| -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"name": "channel", "namespace": "default", "labels": labels}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    let spec = json!({"type": "ExternalName", "externalName": "Dispatcher.knative-eventing.svc"});
+    assert_eq!(
+        external_name(&service(json!({}), spec.clone())).as_deref(),
+        Some("dispatcher.knative-eventing.svc")
+    );
+    let placeholder = service(json!({"serving.knative.dev/route": "hello"}), spec);
+    assert_eq!(external_name(&placeholder), None, "a Route's own");
+    let ordinary = json!({"externalName": "left.over", "selector": {"a": "b"}});
+    assert_eq!(external_name(&service(json!({}), ordinary)), None);
+}
