@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use kinglet_api::config::Configs;
 use kinglet_api::keys;
 use kinglet_decide::feed::{Report, Update};
 use kinglet_reconcile::Context;
@@ -43,8 +42,9 @@ pub const INDEXED_LABELS: [&str; 3] = [
 
 /// What Knative Serving is started with.
 pub struct ServingOptions {
-    /// Configuration before any ConfigMap is seen: default domain, image of queue-proxy.
-    pub configs: Configs,
+    /// The configuration of the moment; followed since before this starts, so that a controller woken by a ConfigMap
+    /// finds it read.
+    pub configs: configs::LiveConfigs,
     /// Domain of the cluster's own names, `cluster.local` as a rule.
     pub cluster_domain: String,
     /// Host names under which the gateway is reached inside the cluster.
@@ -73,22 +73,20 @@ pub fn start(context: &Context, options: ServingOptions) {
         reports,
         applied,
     } = options;
-    // First, so that a controller woken by a ConfigMap finds it read.
-    let live = configs::LiveConfigs::follow(context, configs);
     autoscale::backends::start(context, updates.clone());
     ingress::start(context, gateway, updates, applied);
     autoscale::start(
         context,
-        live.clone(),
+        configs.clone(),
         autoscale::AutoscaleOptions { activators },
         reports,
     );
-    revision::start(context, live.clone(), digests);
-    route::start(context, live.clone(), cluster_domain.into());
-    configuration::start(context, live.clone());
+    revision::start(context, configs.clone(), digests);
+    route::start(context, configs.clone(), cluster_domain.into());
+    configuration::start(context, configs.clone());
     labeler::start(context);
-    gc::start(context, live.clone());
-    service::start(context, live);
+    gc::start(context, configs.clone());
+    service::start(context, configs);
 }
 
 /// A moment as Knative's annotations hold it: RFC 3339, UTC, whole seconds.

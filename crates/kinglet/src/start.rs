@@ -106,7 +106,13 @@ pub(crate) async fn start(
     options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
     let moved = options.network.gateway_port;
-    start_controllers(&options, &context, channels, node.gateway_ip().into());
+    start_controllers(
+        &options,
+        &context,
+        &configs,
+        channels,
+        node.gateway_ip().into(),
+    );
     let machine = Machine {
         caches,
         configs,
@@ -181,6 +187,7 @@ async fn start_node(
 fn start_controllers(
     options: &MachineOptions,
     context: &Context,
+    configs: &LiveConfigs,
     channels: Channels,
     bridge: IpAddr,
 ) {
@@ -206,7 +213,7 @@ fn start_controllers(
     kinglet_serving::start(
         context,
         kinglet_serving::ServingOptions {
-            configs: Configs::for_domain(&options.domain),
+            configs: configs.clone(),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),
             activators: vec![activator],

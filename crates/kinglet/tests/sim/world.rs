@@ -149,7 +149,7 @@ impl World {
         kinglet_serving::start(
             &context,
             ServingOptions {
-                configs: Configs::for_domain("example.com"),
+                configs: LiveConfigs::follow(&context, Configs::for_domain("example.com")),
                 cluster_domain: "cluster.local".to_owned(),
                 gateway: GatewayNames::new("cluster.local"),
                 activators: vec![Activator {
