@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
+/// Values that one step of a path may lead to: `..[*]..[*]` finds each value of a deep object once for each way to it.
+const FOUND_MAX: usize = 4096;
+
 /// A parsed path.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct JsonPath(Vec<Step>);
+pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
@@ -29,7 +32,7 @@ enum Operator {
 
 impl JsonPath {
     /// Reads a path; what cannot be read finds nothing.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let text = text.trim().trim_start_matches('{').trim_end_matches('}');
         let text = text.strip_prefix('$').unwrap_or(text);
         let chars: Vec<char> = text.chars().collect();
@@ -41,13 +44,14 @@ impl JsonPath {
         }))
     }
 
-    /// Everything it points at.
-    pub(crate) fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
+    /// Everything it points at, up to a bound.
+    pub fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
         let mut found = vec![root];
         for step in &self.0 {
             found = found
                 .into_iter()
                 .flat_map(|value| step.take(value))
+                .take(FOUND_MAX)
                 .collect();
         }
         found
@@ -306,5 +310,15 @@ mod tests {
                 "{path}"
             );
         }
+    }
+    /// Ten descents into sixty levels lead to each value by up to 75 billion ways.
+    #[test]
+    fn descents_are_bounded() {
+        let mut deep = json!(1);
+        for _ in 0..60 {
+            deep = json!({"a": deep});
+        }
+        let found = JsonPath::parse(&"..a".repeat(10)).find(&deep).len();
+        assert_eq!(found, FOUND_MAX);
     }
 }

@@ -40,7 +40,7 @@ pub mod field_support;
 mod fields;
 mod identity;
 mod install;
-mod jsonpath;
+pub mod jsonpath;
 mod kinds;
 pub mod listen;
 mod logs;
