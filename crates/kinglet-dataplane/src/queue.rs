@@ -111,7 +111,7 @@ impl QueueProxy {
         let last = Arc::new(Mutex::new(Stat::default()));
         let heard = last.clone();
         self.tasks
-            .component_cancellable("queue-proxy statistics", async move {
+            .component_cancellable("queue-statistics", async move {
                 while let Some(report) = reports.recv().await {
                     if let Report::Stat { stat, .. } = report {
                         *heard.lock() = stat;
@@ -138,12 +138,7 @@ impl QueueProxy {
                 answer
             }
         };
-        admin::serve(
-            &self.tasks,
-            "queue-proxy statistics listener",
-            listener,
-            answer,
-        );
+        admin::serve(&self.tasks, "queue-statistics-listener", listener, answer);
     }
 
     /// Probes are refused from now on; returns when no request has come for the quiet time and the last one has ended,

@@ -38,7 +38,12 @@ pub(crate) struct HealthCell(AtomicU8);
 
 impl HealthCell {
     pub(crate) fn set(&self, health: Health) {
-        self.0.store(health as u8, Ordering::Release);
+        // Who stops does not come back, whatever connects meanwhile.
+        let stopping = Health::Stopping as u8;
+        let change = |current| (current != stopping).then_some(health as u8);
+        let _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
     }
 
     pub(crate) fn get(&self) -> Health {

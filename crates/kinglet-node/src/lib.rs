@@ -43,6 +43,7 @@ pub use node::{Node, NodeError, NodeHandle};
 pub use options::{Drain, Options, PARKED_DEFAULT};
 pub use session::{Input, Session, SessionError, Source, Terminal};
 pub use sys::process::Exit;
+pub use sys::resident::release_start_pages;
 
 /// The first argument of this binary when it is called as a helper.
 pub const HELPER_VERB: &str = "node-helper";

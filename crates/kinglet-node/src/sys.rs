@@ -2,7 +2,7 @@
 //!
 //! Flow: Kinglet starts its own binary, as a file that nobody can write to ([`binary`]), as `node-helper spawner`; helpers
 //! are forks of that single-threaded process ([`spawner`]) and run [`container`] or [`exec`]. Inside Kinglet itself only
-//! [`binary`], [`devices`], [`netns`], [`process`] and [`spawner`] are used.
+//! [`binary`], [`devices`], [`netns`], [`process`], [`resident`] and [`spawner`] are used.
 //! Always: helpers never start a thread; the first thing they do is to close every descriptor that they were not given;
 //! every unsafe block says why it is sound.
 #![allow(unsafe_code, reason = "fork, unshare and seccomp have no safe wrapper")]
@@ -22,6 +22,7 @@ pub(crate) mod netns;
 mod new_mount;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod resident;
 pub(crate) mod seccomp;
 pub(crate) mod spawner;
 pub(crate) mod terminal;

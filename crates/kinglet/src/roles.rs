@@ -15,6 +15,7 @@ use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, QueueArgs}
 use kinglet_dataplane::activator::Backends;
 use kinglet_dataplane::feed::{self, FeedFile, Snapshot};
 use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
+use kinglet_dataplane::stats::{StatClient, StatClientOptions};
 use kinglet_dataplane::{Dataplane, Handle, Health, Listener, Options, Role};
 use kinglet_decide::feed::{Report, Source, Update};
 use kinglet_process::{Clock, Supervisor, Tasks, logging};
@@ -223,8 +224,11 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
         idle_connections_max: args.max_idle_proxy_conns_per_host,
         ..Options::default()
     })?;
-    drop(component.take_reports());
+    let reports = component.take_reports();
     let handle = component.handle.clone();
+    if let Some(autoscaler) = &args.autoscaler {
+        send_statistics(&component, autoscaler, reports);
+    }
     let feed = component.follow_feed(&args.feed)?;
     let listen = args.common.listen;
     let http = listeners::bind(listen, args.http_port, "activator", "--http-port").await?;
@@ -253,6 +257,29 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
     }
     component.tasks.shutdown(TASKS_STOP_MAX).await;
     outcome
+}
+
+/// Reports go to the autoscaler; while they cannot, the activator is not ready.
+fn send_statistics(component: &Component, autoscaler: &str, reports: mpsc::Receiver<Report>) {
+    component.handle.set_health(Health::NotConnected);
+    let client = StatClient::new(StatClientOptions::new(autoscaler));
+    let mut connected = client.is_connected();
+    let tasks = &component.tasks;
+    tasks.component("statistics", client.run(reports, tasks.token()));
+    let handle = component.handle.clone();
+    tasks.component_cancellable("autoscaler-health", async move {
+        loop {
+            let health = match *connected.borrow_and_update() {
+                true => Health::Ready,
+                false => Health::NotConnected,
+            };
+            handle.set_health(health);
+            if connected.changed().await.is_err() {
+                // The client has ended, which its owner notices.
+                return std::future::pending().await;
+            }
+        }
+    });
 }
 
 async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
@@ -351,6 +378,9 @@ fn say_ready(
     tracing::info!(addresses = text, "{what} serves");
     if let Some(file) = &args.ready_file {
         kinglet_process::private::write(file, &text).context("writing the ready file")?;
+    }
+    if let Err(error) = kinglet_node::release_start_pages() {
+        tracing::debug!(%error, "the pages of the start stay in memory");
     }
     Ok(())
 }

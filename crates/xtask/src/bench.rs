@@ -3,6 +3,7 @@
 mod cold_start;
 mod memory;
 mod ready;
+mod roles;
 mod throughput;
 
 use clap::Subcommand;
@@ -31,6 +32,15 @@ pub(crate) enum Bench {
     Memory,
     /// Apply to Ready with the image cached: one at a time and twenty at once
     Ready,
+    /// Gateway, activator and queue-proxy as processes: requests per second behind each, beside nginx, and their memory
+    Roles {
+        /// Seconds per run.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+        /// Runs of each, taking turns.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// All of them
     All,
 }
@@ -39,13 +49,15 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::ColdStart { rounds } => cold_start::run(*rounds).await,
         Bench::Throughput { seconds, rounds } => throughput::run(*seconds, *rounds).await,
+        Bench::Roles { seconds, rounds } => roles::run(*seconds, *rounds).await,
         Bench::Memory => memory::run().await,
         Bench::Ready => ready::run().await,
         Bench::All => {
             cold_start::run(40).await?;
             throughput::run(8, 3).await?;
             memory::run().await?;
-            ready::run().await
+            ready::run().await?;
+            roles::run(5, 3).await
         }
     }
 }

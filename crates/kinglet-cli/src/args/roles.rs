@@ -67,6 +67,9 @@ pub struct ActivatorArgs {
     /// Port for HTTP/2 without TLS; HTTP/1.1 is understood, too (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 8013)]
     pub h2c_port: u16,
+    /// Where statistics go, autoscaler.knative-serving.svc.cluster.local:8080 on a cluster [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub autoscaler: Option<String>,
     /// Name of this pod, under which its statistics go
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub pod_name: String,

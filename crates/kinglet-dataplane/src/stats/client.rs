@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use kinglet_decide::feed::Report;
 use kinglet_decide::wire::{WireStat, encode_stats};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -65,6 +65,7 @@ impl StatClientOptions {
 pub struct StatClient {
     options: StatClientOptions,
     random: fn() -> u64,
+    connected: watch::Sender<bool>,
 }
 
 /// Why a client has nothing more to do.
@@ -83,7 +84,13 @@ impl StatClient {
         Self {
             options,
             random: super::random,
+            connected: watch::Sender::new(false),
         }
+    }
+
+    /// Whether there is a connection: an activator without one is not ready (spec/serving.md 6.2.1).
+    pub fn is_connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
     }
 
     /// Sends what comes in as `reports` until `stop`, or until nobody reports any more. `reports` never waits long: while
@@ -97,6 +104,7 @@ impl StatClient {
                 connected = self.connected(&mut outbox, &mut reports, &mut step) => connected,
             };
             let Some(mut socket) = connected else { return };
+            self.connected.send_replace(true);
             tracing::info!(autoscaler = %self.options.authority, "statistics are sent to the autoscaler");
             match self
                 .speak(&mut socket, &mut outbox, &mut reports, &stop)
@@ -110,6 +118,7 @@ impl StatClient {
                     tracing::warn!(autoscaler = %self.options.authority, %why, "the connection to the autoscaler is lost, it is made again");
                 }
             }
+            self.connected.send_replace(false);
             outbox.not_heard();
         }
     }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use kinglet_decide::feed::Report;
 use kinglet_testkit::until::patiently;
 use kinglet_testkit::{instance, until, web};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -565,6 +566,89 @@ fn any_one_of_them_may_be_killed_under_load() {
         load.answers(200).await?;
         let longest = load.end().await?;
         ensure!(longest < patiently(Duration::from_secs(10)), "{longest:?}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
+
+/// An activator says by its kubelet probe whether it has its autoscaler, and tells it of requests that wait.
+#[test]
+fn an_activator_is_ready_with_its_autoscaler_and_tells_it_who_waits() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-autoscaler");
+        std::fs::create_dir_all(&folder)?;
+        let feed = folder.join("feed");
+        write_feed(&feed, &[revision(&[])])?;
+        let feed = feed.display().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let autoscaler = listener.local_addr()?;
+        drop(listener);
+        let address = autoscaler.to_string();
+        let flags = [
+            "activator",
+            "--http-port",
+            "0",
+            "--h2c-port",
+            "0",
+            "--feed",
+            &feed,
+            "--autoscaler",
+            &address,
+        ];
+        let activator =
+            Component::start(&folder, "activator", &flags, &activator_variables()).await?;
+        let http = activator.address("http").to_owned();
+        let probe = || async {
+            let probe = http::Request::get("/")
+                .header("host", "a")
+                .header("user-agent", "kube-probe/1.34")
+                .body(http_body_util::Full::default())?;
+            web::send(&http, probe).await
+        };
+        let got = probe().await?;
+        ensure!(got.status == 500, "{got:?}");
+        ensure!(
+            got.body.contains("connection has not yet been established"),
+            "{got:?}"
+        );
+
+        let (reports, mut heard) = tokio::sync::mpsc::channel(64);
+        let tasks = kinglet_process::Tasks::new();
+        let listener = TcpListener::bind(autoscaler).await?;
+        tokio::spawn(kinglet_dataplane::stats::serve(
+            listener,
+            reports,
+            |_| true,
+            tasks.clone(),
+        ));
+        until("the activator to be ready", START_MAX, || async {
+            Ok((probe().await?.status == 200).then_some(()))
+        })
+        .await?;
+        let waits = {
+            let http = http.clone();
+            tokio::spawn(
+                async move { web::get(&http, "one-00001.ns.svc.cluster.local", "/").await },
+            )
+        };
+        let report = tokio::time::timeout(patiently(START_MAX), heard.recv()).await?;
+        let Some(Report::Stat {
+            revision,
+            source,
+            stat,
+        }) = report
+        else {
+            bail!("{report:?}");
+        };
+        ensure!(revision.to_string() == "ns/one-00001", "{revision}");
+        ensure!(source.pod.as_ref() == "activator-x", "{source:?}");
+        ensure!(stat.average_concurrent_requests > 0.0, "{stat:?}");
+        waits.abort();
+        tasks.shutdown(Duration::from_secs(1)).await;
+        until("the activator to notice", START_MAX, || async {
+            Ok((probe().await?.status == 500).then_some(()))
+        })
+        .await?;
         std::fs::remove_dir_all(folder)?;
         Ok(())
     });

@@ -14,14 +14,33 @@ use super::{annotated, start};
 
 const CONNECTIONS: u32 = 32;
 
-/// One of the three ways to the container.
-struct Way {
-    name: &'static str,
-    address: String,
-    host: String,
-    rates: Vec<f64>,
+/// One of the ways to the container.
+pub(super) struct Way {
+    pub(super) name: &'static str,
+    pub(super) address: String,
+    pub(super) host: String,
+    pub(super) rates: Vec<f64>,
     p50: Vec<f64>,
     p99: Vec<f64>,
+}
+
+impl Way {
+    pub(super) fn new(name: &'static str, address: String, host: &str) -> Self {
+        Self {
+            name,
+            address,
+            host: host.to_owned(),
+            rates: Vec::new(),
+            p50: Vec::new(),
+            p99: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, (rate, p50, p99): (f64, f64, f64)) {
+        self.rates.push(rate);
+        self.p50.push(p50);
+        self.p99.push(p99);
+    }
 }
 
 pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
@@ -56,20 +75,11 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
         ("nginx", nginx_address.clone()),
         ("container", container),
     ]
-    .map(|(name, address)| Way {
-        name,
-        address,
-        host: host.to_owned(),
-        rates: Vec::new(),
-        p50: Vec::new(),
-        p99: Vec::new(),
-    });
+    .map(|(name, address)| Way::new(name, address, host));
     for _ in 0..rounds {
         for way in &mut ways {
-            let (rate, p50, p99) = wrk(way, seconds)?;
-            way.rates.push(rate);
-            way.p50.push(p50);
-            way.p99.push(p99);
+            let measured = wrk(way, seconds)?;
+            way.add(measured);
         }
     }
     drop(nginx);
@@ -78,7 +88,7 @@ pub(crate) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     kinglet.stop().await
 }
 
-fn require_programs() -> anyhow::Result<()> {
+pub(super) fn require_programs() -> anyhow::Result<()> {
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
         if !Path::new("/usr/bin").join(program).exists()
             && !Path::new("/usr/sbin").join(program).exists()
@@ -108,9 +118,9 @@ fn report(ways: &[Way; 3], seconds: u32, rounds: u32) {
     );
 }
 
-struct Nginx {
+pub(super) struct Nginx {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Drop for Nginx {
@@ -120,7 +130,19 @@ impl Drop for Nginx {
     }
 }
 
-fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
+/// A plain proxy before `container`.
+pub(super) fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
+    let upstream = format!("upstream container {{ server {container}; keepalive 64; }}");
+    let location = "proxy_pass http://container; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;";
+    start_nginx(folder, &upstream, location)
+}
+
+/// A server that answers by itself.
+pub(super) fn serving_nginx(folder: &Path) -> anyhow::Result<Nginx> {
+    start_nginx(folder, "", "return 200 \"Hello World!\\n\";")
+}
+
+fn start_nginx(folder: &Path, upstream: &str, location: &str) -> anyhow::Result<Nginx> {
     std::fs::create_dir_all(folder)?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
@@ -132,8 +154,8 @@ fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
             "daemon off; master_process on; worker_processes 2; user root; pid {folder}/pid; error_log {folder}/error.log;\n\
              events {{ worker_connections 4096; }}\n\
              http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
-               upstream container {{ server {container}; keepalive 64; }}\n\
-               server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{ proxy_pass http://container; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n",
+               {upstream}\n\
+               server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{ {location} }} }} }}\n",
             folder = folder.display()
         ),
     )?;
@@ -150,7 +172,7 @@ fn nginx(folder: &Path, container: &str) -> anyhow::Result<Nginx> {
 }
 
 /// Rate, p50 and p99 in milliseconds.
-fn wrk(way: &Way, seconds: u32) -> anyhow::Result<(f64, f64, f64)> {
+pub(super) fn wrk(way: &Way, seconds: u32) -> anyhow::Result<(f64, f64, f64)> {
     let output = Command::new("wrk")
         .args([
             "-t1",

@@ -1,0 +1,217 @@
+//! The components in processes of their own: requests per second after each hop beside one hop of nginx, and their memory.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kinglet_testkit::load::percentile;
+use kinglet_testkit::{instance, until, web};
+
+use super::throughput::{Nginx, Way, nginx, require_programs, serving_nginx, wrk};
+
+const START_MAX: Duration = Duration::from_secs(10);
+const HOST: &str = "one.test";
+
+struct Component {
+    child: Child,
+    ready: serde_json::Value,
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Component {
+    async fn start(
+        folder: &Path,
+        name: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let ready_file = folder.join(format!("{name}.ready"));
+        let mut child = Command::new(crate::release_binary()?)
+            .arg(name)
+            .args(flags)
+            .args(["--listen", "127.0.0.1", "--log", "warn", "--ready-file"])
+            .arg(&ready_file)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let ready = until(name, START_MAX, || {
+            let ended = child.try_wait().ok().flatten();
+            let found = std::fs::read(&ready_file)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            async move { Ok(found.map(Ok).or(ended.map(Err))) }
+        })
+        .await?;
+        match ready {
+            Ok(ready) => Ok(Self { child, ready }),
+            Err(status) => bail!("{name} ended with {status}"),
+        }
+    }
+
+    fn address(&self) -> String {
+        self.ready["http"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        instance::resident_bytes(self.child.id())
+    }
+}
+
+/// The container's server, and the three components before it.
+struct Chain {
+    container: Nginx,
+    queue: Component,
+    activator: Component,
+    gateway: Component,
+}
+
+impl Chain {
+    async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let container = serving_nginx(&folder.join("container"))?;
+        let user = container.port.to_string();
+        let queue = Component::start(
+            folder,
+            "queue",
+            &["--admin-port", "0", "--stat-port", "0"],
+            &[
+                ("SERVING_NAMESPACE", "ns"),
+                ("SERVING_CONFIGURATION", "one"),
+                ("SERVING_REVISION", "one"),
+                ("SERVING_POD", "pod"),
+                ("SERVING_POD_IP", "127.0.0.1"),
+                ("SERVING_LOGGING_CONFIG", ""),
+                ("SERVING_LOGGING_LEVEL", ""),
+                ("QUEUE_SERVING_PORT", "0"),
+                ("QUEUE_SERVING_TLS_PORT", "0"),
+                ("CONTAINER_CONCURRENCY", "0"),
+                ("REVISION_TIMEOUT_SECONDS", "300"),
+                ("USER_PORT", &user),
+            ],
+        )
+        .await?;
+        let revisions = folder.join("revisions");
+        std::fs::write(
+            &revisions,
+            format!(
+                r#"{{"revision":{{"namespace":"ns","name":"one","timeoutSeconds":300,"pods":[{{"name":"pod","address":"{}"}}]}}}}"#,
+                queue.address()
+            ),
+        )?;
+        let revisions = revisions.display().to_string();
+        let activator = Component::start(
+            folder,
+            "activator",
+            &["--http-port", "0", "--h2c-port", "0", "--feed", &revisions],
+            &[("POD_NAME", "activator"), ("POD_IP", "127.0.0.1")],
+        )
+        .await?;
+        let routes = folder.join("routes");
+        std::fs::write(
+            &routes,
+            format!(
+                r#"{{"service":{{"namespace":"ns","name":"one","ports":[{{"port":80,"addresses":["{}"]}}]}}}}
+{{"rule":{{"namespace":"ns","ingress":"one","hosts":["{HOST}"],"paths":[{{"splits":[{{"serviceNamespace":"ns","serviceName":"one","servicePort":80,"appendHeaders":{{"Knative-Serving-Revision":"one","Knative-Serving-Namespace":"ns"}}}}]}}]}}}}"#,
+                activator.address()
+            ),
+        )?;
+        let routes = routes.display().to_string();
+        let gateway = Component::start(
+            folder,
+            "gateway",
+            &[
+                "--http-port",
+                "0",
+                "--local-port",
+                "0",
+                "--status-port",
+                "0",
+                "--feed",
+                &routes,
+            ],
+            &[],
+        )
+        .await?;
+        Ok(Self {
+            container,
+            queue,
+            activator,
+            gateway,
+        })
+    }
+
+    fn components(&self) -> [(&'static str, &Component); 3] {
+        [
+            ("queue", &self.queue),
+            ("activator", &self.activator),
+            ("gateway", &self.gateway),
+        ]
+    }
+}
+
+pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
+    require_programs()?;
+    let folder = instance::scratch("bench-roles");
+    std::fs::create_dir_all(&folder)?;
+    let chain = Chain::start(&folder).await?;
+    let at_rest = chain.components().map(|(_, one)| one.resident_bytes());
+    let container = format!("127.0.0.1:{}", chain.container.port);
+    let proxy = nginx(&folder.join("proxy"), &container)?;
+    let hop = format!("127.0.0.1:{}", proxy.port);
+    // To the activator a request names its Revision by host.
+    let way = |name, address: String, host: &str| Way::new(name, address, host);
+    let mut ways = [
+        way("container", container, HOST),
+        way("nginx", hop, HOST),
+        way("queue", chain.queue.address(), HOST),
+        way(
+            "activator",
+            chain.activator.address(),
+            "one.ns.svc.cluster.local",
+        ),
+        way("gateway", chain.gateway.address(), HOST),
+    ];
+    for way in &ways {
+        until(way.name, START_MAX, || async {
+            let got = web::get(&way.address, &way.host, "/").await?;
+            Ok((got.status == 200).then_some(()))
+        })
+        .await?;
+    }
+    for _ in 0..rounds {
+        for way in &mut ways {
+            let measured = wrk(way, seconds)?;
+            way.add(measured);
+        }
+    }
+    println!(
+        "requests per second through all that is behind each, 32 connections, {rounds} runs of {seconds} s taking turns (median):"
+    );
+    let nginx_rate = percentile(&ways[1].rates, 50.0);
+    for way in &ways {
+        let rate = percentile(&way.rates, 50.0);
+        println!(
+            "  {:<10} {rate:>8.0}/s  {:.2} of one hop of nginx",
+            way.name,
+            rate / nginx_rate
+        );
+    }
+    println!("resident memory before and after, in kB:");
+    for ((name, one), before) in chain.components().into_iter().zip(at_rest) {
+        println!(
+            "  {name:<10} {:>6} {:>6}",
+            before >> 10,
+            one.resident_bytes() >> 10
+        );
+    }
+    drop((proxy, chain));
+    let _ = std::fs::remove_dir_all(folder);
+    Ok(())
+}
