@@ -185,6 +185,11 @@ impl<K: Object> Cache<K> {
         *self.store.synced().borrow()
     }
 
+    /// Whether the first listing is complete, as it becomes so.
+    pub(crate) fn synced(&self) -> Synced {
+        self.store.synced()
+    }
+
     /// Calls `observer` with every change, at once and in order; first with each object that is there already.
     ///
     /// It runs on the path of the change: be quick, never wait, never write through a [`crate::Context`] inside.

@@ -14,6 +14,7 @@ use crate::caches::Caches;
 use crate::error::ReconcileError;
 use crate::event::EventRecord;
 use crate::events::Recorder;
+use crate::gate::Gate;
 use crate::leader::Leadership;
 use crate::object::{Key, Object, is_deleting, key_of, uid_of, version_of};
 use crate::plan::{Next, Plan, Step};
@@ -28,6 +29,7 @@ pub struct Context {
     recorder: Recorder,
     component: &'static str,
     leadership: Leadership,
+    gate: Gate,
     /// The key that is worked on; leadership of it is asked for before each write.
     key: Option<Key>,
 }
@@ -40,6 +42,7 @@ impl Context {
             recorder: Recorder::start(caches),
             component: "kinglet",
             leadership: Leadership::always(),
+            gate: Gate::open(),
             key: None,
         }
     }
@@ -59,6 +62,20 @@ impl Context {
             leadership,
             ..self.clone()
         }
+    }
+
+    /// The same context for controllers that begin when the gate opens.
+    #[must_use]
+    pub fn behind(&self, gate: Gate) -> Self {
+        Self {
+            gate,
+            ..self.clone()
+        }
+    }
+
+    /// Where controllers wait at a start.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The same context for the work on one key: its writes are refused once the key belongs to another replica.

@@ -5,11 +5,13 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cache::{Change, DynamicObject, Head};
@@ -93,16 +95,17 @@ impl<P: Object> Controller<P> {
         I: IntoIterator<Item = Key>,
     {
         self.sources.push(Box::new(move |caches, queue| {
-            let queue = queue.clone();
-            caches
-                .cache::<O>()
-                .observe_heads(move |change: &Change<DynamicObject>| {
-                    for state in change.states() {
-                        for key in map(state.head()) {
-                            queue.add(key);
-                        }
-                    }
-                });
+            let cache = caches.cache::<O>();
+            let waker = Waker::new(queue, cache.synced());
+            let later = waker.clone();
+            cache.observe_heads(move |change: &Change<DynamicObject>| {
+                for state in change.states() {
+                    map(state.head())
+                        .into_iter()
+                        .for_each(|key| waker.wake(key));
+                }
+            });
+            later.begun();
         }));
         self.reads::<O>()
     }
@@ -114,14 +117,15 @@ impl<P: Object> Controller<P> {
         I: IntoIterator<Item = Key>,
     {
         self.sources.push(Box::new(move |caches, queue| {
-            let queue = queue.clone();
-            caches.cache::<O>().observe(move |change: &Change<O>| {
+            let cache = caches.cache::<O>();
+            let waker = Waker::new(queue, cache.synced());
+            let later = waker.clone();
+            cache.observe(move |change: &Change<O>| {
                 for state in change.states() {
-                    for key in map(state) {
-                        queue.add(key);
-                    }
+                    map(state).into_iter().for_each(|key| waker.wake(key));
                 }
             });
+            later.begun();
         }));
         self.reads::<O>()
     }
@@ -210,6 +214,38 @@ fn keys_of<P: Object>(caches: &Caches) -> Vec<Key> {
     caches.cache::<P>().keys()
 }
 
+/// Wakes the keys of changes. What was there at the start is looked at when nothing more urgent waits: after a restart
+/// the one object that somebody waits for overtakes thousands.
+#[derive(Clone)]
+struct Waker {
+    queue: Queue,
+    synced: watch::Receiver<bool>,
+    /// Whether the observer has been told what was there when it was registered.
+    begun: Arc<AtomicBool>,
+}
+
+impl Waker {
+    fn new(queue: &Queue, synced: watch::Receiver<bool>) -> Self {
+        Self {
+            queue: queue.clone(),
+            synced,
+            begun: Arc::default(),
+        }
+    }
+
+    fn begun(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    fn wake(&self, key: Key) {
+        if self.begun.load(Ordering::Acquire) && *self.synced.borrow() {
+            self.queue.add(key);
+        } else {
+            self.queue.add_slowly(key);
+        }
+    }
+}
+
 /// A controller at work, its types erased.
 #[derive(Clone)]
 struct Running {
@@ -232,6 +268,7 @@ impl Running {
             .component_cancellable("controller", async move {
                 futures_util::future::join_all(waits).await;
                 tracing::debug!(controller = self.context.component(), "caches are complete");
+                self.context.gate().pass().await;
                 let queue = self.queue.clone();
                 tasks.component_cancellable("queue-timer", async move { queue.keep_time().await });
                 for _ in 0..workers {

@@ -50,6 +50,7 @@ pub mod error;
 pub mod event;
 mod events;
 pub mod feed;
+pub mod gate;
 mod graft;
 pub mod kinds;
 pub mod leader;
@@ -71,6 +72,7 @@ pub use context::Context;
 pub use controller::Controller;
 pub use error::ReconcileError;
 pub use event::{EventRecord, Severity, reference_to};
+pub use gate::{Gate, GateOpener};
 pub use kinds::{ResourceKind, ResourceKinds};
 pub use leader::Leadership;
 pub use object::{

@@ -18,8 +18,13 @@ const RETRY_MIN: Duration = Duration::from_millis(5);
 /// Longest pause after many failures.
 const RETRY_MAX: Duration = Duration::from_secs(1000);
 
+/// So many urgent keys go before one that is not, while both wait: what is always urgent must not hold up the rest for ever.
+const URGENT_IN_A_ROW: u32 = 16;
+
 #[derive(Default)]
 struct State {
+    /// Urgent keys taken while others waited.
+    in_a_row: u32,
     fast: VecDeque<Key>,
     slow: VecDeque<Key>,
     dirty: HashMap<Key, bool>,
@@ -189,7 +194,7 @@ impl Queue {
 
     fn take(&self) -> Option<Key> {
         let mut state = self.0.state.lock();
-        let key = state.fast.pop_front().or_else(|| state.slow.pop_front())?;
+        let key = state.pop()?;
         state.dirty.remove(&key);
         state.working.insert(key.clone());
         Some(key)
@@ -197,6 +202,21 @@ impl Queue {
 }
 
 impl State {
+    fn pop(&mut self) -> Option<Key> {
+        if self.in_a_row < URGENT_IN_A_ROW
+            && let Some(key) = self.fast.pop_front()
+        {
+            self.in_a_row = if self.slow.is_empty() {
+                0
+            } else {
+                self.in_a_row + 1
+            };
+            return Some(key);
+        }
+        self.in_a_row = 0;
+        self.slow.pop_front().or_else(|| self.fast.pop_front())
+    }
+
     fn line_up(&mut self, key: Key, slow: bool) {
         if slow {
             self.slow.push_back(key)
@@ -265,6 +285,23 @@ mod tests {
         assert_eq!(queue.next().await, key("b"));
         assert_eq!(queue.next().await, key("a"));
         assert!(queue.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_always_urgent_does_not_hold_up_the_rest() {
+        let queue = Queue::default();
+        queue.add_slowly(key("slow"));
+        queue.add(key("hot"));
+        for taken in 0..=URGENT_IN_A_ROW {
+            let next = queue.next().await;
+            if taken < URGENT_IN_A_ROW {
+                assert_eq!(next, key("hot"));
+            } else {
+                assert_eq!(next, key("slow"));
+            }
+            queue.add(key("hot"));
+            queue.done(&next);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //!
 //! Flow: Ingress changed -> [`rules`] -> [`publish`] (one table of all Ingresses, built once for many changes) -> the
 //! data plane -> its acknowledged version -> status.
+//! The first table is made of the caches alone, so that requests after a restart do not wait for the controllers.
 //! Always: an Ingress is Ready only when the gateway serves what its spec says; Ingresses of other classes are not
 //! touched; while the gateway has not answered, what it served before goes on.
 
@@ -60,13 +61,13 @@ pub fn start(
     let ingresses = context.cache::<Ingress>();
     let before = async move {
         ingresses.wait_synced().await;
-        ingresses
-            .all()
-            .iter()
-            .map(|ingress| key_of(&**ingress))
-            .collect()
+        ingresses.keys()
     };
     let publisher = Publisher::start(context, updates, applied, controller.queue(), before);
+    context.tasks().spawn_cancellable(
+        "first-routes",
+        first_routes(context.clone(), publisher.clone()),
+    );
     controller.run(context, move |context, key| {
         let (names, publisher) = (Arc::clone(&names), publisher.clone());
         async move {
@@ -89,6 +90,24 @@ pub fn start(
                 .await
         }
     });
+}
+
+/// The routes of before, straight from the caches: they are served before any controller has begun.
+async fn first_routes(context: Context, publisher: Publisher) {
+    let (ingresses, services) = (context.cache::<Ingress>(), context.cache::<Service>());
+    ingresses.wait_synced().await;
+    services.wait_synced().await;
+    for ingress in ingresses.all() {
+        let key = key_of(&*ingress);
+        if !is_deleting(&*ingress) && is_ours(&ingress) {
+            let find = |namespace: &str, name: &str| services.get(namespace, name);
+            // What is wrong with one is its controller's to tell.
+            if let Ok(rules) = rules::of(&ingress, find) {
+                publisher.set_first(&key, &ingress, rules);
+            }
+        }
+        publisher.pass(&key);
+    }
 }
 
 fn is_ours(ingress: &Ingress) -> bool {

@@ -12,7 +12,7 @@ use kinglet_api::config::Configs;
 use kinglet_image::Images;
 use kinglet_node::{Node, NodeHandle};
 use kinglet_process::{Clock, Tasks};
-use kinglet_reconcile::{Caches, Context};
+use kinglet_reconcile::{Caches, Context, Gate};
 use kinglet_serving::configs::LiveConfigs;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -106,6 +106,8 @@ pub(crate) async fn start(
     options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
     let moved = options.network.gateway_port;
+    let gate = open_after_routes(&deciding, applied.clone());
+    let context = context.behind(gate);
     start_controllers(
         &options,
         &context,
@@ -138,6 +140,17 @@ pub(crate) async fn start(
         tasks,
     );
     Ok(machine)
+}
+
+/// A gate before the controllers that opens when the gateway has its first routes.
+fn open_after_routes(tasks: &Tasks, mut applied: watch::Receiver<u64>) -> Gate {
+    let (opener, gate) = Gate::closed();
+    tasks.spawn_cancellable("gate", async move {
+        // A data plane that is gone opens it, too.
+        let _ = applied.wait_for(|version| *version > 0).await;
+        opener.open();
+    });
+    gate
 }
 
 fn start_data_plane(clock: &Clock, tasks: &Tasks) -> (kinglet_dataplane::Handle, Channels) {

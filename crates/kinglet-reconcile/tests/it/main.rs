@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use kinglet_reconcile::{
-    Caches, Change, Context, Controller, Key, Next, Plan, Queue, ReconcileError,
+    Caches, Change, Context, Controller, Key, Next, Plan, Queue, ReconcileError, ResourceKind,
 };
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -405,4 +405,101 @@ async fn refusals_say_whose_fault_they_are() {
         assert!(expected(&error), "{error:?}");
         assert_eq!(error.message(), "words");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_start_controllers_wait_at_the_gate_and_what_is_asked_for_goes_first() {
+    let many: Vec<Value> = (0..50)
+        .map(|number| event("ADDED", map(&format!("m{number:02}"), number + 1, "v")))
+        .chain([listed(60)])
+        .collect();
+    let script = Script::default().then_stay("sendInitialEvents", &many);
+    let (opener, gate) = kinglet_reconcile::Gate::closed();
+    let context = Context::new(&caches(&script)).behind(gate);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&order);
+    let queue =
+        Controller::<ConfigMap>::new("test")
+            .workers(1)
+            .run(&context, move |_, key: Key| {
+                log.lock().push(key.name.to_string());
+                async { Ok(Next::Done) }
+            });
+    within(context.cache::<ConfigMap>().wait_synced()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(order.lock().is_empty(), "the gate is closed");
+    queue.add(Key::new("a", "m40"));
+    opener.open();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let order = order.lock();
+    assert_eq!(order.len(), 50);
+    assert_eq!(order[..2], ["m40", "m00"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_with_and_without_types_share_a_watch_which_ends_with_a_kind_that_nobody_reads_typed()
+ {
+    let kind = |kind: &str, plural: &str| {
+        Arc::new(ResourceKind {
+            group: String::new(),
+            version: "v1".into(),
+            kind: kind.into(),
+            plural: plural.into(),
+            namespaced: true,
+            delete_collection: true,
+        })
+    };
+    let script = Script::default()
+        .then_stay(
+            "/configmaps .. sendInitialEvents",
+            &[event("ADDED", map("x", 1, "one")), listed(3)],
+        )
+        .then_stay(
+            "/widgets .. sendInitialEvents",
+            &[event("ADDED", map("w", 1, "one")), listed(3)],
+        );
+    let caches = caches(&script);
+    let (maps, widgets) = (kind("ConfigMap", "configmaps"), kind("Widget", "widgets"));
+    let gone = Arc::new(AtomicU32::new(0));
+    for kind in [&maps, &widgets] {
+        let gone = Arc::clone(&gone);
+        let cache = caches.dynamic(kind);
+        within(cache.wait_synced()).await;
+        cache.observe(move |change| {
+            gone.fetch_add(
+                u32::from(matches!(change, Change::Deleted(_))),
+                Ordering::SeqCst,
+            );
+            true
+        });
+    }
+    await_value(&caches, "x", Some("one")).await;
+    let found = caches.dynamic(&maps).get("a", "x").unwrap();
+    assert_eq!(found.value()["data"]["k"], "one");
+    assert_eq!(caches.dynamic(&widgets).all().len(), 1);
+    assert_eq!(caches.memory().len(), 2);
+
+    caches.release(&maps);
+    caches.release(&widgets);
+    assert_eq!(gone.load(Ordering::SeqCst), 1, "the widget");
+    assert_eq!(caches.memory().len(), 1, "typed readers keep theirs");
+    assert!(caches.cache::<ConfigMap>().get("a", "x").is_some());
+    // The kind is served again.
+    script.acts.lock().push_back(Act {
+        asked: "/widgets .. sendInitialEvents",
+        status: 200,
+        body: [event("ADDED", map("v", 9, "two")), listed(10)]
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect(),
+        stays_open: true,
+    });
+    let again = caches.dynamic(&widgets);
+    within(again.wait_synced()).await;
+    assert!(again.get("a", "w").is_none() && again.get("a", "v").is_some());
+    let watches = |path: &str| {
+        let log = script.log.lock();
+        log.iter().filter(|asked| asked.contains(path)).count()
+    };
+    assert_eq!((watches("/configmaps"), watches("/widgets")), (1, 2));
 }

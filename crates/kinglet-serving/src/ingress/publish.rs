@@ -78,6 +78,26 @@ impl Default for Gathering {
     }
 }
 
+impl State {
+    fn insert(&mut self, key: &Key, ingress: &Ingress, rules: Vec<IngressRule>) {
+        let created = ingress.metadata.creation_timestamp.as_ref();
+        let created = created.map_or(i64::MAX, |time| time.0.as_second());
+        let rank = (created, key.clone());
+        if let Some(old) = self.entries.get(key) {
+            self.order.remove(&old.rank);
+        }
+        self.order.insert(rank.clone());
+        let entry = Entry {
+            rank,
+            rules: rules.into(),
+            version: self.built + 1,
+            since: Instant::now(),
+            acknowledged: false,
+        };
+        self.entries.insert(key.clone(), entry);
+    }
+}
+
 /// Collects rules and publishes tables. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Publisher(Arc<Shared>);
@@ -139,31 +159,13 @@ impl Publisher {
         ingress: &Ingress,
         rules: Vec<IngressRule>,
     ) -> ProgrammedState {
-        let created = ingress
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map_or(i64::MAX, |time| time.0.as_second());
         let mut state = self.0.state.lock();
-        let next = state.built + 1;
         let same = state
             .entries
             .get(key)
             .is_some_and(|entry| *entry.rules == rules);
         if !same {
-            let rank = (created, key.clone());
-            if let Some(old) = state.entries.get(key).map(|entry| entry.rank.clone()) {
-                state.order.remove(&old);
-            }
-            state.order.insert(rank.clone());
-            let entry = Entry {
-                rank,
-                rules: rules.into(),
-                version: next,
-                since: Instant::now(),
-                acknowledged: false,
-            };
-            state.entries.insert(key.clone(), entry);
+            state.insert(key, ingress, rules);
             drop(state);
             self.0.changed.notify_one();
             return ProgrammedState::OnItsWay { for_long: false };
@@ -178,6 +180,19 @@ impl Publisher {
         match state.conflicts.get(key) {
             Some(conflicts) => ProgrammedState::Rejected(conflicts.clone()),
             None => ProgrammedState::InForce,
+        }
+    }
+
+    /// Takes over the rules of an Ingress of before, unless its controller has looked at it already and knows better.
+    pub(super) fn set_first(&self, key: &Key, ingress: &Ingress, rules: Vec<IngressRule>) {
+        let mut state = self.0.state.lock();
+        let untouched = match &state.gathering {
+            Gathering::Seen(seen) => !seen.contains(key),
+            Gathering::Missing(missing) => missing.contains(key),
+            Gathering::Over => false,
+        };
+        if untouched && !state.entries.contains_key(key) {
+            state.insert(key, ingress, rules);
         }
     }
 

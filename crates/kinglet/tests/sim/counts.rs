@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use kinglet_decide::feed::{Key, Report, Source};
+use serde_json::{Value, json};
 
 use crate::faults::Odds;
 use crate::world::{SERVICES, World, condition, service};
@@ -30,7 +31,8 @@ fn each_kind_is_watched_once_whoever_reads_it() {
     crate::run(async {
         let world = World::start(1, Odds::CALM).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let calls = world.faults.calls();
+        let mut calls = world.first_table.lock().1.clone();
+        calls.extend(world.faults.calls());
         let watches = paths(&calls, |call| call.contains("watch="));
         assert!(watches.len() > 20, "{watches:?}");
         for (path, count) in &watches {
@@ -127,5 +129,40 @@ fn a_cold_start_takes_no_more_calls_than_it_must() {
         let sum = |of: &BTreeMap<&str, usize>| of.values().sum::<usize>();
         assert!(sum(&writes) <= WRITES_MAX, "{writes:#?}");
         assert!(sum(&reads) <= READS_MAX, "{reads:#?}");
+    });
+}
+
+/// Whoever asks right after a restart is not told that the host is unknown, however much there is to look at.
+#[test]
+fn after_a_restart_all_routes_are_known_before_any_controller_works() {
+    crate::run(async {
+        let mut world = World::start(1, Odds::CALM).await;
+        for number in 0..5 {
+            let body = service(&format!("s{number}"), "registry.example/hello:1", "v1");
+            world.call("POST", SERVICES, body).await.unwrap();
+        }
+        let ready = async || {
+            let all = world.list(SERVICES).await;
+            let is_ready = |found: &Value| condition(found, "Ready")["status"] == "True";
+            all.len() == 5 && all.iter().all(is_ready)
+        };
+        world.until("all are Ready", MAX, ready).await;
+        // Something to write for every controller that begins.
+        world.stop_controllers().await;
+        for number in 0..5 {
+            let patch = json!({"spec": service("", "registry.example/hello:1", "v2")["spec"]});
+            let path = format!("{SERVICES}/s{number}");
+            world.call("PATCH", &path, patch).await.unwrap();
+        }
+        *world.first_table.lock() = (0, Vec::new());
+        world.faults.calls();
+        world.restart_controllers().await;
+        let begun = async || world.first_table.lock().0 > 0;
+        world.until("a table is published", MAX, begun).await;
+        let (hosts, calls) = world.first_table.lock().clone();
+        // Each Service has its host outside and three names inside.
+        assert_eq!(hosts, 5 * 4, "{calls:#?}");
+        let writes = paths(&calls, |call| !call.starts_with("GET"));
+        assert!(writes.is_empty(), "{writes:#?}");
     });
 }

@@ -15,14 +15,16 @@ use kinglet_apiserver::{ApiServer, Identity, Options};
 use kinglet_decide::feed::{Report, Update};
 use kinglet_image::Credentials;
 use kinglet_process::{Clock, Tasks};
-use kinglet_reconcile::{Caches, Cascade, Context, Controller, Next, Plan, Verb, Write};
+use kinglet_reconcile::{
+    Caches, Cascade, Context, Controller, Gate, GateOpener, Next, Plan, Verb, Write,
+};
 use kinglet_serving::ResolveDigest;
 use kinglet_serving::autoscale::Activator;
 use kinglet_serving::configs::LiveConfigs;
 use kinglet_serving::ingress::GatewayNames;
 use kinglet_serving::{INDEXED_LABELS, ServingOptions};
 use kinglet_store::Store;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -52,6 +54,8 @@ pub(crate) struct World {
     /// What the gateway tells the autoscaler.
     pub(crate) reports: Option<mpsc::Sender<Report>>,
     pub(crate) caches: Option<Caches>,
+    /// Hosts in the first route table after the last start, and what the controllers had called by then.
+    pub(crate) first_table: Arc<Mutex<(usize, Vec<String>)>>,
 }
 
 impl World {
@@ -94,6 +98,7 @@ impl World {
             controllers: None,
             reports: None,
             caches: None,
+            first_table: Arc::default(),
         };
         world.start_controllers();
         world
@@ -101,10 +106,15 @@ impl World {
 
     /// Ends all controllers where they stand and starts new ones with empty caches.
     pub(crate) async fn restart_controllers(&mut self) {
+        self.stop_controllers().await;
+        self.start_controllers();
+    }
+
+    /// Ends all controllers where they stand.
+    pub(crate) async fn stop_controllers(&mut self) {
         if let Some(tasks) = self.controllers.take() {
             tasks.shutdown(Duration::from_secs(60)).await;
         }
-        self.start_controllers();
     }
 
     fn start_controllers(&mut self) {
@@ -118,7 +128,8 @@ impl World {
         );
         let caches =
             Caches::with_indexed_labels(client, tasks.clone(), self.clock.clone(), &INDEXED_LABELS);
-        let context = Context::new(&caches);
+        let (opener, gate) = Gate::closed();
+        let context = Context::new(&caches).behind(gate);
         *self.rules.configs.write() =
             LiveConfigs::follow(&context, Configs::for_domain("example.com"));
         let (updates, updates_in) = mpsc::channel(CHANNEL_MAX);
@@ -126,10 +137,15 @@ impl World {
         self.reports = Some(reports.clone());
         self.caches = Some(caches.clone());
         let (applied, applied_in) = watch::channel(0);
+        let first = FirstTable {
+            opener,
+            faults: self.faults.clone(),
+            seen: Arc::clone(&self.first_table),
+        };
         tasks.spawn_cancellable("gateway", async move {
             // Held so that the autoscaler sees an idle gateway and not one that is gone.
             let _reports = reports;
-            acknowledge(updates_in, applied).await;
+            acknowledge(updates_in, applied, first).await;
         });
         kinglet_workloads::run(
             &context,
@@ -283,11 +299,27 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// Plays the gateway: every route table is in force as soon as it comes.
-async fn acknowledge(mut updates: mpsc::Receiver<Update>, applied: watch::Sender<u64>) {
+/// What follows from the first table after a start.
+struct FirstTable {
+    opener: GateOpener,
+    faults: Switch,
+    seen: Arc<Mutex<(usize, Vec<String>)>>,
+}
+
+/// Plays the gateway: every route table is in force as soon as it comes, and the first one lets the controllers begin.
+async fn acknowledge(
+    mut updates: mpsc::Receiver<Update>,
+    applied: watch::Sender<u64>,
+    first: FirstTable,
+) {
+    let mut first = Some(first);
     while let Some(update) = updates.recv().await {
         if let Update::Routes(table) = update {
             applied.send_replace(table.version);
+            if let Some(first) = first.take() {
+                *first.seen.lock() = (table.hosts().count(), first.faults.calls());
+                first.opener.open();
+            }
         }
     }
 }
