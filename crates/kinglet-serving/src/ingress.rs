@@ -1,12 +1,15 @@
 //! Ingresses of Kinglet's class: from KIngress objects to the gateway's route table, and back to `Ready`.
 //!
 //! Flow: Ingress changed -> [`rules`] -> [`publish`] (one table of all Ingresses, built once for many changes) -> the
-//! data plane -> its acknowledged version -> status.
+//! gateways -> the version that each of this process acknowledges, the hash that each other one answers [`prober`] with ->
+//! status.
 //! The first table is made of the caches alone, so that requests after a restart do not wait for the controllers.
-//! Always: an Ingress is Ready only when the gateway serves what its spec says; Ingresses of other classes are not
+//! Always: an Ingress is Ready only when every gateway serves what its spec says; Ingresses of other classes are not
 //! touched; while the gateway has not answered, what it served before goes on.
 
 mod decide;
+mod gateways;
+mod prober;
 mod publish;
 mod rules;
 
@@ -17,12 +20,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use kinglet_api::keys;
-use kinglet_api::networking::Ingress;
-use kinglet_decide::feed::Update;
+use kinglet_api::networking::{HttpOption, Ingress, Visibility};
+use kinglet_decide::feed::{Key, Update};
 use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use publish::Publisher;
+pub use gateways::{Gateways, ProbeAnswer, ProbeGateway, Probed};
+
+use prober::{Prober, Standing, Target};
+use publish::{ProgrammedState, Publisher};
 
 const WORKERS: usize = 4;
 
@@ -45,13 +51,12 @@ impl GatewayNames {
     }
 }
 
-/// Starts the controller. `applied` is the version of the table that the gateway has in force; from 1 on, that has
-/// the routes of all Ingresses there were at the start.
+/// Starts the controller. The first table, version 1, has the routes of all Ingresses there were at the start.
 pub fn start(
     context: &Context,
     names: GatewayNames,
     updates: mpsc::Sender<Update>,
-    applied: watch::Receiver<u64>,
+    gateways: Gateways,
 ) {
     let names = Arc::new(names);
     let controller = Controller::<Ingress>::new("ingress-controller")
@@ -63,25 +68,33 @@ pub fn start(
         ingresses.wait_synced().await;
         ingresses.keys()
     };
-    let publisher = Publisher::start(context, updates, applied, controller.queue(), before);
+    let probed = gateways.probed.clone();
+    let prober = probed.map(|probed| Prober::start(context, probed, controller.queue()));
+    let publisher = Publisher::start(context, updates, gateways, controller.queue(), before);
     context.tasks().spawn_cancellable(
         "first-routes",
         first_routes(context.clone(), publisher.clone()),
     );
     controller.run(context, move |context, key| {
-        let (names, publisher) = (Arc::clone(&names), publisher.clone());
+        let (names, publisher, prober) = (Arc::clone(&names), publisher.clone(), prober.clone());
         async move {
             let found = context.cache::<Ingress>().find(&key);
             let ours = found.filter(|found| !is_deleting(&**found) && is_ours(found));
             let Some(ingress) = ours else {
                 publisher.remove(&key);
                 publisher.pass(&key);
+                if let Some(prober) = &prober {
+                    prober.forget(&key);
+                }
                 return Ok(Next::Done);
             };
             let services = context.cache::<Service>();
             let rules = rules::of(&ingress, |namespace, name| services.get(namespace, name));
             let outcome = match rules {
-                Ok(rules) => Ok(publisher.set(&key, &ingress, rules)),
+                Ok(rules) => {
+                    let here = publisher.set(&key, &ingress, rules);
+                    Ok(everywhere(here, prober.as_ref(), &key, &ingress))
+                }
                 Err(words) => Err(words),
             };
             publisher.pass(&key);
@@ -108,6 +121,49 @@ async fn first_routes(context: Context, publisher: Publisher) {
         }
         publisher.pass(&key);
     }
+}
+
+/// Where an Ingress stands with all gateways, when this is where it stands with those of this process.
+fn everywhere(
+    here: ProgrammedState,
+    prober: Option<&Prober>,
+    key: &Key,
+    ingress: &Ingress,
+) -> ProgrammedState {
+    let Some(prober) = prober.filter(|_| here == ProgrammedState::InForce) else {
+        return here;
+    };
+    // As Knative's probers: what was ready stays so while gateways come and go, and after a start.
+    if decide::is_ready(ingress) {
+        return here;
+    }
+    let targets = targets(ingress);
+    match prober.standing(key, &rules::probe_hash(ingress), &targets) {
+        Standing::Ready => ProgrammedState::InForce,
+        Standing::Asked => ProgrammedState::OnItsWay,
+        Standing::NoGateways => ProgrammedState::Stalled {
+            gateways: Vec::new(),
+        },
+        Standing::Stalled(gateways) => ProgrammedState::Stalled { gateways },
+    }
+}
+
+/// The hosts that gateways are asked for: over TLS where plain requests are redirected.
+fn targets(ingress: &Ingress) -> Vec<Target> {
+    let spec = &ingress.spec;
+    let redirected = spec.http_option == HttpOption::Redirected;
+    let mut all = Vec::new();
+    for rule in &spec.rules {
+        let external = rule.visibility == Visibility::ExternalIP;
+        for host in &rule.hosts {
+            let covered = spec.tls.iter().any(|tls| tls.hosts.contains(host));
+            all.push(Target {
+                host: host.as_str().into(),
+                tls: redirected && external && covered,
+            });
+        }
+    }
+    all
 }
 
 fn is_ours(ingress: &Ingress) -> bool {

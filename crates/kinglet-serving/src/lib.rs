@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kinglet_api::keys;
 use kinglet_decide::feed::{Report, Update};
 use kinglet_reconcile::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub mod configs;
 mod generation_age;
@@ -57,8 +57,8 @@ pub struct ServingOptions {
     pub updates: mpsc::Sender<Update>,
     /// From the gateway: counts, and requests that find no pod.
     pub reports: mpsc::Receiver<Report>,
-    /// Version of the route table that the gateway has in force.
-    pub applied: watch::Receiver<u64>,
+    /// The gateways that must serve an Ingress before it is Ready.
+    pub gateways: ingress::Gateways,
 }
 
 /// Starts all of Knative Serving as tasks of the context.
@@ -71,10 +71,10 @@ pub fn start(context: &Context, options: ServingOptions) {
         digests,
         updates,
         reports,
-        applied,
+        gateways,
     } = options;
     autoscale::backends::start(context, updates.clone());
-    ingress::start(context, gateway, updates, applied);
+    ingress::start(context, gateway, updates, gateways);
     autoscale::start(
         context,
         configs.clone(),

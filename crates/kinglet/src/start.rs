@@ -233,7 +233,7 @@ fn start_controllers(
             digests: Digests::shared(&options.images),
             updates: channels.updates,
             reports: channels.reports,
-            applied: channels.applied,
+            gateways: kinglet_serving::ingress::Gateways::of_process(NODE_NAME, channels.applied),
         },
     );
 }

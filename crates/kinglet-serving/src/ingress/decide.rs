@@ -1,15 +1,22 @@
 //! The status of one Ingress: pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kinglet_api::conditions::{ConditionState, Conditions, IngressCondition};
+use kinglet_api::duck::ConditionStatus;
 use kinglet_api::networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus};
 use kinglet_decide::route::Conflict;
 use kinglet_reconcile::Plan;
 
 use super::GatewayNames;
 use super::publish::{PATIENCE, ProgrammedState};
+
+/// How often a message that names gateways is made anew.
+const STALLED_RETRY: Duration = Duration::from_secs(10);
+/// So many gateways are named in a message.
+const GATEWAYS_NAMED_MAX: usize = 3;
 
 pub(super) fn decide(
     ingress: &Ingress,
@@ -26,15 +33,14 @@ pub(super) fn decide(
         }
         Ok(ProgrammedState::InForce) => (ConditionState::True, ConditionState::True),
         // The answer comes within a millisecond as a rule and wakes us; until then the old status is right.
-        Ok(ProgrammedState::OnItsWay { for_long: false }) => {
+        Ok(ProgrammedState::OnItsWay) => {
             plan.after(PATIENCE);
             return plan;
         }
-        Ok(ProgrammedState::OnItsWay { for_long: true }) => {
-            let waiting = ConditionState::unknown_because(
-                "Uninitialized",
-                "Waiting for load balancer to be ready",
-            );
+        Ok(ProgrammedState::Stalled { gateways }) => {
+            // Wakes of its own when it is in force; what it waits for is looked at again meanwhile.
+            plan.after(STALLED_RETRY);
+            let waiting = ConditionState::unknown_because("Uninitialized", stall(gateways));
             (ConditionState::True, waiting)
         }
         Ok(ProgrammedState::Rejected(conflicts)) => (
@@ -59,6 +65,26 @@ pub(super) fn decide(
     plan
 }
 
+fn stall(gateways: &[String]) -> String {
+    let waiting = "Waiting for load balancer to be ready";
+    match gateways {
+        [] => format!("{waiting}: there is no gateway"),
+        [one] => format!("{waiting}: gateway {one} does not serve it yet"),
+        [first @ .., last] if first.len() < GATEWAYS_NAMED_MAX => {
+            let first = first.join(", ");
+            format!("{waiting}: gateways {first} and {last} do not serve it yet")
+        }
+        all => {
+            let (first, more) = all.split_at(GATEWAYS_NAMED_MAX);
+            let first = first.join(", ");
+            format!(
+                "{waiting}: gateways {first} and {} more do not serve it yet",
+                more.len()
+            )
+        }
+    }
+}
+
 fn entrance(domain: &str) -> LoadBalancerStatus {
     let ingress = LoadBalancerIngress {
         domain_internal: domain.to_owned(),
@@ -80,4 +106,14 @@ fn losses(conflicts: &[Conflict]) -> String {
         })
         .collect();
     each.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the status says that gateways serve this very spec.
+pub(super) fn is_ready(ingress: &Ingress) -> bool {
+    let common = &ingress.status.common;
+    let ready = common
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == "Ready" && condition.status == ConditionStatus::True);
+    ready && common.observed_generation == ingress.generation()
 }

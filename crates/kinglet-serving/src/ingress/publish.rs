@@ -15,8 +15,10 @@ use kinglet_decide::feed::{Key, Update};
 use kinglet_decide::route::{Conflict, IngressRule, RouteTable};
 use kinglet_reconcile::{Context, Queue};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+
+use super::gateways::Gateways;
 
 /// Rest after a build, in multiples of its duration.
 const REST: u32 = 4;
@@ -30,10 +32,12 @@ const GATHER_MAX: Duration = Duration::from_secs(5);
 pub(super) enum ProgrammedState {
     /// The gateway serves it as it is.
     InForce,
-    /// It is on its way; `for_long` when that takes unusually long.
-    OnItsWay {
-        /// Whether somebody should be told.
-        for_long: bool,
+    /// It is on its way.
+    OnItsWay,
+    /// So it is, for unusually long.
+    Stalled {
+        /// The gateways that do not serve it yet; none when there is no gateway.
+        gateways: Vec<String>,
     },
     /// Some of its hosts belong to other Ingresses.
     Rejected(Vec<Conflict>),
@@ -106,7 +110,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Notify,
     gathered: Notify,
-    applied: watch::Receiver<u64>,
+    gateways: Gateways,
 }
 
 /// A change that takes longer than this to reach the gateway is worth a word in the status.
@@ -117,7 +121,7 @@ impl Publisher {
     pub(super) fn start(
         context: &Context,
         updates: mpsc::Sender<Update>,
-        applied: watch::Receiver<u64>,
+        gateways: Gateways,
         queue: Queue,
         before: impl Future<Output = Vec<Key>> + Send + 'static,
     ) -> Self {
@@ -125,7 +129,7 @@ impl Publisher {
             state: Mutex::default(),
             changed: Notify::new(),
             gathered: Notify::new(),
-            applied: applied.clone(),
+            gateways: gateways.clone(),
         };
         let this = Self(Arc::new(shared));
         let (sender, listener) = (this.clone(), this.clone());
@@ -147,7 +151,7 @@ impl Publisher {
         context
             .tasks()
             .component_cancellable("route-acknowledgements", async move {
-                listener.listen(applied, &told).await
+                listener.listen(gateways, &told).await
             });
         this
     }
@@ -168,14 +172,16 @@ impl Publisher {
             state.insert(key, ingress, rules);
             drop(state);
             self.0.changed.notify_one();
-            return ProgrammedState::OnItsWay { for_long: false };
+            return ProgrammedState::OnItsWay;
         }
-        let applied = *self.0.applied.borrow();
         let entry = &state.entries[key];
-        if entry.version > applied {
-            return ProgrammedState::OnItsWay {
-                for_long: entry.since.elapsed() >= PATIENCE,
-            };
+        if entry.version > self.0.gateways.applied().min(state.built) {
+            if entry.since.elapsed() < PATIENCE {
+                return ProgrammedState::OnItsWay;
+            }
+            let behind = self.0.gateways.behind(entry.version);
+            let gateways = behind.iter().map(|name| name.to_string()).collect();
+            return ProgrammedState::Stalled { gateways };
         }
         match state.conflicts.get(key) {
             Some(conflicts) => ProgrammedState::Rejected(conflicts.clone()),
@@ -248,6 +254,10 @@ impl Publisher {
                 tracing::debug!("the gateway is gone, no more route tables");
                 return;
             }
+            if self.0.gateways.in_process.is_empty() {
+                // Nobody here acknowledges it; the probes begin.
+                self.acknowledge(version, queue);
+            }
             tokio::time::sleep(took.saturating_mul(REST).min(REST_MAX)).await;
             self.0.changed.notified().await;
         }
@@ -287,11 +297,11 @@ impl Publisher {
         }
     }
 
-    async fn listen(&self, mut applied: watch::Receiver<u64>, queue: &Queue) {
+    async fn listen(&self, mut gateways: Gateways, queue: &Queue) {
         loop {
-            let version = *applied.borrow_and_update();
-            self.acknowledge(version, queue);
-            if applied.changed().await.is_err() {
+            self.acknowledge(gateways.applied(), queue);
+            if let Err(name) = gateways.changed().await {
+                tracing::debug!(gateway = %name, "the gateway is gone, no more acknowledgements");
                 return;
             }
         }
@@ -299,6 +309,7 @@ impl Publisher {
 
     fn acknowledge(&self, version: u64, queue: &Queue) {
         let mut state = self.0.state.lock();
+        let version = version.min(state.built);
         let arrived = state
             .entries
             .iter_mut()

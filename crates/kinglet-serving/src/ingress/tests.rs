@@ -16,10 +16,10 @@ use kinglet_reconcile::{Caches, Context, Next, Queue, key_of};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::GatewayNames;
 use super::decide::decide;
-use super::publish::{ProgrammedState, Publisher};
+use super::publish::{PATIENCE, ProgrammedState, Publisher};
 use super::rules;
+use super::{GatewayNames, Gateways};
 
 fn ingress(name: &str, host: &str, port: Value, percents: &[i64]) -> Ingress {
     let splits: Vec<Value> = percents
@@ -81,12 +81,7 @@ fn ready_means_in_force() {
     let names = GatewayNames::new("cluster.local");
     let now = Timestamp::from_second(5).unwrap();
     let object = ingress("x", "x.example.com", json!(80), &[100]);
-    let plan = decide(
-        &object,
-        &Ok(ProgrammedState::OnItsWay { for_long: false }),
-        &names,
-        now,
-    );
+    let plan = decide(&object, &Ok(ProgrammedState::OnItsWay), &names, now);
     assert_eq!(plan.writes().count(), 0);
     assert!(matches!(plan.next, Next::After(_)));
     let plan = decide(&object, &Ok(ProgrammedState::InForce), &names, now);
@@ -118,13 +113,19 @@ fn ready_means_in_force() {
     );
     let plan = decide(
         &object,
-        &Ok(ProgrammedState::OnItsWay { for_long: true }),
+        &Ok(ProgrammedState::Stalled {
+            gateways: vec!["one".to_owned()],
+        }),
         &names,
         now,
     );
     assert_eq!(
         plan.writes().next().unwrap().body["status"]["conditions"][0]["reason"],
         "Uninitialized"
+    );
+    assert_eq!(
+        plan.writes().next().unwrap().body["status"]["conditions"][0]["message"],
+        "Waiting for load balancer to be ready: gateway one does not serve it yet"
     );
 }
 
@@ -152,7 +153,7 @@ fn gateway_after(before: Vec<Key>) -> Gateway {
     let publisher = Publisher::start(
         &context,
         sender,
-        listener,
+        Gateways::of_process("one", listener),
         queue.clone(),
         std::future::ready(before),
     );
@@ -166,7 +167,7 @@ fn gateway_after(before: Vec<Key>) -> Gateway {
 }
 
 #[derive(Clone)]
-struct Nobody;
+pub(super) struct Nobody;
 
 impl tower::Service<http::Request<kube::client::Body>> for Nobody {
     type Response = http::Response<kube::client::Body>;
@@ -231,10 +232,7 @@ async fn changes_are_published_together_and_acknowledged() {
         })
         .collect();
     for object in &objects {
-        assert_eq!(
-            gateway.set(object),
-            ProgrammedState::OnItsWay { for_long: false }
-        );
+        assert_eq!(gateway.set(object), ProgrammedState::OnItsWay);
     }
     assert_eq!(gateway.apply().await, 50, "one table for all");
     gateway.woken().await;
@@ -245,10 +243,7 @@ async fn changes_are_published_together_and_acknowledged() {
     );
 
     let changed = ingress("i7", "other.example.com", json!(80), &[100]);
-    assert_eq!(
-        gateway.set(&changed),
-        ProgrammedState::OnItsWay { for_long: false }
-    );
+    assert_eq!(gateway.set(&changed), ProgrammedState::OnItsWay);
     assert_eq!(gateway.apply().await, 50);
     assert_eq!(gateway.set(&changed), ProgrammedState::InForce);
 
@@ -319,6 +314,83 @@ async fn the_first_table_has_all_routes_of_before() {
     gateway.publisher.pass(&key_of(&objects[2]));
     assert_eq!(gateway.apply().await, 1);
     gateway.tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_gateway_must_have_it_and_one_that_stalls_is_named() {
+    let tasks = Tasks::new();
+    let client = kube::Client::new(Nobody, "default");
+    let context = Context::new(&Caches::new(client, tasks.clone(), Clock::system()));
+    let (sender, mut updates) = mpsc::channel(1);
+    let (first, first_in) = watch::channel(0);
+    let (second, second_in) = watch::channel(0);
+    let gateways = Gateways {
+        in_process: vec![("first".into(), first_in), ("second".into(), second_in)],
+        probed: None,
+    };
+    let queue = Queue::default();
+    let none = std::future::ready(Vec::new());
+    let publisher = Publisher::start(&context, sender, gateways, queue.clone(), none);
+    let object = ingress("x", "x.example.com", json!(80), &[100]);
+    let set = || {
+        let rules = rules::of(&object, |_, _| None).unwrap();
+        publisher.set(&key_of(&object), &object, rules)
+    };
+    assert_eq!(set(), ProgrammedState::OnItsWay);
+    let table = async {
+        loop {
+            match updates.recv().await.unwrap() {
+                Update::Routes(table) if table.hosts().count() == 1 => return table.version,
+                _ => {}
+            }
+        }
+    };
+    let version = tokio::time::timeout(Duration::from_secs(5), table)
+        .await
+        .unwrap();
+    first.send_replace(version);
+    tokio::time::sleep(PATIENCE / 2).await;
+    assert_eq!(set(), ProgrammedState::OnItsWay);
+    assert!(queue.is_empty(), "nothing is in force everywhere");
+    tokio::time::sleep(PATIENCE).await;
+    let stalled = ProgrammedState::Stalled {
+        gateways: vec!["second".to_owned()],
+    };
+    assert_eq!(set(), stalled);
+    second.send_replace(version);
+    let woken = async {
+        while queue.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), woken)
+        .await
+        .unwrap();
+    assert_eq!(set(), ProgrammedState::InForce);
+    tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+#[test]
+fn the_message_names_gateways_but_not_all_of_many() {
+    let rows = [
+        (0, "there is no gateway"),
+        (1, "gateway g0 does not serve it yet"),
+        (2, "gateways g0 and g1 do not serve it yet"),
+        (3, "gateways g0, g1 and g2 do not serve it yet"),
+        (20, "gateways g0, g1, g2 and 17 more do not serve it yet"),
+    ];
+    for (count, words) in rows {
+        let gateways = (0..count).map(|at| format!("g{at}")).collect();
+        let plan = decide(
+            &ingress("x", "x.example.com", json!(80), &[100]),
+            &Ok(ProgrammedState::Stalled { gateways }),
+            &GatewayNames::new("c"),
+            Timestamp::from_second(1).unwrap(),
+        );
+        let condition = &plan.writes().next().unwrap().body["status"]["conditions"][0];
+        let expected = format!("Waiting for load balancer to be ready: {words}");
+        assert_eq!(condition["message"], expected);
+    }
 }
 
 /// A KIngress of one or two rules per group, as the Route controller makes it.

@@ -176,7 +176,7 @@ impl World {
                 digests: Arc::new(Registry(self.random.clone())),
                 updates,
                 reports: reports_in,
-                applied: applied_in,
+                gateways: kinglet_serving::ingress::Gateways::of_process("sim", applied_in),
             },
         );
         self.controllers = Some(tasks);
