@@ -37,6 +37,7 @@ mod response_body;
 mod tunnel;
 
 mod options;
+mod probe;
 mod report;
 mod request_log;
 mod response;
@@ -50,6 +51,7 @@ pub use listen::Listener;
 pub use local::LocalService;
 pub use options::Options;
 pub use plane::{Cut, Dataplane, Handle};
+pub use probe::{GatewayAnswer, GatewayProber};
 pub use request_log::RequestLogEntry;
 pub use role::{Health, Role};
 pub use tls::Certificates;

@@ -103,7 +103,7 @@ pub enum Update {
 /// queue-proxies, by their pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
-    /// The pod that reports, or `service-scraper`.
+    /// The pod that reports, the address of its connection, or `service-scraper`.
     pub reporter: Arc<str>,
     /// The pod whose requests are counted.
     pub pod: Arc<str>,

@@ -6,8 +6,6 @@
 //! Always: a waiting request is decided when it is reported, not at a tick; ready pods reach the gateway from
 //! the cache's event, not through a queue; zero only after the handshake.
 
-use std::net::IpAddr;
-
 use kinglet_api::keys;
 use kinglet_decide::feed::Report;
 use kinglet_reconcile::Context;
@@ -24,24 +22,6 @@ pub mod pods;
 pub mod settings;
 pub mod sks;
 
-/// One place where requests for pods that are not there can wait: standalone, the gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Activator {
-    /// Its address as pods reach it.
-    pub ip: IpAddr,
-    /// Name of its pod, as shown in Endpoints.
-    pub pod: String,
-    /// Node it runs on.
-    pub node: Option<String>,
-}
-
-/// What the autoscaler must be told at start.
-#[derive(Clone, Debug, Default)]
-pub struct AutoscaleOptions {
-    /// Where requests wait. Without any, public Services always point at the pods.
-    pub activators: Vec<Activator>,
-}
-
 /// Whether an autoscaling class is served here. An empty or missing one is: it is the default that the Revision would
 /// have got.
 pub(crate) fn serves_class(class: Option<&str>) -> bool {
@@ -49,16 +29,11 @@ pub(crate) fn serves_class(class: Option<&str>) -> bool {
 }
 
 /// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the context.
-pub fn start(
-    context: &Context,
-    configs: LiveConfigs,
-    options: AutoscaleOptions,
-    reports: mpsc::Receiver<Report>,
-) {
+pub fn start(context: &Context, configs: LiveConfigs, reports: mpsc::Receiver<Report>) {
     let deciders = deciders::Deciders::new();
     let queue = kpa::start(context, configs, deciders.clone());
     metric::start(context);
-    sks::start(context, options.activators);
+    sks::start(context);
     let stop = context.tasks().token();
     context.tasks().component("autoscaler", async move {
         deciders.run(reports, |key| queue.add(key), stop).await;

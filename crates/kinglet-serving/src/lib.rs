@@ -49,8 +49,6 @@ pub struct ServingOptions {
     pub cluster_domain: String,
     /// Host names under which the gateway is reached inside the cluster.
     pub gateway: ingress::GatewayNames,
-    /// Where requests wait for pods: standalone, the gateway.
-    pub activators: Vec<autoscale::Activator>,
     /// Knows what image tags mean.
     pub digests: Arc<dyn ResolveDigest>,
     /// To the gateway: routes, and backends by Revision and Service.
@@ -67,7 +65,6 @@ pub fn start(context: &Context, options: ServingOptions) {
         configs,
         cluster_domain,
         gateway,
-        activators,
         digests,
         updates,
         reports,
@@ -75,12 +72,7 @@ pub fn start(context: &Context, options: ServingOptions) {
     } = options;
     autoscale::backends::start(context, updates.clone());
     ingress::start(context, gateway, updates, gateways);
-    autoscale::start(
-        context,
-        configs.clone(),
-        autoscale::AutoscaleOptions { activators },
-        reports,
-    );
+    autoscale::start(context, configs.clone(), reports);
     revision::start(context, configs.clone(), digests);
     route::start(context, configs.clone(), cluster_domain.into());
     configuration::start(context, configs.clone());

@@ -21,6 +21,8 @@ const NAMESPACES: [&str; 6] = [
 ];
 /// The Services that Ingresses announce (`status.publicLoadBalancer`, `status.privateLoadBalancer`).
 const GATEWAYS: [&str; 2] = ["gateway", "gateway-internal"];
+/// Name of the only Node, and of what stands for an activator's Pod on it.
+const MACHINE: &str = "kinglet";
 /// A new kind is served within a second.
 const SERVED_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -153,15 +155,16 @@ pub(crate) async fn endpoints(
     bridge: Ipv4Addr,
     api_port: Option<u16>,
 ) -> anyhow::Result<()> {
+    let machine = json!({"ip": bridge.to_string()});
     if let Some(port) = api_port {
         let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
-        lead(client, ("default", "kubernetes"), bridge, &ports).await?;
+        lead(client, ("default", "kubernetes"), &machine, &ports).await?;
     }
     let http = json!([{"name": "http2", "port": 80, "protocol": "TCP"}]);
     for name in GATEWAYS {
         let ports = json!([{"name": "http2", "port": 80, "targetPort": 80}]);
         service(client, ("kinglet-system", name), &ports).await?;
-        lead(client, ("kinglet-system", name), bridge, &http).await?;
+        lead(client, ("kinglet-system", name), &machine, &http).await?;
     }
     let activator = ("knative-serving", "activator-service");
     let ports = json!([
@@ -173,7 +176,12 @@ pub(crate) async fn endpoints(
         {"name": "http", "port": 80, "protocol": "TCP"},
         {"name": "http2", "port": 80, "protocol": "TCP"}
     ]);
-    lead(client, activator, bridge, &ports).await
+    // What the public Endpoints of a Revision show while requests wait for its pods.
+    let address = json!({
+        "ip": bridge.to_string(), "nodeName": MACHINE,
+        "targetRef": {"kind": "Pod", "name": MACHINE, "namespace": "knative-serving"}
+    });
+    lead(client, activator, &address, &ports).await
 }
 
 /// A Service without a selector.
@@ -199,13 +207,13 @@ async fn service(
 async fn lead(
     client: &Client,
     (namespace, name): (&str, &str),
-    address: Ipv4Addr,
+    address: &Value,
     ports: &Value,
 ) -> anyhow::Result<()> {
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": name, "namespace": namespace},
-        "subsets": [{"addresses": [{"ip": address.to_string()}], "ports": ports}]
+        "subsets": [{"addresses": [address], "ports": ports}]
     });
     let path =
         format!("/api/v1/namespaces/{namespace}/endpoints/{name}?fieldManager=kinglet&force=true");

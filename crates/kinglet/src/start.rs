@@ -2,7 +2,6 @@
 //!
 //! Standalone and attached to a cluster this is the same; the client is the only difference.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,13 +107,7 @@ pub(crate) async fn start(
     let moved = options.network.gateway_port;
     let gate = open_after_routes(&deciding, applied.clone());
     let context = context.behind(gate);
-    start_controllers(
-        &options,
-        &context,
-        &configs,
-        channels,
-        node.gateway_ip().into(),
-    );
+    start_controllers(&options, &context, &configs, channels);
     let machine = Machine {
         caches,
         configs,
@@ -202,7 +195,6 @@ fn start_controllers(
     context: &Context,
     configs: &LiveConfigs,
     channels: Channels,
-    bridge: IpAddr,
 ) {
     // Until the Node object says what it has: nothing, so that nobody is bound too early.
     let capacity = kinglet_workloads::Capacity {
@@ -218,18 +210,12 @@ fn start_controllers(
         parts: options.parts,
     };
     kinglet_workloads::run(context, workloads);
-    let activator = kinglet_serving::autoscale::Activator {
-        ip: bridge,
-        pod: "kinglet".to_owned(),
-        node: Some(NODE_NAME.to_owned()),
-    };
     kinglet_serving::start(
         context,
         kinglet_serving::ServingOptions {
             configs: configs.clone(),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),
-            activators: vec![activator],
             digests: Digests::shared(&options.images),
             updates: channels.updates,
             reports: channels.reports,

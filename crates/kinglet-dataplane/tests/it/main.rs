@@ -20,6 +20,7 @@ mod heads;
 mod lifecycle;
 mod limits;
 mod local;
+mod probe;
 mod protocols;
 mod request_log;
 mod roles;

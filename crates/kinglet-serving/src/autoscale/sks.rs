@@ -14,14 +14,24 @@ use kinglet_api::keys;
 use kinglet_api::networking::ServerlessService;
 use kinglet_reconcile::{Context, Controller, Key, Next, is_deleting, key_of, label};
 
-use super::Activator;
+/// Where requests wait for pods: the ready addresses of this Service's Endpoints.
+const ACTIVATOR_SERVICE: (&str, &str) = ("knative-serving", "activator-service");
 
-/// Starts the controller. Public Services point at `activators` where the mode asks for it.
-pub fn start(context: &Context, activators: Vec<Activator>) {
-    let activators: std::sync::Arc<[Activator]> = activators.into();
+/// Starts the controller. Public Services point at activators where the mode asks for it; when activators come or go,
+/// all of them are looked at again.
+pub fn start(context: &Context) {
+    let all = context.cache::<ServerlessService>();
     Controller::<ServerlessService>::new("serverlessservice-controller")
         .owns::<Service>()
         .owns::<Endpoints>()
+        .watches_heads::<Endpoints, _>(move |endpoints| {
+            let (namespace, name) = ACTIVATOR_SERVICE;
+            if *endpoints.key.namespace == *namespace && *endpoints.key.name == *name {
+                all.keys()
+            } else {
+                Vec::new()
+            }
+        })
         .watches::<EndpointSlice, _>(|slice| {
             Some(Key::new(
                 key_of(slice).namespace,
@@ -30,15 +40,12 @@ pub fn start(context: &Context, activators: Vec<Activator>) {
         })
         .reads::<Deployment>()
         .reports_errors()
-        .run(context, move |context, key| {
-            let activators = activators.clone();
-            async move {
-                let service = context.cache::<ServerlessService>().find(&key);
-                let Some(service) = service.filter(|found| !is_deleting(&**found)) else {
-                    return Ok(Next::Done);
-                };
-                let observed = observe::observe(&context, service, &activators);
-                crate::outcome::apply(&context, &*observed.owner, decide::decide(&observed)).await
-            }
+        .run(context, |context, key| async move {
+            let service = context.cache::<ServerlessService>().find(&key);
+            let Some(service) = service.filter(|found| !is_deleting(&**found)) else {
+                return Ok(Next::Done);
+            };
+            let observed = observe::observe(&context, service);
+            crate::outcome::apply(&context, &*observed.owner, decide::decide(&observed)).await
         });
 }

@@ -24,11 +24,18 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) fn new(world: &World) -> Self {
         let store = world.api.store().clone();
-        let from = store.revision();
+        let before = store.list("", None, 0, None).unwrap();
+        // Owners of what is made later, such as slices of the Endpoints there are from the start.
+        let alive = before
+            .entries
+            .iter()
+            .map(|(_, entry)| serde_json::from_slice::<Value>(&entry.value).unwrap())
+            .map(|object| (text(&object, "/metadata/uid"), object))
+            .collect();
         Self {
-            watch: store.watch("", from).unwrap(),
+            watch: store.watch("", before.revision).unwrap(),
             store,
-            alive: HashMap::new(),
+            alive,
             revisions: HashMap::new(),
             mourned: HashSet::new(),
             created: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! The API server, everything that works on it, and a user.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,7 +19,6 @@ use kinglet_reconcile::{
     Caches, Cascade, Context, Controller, Gate, GateOpener, Next, Plan, Verb, Write,
 };
 use kinglet_serving::ResolveDigest;
-use kinglet_serving::autoscale::Activator;
 use kinglet_serving::configs::LiveConfigs;
 use kinglet_serving::ingress::GatewayNames;
 use kinglet_serving::{INDEXED_LABELS, ServingOptions};
@@ -78,11 +77,11 @@ impl World {
         bootstrap::definitions(&api).await.unwrap();
         let in_process =
             |name: &str| kube::Client::new(api.service(Identity::in_process(name)), "default");
-        bootstrap::run(&in_process(
-            "system:serviceaccount:knative-serving:controller",
-        ))
-        .await
-        .unwrap();
+        let controller = in_process("system:serviceaccount:knative-serving:controller");
+        bootstrap::run(&controller).await.unwrap();
+        bootstrap::endpoints(&controller, Ipv4Addr::new(10, 1, 0, 1), None)
+            .await
+            .unwrap();
         let remote = Identity::remote("ada", vec!["system:masters".to_owned()]);
         let user = kube::Client::new(api.service(remote), "default");
         let insider = in_process("system:serviceaccount:kube-system:newer");
@@ -168,11 +167,6 @@ impl World {
                 configs: LiveConfigs::follow(&context, Configs::for_domain("example.com")),
                 cluster_domain: "cluster.local".to_owned(),
                 gateway: GatewayNames::new("cluster.local"),
-                activators: vec![Activator {
-                    ip: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)),
-                    pod: "gateway".to_owned(),
-                    node: None,
-                }],
                 digests: Arc::new(Registry(self.random.clone())),
                 updates,
                 reports: reports_in,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Service, ServicePort,
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -12,15 +12,12 @@ use kinglet_api::keys;
 use kinglet_api::networking::{Protocol, ServerlessService};
 use kinglet_reconcile::owner_reference;
 
-use crate::autoscale::Activator;
-
 const HTTP1_PORT: i32 = 8012;
 const H2C_PORT: i32 = 8013;
 const TLS_PORT: i32 = 8112;
 const AUTOSCALING_METRICS: (&str, i32) = ("http-autometric", 9090);
 const USER_METRICS: (&str, i32) = ("http-usermetric", 9091);
 const H2C: &str = "kubernetes.io/h2c";
-const SYSTEM_NAMESPACE: &str = "knative-serving";
 
 /// The port of a queue-proxy or activator that speaks the protocol.
 fn serving_port(protocol: Protocol) -> i32 {
@@ -139,28 +136,17 @@ pub(super) fn endpoints_of_pods(
 }
 
 /// The public Endpoints, pointing at `activators`.
-pub(super) fn endpoints_of_activators<'a>(
+pub(super) fn endpoints_of_activators(
     owner: &ServerlessService,
     observed: Option<&Endpoints>,
-    activators: impl Iterator<Item = &'a Activator>,
+    activators: Vec<EndpointAddress>,
 ) -> Endpoints {
-    let addresses = activators.map(|activator| EndpointAddress {
-        ip: activator.ip.to_string(),
-        node_name: activator.node.clone(),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            name: Some(activator.pod.clone()),
-            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
-            ..Default::default()
-        }),
-        hostname: None,
-    });
     let protocol = owner.spec.protocol_type;
     let ports = vec![
         endpoint_port(port_name(protocol), serving_port(protocol), None),
         endpoint_port("https", TLS_PORT, None),
     ];
-    endpoints(owner, observed, addresses.collect(), ports)
+    endpoints(owner, observed, activators, ports)
 }
 
 fn endpoints(

@@ -96,12 +96,8 @@ fn public_endpoints(observed: &ServerlessServiceObserved) -> Endpoints {
     if !proxies(observed) {
         return build::endpoints_of_pods(owner, present, &observed.ready);
     }
-    let addresses: Vec<String> = observed
-        .activators
-        .iter()
-        .map(|activator| activator.ip.to_string())
-        .collect();
-    let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let addresses = observed.activators.iter().map(|address| &*address.ip);
+    let all: Vec<&str> = addresses.collect();
     let count = usize::try_from(owner.spec.num_activators)
         .ok()
         .filter(|count| *count > 0)
@@ -110,9 +106,9 @@ fn public_endpoints(observed: &ServerlessServiceObserved) -> Endpoints {
     let activators = observed
         .activators
         .iter()
-        .zip(&addresses)
-        .filter(|(_, address)| chosen.contains(&address.as_str()));
-    build::endpoints_of_activators(owner, present, activators.map(|(activator, _)| activator))
+        .filter(|address| chosen.contains(&&*address.ip))
+        .cloned();
+    build::endpoints_of_activators(owner, present, activators.collect())
 }
 
 fn status(

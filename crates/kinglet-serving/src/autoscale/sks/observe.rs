@@ -11,7 +11,7 @@ use kinglet_api::names;
 use kinglet_api::networking::ServerlessService;
 use kinglet_reconcile::Context;
 
-use crate::autoscale::Activator;
+use super::ACTIVATOR_SERVICE;
 
 /// Label by which slices name their Service.
 const SLICE_SERVICE: &str = "kubernetes.io/service-name";
@@ -27,14 +27,14 @@ pub(super) struct ServerlessServiceObserved {
     pub(super) selector: Option<BTreeMap<String, String>>,
     /// Ready pods behind the private Service, by address.
     pub(super) ready: Vec<EndpointAddress>,
-    pub(super) activators: Arc<[Activator]>,
+    /// Ready activators, by address.
+    pub(super) activators: Vec<EndpointAddress>,
     pub(super) now: Timestamp,
 }
 
 pub(super) fn observe(
     context: &Context,
     owner: Arc<ServerlessService>,
-    activators: &Arc<[Activator]>,
 ) -> ServerlessServiceObserved {
     let namespace = owner.namespace();
     let private = names::private_service(owner.name());
@@ -51,10 +51,26 @@ pub(super) fn observe(
         endpoints: context.cache::<Endpoints>().get(namespace, owner.name()),
         selector: deployment.and_then(|found| found.spec.as_ref()?.selector.match_labels.clone()),
         ready: ready_addresses(slices.iter().map(|slice| &**slice)),
-        activators: Arc::clone(activators),
+        activators: activators(context),
         now: context.now(),
         owner,
     }
+}
+
+fn activators(context: &Context) -> Vec<EndpointAddress> {
+    let (namespace, name) = ACTIVATOR_SERVICE;
+    let found = context.cache::<Endpoints>().get(namespace, name);
+    found.map_or_else(Vec::new, |endpoints| addresses_of(&endpoints))
+}
+
+/// The ready addresses of Endpoints, each once, sorted by address.
+pub(super) fn addresses_of(endpoints: &Endpoints) -> Vec<EndpointAddress> {
+    let subsets = endpoints.subsets.iter().flatten();
+    let addresses = subsets.flat_map(|subset| subset.addresses.iter().flatten());
+    let all: BTreeMap<&str, &EndpointAddress> = addresses
+        .map(|address| (address.ip.as_str(), address))
+        .collect();
+    all.into_values().cloned().collect()
 }
 
 /// The ready addresses of some slices, each once, sorted by address.

@@ -9,7 +9,7 @@ use kinglet_reconcile::{Verb, Write};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::autoscale::Activator;
+use crate::autoscale::sks::observe;
 
 fn owner(mode: &str, protocol: &str) -> ServerlessService {
     serde_json::from_value(json!({
@@ -21,6 +21,22 @@ fn owner(mode: &str, protocol: &str) -> ServerlessService {
             "mode": mode, "protocolType": protocol, "numActivators": 4,
             "objectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "hello-a-deployment"},
         },
+    }))
+    .unwrap()
+}
+
+fn activator_service(ready: &[&str]) -> Endpoints {
+    let addresses: Vec<Value> = ready
+        .iter()
+        .map(|ip| json!({"ip": ip, "nodeName": "node-1", "targetRef": {"kind": "Pod", "name": format!("activator-{ip}"), "namespace": "knative-serving"}}))
+        .collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": "activator-service", "namespace": "knative-serving"},
+        "subsets": [
+            {"addresses": addresses, "ports": [{"name": "http", "port": 8012}]},
+            // The same pods again for another port, and one that is not ready.
+            {"addresses": addresses, "notReadyAddresses": [{"ip": "10.44.0.99"}], "ports": [{"name": "http2", "port": 8013}]},
+        ],
     }))
     .unwrap()
 }
@@ -40,11 +56,7 @@ fn observed(mode: &str, protocol: &str, ready: usize) -> ServerlessServiceObserv
             "u".to_owned(),
         )])),
         ready: (1..=ready).map(address).collect(),
-        activators: Arc::new([Activator {
-            ip: "10.44.0.1".parse().unwrap(),
-            pod: "activator".into(),
-            node: None,
-        }]),
+        activators: observe::addresses_of(&activator_service(&["10.44.0.1"])),
         now: "2026-11-21T10:00:00Z".parse().unwrap(),
     }
 }
@@ -193,15 +205,37 @@ fn who_stands_behind_the_public_service() {
 #[test]
 fn without_activators_it_is_the_pods() {
     let bare = ServerlessServiceObserved {
-        activators: Arc::new([]),
+        activators: Vec::new(),
         ..observed("Proxy", "http1", 1)
     };
     assert_eq!(addresses(&decide(&bare)), ["10.0.0.1"]);
     let empty = ServerlessServiceObserved {
-        activators: Arc::new([]),
+        activators: Vec::new(),
         ..observed("Proxy", "http1", 0)
     };
     assert!(addresses(&decide(&empty)).is_empty());
+}
+
+#[test]
+fn some_activators_of_many_are_chosen_and_named_as_their_service_names_them() {
+    let ips = [
+        "10.44.0.5",
+        "10.44.0.1",
+        "10.44.0.4",
+        "10.44.0.3",
+        "10.44.0.2",
+    ];
+    let many = ServerlessServiceObserved {
+        activators: observe::addresses_of(&activator_service(&ips)),
+        ..observed("Proxy", "http1", 3)
+    };
+    let plan = decide(&many);
+    let mut sorted = ips;
+    sorted.sort_unstable();
+    assert_eq!(addresses(&plan), subset::choose(&sorted, 4, "hello-a"));
+    let first = &written(&plan, "Endpoints", "hello-a")["subsets"][0]["addresses"][0];
+    assert_eq!(first["nodeName"], "node-1");
+    assert_eq!(first["targetRef"]["namespace"], "knative-serving");
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! A probe against a real gateway, plain and over TLS.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kinglet_dataplane::{GatewayAnswer, GatewayProber, Listener};
+
+use crate::world::{World, backend, listen, mirror, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_answers_with_the_hash_of_what_it_serves() {
+    let mut world = World::start().await;
+    world.one(backend("one", &[mirror().await])).await;
+    let prober = GatewayProber::new().unwrap();
+    let serves = GatewayAnswer {
+        status: 200,
+        hash: Some("ourhash".to_owned()),
+    };
+    let answer = within(prober.ask(world.external, "one.test", false)).await;
+    assert_eq!(answer.as_ref(), Ok(&serves));
+    let answer = within(prober.ask(world.external, "nobody.test", false)).await;
+    assert_eq!((answer.clone().unwrap().status, answer.unwrap().hash), (404, None));
+
+    // Any certificate will do, also one that nobody has signed.
+    let made = rcgen::generate_simple_self_signed(vec!["one.test".to_owned()]).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let signing = provider.key_provider.load_private_key(key).unwrap();
+    let certified = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], signing);
+    let shown = HashMap::from([("one.test".to_owned(), Arc::new(certified))]);
+    world.handle.certificates().replace(shown);
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    world.handle.serve_tls(listener, Listener::External).unwrap();
+    let answer = within(prober.ask(address, "one.test", true)).await;
+    assert_eq!(answer, Ok(serves));
+    let answer = within(prober.ask(address, "one.test", false)).await;
+    assert!(answer.is_err(), "plain to a TLS listener: {answer:?}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_words() {
+    let listener = listen().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let answer = within(GatewayProber::new().unwrap().ask(address, "one.test", false)).await;
+    assert!(answer.unwrap_err().contains("refused"));
+}
