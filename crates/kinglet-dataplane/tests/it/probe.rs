@@ -19,7 +19,10 @@ async fn a_gateway_answers_with_the_hash_of_what_it_serves() {
     let answer = within(prober.ask(world.external, "one.test", false)).await;
     assert_eq!(answer.as_ref(), Ok(&serves));
     let answer = within(prober.ask(world.external, "nobody.test", false)).await;
-    assert_eq!((answer.clone().unwrap().status, answer.unwrap().hash), (404, None));
+    assert_eq!(
+        (answer.clone().unwrap().status, answer.unwrap().hash),
+        (404, None)
+    );
 
     // Any certificate will do, also one that nobody has signed.
     let made = rcgen::generate_simple_self_signed(vec!["one.test".to_owned()]).unwrap();
@@ -31,7 +34,10 @@ async fn a_gateway_answers_with_the_hash_of_what_it_serves() {
     world.handle.certificates().replace(shown);
     let listener = listen().await;
     let address = listener.local_addr().unwrap();
-    world.handle.serve_tls(listener, Listener::External).unwrap();
+    world
+        .handle
+        .serve_tls(listener, Listener::External)
+        .unwrap();
     let answer = within(prober.ask(address, "one.test", true)).await;
     assert_eq!(answer, Ok(serves));
     let answer = within(prober.ask(address, "one.test", false)).await;
@@ -43,6 +49,11 @@ async fn nobody_there_is_said_in_words() {
     let listener = listen().await;
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let answer = within(GatewayProber::new().unwrap().ask(address, "one.test", false)).await;
+    let answer = within(
+        GatewayProber::new()
+            .unwrap()
+            .ask(address, "one.test", false),
+    )
+    .await;
     assert!(answer.unwrap_err().contains("refused"));
 }
