@@ -78,10 +78,17 @@ async fn handle(
             plane.request_logs.probe(peer, &parts, &destination, status);
             answer.unwrap_or_else(|error| error.response(grpc))
         }
-        Ok(find::Routed::ReadinessCheck) => match plane.queue.is_ready().await {
-            true => response::text(StatusCode::OK, "queue"),
-            false => ProxyError::NotReady.response(grpc),
-        },
+        Ok(find::Routed::ReadinessCheck) => {
+            let answer = match plane.queue.is_ready().await {
+                true => response::text(StatusCode::OK, "queue"),
+                false => ProxyError::NotReady.response(grpc),
+            };
+            if let Some(user) = plane.queue.user_container(true) {
+                let status = answer.status();
+                plane.request_logs.probe(peer, &parts, &user, status);
+            }
+            answer
+        }
         Ok(find::Routed::Local(service)) => {
             let call = local::call(plane, peer, &service, parts, body, flags, active);
             let outcome = tokio::select! {

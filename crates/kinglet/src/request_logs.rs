@@ -4,6 +4,7 @@
 //! (spec/serving.md 6.3.8) -> the node appends it to the log that `kubectl logs -c queue-proxy` shows.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 
 /// Entries that may wait for the disk; more are dropped, since a log must not slow requests down.
 const ENTRIES_MAX: usize = 4096;
+
+/// Lines written at once.
+const BATCH_MAX: usize = 256;
 
 /// Follows the configuration and writes lines until the tasks end.
 pub(crate) fn follow(
@@ -75,6 +79,42 @@ pub(crate) fn follow(
             }
         }
     });
+}
+
+/// The log of a queue-proxy in a process of its own: lines on standard output. `Err` says what is wrong with the template.
+pub(crate) fn to_standard_output(
+    template: &str,
+    probes: bool,
+    handle: &kinglet_dataplane::Handle,
+    tasks: &Tasks,
+) -> Result<(), String> {
+    let template = Template::parse("requestLog", template).map_err(|error| error.to_string())?;
+    let (entries, mut log) = mpsc::channel::<RequestLogEntry>(ENTRIES_MAX);
+    handle.log_requests(Some(entries), probes);
+    tasks.component_cancellable("request-logs", async move {
+        let mut batch = Vec::new();
+        while log.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let mut text = String::new();
+            for entry in batch.drain(..) {
+                text.push_str(&line(&template, &entry));
+                if !text.ends_with('\n') {
+                    text.push('\n');
+                }
+            }
+            // On a thread of its own: a reader that is slow must not hold requests up.
+            let written = tokio::task::spawn_blocking(move || {
+                let mut output = std::io::stdout().lock();
+                output.write_all(text.as_bytes())?;
+                output.flush()
+            });
+            if let Ok(Err(error)) = written.await {
+                // Whoever read it has gone; requests go on.
+                tracing::debug!(%error, "writing the request log");
+            }
+        }
+        std::future::pending().await
+    });
+    Ok(())
 }
 
 fn line(template: &Template, entry: &RequestLogEntry) -> String {

@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::listeners;
+use crate::{listeners, request_logs};
 
 /// Updates on their way to the data plane; the feed waits while it is full.
 const UPDATES_QUEUED: usize = 1024;
@@ -299,6 +299,13 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
     let mut addresses = vec![("admin", admin.local_addr()?), ("stat", stat.local_addr()?)];
     for (name, listener) in ["http", "other"].into_iter().zip(&serving) {
         addresses.push((name, listener.local_addr()?));
+    }
+    if config.request_log.enabled {
+        let log = &config.request_log;
+        request_logs::to_standard_output(&log.template, log.probes, &handle, &component.tasks)
+            .map_err(|error| {
+                anyhow::anyhow!("environment variable OBSERVABILITY_CONFIG: {error}")
+            })?;
     }
     let proxy = QueueProxy::new(
         handle.clone(),

@@ -77,7 +77,11 @@ pub(super) fn queue(
         if queue.is_draining() {
             return Err(ProxyError::ShuttingDown);
         }
-        return hash_echo(&parts.headers, None).map(Routed::LocalReply);
+        let echo = hash_echo(&parts.headers, None);
+        return match queue.user_container(true) {
+            Some(user) => Ok(Routed::Probe(echo, user)),
+            None => echo.map(Routed::LocalReply),
+        };
     }
     queue.request_came(plane.context.now());
     let counted = !flags.has(HeaderFlags::KUBELET_PROBE);

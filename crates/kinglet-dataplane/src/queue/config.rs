@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use kinglet_decide::feed::Key;
+use serde::Deserialize;
 
 use super::probes::ReadinessProbe;
 
@@ -32,8 +33,25 @@ pub struct QueueConfig {
     pub probes: Vec<ReadinessProbe>,
     /// `ENABLE_HTTP2_AUTO_DETECTION`: HTTP probes try HTTP/2 first.
     pub detect_http2: bool,
+    /// `OBSERVABILITY_CONFIG`: whether and how requests are logged.
+    pub request_log: RequestLog,
     /// `SERVING_LOGGING_LEVEL`.
     pub logging_level: String,
+}
+
+/// What of `OBSERVABILITY_CONFIG` is acted on (spec/cluster.md 3.5). The rest of it is exporters, which there are none of.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestLog {
+    /// A line on standard output for each request.
+    #[serde(rename = "enableRequestLog")]
+    pub enabled: bool,
+    /// Go's text/template.
+    #[serde(rename = "requestLogTemplate")]
+    pub template: String,
+    /// For probes, too.
+    #[serde(rename = "enableProbeRequestLog")]
+    pub probes: bool,
 }
 
 /// An environment that a queue-proxy cannot start with: one sentence for each variable that is wrong.
@@ -96,6 +114,20 @@ impl<R: Fn(&str) -> Option<String>> Reader<R> {
         }
     }
 
+    fn request_log(&mut self) -> RequestLog {
+        const NAME: &str = "OBSERVABILITY_CONFIG";
+        let text = (self.read)(NAME).filter(|text| !text.is_empty());
+        let read = text.map_or(Ok(RequestLog::default()), |text| {
+            serde_json::from_str(&text)
+        });
+        read.unwrap_or_else(|error| {
+            self.wrong.push(format!(
+                "environment variable {NAME} is no JSON that is understood: {error}"
+            ));
+            RequestLog::default()
+        })
+    }
+
     fn probes(&mut self) -> Vec<ReadinessProbe> {
         const NAME: &str = "SERVING_READINESS_PROBE";
         let many = self.flag("ENABLE_MULTI_CONTAINER_PROBES");
@@ -140,6 +172,7 @@ impl QueueConfig {
             configuration: reader.required("SERVING_CONFIGURATION"),
             pod: reader.required("SERVING_POD"),
             probes: reader.probes(),
+            request_log: reader.request_log(),
             detect_http2: reader.flag("ENABLE_HTTP2_AUTO_DETECTION"),
             logging_level: reader.required("SERVING_LOGGING_LEVEL"),
         };
@@ -215,6 +248,24 @@ mod tests {
             ("SERVING_READINESS_PROBE", Some(many)),
         ]);
         assert_eq!(config.expect("three").probes.len(), 3);
+    }
+
+    #[test]
+    fn observability_is_read_as_the_controller_writes_it() {
+        let stock = r#"{"tracing":{"protocol":"none"},"metrics":{"protocol":"none"},"runtime":{"profiling":"disabled","exportInterval":15000000000},"requestMetrics":{"protocol":"none"},"requestLogTemplate":"{{.Request.Method}}"}"#;
+        let log =
+            |text| read(&[("OBSERVABILITY_CONFIG", Some(text))]).map(|config| config.request_log);
+        assert!(!log(stock).expect("stock").enabled);
+        let on = log(
+            r#"{"enableRequestLog":true,"requestLogTemplate":"x","enableProbeRequestLog":true}"#,
+        );
+        let expected = RequestLog {
+            enabled: true,
+            template: "x".to_owned(),
+            probes: true,
+        };
+        assert_eq!(on, Ok(expected));
+        assert!(log("{").is_err_and(|error| error.contains("OBSERVABILITY_CONFIG")));
     }
 
     #[test]

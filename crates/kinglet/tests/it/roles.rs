@@ -653,3 +653,27 @@ fn an_activator_is_ready_with_its_autoscaler_and_tells_it_who_waits() {
         Ok(())
     });
 }
+
+#[test]
+fn a_queue_proxy_logs_requests_as_it_is_told() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-log");
+        std::fs::create_dir_all(&folder)?;
+        let user = user_container().await?;
+        let flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
+        let mut variables = queue_variables(user);
+        let log = r#"{"enableRequestLog":true,"requestLogTemplate":"said {{.Request.Method}} {{.Request.RequestURI}} {{.Response.Code}} {{.Revision.Name}}"}"#;
+        variables.insert("OBSERVABILITY_CONFIG", log.to_owned());
+        let queue = Component::start(&folder, "queue", &flags, &variables).await?;
+        web::get(queue.address("http"), "one.test", "/path?a=b").await?;
+        queue.logs("said GET /path?a=b 200 one-00001\n").await?;
+        let bad = r#"{"enableRequestLog":true,"requestLogTemplate":"{{.Request"}"#;
+        variables.insert("OBSERVABILITY_CONFIG", bad.to_owned());
+        let output = command(&flags, &variables).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(said.contains("OBSERVABILITY_CONFIG"), "{said}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
