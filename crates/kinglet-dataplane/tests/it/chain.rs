@@ -13,6 +13,7 @@ use kinglet_dataplane::Role;
 use kinglet_dataplane::activator::Backends;
 use kinglet_dataplane::feed::{self, Snapshot};
 use kinglet_dataplane::queue::QueueProxy;
+use kinglet_decide::feed::Update;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ struct Chain {
     queue: World,
     _proxy: QueueProxy,
     feed: watch::Sender<Arc<Snapshot>>,
+    /// Pods that the activator has been told of.
+    pods: watch::Receiver<usize>,
     concurrency: u32,
     timeout: u32,
     version: u64,
@@ -54,7 +57,20 @@ impl Chain {
             timeout: Duration::from_secs(1),
             every: Duration::from_millis(20),
         };
-        tokio::spawn(backends.run(fed.clone(), activator.updates.clone()));
+        let (told, mut updates) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(backends.run(fed.clone(), told));
+        let (counted, pods) = watch::channel(0);
+        let to_activator = activator.updates.clone();
+        tokio::spawn(async move {
+            while let Some(update) = updates.recv().await {
+                let count = match &update {
+                    Update::Revision(_, Some(backend)) => backend.endpoints.len(),
+                    _ => 0,
+                };
+                to_activator.send(update).await.unwrap();
+                counted.send_replace(count);
+            }
+        });
         tokio::spawn(feed::follow(fed, gateway.updates.clone()));
         let mut chain = Self {
             gateway,
@@ -62,6 +78,7 @@ impl Chain {
             queue,
             _proxy: proxy,
             feed,
+            pods,
             concurrency,
             timeout,
             version: 0,
@@ -86,6 +103,11 @@ impl Chain {
         let snapshot = Snapshot::parse(&text, self.version).unwrap();
         self.feed.send_replace(Arc::new(snapshot));
         self.gateway.in_force(self.version).await;
+        let wanted = usize::from(pod);
+        within(self.pods.wait_for(|count| *count == wanted))
+            .await
+            .unwrap();
+        self.activator.settle().await;
     }
 
     fn at_rest(&self) -> bool {
