@@ -120,6 +120,9 @@ fn split(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// answers are there afterwards.
 fn exchange(bytes: &[u8], last: u32) -> io::Result<()> {
     let socket = open()?;
+    // A transaction is one datagram, and the kernel takes none that is larger than the socket's buffer. Where this is not
+    // allowed, sending says so.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, bytes.len());
     socket.send(bytes, 0)?;
     socket.set_non_blocking(true)?;
     loop {

@@ -286,3 +286,38 @@ fn key_bytes(kind: SetKind) -> u32 {
         SetKind::RememberedSources(_) => 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::ruleset::{Chain, Protocol, Set};
+    use super::*;
+
+    /// Some thousand Services change at once after a start: one transaction, which is larger than a socket's buffer.
+    #[test]
+    fn a_table_of_many_services_is_taken() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        crate::sys::process::unshare(rustix::thread::UnshareFlags::NEWNET)
+            .expect("a network of this thread's own");
+        let mut wanted = Ruleset::default();
+        wanted.chains.insert("service".to_owned(), Chain::default());
+        let mut dispatch = Set::new(SetKind::AddressDispatch);
+        for number in 0..20_000 {
+            let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 0)) + number);
+            let key = SetKey::Address(address, Protocol::Tcp, 80);
+            dispatch.elements.insert(key, Some("service".to_owned()));
+        }
+        let mut without = wanted.clone();
+        wanted.sets.insert("dispatch".to_owned(), dispatch);
+        without
+            .sets
+            .insert("dispatch".to_owned(), Set::new(SetKind::AddressDispatch));
+        let mut table = Table::new("kinglet-test".to_owned());
+        table.apply(wanted.clone()).expect("all of it");
+        table.apply(without).expect("all elements gone");
+        table.apply(wanted).expect("all of it once more");
+    }
+}

@@ -107,7 +107,12 @@ fn any_other_component_takes_the_process_down_with_its_name() {
         }
         first.stop().await?;
         for names in fatal.chunks(AT_ONCE) {
-            futures_util::future::try_join_all(names.iter().map(|name| ends_with(name))).await?;
+            // To the end of all, also when one fails: an instance that is being started would be left alone.
+            let ended = futures_util::future::join_all(names.iter().map(|name| ends_with(name)));
+            ended
+                .await
+                .into_iter()
+                .collect::<anyhow::Result<Vec<()>>>()?;
         }
         Ok(())
     });
