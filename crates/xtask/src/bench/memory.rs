@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kinglet_testkit::api::{sample_service, serving};
-use kinglet_testkit::instance::resident_bytes;
 use serde_json::json;
 
 use super::{allow_zero, annotated, start};
@@ -22,7 +21,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     println!(
         "resident, nothing deployed: {:.1} MB (of it helpers {:.1} MB)",
         mb(nothing),
-        mb(nothing - resident_bytes(pid))
+        mb(nothing - proportional_bytes(pid))
     );
     let services = serving("default", "services");
     for number in 0..IDLE {
@@ -97,7 +96,18 @@ fn family_bytes(pid: u32) -> u64 {
                 || name.is_ok_and(|name| name == HELPER);
             parent == Some(pid) && is_ours
         });
-    resident_bytes(pid) + children.map(resident_bytes).sum::<u64>()
+    proportional_bytes(pid) + children.map(proportional_bytes).sum::<u64>()
+}
+
+/// `Pss` of a process: a page that several processes have counts for each by its part, as helpers are forks that share
+/// nearly all of theirs.
+fn proportional_bytes(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kilobytes = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 #[expect(
