@@ -1,4 +1,4 @@
-//! TLS to pods, whose certificates nobody has vouched for: a probe asks whether a server answers, not who it is.
+//! TLS to pods and gateways whose certificates nobody has vouched for: a probe asks whether a server answers, not who it is.
 
 use std::sync::Arc;
 

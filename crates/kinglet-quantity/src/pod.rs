@@ -23,6 +23,22 @@ use volume::fill_volume;
 /// Seconds between the order to end and the kill, unless the pod's spec gives another number.
 pub const TERMINATION_GRACE_SECONDS: i64 = 30;
 
+/// Kernel parameters of a pod's own namespaces that a Pod may set (a kubelet's safe set).
+pub const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
 /// Returns whether a Pod takes requests, given type and status of its conditions.
 pub fn is_ready<'a>(conditions: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
     conditions

@@ -41,6 +41,11 @@ fn config_map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "d"}, "data": data})
 }
 
+/// The config map after `manager` has applied `data` to it.
+fn applied(live: Option<&Value>, manager: &str, data: Value) -> Value {
+    apply(live, &config_map(data), by(manager), false, config_maps()).unwrap()
+}
+
 fn fields_of<'v>(object: &'v Value, manager: &str) -> Option<&'v Value> {
     let listed = object["metadata"]["managedFields"].as_array()?;
     listed

@@ -53,22 +53,8 @@ fn a_conflict_is_told_in_the_real_words() {
 
 #[test]
 fn several_conflicts_are_listed_by_manager() {
-    let object = apply(
-        None,
-        &config_map(json!({"a": "1"})),
-        by("one"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
-    let object = apply(
-        Some(&object),
-        &config_map(json!({"b": "1"})),
-        by("two"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
+    let object = applied(None, "one", json!({"a": "1"}));
+    let object = applied(Some(&object), "two", json!({"b": "1"}));
     let conflicts = refused(apply(
         Some(&object),
         &config_map(json!({"a": "2", "b": "2"})),
@@ -84,22 +70,8 @@ fn several_conflicts_are_listed_by_manager() {
 
 #[test]
 fn the_same_value_is_owned_together() {
-    let object = apply(
-        None,
-        &config_map(json!({"a": "1"})),
-        by("one"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
-    let object = apply(
-        Some(&object),
-        &config_map(json!({"a": "1"})),
-        by("two"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
+    let object = applied(None, "one", json!({"a": "1"}));
+    let object = applied(Some(&object), "two", json!({"a": "1"}));
     assert!(fields_of(&object, "one").is_some() && fields_of(&object, "two").is_some());
     // As on Kubernetes, an apply that changes nothing has no time.
     let times: Vec<&Value> = object["metadata"]["managedFields"]

@@ -68,22 +68,8 @@ fn an_applied_object_is_owned_by_what_it_says() {
 
 #[test]
 fn a_field_no_longer_applied_goes() {
-    let object = apply(
-        None,
-        &config_map(json!({"a": "1", "b": "2"})),
-        by("k"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
-    let object = apply(
-        Some(&object),
-        &config_map(json!({"a": "1"})),
-        by("k"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
+    let object = applied(None, "k", json!({"a": "1", "b": "2"}));
+    let object = applied(Some(&object), "k", json!({"a": "1"}));
     assert_eq!(object["data"], json!({"a": "1"}));
     let bare = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "d"}});
     let object = apply(Some(&object), &bare, by("k"), false, config_maps()).unwrap();
@@ -93,30 +79,9 @@ fn a_field_no_longer_applied_goes() {
 
 #[test]
 fn a_field_that_another_manager_also_applies_stays() {
-    let object = apply(
-        None,
-        &config_map(json!({"a": "1", "b": "2"})),
-        by("one"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
-    let object = apply(
-        Some(&object),
-        &config_map(json!({"b": "2"})),
-        by("two"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
-    let object = apply(
-        Some(&object),
-        &config_map(json!({"a": "1"})),
-        by("one"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
+    let object = applied(None, "one", json!({"a": "1", "b": "2"}));
+    let object = applied(Some(&object), "two", json!({"b": "2"}));
+    let object = applied(Some(&object), "one", json!({"a": "1"}));
     assert_eq!(object["data"], json!({"a": "1", "b": "2"}));
     assert_eq!(
         fields_of(&object, "one"),
@@ -146,14 +111,7 @@ fn an_untracked_object_is_owned_by_what_was_before() {
 
 #[test]
 fn updates_take_what_they_change_and_times_move_only_then() {
-    let live = apply(
-        None,
-        &config_map(json!({"a": "1", "b": "1"})),
-        by("one"),
-        false,
-        config_maps(),
-    )
-    .unwrap();
+    let live = applied(None, "one", json!({"a": "1", "b": "1"}));
     let mut same = live.clone();
     track_update(
         Some(&live),

@@ -1,5 +1,6 @@
 //! The checks of the standard `baseline`.
 
+use kinglet_quantity::pod::SAFE_SYSCTLS;
 use serde_json::Value;
 
 use super::pod::{Pod, named, quoted, setters, some};
@@ -217,24 +218,10 @@ pub(super) fn seccomp_baseline(pod: &Pod<'_>) -> Option<String> {
 }
 
 pub(super) fn sysctls(pod: &Pod<'_>) -> Option<String> {
-    const ALLOWED: &[&str] = &[
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
-    ];
     let names: Vec<&str> = items(pod.spec, &["securityContext", "sysctls"])
         .iter()
         .map(|sysctl| text(sysctl, &["name"]))
-        .filter(|name| !ALLOWED.contains(name))
+        .filter(|name| !SAFE_SYSCTLS.contains(name))
         .collect();
     some(&names, |names| names.join(", "))
 }
