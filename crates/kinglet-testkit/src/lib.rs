@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod component;
 pub mod cycles;
 pub mod footprint;
 pub mod instance;

@@ -9,14 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use kinglet_decide::feed::Report;
+use kinglet_testkit::component::{Component, queue_variables};
 use kinglet_testkit::until::patiently;
 use kinglet_testkit::{instance, until, web};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,83 +25,20 @@ use tokio::net::{TcpListener, TcpStream};
 
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A component; killed when dropped.
-struct Component {
-    child: Child,
-    ready: serde_json::Value,
-    log: PathBuf,
+/// Starts the component of these flags; it gives its log and its ready file the name `name`.
+async fn start(
+    folder: &Path,
+    name: &str,
+    flags: &[&str],
+    variables: &BTreeMap<&str, String>,
+) -> anyhow::Result<Component> {
+    Component::start(command(flags, variables), folder, name).await
 }
 
-impl Drop for Component {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Component {
-    async fn start(
-        folder: &Path,
-        name: &str,
-        flags: &[&str],
-        variables: &BTreeMap<&str, String>,
-    ) -> anyhow::Result<Self> {
-        let ready_file = folder.join(format!("{name}.ready"));
-        let log = folder.join(format!("{name}.log"));
-        let _ = std::fs::remove_file(&ready_file);
-        let output = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)?;
-        let mut child = command(flags, variables)
-            .args(["--listen", "127.0.0.1", "--ready-file"])
-            .arg(&ready_file)
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
-        let ready = until("the component to serve", START_MAX, || {
-            let ended = child.try_wait().ok().flatten();
-            let found = std::fs::read(&ready_file)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            async move { Ok(found.map(Ok).or(ended.map(Err))) }
-        })
-        .await?;
-        match ready {
-            Ok(ready) => Ok(Self { child, ready, log }),
-            Err(status) => bail!(
-                "{name} ended with {status}: {}",
-                std::fs::read_to_string(&log)?
-            ),
-        }
-    }
-
-    fn address(&self, name: &str) -> &str {
-        self.ready[name].as_str().expect("an address")
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
-        rustix::process::kill_process(pid, signal).expect("the process is there");
-    }
-
-    async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        let child = &mut self.child;
-        until("the component to end", START_MAX, || {
-            let status = child.try_wait();
-            async move { Ok(status?) }
-        })
-        .await
-    }
-
-    async fn logs(&self, words: &str) -> anyhow::Result<()> {
-        until(words, START_MAX, || async {
-            let text = std::fs::read_to_string(&self.log)?;
-            Ok(text.contains(words).then_some(()))
-        })
-        .await
-    }
+fn signal(component: &Component, signal: rustix::process::Signal) {
+    let pid = i32::try_from(component.id()).expect("a process id");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+    rustix::process::kill_process(pid, signal).expect("the process is there");
 }
 
 fn command(flags: &[&str], variables: &BTreeMap<&str, String>) -> Command {
@@ -108,26 +46,6 @@ fn command(flags: &[&str], variables: &BTreeMap<&str, String>) -> Command {
     command.args(flags).env_clear().envs(variables);
     command.stdin(Stdio::null());
     command
-}
-
-fn queue_variables(user: SocketAddr) -> BTreeMap<&'static str, String> {
-    let user = user.port().to_string();
-    [
-        ("SERVING_NAMESPACE", "ns"),
-        ("SERVING_CONFIGURATION", "one"),
-        ("SERVING_REVISION", "one-00001"),
-        ("SERVING_POD", "pod"),
-        ("SERVING_POD_IP", "127.0.0.1"),
-        ("SERVING_LOGGING_CONFIG", ""),
-        ("SERVING_LOGGING_LEVEL", ""),
-        ("QUEUE_SERVING_PORT", "0"),
-        ("QUEUE_SERVING_TLS_PORT", "0"),
-        ("CONTAINER_CONCURRENCY", "10"),
-        ("REVISION_TIMEOUT_SECONDS", "30"),
-        ("USER_PORT", &user),
-    ]
-    .map(|(name, value)| (name, value.to_owned()))
-    .into()
 }
 
 fn activator_variables() -> BTreeMap<&'static str, String> {
@@ -230,7 +148,7 @@ fn components_forward_follow_their_feed_and_drain() {
             "--quiet",
             "300ms",
         ];
-        let mut queue = Component::start(&folder, "queue", &quiet, &queue_variables(user)).await?;
+        let mut queue = start(&folder, "queue", &quiet, &queue_variables(user.port())).await?;
         let revisions = folder.join("revisions");
         write_feed(&revisions, &[revision(&[queue.address("http")])])?;
         let revisions = revisions.display().to_string();
@@ -245,8 +163,7 @@ fn components_forward_follow_their_feed_and_drain() {
             "--feed",
             &revisions,
         ];
-        let mut activator =
-            Component::start(&folder, "activator", &flags, &activator_variables()).await?;
+        let mut activator = start(&folder, "activator", &flags, &activator_variables()).await?;
         let routes = folder.join("routes");
         let backend = service(&[activator.address("http")]);
         write_feed(&routes, &[rule("one.test"), backend.clone()])?;
@@ -264,7 +181,7 @@ fn components_forward_follow_their_feed_and_drain() {
             "--feed",
             &routes_flag,
         ];
-        let mut gateway = Component::start(&folder, "gateway", &flags, &BTreeMap::new()).await?;
+        let mut gateway = start(&folder, "gateway", &flags, &BTreeMap::new()).await?;
         let http = gateway.address("http").to_owned();
         let status = gateway.address("status").to_owned();
 
@@ -279,14 +196,14 @@ fn components_forward_follow_their_feed_and_drain() {
 
         // A changed feed, and one that cannot be read.
         write_feed(&routes, &[rule("one.test"), rule("two.test"), backend])?;
-        gateway.signal(rustix::process::Signal::HUP);
+        signal(&gateway, rustix::process::Signal::HUP);
         until("the new route", START_MAX, || async {
             let got = web::get(&http, "two.test", "/").await?;
             Ok((got.status == 200).then_some(()))
         })
         .await?;
         write_feed(&routes, &["nonsense".to_owned()])?;
-        gateway.signal(rustix::process::Signal::HUP);
+        signal(&gateway, rustix::process::Signal::HUP);
         gateway.logs("line 1 of the feed").await?;
         ensure!(web::get(&http, "two.test", "/").await?.status == 200);
 
@@ -298,7 +215,7 @@ fn components_forward_follow_their_feed_and_drain() {
             in_use(&queue)
         })
         .await?;
-        gateway.signal(rustix::process::Signal::TERM);
+        signal(&gateway, rustix::process::Signal::TERM);
         until("the gateway to say so", START_MAX, || async {
             let answer = web::get(&status, "gateway", "/ready").await;
             Ok(answer
@@ -306,8 +223,8 @@ fn components_forward_follow_their_feed_and_drain() {
                 .then_some(()))
         })
         .await?;
-        activator.signal(rustix::process::Signal::TERM);
-        queue.signal(rustix::process::Signal::TERM);
+        signal(&activator, rustix::process::Signal::TERM);
+        signal(&queue, rustix::process::Signal::TERM);
         let got = asked.await??;
         ensure!(
             (got.status, got.body.as_str()) == (200, "/slow?ms=1500"),
@@ -315,7 +232,7 @@ fn components_forward_follow_their_feed_and_drain() {
         );
         for component in [&mut gateway, &mut activator, &mut queue] {
             let ended = component.ended().await?;
-            ensure!(ended.success(), "{}: {ended}", component.log.display());
+            ensure!(ended.success(), "{}: {ended}", component.log().display());
         }
         std::fs::remove_dir_all(folder)?;
         Ok(())
@@ -342,9 +259,9 @@ fn what_a_component_cannot_start_with_is_named() -> anyhow::Result<()> {
     std::fs::write(&bad, "{\"service\":{\"namespace\":\"ns\"}}")?;
     let bad = bad.display().to_string();
     let missing = folder.join("none").display().to_string();
-    let mut numbers = queue_variables(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let mut numbers = queue_variables(1);
     numbers.insert("CONTAINER_CONCURRENCY", "many".to_owned());
-    let mut unset = queue_variables(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let mut unset = queue_variables(1);
     unset.remove("SERVING_REVISION");
     let none = BTreeMap::new();
     let cases: [(&[&str], &BTreeMap<&str, String>, &[&str]); 8] = [
@@ -409,8 +326,8 @@ fn a_second_signal_does_not_wait() {
         std::fs::create_dir_all(&folder)?;
         let user = user_container().await?;
         let flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
-        let mut queue = Component::start(&folder, "queue", &flags, &queue_variables(user)).await?;
-        queue.signal(rustix::process::Signal::TERM);
+        let mut queue = start(&folder, "queue", &flags, &queue_variables(user.port())).await?;
+        signal(&queue, rustix::process::Signal::TERM);
         let http = queue.address("http").to_owned();
         until("probes to be refused", START_MAX, || async {
             let probe = http::Request::get("/")
@@ -421,7 +338,7 @@ fn a_second_signal_does_not_wait() {
             Ok((web::send(&http, probe).await?.status == 503).then_some(()))
         })
         .await?;
-        queue.signal(rustix::process::Signal::INT);
+        signal(&queue, rustix::process::Signal::INT);
         let ended = queue.ended().await?;
         ensure!(ended.code() == Some(1), "{ended}");
         std::fs::remove_dir_all(folder)?;
@@ -509,8 +426,7 @@ fn any_one_of_them_may_be_killed_under_load() {
         let queue_flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
         let mut queues = Vec::new();
         for name in ["queue-0", "queue-1"] {
-            queues
-                .push(Component::start(&folder, name, &queue_flags, &queue_variables(user)).await?);
+            queues.push(start(&folder, name, &queue_flags, &queue_variables(user.port())).await?);
         }
         let feed = folder.join("feed");
         let feed_flag = feed.display().to_string();
@@ -527,7 +443,7 @@ fn any_one_of_them_may_be_killed_under_load() {
         write_feed(&feed, std::slice::from_ref(&pods))?;
         let mut activators = Vec::new();
         for name in ["activator-0", "activator-1"] {
-            activators.push(Component::start(&folder, name, &flags, &activator_variables()).await?);
+            activators.push(start(&folder, name, &flags, &activator_variables()).await?);
         }
         let both = service(&[activators[0].address("http"), activators[1].address("http")]);
         write_feed(&feed, &[rule("one.test"), both, pods])?;
@@ -548,7 +464,7 @@ fn any_one_of_them_may_be_killed_under_load() {
         let start_gateway = async |port: &str| {
             let flags = flags(port);
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-            Component::start(&folder, "gateway", &flags, &BTreeMap::new()).await
+            start(&folder, "gateway", &flags, &BTreeMap::new()).await
         };
         let gateway = start_gateway("0").await?;
         let http = gateway.address("http").to_owned();
@@ -595,8 +511,7 @@ fn an_activator_is_ready_with_its_autoscaler_and_tells_it_who_waits() {
             "--autoscaler",
             &address,
         ];
-        let activator =
-            Component::start(&folder, "activator", &flags, &activator_variables()).await?;
+        let activator = start(&folder, "activator", &flags, &activator_variables()).await?;
         let http = activator.address("http").to_owned();
         let probe = || async {
             let probe = http::Request::get("/")
@@ -661,10 +576,10 @@ fn a_queue_proxy_logs_requests_as_it_is_told() {
         std::fs::create_dir_all(&folder)?;
         let user = user_container().await?;
         let flags = ["queue", "--admin-port", "0", "--stat-port", "0"];
-        let mut variables = queue_variables(user);
+        let mut variables = queue_variables(user.port());
         let log = r#"{"enableRequestLog":true,"requestLogTemplate":"said {{.Request.Method}} {{.Request.RequestURI}} {{.Response.Code}} {{.Revision.Name}}"}"#;
         variables.insert("OBSERVABILITY_CONFIG", log.to_owned());
-        let queue = Component::start(&folder, "queue", &flags, &variables).await?;
+        let queue = start(&folder, "queue", &flags, &variables).await?;
         web::get(queue.address("http"), "one.test", "/path?a=b").await?;
         queue.logs("said GET /path?a=b 200 one-00001\n").await?;
         let bad = r#"{"enableRequestLog":true,"requestLogTemplate":"{{.Request"}"#;

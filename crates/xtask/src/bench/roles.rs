@@ -1,10 +1,11 @@
 //! The components in processes of their own: requests per second after each hop beside one hop of nginx, and their memory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use kinglet_testkit::component::{Component, queue_variables};
 use kinglet_testkit::load::percentile;
 use kinglet_testkit::{instance, until, web};
 
@@ -13,56 +14,20 @@ use super::throughput::{Nginx, Way, nginx, require_programs, serving_nginx, wrk}
 const START_MAX: Duration = Duration::from_secs(10);
 const HOST: &str = "one.test";
 
-struct Component {
-    child: Child,
-    ready: serde_json::Value,
-}
-
-impl Drop for Component {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Component {
-    async fn start(
-        folder: &Path,
-        name: &str,
-        flags: &[&str],
-        variables: &[(&str, &str)],
-    ) -> anyhow::Result<Self> {
-        let ready_file = folder.join(format!("{name}.ready"));
-        let mut child = Command::new(crate::release_binary()?)
-            .arg(name)
-            .args(flags)
-            .args(["--listen", "127.0.0.1", "--log", "warn", "--ready-file"])
-            .arg(&ready_file)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
-        let ready = until(name, START_MAX, || {
-            let ended = child.try_wait().ok().flatten();
-            let found = std::fs::read(&ready_file)
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            async move { Ok(found.map(Ok).or(ended.map(Err))) }
-        })
-        .await?;
-        match ready {
-            Ok(ready) => Ok(Self { child, ready }),
-            Err(status) => bail!("{name} ended with {status}"),
-        }
-    }
-
-    fn address(&self) -> String {
-        self.ready["http"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn resident_bytes(&self) -> u64 {
-        instance::resident_bytes(self.child.id())
-    }
+/// Starts a component of the release build.
+async fn start(
+    folder: &Path,
+    name: &str,
+    flags: &[&str],
+    variables: &BTreeMap<&str, String>,
+) -> anyhow::Result<Component> {
+    let mut command = Command::new(crate::release_binary()?);
+    command
+        .arg(name)
+        .args(flags)
+        .args(["--log", "warn"])
+        .envs(variables);
+    Component::start(command, folder, name).await
 }
 
 /// The container's server, and the three components before it.
@@ -76,25 +41,15 @@ struct Chain {
 impl Chain {
     async fn start(folder: &Path) -> anyhow::Result<Self> {
         let container = serving_nginx(&folder.join("container"))?;
-        let user = container.port.to_string();
-        let queue = Component::start(
+        let mut variables = queue_variables(container.port);
+        variables.insert("SERVING_REVISION", "one".to_owned());
+        variables.insert("CONTAINER_CONCURRENCY", "0".to_owned());
+        variables.insert("REVISION_TIMEOUT_SECONDS", "300".to_owned());
+        let queue = start(
             folder,
             "queue",
             &["--admin-port", "0", "--stat-port", "0"],
-            &[
-                ("SERVING_NAMESPACE", "ns"),
-                ("SERVING_CONFIGURATION", "one"),
-                ("SERVING_REVISION", "one"),
-                ("SERVING_POD", "pod"),
-                ("SERVING_POD_IP", "127.0.0.1"),
-                ("SERVING_LOGGING_CONFIG", ""),
-                ("SERVING_LOGGING_LEVEL", ""),
-                ("QUEUE_SERVING_PORT", "0"),
-                ("QUEUE_SERVING_TLS_PORT", "0"),
-                ("CONTAINER_CONCURRENCY", "0"),
-                ("REVISION_TIMEOUT_SECONDS", "300"),
-                ("USER_PORT", &user),
-            ],
+            &variables,
         )
         .await?;
         let revisions = folder.join("revisions");
@@ -102,15 +57,17 @@ impl Chain {
             &revisions,
             format!(
                 r#"{{"revision":{{"namespace":"ns","name":"one","timeoutSeconds":300,"pods":[{{"name":"pod","address":"{}"}}]}}}}"#,
-                queue.address()
+                queue.address("http")
             ),
         )?;
         let revisions = revisions.display().to_string();
-        let activator = Component::start(
+        let activator = start(
             folder,
             "activator",
             &["--http-port", "0", "--h2c-port", "0", "--feed", &revisions],
-            &[("POD_NAME", "activator"), ("POD_IP", "127.0.0.1")],
+            &[("POD_NAME", "activator"), ("POD_IP", "127.0.0.1")]
+                .map(|(name, value)| (name, value.to_owned()))
+                .into(),
         )
         .await?;
         let routes = folder.join("routes");
@@ -119,11 +76,11 @@ impl Chain {
             format!(
                 r#"{{"service":{{"namespace":"ns","name":"one","ports":[{{"port":80,"addresses":["{}"]}}]}}}}
 {{"rule":{{"namespace":"ns","ingress":"one","hosts":["{HOST}"],"paths":[{{"splits":[{{"serviceNamespace":"ns","serviceName":"one","servicePort":80,"appendHeaders":{{"Knative-Serving-Revision":"one","Knative-Serving-Namespace":"ns"}}}}]}}]}}}}"#,
-                activator.address()
+                activator.address("http")
             ),
         )?;
         let routes = routes.display().to_string();
-        let gateway = Component::start(
+        let gateway = start(
             folder,
             "gateway",
             &[
@@ -136,7 +93,7 @@ impl Chain {
                 "--feed",
                 &routes,
             ],
-            &[],
+            &BTreeMap::new(),
         )
         .await?;
         Ok(Self {
@@ -170,13 +127,13 @@ pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
     let mut ways = [
         way("container", container, HOST),
         way("nginx", hop, HOST),
-        way("queue", chain.queue.address(), HOST),
+        way("queue", chain.queue.address("http").to_owned(), HOST),
         way(
             "activator",
-            chain.activator.address(),
+            chain.activator.address("http").to_owned(),
             "one.ns.svc.cluster.local",
         ),
-        way("gateway", chain.gateway.address(), HOST),
+        way("gateway", chain.gateway.address("http").to_owned(), HOST),
     ];
     for way in &ways {
         until(way.name, START_MAX, || async {
