@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
-/// Values that one step of a path may lead to: `..[*]..[*]` finds each value of a deep object once for each way to it.
+/// Values that one step of a path may lead to: `..a..a` finds each value of a deep object once for each way to it.
 const FOUND_MAX: usize = 4096;
+/// Values that all descents of a path may look at: an object of 3 MB has fewer, and each descent from each value found looks
+/// at all below it.
+const VISITED_MAX: usize = 1 << 20;
 
 /// A parsed path.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,11 +49,12 @@ impl JsonPath {
 
     /// Everything it points at, up to a bound.
     pub fn find<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
+        let mut visits = VISITED_MAX;
         let mut found = vec![root];
         for step in &self.0 {
             found = found
                 .into_iter()
-                .flat_map(|value| step.take(value))
+                .flat_map(|value| step.take(value, &mut visits))
                 .take(FOUND_MAX)
                 .collect();
         }
@@ -59,7 +63,7 @@ impl JsonPath {
 }
 
 impl Step {
-    fn take<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+    fn take<'a>(&self, value: &'a Value, visits: &mut usize) -> Vec<&'a Value> {
         match self {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
@@ -81,7 +85,7 @@ impl Step {
             },
             Self::Descend(name) => {
                 let mut found = Vec::new();
-                descend(value, name, &mut found);
+                descend(value, name, &mut found, visits);
                 found
             }
             Self::Filter(path, operator, wanted) => value
@@ -97,15 +101,21 @@ impl Step {
     }
 }
 
-fn descend<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
+fn descend<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>, visits: &mut usize) {
+    let Some(left) = visits.checked_sub(1) else {
+        return;
+    };
+    *visits = left;
     match value {
         Value::Object(fields) => {
             found.extend(fields.get(name));
             fields
                 .values()
-                .for_each(|value| descend(value, name, found));
+                .for_each(|value| descend(value, name, found, visits));
         }
-        Value::Array(items) => items.iter().for_each(|value| descend(value, name, found)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|value| descend(value, name, found, visits)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -320,5 +330,27 @@ mod tests {
         }
         let found = JsonPath::parse(&"..a".repeat(10)).find(&deep).len();
         assert_eq!(found, FOUND_MAX);
+    }
+
+    /// A last step that finds nothing looks at everything below each of the values found before.
+    #[test]
+    fn what_descents_look_at_is_bounded() {
+        let mut deep = json!({"a": vec![0; 100_000]});
+        for _ in 0..90 {
+            deep = json!({"a": deep});
+        }
+        let path = JsonPath::parse("..a..a..z");
+        let mut visits = VISITED_MAX;
+        let Step::Descend(_) = &path.0[0] else {
+            panic!("{path:?}")
+        };
+        let below = path.0[0].take(&deep, &mut visits);
+        assert_eq!(below.len(), 91);
+        assert!(path.find(&deep).is_empty());
+        for value in below.iter().cycle().take(20) {
+            path.0[0].take(value, &mut visits);
+        }
+        assert_eq!(visits, 0, "the budget is one for all of them");
+        assert!(path.0[0].take(&deep, &mut visits).is_empty());
     }
 }

@@ -84,9 +84,13 @@ fn follow(
     observed.retain(|kind| {
         let stays = present.contains(kind.cache.kind());
         if !stays {
-            kind.detached.store(true, Ordering::Release);
+            let wakes = {
+                // Together, so that no observer that is under way puts one of its objects back.
+                let mut graph = collector.graph.lock();
+                kind.detached.store(true, Ordering::Release);
+                graph.forget_kind(kind.cache.kind())
+            };
             context.caches().release(kind.cache.kind());
-            let wakes = collector.graph.lock().forget_kind(kind.cache.kind());
             collector.wake(wakes);
         }
         stays
@@ -115,21 +119,19 @@ fn observe(
     let (collector, gone) = (Arc::clone(collector), Arc::clone(&detached));
     let kind = Arc::clone(kind);
     cache.observe(move |change| {
+        let mut graph = collector.graph.lock();
         if gone.load(Ordering::Acquire) {
             return false;
         }
-        match change {
-            Change::Applied { new, .. } => {
-                let wakes = collector.graph.lock().put(&kind, new.head());
-                collector.wake(wakes);
-            }
-            Change::Deleted(last) => {
-                let head = last.head();
-                let wakes = collector.graph.lock().remove(&head.uid);
-                collector.wake(wakes);
-                collector.left(&head.key.namespace);
-            }
-            Change::Resync => {}
+        let (wakes, left) = match change {
+            Change::Applied { new, .. } => (graph.put(&kind, new.head()), None),
+            Change::Deleted(last) => (graph.remove(&last.head().uid), Some(last)),
+            Change::Resync => return true,
+        };
+        drop(graph);
+        collector.wake(wakes);
+        if let Some(last) = left {
+            collector.left(&last.head().key.namespace);
         }
         true
     });

@@ -97,7 +97,6 @@ where
             let stream = tokio::select! {
                 stream = streams.recv() => stream,
                 Some(()) = running.next() => continue,
-                () = activity.has_ceased() => return,
             };
             let Some(stream) = stream else { return };
             activity.note();
@@ -122,6 +121,8 @@ where
         // The client is gone, and with it all connections.
         _ = &mut serving => return,
         () = forwards => {}
+        // Also while a refusal waits for a client that reads nothing.
+        () = activity.has_ceased() => {}
     }
     // The streams are dropped with their receiver, so the connection ends in good order.
     drop(streams);

@@ -59,7 +59,8 @@ struct Probes {
     since: Instant,
     /// What is not ready, with what was answered last.
     pending: BTreeMap<(SocketAddr, Target), String>,
-    without_gateways: bool,
+    /// Who is asked; empty when there was no gateway.
+    asked: BTreeSet<SocketAddr>,
 }
 
 #[derive(Default)]
@@ -117,7 +118,7 @@ impl Schedule {
             set: self.sets,
             since: now,
             pending,
-            without_gateways: self.addresses.is_empty(),
+            asked: self.addresses.clone(),
         };
         let standing = probes.standing(now);
         self.probes.insert(key.clone(), probes);
@@ -168,7 +169,7 @@ impl Schedule {
             return None;
         }
         probes.pending.remove(&place);
-        (probes.pending.is_empty() && !probes.without_gateways).then_some(item.key)
+        (probes.pending.is_empty() && !probes.asked.is_empty()).then_some(item.key)
     }
 
     /// Takes other gateways. Answers with the Ingresses to look at again.
@@ -178,15 +179,15 @@ impl Schedule {
         self.due.retain(|_, item| addresses.contains(&item.at));
         let mut changed = Vec::new();
         self.probes.retain(|key, probes| {
-            let was_ready = probes.pending.is_empty() && !probes.without_gateways;
+            let was_ready = probes.pending.is_empty() && !probes.asked.is_empty();
             if was_ready {
                 return true;
             }
             probes.pending.retain(|(at, _), _| addresses.contains(at));
             if probes.pending.is_empty() {
                 changed.push(key.clone());
-                // Ready if others have answered; with nobody left, or with somebody at last, asked anew.
-                return !probes.without_gateways && !addresses.is_empty();
+                // Ready if one that stays has answered; where all are new, or nobody is left, they are asked anew.
+                return !probes.asked.is_disjoint(addresses);
             }
             true
         });
@@ -197,7 +198,7 @@ impl Schedule {
 
 impl Probes {
     fn standing(&self, now: Instant) -> Standing {
-        if self.without_gateways {
+        if self.asked.is_empty() {
             return Standing::NoGateways;
         }
         if self.pending.is_empty() {

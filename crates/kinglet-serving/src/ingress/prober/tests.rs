@@ -225,6 +225,23 @@ async fn a_gateway_that_leaves_counts_as_done_and_one_that_comes_back_is_not_ask
 }
 
 #[tokio::test(start_paused = true)]
+async fn gateways_that_replace_all_others_are_asked() {
+    let world = World::of(&[1]);
+    world.serves(1, "old");
+    world.serves(2, "old");
+    world.standing("new");
+    // Neither has ever answered with the new hash.
+    world.moved(&[2]);
+    World::seconds(1).await;
+    assert_ne!(world.standing("new"), Standing::Ready);
+    World::seconds(1).await;
+    assert_ne!(world.standing("new"), Standing::Ready);
+    world.serves(2, "new");
+    World::seconds(31).await;
+    assert_eq!(world.standing("new"), Standing::Ready);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_any_gateway_nothing_is_ready() {
     let world = World::of(&[]);
     assert_eq!(world.standing("new"), Standing::NoGateways);
