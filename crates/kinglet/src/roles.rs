@@ -22,8 +22,10 @@ use kinglet_process::{Clock, Supervisor, Tasks, logging};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::standalone::report_cut;
 use crate::{listeners, request_logs};
 
 /// Updates on their way to the data plane; the feed waits while it is full.
@@ -128,9 +130,28 @@ impl Component {
         tokio::select! {
             () = self.stop.cancelled() => Ok(()),
             fault = self.supervisor.failed() => {
-                anyhow::bail!("{} {}", fault.component, fault.message)
+                anyhow::bail!("{fault}")
             }
         }
+    }
+
+    /// Serves until it is told to stop, then accepts for `drain` more and lets what is under way end. A part that fails ends
+    /// it with an error, also meanwhile.
+    async fn serve_until_stopped(&self, drain: Duration) -> anyhow::Result<()> {
+        let outcome = self.stopped().await;
+        self.handle.set_health(Health::Stopping);
+        if outcome.is_ok() {
+            linger(self, drain).await;
+            let began = Instant::now();
+            let stopping = self
+                .handle
+                .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX);
+            report_cut(&stopping.await, began.elapsed());
+        }
+        let fault = self.supervisor.fault();
+        self.tasks.shutdown(TASKS_STOP_MAX).await;
+        outcome?;
+        fault.map_or(Ok(()), |fault| Err(anyhow::anyhow!("{fault}")))
     }
 }
 
@@ -203,16 +224,7 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
     handle.serve(local, Listener::ClusterLocal);
     handle.set_health(Health::Ready);
     say_ready(&args.common, "gateway", &addresses)?;
-    let outcome = component.stopped().await;
-    handle.set_health(Health::Stopping);
-    if outcome.is_ok() {
-        linger(&component, args.drain).await;
-        handle
-            .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX)
-            .await;
-    }
-    component.tasks.shutdown(TASKS_STOP_MAX).await;
-    outcome
+    component.serve_until_stopped(args.drain).await
 }
 
 async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
@@ -247,16 +259,7 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
         handle.serve(listener, Listener::ClusterLocal);
     }
     say_ready(&args.common, "activator", &addresses)?;
-    let outcome = component.stopped().await;
-    handle.set_health(Health::Stopping);
-    if outcome.is_ok() {
-        linger(&component, args.drain).await;
-        handle
-            .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX)
-            .await;
-    }
-    component.tasks.shutdown(TASKS_STOP_MAX).await;
-    outcome
+    component.serve_until_stopped(args.drain).await
 }
 
 /// Reports go to the autoscaler; while they cannot, the activator is not ready.
@@ -323,7 +326,8 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
     say_ready(&args.common, "queue-proxy", &addresses)?;
     let outcome = component.stopped().await;
     if outcome.is_ok() {
-        proxy.stop().await;
+        let began = Instant::now();
+        report_cut(&proxy.stop().await, began.elapsed());
     }
     component.tasks.shutdown(TASKS_STOP_MAX).await;
     outcome
@@ -349,9 +353,7 @@ async fn linger(component: &Component, drain: Duration) {
     );
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
-        fault = component.supervisor.failed() => {
-            tracing::error!("{} {}", fault.component, fault.message);
-        }
+        fault = component.supervisor.failed() => tracing::error!("{fault}"),
     }
 }
 

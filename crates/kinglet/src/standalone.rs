@@ -13,6 +13,7 @@ use kinglet_apiserver::{ApiServer, Identity, WriteAttributes};
 use kinglet_cli::UpArgs;
 use kinglet_cli::control::{Addresses, StopReport};
 use kinglet_cli::{kubeconfig, location};
+use kinglet_dataplane::Cut;
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
 use kinglet_process::notify::{State, notify};
@@ -401,6 +402,16 @@ pub(crate) async fn stop_machine(machine: &Machine, data: &Path, max: Duration) 
     let deadline = tokio::time::Instant::now() + max;
     let requests_max = max.saturating_sub(CONTAINERS_MIN);
     let cut = machine.gateway.shutdown(requests_max).await;
+    let report = report_cut(&cut, requests_max);
+    let text = serde_json::to_string(&report).expect("strings and numbers serialize");
+    if let Err(error) = kinglet_process::private::write(&location::stop_report(data), &text) {
+        tracing::debug!(%error, "what was cut is only in the log");
+    }
+    machine.stop(deadline).await;
+}
+
+/// Says in the log what was cut.
+pub(crate) fn report_cut(cut: &Cut, after: Duration) -> StopReport {
     let report = StopReport {
         pid: std::process::id(),
         cut: cut
@@ -408,16 +419,12 @@ pub(crate) async fn stop_machine(machine: &Machine, data: &Path, max: Duration) 
             .iter()
             .map(|(backend, requests)| (backend.to_string(), *requests))
             .collect(),
-        after_seconds: requests_max.as_secs(),
+        after_seconds: after.as_secs(),
     };
     if let Some(line) = report.line() {
         tracing::warn!("{line}");
     }
-    let text = serde_json::to_string(&report).expect("strings and numbers serialize");
-    if let Err(error) = kinglet_process::private::write(&location::stop_report(data), &text) {
-        tracing::debug!(%error, "what was cut is only in the log");
-    }
-    machine.stop(deadline).await;
+    report
 }
 
 /// Signals work from the first moment on, so that an early Ctrl-C is no crash.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, WeakShared};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
@@ -321,7 +321,8 @@ async fn driven(
 /// All probes of one container. Callers at the same time share one run.
 pub(crate) struct Checks {
     make: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
-    running: Mutex<Option<Shared<BoxFuture<'static, bool>>>>,
+    /// Held by those who wait for it alone: a run that nobody waits for any more is not resumed later.
+    running: Mutex<Option<WeakShared<BoxFuture<'static, bool>>>>,
 }
 
 impl Checks {
@@ -349,11 +350,12 @@ impl Checks {
     pub(crate) async fn pass(&self) -> bool {
         let run = {
             let mut running = self.running.lock();
-            match running.as_ref().filter(|run| run.peek().is_none()) {
-                Some(run) => run.clone(),
+            let under_way = running.as_ref().and_then(WeakShared::upgrade);
+            match under_way.filter(|run| run.peek().is_none()) {
+                Some(run) => run,
                 None => {
                     let run = (self.make)().shared();
-                    *running = Some(run.clone());
+                    *running = run.downgrade();
                     run
                 }
             }
@@ -386,6 +388,29 @@ mod tests {
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         assert!(checks.pass().await);
         assert_eq!(runs.load(Ordering::SeqCst), 2, "and the next one is new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_nobody_waits_for_is_not_resumed() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        let checks = Checks::of(move || {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                run > 0
+            }
+            .boxed()
+        });
+        // Who asked hangs up after 300 ms, as an activator does.
+        let given_up = tokio::time::timeout(Duration::from_millis(300), checks.pass()).await;
+        assert!(given_up.is_err());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(
+            checks.pass().await,
+            "what was begun a minute ago is no answer"
+        );
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
     }
 
     #[test]

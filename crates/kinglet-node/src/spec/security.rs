@@ -210,6 +210,33 @@ mod tests {
         assert!(filtered(json!({}), profile("Localhost")).is_err());
     }
 
+    /// No profile of a Pod's own is ever loaded here, whatever the kernel has.
+    #[test]
+    fn a_profile_of_app_armor_is_never_taken_for_enforced() {
+        for (of_pod, own, taken) in [
+            (json!(null), json!({"type": "Unconfined"}), true),
+            (
+                json!(null),
+                json!({"type": "Localhost", "localhostProfile": "p"}),
+                false,
+            ),
+            (
+                json!({"type": "Localhost", "localhostProfile": "p"}),
+                json!({"type": "Unconfined"}),
+                true,
+            ),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"},
+                "spec": {"containers": [], "securityContext": {"appArmorProfile": of_pod}}}))
+            .expect("pod");
+            let container: Container = serde_json::from_value(
+                json!({"name": "c", "securityContext": {"appArmorProfile": own}}),
+            )
+            .expect("container");
+            assert_eq!(isolation(&pod, &container).is_ok(), taken, "{own}");
+        }
+    }
+
     #[test]
     fn kernel_parameters_of_the_pod_alone() {
         let of = |sysctls: serde_json::Value| {

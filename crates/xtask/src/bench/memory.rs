@@ -19,7 +19,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let pid = instance.ready.pid;
     let nothing = family_bytes(pid);
     println!(
-        "resident, nothing deployed: {:.1} MB (of it helpers {:.1} MB)",
+        "memory (Pss), nothing deployed: {:.1} MB (of it helpers {:.1} MB)",
         mb(nothing),
         mb(nothing - proportional_bytes(pid))
     );
@@ -46,7 +46,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let idle = family_bytes(pid);
     println!(
-        "resident, {IDLE} idle services: {:.1} MB ({:.0} kB each)",
+        "memory (Pss), {IDLE} idle services: {:.1} MB ({:.0} kB each)",
         mb(idle),
         mb(idle.saturating_sub(nothing)) * 1e3 / f64::from(IDLE)
     );
@@ -68,7 +68,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let running = family_bytes(pid);
     println!(
-        "resident, {PODS} pods more: {:.1} MB ({:.0} kB of our own for each pod)",
+        "memory (Pss), {PODS} pods more: {:.1} MB ({:.0} kB of our own for each pod)",
         mb(running),
         mb(running.saturating_sub(idle)) * 1e3 / f64::from(PODS)
     );
