@@ -53,6 +53,7 @@ impl Backends {
     ) {
         let mut revisions = BTreeMap::<Key, Revision>::new();
         let mut probes = FuturesUnordered::new();
+        let mut last: Option<Key> = None;
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -81,10 +82,18 @@ impl Backends {
                         }
                     }
                     _ = ticks.tick() => {
-                        for (key, revision) in &mut revisions {
+                        // Where the last round ended, so that pods that never answer do not take every round for themselves.
+                        let mut turns: Vec<_> = revisions.iter_mut().collect();
+                        let begin = turns.partition_point(|(key, _)| Some(*key) <= last.as_ref());
+                        turns.rotate_left(begin);
+                        for (key, revision) in turns {
                             let room = PROBES_MAX.saturating_sub(probes.len());
+                            if room == 0 {
+                                break;
+                            }
                             for address in revision.pods.take_to_probe(room) {
                                 probes.push(self.probe(key.clone(), address));
+                                last = Some(key.clone());
                             }
                         }
                     }

@@ -178,9 +178,16 @@ fn watch_signals(tasks: &Tasks, stop: &CancellationToken) -> anyhow::Result<()> 
 async fn read_again(file: FeedFile, mut hangups: Signal, snapshots: watch::Sender<Arc<Snapshot>>) {
     let mut version = 1;
     while hangups.recv().await.is_some() {
-        version += 1;
-        match file.read(version) {
+        let (again, next) = (file.clone(), version + 1);
+        // As much as a feed may hold, from a disk: not on a thread that serves requests.
+        let read = tokio::task::spawn_blocking(move || again.read(next)).await;
+        let Ok(read) = read else {
+            tracing::error!("reading the feed again failed; what was read before stays in force");
+            continue;
+        };
+        match read {
             Ok(snapshot) => {
+                version = next;
                 tracing::info!(version, "feed read again");
                 snapshots.send_replace(Arc::new(snapshot));
             }
