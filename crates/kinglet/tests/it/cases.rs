@@ -131,8 +131,17 @@ impl Cases {
     /// It still serves, and ends as fast as ever with nothing dead below it.
     async fn stop(self) -> anyhow::Result<()> {
         self.api.get("/api/v1/namespaces/default").await?;
-        let defunct = defunct_children(self.instance.ready.pid)?;
-        ensure!(defunct.is_empty(), "defunct children: {defunct:?}");
+        // A helper is defunct for the moment between its end and its reaping.
+        until(
+            "an instance without defunct children",
+            READY_MAX,
+            || async {
+                let defunct = defunct_children(self.instance.ready.pid)?;
+                ensure!(defunct.is_empty(), "{defunct:?}");
+                Ok(Some(()))
+            },
+        )
+        .await?;
         self.instance.stop().await
     }
 }
