@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, LogsArgs, Target, WaitArgs};
 pub use roles::{ActivatorArgs, ComponentArgs, GatewayArgs, QueueArgs, environment};
-pub use up::{AttachArgs, UpArgs};
+pub use up::{AttachArgs, DataPlane, UpArgs};
 
 /// Knative on one machine, in one program.
 #[derive(Debug, Parser)]

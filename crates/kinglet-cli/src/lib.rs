@@ -18,8 +18,8 @@ mod table;
 pub mod usage;
 
 pub use args::{
-    ActivatorArgs, Arguments, AttachArgs, Command, ComponentArgs, GatewayArgs, QueueArgs, UpArgs,
-    environment,
+    ActivatorArgs, Arguments, AttachArgs, Command, ComponentArgs, DataPlane, GatewayArgs,
+    QueueArgs, UpArgs, environment,
 };
 pub use commands::next_steps;
 

@@ -1,10 +1,14 @@
-//! What a gateway or an activator in a process of its own is told: a file of JSON lines, read whole each time.
+//! What a gateway or an activator in a process of its own is told: JSON lines, from a file that is read whole each time, or
+//! over a Unix socket of the control plane.
 //!
-//! Flow: [`FeedFile::read`] -> [`Snapshot`] in a watch channel -> [`follow`] (gateway) or [`crate::activator::Backends`]
-//! (activator) -> the data plane's updates. The writer replaces the file by renaming another over it and sends SIGHUP;
-//! what was read before stays in force until the new file has been understood to its end.
+//! Flow: [`FeedFile::read`], or [`serve`] -> [`FeedSocket::run`] -> [`Snapshot`] in a watch channel -> [`follow`] (gateway) or
+//! [`crate::activator::Backends`] (activator) -> the data plane's updates. The writer of a file replaces it by renaming
+//! another over it and sends SIGHUP. Over a socket everything is told first, then what changes.
+//! Always: what was understood before stays in force until a file has been understood to its end, or a version over the
+//! socket is complete, and while the socket is broken.
 
 mod line;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,7 +19,8 @@ use kinglet_decide::feed::{Key, ServiceBackend, Update};
 use kinglet_decide::route::{IngressRule, RouteTable};
 use tokio::sync::{mpsc, watch};
 
-pub use line::{FedRevision, FeedError};
+pub use line::{FedPod, FedRevision, FeedError};
+pub use socket::{FeedSocket, serve};
 
 /// Largest feed: some 20,000 Services at 3 kB each.
 const FEED_BYTES_MAX: u64 = 64 << 20;

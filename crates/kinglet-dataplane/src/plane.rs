@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use kinglet_decide::call::HttpService;
 use kinglet_decide::feed::{Key, Report, Update};
+use kinglet_decide::route::RouteTable;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use tokio::net::TcpListener;
@@ -80,6 +81,10 @@ impl Plane {
         match update {
             Update::Routes(table) if matches!(role, Role::Activator | Role::Queue) => {
                 applied.send_replace(table.version);
+            }
+            Update::Rules(version, rules) => {
+                let table = RouteTable::build(version, rules.to_vec());
+                self.apply(Update::Routes(Arc::new(table)), applied);
             }
             Update::Revision(..) if role == Role::Gateway => {}
             Update::Service(..) if matches!(role, Role::Activator | Role::Queue) => {}

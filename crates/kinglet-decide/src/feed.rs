@@ -91,6 +91,8 @@ pub struct ServiceBackend {
 pub enum Update {
     /// Replace the route table; acknowledged by its version.
     Routes(Arc<crate::route::RouteTable>),
+    /// The same by version and rules, for gateways in other processes: each builds a table of its own.
+    Rules(u64, Arc<[crate::route::IngressRule]>),
     /// Set (or with `None` forget) a Revision.
     Revision(Key, Option<Arc<RevisionBackend>>),
     /// Set (or with `None` forget) an ordinary Service.

@@ -38,9 +38,9 @@ pub mod wire;
 
 pub use container::{Container, Output, Running, StartError};
 pub use logs::read::{LogError, LogOptions};
-pub use network::{NetworkError, NetworkOptions, ServiceRange, service_range};
+pub use network::{MachineAddress, NetworkError, NetworkOptions, ServiceRange, service_range};
 pub use node::{Node, NodeError, NodeHandle};
-pub use options::{Drain, Options, PARKED_DEFAULT};
+pub use options::{Drain, Options, PARKED_DEFAULT, ProxiedPod, QueueProxies};
 pub use session::{Input, Session, SessionError, Source, Terminal};
 pub use sys::process::Exit;
 pub use sys::resident::release_start_pages;

@@ -107,6 +107,20 @@ pub struct NetworkOptions {
     pub node_ports_on: Option<Ipv4Addr>,
     /// Where the gateway really listens on the bridge, when another program of the host has port 80 on every address.
     pub gateway_port: Option<u16>,
+    /// Activators and queue-proxies are processes: a Revision's own Services lead to them, as their endpoints say.
+    pub by_components: bool,
+}
+
+/// An address of the pod network that belongs to this machine, beside the gateway's: of an activator. It is given back when
+/// dropped, and gone from the machine when the node stops.
+#[derive(Debug)]
+pub struct MachineAddress(Lease);
+
+impl MachineAddress {
+    /// The address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.0.address()
+    }
 }
 
 /// The pod network of one data directory.
@@ -247,12 +261,24 @@ impl Network {
             node_ports_on: inner.options.node_ports_on,
             host_ports: inner.host_ports.all(),
             gateway_port: inner.options.gateway_port,
+            by_components: inner.options.by_components,
         }
     }
 
     /// The host's address on the bridge: gateway, DNS server and way to the local gateway.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         gateway_of(self.0.subnet)
+    }
+
+    /// Gives the machine one more address on the bridge.
+    pub(crate) async fn machine_address(&self) -> Result<MachineAddress, NetworkError> {
+        let inner = &self.0;
+        let lease = inner
+            .addresses
+            .lease()
+            .ok_or(NetworkError::NoAddress(inner.addresses.capacity()))?;
+        links::add_address(&inner.handle, &inner.names, lease.address()).await?;
+        Ok(MachineAddress(lease))
     }
 
     /// Networks whose addresses belong to pods and Services of this instance.

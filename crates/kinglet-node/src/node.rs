@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::dns;
 use crate::engine::{Engine, EngineError, Sandbox, preflight};
 use crate::names::HostNames;
-use crate::network;
+use crate::network::{self, MachineAddress, NetworkError};
 use crate::options::Options;
 use crate::pod::start::{Shared, uid};
 use crate::pod::worker::{PodLogs, PodUpdate, TaskPanicked, Worker};
@@ -198,6 +198,11 @@ impl NodeHandle {
     /// The host's address on the pod network: the local gateway (port 80), the DNS server (53) and the API (its port) belong there.
     pub fn gateway_ip(&self) -> Ipv4Addr {
         self.0.shared.engine.gateway()
+    }
+
+    /// One more address of this machine on the pod network.
+    pub async fn machine_address(&self) -> Result<MachineAddress, NetworkError> {
+        self.0.shared.engine.network().machine_address().await
     }
 
     /// Whether a pod of this node may have that address.

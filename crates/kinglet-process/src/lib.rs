@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod child;
 pub mod clock;
 pub mod descriptors;
 pub mod disk;
@@ -20,6 +21,7 @@ pub mod tls;
 pub mod trash;
 pub mod unverified;
 
+pub use child::Child;
 pub use clock::Clock;
 pub use egress::Egress;
 pub use shares::Shares;

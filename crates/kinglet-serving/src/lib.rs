@@ -70,7 +70,7 @@ pub fn start(context: &Context, options: ServingOptions) {
         reports,
         gateways,
     } = options;
-    autoscale::backends::start(context, updates.clone());
+    autoscale::backends::start(context, updates.clone(), gateways.are_elsewhere());
     ingress::start(context, gateway, updates, gateways);
     autoscale::start(context, configs.clone(), reports);
     revision::start(context, configs.clone(), digests);

@@ -68,11 +68,18 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         // The cluster publishes its own CA in every namespace.
         ca_pem: None,
         parts: kinglet_workloads::Parts::BINDER,
+        apart: None,
     };
     let machine = start::start(options, &stop).await?;
     // What was made on the host is taken away also when the rest of the start fails.
     let announced = async {
-        bootstrap::endpoints(&own_client, machine.node.gateway_ip(), None).await?;
+        bootstrap::endpoints(
+            &own_client,
+            machine.node.gateway_ip(),
+            &machine.activators(),
+            None,
+        )
+        .await?;
 
         if let Some(file) = &args.ready_file {
             let addresses = Addresses {

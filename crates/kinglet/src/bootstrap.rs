@@ -153,9 +153,10 @@ fn collection(object: &Value) -> String {
 pub(crate) async fn endpoints(
     client: &Client,
     bridge: Ipv4Addr,
+    activators: &[Ipv4Addr],
     api_port: Option<u16>,
 ) -> anyhow::Result<()> {
-    let machine = json!({"ip": bridge.to_string()});
+    let machine = [json!({"ip": bridge.to_string()})];
     if let Some(port) = api_port {
         let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
         lead(client, ("default", "kubernetes"), &machine, &ports).await?;
@@ -177,11 +178,16 @@ pub(crate) async fn endpoints(
         {"name": "http2", "port": 80, "protocol": "TCP"}
     ]);
     // What the public Endpoints of a Revision show while requests wait for its pods.
-    let address = json!({
-        "ip": bridge.to_string(), "nodeName": MACHINE,
-        "targetRef": {"kind": "Pod", "name": MACHINE, "namespace": "knative-serving"}
-    });
-    lead(client, activator, &address, &ports).await
+    let addresses: Vec<Value> = activators
+        .iter()
+        .map(|address| {
+            json!({
+                "ip": address.to_string(), "nodeName": MACHINE,
+                "targetRef": {"kind": "Pod", "name": MACHINE, "namespace": "knative-serving"}
+            })
+        })
+        .collect();
+    lead(client, activator, &addresses, &ports).await
 }
 
 /// A Service without a selector.
@@ -207,13 +213,13 @@ async fn service(
 async fn lead(
     client: &Client,
     (namespace, name): (&str, &str),
-    address: &Value,
+    addresses: &[Value],
     ports: &Value,
 ) -> anyhow::Result<()> {
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": name, "namespace": namespace},
-        "subsets": [{"addresses": [address], "ports": ports}]
+        "subsets": [{"addresses": addresses, "ports": ports}]
     });
     let path =
         format!("/api/v1/namespaces/{namespace}/endpoints/{name}?fieldManager=kinglet&force=true");

@@ -46,7 +46,23 @@ async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     shared(address)
 }
 
-fn shared(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds a port that other processes of ours listen on as well; the kernel spreads connections over them.
+pub(crate) fn bind_shared(address: IpAddr, port: u16, what: &str) -> anyhow::Result<TcpListener> {
+    shared(SocketAddr::new(address, port))
+        .with_context(|| format!("listening on {address}:{port} for the {what}"))
+}
+
+/// Keeps a port for processes of ours that share it: nobody else can take it, and nothing is accepted here.
+pub(crate) fn hold_shared(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let hold = || -> io::Result<TcpSocket> {
+        let socket = shared_socket(address)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    hold().with_context(|| format!("keeping {address} for the gateways"))
+}
+
+fn shared_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -54,6 +70,11 @@ fn shared(address: SocketAddr) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
+    Ok(socket)
+}
+
+fn shared(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = shared_socket(address)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -5,6 +5,7 @@
 //! Always: the one TLS provider is installed before anything else; only this crate knows all parts.
 
 mod admission;
+mod apart;
 mod attached;
 mod bootstrap;
 mod control;

@@ -5,7 +5,7 @@
 //! (spec/cluster.md 1.12); SIGHUP reads the feed again.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, QueueArgs};
 use kinglet_dataplane::activator::Backends;
-use kinglet_dataplane::feed::{self, FeedFile, Snapshot};
+use kinglet_dataplane::feed::{self, FeedFile, FeedSocket, Snapshot};
 use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
 use kinglet_dataplane::stats::{StatClient, StatClientOptions};
-use kinglet_dataplane::{Dataplane, Handle, Health, Listener, Options, Role};
+use kinglet_dataplane::{Cut, Dataplane, Handle, Health, Listener, Options, Role};
 use kinglet_decide::feed::{Report, Source, Update};
 use kinglet_process::{Clock, Supervisor, Tasks, logging};
 use tokio::net::TcpListener;
@@ -32,8 +32,6 @@ use crate::{listeners, request_logs};
 const UPDATES_QUEUED: usize = 1024;
 /// Reports on their way out: a second's worth of a thousand Revisions.
 const REPORTS_QUEUED: usize = 1024;
-/// Longest `timeoutSeconds` that Knative allows by default: nothing that drains lasts longer.
-const REQUESTS_MAX: Duration = Duration::from_secs(600);
 /// How long upgraded connections may go on once they alone are left.
 const UPGRADES_MAX: Duration = Duration::from_secs(60);
 /// Of a component's own tasks.
@@ -109,13 +107,43 @@ impl Component {
         })
     }
 
-    /// Reads the feed, and again at each SIGHUP.
-    fn follow_feed(&self, path: &Path) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
+    /// Follows the feed: over a socket, or of a file that is read again at each SIGHUP.
+    async fn follow_feed(&self, path: &Path) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
+        use std::os::unix::fs::FileTypeExt as _;
+        if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+            return self.follow_feed_socket(path).await;
+        }
         let file = FeedFile::new(path);
         let (snapshots, receiver) = watch::channel(Arc::new(file.read(1)?));
         let hangups = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
         self.tasks
             .component_cancellable("feed", read_again(file, hangups, snapshots));
+        Ok(receiver)
+    }
+
+    /// What the control plane tells over its socket, once it has told everything.
+    async fn follow_feed_socket(
+        &self,
+        path: &Path,
+    ) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
+        // Nothing is to be read again; by default the signal would end the process.
+        let mut hangups = signal(SignalKind::hangup()).context("watching for SIGHUP")?;
+        self.tasks.spawn_cancellable(
+            "hangups",
+            async move { while hangups.recv().await.is_some() {} },
+        );
+        let (snapshots, mut receiver) = watch::channel(Arc::<Snapshot>::default());
+        let following = FeedSocket::new(path).run(snapshots);
+        self.tasks.component_cancellable("feed", following);
+        tokio::select! {
+            told = receiver.wait_for(|snapshot| snapshot.version > 0) => {
+                told.context("the feed ended")?;
+            }
+            stopped = self.stopped() => {
+                stopped?;
+                anyhow::bail!("stopped before the control plane told anything");
+            }
+        }
         Ok(receiver)
     }
 
@@ -137,7 +165,11 @@ impl Component {
 
     /// Serves until it is told to stop, then accepts for `drain` more and lets what is under way end. A part that fails ends
     /// it with an error, also meanwhile.
-    async fn serve_until_stopped(&self, drain: Duration) -> anyhow::Result<()> {
+    async fn serve_until_stopped(
+        &self,
+        args: &ComponentArgs,
+        drain: Duration,
+    ) -> anyhow::Result<()> {
         let outcome = self.stopped().await;
         self.handle.set_health(Health::Stopping);
         if outcome.is_ok() {
@@ -145,8 +177,8 @@ impl Component {
             let began = Instant::now();
             let stopping = self
                 .handle
-                .shutdown_with_upgrades(REQUESTS_MAX, UPGRADES_MAX);
-            report_cut(&stopping.await, began.elapsed());
+                .shutdown_with_upgrades(args.requests_max, UPGRADES_MAX);
+            report_stop(args, &stopping.await, began.elapsed());
         }
         let fault = self.supervisor.fault();
         self.tasks.shutdown(TASKS_STOP_MAX).await;
@@ -201,7 +233,7 @@ async fn read_again(file: FeedFile, mut hangups: Signal, snapshots: watch::Sende
 }
 
 async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
-    start_logging(&args.common, None);
+    begin(&args.common, None)?;
     let mut component = Component::new(Options {
         role: Role::Gateway,
         unknown_backend_wait: Duration::ZERO,
@@ -210,16 +242,22 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
     drop(component.take_reports());
     let handle = component.handle.clone();
     handle.set_health(Health::NotConnected);
-    let feed = component.follow_feed(&args.feed)?;
+    let feed = component.follow_feed(&args.feed).await?;
     let listen = args.common.listen;
-    let external = listeners::bind(listen, args.http_port, "gateway", "--http-port").await?;
-    let local = listeners::bind(listen, args.local_port, "gateway", "--local-port").await?;
+    let Bound {
+        external,
+        local,
+        own,
+    } = gateway_listeners(args).await?;
     let status = listeners::bind(listen, args.status_port, "gateway", "--status-port").await?;
-    let addresses = [
+    let mut addresses = vec![
         ("http", external.local_addr()?),
         ("local", local.local_addr()?),
         ("status", status.local_addr()?),
     ];
+    if let Some(own) = &own {
+        addresses.push(("own", own.local_addr()?));
+    }
     component.tasks.component_cancellable(
         "route-tables",
         feed::follow(feed, component.updates.clone()),
@@ -228,14 +266,44 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
     let first = component.applied.wait_for(|version| *version > 0).await;
     first.context("the data plane ended")?;
     handle.serve(external, Listener::External);
-    handle.serve(local, Listener::ClusterLocal);
+    for local in [Some(local), own].into_iter().flatten() {
+        handle.serve(local, Listener::ClusterLocal);
+    }
     handle.set_health(Health::Ready);
     say_ready(&args.common, "gateway", &addresses)?;
-    component.serve_until_stopped(args.drain).await
+    component
+        .serve_until_stopped(&args.common, args.drain)
+        .await
+}
+
+/// What a gateway listens on.
+struct Bound {
+    external: TcpListener,
+    local: TcpListener,
+    /// Its own alone, where it shares the others: by it this one is asked what it serves.
+    own: Option<TcpListener>,
+}
+
+async fn gateway_listeners(args: &GatewayArgs) -> anyhow::Result<Bound> {
+    let listen = args.common.listen;
+    let local_listen = args.local_listen.unwrap_or(listen);
+    if args.shared_ports {
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        return Ok(Bound {
+            external: listeners::bind_shared(listen, args.http_port, "gateway")?,
+            local: listeners::bind_shared(local_listen, args.local_port, "gateway")?,
+            own: Some(listeners::bind(loopback, 0, "gateway's probes", "--shared-ports").await?),
+        });
+    }
+    Ok(Bound {
+        external: listeners::bind(listen, args.http_port, "gateway", "--http-port").await?,
+        local: listeners::bind(local_listen, args.local_port, "gateway", "--local-port").await?,
+        own: None,
+    })
 }
 
 async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
-    start_logging(&args.common, None);
+    begin(&args.common, None)?;
     let mut component = Component::new(Options {
         role: Role::Activator,
         source: Source::itself(args.pod_name.as_str()),
@@ -248,7 +316,7 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
     if let Some(autoscaler) = &args.autoscaler {
         send_statistics(&component, autoscaler, reports);
     }
-    let feed = component.follow_feed(&args.feed)?;
+    let feed = component.follow_feed(&args.feed).await?;
     let listen = args.common.listen;
     let http = listeners::bind(listen, args.http_port, "activator", "--http-port").await?;
     let h2c = listeners::bind(listen, args.h2c_port, "activator", "--h2c-port").await?;
@@ -266,7 +334,9 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
         handle.serve(listener, Listener::ClusterLocal);
     }
     say_ready(&args.common, "activator", &addresses)?;
-    component.serve_until_stopped(args.drain).await
+    component
+        .serve_until_stopped(&args.common, args.drain)
+        .await
 }
 
 /// Reports go to the autoscaler; while they cannot, the activator is not ready.
@@ -294,7 +364,7 @@ fn send_statistics(component: &Component, autoscaler: &str, reports: mpsc::Recei
 
 async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
     let config = QueueConfig::from_environment(kinglet_cli::environment)?;
-    start_logging(&args.common, Some(&config.logging_level));
+    begin(&args.common, Some(&config.logging_level))?;
     let mut component = Component::new(Options {
         role: Role::Queue,
         source: Source::itself(config.pod.as_str()),
@@ -334,7 +404,7 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
     let outcome = component.stopped().await;
     if outcome.is_ok() {
         let began = Instant::now();
-        report_cut(&proxy.stop().await, began.elapsed());
+        report_stop(&args.common, &proxy.stop().await, began.elapsed());
     }
     component.tasks.shutdown(TASKS_STOP_MAX).await;
     outcome
@@ -364,8 +434,12 @@ async fn linger(component: &Component, drain: Duration) {
     }
 }
 
-/// `level` is what Knative's controller set, where no filter was given.
-fn start_logging(args: &ComponentArgs, level: Option<&str>) {
+/// First of all: a component that was started by a control plane ends with it, and what happens is logged. `level` is what
+/// Knative's controller set, where no filter was given.
+fn begin(args: &ComponentArgs, level: Option<&str>) -> anyhow::Result<()> {
+    if let Some(parent) = args.parent {
+        kinglet_process::child::end_with(parent).context("--parent")?;
+    }
     let filter = match (&args.log, level) {
         (Some(filter), _) => filter.clone(),
         (None, Some("debug")) => "info,kinglet=debug".to_owned(),
@@ -374,6 +448,19 @@ fn start_logging(args: &ComponentArgs, level: Option<&str>) {
     };
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     logging::start(&filter, color);
+    Ok(())
+}
+
+/// Says what a stop had to cut.
+fn report_stop(args: &ComponentArgs, cut: &Cut, after: Duration) {
+    let report = report_cut(cut, after);
+    let Some(file) = &args.stop_report else {
+        return;
+    };
+    let text = serde_json::to_string(&report).expect("strings and numbers serialize");
+    if let Err(error) = kinglet_process::private::write(file, &text) {
+        tracing::warn!(%error, "what was cut is only in the log");
+    }
 }
 
 /// Everything serves: says where.

@@ -44,7 +44,7 @@ pub(crate) const MACHINE_STOP_MAX: Duration = Duration::from_millis(28_500);
 /// The same after a component has failed.
 pub(crate) const FAULT_STOP_MAX: Duration = Duration::from_millis(7_500);
 /// What containers have of it when requests take all they may: between SIGTERM and SIGKILL at least half of it.
-const CONTAINERS_MIN: Duration = Duration::from_millis(2_500);
+pub(crate) const CONTAINERS_MIN: Duration = Duration::from_millis(2_500);
 /// The last changes, on a slow disk.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The store's journal before its first checkpoint (4 MB), a small image, and logs.
@@ -290,6 +290,7 @@ async fn run(
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
             gateway_port: listeners::moved_gateway_port(opened.http_address)?,
+            by_components: args.data_plane == kinglet_cli::DataPlane::Apart,
             node_ports_on: match args.listen {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(address) => address.is_unspecified().then_some(Ipv4Addr::UNSPECIFIED),
@@ -297,6 +298,7 @@ async fn run(
         },
         ca_pem: Some(opened.pki.ca_pem.clone()),
         parts: kinglet_workloads::Parts::ALL,
+        apart: crate::apart::Shape::of(args),
     };
     let machine = start::start(options, stop).await?;
     *objects.rules.configs.write() = machine.configs.clone();
@@ -308,7 +310,7 @@ async fn run(
         let mut listen = vec![args.listen, IpAddr::V4(Ipv4Addr::LOCALHOST), bridge.into()];
         listen.extend(objects.api_service.map(IpAddr::V4));
         let port = opened.api_address.port();
-        bootstrap::endpoints(&objects.client, bridge, Some(port)).await?;
+        bootstrap::endpoints(&objects.client, bridge, &machine.activators(), Some(port)).await?;
         let inside = listeners::bind_on_bridge(bridge.into(), port)?;
         let listeners = [opened.api_listener, inside];
         serve_api(&objects.api, &opened.pki, &listen, listeners, &serving_api)?;
@@ -401,7 +403,7 @@ fn println_steps(addresses: &Addresses) {
 pub(crate) async fn stop_machine(machine: &Machine, data: &Path, max: Duration) {
     let deadline = tokio::time::Instant::now() + max;
     let requests_max = max.saturating_sub(CONTAINERS_MIN);
-    let cut = machine.gateway.shutdown(requests_max).await;
+    let cut = machine.finish_requests(requests_max).await;
     let report = report_cut(&cut, requests_max);
     let text = serde_json::to_string(&report).expect("strings and numbers serialize");
     if let Err(error) = kinglet_process::private::write(&location::stop_report(data), &text) {

@@ -2,6 +2,7 @@
 //!
 //! Standalone and attached to a cluster this is the same; the client is the only difference.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use crate::apart::{self, Apart};
 use crate::digests::Digests;
 use crate::listeners;
 use crate::request_logs;
@@ -62,6 +64,8 @@ pub(crate) struct MachineOptions {
     pub(crate) ca_pem: Option<String>,
     /// Deployments, endpoints, garbage and the like, where no cluster does them.
     pub(crate) parts: kinglet_workloads::Parts,
+    /// The data plane in processes of its own.
+    pub(crate) apart: Option<apart::Shape>,
 }
 
 /// The running machine.
@@ -72,15 +76,17 @@ pub(crate) struct Machine {
     pub(crate) node: NodeHandle,
     pub(crate) images: Images,
     pub(crate) waterfalls: Waterfalls,
+    apart: Option<Apart>,
     deciding: Tasks,
 }
 
 /// How controllers and data plane reach each other.
-struct Channels {
-    updates: mpsc::Sender<kinglet_decide::feed::Update>,
-    reports: mpsc::Receiver<kinglet_decide::feed::Report>,
+pub(crate) struct Channels {
+    pub(crate) updates: mpsc::Sender<kinglet_decide::feed::Update>,
+    pub(crate) reports: mpsc::Receiver<kinglet_decide::feed::Report>,
     /// The version of the routes in force.
-    applied: watch::Receiver<u64>,
+    pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) gateways: kinglet_serving::ingress::Gateways,
 }
 
 /// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
@@ -100,8 +106,12 @@ pub(crate) async fn start(
     let context = Context::new(&caches);
     let waterfalls = Waterfalls::follow(&caches, clock);
     let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));
-    let (gateway, channels) = start_data_plane(clock, tasks);
-    let node = start_node(&options, &context, &gateway).await?;
+    let (gateway, mut channels) = start_data_plane(clock, tasks);
+    let apart = match &options.apart {
+        Some(shape) => Some(Apart::open(shape, &mut channels, tasks)?),
+        None => None,
+    };
+    let node = start_node(&options, &context, &gateway, apart.as_ref()).await?;
     options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
     let moved = options.network.gateway_port;
@@ -115,6 +125,7 @@ pub(crate) async fn start(
         node,
         images: options.images,
         waterfalls,
+        apart,
         deciding,
     };
     let opened = tokio::select! {
@@ -162,6 +173,7 @@ fn start_data_plane(clock: &Clock, tasks: &Tasks) -> (kinglet_dataplane::Handle,
     let channels = Channels {
         updates,
         reports,
+        gateways: kinglet_serving::ingress::Gateways::of_process(NODE_NAME, applied.clone()),
         applied,
     };
     (gateway, channels)
@@ -171,14 +183,20 @@ async fn start_node(
     options: &MachineOptions,
     context: &Context,
     gateway: &kinglet_dataplane::Handle,
+    apart: Option<&Apart>,
 ) -> anyhow::Result<NodeHandle> {
     let draining = gateway.clone();
+    let drain: kinglet_node::Drain = match apart {
+        Some(apart) => apart.drain(),
+        None => Arc::new(move |address| Box::pin(draining.drain_pod(address))),
+    };
     Node::start(kinglet_node::Options {
         data_dir: options.data.join("node"),
         node_name: NODE_NAME.to_owned(),
         context: context.named("kubelet"),
         images: options.images.clone(),
-        drain: Arc::new(move |address| Box::pin(draining.drain_pod(address))),
+        drain,
+        queue_proxies: apart.map(Apart::queue_proxies),
         queue_image_prefixes: vec![QUEUE_IMAGE.to_owned()],
         network: options.network.clone(),
         ca_pem: options.ca_pem.clone().unwrap_or_default(),
@@ -219,7 +237,7 @@ fn start_controllers(
             digests: Digests::shared(&options.images),
             updates: channels.updates,
             reports: channels.reports,
-            gateways: kinglet_serving::ingress::Gateways::of_process(NODE_NAME, channels.applied),
+            gateways: channels.gateways,
         },
     );
 }
@@ -239,6 +257,10 @@ impl Machine {
         if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
             tracing::warn!("the gateway begins before its routes are known");
         }
+        if let Some(apart) = &self.apart {
+            drop(inside);
+            return apart.serve(http, moved, &self.node, &self.caches).await;
+        }
         for listener in inside {
             self.gateway
                 .serve(listener, kinglet_dataplane::Listener::ClusterLocal);
@@ -246,6 +268,22 @@ impl Machine {
         self.gateway
             .serve(http, kinglet_dataplane::Listener::External);
         Ok(())
+    }
+
+    /// Addresses of activators; this process is the one there is, unless there are others.
+    pub(crate) fn activators(&self) -> Vec<Ipv4Addr> {
+        match &self.apart {
+            Some(apart) => apart.activators(),
+            None => vec![self.node.gateway_ip()],
+        }
+    }
+
+    /// Takes no more requests and lets those under way end, for `max` at the longest.
+    pub(crate) async fn finish_requests(&self, max: Duration) -> kinglet_dataplane::Cut {
+        match &self.apart {
+            Some(apart) => apart.finish_requests(max).await,
+            None => self.gateway.shutdown(max).await,
+        }
     }
 
     /// Stops deciding, then the containers, until `deadline` at the latest. Requests must have been drained before.

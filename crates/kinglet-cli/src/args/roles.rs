@@ -24,6 +24,15 @@ pub struct ComponentArgs {
     /// What to log, as tracing directives [default: warn,kinglet=info]
     #[arg(long, value_name = "FILTER", env = "KINGLET_LOG", value_parser = parse_log)]
     pub log: Option<String>,
+    /// End at once when the process of this id does, which started this one
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<u32>,
+    /// How long requests may go on once nothing is accepted any more
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = parse_duration, hide = true)]
+    pub requests_max: Duration,
+    /// Write what a stop had to cut here, as JSON
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub stop_report: Option<PathBuf>,
 }
 
 /// Flags of `gateway`.
@@ -32,7 +41,7 @@ pub struct ComponentArgs {
     after_help = "The feed holds one JSON object a line: {\"rule\":…} and {\"service\":…}. Replace the file by renaming another over it, then\nsend SIGHUP; a feed that cannot be read is refused in words, and what was in force stays.\nSIGTERM: /ready says 503, connections are accepted for --drain more, then requests under way end."
 )]
 pub struct GatewayArgs {
-    /// Routes and Services, as JSON lines
+    /// Routes and Services, as JSON lines: a file, or a Unix socket that tells them
     #[arg(long, value_name = "FILE")]
     pub feed: PathBuf,
     /// Port for requests from outside (0: any free one)
@@ -41,6 +50,12 @@ pub struct GatewayArgs {
     /// Port for requests of pods, private hosts too (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 8081)]
     pub local_port: u16,
+    /// Address for requests of pods, where it is another one
+    #[arg(long, value_name = "ADDR", hide = true)]
+    pub local_listen: Option<IpAddr>,
+    /// Other gateways listen on the same ports, and the kernel spreads connections; one more port of its own is for probes
+    #[arg(long, hide = true)]
+    pub shared_ports: bool,
     /// Port of GET /ready and POST /drain_listeners (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 9000)]
     pub status_port: u16,
@@ -58,7 +73,7 @@ pub struct GatewayArgs {
     after_help = "The feed holds one JSON object a line: {\"revision\":…}. Replace the file by renaming another over it, then send SIGHUP.\nSIGTERM: kubelet probes get 500, requests are accepted for --drain more, then those under way end."
 )]
 pub struct ActivatorArgs {
-    /// Revisions and their pods, as JSON lines
+    /// Revisions and their pods, as JSON lines: a file, or a Unix socket that tells them
     #[arg(long, value_name = "FILE")]
     pub feed: PathBuf,
     /// Port for HTTP/1.1; HTTP/2 is understood, too (0: any free one)

@@ -9,6 +9,16 @@ use clap::Args;
 
 use super::DataArgs;
 
+/// Shape of the data plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DataPlane {
+    /// Gateway, activator and queue-proxy in one pass, in the process of `up`.
+    #[default]
+    Whole,
+    /// Gateways, activators, and a queue-proxy for each pod, each in a process of its own, as on a cluster. For tests.
+    Apart,
+}
+
 /// Flags of `up`.
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -60,6 +70,15 @@ pub struct UpArgs {
         value_parser = parse_log
     )]
     pub log: String,
+    /// Shape of the data plane: all in this process, or its components in processes of their own (for tests)
+    #[arg(long, value_name = "SHAPE", default_value = "whole", hide = true)]
+    pub data_plane: DataPlane,
+    /// Gateways with `--data-plane apart`
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8), hide = true)]
+    pub gateways: u16,
+    /// Activators with `--data-plane apart`
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8), hide = true)]
+    pub activators: u16,
     /// Flags that were typed, as opposed to left at their defaults; filled in by [`crate::usage`].
     #[arg(skip)]
     pub given: Vec<String>,
@@ -80,6 +99,11 @@ impl UpArgs {
             bail!(
                 "--api-port and --http-port are both {}; the Kubernetes API and the gateway need a port each",
                 self.api_port
+            );
+        }
+        if self.data_plane == DataPlane::Whole && (self.gateways, self.activators) != (1, 1) {
+            bail!(
+                "--gateways and --activators are numbers of processes and need --data-plane apart"
             );
         }
         if let Some((port, owner)) = PORTS_INSIDE.iter().find(|(port, _)| *port == self.api_port) {

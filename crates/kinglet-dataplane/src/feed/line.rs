@@ -1,4 +1,6 @@
 //! The lines of a feed: one object each, under the name of what it is.
+//!
+//! Over a socket there are two more: what is gone, and the version that everything before makes up.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use kinglet_decide::feed::{Key, ServiceBackend};
 use kinglet_decide::route::{HttpOption, IngressRule, PathRule, Split, Target, Visibility};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 
@@ -71,15 +73,46 @@ pub struct FedPod {
     pub ready: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Line {
     Rule(Rule),
     Service(Service),
     Revision(Box<Revision>),
+    Gone(Gone),
+    Version(u64),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Gone {
+    /// All of them: their order matters, so they come anew together.
+    Rules,
+    Service(Name),
+    Revision(Name),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Name {
+    namespace: String,
+    name: String,
+}
+
+impl Name {
+    fn of(key: &Key) -> Self {
+        Self {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key::new(self.namespace.as_str(), self.name.as_str())
+    }
+}
+
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
     namespace: String,
@@ -94,7 +127,7 @@ struct Rule {
     paths: Vec<RulePath>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 enum RuleVisibility {
     #[default]
     #[serde(rename = "ExternalIP")]
@@ -102,14 +135,14 @@ enum RuleVisibility {
     ClusterLocal,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 enum RuleHttpOption {
     #[default]
     Enabled,
     Redirected,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RulePath {
     path: Option<String>,
@@ -121,7 +154,7 @@ struct RulePath {
     splits: Vec<RuleSplit>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RuleSplit {
     service_namespace: String,
@@ -137,7 +170,7 @@ fn all() -> u8 {
     100
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Service {
     namespace: String,
@@ -145,7 +178,7 @@ struct Service {
     ports: Vec<ServicePort>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ServicePort {
     port: u16,
@@ -155,7 +188,7 @@ struct ServicePort {
     addresses: Vec<SocketAddr>,
 }
 
-#[derive(Default, PartialEq, Deserialize)]
+#[derive(Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum PortName {
     #[default]
@@ -163,7 +196,7 @@ enum PortName {
     H2c,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Revision {
     namespace: String,
@@ -184,7 +217,7 @@ struct Revision {
     wait_for_readiness: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RevisionPod {
     name: String,
@@ -229,8 +262,78 @@ impl Snapshot {
                 let key = Key::new(revision.namespace.as_str(), revision.name.as_str());
                 add_once(&mut self.revisions, "revision", key, revision.into_fed())?;
             }
+            Line::Gone(_) | Line::Version(_) => {
+                return Err("what is gone, and versions, are told over a socket only".to_owned());
+            }
         }
         Ok(())
+    }
+
+    /// Takes over one line of a feed over a socket. Answers whether all is told that makes up a version.
+    pub(super) fn take(&mut self, text: &str) -> Result<bool, String> {
+        let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match line {
+            Line::Rule(rule) => self.rules.push(rule.into_rule()),
+            Line::Service(service) => {
+                let key = Key::new(service.namespace.as_str(), service.name.as_str());
+                self.services.insert(key, service.into_backend());
+            }
+            Line::Revision(revision) => {
+                let key = Key::new(revision.namespace.as_str(), revision.name.as_str());
+                self.revisions.insert(key, revision.into_fed());
+            }
+            Line::Gone(Gone::Rules) => self.rules.clear(),
+            Line::Gone(Gone::Service(name)) => {
+                self.services.remove(&name.key());
+            }
+            Line::Gone(Gone::Revision(name)) => {
+                self.revisions.remove(&name.key());
+            }
+            Line::Version(_) => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// The lines that make this of `before`, for a feed over a socket.
+    pub(super) fn lines_since(&self, before: &Self) -> String {
+        let mut text = String::new();
+        let mut add = |line: Line| {
+            // Names and numbers always serialize.
+            if let Ok(line) = serde_json::to_string(&line) {
+                text.push_str(&line);
+                text.push('\n');
+            }
+        };
+        for (key, service) in &self.services {
+            if before.services.get(key) != Some(service) {
+                add(Line::Service(Service::of(key, service)));
+            }
+        }
+        for (key, revision) in &self.revisions {
+            if before.revisions.get(key) != Some(revision) {
+                add(Line::Revision(Box::new(Revision::of(key, revision))));
+            }
+        }
+        if self.rules != before.rules {
+            if !before.rules.is_empty() {
+                add(Line::Gone(Gone::Rules));
+            }
+            for rule in &self.rules {
+                add(Line::Rule(Rule::of(rule)));
+            }
+        }
+        for key in before.services.keys() {
+            if !self.services.contains_key(key) {
+                add(Line::Gone(Gone::Service(Name::of(key))));
+            }
+        }
+        for key in before.revisions.keys() {
+            if !self.revisions.contains_key(key) {
+                add(Line::Gone(Gone::Revision(Name::of(key))));
+            }
+        }
+        add(Line::Version(self.version));
+        text
     }
 }
 
@@ -245,6 +348,24 @@ fn add_once<V>(map: &mut BTreeMap<Key, V>, what: &str, key: Key, value: V) -> Re
 }
 
 impl Rule {
+    fn of(rule: &IngressRule) -> Self {
+        Self {
+            namespace: rule.ingress.namespace.to_string(),
+            ingress: rule.ingress.name.to_string(),
+            hosts: rule.hosts.clone(),
+            visibility: match rule.visibility {
+                Visibility::External => RuleVisibility::External,
+                Visibility::ClusterLocal => RuleVisibility::ClusterLocal,
+            },
+            http_option: match rule.http_option {
+                HttpOption::Enabled => RuleHttpOption::Enabled,
+                HttpOption::Redirected => RuleHttpOption::Redirected,
+            },
+            hash: rule.probe_hash.clone(),
+            paths: rule.paths.iter().map(RulePath::of).collect(),
+        }
+    }
+
     fn into_rule(self) -> IngressRule {
         IngressRule {
             ingress: Key::new(self.namespace, self.ingress),
@@ -264,6 +385,16 @@ impl Rule {
 }
 
 impl RulePath {
+    fn of(path: &PathRule) -> Self {
+        Self {
+            path: path.path.clone(),
+            headers: path.headers.iter().cloned().collect(),
+            append_headers: path.append_headers.iter().cloned().collect(),
+            rewrite_host: path.rewrite_host.clone(),
+            splits: path.splits.iter().map(RuleSplit::of).collect(),
+        }
+    }
+
     fn into_path(self) -> PathRule {
         PathRule {
             path: self.path,
@@ -287,7 +418,36 @@ impl RulePath {
     }
 }
 
+impl RuleSplit {
+    fn of(split: &Split) -> Self {
+        Self {
+            service_namespace: split.target.namespace.clone(),
+            service_name: split.target.service.clone(),
+            service_port: split.target.port,
+            percent: split.percent,
+            append_headers: split.append_headers.iter().cloned().collect(),
+        }
+    }
+}
+
 impl Service {
+    fn of(key: &Key, backend: &ServiceBackend) -> Self {
+        let Name { namespace, name } = Name::of(key);
+        let ports = backend.ports.iter().map(|(port, addresses)| ServicePort {
+            port: *port,
+            name: match backend.h2c_ports.contains(port) {
+                true => PortName::H2c,
+                false => PortName::Http1,
+            },
+            addresses: addresses.clone(),
+        });
+        Self {
+            namespace,
+            name,
+            ports: ports.collect(),
+        }
+    }
+
     fn into_backend(self) -> ServiceBackend {
         let h2c = self.ports.iter().filter(|port| port.name == PortName::H2c);
         ServiceBackend {
@@ -303,6 +463,28 @@ impl Service {
 }
 
 impl Revision {
+    fn of(key: &Key, fed: &FedRevision) -> Self {
+        let Name { namespace, name } = Name::of(key);
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        let pods = fed.pods.iter().map(|(address, pod)| RevisionPod {
+            name: pod.name.clone(),
+            address: *address,
+            ready: pod.ready,
+        });
+        Self {
+            namespace,
+            name,
+            configuration: fed.configuration.clone(),
+            container_concurrency: fed.container_concurrency,
+            timeout_seconds: seconds(fed.timeout),
+            response_start_timeout_seconds: seconds(fed.response_start_timeout),
+            idle_timeout_seconds: seconds(fed.idle_timeout),
+            pods: pods.collect(),
+            activators: fed.activators.clone(),
+            wait_for_readiness: fed.wait_for_readiness,
+        }
+    }
+
     fn into_fed(self) -> FedRevision {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let mut activators = self.activators;
@@ -354,6 +536,52 @@ mod tests {
         assert_eq!(snapshot.version, 7);
     }
 
+    const ALL: &str = r#"
+{"rule":{"namespace":"ns","ingress":"a","hosts":["a.test"],"visibility":"ClusterLocal","httpOption":"Redirected","hash":"h","paths":[{"path":"/x","headers":{"a":"b"},"appendHeaders":{"c":"d"},"rewriteHost":"e","splits":[{"serviceNamespace":"ns","serviceName":"one","servicePort":80,"percent":40},{"serviceNamespace":"ns","serviceName":"two","servicePort":80,"percent":60,"appendHeaders":{"f":"g"}}]}]}}
+{"rule":{"namespace":"ns","ingress":"a","hosts":["b.test"],"paths":[]}}
+{"service":{"namespace":"ns","name":"one","ports":[{"port":80,"addresses":["10.0.0.1:8012"]},{"port":81,"name":"h2c","addresses":[]}]}}
+{"service":{"namespace":"ns","name":"two","ports":[]}}
+{"revision":{"namespace":"ns","name":"one","configuration":"c","timeoutSeconds":300,"responseStartTimeoutSeconds":3,"idleTimeoutSeconds":4,"containerConcurrency":2,"pods":[{"name":"p","address":"10.0.0.2:8012","ready":false}],"activators":["10.0.0.8","10.0.0.9"],"waitForReadiness":true}}
+"#;
+
+    fn told(from: &Snapshot, to: &Snapshot) -> Snapshot {
+        let mut heard = from.clone();
+        let lines = to.lines_since(from);
+        let whole: Vec<bool> = lines
+            .lines()
+            .map(|line| heard.take(line).expect(line))
+            .collect();
+        let last = whole.len() - 1;
+        assert!(
+            whole
+                .iter()
+                .enumerate()
+                .all(|(at, whole)| *whole == (at == last))
+        );
+        heard.version = to.version;
+        heard
+    }
+
+    #[test]
+    fn what_is_told_over_a_socket_makes_the_same_snapshot() {
+        let all = Snapshot::parse(ALL, 3).expect("a feed");
+        let nothing = Snapshot::default();
+        let mut fewer = all.clone();
+        fewer.rules.remove(0);
+        fewer.services.remove(&Key::new("ns", "two"));
+        fewer.version = 4;
+        let mut other = all.clone();
+        for revision in other.revisions.values_mut() {
+            revision.pods.clear();
+        }
+        other.rules.reverse();
+        let steps = [&nothing, &all, &fewer, &other, &nothing];
+        for pair in steps.windows(2) {
+            assert_eq!(told(pair[0], pair[1]), *pair[1]);
+        }
+        assert_eq!(all.lines_since(&all), "{\"version\":3}\n");
+    }
+
     #[test]
     fn the_first_wrong_line_is_named() {
         let service = r#"{"service":{"namespace":"ns","name":"one","ports":[]}}"#;
@@ -365,6 +593,8 @@ mod tests {
                 &["line 3", "service ns/one has a line already"],
             ),
             (r#"{"gateway":{}}"#.to_owned(), &["line 1", "gateway"]),
+            (r#"{"gone":"rules"}"#.to_owned(), &["line 1", "socket"]),
+            (r#"{"version":1}"#.to_owned(), &["line 1", "socket"]),
             (
                 r#"{"service":{"namespace":"ns","name":"one","ports":[],"prots":[]}}"#.to_owned(),
                 &["line 1", "prots"],

@@ -38,6 +38,8 @@ pub(super) struct Surroundings {
     pub(super) host_ports: Vec<(Ipv4Addr, HostPort)>,
     /// Where the gateway really listens, when another program has its port.
     pub(super) gateway_port: Option<u16>,
+    /// See [`super::NetworkOptions::by_components`].
+    pub(super) by_components: bool,
 }
 
 impl Surroundings {
@@ -80,6 +82,7 @@ pub(super) fn ruleset(around: &Surroundings, observed: &[Observed]) -> Ruleset {
     }
     let gateway = Gateway {
         address: SocketAddrV4::new(around.gateway, around.gateway_port.unwrap_or(GATEWAY_PORT)),
+        answers_revisions: !around.by_components,
     };
     services::add(&mut ruleset, observed, gateway);
     let host_ports = Set::new(SetKind::AddressDispatch);
@@ -290,6 +293,7 @@ mod tests {
             node_ports_on: None,
             host_ports: Vec::new(),
             gateway_port: None,
+            by_components: false,
         }
     }
 

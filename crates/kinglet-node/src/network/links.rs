@@ -44,6 +44,21 @@ pub(super) async fn make_bridge(
     Ok(())
 }
 
+/// Gives the bridge one more address.
+pub(super) async fn add_address(
+    handle: &Handle,
+    names: &HostNames,
+    address: Ipv4Addr,
+) -> Result<(), NetworkError> {
+    let bridge = link_index(handle, &names.bridge()).await?;
+    handle
+        .address()
+        .add(bridge, address.into(), 32)
+        .execute()
+        .await
+        .map_err(netlink("giving the pod bridge one more address"))
+}
+
 /// Makes the host's end of a pod's link the way to the pod, and to the gateway from it. Pods share no wire: what one
 /// sends passes the host's packet filter, whoever else filters bridges on this machine.
 pub(super) async fn attach(

@@ -31,6 +31,8 @@ const ENDPOINTS_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gateway {
     pub(super) address: SocketAddrV4,
+    /// Also in place of activators and queue-proxies.
+    pub(super) answers_revisions: bool,
 }
 
 /// One Service with the slices of its name.
@@ -92,7 +94,7 @@ fn add_port(
     ) else {
         return;
     };
-    let endpoints = if is_answered_by_gateway(service) {
+    let endpoints = if gateway.answers_revisions && is_of_revision(service) {
         BTreeSet::from([gateway.address])
     } else {
         endpoints_of(port, protocol, slices)
@@ -128,7 +130,7 @@ fn add_port(
     }
 }
 
-fn is_answered_by_gateway(service: &Service) -> bool {
+fn is_of_revision(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.contains_key(SERVICE_TYPE))
 }
@@ -282,6 +284,7 @@ mod tests {
         );
         let gateway = Gateway {
             address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 80),
+            answers_revisions: true,
         };
         let mut ruleset = Ruleset::default();
         add(&mut ruleset, &[observed], gateway);

@@ -140,6 +140,8 @@ pub(crate) struct Worker {
     /// When a ConfigMap or Secret of the namespace changed last.
     sources_changed_at: Option<Instant>,
     proxy_probe: Option<Tasks>,
+    /// Ends the pod's queue-proxy when dropped, where that is a process.
+    queue_proxy: Option<Box<dyn Send + Sync>>,
     /// A task of the pod that panicked.
     panicked: Option<&'static str>,
 }
@@ -224,6 +226,7 @@ impl Worker {
             refreshed,
             sources_changed_at: None,
             proxy_probe: None,
+            queue_proxy: None,
             panicked: None,
         }
     }

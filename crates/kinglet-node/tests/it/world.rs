@@ -392,6 +392,7 @@ async fn start_node(
             })
         }),
         queue_image_prefixes: vec!["test/queue".to_owned()],
+        queue_proxies: None,
         network: kinglet_node::NetworkOptions {
             services: Some(service_range(scratch)),
             ..Default::default()

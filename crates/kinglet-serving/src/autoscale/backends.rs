@@ -31,16 +31,19 @@ struct Feed {
     pods: Cache<Pod>,
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
+    /// Gateways in other processes reach a Revision by its public Service; those of this process know its pods.
+    by_public_service: bool,
     outbox: Outbox,
 }
 
 /// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the context's tasks stop.
-pub fn start(context: &Context, updates: mpsc::Sender<Update>) {
+pub fn start(context: &Context, updates: mpsc::Sender<Update>, by_public_service: bool) {
     let feed = Arc::new(Feed {
         revisions: context.cache(),
         pods: context.cache(),
         services: context.cache(),
         slices: context.cache(),
+        by_public_service,
         outbox: Outbox::new(updates),
     });
     let told = Arc::clone(&feed);
@@ -107,7 +110,8 @@ impl Feed {
                         ..ServiceBackend::default()
                     })));
                 }
-                if !is_ordinary(&service) {
+                let public = self.by_public_service && is_public(&service);
+                if !public && !is_ordinary(&service) {
                     return None;
                 }
                 let slices = self
@@ -178,6 +182,12 @@ fn is_ordinary(service: &Service) -> bool {
         .and_then(|spec| spec.selector.as_ref())
         .is_some_and(|pairs| !pairs.is_empty());
     selects && !is_deleting(service) && label(service, keys::SERVERLESS_SERVICE).is_none()
+}
+
+/// The Service of a Revision whose endpoints are activators or queue-proxies.
+fn is_public(service: &Service) -> bool {
+    let is_public = label(service, keys::SERVICE_TYPE) == Some("Public");
+    is_public && !is_deleting(service)
 }
 
 /// The name that a Service of type ExternalName stands for. A Route's own placeholders are of that type, too: their

@@ -58,6 +58,19 @@ impl Gateways {
         }
     }
 
+    /// Gateways in other processes.
+    pub fn in_other_processes(probed: Probed) -> Self {
+        Self {
+            in_process: Vec::new(),
+            probed: Some(probed),
+        }
+    }
+
+    /// Whether every gateway is in another process, and reaches a Revision by its public Service as on a cluster.
+    pub(crate) fn are_elsewhere(&self) -> bool {
+        self.in_process.is_empty() && self.probed.is_some()
+    }
+
     /// The last table that all gateways of this process have in force. Without any gateway nothing is in force; where all
     /// are probed, every table that was built counts, since the probes decide.
     pub(super) fn applied(&self) -> u64 {

@@ -247,10 +247,16 @@ impl Publisher {
         loop {
             let began = Instant::now();
             let (version, rules) = self.snapshot();
+            let elsewhere = self.0.gateways.are_elsewhere();
+            let told = elsewhere.then(|| rules.clone());
             let table = RouteTable::build(version, rules);
             self.note_conflicts(table.conflicts(), queue);
             let took = began.elapsed();
-            if updates.send(Update::Routes(Arc::new(table))).await.is_err() {
+            let update = match told {
+                Some(rules) => Update::Rules(version, rules.into()),
+                None => Update::Routes(Arc::new(table)),
+            };
+            if updates.send(update).await.is_err() {
                 tracing::debug!("the gateway is gone, no more route tables");
                 return;
             }

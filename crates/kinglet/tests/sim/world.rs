@@ -79,9 +79,14 @@ impl World {
             |name: &str| kube::Client::new(api.service(Identity::in_process(name)), "default");
         let controller = in_process("system:serviceaccount:knative-serving:controller");
         bootstrap::run(&controller).await.unwrap();
-        bootstrap::endpoints(&controller, Ipv4Addr::new(10, 1, 0, 1), None)
-            .await
-            .unwrap();
+        bootstrap::endpoints(
+            &controller,
+            Ipv4Addr::new(10, 1, 0, 1),
+            &[Ipv4Addr::new(10, 1, 0, 1)],
+            None,
+        )
+        .await
+        .unwrap();
         let remote = Identity::remote("ada", vec!["system:masters".to_owned()]);
         let user = kube::Client::new(api.service(remote), "default");
         let insider = in_process("system:serviceaccount:kube-system:newer");

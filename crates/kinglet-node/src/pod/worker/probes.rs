@@ -6,6 +6,8 @@ use std::time::Duration;
 use kinglet_reconcile::Severity;
 
 use super::{Message, Worker};
+use crate::engine::Sandbox;
+use crate::options::ProxiedPod;
 use crate::pod::container_state::{self, Role};
 use crate::probe::prober::ProbeTarget;
 use crate::probe::schedule::{self, ProbeEvent};
@@ -75,6 +77,7 @@ impl Worker {
         {
             return;
         }
+        self.start_queue_proxy(&sandbox.namespaces);
         let Some(container) = container_state::container(&self.pod, container_state::QUEUE_PROXY)
         else {
             return;
@@ -112,6 +115,28 @@ impl Worker {
             ),
         }
         self.proxy_probe = Some(probe);
+    }
+
+    /// Starts the pod's queue-proxy, where that is a process.
+    fn start_queue_proxy(&mut self, namespaces: &Sandbox) {
+        let Some(start) = &self.shared.options.queue_proxies else {
+            return;
+        };
+        if self.queue_proxy.is_some() || self.termination.is_some() {
+            return;
+        }
+        match namespaces.network().try_clone_to_owned() {
+            Ok(network) => {
+                self.queue_proxy = Some(start(ProxiedPod {
+                    pod: Arc::clone(&self.pod),
+                    address: namespaces.address(),
+                    network,
+                }));
+            }
+            Err(error) => {
+                tracing::error!(pod = self.pod.metadata.name, %error, "a queue-proxy is not started");
+            }
+        }
     }
 
     pub(super) fn take_probe_event(&mut self, index: usize, event: ProbeEvent) {

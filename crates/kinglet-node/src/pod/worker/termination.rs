@@ -225,6 +225,7 @@ impl Worker {
         }
         self.messages.close();
         self.tasks.shutdown(TASKS_TIMEOUT).await;
+        self.queue_proxy = None;
         drop(std::mem::take(&mut self.sandbox));
         if delete {
             self.delete().await;
