@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 12] = [
     ("request_head", request_head),
     ("api_request", api_request),
     ("printer_column", printer_column),
@@ -25,6 +25,10 @@ pub const TARGETS: [Target; 8] = [
     ("image_names", image_names),
     ("registries_conf", registries_conf),
     ("log_template", log_template),
+    ("event", event),
+    ("cesql", cesql),
+    ("filters", filters),
+    ("durations", durations),
 ];
 
 /// An answer that takes longer is a hang.
@@ -238,4 +242,105 @@ pub fn log_template(data: &[u8]) {
         let _ = kinglet_api::template::Template::parse("fuzz", text);
     }
     let _ = kinglet_image::Credentials::default().add_docker_config(data);
+}
+
+/// An event as somebody sends it: lines `NAME: VALUE`, an empty line, and the body. What is read can be sent on in both
+/// modes, and is read again as the same.
+pub fn event(data: &[u8]) {
+    use kinglet_events::binding::{Format, decode, decode_batch, encode};
+    let (headers, body) = message(data);
+    let _ = decode_batch(&headers, &body);
+    let Ok(mut event) = decode(&headers, body) else {
+        return;
+    };
+    event.stringify_extensions();
+    let mut headers = http::HeaderMap::new();
+    let body = encode(&event, Format::Binary, &mut headers);
+    let again = decode(&headers, body).expect("what was read can be sent");
+    assert_eq!(again.id(), event.id(), "the same event");
+    assert_eq!(
+        again.data().unwrap_or(&Bytes::new()),
+        event.data().unwrap_or(&Bytes::new()),
+        "the same data"
+    );
+    let mut headers = http::HeaderMap::new();
+    let body = encode(&event, Format::Json, &mut headers);
+    let again = decode(&headers, body).expect("and as JSON");
+    assert_eq!(again.id(), event.id(), "the same event");
+}
+
+fn message(data: &[u8]) -> (http::HeaderMap, Bytes) {
+    let mut headers = http::HeaderMap::new();
+    let mut rest = data;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            break;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::from_bytes(name),
+            http::HeaderValue::from_bytes(value),
+        ) {
+            headers.append(name, value);
+        }
+    }
+    (headers, Bytes::copy_from_slice(rest))
+}
+
+/// An event that filters are asked about.
+fn sample_event() -> kinglet_events::event::Event {
+    use kinglet_events::event::{Event, ExtensionName, Value};
+    let mut event = Event::new("1", "/a/b", "com.example.created").expect("valid");
+    for (name, value) in [
+        ("text", Value::from("abc")),
+        ("num", Value::Integer(7)),
+        ("flag", Value::Boolean(true)),
+    ] {
+        let name = ExtensionName::parse(name).expect("a name");
+        event.set_extension(name, value).expect("valid");
+    }
+    event
+}
+
+/// An expression of a Trigger: parsed and evaluated.
+pub fn cesql(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(expression) = kinglet_events::cesql::Expression::parse(text) {
+        expression.evaluate(&sample_event());
+    }
+}
+
+/// `spec.filters` of a Trigger as JSON: checked, compiled, and asked directly and by an index, with the same answer.
+pub fn filters(data: &[u8]) {
+    use kinglet_events::filter::{Filter, FilterIndex, SubscriptionsApiFilter, validate};
+    let Ok(filters) = serde_json::from_slice::<Vec<SubscriptionsApiFilter>>(data) else {
+        return;
+    };
+    validate(None, &filters);
+    let (filter, _) = Filter::compile(None, &filters, None);
+    let event = sample_event();
+    let says = filter.matches(&event);
+    let mut matching = Vec::new();
+    FilterIndex::new([std::sync::Arc::new(filter)]).matching(&event, &mut matching);
+    assert_eq!(matching.len(), usize::from(says), "the index says the same");
+}
+
+/// Durations of delivery specs, and the header `Retry-After`.
+pub fn durations(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(duration) = kinglet_events::duration::IsoDuration::parse(text) {
+        assert_eq!(
+            duration.is_negative() || duration.is_zero(),
+            duration.to_wait().is_zero(),
+            "only more than none is waited"
+        );
+    }
+    let wait = kinglet_events::delivery::retry_after(text, jiff::Timestamp::UNIX_EPOCH);
+    assert!(wait.unwrap_or_default() <= kinglet_events::delivery::WAIT_MAX);
 }
