@@ -4,6 +4,7 @@
 //! any dependent False makes it False, else any Unknown makes it Unknown, else it is True. Among several of the
 //! same kind the one told last speaks. A condition's transition time moves only if anything else of it changed.
 
+pub mod eventing;
 mod kinds;
 mod state;
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod autoscaler;
 mod defaults;
 mod deployment;
 mod domain;
+pub mod eventing;
 mod features;
 mod gc;
 mod leader_election;

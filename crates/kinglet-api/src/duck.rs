@@ -1,11 +1,21 @@
 //! What every Knative kind shares: the common status, conditions, addresses, object references.
 
+mod addressing;
+mod delivery;
+mod source;
+mod subscribable;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::is_default;
+
+pub use addressing::{AddressStatus, AppliedEventPolicyRef, Destination, KReference};
+pub use delivery::{DeliverySpec, DeliveryStatus};
+pub use source::{AuthStatus, CloudEventAttributes, CloudEventOverrides, SourceSpec, SourceStatus};
+pub use subscribable::{ChannelableSpec, ChannelableStatus, SubscriberSpec, SubscriberStatus};
 
 /// The status fields that every kind has, flattened into each status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -68,6 +68,59 @@ keys! {
     /// Label on a Namespace: no admission here.
     WEBHOOK_EXCLUDE = "webhooks.knative.dev/exclude";
 
+    /// Annotation: which controller a Broker is for.
+    BROKER_CLASS = "eventing.knative.dev/broker.class";
+    /// Value of [`BROKER_CLASS`]: Knative's own, over channels.
+    BROKER_CLASS_MT = "MTChannelBasedBroker";
+    /// Label of what belongs to a Broker: its name.
+    BROKER = "eventing.knative.dev/broker";
+    /// Label of what a Broker made: `true`.
+    BROKER_EVERYTHING = "eventing.knative.dev/brokerEverything";
+    /// Label of a Trigger's Subscription: the Trigger's name.
+    TRIGGER = "eventing.knative.dev/trigger";
+    /// Label of a Broker that nobody asked for: `true`.
+    INJECTED = "eventing.knative.dev/injected";
+    /// Annotation of a Trigger: its Broker may be made for it.
+    INJECTION = "eventing.knative.dev/injection";
+    /// Annotation of a channel: `cluster` or `namespace`, whose dispatcher it has.
+    SCOPE = "eventing.knative.dev/scope";
+    /// Label of service accounts and Secrets for OIDC: `enabled`.
+    OIDC = "eventing.knative.dev/oidc";
+    /// Annotation of a Trigger: the object that it waits for, as JSON.
+    DEPENDENCY = "knative.dev/dependency";
+    /// Annotation of a channel: version of the subscribable duck type. Label of such CRDs: `true`.
+    SUBSCRIBABLE = "messaging.knative.dev/subscribable";
+    /// Annotation of a channel: events are answered before they are delivered.
+    ASYNC_HANDLER = "messaging.knative.dev/async-handler";
+    /// Label of an InMemoryChannel's Service.
+    MESSAGING_ROLE = "messaging.knative.dev/role";
+    /// Annotation of a Broker's status: address of its channel.
+    CHANNEL_ADDRESS = "knative.dev/channelAddress";
+    /// Annotation of a Broker's status: group and version of its channel.
+    CHANNEL_API_VERSION = "knative.dev/channelAPIVersion";
+    /// Annotation of a Broker's status: kind of its channel.
+    CHANNEL_KIND = "knative.dev/channelKind";
+    /// Annotation of a Broker's status: name of its channel.
+    CHANNEL_NAME = "knative.dev/channelName";
+    /// Annotation of a Broker's status: certificates of its channel's address.
+    CHANNEL_CA_CERTS = "knative.dev/channelCACerts";
+    /// Annotation of a Broker's status: OIDC audience of its channel.
+    CHANNEL_AUDIENCE = "knative.dev/channelAudience";
+    /// Annotation of an ApiServerSource: `true` leaves out the question whether its account may watch.
+    SKIP_PERMISSIONS_CHECK = "features.knative.dev/apiserversource-skip-permissions-check";
+    /// Annotation of a Trigger or Subscription: `ordered` or `unordered`, in Knative's Kafka class.
+    KAFKA_DELIVERY_ORDER = "kafka.eventing.knative.dev/delivery.order";
+    /// The same without a brand.
+    DELIVERY_ORDER = "eventing.kinglet.dev/delivery-order";
+    /// Label of a Namespace: its workloads may be bound to sinks (`true`).
+    BINDING_INCLUDE = "bindings.knative.dev/include";
+    /// Label of a Namespace or workload: never bound to a sink (`true`).
+    BINDING_EXCLUDE = "bindings.knative.dev/exclude";
+    /// Label of a JobSink's Jobs: the JobSink's name.
+    JOB_SINK_NAME = "sinks.knative.dev/job-sink-name";
+    /// Label of a JobSink's Job: made of the event's source and id.
+    JOB_SINK_ID = "sinks.knative.dev/job-sink-id";
+
     /// Annotation: which autoscaler.
     AUTOSCALING_CLASS = "autoscaling.knative.dev/class";
     /// Value of [`AUTOSCALING_CLASS`]: Knative's own.

@@ -1,4 +1,5 @@
-//! Knative's kinds as Kinglet uses them: types, names, keys, conditions, defaults, rules, ConfigMaps, CRDs.
+//! Knative's kinds as Kinglet uses them, Serving's and Eventing's: types, names, keys, conditions, defaults, rules, ConfigMaps,
+//! CRDs; conversion between versions, where a destination leads, when a schedule is due.
 //!
 //! Flow: a request reaches the API server -> [`admission`] fills in defaults and judges -> the object is
 //! stored as JSON -> controllers read it back as the typed kinds here and write typed statuses.
@@ -10,6 +11,7 @@
 pub mod formats;
 pub mod go;
 pub mod image_reference;
+pub mod label_selector;
 pub mod template;
 pub mod yaml;
 
@@ -24,7 +26,16 @@ mod kind;
 pub mod networking;
 pub mod serving;
 
+pub mod eventing;
+pub mod flows;
+pub mod messaging;
+pub mod sinks;
+pub mod sources;
+
 pub mod config;
+pub mod conversion;
+pub mod cron;
+pub mod destination;
 
 pub mod admission;
 pub mod field;

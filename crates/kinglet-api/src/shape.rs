@@ -5,6 +5,7 @@
 //! The catalogue of structs is text ([`catalogue`]), parsed once.
 
 mod catalogue;
+mod eventing;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -28,6 +29,9 @@ enum Type {
     Struct(&'static str),
 }
 
+/// Fields of every object's metadata that mean nothing in a template; tools write them as null.
+const TIMESTAMPS: [&str; 2] = ["creationTimestamp", "deletionTimestamp"];
+
 #[derive(Debug)]
 struct Field {
     name: &'static str,
@@ -48,6 +52,7 @@ enum Member {
 static STRUCTS: LazyLock<HashMap<&'static str, Vec<Member>>> = LazyLock::new(|| {
     catalogue::STRUCTS
         .lines()
+        .chain(eventing::STRUCTS.lines())
         .filter(|line| !line.trim().is_empty())
         .map(|line| {
             let (name, members) = line
@@ -110,7 +115,11 @@ fn parse_type(text: &'static str) -> Type {
 
 /// Rewrites `spec` as the named struct would encode it. The error is the decoder's.
 pub(crate) fn normalize(spec: &Value, shape: &'static str) -> Result<Value, String> {
-    Reader { path: vec!["spec"] }.structure(spec, shape, shape)
+    Reader {
+        path: vec!["spec"],
+        strict: false,
+    }
+    .structure(spec, shape, shape)
 }
 
 /// Names of the fields of a struct, embedded ones included, in their order.
@@ -124,9 +133,52 @@ pub(crate) fn field_names(shape: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// Fields that only one of a struct and a schema has, by path; where the schema keeps what it does not know, nothing more is
+/// compared.
+#[cfg(test)]
+pub(crate) fn differences(shape: &str, schema: &Value) -> Vec<String> {
+    let Some(properties) = schema["properties"].as_object() else {
+        return Vec::new();
+    };
+    let fields = fields(shape);
+    let mut found: Vec<String> = properties
+        .keys()
+        .filter(|name| !fields.iter().any(|field| field.name == name.as_str()))
+        .map(|name| format!("{name}: only the schema"))
+        .collect();
+    for field in fields {
+        let Some(inner) = properties.get(field.name) else {
+            found.push(format!("{}: only the struct", field.name));
+            continue;
+        };
+        let (kind, schema) = match &field.kind {
+            Type::List(element) => (element.as_ref(), &inner["items"]),
+            kind => (kind, inner),
+        };
+        if let Type::Struct(shape) = kind {
+            let below = differences(shape, schema);
+            found.extend(below.iter().map(|path| format!("{}.{path}", field.name)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+fn fields(shape: &str) -> Vec<&'static Field> {
+    STRUCTS[shape]
+        .iter()
+        .flat_map(|member| match member {
+            Member::Field(field) => vec![field],
+            Member::Embedded(inner) => fields(inner),
+        })
+        .collect()
+}
+
 /// A decoder on its way down.
 struct Reader {
     path: Vec<&'static str>,
+    /// Unknown fields are errors.
+    strict: bool,
 }
 
 impl Reader {
@@ -143,6 +195,21 @@ impl Reader {
             Value::Object(map) => map,
             other => return Err(self.mismatch(other, holder, &go_name(&Type::Struct(shape)))),
         };
+        if self.strict {
+            let known = field_names(shape);
+            let tolerated: &[&str] = if shape == "ObjectMeta" {
+                &TIMESTAMPS
+            } else {
+                &[]
+            };
+            let unknown = from
+                .keys()
+                .map(String::as_str)
+                .find(|key| !known.contains(key) && !tolerated.contains(key));
+            if let Some(unknown) = unknown {
+                return Err(format!("json: unknown field {}", crate::go::quote(unknown)));
+            }
+        }
         let mut into = Map::new();
         self.members(from, shape, &mut into)?;
         Ok(Value::Object(into))

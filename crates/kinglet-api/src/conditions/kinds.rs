@@ -24,6 +24,8 @@ macro_rules! condition_set {
     };
 }
 
+pub(super) use condition_set;
+
 condition_set!(
     /// Conditions of a Service.
     ServiceCondition {
