@@ -13,6 +13,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod types;
+mod versions;
 mod walk;
 mod zero;
 
@@ -20,11 +21,12 @@ use serde_json::{Value, json};
 
 pub use conflicts::Conflicts;
 pub use types::TypeInfo;
+pub use versions::{Unconverted, Versions};
 
 use conflicts::conflicts;
 use entries::Entries;
 use last_applied::{last_applied_fields, refresh_last_applied};
-use merge::{Found, merge_owned, update};
+use merge::{Found, Refusal, merge_owned, update};
 use types::Kind;
 
 /// Who writes, where and when.
@@ -47,6 +49,23 @@ pub enum ApplyError {
     Invalid(String),
     /// The applied object does not have the shape of its kind. The real server answers 500 without a reason; the sentence is meant for users.
     Untyped(String),
+    /// The object is not there in the version of a manager (500).
+    Unconverted(String),
+}
+
+impl From<Unconverted> for ApplyError {
+    fn from(Unconverted(detail): Unconverted) -> Self {
+        Self::Unconverted(detail)
+    }
+}
+
+impl From<Refusal> for ApplyError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflicts(found) => Self::Conflicts(conflicts(&found)),
+            Refusal::Unconverted(missing) => missing.into(),
+        }
+    }
 }
 
 /// Merges `applied` into `live` for a manager. The answer carries `metadata.managedFields`; defaults and validation come after.
@@ -72,12 +91,11 @@ pub fn apply(
             manager: entries::BEFORE_FIRST_APPLY,
             ..writer
         };
-        update(&types.blank(), &base, &mut entries, before, version, types);
+        update(&types.blank(), &base, &mut entries, before, version, types)?;
     }
 
-    let outcome = merge_or_migrate(&base, applied, &entries, writer, force, types);
     let (mut result, mut entries) =
-        outcome.map_err(|found| ApplyError::Conflicts(conflicts(&found)))?;
+        merge_or_migrate(&base, applied, &entries, writer, force, types)?;
     entries::cap(&mut entries);
     if writer.manager == "kubectl" {
         refresh_last_applied(&mut result, applied);
@@ -123,13 +141,13 @@ fn merge_or_migrate(
     writer: Writer<'_>,
     force: bool,
     types: TypeInfo<'_>,
-) -> Result<(Value, Entries), Found> {
+) -> Result<(Value, Entries), Refusal> {
     let conflicts = match merge_owned(base, applied, entries, writer, force, types) {
-        Err(conflicts) if writer.manager == "kubectl" => conflicts,
+        Err(Refusal::Conflicts(conflicts)) if writer.manager == "kubectl" => conflicts,
         other => return other,
     };
     let Some(own) = last_applied_fields(base, api_version(applied), types) else {
-        return Err(conflicts);
+        return Err(Refusal::Conflicts(conflicts));
     };
     let foreign: Found = conflicts
         .into_iter()
@@ -138,7 +156,7 @@ fn merge_or_migrate(
     if foreign.is_empty() {
         merge_owned(base, applied, entries, writer, true, types)
     } else {
-        Err(foreign)
+        Err(Refusal::Conflicts(foreign))
     }
 }
 
@@ -150,7 +168,7 @@ pub fn track_update(
     new: &mut Value,
     writer: Writer<'_>,
     types: TypeInfo<'_>,
-) {
+) -> Result<(), Unconverted> {
     let before = live.and_then(entries::read).unwrap_or_default();
     let mut entries = if writer.subresource.is_empty() && entries::is_reset(new) {
         Entries::new()
@@ -163,7 +181,7 @@ pub fn track_update(
     entries::remove(new);
     // An update does not begin to track an object that has no entries.
     if live.is_some() && entries.is_empty() {
-        return;
+        return Ok(());
     }
     let version = api_version(new).to_owned();
     let blank;
@@ -174,9 +192,10 @@ pub fn track_update(
             &blank
         }
     };
-    update(old, new, &mut entries, writer, &version, types);
+    update(old, new, &mut entries, writer, &version, types)?;
     entries::cap(&mut entries);
     entries::write(new, &entries);
+    Ok(())
 }
 
 fn api_version(object: &Value) -> &str {

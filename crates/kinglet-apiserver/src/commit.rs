@@ -9,7 +9,7 @@ use crate::kinds::Builtin;
 use crate::object::{self, Template, meta};
 use crate::options::WriteAttributes;
 use crate::status::Status;
-use crate::{builtin, crd, present};
+use crate::{builtin, conversion, crd};
 
 /// How durable a write must be.
 pub(crate) fn durability(
@@ -62,18 +62,20 @@ pub(crate) async fn store(
     object: &Value,
     old: Option<(&Entry, &Value)>,
 ) -> Result<Bytes, Status> {
+    let form = conversion::stored_form(context.server, &context.kind, object).await?;
+    store_form(context, object, &form, old).await
+}
+
+/// Writes an object whose stored form is known: who holds the server's turn waits for no webhook.
+pub(crate) async fn store_form(
+    context: &RequestContext<'_>,
+    object: &Value,
+    form: &Value,
+    old: Option<(&Entry, &Value)>,
+) -> Result<Bytes, Status> {
     let kind = &context.kind;
     let name = object::name(object);
     let key = kind.key(&context.info.namespace, name);
-    let stored;
-    let form = if kind.converts {
-        let mut converted = object.clone();
-        present::to_stored(kind, &mut converted);
-        stored = converted;
-        &stored
-    } else {
-        object
-    };
     let template = Template::new(form);
     let expect = old.map_or(Expect::Absent, |(entry, _)| {
         Expect::Revision(entry.modified)
@@ -161,14 +163,23 @@ pub(crate) async fn erase(
     entry: &Entry,
     last: &Value,
 ) -> Result<Bytes, Status> {
+    let form = conversion::stored_form(context.server, &context.kind, last).await?;
+    erase_form(context, entry, last, &form).await
+}
+
+/// Removes an object whose stored form is known.
+pub(crate) async fn erase_form(
+    context: &RequestContext<'_>,
+    entry: &Entry,
+    last: &Value,
+    form: &Value,
+) -> Result<Bytes, Status> {
     let name = object::name(last);
     if context.dry_run() {
         return Ok(entry.value.clone());
     }
     let durability = durability(context, last, Some(last));
-    let mut stored = last.clone();
-    present::to_stored(&context.kind, &mut stored);
-    let template = Template::new(&stored);
+    let template = Template::new(form);
     let key = context.kind.key(&context.info.namespace, name);
     let removed = context.server.store.delete(
         &key,

@@ -1,15 +1,18 @@
 //! CustomResourceDefinitions: which kinds they bring, their conditions, their end.
 
+mod conversion;
+mod versions;
+
 use serde_json::{Value, json};
 
 use crate::context::RequestContext;
 use crate::kinds::Kind;
 use crate::kinds::custom::{FOLDER, conditions};
 use crate::names;
-use crate::object::{self, child, fields, items, meta, text};
-use crate::schema::Schema;
+use crate::object::{self, child, fields, meta, text};
 use crate::state::ServerState;
 use crate::status::{Cause, Status};
+pub(crate) use versions::validate_status;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
@@ -25,8 +28,7 @@ pub(crate) fn default(definition: &mut Value) {
     let names = child(spec, "names");
     object::default_text(names, "singular", &kind.to_lowercase());
     object::default_text(names, "listKind", &format!("{kind}List"));
-    let conversion = child(spec, "conversion");
-    object::default_text(conversion, "strategy", "None");
+    conversion::fill(spec);
     if let Some(preserve) = spec.get("preserveUnknownFields")
         && preserve == false
     {
@@ -75,79 +77,11 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>, causes: &mut Vec
             causes.push(Cause::invalid(path, &value.into(), &wrong));
         }
     }
-    validate_versions(spec, causes);
-    let strategy = text(spec, &["conversion", "strategy"]);
-    if strategy == "Webhook" {
-        causes.push(Cause::invalid(
-            "spec.conversion.strategy",
-            &strategy.into(),
-            "conversion webhooks are not supported by Kinglet; use None",
-        ));
-    }
+    versions::validate(spec, causes);
+    conversion::validate(spec, causes);
     if let Some(old) = old {
         validate_unchanged(spec, &old["spec"], causes);
-    }
-}
-
-fn validate_versions(spec: &Value, causes: &mut Vec<Cause>) {
-    let versions = items(spec, &["versions"]);
-    if versions.is_empty() {
-        causes.push(Cause::required(
-            "spec.versions",
-            "must have at least one version",
-        ));
-    }
-    let storage = versions
-        .iter()
-        .filter(|version| version["storage"] == true)
-        .count();
-    if !versions.is_empty() && storage != 1 {
-        causes.push(Cause::invalid(
-            "spec.versions",
-            &Value::Array(Vec::new()),
-            "must have exactly one version marked as storage version",
-        ));
-    }
-    for (index, version) in versions.iter().enumerate() {
-        validate_version(version, &format!("spec.versions[{index}]"), causes);
-    }
-}
-
-fn validate_version(version: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if let Some(wrong) = names::label_1035(text(version, &["name"])) {
-        causes.push(Cause::invalid(
-            format!("{path}.name"),
-            &version["name"],
-            &wrong,
-        ));
-    }
-    match version.pointer("/schema/openAPIV3Schema") {
-        None => causes.push(Cause::required(
-            format!("{path}.schema.openAPIV3Schema"),
-            "schemas are required",
-        )),
-        Some(schema) => {
-            if let Err(error) = Schema::compile(schema) {
-                causes.push(Cause::invalid(
-                    format!("{path}.schema.openAPIV3Schema"),
-                    &Value::String("schema".into()),
-                    &error,
-                ));
-            }
-        }
-    }
-    for (at, column) in items(version, &["additionalPrinterColumns"])
-        .iter()
-        .enumerate()
-    {
-        for field in ["name", "type", "jsonPath"] {
-            if text(column, &[field]).is_empty() {
-                causes.push(Cause::required(
-                    format!("{path}.additionalPrinterColumns[{at}].{field}"),
-                    "",
-                ));
-            }
-        }
+        versions::validate_stored(definition, causes);
     }
 }
 
@@ -191,7 +125,7 @@ pub(crate) fn establish(server: &ServerState, definition: &mut Value, old: Optio
     if old.is_none() {
         add_finalizer(definition);
     }
-    let stored = stored_versions(definition);
+    let stored = versions::stored(definition);
     let status = child(fields(definition), "status");
     status.insert("acceptedNames".to_owned(), wanted);
     status.insert("conditions".to_owned(), Value::Array(list));
@@ -242,18 +176,6 @@ fn add_finalizer(definition: &mut Value) {
     {
         list.push(FINALIZER.into());
     }
-}
-
-/// Returns the versions in which objects may be stored: the earlier ones and the present one.
-fn stored_versions(definition: &Value) -> Vec<Value> {
-    let mut stored = items(definition, &["status", "storedVersions"]).to_vec();
-    for version in items(definition, &["spec", "versions"]) {
-        let name = &version["name"];
-        if version["storage"] == true && !stored.contains(name) {
-            stored.push(text(version, &["name"]).into());
-        }
-    }
-    stored
 }
 
 /// Adds the condition `Terminating` to a definition that is being deleted.

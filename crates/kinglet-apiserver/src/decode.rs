@@ -335,6 +335,15 @@ pub(crate) fn check_name_and_namespace(
 }
 
 /// An answer with the stored form.
-pub(crate) fn answer(context: &RequestContext<'_>, code: u16, stored: &Bytes) -> body::ApiResponse {
-    body::json_bytes(code, crate::present::convert(&context.kind, stored))
+pub(crate) async fn answer(
+    context: &RequestContext<'_>,
+    code: u16,
+    stored: &Bytes,
+) -> Result<body::ApiResponse, Status> {
+    let kind = &context.kind;
+    let object = crate::conversion::one_presentable(context.server, kind, stored).await?;
+    Ok(body::json_bytes(
+        code,
+        crate::present::convert(kind, &object),
+    ))
 }

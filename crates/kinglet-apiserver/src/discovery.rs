@@ -267,7 +267,10 @@ fn resources(group_version: &str, version: &Version) -> Value {
             entry.insert("categories".to_owned(), json!(kind.categories));
         }
         if !kind.review {
-            entry.insert("storageVersionHash".to_owned(), hash(&kind.prefix).into());
+            entry.insert(
+                "storageVersionHash".to_owned(),
+                hash(&format!("{} {}", kind.prefix, kind.stored_version)).into(),
+            );
         }
         list.push(Value::Object(entry));
         for sub in subresources(kind) {

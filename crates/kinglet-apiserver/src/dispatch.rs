@@ -234,13 +234,13 @@ async fn handle(context: &mut RequestContext<'_>, verb: &str) -> Result<ApiRespo
         return Err(Status::no_such_path());
     }
     match (verb, context.info.subresource.as_str()) {
-        ("get", "") if context.query.flag("watch") => watch::watch(context),
+        ("get", "") if context.query.flag("watch") => watch::watch(context).await,
         ("get", "" | "status") => {
             require_sub(context)?;
-            read::get(context)
+            read::get(context).await
         }
-        ("list", "") => read::list(context),
-        ("watch", "") => watch::watch(context),
+        ("list", "") => read::list(context).await,
+        ("watch", "") => watch::watch(context).await,
         ("create", "") if context.info.name.is_empty() => write::create(context).await,
         ("update", "" | "status") if !context.info.name.is_empty() => {
             require_sub(context)?;

@@ -28,8 +28,8 @@ pub(crate) struct Kind {
     pub(crate) prefix: String,
     /// The `apiVersion` objects have in the store.
     pub(crate) stored_version: String,
-    /// More than one version is served, so answers may need another `apiVersion` than the stored one.
-    pub(crate) converts: bool,
+    /// The other versions of a custom kind; none where there are no others.
+    pub(crate) conversion: Option<Arc<crate::conversion::Conversion>>,
     pub(crate) has_status: bool,
     pub(crate) scale: Option<Scale>,
     /// Further subresources, for discovery: name, kind, group, version, verbs.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::auth::signer::{Signer, StaticToken};
+use crate::conversion::Convert;
 use crate::logs::PodLogs;
 use crate::streams::PodSessions;
 
@@ -48,6 +49,8 @@ pub struct Options {
     pub entropy: Entropy,
     /// Defaults and rules for custom resources.
     pub admission: Option<Arc<dyn Admission>>,
+    /// Conversions of this process by the name of a CustomResourceDefinition (`eventtypes.eventing.knative.dev`); whatever strategy it names.
+    pub conversions: Vec<(String, Convert)>,
     /// Container logs.
     pub logs: Option<Arc<dyn PodLogs>>,
     /// Sessions with containers, and their ports.
@@ -82,6 +85,7 @@ impl Default for Options {
                     .expect("the system's random source works");
             }),
             admission: None,
+            conversions: Vec::new(),
             logs: None,
             sessions: None,
             synced: Arc::new(|_| false),

@@ -99,12 +99,12 @@ impl Patch {
     }
 
     /// The object after the patch.
-    pub(crate) fn apply(
+    pub(crate) async fn apply(
         &self,
         context: &mut RequestContext<'_>,
         old: Option<&Value>,
     ) -> Result<Value, Status> {
-        let kind = &context.kind;
+        let kind = std::sync::Arc::clone(&context.kind);
         match (self, old) {
             (
                 Self::Apply {
@@ -130,7 +130,7 @@ impl Patch {
                 {
                     return Err(Status::bad_request("metadata.managedFields must be nil"));
                 }
-                server_side(context, old, object, manager, *force)
+                server_side(context, old, object, manager, *force).await
             }
             (_, None) => Err(context.not_found(&context.info.name)),
             (Self::Json(patch), Some(old)) => {
@@ -151,7 +151,7 @@ impl Patch {
     }
 }
 
-fn server_side(
+async fn server_side(
     context: &RequestContext<'_>,
     old: Option<&Value>,
     applied: &Value,
@@ -164,7 +164,11 @@ fn server_side(
         subresource: &context.info.subresource,
         now: &now,
     };
-    ownership::with_types(&context.kind, |types: TypeInfo<'_>| apply::apply(old, applied, writer, force, types)).map_err(|error| match error {
+    let applied = ownership::with_types(context, |types: TypeInfo<'_>| {
+        apply::apply(old, applied, writer, force, types)
+    });
+    applied.await?.map_err(|error| match error {
+        ApplyError::Unconverted(message) => Status::new(500, "", message),
         ApplyError::Invalid(message) => Status::bad_request(message),
         ApplyError::Untyped(message) => Status::new(500, "", message),
         ApplyError::Conflicts(conflicts) => {

@@ -1,5 +1,6 @@
-//! From stored bytes to the form a client asked for.
+//! From bytes in the version of the kind to the form a client asked for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,35 +13,36 @@ use crate::path::Query;
 use crate::status::Status;
 use crate::table;
 
-/// Stored bytes in the version of the kind.
+/// The second kind of Event, whose objects are stored in the form of the first.
+pub(crate) fn is_second_event(kind: &Kind) -> bool {
+    kind.is(Builtin::Event) && !kind.group.is_empty()
+}
+
+/// Bytes of an object as an answer shows it.
 pub(crate) fn convert(kind: &Kind, bytes: &Bytes) -> Bytes {
-    if !kind.converts {
-        return bytes.clone();
+    if is_second_event(kind) {
+        Bytes::from(object(kind, bytes).to_string())
+    } else {
+        bytes.clone()
     }
-    Bytes::from(object(kind, bytes).to_string())
 }
 
-/// The stored object in the version of the kind.
+/// The object of these bytes.
 pub(crate) fn object(kind: &Kind, bytes: &[u8]) -> Value {
-    let mut object: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-    if kind.converts {
-        if kind.is(Builtin::Event) {
-            object = event::to_events_v1(&object);
-        } else if let Some(version) = object.get_mut("apiVersion") {
-            *version = kind.api_version().into();
-        }
+    let object: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+    if is_second_event(kind) {
+        event::to_events_v1(&object)
+    } else {
+        object
     }
-    object
 }
 
-/// The object as it is stored.
-pub(crate) fn to_stored(kind: &Kind, object: &mut Value) {
-    if kind.converts {
-        if kind.is(Builtin::Event) {
-            *object = event::from_events_v1(object);
-        } else if let Some(version) = object.get_mut("apiVersion") {
-            *version = kind.stored_version.clone().into();
-        }
+/// The object of a built-in kind as it is stored.
+pub(crate) fn to_stored<'v>(kind: &Kind, object: &'v Value) -> Cow<'v, Value> {
+    if is_second_event(kind) {
+        Cow::Owned(event::from_events_v1(object))
+    } else {
+        Cow::Borrowed(object)
     }
 }
 

@@ -5,8 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::accept::Form;
 use crate::body::{ApiResponse, json_bytes};
 use crate::context::RequestContext;
+use crate::conversion;
+use crate::kinds::Kind;
 use crate::present::Presenter;
 use crate::selector::Selector;
 use crate::status::{Cause, Status};
@@ -14,7 +17,7 @@ use crate::status::{Cause, Status};
 /// Objects read from the store at once while a selector is applied.
 const CHUNK: usize = 1000;
 
-pub(crate) fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+pub(crate) async fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     let name = &context.info.name;
     fresh_enough(context)?;
     let entry = context
@@ -28,7 +31,27 @@ pub(crate) fn get(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
         &context.query,
         context.server.options.clock.now(),
     )?;
-    Ok(json_bytes(200, presenter.one(&entry.value, true)))
+    let mut found = in_version(context, vec![entry.value]).await?;
+    let object = found.pop().unwrap_or_default();
+    Ok(json_bytes(200, presenter.one(&object, true)))
+}
+
+/// Stored objects in the version of the request. Who reads only metadata, as garbage collectors do, waits for no webhook.
+async fn in_version(
+    context: &RequestContext<'_>,
+    objects: Vec<Bytes>,
+) -> Result<Vec<Bytes>, Status> {
+    if waits_for_no_webhook(&context.kind, context.form) {
+        return Ok(objects);
+    }
+    conversion::presentable(context.server, &context.kind, objects).await
+}
+
+/// Whether an answer is made of stored objects as they are, although a webhook would convert them: metadata is the same
+/// in all versions but for labels and annotations, and a webhook that is down must not stop garbage collection.
+pub(crate) fn waits_for_no_webhook(kind: &Kind, form: Form) -> bool {
+    matches!(form, Form::Partial(_) | Form::PartialList(_))
+        && kind.conversion.as_ref().is_some_and(|c| c.waits())
 }
 
 /// Returns the version that is asked for; refuses one that lies in the future.
@@ -104,13 +127,13 @@ impl Continue {
     }
 }
 
-pub(crate) fn list(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+pub(crate) async fn list(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     let selector = selector(context)?;
     let prefix = context.kind.range(&context.info.namespace);
     let limit = limit(context)?;
     let asked = fresh_enough(context)?;
     let (at, after) = start(context, &prefix, asked)?;
-    let page = collect(context, &selector, &prefix, limit, at, after)?;
+    let page = collect(context, &selector, &prefix, limit, at, after).await?;
     let presenter = Presenter::new(
         &context.kind,
         context.form,
@@ -198,7 +221,7 @@ struct Listed {
     next: Option<String>,
 }
 
-fn collect(
+async fn collect(
     context: &RequestContext<'_>,
     selector: &Selector,
     prefix: &str,
@@ -208,7 +231,7 @@ fn collect(
 ) -> Result<Listed, Status> {
     let store = &context.server.store;
     if at.is_none()
-        && let Some(found) = one(context, selector)
+        && let Some(found) = one(context, selector).await?
     {
         return Ok(found);
     }
@@ -231,12 +254,16 @@ fn collect(
         listed.revision = page.revision;
         at = Some(page.revision);
         let (count, mut last) = (page.entries.len(), 0);
-        for (index, (key, entry)) in page.entries.iter().enumerate() {
+        let (keys, stored): (Vec<_>, Vec<Bytes>) = page
+            .entries
+            .into_iter()
+            .map(|(key, entry)| (key, entry.value))
+            .unzip();
+        let objects = in_version(context, stored).await?;
+        for (index, (key, object)) in keys.iter().zip(&objects).enumerate() {
             last = index;
-            if selector.is_empty()
-                || selector.matches(&key[context.kind.prefix.len()..], &entry.value)
-            {
-                listed.objects.push(entry.value.clone());
+            if selector.is_empty() || selector.matches(&key[context.kind.prefix.len()..], object) {
+                listed.objects.push(object.clone());
                 if limit > 0 && listed.objects.len() == limit {
                     break;
                 }
@@ -247,7 +274,7 @@ fn collect(
         if left == 0 || count == 0 {
             return Ok(listed);
         }
-        let key = page.entries[last].0.to_string();
+        let key = keys[last].to_string();
         if full {
             listed.remaining = left;
             listed.next = Some(
@@ -264,22 +291,25 @@ fn collect(
 }
 
 /// Returns the one object that the selector names, or none where it names none.
-fn one(context: &RequestContext<'_>, selector: &Selector) -> Option<Listed> {
+async fn one(context: &RequestContext<'_>, selector: &Selector) -> Result<Option<Listed>, Status> {
+    let Some(name) = selector.name() else {
+        return Ok(None);
+    };
     if context.kind.namespaced && context.info.namespace.is_empty() {
-        return None;
+        return Ok(None);
     }
     let store = &context.server.store;
-    let key = context.kind.key(&context.info.namespace, selector.name()?);
+    let key = context.kind.key(&context.info.namespace, name);
     let revision = store.revision();
-    let found = store
-        .get(&key)
-        .filter(|entry| selector.matches(&key[context.kind.prefix.len()..], &entry.value));
-    Some(Listed {
-        objects: found.map(|e| e.value).into_iter().collect(),
+    let found = store.get(&key).map(|entry| entry.value);
+    let mut objects = in_version(context, found.into_iter().collect()).await?;
+    objects.retain(|object| selector.matches(&key[context.kind.prefix.len()..], object));
+    Ok(Some(Listed {
+        objects,
         revision,
         remaining: 0,
         next: None,
-    })
+    }))
 }
 
 /// Refuses a page whose revision is compacted, with a token that continues at the newest one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::kinds::custom::Converters;
 use crate::kinds::{Kind, builtin, custom};
 
 /// Everything that is served at a moment. Replaced whole when a CRD changes.
@@ -23,13 +24,16 @@ pub(crate) struct Version {
 
 impl Registry {
     /// The built-in kinds and those of the CRDs given.
-    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+    pub(crate) fn new<'a>(
+        definitions: impl Iterator<Item = &'a Value>,
+        converters: Converters<'_>,
+    ) -> Self {
         let mut registry = Self::default();
         for kind in builtin::table().chain(builtin::absent()) {
             registry.add(kind);
         }
         for definition in definitions {
-            for kind in custom::kinds(definition) {
+            for kind in custom::kinds(definition, converters) {
                 registry.add(kind);
             }
         }

@@ -17,7 +17,7 @@ use crate::object::{self, Template, meta};
 use crate::present::{self, Presenter};
 use crate::read;
 use crate::status::{Status, deleted};
-use crate::{admit, commit, crd};
+use crate::{admit, commit, conversion, crd};
 use mark::mark;
 pub(crate) use options::{DeleteOptions, delete_options};
 
@@ -43,7 +43,10 @@ pub(crate) async fn delete(context: &mut RequestContext<'_>) -> Result<ApiRespon
                 ),
             ))
         }
-        Outcome::Waits(now) => Ok(json_bytes(200, present::convert(&context.kind, &now))),
+        Outcome::Waits(now) => {
+            let now = conversion::one_presentable(context.server, &context.kind, &now).await?;
+            Ok(json_bytes(200, present::convert(&context.kind, &now)))
+        }
     }
 }
 
@@ -93,6 +96,7 @@ pub(crate) async fn delete_collection(
     )]
     .into_iter()
     .collect();
+    let removed = conversion::presentable(context.server, &context.kind, removed).await?;
     Ok(json_bytes(200, presenter.list(&removed, &metadata)))
 }
 
@@ -142,7 +146,13 @@ async fn attempt(
     entry: &Entry,
     options: &DeleteOptions,
 ) -> Result<Outcome, Status> {
-    let old = present::object(&context.kind, &entry.value);
+    // A webhook that is down keeps nothing from being deleted: only metadata changes.
+    let as_stored = context.kind.conversion.as_ref().is_some_and(|c| c.waits());
+    let old = if as_stored {
+        present::object(&context.kind, &entry.value)
+    } else {
+        conversion::object(context.server, &context.kind, &entry.value).await?
+    };
     check_preconditions(context, name, entry, &old, options)?;
     admit::admit(
         context,
@@ -168,14 +178,22 @@ async fn attempt(
         if object::is_deleting(&old) && context.kind.is(Builtin::Pod) {
             meta(&mut last).insert("deletionGracePeriodSeconds".to_owned(), 0.into());
         }
-        return commit::erase(context, entry, &last)
-            .await
-            .map(Outcome::Gone);
+        let erased = if as_stored {
+            commit::erase_form(context, entry, &last, &last).await
+        } else {
+            commit::erase(context, entry, &last).await
+        };
+        return erased.map(Outcome::Gone);
     }
     if new == old || options.dry_run {
         return Ok(Outcome::Waits(Bytes::from(new.to_string())));
     }
-    let stored = store_marked(context, name, entry, &old, &mut new).await?;
+    let stored = if as_stored {
+        store_marked(context, name, entry, &old, &new).await?
+    } else {
+        let form = conversion::stored_form(context.server, &context.kind, &new).await?;
+        store_marked(context, name, entry, &old, &form).await?
+    };
     commit::after(context, Some(&old), Some(&new));
     if context.kind.is(Builtin::CustomResourceDefinition) {
         empty_definition(context, &new).await?;
@@ -229,10 +247,9 @@ async fn store_marked(
     name: &str,
     entry: &Entry,
     old: &Value,
-    new: &mut Value,
+    new: &Value,
 ) -> Result<Bytes, Status> {
     let durability = commit::durability(context, new, Some(old));
-    present::to_stored(&context.kind, new);
     let template = Template::new(new);
     let put = context.server.store.put(
         &context.kind.key(&context.info.namespace, name),
@@ -260,7 +277,9 @@ async fn empty_definition(
     context: &mut RequestContext<'_>,
     definition: &Value,
 ) -> Result<(), Status> {
-    let Some(kind) = custom::kinds(definition).into_iter().next().map(Arc::new) else {
+    // In their storage version, which needs no conversion, and which need not be served.
+    let kind = custom::stored_kind(definition, context.server.converters());
+    let Some(kind) = kind.map(Arc::new) else {
         return crd::finish(context, definition).await;
     };
     let (own_kind, own_info) = (Arc::clone(&context.kind), context.info.clone());

@@ -110,6 +110,9 @@ fn validate(
         return;
     };
     if context.info.subresource == "status" {
+        if builtin == Builtin::CustomResourceDefinition {
+            crate::crd::validate_status(context.server, object, old, causes);
+        }
         return;
     }
     // Those of definitions have another form; ours are written in this process.

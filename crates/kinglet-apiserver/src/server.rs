@@ -1,7 +1,7 @@
 //! The server and the tower service in front of it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{ApiResponse, Body, refusal};
+use crate::conversion::Places;
 use crate::dispatch;
 use crate::identity::{Identity, Origin, SharedIdentity};
-use crate::kinds::custom;
 use crate::options::Options;
-use crate::registry::Registry;
 use crate::state::ServerState;
 use crate::status::Status;
+use crate::webhook_client::Dial;
 
 /// Largest request body, as the Kubernetes API server has it.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
@@ -40,19 +40,42 @@ impl ApiServer {
     /// Serves what is in the store: built-in kinds and the CRDs found there.
     pub fn new(store: Store, options: Options) -> Self {
         let server = ServerState {
-            registry: ArcSwap::from_pointee(Registry::new(custom::stored(&store).iter())),
+            registry: ArcSwap::default(),
             addresses: Mutex::new(crate::builtin::service::used_addresses(&store)),
             closing: CancellationToken::new(),
             turn: tokio::sync::Mutex::new(()),
             writes: kinglet_process::Tasks::new(),
             sessions: Arc::default(),
             documents: Mutex::default(),
+            dial: OnceLock::new(),
+            places: Places::default(),
+            reloads: tokio::sync::watch::Sender::new(0),
+            reloading: Mutex::default(),
             store,
             options,
         };
+        server.reload();
         Self {
             server: Arc::new(server),
         }
+    }
+
+    /// Calls webhooks through this from now on; the first one given stays.
+    pub fn reach_webhooks_by(&self, dial: Dial) {
+        // A second network would be that of another node, of which there is none.
+        let _ = self.server.dial.set(dial);
+    }
+
+    /// Calls webhooks through the egress from now on.
+    pub fn leave_by(&self, egress: kinglet_process::Egress) {
+        self.reach_webhooks_by(Arc::new(move |host, port| {
+            let egress = egress.clone();
+            async move {
+                let connected = egress.connect(&host, port).await;
+                connected.map_err(|error| error.to_string())
+            }
+            .boxed()
+        }));
     }
 
     /// Store options that fit this server: how a revision is put into an object.

@@ -1,7 +1,7 @@
 //! The state that all requests share.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,11 +10,12 @@ use kinglet_store::Store;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::kinds::custom;
+use crate::conversion::Places;
+use crate::kinds::custom::{self, Converters};
 use crate::options::Options;
 use crate::registry::Registry;
+use crate::webhook_client::Dial;
 
-#[derive(Debug)]
 pub(crate) struct ServerState {
     pub(crate) store: Store,
     pub(crate) registry: ArcSwap<Registry>,
@@ -29,8 +30,24 @@ pub(crate) struct ServerState {
     pub(crate) writes: Tasks,
     /// How many sessions with containers may still be opened.
     pub(crate) sessions: Arc<crate::streams::Places>,
+    /// How webhooks are reached, once there is a network from which to call them.
+    pub(crate) dial: OnceLock<Dial>,
+    /// Bounds of the conversion webhooks in use.
+    pub(crate) places: Places,
+    /// Counts the sets of kinds, so that watches of custom kinds hear of a new one.
+    pub(crate) reloads: tokio::sync::watch::Sender<u64>,
+    /// One set of kinds is made at a time, so that the newest is the last one put in place.
+    pub(crate) reloading: Mutex<()>,
     /// OpenAPI documents and discovery answers, made once per registry.
     pub(crate) documents: Mutex<std::collections::HashMap<String, Bytes>>,
+}
+
+impl std::fmt::Debug for ServerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerState")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerState {
@@ -73,8 +90,20 @@ impl ServerState {
 
     /// Serves with the CRDs now in the store.
     pub(crate) fn reload(&self) {
-        self.registry
-            .store(Arc::new(Registry::new(custom::stored(&self.store).iter())));
+        let _one = self.reloading.lock();
+        self.registry.store(Arc::new(Registry::new(
+            custom::stored(&self.store).iter(),
+            self.converters(),
+        )));
         self.documents.lock().clear();
+        self.reloads.send_modify(|count| *count += 1);
+    }
+
+    /// How definitions get their conversions.
+    pub(crate) fn converters(&self) -> Converters<'_> {
+        Converters {
+            in_process: &self.options.conversions,
+            places: &self.places,
+        }
     }
 }

@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::body::ApiResponse;
 use crate::commit;
 use crate::context::RequestContext;
+use crate::conversion;
 use crate::decode;
 use crate::kinds::Builtin;
 use crate::object::{self, at, child, fields, text};
-use crate::present;
 use crate::status::Status;
 use crate::streams;
 use pods::{binding, eviction, log};
@@ -38,7 +38,7 @@ pub(crate) async fn answer(
         }
         (Some(Builtin::Pod), "binding", "create") => binding(context).await,
         (Some(Builtin::Pod), "eviction", "create") => eviction(context).await,
-        (Some(Builtin::ServiceAccount), "token", "create") => token(context),
+        (Some(Builtin::ServiceAccount), "token", "create") => token(context).await,
         (Some(Builtin::Namespace), "finalize", "update") => finalize(context).await,
         (_, "scale", _) if context.kind.scale.is_some() => Err(Status::method_not_allowed()),
         (
@@ -51,21 +51,21 @@ pub(crate) async fn answer(
     }
 }
 
-fn current(context: &RequestContext<'_>) -> Result<(Entry, Value), Status> {
+async fn current(context: &RequestContext<'_>) -> Result<(Entry, Value), Status> {
     let name = &context.info.name;
     let entry = context
         .server
         .store
         .get(&context.kind.key(&context.info.namespace, name))
         .ok_or_else(|| context.not_found(name))?;
-    let object = present::object(&context.kind, &entry.value);
+    let object = conversion::object(context.server, &context.kind, &entry.value).await?;
     Ok((entry, object))
 }
 
 /// `finalize` of a Namespace: replaces `spec.finalizers`, and removes a deleted namespace that has none left.
 async fn finalize(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let body = decode::value(context)?;
-    let (entry, old) = current(context)?;
+    let (entry, old) = current(context).await?;
     let version = text(&body, &["metadata", "resourceVersion"]);
     if !version.is_empty() && version != entry.modified.to_string() {
         return Err(Status::modified("", "namespaces", &context.info.name));
@@ -85,5 +85,5 @@ async fn finalize(context: &mut RequestContext<'_>) -> Result<ApiResponse, Statu
     } else {
         commit::put_raw(context, &entry, &old, &new).await?
     };
-    Ok(decode::answer(context, 200, &stored))
+    decode::answer(context, 200, &stored).await
 }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::Form;
 use crate::body::{ApiResponse, Body, streaming};
 use crate::context::RequestContext;
+use crate::conversion;
 use crate::object;
-use crate::present::Presenter;
+use crate::present::{Presenter, is_second_event};
 use crate::read;
 use crate::selector::Selector;
 use crate::state::ServerState;
@@ -38,6 +39,8 @@ struct Stream {
     prefix_len: usize,
     /// Each event is sent in three frames, of which the second is the stored object itself and not a copy.
     shares_objects: bool,
+    /// Objects may be stored in another version than the one that is watched.
+    converts: bool,
     pending: VecDeque<Bytes>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -45,9 +48,11 @@ struct Stream {
     first: bool,
     /// Ends the stream to a client outside when the listener stops.
     closing: Option<CancellationToken>,
+    /// Tells of changed definitions, for a kind that one of them brings.
+    reloads: Option<tokio::sync::watch::Receiver<u64>>,
 }
 
-pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
+pub(crate) async fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
     let selector = read::selector(context)?;
     let server = context.server;
     let asked = read::parse_revision(context.query.get("resourceVersion"))?;
@@ -70,13 +75,16 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
     }
     // A reader outside gets its events in as few packets as possible, and pays for the copy anyway.
     let shares_objects =
-        context.in_process() && presenter.form == Form::Plain && !context.kind.converts;
+        context.in_process() && presenter.form == Form::Plain && !is_second_event(&context.kind);
+    let converts = context.kind.conversion.is_some()
+        && !read::waits_for_no_webhook(&context.kind, presenter.form);
     let mut stream = Stream {
         server: Arc::clone(server),
         watch: None,
         selector,
         presenter,
         shares_objects,
+        converts,
         prefix_len: context.kind.prefix.len(),
         pending: VecDeque::new(),
         bookmarks: context.query.flag("allowWatchBookmarks"),
@@ -84,9 +92,14 @@ pub(crate) fn watch(context: &RequestContext<'_>) -> Result<ApiResponse, Status>
         deadline: now + timeout(context),
         first: true,
         closing: (!context.in_process()).then(|| server.closing.clone()),
+        reloads: context
+            .kind
+            .definition
+            .is_some()
+            .then(|| server.reloads.subscribe()),
     };
     let from = if send_all {
-        stream.send_all(&prefix, initial == Some(true))?
+        stream.send_all(&prefix, initial == Some(true)).await?
     } else if asked == 0 {
         current
     } else {
@@ -140,21 +153,36 @@ fn timeout(context: &RequestContext<'_>) -> Duration {
 
 impl Stream {
     /// Queues an ADDED event for each present object. Returns the revision of the listing.
-    fn send_all(&mut self, prefix: &str, marks_end: bool) -> Result<u64, Status> {
+    async fn send_all(&mut self, prefix: &str, marks_end: bool) -> Result<u64, Status> {
         let page = self
             .server
             .store
             .list(prefix, None, 0, None)
             .map_err(Status::internal)?;
-        for (key, entry) in page.entries {
-            if self.selects(&key, &entry.value) {
-                self.queue("ADDED", &entry.value);
+        let (keys, stored): (Vec<_>, Vec<Bytes>) = page
+            .entries
+            .into_iter()
+            .map(|(key, entry)| (key, entry.value))
+            .unzip();
+        let objects = self.in_version(stored).await?;
+        for (key, object) in keys.iter().zip(&objects) {
+            if self.selects(key, object) {
+                self.queue("ADDED", object);
             }
         }
         if marks_end && self.bookmarks {
             self.pending.push_back(self.bookmark(page.revision, true));
         }
         Ok(page.revision)
+    }
+
+    /// Stored objects in the version that is watched.
+    async fn in_version(&self, objects: Vec<Bytes>) -> Result<Vec<Bytes>, Status> {
+        if self.converts {
+            conversion::presentable(&self.server, &self.presenter.kind, objects).await
+        } else {
+            Ok(objects)
+        }
     }
 
     fn selects(&self, key: &str, value: &[u8]) -> bool {
@@ -217,18 +245,22 @@ impl Stream {
                 self.deadline
             };
             let closing = self.closing.clone();
-            let closed = async {
-                match &closing {
-                    Some(token) => token.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let reloads = self.reloads.as_mut();
             let next = tokio::select! {
-                () = closed => return None,
+                () = closed(closing.as_ref()) => return None,
+                () = reloaded(reloads) => {
+                    self.follow_kind().await;
+                    continue;
+                }
                 next = tokio::time::timeout_at(until, watch.next()) => next,
             };
             match next {
-                Ok(Ok(events)) => self.take(events),
+                Ok(Ok(events)) => {
+                    tokio::select! {
+                        () = closed(closing.as_ref()) => return None,
+                        () = self.take(events) => {}
+                    }
+                }
                 Ok(Err(too_old)) => {
                     self.watch = None;
                     self.pending.push_back(expired(&too_old));
@@ -237,7 +269,10 @@ impl Stream {
                     // No event under this prefix waits, so the watcher has seen everything up to the newest revision.
                     match watch.ready() {
                         Ok(events) if !events.is_empty() => {
-                            self.take(events);
+                            tokio::select! {
+                                () = closed(closing.as_ref()) => return None,
+                                () = self.take(events) => {}
+                            }
                             continue;
                         }
                         Ok(_) => {}
@@ -271,10 +306,61 @@ impl Stream {
         Some(chunk.freeze())
     }
 
-    fn take(&mut self, events: Vec<Event>) {
+    /// Goes on with the kind as it is served now; ends where it is no longer served in this version.
+    async fn follow_kind(&mut self) {
+        let kind = &self.presenter.kind;
+        let registry = self.server.registry.load();
+        match registry.find(&kind.group, &kind.version, &kind.plural) {
+            Some(now) => {
+                self.presenter.kind = Arc::clone(now);
+                self.converts = now.conversion.is_some()
+                    && !read::waits_for_no_webhook(now, self.presenter.form);
+            }
+            None => {
+                // What happened until then is still told: the objects that went with their definition.
+                let left = self.watch.as_mut().and_then(|watch| watch.ready().ok());
+                self.take(left.unwrap_or_default()).await;
+                self.watch = None;
+            }
+        }
+    }
+
+    /// Queues the events of these changes; where an object cannot be converted, the watch ends with the reason, and its client lists anew.
+    async fn take(&mut self, events: Vec<Event>) {
+        let events = match self.converted(events).await {
+            Ok(events) => events,
+            Err(status) => {
+                self.watch = None;
+                let line = frame("ERROR", status.to_value().to_string().as_bytes());
+                self.pending.push_back(line);
+                return;
+            }
+        };
         for event in events {
             self.translate(&event);
         }
+    }
+
+    /// The same changes in the version that is watched.
+    async fn converted(&self, mut events: Vec<Event>) -> Result<Vec<Event>, Status> {
+        if !self.converts {
+            return Ok(events);
+        }
+        let mut objects = Vec::with_capacity(events.len() * 2);
+        for event in &events {
+            let (Change::Put(value) | Change::Delete(value)) = &event.change;
+            objects.push(value.clone());
+            objects.extend(event.before.as_ref().map(|entry| entry.value.clone()));
+        }
+        let mut objects = self.in_version(objects).await?.into_iter();
+        for event in &mut events {
+            let (Change::Put(value) | Change::Delete(value)) = &mut event.change;
+            *value = objects.next().unwrap_or_default();
+            if let Some(before) = &mut event.before {
+                before.value = objects.next().unwrap_or_default();
+            }
+        }
+        Ok(events)
     }
 
     /// Queues the event of a change for this watcher: an object that stops matching its selector is DELETED, one that begins to is ADDED.
@@ -295,6 +381,24 @@ impl Stream {
             Change::Delete(value) if matched => self.queue("DELETED", value),
             Change::Delete(_) => {}
         }
+    }
+}
+
+/// Ends when definitions have changed; never where that does not matter.
+async fn reloaded(reloads: Option<&mut tokio::sync::watch::Receiver<u64>>) {
+    if let Some(reloads) = reloads
+        && reloads.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Ends when the listener stops; never where nobody says so.
+async fn closed(closing: Option<&CancellationToken>) {
+    match closing {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,11 +6,11 @@ mod replace;
 use crate::auth::rights;
 use crate::body::ApiResponse;
 use crate::context::RequestContext;
+use crate::conversion;
 use crate::decode;
 use crate::kinds::Builtin;
 use crate::object::{at, blank, meta, text};
 use crate::patching;
-use crate::present;
 use crate::status::{Cause, Status};
 use create::create_object;
 pub(crate) use replace::replace;
@@ -23,7 +23,7 @@ pub(crate) async fn create(context: &mut RequestContext<'_>) -> Result<ApiRespon
     decode::check_kind(context, &mut object)?;
     decode::check_name_and_namespace(context, &mut object)?;
     let stored = create_object(context, object, None).await?;
-    Ok(decode::answer(context, 201, &stored))
+    decode::answer(context, 201, &stored).await
 }
 
 pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
@@ -46,7 +46,7 @@ pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiRespon
             may_create(context)?;
             meta(&mut object).remove("resourceVersion");
             let stored = create_object(context, object, None).await?;
-            return Ok(decode::answer(context, 201, &stored));
+            return decode::answer(context, 201, &stored).await;
         }
         return Err(context.not_found(&context.info.name));
     };
@@ -63,9 +63,9 @@ pub(crate) async fn update(context: &mut RequestContext<'_>) -> Result<ApiRespon
             &[cause],
         ));
     }
-    let old = present::object(&context.kind, &entry.value);
+    let old = conversion::object(context.server, &context.kind, &entry.value).await?;
     let stored = replace(context, &entry, &old, object, None).await?;
-    Ok(decode::answer(context, 200, &stored))
+    decode::answer(context, 200, &stored).await
 }
 
 /// A PUT or an apply that makes the object asks for another verb than it came with.
@@ -84,7 +84,7 @@ pub(crate) async fn patch(context: &mut RequestContext<'_>) -> Result<ApiRespons
         let Some(entry) = context.server.store.get(&key) else {
             if patch.creates() && context.info.subresource.is_empty() {
                 may_create(context)?;
-                let mut object = patch.apply(context, None)?;
+                let mut object = patch.apply(context, None).await?;
                 decode::check_kind(context, &mut object)?;
                 decode::check_name_and_namespace(context, &mut object)?;
                 match create_object(context, object, Some(&patch)).await {
@@ -92,13 +92,13 @@ pub(crate) async fn patch(context: &mut RequestContext<'_>) -> Result<ApiRespons
                         continue;
                     }
                     Err(status) => return Err(status),
-                    Ok(stored) => return Ok(decode::answer(context, 201, &stored)),
+                    Ok(stored) => return decode::answer(context, 201, &stored).await,
                 }
             }
             return Err(context.not_found(&context.info.name));
         };
-        let old = present::object(&context.kind, &entry.value);
-        let mut object = patch.apply(context, Some(&old))?;
+        let old = conversion::object(context.server, &context.kind, &entry.value).await?;
+        let mut object = patch.apply(context, Some(&old)).await?;
         let (kept, warned) = (
             context.warnings.len(),
             std::mem::take(&mut context.warnings),
@@ -114,7 +114,7 @@ pub(crate) async fn patch(context: &mut RequestContext<'_>) -> Result<ApiRespons
                 context.warnings.truncate(kept)
             }
             Err(status) => return Err(status),
-            Ok(stored) => return Ok(decode::answer(context, 200, &stored)),
+            Ok(stored) => return decode::answer(context, 200, &stored).await,
         }
     }
 }

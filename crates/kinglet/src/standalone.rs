@@ -301,6 +301,7 @@ async fn run(
         apart: crate::apart::Shape::of(args),
     };
     let machine = start::start(options, stop).await?;
+    objects.api.leave_by(machine.node.egress());
     *objects.rules.configs.write() = machine.configs.clone();
     objects.pod_logs.attach(machine.node.clone());
 

@@ -11,6 +11,7 @@ mod ownership;
 mod properties;
 mod recorded;
 mod schemas;
+mod versions;
 
 use serde_json::{Value, json};
 
@@ -18,6 +19,11 @@ use super::*;
 
 const NOW: &str = "2024-05-06T07:08:09Z";
 const LATER: &str = "2024-05-06T08:08:09Z";
+
+/// Tracks a write of a kind with one version, or whose versions convert.
+fn track_update(live: Option<&Value>, new: &mut Value, writer: Writer<'_>, types: TypeInfo<'_>) {
+    super::track_update(live, new, writer, types).unwrap();
+}
 
 fn by(manager: &str) -> Writer<'_> {
     Writer {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::path::Set;
 use super::shape::Shape;
+use super::versions::Versions;
 use super::zero;
 use crate::fields::{Struct, table};
 use crate::schema::Schema;
@@ -12,7 +13,9 @@ use crate::schema::Schema;
 #[derive(Clone, Copy, Debug)]
 pub struct TypeInfo<'a> {
     pub(super) of: Kind<'a>,
-    status_apart: bool,
+    pub(super) status_apart: bool,
+    /// The other versions in which managers may have written.
+    pub(super) versions: Option<&'a dyn Versions>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,7 @@ impl<'a> TypeInfo<'a> {
         table().kind(group, version, kind).map(|of| TypeInfo {
             of: Kind::Builtin(of),
             status_apart: false,
+            versions: None,
         })
     }
 
@@ -36,6 +40,7 @@ impl<'a> TypeInfo<'a> {
         Self {
             of: Kind::Custom(schema),
             status_apart: false,
+            versions: None,
         }
     }
 
@@ -44,6 +49,7 @@ impl<'a> TypeInfo<'a> {
         Self {
             of: Kind::Untyped,
             status_apart: false,
+            versions: None,
         }
     }
 

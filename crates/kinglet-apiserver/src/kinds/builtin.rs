@@ -146,7 +146,7 @@ pub(crate) fn table() -> impl Iterator<Item = Kind> {
             builtin: Some(row.builtin),
             prefix: format!("{folder}/{}/", row.plural),
             stored_version: super::api_version(home, version),
-            converts: row.builtin == Builtin::Event && row.group == "events.k8s.io",
+            conversion: None,
             has_status: row.status,
             scale: row.scale.then(|| Scale {
                 spec_path: vec!["spec".to_owned(), "replicas".to_owned()],
@@ -211,7 +211,7 @@ pub(crate) fn absent() -> impl Iterator<Item = Kind> {
             builtin: Some(Builtin::Absent),
             prefix: format!("{folder}/{}/", row.plural),
             stored_version: super::api_version(row.group, "v1"),
-            converts: false,
+            conversion: None,
             has_status: false,
             scale: None,
             extra: &[],

@@ -1,11 +1,13 @@
 //! The kinds that CustomResourceDefinitions bring.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kinglet_store::Store;
 use serde_json::Value;
 
-use super::{Kind, Scale};
+use super::{Kind, Scale, api_version};
+use crate::conversion::{Conversion, Convert, Places, Strategy, VersionTypes, Webhook};
 use crate::names::NameRule;
 use crate::object::{self, items, text};
 use crate::printer_columns::Columns;
@@ -24,8 +26,16 @@ pub(crate) fn stored(store: &Store) -> Vec<Value> {
         .collect()
 }
 
+/// How definitions get their conversions.
+#[derive(Clone, Copy)]
+pub(crate) struct Converters<'a> {
+    /// Functions of this process by the name of a definition.
+    pub(crate) in_process: &'a [(String, Convert)],
+    pub(crate) places: &'a Places,
+}
+
 /// Returns the kinds that a definition brings, one for each served version.
-pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
+pub(crate) fn kinds(definition: &Value, converters: Converters<'_>) -> Vec<Kind> {
     let established = conditions(definition)
         .iter()
         .any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True");
@@ -33,19 +43,95 @@ pub(crate) fn kinds(definition: &Value) -> Vec<Kind> {
         return Vec::new();
     }
     let versions = items(&definition["spec"], &["versions"]);
-    let storage = versions
-        .iter()
-        .find(|v| v["storage"] == true)
-        .map_or("", |v| text(v, &["name"]));
+    let known = Known::of(definition, converters);
     versions
         .iter()
         .filter(|version| version["served"] == true)
-        .map(|version| kind(definition, version, storage))
+        .map(|version| kind(definition, version, &known))
         .collect()
 }
 
-/// Returns the kind of one version; `storage` is the version in which its objects are stored.
-fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
+/// Returns the kind in the version in which its objects are stored, served or not.
+pub(crate) fn stored_kind(definition: &Value, converters: Converters<'_>) -> Option<Kind> {
+    let version = items(&definition["spec"], &["versions"])
+        .iter()
+        .find(|version| version["storage"] == true)?;
+    Some(kind(
+        definition,
+        version,
+        &Known::of(definition, converters),
+    ))
+}
+
+/// What all versions of a definition share.
+struct Known {
+    /// The `apiVersion` in which objects are stored.
+    stored_version: String,
+    types: BTreeMap<String, Option<Arc<Schema>>>,
+    conversion: Option<Arc<Conversion>>,
+}
+
+impl Known {
+    fn of(definition: &Value, converters: Converters<'_>) -> Self {
+        let (spec, name) = (&definition["spec"], object::name(definition));
+        let group = text(spec, &["group"]);
+        let versions = items(spec, &["versions"]);
+        let storage = versions
+            .iter()
+            .find(|version| version["storage"] == true)
+            .map_or("", |version| text(version, &["name"]));
+        let types: BTreeMap<String, Option<Arc<Schema>>> = versions
+            .iter()
+            .map(|version| {
+                (
+                    text(version, &["name"]).to_owned(),
+                    schema(definition, version),
+                )
+            })
+            .collect();
+        let function = converters
+            .in_process
+            .iter()
+            .find(|(of, _)| of.as_str() == name);
+        let strategy = match (function, text(spec, &["conversion", "strategy"])) {
+            (Some((_, convert)), _) => Strategy::InProcess(Arc::clone(convert)),
+            (None, "Webhook") => Strategy::Webhook(Webhook::of(
+                name,
+                &spec["conversion"]["webhook"],
+                converters.places,
+            )),
+            (None, _) => Strategy::None,
+        };
+        let conversion = (versions.len() > 1).then(|| {
+            let versions = versions.iter().map(|version| {
+                let short = text(version, &["name"]);
+                let types = VersionTypes {
+                    schema: types.get(short).cloned().flatten(),
+                    has_status: has_status(version),
+                };
+                (api_version(group, short), types)
+            });
+            Arc::new(Conversion {
+                versions: versions.collect(),
+                strategy,
+            })
+        });
+        Self {
+            stored_version: api_version(group, storage),
+            types,
+            conversion,
+        }
+    }
+}
+
+fn has_status(version: &Value) -> bool {
+    version
+        .pointer("/subresources/status")
+        .is_some_and(|status| !status.is_null())
+}
+
+/// Returns the kind of one version.
+fn kind(definition: &Value, version: &Value, known: &Known) -> Kind {
     let spec = &definition["spec"];
     let group = text(spec, &["group"]);
     let names = &definition["status"]["acceptedNames"];
@@ -70,17 +156,15 @@ fn kind(definition: &Value, version: &Value, storage: &str) -> Kind {
         namespaced: text(spec, &["scope"]) == "Namespaced",
         builtin: None,
         prefix: format!("{group}/{plural}/"),
-        stored_version: super::api_version(group, storage),
-        converts: items(spec, &["versions"]).len() > 1,
-        has_status: subresources
-            .get("status")
-            .is_some_and(|status| !status.is_null()),
+        stored_version: known.stored_version.clone(),
+        conversion: known.conversion.clone(),
+        has_status: has_status(version),
         scale: scale(subresources),
         extra: &[],
         names: NameRule::Subdomain,
         generations: true,
         columns: Columns::custom(items(version, &["additionalPrinterColumns"])),
-        schema: schema(definition, version),
+        schema: known.types.get(name).cloned().flatten(),
         definition: Some(object::name(definition).to_owned()),
         absent: None,
         deprecation: deprecation(version, group, text(names, &["kind"])),

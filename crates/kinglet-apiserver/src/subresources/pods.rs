@@ -17,7 +17,7 @@ use crate::remove;
 use crate::status::Status;
 
 pub(super) async fn log(context: &RequestContext<'_>) -> Result<ApiResponse, Status> {
-    let (_, pod) = current(context)?;
+    let (_, pod) = current(context).await?;
     let options = logs::options(&pod, &context.query)?;
     let Some(handler) = context.server.options.logs.clone() else {
         return Err(Status::not_implemented(
@@ -49,7 +49,7 @@ pub(super) async fn binding(context: &mut RequestContext<'_>) -> Result<ApiRespo
     if node.is_empty() {
         return Err(Status::new(500, "", "target.name: Required value"));
     }
-    let (entry, old) = current(context)?;
+    let (entry, old) = current(context).await?;
     let name = context.info.name.clone();
     if object::is_deleting(&old) {
         return Err(Status::conflict(
@@ -92,7 +92,7 @@ pub(super) async fn eviction(context: &mut RequestContext<'_>) -> Result<ApiResp
     // Two evictions at once must not both pass the same budget.
     let server = context.server;
     let _turn = server.turn.lock().await;
-    let (entry, pod) = current(context)?;
+    let (entry, pod) = current(context).await?;
     if let Some(budget) = disruption::blocking(server, &pod)? {
         let mut status = Status::too_many(
             "Cannot evict pod as it would violate the pod's disruption budget.",

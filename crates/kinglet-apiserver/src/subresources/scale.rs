@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 use super::current;
 use crate::body::{ApiResponse, json as answer_json};
 use crate::context::RequestContext;
+use crate::conversion;
 use crate::decode;
 use crate::kinds::Scale;
 use crate::object::{at, child, fields, number, selector_text, text};
 use crate::patching;
-use crate::present;
 use crate::status::{Cause, Status};
 use crate::write;
 
@@ -64,7 +64,7 @@ pub(super) async fn scale(
         .ok_or_else(Status::no_such_path)?;
     // A patch without a version is applied again if another write came in between.
     for last in [false, false, false, true] {
-        let (entry, old) = current(context)?;
+        let (entry, old) = current(context).await?;
         let now = scale_of(context, &scale, &old);
         if verb == "get" {
             return Ok(answer_json(200, &now));
@@ -92,7 +92,7 @@ pub(super) async fn scale(
             Err(status) if status.reason == "Conflict" && !explicit && !last => {}
             Err(status) => return Err(status),
             Ok(stored) => {
-                let object = present::object(&context.kind, &stored);
+                let object = conversion::object(context.server, &context.kind, &stored).await?;
                 return Ok(answer_json(200, &scale_of(context, &scale, &object)));
             }
         }

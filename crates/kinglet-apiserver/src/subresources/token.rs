@@ -15,9 +15,9 @@ const TOKEN_SECONDS: i64 = 3600;
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
-pub(super) fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
+pub(super) async fn token(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let mut request = decode::value(context)?;
-    let (_, account) = current(context)?;
+    let (_, account) = current(context).await?;
     let Some(signer) = context.server.options.signer.clone() else {
         return Err(Status::not_implemented(
             "this server has no key to sign service-account tokens with",

@@ -10,7 +10,7 @@ use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, at, blank, meta, text};
 use crate::status::Status;
-use crate::{admit, commit, crd, ownership, patching, pod_security, quota, rules};
+use crate::{admit, commit, conversion, crd, ownership, patching, pod_security, quota, rules};
 
 /// Longest generated name: a label.
 const NAME_MAX: usize = 63;
@@ -41,35 +41,43 @@ pub(super) async fn create_object(
     rules::shape(context, &mut object, None)?;
     // No manager owns what admission adds.
     if !tracked {
-        ownership::track(context, None, &mut object);
+        ownership::track(context, None, &mut object).await?;
     }
     if context.kind.is(Builtin::Pod) {
         builtin::pods::await_account(context, &object).await;
     }
     builtin::on_create(context, &mut object)?;
     admit::admit(context, Operation::Create, &mut object, None, true)?;
-    if context.kind.is(Builtin::CustomResourceDefinition) {
-        crd::establish(context.server, &mut object, None);
-    }
-    // Quota and CRDs are judged by what is stored, so one write at a time is judged and stored.
     let server = context.server;
-    let _turn = match context.kind.builtin {
-        Some(Builtin::CustomResourceDefinition) => Some(server.turn.lock().await),
-        _ if context.kind.namespaced && quota::applies(server, &context.info.namespace) => {
-            Some(server.turn.lock().await)
-        }
-        _ => None,
-    };
-    if context.kind.namespaced {
-        quota::check(context, &object)?;
-    }
+    let waits = context.kind.conversion.as_ref().is_some_and(|c| c.waits());
     for _ in 0..NAME_TRIES {
         if generated {
             generate_name(context, &mut object, &generate);
         }
-        review(context, &mut object, &generate)?;
+        // A webhook that hangs must not hold the turn of others.
+        let converted = if waits {
+            review(context, &mut object, &generate)?;
+            let form = conversion::stored_form(server, &context.kind, &object).await?;
+            Some(form.into_owned())
+        } else {
+            None
+        };
+        let _turn = turn(context).await;
+        if context.kind.is(Builtin::CustomResourceDefinition) {
+            crd::establish(server, &mut object, None);
+        }
+        if context.kind.namespaced {
+            quota::check(context, &object)?;
+        }
+        if !waits {
+            review(context, &mut object, &generate)?;
+        }
         builtin::claim(context, &mut object)?;
-        match commit::store(context, &object, None).await {
+        let written = match &converted {
+            Some(form) => commit::store_form(context, &object, form, None).await,
+            None => commit::store(context, &object, None).await,
+        };
+        match written {
             Err(status) if generated && status.reason == "AlreadyExists" => {}
             Err(status) => {
                 builtin::unclaim(context, &object);
@@ -86,6 +94,18 @@ pub(super) async fn create_object(
         &context.kind.plural,
         object::name(&object),
     ))
+}
+
+/// Quota and CRDs are judged by what is stored, so one write at a time is judged and stored.
+async fn turn<'s>(context: &RequestContext<'s>) -> Option<tokio::sync::MutexGuard<'s, ()>> {
+    let server = context.server;
+    let judged = context.kind.is(Builtin::CustomResourceDefinition)
+        || context.kind.namespaced && quota::applies(server, &context.info.namespace);
+    if judged {
+        Some(server.turn.lock().await)
+    } else {
+        None
+    }
 }
 
 /// Gives the object a name that begins with `generateName`, which is cut so that the name fits a label.

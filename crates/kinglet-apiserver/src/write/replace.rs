@@ -11,7 +11,7 @@ use crate::context::RequestContext;
 use crate::kinds::Builtin;
 use crate::object::{self, at, blank, carry, meta, text};
 use crate::status::{Cause, Status};
-use crate::{admit, commit, crd, ownership, patching, pod_security, rules};
+use crate::{admit, commit, conversion, crd, ownership, patching, pod_security, rules};
 
 /// Puts a changed object in the place of the old one.
 pub(crate) async fn replace(
@@ -48,7 +48,7 @@ pub(crate) async fn replace(
     }
     restrict(context, &mut object, old);
     if patch.is_none_or(|patch| !patch.tracks()) {
-        ownership::track(context, Some(old), &mut object);
+        ownership::track(context, Some(old), &mut object).await?;
     }
     builtin::on_update(context, &mut object, old)?;
     admit::admit(context, Operation::Update, &mut object, Some(old), true)?;
@@ -70,7 +70,10 @@ pub(crate) async fn replace(
     }
     admit::admit(context, Operation::Update, &mut object, Some(old), false)?;
     object::set_revision(&mut object, entry.modified);
-    if ownership::only_times_differ(old, &object) {
+    // An object that is stored in a former storage version is written in the present one, though nothing else changes.
+    if ownership::only_times_differ(old, &object)
+        && conversion::is_stored_form(&context.kind, &entry.value)
+    {
         return Ok(entry.value.clone());
     }
     if finished_deleting(context, &object) {

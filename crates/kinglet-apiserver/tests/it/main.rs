@@ -17,5 +17,7 @@ mod rights;
 mod security;
 mod sessions;
 mod test_server;
+mod versions;
 mod watching;
+mod webhooks;
 mod words;

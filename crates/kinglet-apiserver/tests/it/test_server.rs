@@ -145,20 +145,19 @@ impl TestServer {
     }
 }
 
+fn header_values(response: &Response<Body>, name: &header::HeaderName) -> Vec<String> {
+    response
+        .headers()
+        .get_all(name)
+        .iter()
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect()
+}
+
 pub(crate) async fn read(response: Response<Body>) -> Reply {
     let code = response.status().as_u16();
-    let header = |name: header::HeaderName| -> Vec<String> {
-        response
-            .headers()
-            .get_all(name)
-            .iter()
-            .map(|value| value.to_str().unwrap().to_owned())
-            .collect()
-    };
-    let (warnings, media) = (
-        header(header::WARNING),
-        header(header::CONTENT_TYPE).concat(),
-    );
+    let warnings = header_values(&response, &header::WARNING);
+    let media = header_values(&response, &header::CONTENT_TYPE).concat();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     Reply {
