@@ -56,6 +56,27 @@ pub struct Instance {
     owned: bool,
 }
 
+/// The shape in which instances run that do not say one themselves, from `KINGLET_TEST_SHAPE`: all in one process, or with
+/// the data plane in processes of its own (`apart`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One process.
+    Whole,
+    /// Gateway, activator, and a queue-proxy for each pod apart.
+    Apart,
+}
+
+impl Shape {
+    /// What the environment asks for; a word that is no shape must not pass for the ordinary one.
+    pub fn asked() -> Self {
+        match std::env::var("KINGLET_TEST_SHAPE").as_deref() {
+            Err(_) | Ok("" | "whole") => Self::Whole,
+            Ok("apart") => Self::Apart,
+            Ok(other) => panic!("KINGLET_TEST_SHAPE is {other:?}, and must be whole or apart"),
+        }
+    }
+}
+
 /// A new folder below the system's temporary one.
 pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -86,6 +107,10 @@ impl Setup {
             Some(kubeconfig) => command.args(["attach", "--kubeconfig"]).arg(kubeconfig),
         };
         command.args(["--http-port", "0", "--data"]).arg(data);
+        let says = self.flags.iter().any(|flag| flag == "--data-plane");
+        if self.attach.is_none() && !says && Shape::asked() == Shape::Apart {
+            command.args(["--data-plane", "apart"]);
+        }
         if self.registries.is_some() {
             command
                 .arg("--registries")

@@ -16,5 +16,5 @@ pub mod until;
 pub mod web;
 
 pub use api::Api;
-pub use instance::{Instance, Setup};
+pub use instance::{Instance, Setup, Shape};
 pub use until::until;

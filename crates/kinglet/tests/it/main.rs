@@ -28,7 +28,7 @@ mod traffic;
 use std::io::Write as _;
 use std::time::Duration;
 
-use kinglet_testkit::{Api, Instance, Setup};
+use kinglet_testkit::{Api, Instance, Setup, Shape};
 
 /// Long enough for a busy machine; nothing waits this long when all is well.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -67,9 +67,29 @@ async fn start() -> anyhow::Result<(Instance, Api)> {
     Ok((instance, api))
 }
 
+/// What does not run with the roles apart (`KINGLET_TEST_SHAPE=apart`), and why: the part of a test's name, and the reason.
+const WHOLE_ONLY: [(&str, &str); 0] = [];
+
+/// Whether the test of this thread has nothing to say with the roles apart; says so once.
+fn is_whole_only() -> bool {
+    if Shape::asked() == Shape::Whole {
+        return false;
+    }
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let found = WHOLE_ONLY.iter().find(|(part, _)| name.contains(part));
+    if let Some((_, why)) = found {
+        let _ = writeln!(
+            std::io::stderr(),
+            "not run with the roles apart: {name}: {why}"
+        );
+    }
+    found.is_some()
+}
+
 /// A runtime for one test.
 fn run<F: Future<Output = anyhow::Result<()>>>(test: F) {
-    if !root() {
+    if !root() || is_whole_only() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
