@@ -67,6 +67,11 @@ impl Shape {
             log: args.log.clone(),
         })
     }
+
+    /// Where the component of this name writes what its stop had to cut.
+    fn report(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.stop"))
+    }
 }
 
 /// The data plane in processes of its own. Cheap to clone.
@@ -102,6 +107,8 @@ impl Apart {
         channels: &mut Channels,
         tasks: &Tasks,
     ) -> anyhow::Result<Self> {
+        // What a crash left: files of pods that are gone.
+        let _ = std::fs::remove_dir_all(&shape.folder);
         kinglet_process::private::directory(&shape.folder)
             .context("preparing the folder of the data plane's processes")?;
         let (updates, update_queue) = mpsc::channel(QUEUED_MAX);
@@ -284,10 +291,11 @@ impl Apart {
         flags: impl Fn(&mut Command) + Send + Sync + 'static,
     ) -> Arc<Child> {
         let shape = self.0.shape.clone();
-        let verb = component.trim_end_matches("-process");
+        let (verb, own) = (component.trim_end_matches("-process"), name.clone());
         let make = move || {
             let mut command = children::command(verb, &shape.log);
             command.arg("--feed").arg(shape.folder.join("feed.sock"));
+            command.arg("--stop-report").arg(shape.report(&own));
             let requests = MACHINE_STOP_MAX.saturating_sub(CONTAINERS_MIN + CUT_TIME);
             command.args(["--requests-max", &format!("{}ms", requests.as_millis())]);
             flags(&mut command);
@@ -308,16 +316,18 @@ impl Apart {
             (running.gateways.clone(), running.activators.clone())
         };
         let mut requests = BTreeMap::new();
+        let report = |child: &Child| self.0.shape.report(child.name());
         for child in &gateways {
-            let _ = std::fs::remove_file(child.stop_report());
+            let _ = std::fs::remove_file(report(child));
         }
         for group in [&gateways, &activators] {
             join_all(group.iter().map(|child| child.finish(deadline))).await;
         }
         for child in &gateways {
-            for (backend, count) in cut_of(&child.stop_report()) {
+            for (backend, count) in cut_of(&report(child)) {
                 *requests.entry(backend).or_default() += count;
             }
+            let _ = std::fs::remove_file(report(child));
         }
         self.0.queues.end();
         Cut { requests }

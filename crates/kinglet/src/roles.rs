@@ -96,6 +96,8 @@ impl Component {
             Clock::system(),
         );
         tasks.component("data-plane", dataplane.run(tasks.token()));
+        #[cfg(debug_assertions)]
+        panic_on_signal(&tasks, &supervisor)?;
         Ok(Self {
             tasks,
             supervisor,
@@ -185,6 +187,19 @@ impl Component {
         outcome?;
         fault.map_or(Ok(()), |fault| Err(anyhow::anyhow!("{fault}")))
     }
+}
+
+/// How the outside tests see what a panic in a component's process does.
+#[cfg(debug_assertions)]
+fn panic_on_signal(tasks: &Tasks, supervisor: &Supervisor) -> anyhow::Result<()> {
+    let mut asked = signal(SignalKind::user_defined1()).context("watching for signals")?;
+    let supervisor = supervisor.clone();
+    tasks.spawn_cancellable("panics", async move {
+        while asked.recv().await.is_some() {
+            supervisor.inject_panic("data-plane");
+        }
+    });
+    Ok(())
 }
 
 /// The first signal stops in order, the second at once.

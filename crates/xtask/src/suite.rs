@@ -57,6 +57,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         tests.env("KINGLET_PEERS", peers::folder());
     }
     step("tests", &mut tests)?;
+    let mut apart = cargo();
+    apart
+        .args(["test", "--package", "kinglet", "--test", "it", "--"])
+        .args(SERVING_STORIES)
+        .env("KINGLET_BIN", crate::target().join("release/kinglet"))
+        .env("KINGLET_TEST_SHAPE", "apart");
+    step("the stories of Serving with the roles apart", &mut apart)?;
     let loom = Instant::now();
     eprintln!("==> the breaker's threads in every order");
     crate::soak::interleavings::short()?;
@@ -70,6 +77,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// Names of the tests that run once more with the data plane in processes of its own.
+const SERVING_STORIES: [&str; 5] = [
+    "story::",
+    "traffic::",
+    "rollout::",
+    "in_flight::",
+    "services::",
+];
 
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -36,7 +36,7 @@ pub(super) fn command(verb: &str, log: &str) -> Command {
 /// What to run.
 pub(super) struct Program {
     name: String,
-    /// What the ready file and the report of a stop are called, without their ends.
+    /// What its files are called, without their ends.
     files: PathBuf,
     make: Box<dyn Fn() -> Command + Send + Sync>,
     network: Option<OwnedFd>,
@@ -64,7 +64,10 @@ impl Program {
     }
 
     fn file(&self, end: &str) -> PathBuf {
-        file(&self.files, end)
+        let mut path = self.files.as_os_str().to_owned();
+        path.push(".");
+        path.push(end);
+        path.into()
     }
 
     async fn start(&self) -> std::io::Result<kinglet_process::Child> {
@@ -72,17 +75,9 @@ impl Program {
         let _ = std::fs::remove_file(&ready);
         let mut command = (self.make)();
         command.arg("--ready-file").arg(ready);
-        command.arg("--stop-report").arg(self.file("stop"));
         let network = self.network.as_ref().map(OwnedFd::try_clone).transpose()?;
         kinglet_process::Child::spawn(command, network).await
     }
-}
-
-fn file(files: &Path, end: &str) -> PathBuf {
-    let mut path = files.as_os_str().to_owned();
-    path.push(".");
-    path.push(end);
-    path.into()
 }
 
 /// One life of a child that serves.
@@ -114,7 +109,6 @@ impl Life {
 /// A child that is kept running. Dropped, it is killed.
 pub(super) struct Child {
     name: String,
-    files: PathBuf,
     lives: watch::Receiver<Option<Life>>,
     /// It is to finish, and not to be started again.
     finish: CancellationToken,
@@ -134,7 +128,6 @@ impl Child {
         let (lives_now, lives) = watch::channel(None);
         let child = Self {
             name: program.name.clone(),
-            files: program.files.clone(),
             lives,
             finish: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -145,14 +138,14 @@ impl Child {
         let over = child.over.clone().drop_guard();
         let keeping = async move {
             let _over = over;
-            Keeper {
+            let keeper = Keeper {
                 program,
                 lives: lives_now,
                 finish,
                 kill,
-            }
-            .run()
-            .await;
+            };
+            keeper.run().await;
+            let _ = std::fs::remove_file(keeper.program.file("ready"));
         };
         (child, keeping)
     }
@@ -162,9 +155,9 @@ impl Child {
         self.lives.clone()
     }
 
-    /// What its last stop had to cut.
-    pub(super) fn stop_report(&self) -> PathBuf {
-        file(&self.files, "stop")
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Waits until it serves.
@@ -313,6 +306,7 @@ mod tests {
         child.finish_patiently().await;
         let lives = std::fs::read(folder.path().join("test.ready.lives")).expect("lives");
         assert_eq!(lives.len(), 3);
+        assert!(!folder.path().join("test.ready").exists());
         assert!(tasks.shutdown(Duration::from_secs(10)).await);
     }
 

@@ -1,5 +1,6 @@
 //! The real binary, from outside, with real clients. Needs root, because containers are made.
 
+mod apart;
 mod bad_input;
 mod cases;
 mod checks;

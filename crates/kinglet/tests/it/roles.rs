@@ -344,26 +344,28 @@ fn a_second_signal_does_not_wait() {
 }
 
 /// A client as they are: idempotent requests, sent again where the connection fails, and nothing else forgiven.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     clients: Vec<tokio::task::JoinHandle<anyhow::Result<Duration>>>,
 }
 
 impl Load {
-    fn start(gateway: &str, clients: usize) -> Self {
+    /// `clients` of them, each asking for the next answer as soon as it has one.
+    pub(crate) fn start(gateway: &str, host: &str, path: &str, clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let clients = (0..clients)
             .map(|_| {
                 let (gateway, stop, answered) =
                     (gateway.to_owned(), stop.clone(), answered.clone());
+                let (host, path) = (host.to_owned(), path.to_owned());
                 tokio::spawn(async move {
                     let mut longest = Duration::ZERO;
                     while !stop.load(Ordering::Relaxed) {
                         let began = Instant::now();
                         loop {
-                            match web::get(&gateway, "one.test", "/x?ms=5").await {
+                            match web::get(&gateway, &host, &path).await {
                                 Ok(got) => {
                                     ensure!(got.status == 200, "{got:?}");
                                     break;
@@ -389,7 +391,7 @@ impl Load {
     }
 
     /// Waits for `more` answers.
-    async fn answers(&self, more: u64) -> anyhow::Result<()> {
+    pub(crate) async fn answers(&self, more: u64) -> anyhow::Result<()> {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
         until("answers", START_MAX, || async {
             if self
@@ -404,7 +406,8 @@ impl Load {
         .await
     }
 
-    async fn end(self) -> anyhow::Result<Duration> {
+    /// The longest that any of them waited for its answer.
+    pub(crate) async fn end(self) -> anyhow::Result<Duration> {
         self.stop.store(true, Ordering::Relaxed);
         let mut longest = Duration::ZERO;
         for client in self.clients {
@@ -467,7 +470,7 @@ fn any_one_of_them_may_be_killed_under_load() {
         let http = gateway.address("http").to_owned();
         let port = http.rsplit(':').next().context("a port")?.to_owned();
 
-        let load = Load::start(&http, 8);
+        let load = Load::start(&http, "one.test", "/x?ms=5", 8);
         load.answers(200).await?;
         // Dropping one kills it.
         drop(activators.remove(0));
