@@ -3,11 +3,6 @@
 //!
 //! The stories of the other files run in both shapes (`KINGLET_TEST_SHAPE`); what is here is about the difference itself.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests measure what a client waits"
-)]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
