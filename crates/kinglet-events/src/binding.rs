@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::event::{Event, InvalidAttribute, PREFIX, SPEC_VERSION_HEADER, SpecVersion, essence};
 
 pub use batch::{BATCH_EVENTS_MAX, decode_batch, encode_batch};
-pub use reply::{Reply, decode_reply};
+pub use reply::{Reply, answer_status, decode_reply};
 
 /// Content type of an event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";

@@ -76,6 +76,7 @@ pub type VerifyCorrelation =
 /// An expression, parsed once and evaluated for each event.
 #[derive(Clone)]
 pub struct Expression {
+    text: Arc<str>,
     root: Arc<Expr>,
     verify: Option<VerifyCorrelation>,
 }
@@ -86,10 +87,17 @@ impl fmt::Debug for Expression {
     }
 }
 
+impl fmt::Display for Expression {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
 impl Expression {
     /// Parses an expression.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         parser::parse(text).map(|root| Self {
+            text: text.into(),
             root: Arc::new(root),
             verify: None,
         })
@@ -111,6 +119,23 @@ impl Expression {
     /// Whether it is true for an event. An error is a no, and so is a value that is no boolean.
     pub fn matches(&self, event: &Event) -> bool {
         evaluate::matches(&self.root, event, self.verify.as_ref())
+    }
+
+    /// Why it is neither true nor false for an event: an error, or a value that is no Boolean. In words.
+    pub fn complaint(&self, event: &Event) -> Option<String> {
+        let shown = crate::event::shorten(&self.text);
+        match self.evaluate(event) {
+            Outcome {
+                error: Some(error), ..
+            } => Some(format!("the CESQL expression {shown:?}: {error}")),
+            Outcome {
+                value: CesqlValue::Boolean(_),
+                error: None,
+            } => None,
+            Outcome { error: None, .. } => Some(format!(
+                "the CESQL expression {shown:?} is neither true nor false; compare its value with something"
+            )),
+        }
     }
 
     pub(crate) fn root(&self) -> &Expr {

@@ -18,6 +18,8 @@ pub use attribute::{Attribute, SpecVersion};
 pub(crate) use attribute::{PREFIX, SPEC_VERSION_HEADER};
 pub use extension::{Extension, ExtensionName};
 pub(crate) use media_type::{essence, is_json};
+#[cfg(test)]
+pub(crate) use rules::OWN_EXTENSIONS;
 pub(crate) use rules::shorten;
 pub use rules::{ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_BYTES_MAX, EXTENSIONS_MAX, InvalidAttribute};
 pub use timestamp::format as format_timestamp;
@@ -159,7 +161,7 @@ impl Event {
             .binary_search_by(|other| other.name().cmp(extension.name()))
         {
             Ok(at) => self.extensions[at] = extension,
-            Err(_) if self.extensions.len() >= EXTENSIONS_MAX => {
+            Err(_) if self.is_full_for(extension.name()) => {
                 return Err(InvalidAttribute::new(
                     extension.name(),
                     format!("is one extension too many: an event has at most {EXTENSIONS_MAX}"),
@@ -168,6 +170,15 @@ impl Event {
             Err(at) => self.extensions.insert(at, extension),
         }
         Ok(())
+    }
+
+    /// Whether there is no room for one more extension of this name.
+    fn is_full_for(&self, name: &str) -> bool {
+        let is_own = |name: &str| rules::OWN_EXTENSIONS.contains(&name);
+        let counted = |extension: &&Extension| !is_own(extension.name());
+        self.extensions.len() >= EXTENSIONS_MAX
+            && !is_own(name)
+            && self.extensions.iter().filter(counted).count() >= EXTENSIONS_MAX
     }
 
     /// Removes an extension, and says whether it was there.
@@ -195,7 +206,7 @@ impl Event {
         }
     }
 
-    /// Bytes of all attributes and extensions with their names.
+    /// Bytes of all attributes and extensions with their names, apart from those that a Broker sets itself.
     pub(crate) fn attributes_bytes(&self) -> usize {
         let fixed: usize = Attribute::ALL
             .iter()

@@ -71,6 +71,19 @@ impl Node {
     }
 }
 
+impl Node {
+    fn complaint(&self, event: &Event) -> Option<String> {
+        match self {
+            Self::Cesql(expression) => expression.complaint(event),
+            Self::All(nodes) | Self::Any(nodes) => {
+                nodes.iter().find_map(|node| node.complaint(event))
+            }
+            Self::Not(node) => node.as_ref()?.complaint(event),
+            Self::Attributes(_) | Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) => None,
+        }
+    }
+}
+
 fn each(conditions: &[Condition], event: &Event, compare: fn(&[u8], &[u8]) -> bool) -> Verdict {
     Verdict::of(
         conditions
@@ -104,6 +117,12 @@ impl Filter {
         self.root
             .as_ref()
             .is_none_or(|root| root.verdict(event) != Verdict::Fail)
+    }
+
+    /// What of the filter could not be evaluated for an event, in words: the first expression with an error. Such an
+    /// expression says no; that an attribute is missing is among the errors, and usual.
+    pub fn complaint(&self, event: &Event) -> Option<String> {
+        self.root.as_ref()?.complaint(event)
     }
 }
 

@@ -21,3 +21,8 @@ pub mod duration;
 pub mod event;
 pub mod filter;
 pub mod headers;
+
+pub use cesql::Expression;
+pub use duration::IsoDuration;
+pub use event::Event;
+pub use filter::{Filter, FilterIndex};

@@ -1,6 +1,7 @@
 //! Measurements, side by side with a named rival in one run. Results go to docs/benchmarks.md by hand.
 
 mod cold_start;
+mod filters;
 mod memory;
 mod ready;
 mod roles;
@@ -41,6 +42,8 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// Events: reading, filters of each dialect, the index over ten thousand Triggers
+    Filters,
     /// All of them
     All,
 }
@@ -52,12 +55,14 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Roles { seconds, rounds } => roles::run(*seconds, *rounds).await,
         Bench::Memory => memory::run().await,
         Bench::Ready => ready::run().await,
+        Bench::Filters => filters::run(),
         Bench::All => {
             cold_start::run(40).await?;
             throughput::run(8, 3).await?;
             memory::run().await?;
             ready::run().await?;
-            roles::run(5, 3).await
+            roles::run(5, 3).await?;
+            filters::run()
         }
     }
 }

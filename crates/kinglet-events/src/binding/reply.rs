@@ -19,6 +19,15 @@ pub enum Reply {
     Malformed(DecodeError),
 }
 
+/// The status with which a stage passes an answer on: one that no client understands becomes 200, as in Knative.
+pub fn answer_status(status: u16) -> u16 {
+    if (200..600).contains(&status) {
+        status
+    } else {
+        200
+    }
+}
+
 /// Reads the answer to a delivery.
 pub fn decode_reply(headers: &HeaderMap, body: Bytes) -> Reply {
     match mode(headers) {

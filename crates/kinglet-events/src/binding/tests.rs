@@ -428,6 +428,10 @@ fn batches_are_read_where_they_are_asked_for() {
 
 #[test]
 fn replies() {
+    assert_eq!(
+        [100, 199, 200, 404, 599, 600].map(answer_status),
+        [200, 200, 200, 404, 599, 200]
+    );
     assert_eq!(decode_reply(&HeaderMap::new(), Bytes::new()), Reply::Empty);
     assert_eq!(
         decode_reply(

@@ -387,6 +387,55 @@ fn the_answer_of_a_filter_names_the_subscriber() {
     );
 }
 
+/// What stages add must not make the next stage refuse the event.
+#[test]
+fn a_full_event_has_room_for_what_stages_add() {
+    use crate::event::{ATTRIBUTES_BYTES_MAX, EXTENSIONS_MAX, OWN_EXTENSIONS};
+    let mut event = event();
+    for number in 0..EXTENSIONS_MAX {
+        let name = ExtensionName::parse(&format!("n{number:02}")).unwrap();
+        event.set_extension(name, "".into()).unwrap();
+    }
+    let room = ATTRIBUTES_BYTES_MAX - event.attributes_bytes();
+    let name = ExtensionName::parse("n00").unwrap();
+    event
+        .set_extension(name, "x".repeat(room).as_str().into())
+        .unwrap();
+    let taken_again = |event: &Event| {
+        let mut headers = http::HeaderMap::new();
+        let body = crate::binding::encode(event, Format::Binary, &mut headers);
+        crate::binding::decode(&headers, body).is_ok()
+    };
+    assert!(taken_again(&event));
+    arrive(&mut event, TTL_DEFAULT, now()).unwrap();
+    let address = format!("http://sub/{}", "x".repeat(2_000));
+    annotate(&mut event, &address, None, &[b'x'; 10_000]).unwrap();
+    assert!(taken_again(&event));
+    let own = [
+        &TTL,
+        &ARRIVAL_TIME,
+        &ERROR_CODE,
+        &ERROR_DATA,
+        &ERROR_DESTINATION,
+    ];
+    assert!(
+        own.iter()
+            .all(|name| OWN_EXTENSIONS.contains(&name.as_str()))
+    );
+    assert_eq!(own.len(), OWN_EXTENSIONS.len());
+    // Nobody hides more behind those names.
+    let large = "x".repeat(9 << 10);
+    event
+        .set_extension(ERROR_DESTINATION.clone(), large.as_str().into())
+        .unwrap();
+    assert!(!taken_again(&event));
+    assert!(
+        event
+            .set_extension(ExtensionName::parse("more").unwrap(), "".into())
+            .is_err()
+    );
+}
+
 #[test]
 fn every_pass_costs_one() {
     for (ttl, left) in [

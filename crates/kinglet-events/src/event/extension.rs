@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::attribute::PREFIX;
 use super::rules::{self, InvalidAttribute};
-use super::value::Value;
+use super::value::{INTEGER_BYTES, Value};
 
 /// The name of an extension. It holds the header name `ce-NAME`, so that sending makes nothing new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +108,17 @@ impl Extension {
         self.value = Stored::Text(value);
     }
 
+    /// What counts towards the bound of an event's attributes. A number counts as its longest text, so that an event
+    /// does not grow when it is sent.
     pub(crate) fn bytes(&self) -> usize {
         let value = match &self.value {
             Stored::Text(text) => text.len(),
-            Stored::Integer(_) | Stored::Boolean(_) => 0,
+            Stored::Integer(_) | Stored::Boolean(_) => INTEGER_BYTES,
         };
+        let is_own = rules::OWN_EXTENSIONS.contains(&self.name());
+        if is_own && value <= rules::OWN_VALUE_BYTES_MAX {
+            return 0;
+        }
         self.name().len() + value
     }
 }

@@ -12,6 +12,17 @@ pub const EXTENSIONS_MAX: usize = 100;
 pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
 /// An extension's name. CloudEvents advises 20 characters; Knative has no bound.
 pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 256;
+/// Extensions that a Broker and the dispatcher set themselves. They do not count towards the bounds, so that an event that
+/// was taken in is never refused by a later stage.
+pub(crate) const OWN_EXTENSIONS: [&str; 5] = [
+    "knativearrivaltime",
+    "knativebrokerttl",
+    "knativeerrorcode",
+    "knativeerrordata",
+    "knativeerrordest",
+];
+/// A value of such an extension; what is longer counts. The longest is an address.
+pub(super) const OWN_VALUE_BYTES_MAX: usize = 8 << 10;
 /// How much of a value is repeated in an error.
 const SHOWN_MAX: usize = 64;
 

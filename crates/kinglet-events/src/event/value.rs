@@ -14,7 +14,7 @@ pub enum Value<'a> {
 }
 
 /// The longest text of a number: `-2147483648`.
-const INTEGER_BYTES: usize = 11;
+pub(super) const INTEGER_BYTES: usize = 11;
 
 impl Value<'_> {
     /// Calls a function with the text form, which needs no memory of its own.

@@ -1,9 +1,9 @@
 //! The filters of all Triggers of a Broker, asked at once.
 //!
 //! A Trigger that asks for an exact attribute is found by the value in the event. Of several such conditions that one is
-//! used that the fewest Triggers share, so the cost of an event grows with the Triggers that it nearly matches, not with
-//! those there are. All other Triggers are asked one by one. What is found is asked in full: the index leaves out, and
-//! never decides.
+//! used that the fewest Triggers have been filed under, so the cost of an event grows with the Triggers that it nearly
+//! matches, not with those there are. All other Triggers are asked one by one. What is found is asked in full: the index
+//! leaves out, and never decides. Adding and removing a Trigger costs nothing for the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,10 +36,18 @@ type Required = BTreeMap<Key, Values>;
 /// Triggers by value.
 type ByValue = HashMap<Box<[u8]>, Vec<u32>>;
 
-/// Filters by position, and where to look for them.
+/// A filter, and the condition that it is filed under; none when it has no exact one.
+#[derive(Clone, Debug)]
+struct Filed {
+    filter: Arc<Filter>,
+    under: Option<(Key, Values)>,
+}
+
+/// Filters by slot, and where to look for them.
 #[derive(Clone, Debug, Default)]
 pub struct FilterIndex {
-    filters: Box<[Arc<Filter>]>,
+    slots: Vec<Option<Filed>>,
+    free: Vec<u32>,
     /// By place in [`INDEXED`].
     attributes: [ByValue; INDEXED.len()],
     extensions: HashMap<Box<str>, ByValue>,
@@ -48,58 +56,107 @@ pub struct FilterIndex {
 }
 
 impl FilterIndex {
-    /// An index over filters, which are known by their position from here on.
+    /// An index over filters; their slots are their places in the list.
     pub fn new(filters: impl IntoIterator<Item = Arc<Filter>>) -> Self {
-        let filters: Box<[Arc<Filter>]> = filters.into_iter().collect();
-        let required: Vec<Required> = filters.iter().map(|filter| filter.required()).collect();
-        let mut shared: HashMap<(&Key, &[u8]), usize> = HashMap::new();
-        for (key, value) in required
-            .iter()
-            .flatten()
-            .flat_map(|(key, values)| values.iter().map(move |value| (key, &**value)))
-        {
-            *shared.entry((key, value)).or_default() += 1;
-        }
-        let mut index = Self {
-            filters: filters.clone(),
-            ..Self::default()
-        };
-        for (at, conditions) in (0_u32..).zip(&required) {
-            let sharers = |(key, values): &(&Key, &Values)| -> usize {
-                values.iter().map(|value| shared[&(*key, &**value)]).sum()
-            };
-            match conditions.iter().min_by_key(sharers) {
-                None => index.others.push(at),
-                Some((key, values)) => index.insert(key, values, at),
-            }
+        let mut index = Self::default();
+        for filter in filters {
+            index.insert(filter);
         }
         index
     }
 
-    fn insert(&mut self, key: &Key, values: &Values, at: u32) {
+    /// Adds a filter, and says by which slot [`Self::matching`] names it.
+    ///
+    /// # Panics
+    /// Beyond four thousand million filters.
+    pub fn insert(&mut self, filter: Arc<Filter>) -> usize {
+        let under = filter
+            .required()
+            .into_iter()
+            .min_by_key(|(key, values)| self.filed_under(key, values));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("a slot takes more memory than there is")
+        });
+        match &under {
+            None => self.others.push(slot),
+            Some((key, values)) => {
+                let by_value = self.by_value_mut(key);
+                for value in values {
+                    by_value.entry(value.clone()).or_default().push(slot);
+                }
+            }
+        }
+        self.slots[slot as usize] = Some(Filed { filter, under });
+        slot as usize
+    }
+
+    /// Takes a filter out; its slot is given to another one later.
+    pub fn remove(&mut self, slot: usize) -> Option<Arc<Filter>> {
+        let Filed { filter, under } = self.slots.get_mut(slot)?.take()?;
+        match under {
+            None => self.others.retain(|other| *other as usize != slot),
+            Some((key, values)) => {
+                let by_value = self.by_value_mut(&key);
+                for value in &values {
+                    if let Some(slots) = by_value.get_mut(value) {
+                        slots.retain(|other| *other as usize != slot);
+                        if slots.is_empty() {
+                            by_value.remove(value);
+                        }
+                    }
+                }
+                if let (true, Key::Extension(name)) = (by_value.is_empty(), &key) {
+                    self.extensions.remove(name);
+                }
+            }
+        }
+        self.free.extend(u32::try_from(slot));
+        Some(filter)
+    }
+
+    /// How many filters are found under these values.
+    fn filed_under(&self, key: &Key, values: &Values) -> usize {
         let by_value = match key {
-            Key::Extension(name) => self.extensions.entry(name.clone()).or_default(),
-            Key::Attribute(attribute) => match place(*attribute) {
-                Some(place) => &mut self.attributes[place],
-                None => return self.others.push(at),
-            },
+            Key::Attribute(attribute) => place(*attribute).map(|place| &self.attributes[place]),
+            Key::Extension(name) => self.extensions.get(name),
         };
-        for value in values {
-            by_value.entry(value.clone()).or_default().push(at);
+        let Some(by_value) = by_value else {
+            return 0;
+        };
+        let filed = values.iter().filter_map(|value| by_value.get(value));
+        filed.map(Vec::len).sum()
+    }
+
+    fn by_value_mut(&mut self, key: &Key) -> &mut ByValue {
+        match key {
+            Key::Extension(name) => self.extensions.entry(name.clone()).or_default(),
+            Key::Attribute(attribute) => {
+                let place = place(*attribute).expect("keys are made of these attributes only");
+                &mut self.attributes[place]
+            }
         }
     }
 
     /// How many filters there are.
     pub fn len(&self) -> usize {
-        self.filters.len()
+        self.slots.len() - self.free.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty()
+        self.len() == 0
     }
 
-    /// Puts the positions of the filters that an event passes into `matching`, ascending.
+    /// Whether it keeps nothing of filters that were removed.
+    #[cfg(test)]
+    pub(super) fn files_nothing(&self) -> bool {
+        self.others.is_empty()
+            && self.extensions.is_empty()
+            && self.attributes.iter().all(HashMap::is_empty)
+    }
+
+    /// Puts the slots of the filters that an event passes into `matching`, ascending.
     pub fn matching(&self, event: &Event, matching: &mut Vec<usize>) {
         matching.clear();
         for (attribute, by_value) in INDEXED.iter().zip(&self.attributes) {
@@ -120,8 +177,12 @@ impl FilterIndex {
     }
 
     fn ask(&self, candidates: Option<&Vec<u32>>, event: &Event, matching: &mut Vec<usize>) {
-        let candidates = candidates.into_iter().flatten().map(|at| *at as usize);
-        matching.extend(candidates.filter(|at| self.filters[*at].matches(event)));
+        let candidates = candidates.into_iter().flatten().map(|slot| *slot as usize);
+        matching.extend(candidates.filter(|slot| {
+            self.slots[*slot]
+                .as_ref()
+                .is_some_and(|filed| filed.filter.matches(event))
+        }));
     }
 }
 

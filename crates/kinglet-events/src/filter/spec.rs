@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `spec.filter`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerFilter {
     /// Attributes that must have these values; the empty value means any.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_or",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -17,26 +21,42 @@ pub struct TriggerFilter {
 #[serde(default)]
 pub struct SubscriptionsApiFilter {
     /// All must pass.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "null_or", skip_serializing_if = "Vec::is_empty")]
     pub all: Vec<SubscriptionsApiFilter>,
     /// One must pass.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "null_or", skip_serializing_if = "Vec::is_empty")]
     pub any: Vec<SubscriptionsApiFilter>,
     /// Must not pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not: Option<Box<SubscriptionsApiFilter>>,
     /// Attributes that have these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        deserialize_with = "null_or",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub exact: BTreeMap<String, String>,
     /// Attributes that begin with these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        deserialize_with = "null_or",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub prefix: BTreeMap<String, String>,
     /// Attributes that end with these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        deserialize_with = "null_or",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub suffix: BTreeMap<String, String>,
     /// An expression of CloudEvents SQL.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_or", skip_serializing_if = "String::is_empty")]
     pub cesql: String,
+}
+
+/// `null` is the same as absent, as in Go.
+fn null_or<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl SubscriptionsApiFilter {

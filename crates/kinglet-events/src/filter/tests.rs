@@ -200,6 +200,11 @@ fn dialects() {
         (r#"{"filters":[{"all":[]}]}"#, true),
         (r#"{"filters":[{"any":[]}]}"#, true),
         (
+            r#"{"filters":[{"all":null,"any":null,"not":null,"exact":null,"cesql":null}]}"#,
+            true,
+        ),
+        (r#"{"filter":{"attributes":null}}"#, true),
+        (
             r#"{"filters":[{"any":[{"exact":{"type":"x"}},{"not":{}}]}]}"#,
             true,
         ),
@@ -273,6 +278,46 @@ fn what_cannot_be_built_is_left_out_and_said() {
         skipped[0].to_string(),
         "cesql is left out of the filter: at byte 6: expected an expression, found the end"
     );
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_a_no_and_said() {
+    for (spec, words) in [
+        (r#"{"filters":[{"cesql":"type = 'x'"}]}"#, None),
+        (r#"{"filters":[{"exact":{"type":"x"}}]}"#, None),
+        (r#"{"filters":[{"not":{}}]}"#, None),
+        (r#"{"filters":[{}]}"#, None),
+        (
+            r#"{"filters":[{"any":[{"exact":{"type":"x"}},{"not":{"cesql":"1 / 0 = 1"}}]}]}"#,
+            Some("the CESQL expression \"1 / 0 = 1\": math error: division by zero"),
+        ),
+        (
+            r#"{"filters":[{"cesql":"nothere = 'x'"}]}"#,
+            Some(
+                "the CESQL expression \"nothere = 'x'\": missing attribute: the event has no nothere",
+            ),
+        ),
+        (
+            r#"{"filters":[{"cesql":"type > 5"}]}"#,
+            Some("the CESQL expression \"type > 5\": cast error: \"a.b\" is no Integer"),
+        ),
+        (
+            r#"{"filters":[{"cesql":"FOO(type)"}]}"#,
+            Some(
+                "the CESQL expression \"FOO(type)\": missing function: there is no FOO with 1 arguments",
+            ),
+        ),
+        (
+            r#"{"filters":[{"cesql":"type"}]}"#,
+            Some(
+                "the CESQL expression \"type\" is neither true nor false; compare its value with something",
+            ),
+        ),
+    ] {
+        assert_eq!(filter(spec).complaint(&full()).as_deref(), words, "{spec}");
+    }
+    let expression = crate::Expression::parse("type = 'x'").unwrap();
+    assert_eq!(expression.to_string(), "type = 'x'");
 }
 
 #[test]
@@ -537,6 +582,36 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
+    #[test]
+    fn the_index_follows_changes(
+        triggers in prop::collection::vec(prop::collection::vec(filters(), 0..3), 1..12),
+        removed in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        event in events(),
+    ) {
+        let mut index = FilterIndex::default();
+        let mut there = std::collections::BTreeMap::new();
+        let compile = |filters: &Vec<SubscriptionsApiFilter>| Arc::new(Filter::compile(None, filters, None).0);
+        for (filters, removed) in triggers.iter().zip(removed.iter().map(Some).chain(std::iter::repeat(None))) {
+            let filter = compile(filters);
+            there.insert(index.insert(filter.clone()), filter);
+            if let Some(removed) = removed {
+                let slot = removed.index(triggers.len());
+                prop_assert_eq!(index.remove(slot).is_some(), there.remove(&slot).is_some());
+            }
+        }
+        let mut matching = Vec::new();
+        index.matching(&event, &mut matching);
+        let expected: Vec<usize> =
+            there.iter().filter(|(_, filter)| filter.matches(&event)).map(|(slot, _)| *slot).collect();
+        prop_assert_eq!(matching, expected);
+        prop_assert_eq!(index.len(), there.len());
+        // What is left of the removed ones is nothing.
+        for slot in there.into_keys() {
+            index.remove(slot);
+        }
+        prop_assert!(index.is_empty() && index.files_nothing());
+    }
+
     #[test]
     fn the_index_finds_what_each_filter_says(
         triggers in prop::collection::vec(prop::collection::vec(filters(), 0..3), 0..12),
