@@ -106,10 +106,21 @@ impl Egress {
         let found = tokio::net::lookup_host((bare, port))
             .await
             .map_err(lookup_failed)?;
+        self.connect_any(found)
+            .await?
+            .ok_or_else(|| lookup_failed(io::Error::new(io::ErrorKind::NotFound, "no such host")))
+    }
+
+    /// Connects to the first of a resolver's answers that takes it. Each is judged by itself, whatever the name was; the
+    /// address that was judged is the one that is dialled.
+    async fn connect_any(
+        &self,
+        found: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Option<TcpStream>, EgressError> {
         let mut failure = None;
         for address in found.take(ADDRESSES_MAX) {
             match self.connect_address(address).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Some(stream)),
                 // A refusal is the more telling answer of several.
                 Err(refused @ EgressError::Refused { .. }) => failure = Some(refused),
                 Err(error) => {
@@ -117,9 +128,7 @@ impl Egress {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| {
-            lookup_failed(io::Error::new(io::ErrorKind::NotFound, "no such host"))
-        }))
+        failure.map_or(Ok(None), Err)
     }
 
     /// Connects to one address.
@@ -259,5 +268,50 @@ mod tests {
     fn own_addresses_are_known() {
         assert!(is_own_address(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(!is_own_address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
+    }
+
+    #[tokio::test]
+    async fn a_dns_answer_of_this_machine_gets_nowhere() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        listener.set_nonblocking(true).expect("set");
+        let port = listener.local_addr().expect("bound").port();
+        let sockets = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let made = sockets.clone();
+        let egress = Egress::new(
+            move |_| {
+                made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                Box::pin(async { Err(io::Error::from(io::ErrorKind::NetworkUnreachable)) })
+            },
+            |address| address == IpAddr::from([192, 0, 2, 9]),
+        );
+        for (answers, sockets_made) in [
+            (&["127.0.0.1"][..], 0),
+            (&["127.8.8.8", "::1"], 0),
+            (&["::ffff:127.0.0.1", "0.0.0.0", "::"], 0),
+            (&["169.254.169.254"], 0),
+            (&["192.0.2.9"], 0),
+            // One good address among them opens no way to the others.
+            (&["198.51.100.1", "127.0.0.1"], 1),
+        ] {
+            sockets.store(0, std::sync::atomic::Ordering::SeqCst);
+            let found: Vec<SocketAddr> = answers
+                .iter()
+                .map(|answer| SocketAddr::new(answer.parse().expect("an address"), port))
+                .collect();
+            let error = egress
+                .connect_any(found.into_iter())
+                .await
+                .expect_err("nowhere");
+            assert!(
+                matches!(error, EgressError::Refused { .. }),
+                "{answers:?}: {error}"
+            );
+            assert_eq!(
+                sockets.load(std::sync::atomic::Ordering::SeqCst),
+                sockets_made,
+                "{answers:?}"
+            );
+        }
+        assert!(listener.accept().is_err(), "nobody has come");
     }
 }

@@ -1,21 +1,35 @@
-//! The machine's own certificate authority and what it signs.
+//! The machine's own certificate authorities and what they sign.
 //!
-//! Made on first start, kept in the data directory with mode 0600 and never changed, so that kubeconfigs written once
-//! stay good. The server certificate is signed anew at each start, because its names may change.
+//! Three that cannot stand in for each other: for clients of the Kubernetes API (`client-ca`), for listeners of Kinglet
+//! itself (`ca`, which kubeconfigs and pods trust), and for hosts that browsers ask for ([`Browsers`]). Their keys are
+//! files of mode 0600 in the data directory and never change, so that kubeconfigs written once stay good.
+//! A data directory of the time when one authority signed everything goes on: its administrator's certificate, and that
+//! one alone, is believed although the authority for clients has not signed it.
+
+mod authority;
+mod browsers;
+mod clients;
+mod file;
+mod rotation;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
-};
+use rustls::server::danger::ClientCertVerifier;
+
+pub use authority::Names;
+pub use browsers::{BrowserError, Browsers};
+pub use rotation::ServerCredential;
 
 use crate::private::{self, PrivateError};
-
-/// Years that the authority and client certificates hold.
-const YEARS_VALID: i16 = 10;
+use crate::tls::{TlsError, validity_of_pem};
+use authority::{Authority, Purpose, subject};
+use clients::ClientVerifier;
 
 /// Why certificates could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +55,9 @@ pub enum PkiError {
         /// Why it failed.
         source: rcgen::Error,
     },
+    /// A certificate that we made cannot be shown.
+    #[error("issuing a server certificate: {0}")]
+    Unusable(String),
 }
 
 /// A certificate and its key, as PEM.
@@ -58,207 +75,112 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// The authority and the long-lived credentials. What it signs for listeners is made anew at each start.
-#[derive(Clone, Debug)]
+/// The authorities and the long-lived credentials.
+#[derive(Clone)]
 pub struct Pki {
-    /// The authority's certificate, for clients.
+    /// The certificate of the authority for our own listeners, for clients.
     pub ca_pem: String,
     /// The administrator: `CN=kinglet-admin, O=system:masters`.
     pub admin: Credential,
-    folder: PathBuf,
-    year: i16,
     /// Signs service account tokens (PKCS#8, P-256).
     pub service_account_key_pem: String,
+    /// For hosts of this machine.
+    pub browsers: Browsers,
+    internal: Arc<Authority>,
+    clients: Arc<Authority>,
+    /// The administrator's certificate of before there were several authorities.
+    legacy_admin: Option<String>,
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pki(…)")
+    }
 }
 
 impl Pki {
     /// Opens or makes everything below `folder`.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, PkiError> {
         private::directory(folder)?;
-        let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
-        let ca_key = key(&folder.join("ca.key"))?;
-        let ca_params = ca_params(year);
-        let ca_path = folder.join("ca.crt");
-        let ca_pem = match read(&ca_path)? {
-            Some(pem) => pem,
-            None => {
-                let pem = ca_params
-                    .self_signed(&ca_key)
-                    .map_err(failed("signing the certificate authority"))?
-                    .pem();
-                private::write(&ca_path, &pem)?;
-                pem
-            }
-        };
-        let issuer = Issuer::from_params(&ca_params, &ca_key);
-        let admin_key = key(&folder.join("admin.key"))?;
-        let admin_path = folder.join("admin.crt");
-        let admin_pem = match read(&admin_path)? {
-            Some(pem) => pem,
-            None => {
-                let params = leaf(
-                    year,
-                    "kinglet-admin",
-                    Some("system:masters"),
-                    ExtendedKeyUsagePurpose::ClientAuth,
-                );
-                let pem = params
-                    .signed_by(&admin_key, &issuer)
-                    .map_err(failed("signing the administrator's certificate"))?
-                    .pem();
-                private::write(&admin_path, &pem)?;
-                pem
-            }
-        };
-        let service_account_key_pem = key(&folder.join("service-account.key"))?.serialize_pem();
+        let internal = Authority::open(folder, "ca", "kinglet-ca", &[], now)?;
+        let clients = Authority::open(folder, "client-ca", "kinglet-client-ca", &[], now)?;
+        let legacy_path = folder.join("admin-legacy.crt");
+        let admin = administrator(folder, &legacy_path, &clients, now)?;
         Ok(Self {
-            ca_pem,
-            admin: Credential {
-                certificate_pem: admin_pem,
-                key_pem: admin_key.serialize_pem(),
-            },
-            folder: folder.to_owned(),
-            year,
-            service_account_key_pem,
+            ca_pem: internal.certificate_pem.clone(),
+            admin,
+            service_account_key_pem: file::key(&folder.join("service-account.key"))?
+                .serialize_pem(),
+            browsers: Browsers::in_folder(folder),
+            internal: Arc::new(internal),
+            clients: Arc::new(clients),
+            legacy_admin: file::read(&legacy_path)?,
         })
     }
 
-    /// A certificate for our listeners, good for `hosts` and `addresses`.
-    pub fn server(&self, hosts: &[String], addresses: &[IpAddr]) -> Result<Credential, PkiError> {
-        let ca_key = key(&self.folder.join("ca.key"))?;
-        let ca_params = ca_params(self.year);
-        let issuer = Issuer::from_params(&ca_params, &ca_key);
-        let server_key = key(&self.folder.join("server.key"))?;
-        let mut params = leaf(
-            self.year,
-            "kinglet",
-            None,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        );
-        for host in hosts {
-            let name = host
-                .as_str()
-                .try_into()
-                .map_err(failed("naming the server"))?;
-            params.subject_alt_names.push(SanType::DnsName(name));
+    /// A certificate for our listeners, good for `hosts` and `addresses`, as of `now`.
+    pub fn server(
+        &self,
+        hosts: &[String],
+        addresses: &[IpAddr],
+        now: Timestamp,
+    ) -> Result<Credential, PkiError> {
+        let names = Names {
+            hosts: hosts.to_vec(),
+            addresses: addresses.to_vec(),
+        };
+        self.issue(&names, now)
+    }
+
+    /// The same.
+    pub fn issue(&self, names: &Names, now: Timestamp) -> Result<Credential, PkiError> {
+        self.internal.server(names, now)
+    }
+
+    /// Which client certificates the Kubernetes API believes.
+    pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let legacy = self.legacy_admin.as_deref();
+        let legacy = legacy.map(|certificate| (certificate, self.ca_pem.as_str()));
+        let verifier = ClientVerifier::new(&self.clients.certificate_pem, legacy)?;
+        Ok(Arc::new(verifier))
+    }
+}
+
+/// The administrator's credential: the one there is while the authority for clients has signed it and it has a third of its
+/// life left, else a new one for the same key. One that another authority signed is kept beside it.
+fn administrator(
+    folder: &Path,
+    legacy_path: &Path,
+    clients: &Authority,
+    now: Timestamp,
+) -> Result<Credential, PkiError> {
+    let (key, path) = (
+        file::key(&folder.join("admin.key"))?,
+        folder.join("admin.crt"),
+    );
+    let credential = |certificate_pem: String| Credential {
+        certificate_pem,
+        key_pem: key.serialize_pem(),
+    };
+    if let Some(pem) = file::read(&path)? {
+        let ours = clients::has_signed(&clients.certificate_pem, &pem, now);
+        let fresh = validity_of_pem(&pem).is_some_and(|validity| now < validity.renew_at());
+        if ours && fresh {
+            return Ok(credential(pem));
         }
-        params
-            .subject_alt_names
-            .extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        let server_pem = params
-            .signed_by(&server_key, &issuer)
-            .map_err(failed("signing the server's certificate"))?
-            .pem();
-        Ok(Credential {
-            certificate_pem: server_pem,
-            key_pem: server_key.serialize_pem(),
-        })
+        if !ours && !legacy_path.exists() {
+            private::write(legacy_path, &pem)?;
+        }
     }
-}
-
-fn ca_params(year: i16) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name("kinglet-ca", None);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    validity(&mut params, year);
-    params
-}
-
-fn leaf(
-    year: i16,
-    common_name: &str,
-    organization: Option<&str>,
-    usage: ExtendedKeyUsagePurpose,
-) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name(common_name, organization);
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-    ];
-    params.extended_key_usages = vec![usage];
-    params.use_authority_key_identifier_extension = true;
-    validity(&mut params, year);
-    params
-}
-
-fn validity(params: &mut CertificateParams, year: i16) {
-    // Clocks of clients may run behind.
-    params.not_before = date_time_ymd(i32::from(year) - 1, 1, 1);
-    params.not_after = date_time_ymd(i32::from(year + YEARS_VALID), 12, 31);
-}
-
-fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    if let Some(organization) = organization {
-        name.push(DnType::OrganizationName, organization);
-    }
-    name.push(DnType::CommonName, common_name);
-    name
+    let subject = subject("kinglet-admin", Some("system:masters"));
+    let pem = clients.sign(&key, Purpose::Client, subject, &Names::default(), now)?;
+    private::write(&path, &pem)?;
+    Ok(credential(pem))
 }
 
 fn failed(what: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
     move |source| PkiError::Certificate {
         what: what.to_owned(),
         source,
-    }
-}
-
-fn key(path: &Path) -> Result<KeyPair, PkiError> {
-    if let Some(pem) = read(path)? {
-        return KeyPair::from_pem(&pem).map_err(|source| PkiError::Certificate {
-            what: format!("parsing {}", path.display()),
-            source,
-        });
-    }
-    let made = KeyPair::generate().map_err(failed("generating a key"))?;
-    private::write(path, &made.serialize_pem())?;
-    Ok(made)
-}
-
-fn read(path: &Path) -> Result<Option<String>, PkiError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::File {
-            action: "reading",
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn opened_twice_keeps_authority_and_credentials() {
-        let folder = std::env::temp_dir().join(format!("kinglet-pki-{}", std::process::id()));
-        let now = Timestamp::from_second(1_800_000_000).expect("time");
-        let first = Pki::open(&folder, now).expect("first");
-        let second = Pki::open(&folder, now).expect("second");
-        assert_eq!(first.ca_pem, second.ca_pem);
-        assert_eq!(first.admin.certificate_pem, second.admin.certificate_pem);
-        let one = first
-            .server(&["localhost".to_owned()], &[])
-            .expect("server");
-        let other = second
-            .server(&["other".to_owned()], &["127.0.0.1".parse().expect("ip")])
-            .expect("server");
-        assert_ne!(one.certificate_pem, other.certificate_pem);
-        assert_eq!(one.key_pem, other.key_pem);
-        let mode = std::os::unix::fs::PermissionsExt::mode(
-            &std::fs::metadata(folder.join("ca.key"))
-                .expect("meta")
-                .permissions(),
-        );
-        assert_eq!(mode & 0o077, 0);
-        std::fs::remove_dir_all(folder).expect("clean");
     }
 }

@@ -1,18 +1,25 @@
-//! TLS for the API listener: our certificate, and client certificates that our authority signed.
+//! TLS for listeners: what they show, and whose client certificates the Kubernetes API believes.
+
+mod certificate;
+mod validity;
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::ResolvesServerCert;
+use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
+
+pub use certificate::{CHAIN_BYTES_MAX, KEY_BYTES_MAX, ServerCertificate};
+pub use validity::Validity;
 
 use crate::pki::{Credential, Pki};
 
 /// A configuration that could not be built.
 #[derive(Debug, thiserror::Error)]
 #[error("setting up TLS: {0}")]
-pub struct TlsError(String);
+pub struct TlsError(pub(crate) String);
 
 /// Makes aws-lc-rs the one provider; call it first thing in `main`.
 pub fn install_provider() {
@@ -39,28 +46,30 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// Server side: h2 and http/1.1, client certificates welcome but not demanded.
-pub fn server_config(pki: &Pki, server: &Credential) -> Result<Arc<ServerConfig>, TlsError> {
-    let fail = |error: &dyn std::fmt::Display| TlsError(error.to_string());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pki.ca_pem.as_bytes()) {
-        roots
-            .add(certificate.map_err(|error| fail(&error))?)
-            .map_err(|error| fail(&error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| fail(&error))?;
-    let chain = CertificateDer::pem_slice_iter(server.certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| fail(&error))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(server.key_pem.as_bytes()).map_err(|error| fail(&error))?;
-    let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| fail(&error))?;
+/// When the first certificate in this text holds.
+pub(crate) fn validity_of_pem(pem: &str) -> Option<Validity> {
+    Validity::of(authorities(pem.as_bytes()).ok()?.first()?)
+}
+
+/// A certificate that a listener shows as long as it lives.
+pub fn fixed(server: &Credential) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
+    let certificate =
+        ServerCertificate::from_pem(server.certificate_pem.as_bytes(), server.key_pem.as_bytes())
+            .map_err(TlsError)?;
+    Ok(Arc::new(SingleCertAndKey::from(certificate.certified)))
+}
+
+/// Server side of the Kubernetes API: h2 and http/1.1, client certificates welcome but not demanded.
+pub fn server_config(
+    pki: &Pki,
+    shown: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError(error.to_string()))?
+        .with_client_cert_verifier(pki.client_verifier()?)
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
