@@ -70,6 +70,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ],
     };
     let rule = IngressRule {
+        certificates: Vec::new(),
         ingress: Key::new("bench", "ingress"),
         hosts: vec!["bench.test".into(), "127.0.0.1".into()],
         visibility: Visibility::External,

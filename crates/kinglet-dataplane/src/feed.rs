@@ -12,11 +12,12 @@ mod socket;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinglet_decide::feed::{Key, ServiceBackend, Update};
-use kinglet_decide::route::{IngressRule, RouteTable};
+use kinglet_decide::route::{Certificate, IngressRule, RouteTable};
 use tokio::sync::{mpsc, watch};
 
 pub use line::{FedPod, FedRevision, FeedError};
@@ -25,6 +26,9 @@ pub use socket::{FeedSocket, serve};
 /// Largest feed: some 20,000 Services at 3 kB each.
 const FEED_BYTES_MAX: u64 = 64 << 20;
 
+/// What group and others may do with a file.
+const OTHERS: u32 = 0o077;
+
 /// All that a feed says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -32,6 +36,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Rules of all Ingresses.
     pub rules: Vec<IngressRule>,
+    /// Certificates of https listeners, by Secret.
+    pub certificates: BTreeMap<Key, Arc<Certificate>>,
     /// Kubernetes Services.
     pub services: BTreeMap<Key, ServiceBackend>,
     /// Revisions, with their queue-proxies.
@@ -62,6 +68,7 @@ impl FeedFile {
             error,
         };
         let file = std::fs::File::open(&self.path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
         let mut text = String::new();
         file.take(FEED_BYTES_MAX + 1)
             .read_to_string(&mut text)
@@ -72,7 +79,15 @@ impl FeedFile {
                 most: FEED_BYTES_MAX >> 20,
             });
         }
-        Snapshot::parse(&text, version)
+        let snapshot = Snapshot::parse(&text, version)?;
+        if !snapshot.certificates.is_empty() && mode & OTHERS != 0 {
+            tracing::warn!(
+                feed = %self.path.display(),
+                mode = format!("{:04o}", mode & 0o7777),
+                "the feed holds private keys and others may read it: chmod 600"
+            );
+        }
+        Ok(snapshot)
     }
 }
 

@@ -54,5 +54,4 @@ pub use plane::{Cut, Dataplane, Handle};
 pub use probe::{GatewayAnswer, GatewayProber};
 pub use request_log::RequestLogEntry;
 pub use role::{Health, Role};
-pub use tls::Certificates;
 pub use trace::ColdStart;

@@ -5,10 +5,11 @@
 
 mod client_io;
 mod connection;
+mod handshake;
 mod registry;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kinglet_decide::route::Visibility;
@@ -37,7 +38,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    fn visibility(self) -> Visibility {
+    pub(crate) fn visibility(self) -> Visibility {
         match self {
             Self::External => Visibility::External,
             Self::ClusterLocal => Visibility::ClusterLocal,
@@ -51,6 +52,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) visibility: Visibility,
     pub(crate) tls: bool,
+    /// The host that the TLS handshake was for.
+    server_name: OnceLock<Box<str>>,
     activity: Arc<registry::ConnectionActivity>,
     /// Counts the connection, also when it has become a tunnel; a caller in this process has none.
     _counted: Option<(OwnedSemaphorePermit, registry::Registration)>,
@@ -65,9 +68,15 @@ impl Peer {
             address,
             visibility: kind.visibility(),
             tls: false,
+            server_name: OnceLock::new(),
             activity: Arc::default(),
             _counted: None,
         }
+    }
+
+    /// The host that the TLS handshake was for.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.get().map(|name| &**name)
     }
 
     pub(crate) fn active_request(&self) -> ActiveRequest {
@@ -108,6 +117,7 @@ pub(crate) async fn accept(
                     address,
                     visibility: kind.visibility(),
                     tls: tls.is_some(),
+                    server_name: OnceLock::new(),
                     activity,
                     _counted: Some((permit, registration)),
                 });

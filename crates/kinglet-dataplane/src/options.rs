@@ -61,8 +61,17 @@ pub struct Options {
     pub trace_every_request: bool,
     /// Domain of Service names inside (`svc.` and this), for requests that name a Revision by its Service.
     pub cluster_domain: String,
-    /// Port that a redirect to https names; `None` for 443.
+    /// Port that a redirect to https names. `None` where nobody serves https: then nothing is redirected.
     pub https_port: Option<u16>,
+    /// TLS handshakes at once, over all listeners: each holds some 30 kB and may ask for a signature.
+    pub handshakes_max: usize,
+    /// Of these, handshakes of one source address, and of the loopback address, which speaks for many; the next ones are
+    /// closed. The same parts as of connections, so that one that never finishes its handshakes keeps nobody out.
+    pub handshakes_per_source_max: usize,
+    /// The same for the loopback address.
+    pub handshakes_loopback_max: usize,
+    /// How long one TLS handshake may take.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for Options {
@@ -93,6 +102,10 @@ impl Default for Options {
             trace_every_request: false,
             cluster_domain: "cluster.local".to_owned(),
             https_port: None,
+            handshakes_max: 2048,
+            handshakes_per_source_max: 256,
+            handshakes_loopback_max: 1536,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

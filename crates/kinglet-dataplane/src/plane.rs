@@ -12,8 +12,8 @@ use http::{Method, StatusCode};
 use kinglet_decide::call::HttpService;
 use kinglet_decide::feed::{Key, Report, Update};
 use kinglet_decide::route::RouteTable;
-use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
+use kinglet_process::{Shares, Tasks};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -68,7 +68,10 @@ pub(crate) struct Plane {
     pub(crate) locals: Locals,
     /// Upgraded connections.
     pub(crate) tunnels: Arc<AtomicUsize>,
-    certificates: Certificates,
+    /// What https listeners show.
+    pub(crate) certificates: Certificates,
+    /// TLS handshakes under way.
+    pub(crate) handshakes: Shares,
 }
 
 impl Plane {
@@ -92,6 +95,8 @@ impl Plane {
                 let version = table.version;
                 let routes = Routes::compile(table, &self.clusters);
                 self.clusters.retain(&routes.keys().collect());
+                // Before the routes: what a route redirects to https is understood there.
+                self.certificates.replace(&routes.table);
                 self.routes.store(Arc::new(routes));
                 applied.send_replace(version);
             }
@@ -161,6 +166,7 @@ impl Dataplane {
         let permits = Arc::new(Semaphore::new(
             options.connections_max.min(Semaphore::MAX_PERMITS),
         ));
+        let handshakes = Shares::new(options.handshakes_max);
         let cold_starts = ColdStarts::new(options.cold_starts_kept);
         let context = Arc::new(BreakerContext::new(options, reports));
         let clusters = Clusters::new(context.clone());
@@ -190,6 +196,7 @@ impl Dataplane {
             locals: Locals::default(),
             tunnels: Arc::default(),
             certificates: Certificates::default(),
+            handshakes,
         });
         (
             Self {
@@ -258,18 +265,13 @@ impl Handle {
         }
     }
 
-    /// The same over TLS, with the certificates of [`Handle::certificates`].
+    /// The same over TLS, with the certificates that come with the routes.
     pub fn serve_tls(&self, listener: TcpListener, kind: Listener) -> Result<(), rustls::Error> {
-        let acceptor = TlsAcceptor::from(self.plane.certificates.server_config()?);
+        let acceptor = TlsAcceptor::from(self.plane.certificates.server_config(kind.visibility())?);
         let accepting = listen::accept(self.plane.clone(), listener, kind, Some(acceptor));
         self.plane.connections.spawn("https listener", accepting);
         self.watch();
         Ok(())
-    }
-
-    /// What https listeners show, by server name; replace them at any time.
-    pub fn certificates(&self) -> &Certificates {
-        &self.plane.certificates
     }
 
     /// Gives no new request to the pod at `ip` from now on, and resolves when the last one there has ended: responses,

@@ -78,6 +78,10 @@ pub(crate) enum ProxyError {
          with another address, name one of them: curl -H 'Host: NAME' …"
     )]
     UnknownHost { host: String },
+    #[error(
+        "host \"{host}\" is not what this connection was made for: make a connection of its own for it, whose TLS handshake names it"
+    )]
+    Misdirected { host: String },
     #[error("no route for path \"{path}\" of host \"{host}\"")]
     UnknownPath { host: String, path: String },
     #[error("Error getting active endpoint: revision.serving.knative.dev \"{}\" not found", .key.name)]
@@ -136,6 +140,7 @@ impl ProxyError {
             Self::UnknownHost { .. } | Self::UnknownPath { .. } | Self::UnknownBackend { .. } => {
                 StatusCode::NOT_FOUND
             }
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::NoEndpoint { .. }
             | Self::QueueFull
             | Self::Stopping
@@ -154,6 +159,7 @@ impl ProxyError {
         match self.status() {
             StatusCode::BAD_REQUEST => "3",
             StatusCode::NOT_FOUND
+            | StatusCode::MISDIRECTED_REQUEST
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::NOT_IMPLEMENTED => "12",
             StatusCode::GATEWAY_TIMEOUT => "4",
@@ -216,15 +222,11 @@ pub(crate) fn ok() -> Response<ResponseBody> {
 }
 
 /// 301 to the same place over https.
-pub(crate) fn to_https(
-    host: &str,
-    port: Option<u16>,
-    path_and_query: &str,
-) -> Response<ResponseBody> {
+pub(crate) fn to_https(host: &str, port: u16, path_and_query: &str) -> Response<ResponseBody> {
     let host = kinglet_decide::route::bare_host(host);
     let location = match port {
-        Some(port) => format!("https://{host}:{port}{path_and_query}"),
-        None => format!("https://{host}{path_and_query}"),
+        443 => format!("https://{host}{path_and_query}"),
+        port => format!("https://{host}:{port}{path_and_query}"),
     };
     let mut response = Response::new(ResponseBody::Whole(None));
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;

@@ -6,6 +6,7 @@
 //! and allocates nothing; equal rules give equal tables whatever order their hosts were listed in.
 
 mod build;
+mod certificate;
 mod host;
 mod spread;
 
@@ -13,7 +14,9 @@ mod spread;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+pub use certificate::Certificate;
 pub use host::bare as bare_host;
 pub use spread::Spread;
 
@@ -52,6 +55,8 @@ pub struct IngressRule {
     pub http_option: HttpOption,
     /// Hash of the KIngress, sent in place of a `K-Network-Hash: override` (spec 6.5); empty when unused.
     pub probe_hash: String,
+    /// What https listeners show for these hosts; of several, the first that the client understands.
+    pub certificates: Vec<Arc<Certificate>>,
     /// Paths; their order matters only between equals.
     pub paths: Vec<PathRule>,
 }
@@ -158,6 +163,10 @@ struct HostEntry {
     external: Vec<Path>,
     /// What the local gateway serves: the rules above and the cluster-local ones.
     local: Vec<Path>,
+    /// What https listeners show outsiders.
+    external_certificates: Vec<Arc<Certificate>>,
+    /// What the local gateway shows.
+    local_certificates: Vec<Arc<Certificate>>,
 }
 
 #[derive(Debug)]
@@ -165,7 +174,7 @@ struct Path {
     prefix: Box<str>,
     headers: Vec<(Box<str>, Box<[u8]>)>,
     redirect: bool,
-    spread: std::sync::Arc<Spread>,
+    spread: Arc<Spread>,
 }
 
 impl RouteTable {
@@ -213,6 +222,24 @@ impl RouteTable {
     /// Hosts that more than one KIngress claims.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
+    }
+
+    /// Every host that has certificates for listeners of this visibility, with them. A KIngress says nothing about hosts
+    /// that belong to another one.
+    pub fn certificates(
+        &self,
+        visibility: Visibility,
+    ) -> impl Iterator<Item = (&str, &[Arc<Certificate>])> {
+        self.hosts
+            .iter()
+            .map(move |(host, entry)| {
+                let certificates = match visibility {
+                    Visibility::External => &entry.external_certificates,
+                    Visibility::ClusterLocal => &entry.local_certificates,
+                };
+                (&**host, certificates.as_slice())
+            })
+            .filter(|(_, certificates)| !certificates.is_empty())
     }
 
     /// Every host with the widest visibility it has, in no particular order.

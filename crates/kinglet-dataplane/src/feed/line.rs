@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_decide::feed::{Key, ServiceBackend};
-use kinglet_decide::route::{HttpOption, IngressRule, PathRule, Split, Target, Visibility};
+use kinglet_decide::route::{
+    Certificate as Shown, HttpOption, IngressRule, PathRule, Split, Target, Visibility,
+};
+use kinglet_process::tls::ServerCertificate;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
@@ -77,6 +81,7 @@ pub struct FedPod {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Line {
     Rule(Rule),
+    Certificate(Certificate),
     Service(Service),
     Revision(Box<Revision>),
     Gone(Gone),
@@ -90,6 +95,7 @@ enum Gone {
     Rules,
     Service(Name),
     Revision(Name),
+    Certificate(Name),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -124,7 +130,29 @@ struct Rule {
     http_option: RuleHttpOption,
     #[serde(default)]
     hash: String,
+    #[serde(default)]
+    tls: Vec<RuleTls>,
     paths: Vec<RulePath>,
+}
+
+/// A certificate that a rule's hosts are shown; its line comes first.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RuleTls {
+    secret_namespace: String,
+    secret_name: String,
+}
+
+/// A Secret of type `kubernetes.io/tls`. Nothing here is ever printed.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Certificate {
+    namespace: String,
+    name: String,
+    #[serde(rename = "tls.crt")]
+    chain: String,
+    #[serde(rename = "tls.key")]
+    key: String,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -241,7 +269,7 @@ impl Snapshot {
             if text.trim().is_empty() {
                 continue;
             }
-            let read = serde_json::from_str(text).map_err(|error| error.to_string());
+            let read = serde_json::from_str(text).map_err(|error| wrong(text, &error));
             read.and_then(|line| snapshot.add(line))
                 .map_err(|reason| FeedError::Line {
                     line: index + 1,
@@ -253,7 +281,17 @@ impl Snapshot {
 
     fn add(&mut self, line: Line) -> Result<(), String> {
         match line {
-            Line::Rule(rule) => self.rules.push(rule.into_rule()),
+            Line::Rule(rule) => {
+                let rule = rule.into_rule(&self.certificates)?;
+                self.rules.push(rule);
+            }
+            Line::Certificate(certificate) => {
+                let shown = certificate.into_shown();
+                let key = shown.secret.clone();
+                ServerCertificate::from_pem(&shown.chain_pem, &shown.key_pem)
+                    .map_err(|why| format!("certificate {key}: {why}"))?;
+                add_once(&mut self.certificates, "certificate", key, Arc::new(shown))?;
+            }
             Line::Service(service) => {
                 let key = Key::new(service.namespace.as_str(), service.name.as_str());
                 add_once(&mut self.services, "service", key, service.into_backend())?;
@@ -271,9 +309,15 @@ impl Snapshot {
 
     /// Takes over one line of a feed over a socket. Answers whether all is told that makes up a version.
     pub(super) fn take(&mut self, text: &str) -> Result<bool, String> {
-        let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let line: Line = serde_json::from_str(text).map_err(|error| wrong(text, &error))?;
         match line {
-            Line::Rule(rule) => self.rules.push(rule.into_rule()),
+            Line::Rule(rule) => self.rules.push(rule.into_rule(&self.certificates)?),
+            // Understood when it was taken from its Secret, and again when it is first shown.
+            Line::Certificate(certificate) => {
+                let shown = certificate.into_shown();
+                self.certificates
+                    .insert(shown.secret.clone(), Arc::new(shown));
+            }
             Line::Service(service) => {
                 let key = Key::new(service.namespace.as_str(), service.name.as_str());
                 self.services.insert(key, service.into_backend());
@@ -283,6 +327,9 @@ impl Snapshot {
                 self.revisions.insert(key, revision.into_fed());
             }
             Line::Gone(Gone::Rules) => self.rules.clear(),
+            Line::Gone(Gone::Certificate(name)) => {
+                self.certificates.remove(&name.key());
+            }
             Line::Gone(Gone::Service(name)) => {
                 self.services.remove(&name.key());
             }
@@ -314,12 +361,23 @@ impl Snapshot {
                 add(Line::Revision(Box::new(Revision::of(key, revision))));
             }
         }
+        let (shown, shown_before) = (certificates(&self.rules), certificates(&before.rules));
+        for (key, certificate) in &shown {
+            if shown_before.get(key) != Some(certificate) {
+                add(Line::Certificate(Certificate::of(certificate)));
+            }
+        }
         if self.rules != before.rules {
             if !before.rules.is_empty() {
                 add(Line::Gone(Gone::Rules));
             }
             for rule in &self.rules {
                 add(Line::Rule(Rule::of(rule)));
+            }
+        }
+        for key in shown_before.keys() {
+            if !shown.contains_key(key) {
+                add(Line::Gone(Gone::Certificate(Name::of(key))));
             }
         }
         for key in before.services.keys() {
@@ -335,6 +393,50 @@ impl Snapshot {
         add(Line::Version(self.version));
         text
     }
+}
+
+/// The certificates that rules are shown with, by Secret.
+fn certificates(rules: &[IngressRule]) -> BTreeMap<&Key, &Shown> {
+    let all = rules.iter().flat_map(|rule| &rule.certificates);
+    all.map(|shown| (&shown.secret, &**shown)).collect()
+}
+
+impl RuleTls {
+    fn of(secret: &Key) -> Self {
+        Self {
+            secret_namespace: secret.namespace.to_string(),
+            secret_name: secret.name.to_string(),
+        }
+    }
+}
+
+impl Certificate {
+    fn of(shown: &Shown) -> Self {
+        let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
+        Self {
+            namespace: shown.secret.namespace.to_string(),
+            name: shown.secret.name.to_string(),
+            chain: text(&shown.chain_pem),
+            key: text(&shown.key_pem),
+        }
+    }
+
+    fn into_shown(self) -> Shown {
+        Shown {
+            secret: Key::new(self.namespace, self.name),
+            chain_pem: self.chain.as_bytes().into(),
+            key_pem: self.key.as_bytes().into(),
+        }
+    }
+}
+
+/// What is wrong with a line. The words of one with a private key in it are never repeated.
+fn wrong(line: &str, error: &serde_json::Error) -> String {
+    if line.contains("PRIVATE") {
+        let column = error.column();
+        return format!("it is not a line as the documentation has it, at column {column}");
+    }
+    error.to_string()
 }
 
 fn add_once<V>(map: &mut BTreeMap<Key, V>, what: &str, key: Key, value: V) -> Result<(), String> {
@@ -362,12 +464,23 @@ impl Rule {
                 HttpOption::Redirected => RuleHttpOption::Redirected,
             },
             hash: rule.probe_hash.clone(),
+            tls: rule
+                .certificates
+                .iter()
+                .map(|shown| RuleTls::of(&shown.secret))
+                .collect(),
             paths: rule.paths.iter().map(RulePath::of).collect(),
         }
     }
 
-    fn into_rule(self) -> IngressRule {
-        IngressRule {
+    fn into_rule(self, certificates: &BTreeMap<Key, Arc<Shown>>) -> Result<IngressRule, String> {
+        let shown = self.tls.into_iter().map(|tls| {
+            let key = Key::new(tls.secret_namespace, tls.secret_name);
+            let found = certificates.get(&key).cloned();
+            found.ok_or_else(|| format!("certificate {key} has no line before this one"))
+        });
+        Ok(IngressRule {
+            certificates: shown.collect::<Result<_, _>>()?,
             ingress: Key::new(self.namespace, self.ingress),
             hosts: self.hosts,
             visibility: match self.visibility {
@@ -380,7 +493,7 @@ impl Rule {
             },
             probe_hash: self.hash,
             paths: self.paths.into_iter().map(RulePath::into_path).collect(),
-        }
+        })
     }
 }
 
@@ -603,12 +716,46 @@ mod tests {
                 r#"{"revision":{"namespace":"ns","name":"one","pods":[]}}"#.to_owned(),
                 &["line 1", "timeoutSeconds"],
             ),
+            (
+                r#"{"rule":{"namespace":"ns","ingress":"a","hosts":["a.test"],"tls":[{"secretNamespace":"ns","secretName":"s"}],"paths":[]}}"#
+                    .to_owned(),
+                &["line 1", "certificate ns/s has no line before this one"],
+            ),
+            (
+                r#"{"certificate":{"namespace":"ns","name":"s","tls.crt":"garbage","tls.key":"SECRET"}}"#.to_owned(),
+                &["line 1", "certificate ns/s: tls.crt: it holds no certificate"],
+            ),
+            (
+                r#"{"certificate":{"namespace":"ns","name":"s","tls.crt":"garbage","tls.key":7}}"#.to_owned(),
+                &["line 1", "expected a string"],
+            ),
+            (
+                r#"{"certificate":"-----BEGIN PRIVATE KEY-----SECRET"}"#.to_owned(),
+                &["line 1", "column"],
+            ),
         ] {
             let error = Snapshot::parse(&text, 1).expect_err(&text).to_string();
             assert!(
                 words.iter().all(|word| error.contains(word)),
                 "{text}: {error}"
             );
+            assert!(!error.contains("SECRET"), "{error}");
         }
+    }
+
+    #[test]
+    fn certificates_are_named_by_the_rules_that_show_them() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let line = serde_json::json!({"certificate": {"namespace": "ns", "name": "s",
+            "tls.crt": made.self_signed(&key).unwrap().pem(), "tls.key": key.serialize_pem()}});
+        let rule = r#"{"rule":{"namespace":"ns","ingress":"a","hosts":["a.test"],"tls":[{"secretNamespace":"ns","secretName":"s"}],"paths":[]}}"#;
+        let snapshot = Snapshot::parse(&format!("{line}\n{rule}"), 1).expect("a feed");
+        assert_eq!(
+            snapshot.rules[0].certificates[0].secret,
+            Key::new("ns", "s")
+        );
+        let printed = format!("{snapshot:?}");
+        assert!(!printed.contains("PRIVATE KEY"), "{printed}");
     }
 }

@@ -61,6 +61,14 @@ fn by_table(
     flags: HeaderFlags,
     host: &str,
 ) -> Result<Routed, ProxyError> {
+    if let Some(server_name) = peer.server_name()
+        && !plane
+            .certificates
+            .covers(peer.visibility, server_name, host)
+    {
+        let host = response::echo(host);
+        return Err(ProxyError::Misdirected { host });
+    }
     let path = parts.uri.path();
     let routes = plane.routes.load();
     let header = |name: &str| parts.headers.get(name).map(http::HeaderValue::as_bytes);
@@ -89,12 +97,13 @@ fn by_table(
             });
         }
     };
-    if matched.redirect && !peer.tls {
+    if matched.redirect
+        && !peer.tls
+        && let Some(https_port) = plane.options().https_port
+    {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         return Ok(Routed::LocalReply(response::to_https(
-            host,
-            plane.options().https_port,
-            path,
+            host, https_port, path,
         )));
     }
     let mut destination = routes.destination(matched.index).clone();

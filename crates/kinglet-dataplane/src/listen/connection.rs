@@ -16,13 +16,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Peer;
 use super::client_io::{ClientIo, HeadLog};
+use super::handshake;
 use super::registry::{CloseMode, ConnectionActivity};
 use crate::connect::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, Spawner};
 use crate::gateway;
 use crate::plane::Plane;
 use crate::request_body::BodySource;
-
-const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ping an HTTP/2 client that is silent while it has requests open, and give up on it.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -53,18 +52,12 @@ pub(super) async fn serve(
         Some(tls) => {
             let secured = tokio::select! {
                 () = activity.closing() => return,
-                secured = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)) => secured,
+                secured = handshake::secure(&plane, stream, &peer, &tls) => secured,
             };
-            match secured {
-                Ok(Ok(stream)) => {
-                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let io = ClientIo::new(stream, heads.clone(), activity.clone());
-                    serve_http(plane, io, heads, peer, h2).await;
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, client = %peer.address, "TLS handshake");
-                }
-                Err(_elapsed) => {}
+            if let Some(stream) = secured {
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let io = ClientIo::new(stream, heads.clone(), activity.clone());
+                serve_http(plane, io, heads, peer, h2).await;
             }
         }
     }

@@ -17,6 +17,7 @@ mod connections;
 mod draining;
 mod half_closed;
 mod heads;
+mod https;
 mod lifecycle;
 mod limits;
 mod local;

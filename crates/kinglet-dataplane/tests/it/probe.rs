@@ -1,10 +1,8 @@
 //! A probe against a real gateway, plain and over TLS.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use kinglet_dataplane::{GatewayAnswer, GatewayProber, Listener};
 
+use crate::https::{certificate, shown};
 use crate::world::{World, backend, listen, mirror, within};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,13 +23,8 @@ async fn a_gateway_answers_with_the_hash_of_what_it_serves() {
     );
 
     // Any certificate will do, also one that nobody has signed.
-    let made = rcgen::generate_simple_self_signed(vec!["one.test".to_owned()]).unwrap();
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let signing = provider.key_provider.load_private_key(key).unwrap();
-    let certified = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], signing);
-    let shown = HashMap::from([("one.test".to_owned(), Arc::new(certified))]);
-    world.handle.certificates().replace(shown);
+    let one = certificate("one", &["one.test"]);
+    world.route(vec![shown("one.test", &one)]).await;
     let listener = listen().await;
     let address = listener.local_addr().unwrap();
     world

@@ -1,6 +1,5 @@
-//! HTTP/2, gRPC, upgrades, TLS.
+//! HTTP/2, gRPC, upgrades.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use http::{HeaderMap, Request, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
-use kinglet_dataplane::Listener;
 use kinglet_decide::feed::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -210,75 +208,6 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
         "{answer}"
     );
     eventually("the slot is free", || world.handle.in_flight() == 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn https_shows_the_certificate_of_the_name_asked_for() {
-    let mut world = World::start().await;
-    world.one(backend("one", &[mirror().await])).await;
-    let made = rcgen::generate_simple_self_signed(vec!["one.test".to_owned()]).unwrap();
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let signing = provider.key_provider.load_private_key(key).unwrap();
-    let certified = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], signing);
-    world.handle.certificates().replace(HashMap::from([(
-        "one.test".to_owned(),
-        Arc::new(certified),
-    )]));
-    let listener = listen().await;
-    let address = listener.local_addr().unwrap();
-    world
-        .handle
-        .serve_tls(listener, Listener::External)
-        .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    for (alpn, version) in [("h2", "HTTP/2.0"), ("http/1.1", "HTTP/1.1")] {
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config.clone()));
-        let stream = TcpStream::connect(address).await.unwrap();
-        let stream = within(connector.connect("one.test".try_into().unwrap(), stream))
-            .await
-            .unwrap();
-        let got = if alpn == "h2" {
-            let (mut sender, connection) = hyper::client::conn::http2::handshake(
-                hyper_util::rt::TokioExecutor::new(),
-                TokioIo::new(stream),
-            )
-            .await
-            .unwrap();
-            tokio::spawn(connection);
-            let request = Request::get("https://one.test/").body(empty()).unwrap();
-            collect(sender.send_request(request).await.unwrap()).await
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                    .await
-                    .unwrap();
-            tokio::spawn(connection);
-            let request = Request::get("/")
-                .header("host", "one.test")
-                .body(empty())
-                .unwrap();
-            collect(sender.send_request(request).await.unwrap()).await
-        };
-        assert!(
-            got.status == 200 && got.body.contains("x-forwarded-proto: https"),
-            "{version}: {got:?}"
-        );
-    }
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = TcpStream::connect(address).await.unwrap();
-    assert!(
-        within(connector.connect("two.test".try_into().unwrap(), stream))
-            .await
-            .is_err()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

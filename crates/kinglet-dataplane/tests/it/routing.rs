@@ -1,5 +1,6 @@
 //! Which container a request reaches, and what it looks like there.
 
+use kinglet_dataplane::Options;
 use kinglet_decide::feed::{Key, ServiceBackend, Update};
 use kinglet_decide::route::{HttpOption, Visibility};
 
@@ -111,20 +112,31 @@ async fn private_hosts_answer_only_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_is_redirected_where_asked() {
-    let mut world = World::start().await;
+async fn plain_http_is_redirected_where_asked_and_https_is_served() {
+    for (https_port, location) in [
+        (Some(443), Some("https://one.test/a?b")),
+        (Some(8443), Some("https://one.test:8443/a?b")),
+        (None, None),
+    ] {
+        redirects(https_port, location).await;
+    }
+}
+
+async fn redirects(https_port: Option<u16>, location: Option<&str>) {
+    let mut world = World::with(Options {
+        https_port,
+        ..Options::default()
+    })
+    .await;
     world.revision(backend("one", &[says("one").await])).await;
     let mut redirected = rule("one.test", vec![to(&[(100, "one")])]);
     redirected.http_option = HttpOption::Redirected;
     world.route(vec![redirected]).await;
     let got = get(world.external, "one.test:8080", "/a?b").await;
-    assert_eq!(
-        (
-            got.status.as_u16(),
-            got.headers["location"].to_str().unwrap()
-        ),
-        (301, "https://one.test/a?b")
-    );
+    let status = if location.is_some() { 301 } else { 200 };
+    assert_eq!(got.status.as_u16(), status);
+    let told = got.headers.get("location");
+    assert_eq!(told.map(|told| told.to_str().unwrap()), location);
     assert_eq!(get(world.local, "one.test", "/").await.status, 200);
 }
 

@@ -179,6 +179,7 @@ pub(crate) fn to(splits: &[(u8, &str)]) -> PathRule {
 
 pub(crate) fn rule(host: &str, paths: Vec<PathRule>) -> IngressRule {
     IngressRule {
+        certificates: Vec::new(),
         ingress: Key::new("ns", "ingress"),
         hosts: vec![host.into()],
         visibility: Visibility::External,

@@ -6,8 +6,8 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::{
-    Choice, Conflict, HostEntry, HttpOption, IngressRule, Path, PathRule, RouteTable, Split,
-    Spread, Visibility, host,
+    Certificate, Choice, Conflict, HostEntry, HttpOption, IngressRule, Path, PathRule, RouteTable,
+    Split, Spread, Visibility, host,
 };
 
 impl RouteTable {
@@ -44,6 +44,8 @@ impl RouteTable {
                     owner: rule.ingress.clone(),
                     external: Vec::new(),
                     local: Vec::new(),
+                    external_certificates: Vec::new(),
+                    local_certificates: Vec::new(),
                 }),
             };
             if entry.owner != rule.ingress {
@@ -57,6 +59,10 @@ impl RouteTable {
                 }
                 continue;
             }
+            if rule.visibility == Visibility::External {
+                add_certificates(&mut entry.external_certificates, rule);
+            }
+            add_certificates(&mut entry.local_certificates, rule);
             for (path, spread) in rule.paths.iter().zip(&spreads) {
                 let Some(spread) = spread else { continue };
                 if rule.visibility == Visibility::External {
@@ -85,6 +91,14 @@ impl RouteTable {
         self.choices
             .extend(path.splits.iter().map(|split| choice(rule, path, split)));
         Some(Arc::new(spread))
+    }
+}
+
+fn add_certificates(to: &mut Vec<Arc<Certificate>>, rule: &IngressRule) {
+    for certificate in &rule.certificates {
+        if !to.contains(certificate) {
+            to.push(Arc::clone(certificate));
+        }
     }
 }
 

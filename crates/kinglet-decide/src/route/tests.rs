@@ -34,6 +34,7 @@ fn path(prefix: &str, splits: Vec<Split>) -> PathRule {
 
 fn rule(host: &str, visibility: Visibility, paths: Vec<PathRule>) -> IngressRule {
     IngressRule {
+        certificates: Vec::new(),
         ingress: Key::new("ns", "one"),
         hosts: vec![host.into()],
         visibility,
@@ -326,4 +327,61 @@ proptest! {
         let table = RouteTable::build(1, vec![rule("h", Visibility::External, vec![super::tests::path("/a", vec![split(100, "a")])])]);
         let _ = table.find(Visibility::External, &host, &path, |_| None);
     }
+}
+
+fn certificate(secret: &str) -> Arc<Certificate> {
+    Arc::new(Certificate {
+        secret: Key::new("ns", secret),
+        chain_pem: b"chain"[..].into(),
+        key_pem: b"PRIVATE"[..].into(),
+    })
+}
+
+#[test]
+fn certificates_belong_to_the_owner_of_a_host_and_to_listeners_that_serve_it() {
+    let path = || vec![path("", vec![split(100, "one")])];
+    let with = |mut rule: IngressRule, secrets: &[&str]| {
+        rule.certificates = secrets.iter().map(|name| certificate(name)).collect();
+        rule
+    };
+    let mut thief = with(
+        rule("Public.test", Visibility::External, path()),
+        &["stolen"],
+    );
+    thief.ingress = Key::new("other", "thief");
+    let rules = vec![
+        with(
+            rule("public.test", Visibility::External, path()),
+            &["a", "b"],
+        ),
+        with(rule("public.test", Visibility::External, path()), &["a"]),
+        with(
+            rule("private.test", Visibility::ClusterLocal, path()),
+            &["c"],
+        ),
+        rule("plain.test", Visibility::External, path()),
+        thief,
+    ];
+    let table = RouteTable::build(1, rules);
+    let shown = |visibility| {
+        let mut all: Vec<String> = table
+            .certificates(visibility)
+            .map(|(host, all)| {
+                let names: Vec<&str> = all.iter().map(|one| &*one.secret.name).collect();
+                format!("{host}: {}", names.join(" "))
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(shown(Visibility::External), ["public.test: a b"]);
+    assert_eq!(
+        shown(Visibility::ClusterLocal),
+        ["private.test: c", "public.test: a b"]
+    );
+    let printed = format!("{table:?}");
+    assert!(
+        !printed.contains("PRIVATE") && printed.contains("ns/a"),
+        "{printed}"
+    );
 }
