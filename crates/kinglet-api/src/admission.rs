@@ -95,6 +95,7 @@ enum Judged {
     Metric,
     Ingress,
     ServerlessService,
+    Certificate,
 }
 
 impl Judged {
@@ -111,6 +112,7 @@ impl Judged {
             (autoscaling_api::GROUP, "Metric") => Some(Self::Metric),
             (networking_api::GROUP, "Ingress") => Some(Self::Ingress),
             (networking_api::GROUP, "ServerlessService") => Some(Self::ServerlessService),
+            (networking_api::GROUP, "Certificate") => Some(Self::Certificate),
             _ => None,
         }
     }
@@ -126,6 +128,7 @@ impl Judged {
             Self::Metric => "MetricSpec",
             Self::Ingress => "IngressSpec",
             Self::ServerlessService => "ServerlessServiceSpec",
+            Self::Certificate => "CertificateSpec",
         }
     }
 }
@@ -308,6 +311,7 @@ impl AdmissionInput<'_> {
             Judged::Metric => networking::metric(spec),
             Judged::Ingress => networking::ingress(spec, self.review.namespace),
             Judged::ServerlessService => networking::serverless_service(self.object),
+            Judged::Certificate => networking::certificate(spec),
         });
         found
     }

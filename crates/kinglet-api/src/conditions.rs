@@ -16,8 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::duck::{Condition, ConditionStatus};
 
 pub use kinds::{
-    ConfigurationCondition, IngressCondition, MetricCondition, PodAutoscalerCondition,
-    RevisionCondition, RouteCondition, ServerlessServiceCondition, ServiceCondition,
+    CertificateCondition, ConfigurationCondition, IngressCondition, MetricCondition,
+    PodAutoscalerCondition, RevisionCondition, RouteCondition, ServerlessServiceCondition,
+    ServiceCondition,
 };
 pub use state::{ConditionDetail, ConditionState};
 

@@ -137,6 +137,16 @@ keys! {
     INGRESS_CLASS_ISTIO = "istio.ingress.networking.knative.dev";
     /// Kinglet's own ingress class, set in the `config-network` that we ship.
     INGRESS_CLASS_KINGLET = "kinglet.ingress.networking.knative.dev";
+    /// Certificates by cert-manager, the default; standalone, where there is none, Kinglet makes them.
+    CERTIFICATE_CLASS_CERT_MANAGER = "cert-manager.certificate.networking.knative.dev";
+    /// Certificates by Kinglet itself.
+    CERTIFICATE_CLASS_KINGLET = "kinglet.certificate.networking.knative.dev";
+    /// Label: what a Certificate is for, and its value for hosts of Routes.
+    CERTIFICATE_TYPE = "networking.knative.dev/certificate-type";
+    /// Value of [`CERTIFICATE_TYPE`] for public hosts.
+    CERTIFICATE_TYPE_EXTERNAL = "external-domain";
+    /// Label of a Secret: UID of the Certificate that it is from.
+    CERTIFICATE_UID = "networking.internal.knative.dev/certificate-uid";
 }
 
 /// A key with its aliases: the first that is present wins, even if its value is empty.

@@ -11,7 +11,7 @@ macro_rules! files {
 const CRDS: &[(&str, &str)] = files!("crds":
     "services", "routes", "configurations", "revisions",
     "podautoscalers", "metrics",
-    "ingresses", "serverlessservices",
+    "ingresses", "serverlessservices", "certificates",
     "images",
 );
 

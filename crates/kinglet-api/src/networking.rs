@@ -1,4 +1,4 @@
-//! `networking.internal.knative.dev/v1alpha1`: Ingress, ServerlessService.
+//! `networking.internal.knative.dev/v1alpha1`: Ingress, ServerlessService, Certificate.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,11 @@ kind!(
 kind!(
     /// Two Kubernetes Services of a Revision: one for its pods, one that is always reachable.
     ServerlessService, "serverlessservices", "networking.internal.knative.dev", "v1alpha1", ServerlessServiceSpec, ServerlessServiceStatus
+);
+
+kind!(
+    /// A certificate for host names, put into a Secret by whoever serves its class (KCert).
+    Certificate, "certificates", "networking.internal.knative.dev", "v1alpha1", CertificateSpec, CertificateStatus
 );
 
 /// Protocol of a user container.
@@ -263,4 +268,58 @@ pub struct ServerlessServiceStatus {
     /// The Service of the pods alone.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub private_service_name: String,
+}
+
+/// Spec of a Certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateSpec {
+    /// Host names that it is for.
+    pub dns_names: Vec<String>,
+    /// The domain that they are in.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// Secret that it is put into.
+    pub secret_name: String,
+}
+
+/// Status of a Certificate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateStatus {
+    /// Generation, conditions, annotations.
+    #[serde(flatten)]
+    pub common: Status,
+    /// When it expires, RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub not_after: String,
+    /// Requests that must be answered before it can be issued.
+    #[serde(rename = "http01Challenges", skip_serializing_if = "Vec::is_empty")]
+    pub http01_challenges: Vec<Http01Challenge>,
+}
+
+/// A request of an ACME server that somebody must answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Http01Challenge {
+    /// What is asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub url: String,
+    /// Kubernetes Service that answers.
+    pub service_name: String,
+    /// Its namespace.
+    pub service_namespace: String,
+    /// Its port.
+    pub service_port: IntOrString,
+}
+
+impl Default for Http01Challenge {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            service_name: String::new(),
+            service_namespace: String::new(),
+            service_port: IntOrString::Int(0),
+        }
+    }
 }

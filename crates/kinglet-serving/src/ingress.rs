@@ -12,25 +12,31 @@ mod gateways;
 mod prober;
 mod publish;
 mod rules;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use kinglet_api::keys;
 use kinglet_api::networking::{HttpOption, Ingress, Visibility};
 use kinglet_decide::feed::{Key, Update};
-use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of};
+use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting, key_of};
 use tokio::sync::mpsc;
 
 pub use gateways::{Gateways, ProbeAnswer, ProbeGateway, Probed};
 
 use prober::{Prober, Standing, Target};
 use publish::{ProgrammedState, Publisher};
+use tls::{Certificates, Look};
 
 const WORKERS: usize = 4;
+/// An Ingress whose certificates will expire is looked at so often at least, since clocks are set.
+const EXPIRY_LOOK_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Host names under which the gateway is reached inside the cluster; they are what placeholder Services lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +65,11 @@ pub fn start(
     gateways: Gateways,
 ) {
     let names = Arc::new(names);
+    let certificates = Certificates::default();
+    let referring = certificates.clone();
     let controller = Controller::<Ingress>::new("ingress-controller")
         .reads::<Service>()
+        .watches_heads::<Secret, _>(move |secret| referring.ingresses_of(&secret.key))
         .workers(WORKERS)
         .reports_errors();
     let ingresses = context.cache::<Ingress>();
@@ -73,49 +82,69 @@ pub fn start(
     let publisher = Publisher::start(context, updates, gateways, controller.queue(), before);
     context.tasks().spawn_cancellable(
         "first-routes",
-        first_routes(context.clone(), publisher.clone()),
+        first_routes(context.clone(), publisher.clone(), certificates.clone()),
     );
     controller.run(context, move |context, key| {
         let (names, publisher, prober) = (Arc::clone(&names), publisher.clone(), prober.clone());
+        let certificates = certificates.clone();
         async move {
             let found = context.cache::<Ingress>().find(&key);
             let ours = found.filter(|found| !is_deleting(&**found) && is_ours(found));
             let Some(ingress) = ours else {
                 publisher.remove(&key);
                 publisher.pass(&key);
+                certificates.forget(&key);
                 if let Some(prober) = &prober {
                     prober.forget(&key);
                 }
                 return Ok(Next::Done);
             };
             let services = context.cache::<Service>();
-            let rules = rules::of(&ingress, |namespace, name| services.get(namespace, name));
-            let outcome = match rules {
-                Ok(rules) => {
-                    let here = publisher.set(&key, &ingress, rules);
-                    Ok(everywhere(here, prober.as_ref(), &key, &ingress))
-                }
-                Err(words) => Err(words),
-            };
+            let (secrets, now) = (context.cache::<Secret>(), context.now());
+            let shown = certificates.resolve(&key, &ingress, Look::Close, now, |secret| {
+                secrets.find(secret)
+            });
+            let rules = rules::of(&ingress, &shown.certificates, |namespace, name| {
+                services.get(namespace, name)
+            });
+            let outcome = rules.map(|rules| {
+                let here = publisher.set(&key, &ingress, rules);
+                everywhere(here, prober.as_ref(), &key, &ingress)
+            });
             publisher.pass(&key);
-            context
-                .apply(decide::decide(&ingress, &outcome, &names, context.now()))
-                .await
+            let outcome = decide::with_faults(outcome, &shown.faults);
+            let mut plan = decide::decide(&ingress, &outcome, &names, now);
+            look_at_expiry(&mut plan, shown.changes_at, now);
+            context.apply(plan).await
         }
     });
 }
 
+fn look_at_expiry(plan: &mut Plan, at: Option<Timestamp>, now: Timestamp) {
+    let left = at.map(|at| at.duration_since(now));
+    if let Some(left) = left.and_then(|left| Duration::try_from(left).ok()) {
+        // Past it, not on it.
+        let left = left + Duration::from_secs(1);
+        plan.after(left.min(EXPIRY_LOOK_MAX));
+    }
+}
+
 /// The routes of before, straight from the caches: they are served before any controller has begun.
-async fn first_routes(context: Context, publisher: Publisher) {
+async fn first_routes(context: Context, publisher: Publisher, certificates: Certificates) {
     let (ingresses, services) = (context.cache::<Ingress>(), context.cache::<Service>());
     ingresses.wait_synced().await;
     services.wait_synced().await;
+    let (secrets, now) = (context.cache::<Secret>(), context.now());
+    secrets.wait_synced().await;
     for ingress in ingresses.all() {
         let key = key_of(&*ingress);
         if !is_deleting(&*ingress) && is_ours(&ingress) {
             let find = |namespace: &str, name: &str| services.get(namespace, name);
             // What is wrong with one is its controller's to tell.
-            if let Ok(rules) = rules::of(&ingress, find) {
+            let shown = certificates.resolve(&key, &ingress, Look::Quick, now, |secret| {
+                secrets.find(secret)
+            });
+            if let Ok(rules) = rules::of(&ingress, &shown.certificates, find) {
                 publisher.set_first(&key, &ingress, rules);
             }
         }
@@ -153,13 +182,12 @@ fn targets(ingress: &Ingress) -> Vec<Target> {
     let spec = &ingress.spec;
     let redirected = spec.http_option == HttpOption::Redirected;
     let mut all = Vec::new();
-    for rule in &spec.rules {
+    for (rule, entries) in spec.rules.iter().zip(tls::entries_by_rule(ingress)) {
         let external = rule.visibility == Visibility::ExternalIP;
         for host in &rule.hosts {
-            let covered = spec.tls.iter().any(|tls| tls.hosts.contains(host));
             all.push(Target {
                 host: host.as_str().into(),
-                tls: redirected && external && covered,
+                tls: redirected && external && !entries.is_empty(),
             });
         }
     }

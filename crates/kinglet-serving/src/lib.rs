@@ -20,6 +20,7 @@ mod metadata;
 mod outcome;
 mod unadmitted;
 
+pub mod certificate;
 pub mod configuration;
 pub mod gc;
 pub mod ingress;
@@ -57,6 +58,8 @@ pub struct ServingOptions {
     pub reports: mpsc::Receiver<Report>,
     /// The gateways that must serve an Ingress before it is Ready.
     pub gateways: ingress::Gateways,
+    /// Signs certificates for hosts, where no cert-manager does.
+    pub browsers: Option<kinglet_process::pki::Browsers>,
 }
 
 /// Starts all of Knative Serving as tasks of the context.
@@ -69,11 +72,15 @@ pub fn start(context: &Context, options: ServingOptions) {
         updates,
         reports,
         gateways,
+        browsers,
     } = options;
     autoscale::backends::start(context, updates.clone(), gateways.are_elsewhere());
     ingress::start(context, gateway, updates, gateways);
     autoscale::start(context, configs.clone(), reports);
     revision::start(context, configs.clone(), digests);
+    if let Some(browsers) = browsers {
+        certificate::start(context, configs.clone(), browsers);
+    }
     route::start(context, configs.clone(), cluster_domain.into());
     configuration::start(context, configs.clone());
     labeler::start(context);

@@ -5,6 +5,7 @@
 //! Always: a bad target leaves what is programmed alone; a new Revision gets traffic only when it is ready; the
 //! Route is Ready only when the gateway has what the Ingress says.
 
+mod certificates;
 mod decide;
 mod hosts;
 mod ingress;
@@ -20,7 +21,7 @@ mod tests;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
-use kinglet_api::networking::Ingress;
+use kinglet_api::networking::{Certificate, Ingress};
 use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_reconcile::{Context, Controller, Next, is_deleting, key_of, name_of};
 
@@ -32,6 +33,8 @@ const WORKERS: usize = 4;
 /// ConfigMaps whose change can change a Route's hosts or Ingress.
 const CONCERNING: [&str; 3] = ["config-network", "config-domain", "config-features"];
 
+pub(crate) use hosts::public_hosts;
+
 /// Starts the controller.
 pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
     let tracker = Tracker::default();
@@ -41,6 +44,7 @@ pub fn start(context: &Context, live: LiveConfigs, cluster_domain: Arc<str>) {
     Controller::<Route>::new("route-controller")
         .owns::<Service>()
         .owns::<Ingress>()
+        .owns::<Certificate>()
         .reads::<Endpoints>()
         .watches::<Configuration, _>(move |object| {
             of_configuration.routes_to(&Reference::Configuration(key_of(object)))

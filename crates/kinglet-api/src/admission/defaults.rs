@@ -37,7 +37,7 @@ pub(super) fn apply(
             let metadata = look::at(object, "metadata").clone();
             revision_spec(&mut spec, &metadata, creating, configs);
         }
-        Judged::Revision | Judged::Metric | Judged::ServerlessService => {}
+        Judged::Revision | Judged::Metric | Judged::ServerlessService | Judged::Certificate => {}
         Judged::PodAutoscaler => autoscaler_annotations(object, configs),
         Judged::Ingress => ingress(&mut spec),
     }
@@ -63,7 +63,11 @@ pub(super) fn spec_in(kind: Judged, object: &mut Value, mut spec: Value, configs
         }
         Judged::Route => traffic(&mut spec, false),
         Judged::Ingress => ingress(&mut spec),
-        Judged::Revision | Judged::Metric | Judged::ServerlessService | Judged::PodAutoscaler => {}
+        Judged::Revision
+        | Judged::Metric
+        | Judged::ServerlessService
+        | Judged::Certificate
+        | Judged::PodAutoscaler => {}
     }
     object["spec"] = spec;
 }

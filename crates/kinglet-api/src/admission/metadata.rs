@@ -12,7 +12,10 @@ pub(super) fn validate(input: &AdmissionInput<'_>) -> Findings {
     let metadata = look::at(input.object, "metadata");
     let annotations = look::map(metadata, "annotations");
     let mut found = Findings::none();
-    if !matches!(input.kind, Judged::Ingress | Judged::ServerlessService) {
+    if !matches!(
+        input.kind,
+        Judged::Ingress | Judged::ServerlessService | Judged::Certificate
+    ) {
         found.add(name(
             look::text(metadata, "name"),
             look::text(metadata, "generateName"),
@@ -34,7 +37,7 @@ pub(super) fn validate(input: &AdmissionInput<'_>) -> Findings {
                 autoscaling::validate(&annotations, &input.configs.autoscaler).under("annotations"),
             );
         }
-        Judged::Ingress | Judged::ServerlessService => {}
+        Judged::Ingress | Judged::ServerlessService | Judged::Certificate => {}
     }
     if matches!(input.kind, Judged::Service | Judged::Route) {
         found.add(

@@ -39,6 +39,32 @@ pub(super) fn metric(spec: &Value) -> Findings {
     }
 }
 
+/// A Certificate's spec (spec/serving.md 2.7).
+pub(super) fn certificate(spec: &Value) -> Findings {
+    let mut found = Findings::none();
+    let names: Vec<&str> = look::list(spec, "dnsNames")
+        .iter()
+        .map(|name| name.as_str().unwrap_or_default())
+        .collect();
+    if names.is_empty() {
+        found.add(Findings::missing("dnsNames"));
+    }
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            found.add(Findings::invalid("", &format!("dnsNames[{i}]")));
+        }
+    }
+    if look::text(spec, "secretName").is_empty() {
+        found.add(Findings::missing("secretName"));
+    }
+    let domain = look::text(spec, "domain");
+    let inside = |name: &&str| *name == domain || name.ends_with(&format!(".{domain}"));
+    if !domain.is_empty() && !names.is_empty() && !names.iter().any(inside) {
+        found.add(Findings::invalid(domain, "domain"));
+    }
+    found.under("spec")
+}
+
 /// A ServerlessService.
 pub(super) fn serverless_service(object: &Value) -> Findings {
     let spec = look::at(object, "spec");

@@ -94,6 +94,13 @@ condition_set!(
     }
 );
 condition_set!(
+    /// Conditions of a Certificate, which reports `Ready` itself.
+    CertificateCondition {} also {
+        /// The Secret has a certificate that holds.
+        Ready
+    }
+);
+condition_set!(
     /// Conditions of an Ingress.
     IngressCondition {
         /// The gateway has its rules.

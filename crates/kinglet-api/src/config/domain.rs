@@ -70,6 +70,13 @@ impl Domain {
         &self.fallback
     }
 
+    /// All domains, whatever selects them.
+    pub fn names(&self) -> Vec<String> {
+        let fallback = self.domains.values().all(|selector| !selector.is_empty());
+        let fallback = fallback.then(|| self.fallback.clone());
+        self.domains.keys().cloned().chain(fallback).collect()
+    }
+
     /// Domain of a Route with these labels; cluster-local ones are under `svc.{cluster_domain}`.
     pub fn lookup(&self, labels: &BTreeMap<String, String>, cluster_domain: &str) -> String {
         if labels

@@ -64,5 +64,6 @@ HeaderMatch: exact! string
 IngressBackendSplit: +IngressBackend, percent int64, appendHeaders map string
 IngressBackend: serviceNamespace! string, serviceName! string, servicePort! intstr
 ServerlessServiceSpec: mode string, objectRef ObjectReference, protocolType! string, numActivators int32
+CertificateSpec: dnsNames! []string, domain string, secretName! string
 ImageSpec: image! string, serviceAccountName string, imagePullSecrets []LocalObjectReference
 ";

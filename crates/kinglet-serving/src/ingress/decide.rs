@@ -18,6 +18,19 @@ const STALLED_RETRY: Duration = Duration::from_secs(10);
 /// So many gateways are named in a message.
 const GATEWAYS_NAMED_MAX: usize = 3;
 
+/// What is wrong with certificates speaks for an Ingress whose routes are fine.
+pub(super) fn with_faults(
+    outcome: Result<ProgrammedState, String>,
+    faults: &[String],
+) -> Result<ProgrammedState, String> {
+    match outcome {
+        Ok(state) if faults.is_empty() => Ok(state),
+        Ok(ProgrammedState::Rejected(conflicts)) => Ok(ProgrammedState::Rejected(conflicts)),
+        Ok(_) => Err(faults.join("; ")),
+        Err(words) => Err(words),
+    }
+}
+
 pub(super) fn decide(
     ingress: &Ingress,
     outcome: &Result<ProgrammedState, String>,

@@ -6,13 +6,18 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinglet_api::networking as api;
 use kinglet_decide::feed::Key;
-use kinglet_decide::route::{HttpOption, IngressRule, PathRule, Split, Target, Visibility};
+use kinglet_decide::route::{
+    Certificate, HttpOption, IngressRule, PathRule, Split, Target, Visibility,
+};
 use kinglet_reconcile::key_of;
 use sha2::{Digest, Sha256};
 
-/// The rules of an Ingress. `service` finds Kubernetes Services, needed for ports given by name.
+use super::tls;
+
+/// The rules of an Ingress. `certificates` are those of its `spec.tls`, entry by entry; `service` finds Kubernetes Services, needed for ports given by name.
 pub(super) fn of(
     ingress: &api::Ingress,
+    certificates: &[Option<Arc<Certificate>>],
     service: impl Fn(&str, &str) -> Option<Arc<Service>>,
 ) -> Result<Vec<IngressRule>, String> {
     let key = key_of(ingress);
@@ -23,9 +28,17 @@ pub(super) fn of(
     };
     let rules = ingress.spec.rules.iter().enumerate();
     rules
-        .map(|(at, rule)| {
-            one(&key, rule, http_option, &hash, &service)
-                .map_err(|why| format!("spec.rules[{at}].{why}"))
+        .zip(tls::entries_by_rule(ingress))
+        .map(|((at, rule), entries)| {
+            let shown = entries
+                .into_iter()
+                .filter_map(|entry| certificates.get(entry)?.clone());
+            let read = one(&key, rule, http_option, &hash, &service)
+                .map_err(|why| format!("spec.rules[{at}].{why}"))?;
+            Ok(IngressRule {
+                certificates: shown.collect(),
+                ..read
+            })
         })
         .collect()
 }
@@ -47,6 +60,7 @@ fn one(
         },
         http_option,
         probe_hash: hash.to_owned(),
+        certificates: Vec::new(),
         paths: paths
             .map(|(at, path)| {
                 self::path(path, service).map_err(|why| format!("http.paths[{at}].{why}"))

@@ -40,7 +40,7 @@ fn ingress(name: &str, host: &str, port: Value, percents: &[i64]) -> Ingress {
 
 #[test]
 fn rules_are_read_and_faults_name_their_field() {
-    let read = |ingress: &Ingress| rules::of(ingress, |_, _| None);
+    let read = |ingress: &Ingress| rules::of(ingress, &[], |_, _| None);
     let good = read(&ingress("x", "x.example.com", json!(80), &[30, 70])).unwrap();
     assert_eq!(good[0].hosts, ["x.example.com"]);
     assert_eq!(good[0].visibility, Visibility::External);
@@ -191,7 +191,7 @@ impl Gateway {
         self.publisher.set(
             &key_of(ingress),
             ingress,
-            rules::of(ingress, |_, _| None).unwrap(),
+            rules::of(ingress, &[], |_, _| None).unwrap(),
         )
     }
 
@@ -298,14 +298,14 @@ async fn the_first_table_has_all_routes_of_before() {
         .collect();
     let mut gateway = gateway_after(objects.iter().map(key_of).collect());
     for object in &objects[..2] {
-        let rules = rules::of(object, |_, _| None).unwrap();
+        let rules = rules::of(object, &[], |_, _| None).unwrap();
         gateway.publisher.set_first(&key_of(object), object, rules);
         gateway.publisher.pass(&key_of(object));
         tokio::task::yield_now().await;
     }
     assert!(gateway.updates.try_recv().is_err(), "one is still missing");
     // What the controller has looked at, it knows better: here that nothing is left of it.
-    let again = rules::of(&objects[0], |_, _| None).unwrap();
+    let again = rules::of(&objects[0], &[], |_, _| None).unwrap();
     gateway.publisher.remove(&key_of(&objects[0]));
     gateway
         .publisher
@@ -333,7 +333,7 @@ async fn every_gateway_must_have_it_and_one_that_stalls_is_named() {
     let publisher = Publisher::start(&context, sender, gateways, queue.clone(), none);
     let object = ingress("x", "x.example.com", json!(80), &[100]);
     let set = || {
-        let rules = rules::of(&object, |_, _| None).unwrap();
+        let rules = rules::of(&object, &[], |_, _| None).unwrap();
         publisher.set(&key_of(&object), &object, rules)
     };
     assert_eq!(set(), ProgrammedState::OnItsWay);

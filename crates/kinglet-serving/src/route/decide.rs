@@ -11,6 +11,7 @@ use kinglet_api::networking::Ingress;
 use kinglet_api::serving::{RouteStatus, TrafficTarget};
 use kinglet_reconcile::{Plan, is_controlled_by};
 
+use super::certificates;
 use super::hosts::{self, TagAddress};
 use super::ingress;
 use super::observe::RouteObserved;
@@ -105,7 +106,7 @@ fn program(
     conditions: &mut RouteConditions,
     status: &mut RouteStatus,
 ) {
-    let tag_addresses = match hosts::tag_addresses(observed) {
+    let mut tag_addresses = match hosts::tag_addresses(observed) {
         Ok(tag_addresses) => tag_addresses,
         Err(words) => {
             conditions.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));
@@ -113,6 +114,7 @@ fn program(
             return;
         }
     };
+    let certificates = certificates::look(observed, &mut tag_addresses);
     status.url = tag_addresses
         .get("")
         .map(|tag_address| tag_address.url.clone());
@@ -124,10 +126,12 @@ fn program(
         }
     };
     conditions.traffic = Some(ConditionState::True);
-    conditions.certificate = Some(ConditionState::true_because(
-        "TLSNotEnabled",
-        "external-domain-tls is not enabled",
-    ));
+    conditions.certificate = certificates.state.clone();
+    if certificates.foreign.is_some() {
+        let words = conditions.certificate.as_ref().map(message_of);
+        plan.fail(true, words.unwrap_or_default());
+        return;
+    }
     let local = service_host(
         observed.route.name(),
         observed.route.namespace(),
@@ -139,9 +143,11 @@ fn program(
         conditions.ingress = Some(state);
         return;
     }
+    certificates::ensure(observed, &certificates, plan);
     let rollout = roll_out(observed, &traffic, plan);
     status.traffic = shown(&traffic, &tag_addresses, &rollout);
-    let desired = match ingress::build(observed, &traffic, &tag_addresses, &rollout) {
+    let desired = match ingress::build(observed, &traffic, &tag_addresses, &rollout, &certificates)
+    {
         Ok(desired) => desired,
         Err(words) => {
             conditions.traffic = Some(ConditionState::false_because("ErrorConfig", words.clone()));

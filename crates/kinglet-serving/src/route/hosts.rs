@@ -76,11 +76,7 @@ fn tag_address(observed: &RouteObserved, tag: &str) -> Result<TagAddress, String
     let (route, configs) = (&*observed.route, &observed.configs);
     let name = name(route, tag, configs)?;
     let local = service_host(&name, route.namespace(), &observed.cluster_domain);
-    let none = BTreeMap::new();
-    let domain = configs.domain.lookup(
-        route.metadata.labels.as_ref().unwrap_or(&none),
-        &observed.cluster_domain,
-    );
+    let domain = domain(route, configs, &observed.cluster_domain);
     let marked = observed
         .services
         .get(&name)
@@ -116,6 +112,39 @@ fn tag_address(observed: &RouteObserved, tag: &str) -> Result<TagAddress, String
         external,
         url,
     })
+}
+
+/// The domain of a Route's public hosts.
+pub(super) fn domain(route: &Route, configs: &Configs, cluster_domain: &str) -> String {
+    let none = BTreeMap::new();
+    let labels = route.metadata.labels.as_ref().unwrap_or(&none);
+    configs.domain.lookup(labels, cluster_domain)
+}
+
+/// Hosts that a Route has outside, as far as they can be told; also those that a label keeps inside.
+pub(crate) fn public_hosts(route: &Route, configs: &Configs) -> BTreeSet<String> {
+    let none = BTreeMap::new();
+    let labels = route.metadata.labels.as_ref().unwrap_or(&none);
+    // A domain of the cluster's own is no public one, whatever it is called.
+    let domain = configs.domain.lookup(labels, "");
+    let hosts = tags(route).into_iter().filter_map(|tag| {
+        let name = name(route, tag, configs).ok()?;
+        let facts = DomainTemplateValues {
+            name: &name,
+            namespace: route.namespace(),
+            domain: &domain,
+            annotations: route.metadata.annotations.as_ref(),
+            labels: route.metadata.labels.as_ref(),
+        };
+        configs.network.host(&facts).ok()
+    });
+    hosts.collect()
+}
+
+/// The same URL with another scheme.
+pub(super) fn with_scheme(url: &str, scheme: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    format!("{scheme}://{rest}")
 }
 
 /// All names under which a Service can be reached from inside, sorted.

@@ -12,6 +12,7 @@ use kinglet_api::networking::{
 use kinglet_api::{keys, names};
 use kinglet_reconcile::owner_reference;
 
+use super::certificates::{self, RouteCertificates};
 use super::hosts::{self, TagAddress};
 use super::observe::RouteObserved;
 use super::rollout::{Part, Rollout};
@@ -29,6 +30,7 @@ pub(super) fn build(
     traffic: &Traffic,
     tag_addresses: &BTreeMap<String, TagAddress>,
     rollout: &Rollout,
+    certificates: &RouteCertificates,
 ) -> Result<Ingress, String> {
     let route = &*observed.route;
     let mut labels = metadata::without(route.metadata.labels.as_ref(), |_| false);
@@ -52,8 +54,8 @@ pub(super) fn build(
     }
     let spec = IngressSpec {
         http_option: http_option(observed)?,
-        tls: Vec::new(),
-        rules: rules(observed, traffic, tag_addresses, rollout),
+        tls: certificates.tls.clone(),
+        rules: rules(observed, traffic, tag_addresses, rollout, certificates),
     };
     let base = match observed.ingress.as_deref() {
         Some(present) => present.metadata.clone(),
@@ -113,6 +115,7 @@ fn rules(
     traffic: &Traffic,
     tag_addresses: &BTreeMap<String, TagAddress>,
     rollout: &Rollout,
+    certificates: &RouteCertificates,
 ) -> Vec<IngressRule> {
     let mut rules = Vec::new();
     for (tag, members) in &traffic.groups {
@@ -123,7 +126,9 @@ fn rules(
         let local = hosts::expanded(&tag_address.local, &observed.cluster_domain);
         rules.push(rule(local, Visibility::ClusterLocal, &paths));
         if let Some(host) = &tag_address.external {
-            rules.push(rule(vec![host.clone()], tag_address.visibility(), &paths));
+            let mut all = certificates::challenge_paths(certificates, host);
+            all.extend(paths);
+            rules.push(rule(vec![host.clone()], tag_address.visibility(), &all));
         }
     }
     rules

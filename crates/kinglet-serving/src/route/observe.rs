@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kinglet_api::config::Configs;
-use kinglet_api::networking::Ingress;
+use kinglet_api::networking::{Certificate, Ingress};
 use kinglet_api::serving::{Configuration, Revision, Route};
 use kinglet_api::{keys, names};
 use kinglet_reconcile::{Context, Key, key_of, uid_of};
@@ -24,6 +24,8 @@ pub(super) struct RouteObserved {
     pub(super) route: Arc<Route>,
     pub(super) referenced: Referenced,
     pub(super) ingress: Option<Arc<Ingress>>,
+    /// Certificates of its own, and those of the names that its own would have.
+    pub(super) certificates: BTreeMap<String, Arc<Certificate>>,
     /// Placeholder Services that are there, whoever owns them, and those of tags that are no more.
     pub(super) services: BTreeMap<String, Arc<Service>>,
     pub(super) endpoints: BTreeMap<String, Arc<Endpoints>>,
@@ -77,6 +79,7 @@ pub(super) fn observe(
         .filter_map(|name| Some((name.clone(), endpoints_cache.get(namespace, name)?)))
         .collect();
     RouteObserved {
+        certificates: certificates(context, &route),
         referenced,
         ingress,
         services,
@@ -87,6 +90,18 @@ pub(super) fn observe(
         now: context.now(),
         route,
     }
+}
+
+fn certificates(context: &Context, route: &Route) -> BTreeMap<String, Arc<Certificate>> {
+    let cache = context.cache::<Certificate>();
+    let uid = uid_of(route);
+    let own = cache.by_owner(uid);
+    let tags = route.spec.traffic.iter().map(|target| target.tag.as_str());
+    let named = tags
+        .chain([""])
+        .filter_map(|tag| cache.get(route.namespace(), &super::certificates::name(uid, tag)));
+    let all = own.into_iter().chain(named);
+    all.map(|found| (found.name().to_owned(), found)).collect()
 }
 
 /// Follows references, noting each before it is read.

@@ -4,6 +4,7 @@
     reason = "tables read better without borrows"
 )]
 
+mod certificates;
 mod hosts;
 mod ingress;
 mod placeholders;
@@ -58,6 +59,7 @@ impl World {
             route: Arc::new(route),
             referenced: Referenced::default(),
             ingress: None,
+            certificates: BTreeMap::new(),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             configs: configs(&[]),
@@ -139,6 +141,15 @@ impl World {
                     self.0
                         .services
                         .insert(write.key.name.to_string(), Arc::new(service));
+                }
+                ("Certificate", Verb::Delete { .. }) => {
+                    drop(self.0.certificates.remove(&*write.key.name));
+                }
+                ("Certificate", _) => {
+                    body["metadata"]["generation"] = json!(1);
+                    let certificate = serde_json::from_value(body).unwrap();
+                    let name = write.key.name.to_string();
+                    self.0.certificates.insert(name, Arc::new(certificate));
                 }
                 (other, verb) => panic!("{verb:?} {other}"),
             }
