@@ -63,6 +63,12 @@ pub fn next_steps(addresses: &Addresses) -> String {
             addresses.domain
         ));
     }
+    if let Some(url) = &addresses.https_url {
+        lines.push(format!(
+            "  Services, https  {url}{}",
+            https_words(addresses)
+        ));
+    }
     lines.push(format!("  Kubeconfig       {}", addresses.kubeconfig));
     lines.push(String::new());
     lines.push("Try it:".to_owned());
@@ -77,6 +83,17 @@ pub fn next_steps(addresses: &Addresses) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// Where certificates come from, and what is to be trusted.
+pub(crate) fn https_words(addresses: &Addresses) -> String {
+    match &addresses.https_ca {
+        Some(file) if std::path::Path::new(file).exists() => {
+            format!(", certificates signed by {file} (curl --cacert, or let browsers trust it)")
+        }
+        _ => ", with certificates of Secrets; `external-domain-tls: Enabled` in config-network makes one for every host"
+            .to_owned(),
+    }
 }
 
 /// The program for commands to paste, and the flags that lead it here: kubectl where there is one, else our own.
@@ -120,7 +137,8 @@ mod tests {
         let addresses = Addresses {
             api_url: "https://127.0.0.1:6443".to_owned(),
             http_url: Some("http://127.0.0.1:8080".to_owned()),
-            https_url: None,
+            https_url: Some("https://127.0.0.1:8443".to_owned()),
+            https_ca: None,
             registry: None,
             domain: "localhost".to_owned(),
             kubeconfig: "/tmp/k".to_owned(),
@@ -128,6 +146,15 @@ mod tests {
         };
         let text = next_steps(&addresses);
         assert!(text.contains("apply --kubeconfig /tmp/k -f -") && text.contains("curl --resolve hello.default.localhost:8080:127.0.0.1 http://hello.default.localhost:8080"), "{text}");
+        assert!(
+            text.contains("https://127.0.0.1:8443, with certificates of Secrets"),
+            "{text}"
+        );
+        let signed = Addresses {
+            https_ca: Some("/proc/self/exe".to_owned()),
+            ..addresses.clone()
+        };
+        assert!(next_steps(&signed).contains("signed by /proc/self/exe (curl --cacert"));
         assert_eq!(tool(&addresses, false).0, "kinglet");
         assert_eq!(
             curl_line("http://127.0.0.1:80", "a.b.localhost"),

@@ -23,6 +23,9 @@ pub struct Addresses {
     pub http_url: Option<String>,
     /// Gateway, HTTPS.
     pub https_url: Option<String>,
+    /// Certificate of the authority that signs for hosts of this machine, once something has asked for a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_ca: Option<String>,
     /// Image registry.
     pub registry: Option<String>,
     /// Default domain.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kinglet_api::keys;
-use kinglet_api::networking::{HttpOption, Ingress, Visibility};
+use kinglet_api::networking::Ingress;
 use kinglet_decide::feed::{Key, Update};
 use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting, key_of};
 use tokio::sync::mpsc;
@@ -109,7 +109,8 @@ pub fn start(
             });
             let outcome = rules.map(|rules| {
                 let here = publisher.set(&key, &ingress, rules);
-                everywhere(here, prober.as_ref(), &key, &ingress)
+                let hash = rules::probe_hash(&ingress, &shown.certificates);
+                everywhere(here, prober.as_ref(), &key, &ingress, &hash)
             });
             publisher.pass(&key);
             let outcome = decide::with_faults(outcome, &shown.faults);
@@ -158,6 +159,7 @@ fn everywhere(
     prober: Option<&Prober>,
     key: &Key,
     ingress: &Ingress,
+    hash: &str,
 ) -> ProgrammedState {
     let Some(prober) = prober.filter(|_| here == ProgrammedState::InForce) else {
         return here;
@@ -167,7 +169,7 @@ fn everywhere(
         return here;
     }
     let targets = targets(ingress);
-    match prober.standing(key, &rules::probe_hash(ingress), &targets) {
+    match prober.standing(key, hash, &targets) {
         Standing::Ready => ProgrammedState::InForce,
         Standing::Asked => ProgrammedState::OnItsWay,
         Standing::NoGateways => ProgrammedState::Stalled {
@@ -177,21 +179,16 @@ fn everywhere(
     }
 }
 
-/// The hosts that gateways are asked for: over TLS where plain requests are redirected.
+/// The hosts that gateways are asked for: in plain HTTP, since the listener that is asked is one for callers inside, whom
+/// nothing redirects.
 fn targets(ingress: &Ingress) -> Vec<Target> {
-    let spec = &ingress.spec;
-    let redirected = spec.http_option == HttpOption::Redirected;
-    let mut all = Vec::new();
-    for (rule, entries) in spec.rules.iter().zip(tls::entries_by_rule(ingress)) {
-        let external = rule.visibility == Visibility::ExternalIP;
-        for host in &rule.hosts {
-            all.push(Target {
-                host: host.as_str().into(),
-                tls: redirected && external && !entries.is_empty(),
-            });
-        }
-    }
-    all
+    let hosts = ingress.spec.rules.iter().flat_map(|rule| &rule.hosts);
+    hosts
+        .map(|host| Target {
+            host: host.as_str().into(),
+            tls: false,
+        })
+        .collect()
 }
 
 fn is_ours(ingress: &Ingress) -> bool {

@@ -22,6 +22,10 @@ pub struct Ready {
     pub api_url: String,
     /// Gateway.
     pub http_url: Option<String>,
+    /// Gateway, over TLS.
+    pub https_url: Option<String>,
+    /// Certificate of the authority for hosts.
+    pub https_ca: Option<String>,
     /// Default domain.
     pub domain: String,
     /// Kubeconfig.
@@ -183,6 +187,16 @@ impl Instance {
             .as_deref()
             .unwrap_or_default()
             .trim_start_matches("http://")
+            .trim_end_matches('/')
+    }
+
+    /// `host:port` of the gateway for https.
+    pub fn https(&self) -> &str {
+        self.ready
+            .https_url
+            .as_deref()
+            .unwrap_or_default()
+            .trim_start_matches("https://")
             .trim_end_matches('/')
     }
 

@@ -47,6 +47,8 @@ const QUEUED_MAX: usize = 4096;
 const CUT_TIME: Duration = Duration::from_millis(500);
 /// Port of a gateway for pods.
 const LOCAL_PORT: u16 = 80;
+/// The same for https.
+const LOCAL_HTTPS_PORT: u16 = 443;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -164,10 +166,11 @@ impl Apart {
         self.0.running.lock().addresses.clone()
     }
 
-    /// Starts everything, gateways last; they take the port of `http`. Returns when all serve.
+    /// Starts everything, gateways last; they take the ports of `http` and `https`. Returns when all serve.
     pub(crate) async fn serve(
         &self,
         http: TcpListener,
+        https: Option<TcpListener>,
         moved: Option<u16>,
         node: &NodeHandle,
         caches: &Caches,
@@ -177,7 +180,8 @@ impl Apart {
         let statistics = self.serve_statistics().await?;
         scrapes::start(caches, &self.0.reports, &self.0.tasks);
         let activators = self.start_activators(bridge, statistics, node).await?;
-        let gateways = self.start_gateways(http, (bridge.into(), moved.unwrap_or(LOCAL_PORT)))?;
+        let gateways =
+            self.start_gateways(http, https, (bridge.into(), moved.unwrap_or(LOCAL_PORT)))?;
         for child in activators.iter().chain(&gateways) {
             child.serves().await?;
         }
@@ -246,21 +250,39 @@ impl Apart {
     fn start_gateways(
         &self,
         http: TcpListener,
+        https: Option<TcpListener>,
         local: (IpAddr, u16),
     ) -> anyhow::Result<Vec<Arc<Child>>> {
         let inner = &self.0;
         let external = http.local_addr()?;
         drop(http);
-        let held = vec![
+        let mut held = vec![
             listeners::hold_shared(external)?,
             listeners::hold_shared(local.into())?,
         ];
+        let mut https_flags = Vec::new();
+        if let Some(https) = https {
+            let external = https.local_addr()?;
+            drop(https);
+            held.push(listeners::hold_shared(external)?);
+            https_flags.extend(["--https-port".to_owned(), external.port().to_string()]);
+            match listeners::hold_shared((local.0, LOCAL_HTTPS_PORT).into()) {
+                Ok(socket) => {
+                    held.push(socket);
+                    let port = LOCAL_HTTPS_PORT.to_string();
+                    https_flags.extend(["--local-https-port".to_owned(), port]);
+                }
+                Err(error) => tracing::warn!("{error:#}; pods cannot use https"),
+            }
+        }
         let children: Vec<Arc<Child>> = (0..inner.shape.gateways)
             .map(|number| {
+                let https_flags = https_flags.clone();
                 self.keep(
                     "gateway-process",
                     format!("gateway-{number}"),
                     move |command| {
+                        command.args(&https_flags);
                         command
                             .args(["--shared-ports", "--status-port", "0", "--drain", "0s"])
                             .args(["--listen", &external.ip().to_string()])

@@ -45,6 +45,8 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         http_listener,
     } = prepared;
     let http_address = http_listener.local_addr()?;
+    let https = listeners::bind_https(args.listen, None, Some(args.http_port)).await?;
+    let https_address = https.as_ref().map(TcpListener::local_addr).transpose()?;
 
     let (own_client, own_data) = (client.clone(), data.clone());
     let tasks = Tasks::new().supervised_by(&supervisor);
@@ -60,6 +62,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         data,
         domain: args.domain.clone(),
         http: http_listener,
+        https,
         // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
         network: kinglet_node::NetworkOptions {
             gateway_port: listeners::moved_gateway_port(http_address)?,
@@ -67,6 +70,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         },
         // The cluster publishes its own CA in every namespace.
         ca_pem: None,
+        browsers: None,
         parts: kinglet_workloads::Parts::BINDER,
         apart: None,
     };
@@ -85,7 +89,9 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
             let addresses = Addresses {
                 api_url: server.to_string(),
                 http_url: Some(format!("http://{}", listeners::shown(http_address))),
-                https_url: None,
+                https_url: https_address
+                    .map(|https| format!("https://{}", listeners::shown(https))),
+                https_ca: None,
                 registry: None,
                 domain: args.domain.clone(),
                 kubeconfig: args.kubeconfig.display().to_string(),

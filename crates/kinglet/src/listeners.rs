@@ -105,6 +105,46 @@ pub(crate) async fn bind_http(address: IpAddr, asked: Option<u16>) -> anyhow::Re
     }
 }
 
+/// The gateway's port for https: the one asked for, else 443 when it may, else 8443. Where both are in use nobody serves
+/// https, which is said: who has not asked for it must not fail over it. A gateway for http on any free port
+/// (`--http-port 0`, a second Kinglet, a test) takes any free port for https, too.
+pub(crate) async fn bind_https(
+    address: IpAddr,
+    asked: Option<u16>,
+    http: Option<u16>,
+) -> anyhow::Result<Option<TcpListener>> {
+    if let Some(port) = asked.or(http.filter(|port| *port == 0)) {
+        let bound = bind(address, port, "https of the gateway", "--https-port").await;
+        return bound.map(Some);
+    }
+    for port in HTTPS_PORTS {
+        if let Ok(listener) = listen(SocketAddr::new(address, port)).await {
+            return Ok(Some(listener));
+        }
+    }
+    let [first, second] = HTTPS_PORTS;
+    tracing::warn!(
+        "ports {first} and {second} on {address} are both in use: https is not served; choose another one with --https-port"
+    );
+    Ok(None)
+}
+
+/// Ports for https, the usual one first.
+const HTTPS_PORTS: [u16; 2] = [443, 8443];
+/// Port of the gateway on the bridge for https.
+const GATEWAY_HTTPS_PORT: u16 = 443;
+
+/// Binds the gateway's port for https between pods, unless a program of the host has it on every address.
+pub(crate) fn bind_https_inside(bridge: IpAddr) -> Option<TcpListener> {
+    match bind_on_bridge(bridge, GATEWAY_HTTPS_PORT) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!("{error}; pods cannot use https");
+            None
+        }
+    }
+}
+
 /// Port of the gateway on the bridge for every host name.
 const GATEWAY_PORT: u16 = 80;
 /// The ports by which Knative's public and private Services of a Revision, and `activator-service`, reach an activator or

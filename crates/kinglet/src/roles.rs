@@ -251,6 +251,12 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
     begin(&args.common, None)?;
     let mut component = Component::new(Options {
         role: Role::Gateway,
+        // The Service in front of it listens on the usual port; where ports are shared, nothing is in front.
+        https_port: if args.shared_ports {
+            args.https_port
+        } else {
+            Some(443)
+        },
         unknown_backend_wait: Duration::ZERO,
         ..Options::default()
     })?;
@@ -265,13 +271,21 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
         own,
     } = gateway_listeners(args).await?;
     let status = listeners::bind(listen, args.status_port, "gateway", "--status-port").await?;
+    let (https, local_https) = https_listeners(args).await?;
     let mut addresses = vec![
         ("http", external.local_addr()?),
         ("local", local.local_addr()?),
         ("status", status.local_addr()?),
     ];
-    if let Some(own) = &own {
-        addresses.push(("own", own.local_addr()?));
+    let named = [
+        ("own", &own),
+        ("https", &https),
+        ("localHttps", &local_https),
+    ];
+    for (name, listener) in named {
+        if let Some(listener) = listener {
+            addresses.push((name, listener.local_addr()?));
+        }
     }
     component.tasks.component_cancellable(
         "route-tables",
@@ -283,6 +297,14 @@ async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
     handle.serve(external, Listener::External);
     for local in [Some(local), own].into_iter().flatten() {
         handle.serve(local, Listener::ClusterLocal);
+    }
+    for (listener, kind) in [
+        (https, Listener::External),
+        (local_https, Listener::ClusterLocal),
+    ] {
+        if let Some(listener) = listener {
+            handle.serve_tls(listener, kind)?;
+        }
     }
     handle.set_health(Health::Ready);
     say_ready(&args.common, "gateway", &addresses)?;
@@ -315,6 +337,33 @@ async fn gateway_listeners(args: &GatewayArgs) -> anyhow::Result<Bound> {
         local: listeners::bind(local_listen, args.local_port, "gateway", "--local-port").await?,
         own: None,
     })
+}
+
+/// Kourier's ports for https, unless others were asked for. Where ports are shared, only those that were.
+async fn https_listeners(
+    args: &GatewayArgs,
+) -> anyhow::Result<(Option<TcpListener>, Option<TcpListener>)> {
+    let listen = args.common.listen;
+    let local_listen = args.local_listen.unwrap_or(listen);
+    if args.shared_ports {
+        let shared = |address, port: Option<u16>| {
+            port.map(|port| listeners::bind_shared(address, port, "gateway"))
+                .transpose()
+        };
+        return Ok((
+            shared(listen, args.https_port)?,
+            shared(local_listen, args.local_https_port)?,
+        ));
+    }
+    let beside = |plain: u16, usual: u16| if plain == 0 { 0 } else { usual };
+    let port = args.https_port;
+    let port = port.unwrap_or_else(|| beside(args.http_port, 8443));
+    let local = args.local_https_port;
+    let local = local.unwrap_or_else(|| beside(args.local_port, 8444));
+    Ok((
+        Some(listeners::bind(listen, port, "gateway", "--https-port").await?),
+        Some(listeners::bind(local_listen, local, "gateway", "--local-https-port").await?),
+    ))
 }
 
 async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use kinglet_dataplane::Cut;
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
 use kinglet_process::notify::{State, notify};
-use kinglet_process::pki::Pki;
+use kinglet_process::pki::{Names, Pki, ServerCredential};
 use kinglet_process::{Clock, Supervisor, Tasks, logging, tls};
 use kinglet_serving::configs::LiveConfigs;
 use kinglet_store::Store;
@@ -162,8 +162,10 @@ struct Opened {
     store: Store,
     api_listener: TcpListener,
     http_listener: TcpListener,
+    https_listener: Option<TcpListener>,
     api_address: SocketAddr,
     http_address: SocketAddr,
+    https_address: Option<SocketAddr>,
     pki: Pki,
     images: Images,
 }
@@ -180,6 +182,12 @@ impl Opened {
         let api_listener =
             listeners::bind(args.listen, args.api_port, "Kubernetes API", "--api-port").await?;
         let http_listener = listeners::bind_http(args.listen, args.http_port).await?;
+        let https_listener =
+            listeners::bind_https(args.listen, args.https_port, args.http_port).await?;
+        let https_address = https_listener
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()?;
         let pki = Pki::open(&data.join("pki"), clock.now())?;
         let images = Images::open(
             &data.join("images"),
@@ -193,6 +201,8 @@ impl Opened {
             http_address: http_listener.local_addr()?,
             api_listener,
             http_listener,
+            https_listener,
+            https_address,
             pki,
             images,
             data,
@@ -286,6 +296,7 @@ async fn run(
         domain: args.domain.clone(),
         images: opened.images,
         http: opened.http_listener,
+        https: opened.https_listener,
         network: kinglet_node::NetworkOptions {
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
@@ -297,6 +308,7 @@ async fn run(
             },
         },
         ca_pem: Some(opened.pki.ca_pem.clone()),
+        browsers: Some(opened.pki.browsers.clone()),
         parts: kinglet_workloads::Parts::ALL,
         apart: crate::apart::Shape::of(args),
     };
@@ -314,13 +326,21 @@ async fn run(
         bootstrap::endpoints(&objects.client, bridge, &machine.activators(), Some(port)).await?;
         let inside = listeners::bind_on_bridge(bridge.into(), port)?;
         let listeners = [opened.api_listener, inside];
-        serve_api(&objects.api, &opened.pki, &listen, listeners, &serving_api)?;
+        serve_api(
+            &objects.api,
+            &opened.pki,
+            &objects.clock,
+            &listen,
+            listeners,
+            &serving_api,
+        )?;
         let addresses = publish(
             args,
             &opened.data,
             &opened.pki,
             &format!("https://{}", listeners::shown(opened.api_address)),
             &format!("http://{}", listeners::shown(opened.http_address)),
+            opened.https_address,
         )?;
         control::serve(
             Control {
@@ -358,12 +378,18 @@ async fn run(
 fn serve_api(
     api: &ApiServer,
     pki: &Pki,
+    clock: &Clock,
     addresses: &[IpAddr],
     listeners: [TcpListener; 2],
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let certificate = pki.server(&HOSTS.map(str::to_owned), addresses)?;
-    let tls = tls::server_config(pki, &certificate)?;
+    let names = Names {
+        hosts: HOSTS.map(str::to_owned).into(),
+        addresses: addresses.to_vec(),
+    };
+    let shown = ServerCredential::issue(pki, names, clock.clone())?;
+    let tls = tls::server_config(pki, Arc::new(shown.clone()))?;
+    tasks.restarted("certificates", move || shown.clone().keep_fresh());
     for listener in listeners {
         tasks.component(
             "api-listener",
@@ -560,6 +586,7 @@ fn publish(
     pki: &Pki,
     api_url: &str,
     http_url: &str,
+    https: Option<SocketAddr>,
 ) -> anyhow::Result<Addresses> {
     let entry = kubeconfig::Entry {
         server: api_url,
@@ -588,7 +615,8 @@ fn publish(
     Ok(Addresses {
         api_url: api_url.to_owned(),
         http_url: Some(http_url.to_owned()),
-        https_url: None,
+        https_url: https.map(|https| format!("https://{}", listeners::shown(https))),
+        https_ca: Some(pki.browsers.certificate_path().display().to_string()),
         registry: None,
         domain: args.domain.clone(),
         kubeconfig: shown.display().to_string(),

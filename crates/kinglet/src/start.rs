@@ -59,9 +59,13 @@ pub(crate) struct MachineOptions {
     pub(crate) images: Images,
     /// External listener of the gateway.
     pub(crate) http: TcpListener,
+    /// The same for https.
+    pub(crate) https: Option<TcpListener>,
     /// Service addresses, node ports, and where pods reach the API.
     pub(crate) network: kinglet_node::NetworkOptions,
     pub(crate) ca_pem: Option<String>,
+    /// Signs certificates for hosts, where no cert-manager does.
+    pub(crate) browsers: Option<kinglet_process::pki::Browsers>,
     /// Deployments, endpoints, garbage and the like, where no cluster does them.
     pub(crate) parts: kinglet_workloads::Parts,
     /// The data plane in processes of its own.
@@ -106,7 +110,11 @@ pub(crate) async fn start(
     let context = Context::new(&caches);
     let waterfalls = Waterfalls::follow(&caches, clock);
     let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));
-    let (gateway, mut channels) = start_data_plane(clock, tasks);
+    let https_port = match &options.https {
+        Some(listener) => Some(listener.local_addr()?.port()),
+        None => None,
+    };
+    let (gateway, mut channels) = start_data_plane(clock, tasks, https_port);
     let apart = match &options.apart {
         Some(shape) => Some(Apart::open(shape, &mut channels, tasks)?),
         None => None,
@@ -129,7 +137,7 @@ pub(crate) async fn start(
         deciding,
     };
     let opened = tokio::select! {
-        opened = machine.open_gateway(options.http, moved, applied) => opened,
+        opened = machine.open_gateway(options.http, options.https, moved, applied) => opened,
         () = stop.cancelled() => Ok(()),
     };
     if let Err(error) = opened {
@@ -157,12 +165,19 @@ fn open_after_routes(tasks: &Tasks, mut applied: watch::Receiver<u64>) -> Gate {
     gate
 }
 
-fn start_data_plane(clock: &Clock, tasks: &Tasks) -> (kinglet_dataplane::Handle, Channels) {
+fn start_data_plane(
+    clock: &Clock,
+    tasks: &Tasks,
+    https_port: Option<u16>,
+) -> (kinglet_dataplane::Handle, Channels) {
     let (updates, updates_in) = mpsc::channel(UPDATES_MAX);
     let (reports_out, reports) = mpsc::channel(REPORTS_MAX);
     let (applied_out, applied) = watch::channel(0);
     let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(
-        kinglet_dataplane::Options::default(),
+        kinglet_dataplane::Options {
+            https_port,
+            ..kinglet_dataplane::Options::default()
+        },
         updates_in,
         reports_out,
         applied_out,
@@ -238,6 +253,7 @@ fn start_controllers(
             updates: channels.updates,
             reports: channels.reports,
             gateways: channels.gateways,
+            browsers: options.browsers.clone(),
         },
     );
 }
@@ -248,6 +264,7 @@ impl Machine {
     async fn open_gateway(
         &self,
         http: TcpListener,
+        https: Option<TcpListener>,
         moved: Option<u16>,
         mut applied: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
@@ -259,11 +276,21 @@ impl Machine {
         }
         if let Some(apart) = &self.apart {
             drop(inside);
-            return apart.serve(http, moved, &self.node, &self.caches).await;
+            return apart
+                .serve(http, https, moved, &self.node, &self.caches)
+                .await;
         }
         for listener in inside {
             self.gateway
                 .serve(listener, kinglet_dataplane::Listener::ClusterLocal);
+        }
+        if let Some(https) = https {
+            if let Some(inside) = listeners::bind_https_inside(self.node.gateway_ip().into()) {
+                self.gateway
+                    .serve_tls(inside, kinglet_dataplane::Listener::ClusterLocal)?;
+            }
+            self.gateway
+                .serve_tls(https, kinglet_dataplane::Listener::External)?;
         }
         self.gateway
             .serve(http, kinglet_dataplane::Listener::External);

@@ -38,7 +38,7 @@ pub struct ComponentArgs {
 /// Flags of `gateway`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "The feed holds one JSON object a line: {\"rule\":…} and {\"service\":…}. Replace the file by renaming another over it, then\nsend SIGHUP; a feed that cannot be read is refused in words, and what was in force stays.\nSIGTERM: /ready says 503, connections are accepted for --drain more, then requests under way end."
+    after_help = "The feed holds one JSON object a line: {\"rule\":…}, {\"service\":…} and\n{\"certificate\":…}; with certificates in it, it holds private keys: mode 0600. Replace the file by renaming another over it, then\nsend SIGHUP; a feed that cannot be read is refused in words, and what was in force stays.\nSIGTERM: /ready says 503, connections are accepted for --drain more, then requests under way end."
 )]
 pub struct GatewayArgs {
     /// Routes and Services, as JSON lines: a file, or a Unix socket that tells them
@@ -56,6 +56,12 @@ pub struct GatewayArgs {
     /// Other gateways listen on the same ports, and the kernel spreads connections; one more port of its own is for probes
     #[arg(long, hide = true)]
     pub shared_ports: bool,
+    /// Port for requests from outside over TLS [default: 8443; any free one with --http-port 0]
+    #[arg(long, value_name = "N")]
+    pub https_port: Option<u16>,
+    /// Port for requests of pods over TLS [default: 8444; any free one with --local-port 0]
+    #[arg(long, value_name = "N")]
+    pub local_https_port: Option<u16>,
     /// Port of GET /ready and POST /drain_listeners (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 9000)]
     pub status_port: u16,

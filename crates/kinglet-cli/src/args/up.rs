@@ -37,8 +37,8 @@ pub struct UpArgs {
     /// Port for HTTP to services (0: any free one) [default: 80 if free and allowed, else 8080]
     #[arg(long, value_name = "N")]
     pub http_port: Option<u16>,
-    /// Port for HTTPS to services; not served yet
-    #[arg(long, value_name = "N", hide = true)]
+    /// Port for HTTPS to services (0: any free one) [default: 443 if free and allowed, else 8443; any with --http-port 0]
+    #[arg(long, value_name = "N")]
     pub https_port: Option<u16>,
     /// Port of the image registry; not served yet
     #[arg(long, value_name = "N", hide = true)]
@@ -85,8 +85,9 @@ pub struct UpArgs {
 }
 
 /// Ports on the bridge that are the gateway's and the DNS server's for pods, where the API server listens, too.
-const PORTS_INSIDE: [(u16, &str); 4] = [
+const PORTS_INSIDE: [(u16, &str); 5] = [
     (80, "the gateway"),
+    (443, "the gateway"),
     (8012, "the gateway"),
     (8013, "the gateway"),
     (53, "DNS"),
@@ -104,6 +105,20 @@ impl UpArgs {
         if self.data_plane == DataPlane::Whole && (self.gateways, self.activators) != (1, 1) {
             bail!(
                 "--gateways and --activators are numbers of processes and need --data-plane apart"
+            );
+        }
+        let https = self.https_port.filter(|port| *port != 0);
+        let others = [
+            ("--api-port", Some(self.api_port)),
+            ("--http-port", self.http_port),
+        ];
+        if let Some((flag, _)) = others
+            .into_iter()
+            .find(|(_, port)| https.is_some() && *port == https)
+        {
+            bail!(
+                "{flag} and --https-port are both {}; each needs a port of its own",
+                https.unwrap_or_default()
             );
         }
         if let Some((port, owner)) = PORTS_INSIDE.iter().find(|(port, _)| *port == self.api_port) {
@@ -125,6 +140,7 @@ impl UpArgs {
             ("listen", self.listen.to_string()),
             ("api-port", self.api_port.to_string()),
             ("http-port", port(self.http_port)),
+            ("https-port", port(self.https_port)),
             ("kubeconfig", path(&self.kubeconfig)),
             ("ready-file", path(&self.ready_file)),
             ("domain", self.domain.clone()),
@@ -241,12 +257,19 @@ mod tests {
         for (line, word) in [
             ("up --api-port 7000 --http-port 7000", "both 7000"),
             ("up --api-port 80", "the gateway"),
+            ("up --api-port 443", "the gateway"),
+            ("up --https-port 6443", "both 6443"),
+            ("up --http-port 8443 --https-port 8443", "both 8443"),
             ("up --api-port 53", "DNS"),
         ] {
             let error = up(line).expect(line).check().expect_err(line).to_string();
             assert!(error.contains(word), "{line}: {error}");
         }
-        for line in ["up --api-port 0 --http-port 0", "up", "up --http-port 80"] {
+        for line in [
+            "up --api-port 0 --http-port 0 --https-port 0",
+            "up",
+            "up --http-port 80",
+        ] {
             up(line).expect(line).check().expect(line);
         }
     }

@@ -54,6 +54,13 @@ fn show(status: &Status, cold_starts: bool) -> String {
                 .clone()
                 .unwrap_or_else(|| "not served".to_owned()),
         ),
+        row(
+            "Services, https",
+            match &addresses.https_url {
+                Some(url) => format!("{url}{}", crate::commands::https_words(addresses)),
+                None => "not served".to_owned(),
+            },
+        ),
         row("Domain", addresses.domain.clone()),
         row("Kubeconfig", addresses.kubeconfig.clone()),
         row("Data", status.data.clone()),

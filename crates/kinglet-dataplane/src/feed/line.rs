@@ -757,5 +757,18 @@ mod tests {
         );
         let printed = format!("{snapshot:?}");
         assert!(!printed.contains("PRIVATE KEY"), "{printed}");
+        // The same over a socket, where a certificate is told once, anew when it changes, and taken back.
+        let (nothing, mut changed) = (Snapshot::default(), snapshot.clone());
+        let mut other = Shown::clone(&snapshot.rules[0].certificates[0]);
+        other.key_pem = b"another"[..].into();
+        let other = Arc::new(other);
+        changed.rules[0].certificates = vec![other.clone()];
+        changed.certificates.insert(Key::new("ns", "s"), other);
+        let mut plain = snapshot.clone();
+        plain.rules[0].certificates.clear();
+        plain.certificates.clear();
+        for pair in [&nothing, &snapshot, &changed, &plain, &nothing].windows(2) {
+            assert_eq!(told(pair[0], pair[1]), *pair[1]);
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn of(
     service: impl Fn(&str, &str) -> Option<Arc<Service>>,
 ) -> Result<Vec<IngressRule>, String> {
     let key = key_of(ingress);
-    let hash = probe_hash(ingress);
+    let hash = probe_hash(ingress, certificates);
     let http_option = match ingress.spec.http_option {
         api::HttpOption::Redirected => HttpOption::Redirected,
         api::HttpOption::Unset | api::HttpOption::Enabled => HttpOption::Enabled,
@@ -145,13 +145,20 @@ fn split(
 }
 
 /// `K-Network-Hash`: what a prober compares to know which version of an Ingress answers it. The same as Knative's:
-/// SHA-256 over the spec as Go serializes it, the namespace and the name.
-pub(super) fn probe_hash(ingress: &api::Ingress) -> String {
+/// SHA-256 over the spec as Go serializes it, the namespace and the name; and over the certificates, where there are any, so
+/// that a gateway that does not show them yet answers with another one.
+pub(super) fn probe_hash(
+    ingress: &api::Ingress,
+    certificates: &[Option<Arc<Certificate>>],
+) -> String {
     let spec = serde_json::to_string(&ingress.spec).expect("an Ingress has string keys only");
     let mut hash = Sha256::new();
     hash.update(kinglet_api::go::escape_html(&spec));
     hash.update(ingress.namespace());
     hash.update(ingress.name());
+    for certificate in certificates.iter().flatten() {
+        hash.update(&certificate.chain_pem);
+    }
     hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -424,12 +424,12 @@ fn the_hash_that_probers_compare_is_knatives() {
     let whole = |name: &str| json!([golden_split(&format!("{name}-00001"), 100)]);
     let hello = golden("hello", &[("hello", whole("hello"))], false);
     assert_eq!(
-        rules::probe_hash(&hello),
+        rules::probe_hash(&hello, &[]),
         "0878975ddb3e11427b140f810d15eb3cc2993d744e2f689514280dd8e43b24c5"
     );
     let private = golden("private", &[("private", whole("private"))], true);
     assert_eq!(
-        rules::probe_hash(&private),
+        rules::probe_hash(&private, &[]),
         "63eff1a3aa19fa2afaac0d2a4c09ce22d17dce99050a647a117aac0bb488b944"
     );
     let shares = json!([
@@ -442,7 +442,7 @@ fn the_hash_that_probers_compare_is_knatives() {
         false,
     );
     assert_eq!(
-        rules::probe_hash(&split),
+        rules::probe_hash(&split, &[]),
         "3ca9bd9ab0c31f6e205a4917126ca77f9f1d28005bed13a2d2f088882650904a"
     );
     let mut redirected = hello;
@@ -453,7 +453,7 @@ fn the_hash_that_probers_compare_is_knatives() {
     .unwrap();
     redirected.spec.http_option = kinglet_api::networking::HttpOption::Redirected;
     assert_eq!(
-        rules::probe_hash(&redirected),
+        rules::probe_hash(&redirected, &[]),
         "8769c4e6faeeadb16e353a88513bcb20a497bf0fb20f2d6cc72a48e69249a02f"
     );
 }

@@ -18,8 +18,8 @@ use kinglet_decide::route::Certificate;
 use kinglet_process::tls::{CHAIN_BYTES_MAX, KEY_BYTES_MAX, ServerCertificate};
 use parking_lot::Mutex;
 
-/// PEM of all Secrets that Ingresses show: ten thousand of 4 kB, and the same again for the old and the new.
-const BYTES_MAX: usize = 64 << 20;
+/// PEM of all Secrets that Ingresses show: ten thousand of 3 kB. Half of what a feed to gateways in other processes may have.
+const BYTES_MAX: usize = 32 << 20;
 /// What the Secrets of one namespace may take of it.
 const NAMESPACE_BYTES_MAX: usize = BYTES_MAX / 4;
 

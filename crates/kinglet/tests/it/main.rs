@@ -11,6 +11,7 @@ mod cycles;
 mod datagrams;
 mod first_hour;
 mod host_ports;
+mod https;
 mod in_flight;
 mod informer;
 mod inside;

@@ -142,6 +142,75 @@ fn in_runtime<F: Future<Output = anyhow::Result<()>>>(test: F) {
 }
 
 #[test]
+fn a_gateway_shows_the_certificates_of_its_feed() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-tls");
+        std::fs::create_dir_all(&folder)?;
+        let now = kinglet_process::Clock::system().now();
+        let pki = kinglet_process::pki::Pki::open(&folder.join("pki"), now)?;
+        let made = pki.server(&["one.test".to_owned()], &[], now)?;
+        let certificate = serde_json::json!({"certificate": {"namespace": "ns", "name": "s",
+            "tls.crt": made.certificate_pem, "tls.key": made.key_pem}});
+        let (user, _) = counting_container().await?;
+        let secured = rule("one.test").replacen(
+            r#""paths":"#,
+            r#""httpOption":"Redirected","tls":[{"secretNamespace":"ns","secretName":"s"}],"paths":"#,
+            1,
+        );
+        let routes = folder.join("routes");
+        let backend = service(&[&user.to_string()]);
+        write_feed(
+            &routes,
+            &[certificate.to_string(), secured, backend.clone()],
+        )?;
+        let routes_flag = routes.display().to_string();
+        let flags = [
+            "gateway",
+            "--http-port",
+            "0",
+            "--local-port",
+            "0",
+            "--status-port",
+            "0",
+            "--drain",
+            "0s",
+            "--feed",
+            &routes_flag,
+        ];
+        let gateway = start(&folder, "gateway", &flags, &BTreeMap::new()).await?;
+        for port in ["https", "localHttps"] {
+            let got = web::get_tls(gateway.address(port), "one.test", "/x", &pki.ca_pem).await?;
+            ensure!(
+                (got.status, got.body.as_str()) == (200, "/x"),
+                "{port}: {got:?}"
+            );
+        }
+        let got = web::get(gateway.address("http"), "one.test", "/x").await?;
+        let told = got.headers.get("location").map(|told| told.as_bytes());
+        ensure!(
+            (got.status, told) == (301, Some(&b"https://one.test/x"[..])),
+            "{got:?}"
+        );
+        // Written with the umask of a careless operator.
+        gateway.logs("the feed holds private keys").await?;
+        write_feed(&routes, &[rule("one.test"), backend])?;
+        signal(&gateway, rustix::process::Signal::HUP);
+        until("plain http to be served", START_MAX, || async {
+            let got = web::get(gateway.address("http"), "one.test", "/x").await?;
+            Ok((got.status == 200).then_some(()))
+        })
+        .await?;
+        let got = web::get_tls(gateway.address("https"), "one.test", "/x", &pki.ca_pem).await;
+        ensure!(got.is_err(), "a certificate that is gone is shown: {got:?}");
+        let log = std::fs::read_to_string(gateway.log())?;
+        ensure!(!log.contains("PRIVATE KEY"), "a key in the log");
+        drop(gateway);
+        std::fs::remove_dir_all(&folder)?;
+        Ok(())
+    });
+}
+
+#[test]
 fn components_forward_follow_their_feed_and_drain() {
     in_runtime(async {
         let folder = instance::scratch("roles");

@@ -21,7 +21,8 @@ const AT_ONCE: usize = 4;
 /// A stop after a fault takes ten seconds at most; the rest is for a busy machine.
 const END_MAX: Duration = Duration::from_secs(40);
 /// Components that are made again (docs/decisions/0018 says why); the panic of any other one ends the process.
-const RESTARTED: [&str; 4] = [
+const RESTARTED: [&str; 5] = [
+    "certificates",
     "event-retention",
     "node-registration",
     "request-logs",

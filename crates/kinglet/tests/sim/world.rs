@@ -176,6 +176,7 @@ impl World {
                 updates,
                 reports: reports_in,
                 gateways: kinglet_serving::ingress::Gateways::of_process("sim", applied_in),
+                browsers: None,
             },
         );
         self.controllers = Some(tasks);
