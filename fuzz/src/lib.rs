@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("request_head", request_head),
     ("api_request", api_request),
     ("printer_column", printer_column),
@@ -29,6 +29,7 @@ pub const TARGETS: [Target; 12] = [
     ("cesql", cesql),
     ("filters", filters),
     ("durations", durations),
+    ("cron", cron),
 ];
 
 /// An answer that takes longer is a hang.
@@ -343,4 +344,23 @@ pub fn durations(data: &[u8]) {
     }
     let wait = kinglet_events::delivery::retry_after(text, jiff::Timestamp::UNIX_EPOCH);
     assert!(wait.unwrap_or_default() <= kinglet_events::delivery::WAIT_MAX);
+}
+
+/// Schedules of PingSources: what is taken comes after the time that was asked about, and again.
+pub fn cron(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (schedule, zone) = text.split_once('\n').unwrap_or((text, ""));
+    let Ok(schedule) = kinglet_api::cron::Schedule::parse(schedule, zone) else {
+        return;
+    };
+    let mut at = jiff::Timestamp::UNIX_EPOCH;
+    for _ in 0..3 {
+        let Some(next) = schedule.next_after(at) else {
+            return;
+        };
+        assert!(next > at, "time goes on");
+        at = next;
+    }
 }

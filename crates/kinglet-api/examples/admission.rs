@@ -1,4 +1,4 @@
-//! Compares our admission with a recording of upstream's: `cargo run --example admission -- DIR`.
+//! Compares our admission with a recording of upstream's, Serving's or Eventing's: `cargo run --example admission -- DIR`.
 //!
 //! DIR holds `admission.yaml` and `configmaps.yaml`: inputs with the verdict, stored form, message and warnings.
 
@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use kinglet_api::admission::{self, Operation, Review};
+use kinglet_api::admission::{self, Operation, Review, eventing};
+use kinglet_api::config::eventing::EventingConfigs;
 use kinglet_api::config::{self, Configs};
 use kinglet_api::{manifests, yaml};
 use serde_json::{Map, Value, json};
@@ -112,6 +113,37 @@ fn round_trip(object: &Value) -> Result<Option<Value>> {
                 back::<kinglet_api::networking::Ingress>(object)?
             }
             (_, "Image") => back::<kinglet_api::caching::Image>(object)?,
+            ("eventing.knative.dev/v1", "Broker") => back::<kinglet_api::eventing::Broker>(object)?,
+            ("eventing.knative.dev/v1", "Trigger") => {
+                back::<kinglet_api::eventing::Trigger>(object)?
+            }
+            ("eventing.knative.dev/v1beta3", "EventType") => {
+                back::<kinglet_api::eventing::EventType>(object)?
+            }
+            ("messaging.knative.dev/v1", "Channel") => {
+                back::<kinglet_api::messaging::Channel>(object)?
+            }
+            ("messaging.knative.dev/v1", "Subscription") => {
+                back::<kinglet_api::messaging::Subscription>(object)?
+            }
+            ("messaging.knative.dev/v1", "InMemoryChannel") => {
+                back::<kinglet_api::messaging::InMemoryChannel>(object)?
+            }
+            ("flows.knative.dev/v1", "Sequence") => back::<kinglet_api::flows::Sequence>(object)?,
+            ("flows.knative.dev/v1", "Parallel") => back::<kinglet_api::flows::Parallel>(object)?,
+            ("sources.knative.dev/v1", "PingSource") => {
+                back::<kinglet_api::sources::PingSource>(object)?
+            }
+            ("sources.knative.dev/v1", "ApiServerSource") => {
+                back::<kinglet_api::sources::ApiServerSource>(object)?
+            }
+            ("sources.knative.dev/v1", "ContainerSource") => {
+                back::<kinglet_api::sources::ContainerSource>(object)?
+            }
+            ("sources.knative.dev/v1", "SinkBinding") => {
+                back::<kinglet_api::sources::SinkBinding>(object)?
+            }
+            (_, "JobSink") => back::<kinglet_api::sinks::JobSink>(object)?,
             _ => return Ok(None),
         },
     ))
@@ -197,6 +229,7 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
             ),
             warnings: Vec::new(),
         }),
+        None if eventing::judges(group, &kind) => review_of_eventing(&review, &mut object),
         None => admission::review(&review, &mut object, configs),
     };
     let accepted = case["accepted"].as_bool().unwrap_or_default();
@@ -223,6 +256,19 @@ fn object_case(case: &Value, configs: &Configs, score: &mut Score) {
             differ(strings(&case["warnings"]), warnings),
         ],
     );
+}
+
+fn review_of_eventing(
+    review: &Review<'_>,
+    object: &mut Value,
+) -> Result<Vec<String>, admission::Rejection> {
+    let configs = EventingConfigs::default();
+    let ask = eventing::Ask {
+        may_link: &|_| true,
+        try_job: &|_| Ok(()),
+    };
+    eventing::mutate(review, object, &configs)?;
+    eventing::validate(review, object, &configs, ask)
 }
 
 /// Compares what we would store with the recording, as far as the recording has it.
@@ -254,7 +300,13 @@ fn stored_difference(object: &Value, recorded: &Value) -> Option<(String, String
 fn config_map_case(case: &Value, score: &mut Score) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let map = text(&case["configMap"]);
-    let shipped = manifests::configmap(&map).unwrap_or_default();
+    let of_eventing = manifests::parsed_eventing_configmaps(false)
+        .into_iter()
+        .find(|shipped| shipped["metadata"]["name"] == map.as_str() && is_of_eventing(case));
+    let is_eventing = of_eventing.is_some();
+    let shipped = of_eventing
+        .or_else(|| manifests::configmap(&map))
+        .unwrap_or_default();
     let mut object = json!({"metadata": shipped["metadata"], "data": shipped["data"]});
     object["data"][text(&case["key"])] = json!(text(&case["value"]));
     let review = Review {
@@ -263,7 +315,11 @@ fn config_map_case(case: &Value, score: &mut Score) {
         kind: "ConfigMap",
         operation: Operation::Update,
         subresource: None,
-        namespace: config::SYSTEM_NAMESPACE,
+        namespace: if is_eventing {
+            config::eventing::SYSTEM_NAMESPACE
+        } else {
+            config::SYSTEM_NAMESPACE
+        },
         name: &map,
         user: "admin",
         user_is_controller: false,
@@ -272,7 +328,11 @@ fn config_map_case(case: &Value, score: &mut Score) {
         now: jiff::Timestamp::UNIX_EPOCH,
         old: None,
     };
-    let answer = admission::review(&review, &mut object, &Configs::default());
+    let answer = if is_eventing {
+        review_of_eventing(&review, &mut object)
+    } else {
+        admission::review(&review, &mut object, &Configs::default())
+    };
     let message = answer
         .as_ref()
         .err()
@@ -293,13 +353,30 @@ fn config_map_case(case: &Value, score: &mut Score) {
     );
 }
 
+/// Maps that only Eventing has, or keys that only Eventing's map of that name has.
+fn is_of_eventing(case: &Value) -> bool {
+    let map = case["configMap"].as_str().unwrap_or_default();
+    let known = manifests::configmap(map).unwrap_or_default();
+    let key = case["key"].as_str().unwrap_or_default();
+    let example = known["data"]["_example"].as_str().unwrap_or_default();
+    !example.contains(key)
+}
+
 /// The first field that the CRD's schema does not know.
 fn unknown_field(kind: &str, object: &Value) -> Option<String> {
-    let crds = manifests::parsed_crds();
+    let group = object["apiVersion"].as_str()?.split('/').next()?;
+    let crds: Vec<Value> = manifests::parsed_crds()
+        .into_iter()
+        .chain(manifests::parsed_eventing_crds())
+        .filter(|crd| crd["spec"]["group"] == group)
+        .collect();
     let crd = crds
         .iter()
         .find(|crd| crd["spec"]["names"]["kind"] == kind)?;
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let versions = crd["spec"]["versions"].as_array()?;
+    let asked = object["apiVersion"].as_str()?.split('/').nth(1)?;
+    let version = versions.iter().find(|version| version["name"] == asked)?;
+    let schema = &version["schema"]["openAPIV3Schema"];
     walk(schema, object, String::new(), true)
 }
 

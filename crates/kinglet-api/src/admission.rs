@@ -9,6 +9,7 @@ mod config_maps;
 mod containers;
 mod defaults;
 mod differences;
+pub mod eventing;
 mod look;
 mod metadata;
 mod networking;

@@ -4,7 +4,6 @@ mod broker;
 mod event_policy;
 mod event_transform;
 mod event_type;
-mod filter;
 mod request_reply;
 mod trigger;
 
@@ -21,9 +20,9 @@ pub use event_type::{
     EventAttributeDefinition, EventType, EventTypeSpec, EventTypeSpecV1Beta2, EventTypeStatus,
     EventTypeV1Beta1, EventTypeV1Beta2,
 };
-pub use filter::SubscriptionsApiFilter;
+pub use kinglet_events::filter::{SubscriptionsApiFilter, TriggerFilter};
 pub use request_reply::{RequestReply, RequestReplySpec, RequestReplyStatus};
-pub use trigger::{Trigger, TriggerFilter, TriggerSpec, TriggerStatus};
+pub use trigger::{Trigger, TriggerSpec, TriggerStatus};
 
 /// API group of these kinds.
 pub const GROUP: &str = "eventing.knative.dev";

@@ -122,6 +122,15 @@ pub(crate) fn normalize(spec: &Value, shape: &'static str) -> Result<Value, Stri
     .structure(spec, shape, shape)
 }
 
+/// The same, but a field that the struct does not have is an error: what an API server left in because the schema keeps it.
+pub(crate) fn normalize_strictly(spec: &Value, shape: &'static str) -> Result<Value, String> {
+    Reader {
+        path: vec!["spec"],
+        strict: true,
+    }
+    .structure(spec, shape, shape)
+}
+
 /// Names of the fields of a struct, embedded ones included, in their order.
 pub(crate) fn field_names(shape: &str) -> Vec<&'static str> {
     STRUCTS[shape]

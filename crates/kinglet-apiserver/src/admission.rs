@@ -15,6 +15,38 @@ pub enum Operation {
     Delete,
 }
 
+/// Something else that whoever asks may or may not do, as in a SubjectAccessReview.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessQuestion<'a> {
+    /// Verb, also one that is no request (`knsubscribe`).
+    pub verb: &'a str,
+    /// API group.
+    pub group: &'a str,
+    /// Plural.
+    pub resource: &'a str,
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+}
+
+/// What else whoever asks may do.
+#[derive(Clone, Copy)]
+pub struct Rights<'a>(pub(crate) &'a dyn Fn(&AccessQuestion<'_>) -> bool);
+
+impl Rights<'_> {
+    /// Answers a question as a SubjectAccessReview would.
+    pub fn may(&self, question: &AccessQuestion<'_>) -> bool {
+        (self.0)(question)
+    }
+}
+
+impl std::fmt::Debug for Rights<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rights")
+    }
+}
+
 /// One object on its way in. Only whole objects pass here, not subresources: an admission webhook that names a resource does not see its `/status` either.
 #[derive(Debug)]
 pub struct AdmissionRequest<'a> {
@@ -34,6 +66,8 @@ pub struct AdmissionRequest<'a> {
     pub name: &'a str,
     /// Who asks.
     pub user: &'a Identity,
+    /// What else they may do.
+    pub rights: Rights<'a>,
     /// Nothing will be stored.
     pub dry_run: bool,
     /// The object; [`Admission::admit`] may change it.

@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-use crate::admission::{AdmissionRequest, Denied, Operation};
+use crate::admission::{AccessQuestion, AdmissionRequest, Denied, Operation, Rights};
+use crate::auth::rights;
 use crate::context::RequestContext;
 use crate::object;
+use crate::path::RequestInfo;
 use crate::status::Status;
 
 /// Asks the injected admission; `changing` is the first pass.
@@ -36,6 +38,17 @@ pub(crate) fn admit(
     })
     .to_owned();
     let kind = std::sync::Arc::clone(&context.kind);
+    let (server, user) = (context.server, context.user);
+    let may = |question: &AccessQuestion<'_>| {
+        let info = RequestInfo {
+            group: question.group.to_owned(),
+            resource: question.resource.to_owned(),
+            namespace: question.namespace.to_owned(),
+            name: question.name.to_owned(),
+            ..RequestInfo::default()
+        };
+        rights::allows(server, user, question.verb, &info)
+    };
     let mut request = AdmissionRequest {
         operation,
         group: &kind.group,
@@ -44,7 +57,8 @@ pub(crate) fn admit(
         resource: &kind.plural,
         namespace: &context.info.namespace,
         name: &name,
-        user: context.user,
+        user,
+        rights: Rights(&may),
         dry_run: context.query.has("dryRun"),
         object,
         old,

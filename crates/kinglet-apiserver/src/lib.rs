@@ -75,7 +75,7 @@ mod watch;
 mod webhook_client;
 mod write;
 
-pub use admission::{Admission, AdmissionRequest, Denied, Operation};
+pub use admission::{AccessQuestion, Admission, AdmissionRequest, Denied, Operation, Rights};
 pub use auth::signer::{KeyError, Signer, StaticToken};
 pub use body::Body;
 pub use conversion::Convert;

@@ -1,7 +1,10 @@
 //! Joins the API server's admission hook with `api`'s defaults and rules.
 
-use kinglet_api::admission::{self, Rejection, Review};
-use kinglet_apiserver::{Admission, AdmissionRequest, Denied, Operation, Origin, field_support};
+use std::sync::Arc;
+
+use kinglet_api::admission::{self, Rejection, Review, eventing};
+use kinglet_api::config::eventing::EventingConfigs;
+use kinglet_apiserver::{AccessQuestion, Admission, AdmissionRequest, Denied, Operation, Origin, field_support};
 use kinglet_process::Clock;
 use kinglet_serving::configs::LiveConfigs;
 use parking_lot::RwLock;
@@ -11,6 +14,8 @@ use serde_json::Value;
 pub(crate) struct Rules {
     /// Set once the caches run; until then Knative's defaults hold.
     pub(crate) configs: RwLock<LiveConfigs>,
+    /// The same of Eventing: as shipped until its ConfigMaps are read.
+    pub(crate) eventing: RwLock<Arc<EventingConfigs>>,
     pub(crate) clock: Clock,
 }
 
@@ -39,6 +44,9 @@ impl Rules {
 
 impl Admission for Rules {
     fn admit(&self, request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
+        if is_of_eventing(request) {
+            return self.admit_of_eventing(request);
+        }
         let configs = self.configs.read().get();
         let mut object = std::mem::take(request.object);
         let outcome = admission::mutate(&self.review(request), &mut object, &configs);
@@ -47,12 +55,69 @@ impl Admission for Rules {
     }
 
     fn check(&self, request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
+        if is_of_eventing(request) {
+            return self.check_of_eventing(request);
+        }
         let configs = self.configs.read().get();
         let mut warnings =
             admission::validate(&self.review(request), request.object, &configs).map_err(denied)?;
         warnings.extend(fields_of_template(request)?);
         Ok(warnings)
     }
+}
+
+impl Rules {
+    fn admit_of_eventing(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+    ) -> Result<Vec<String>, Denied> {
+        let configs = Arc::clone(&self.eventing.read());
+        let mut object = std::mem::take(request.object);
+        let outcome = eventing::mutate(&self.review(request), &mut object, &configs);
+        *request.object = object;
+        outcome.map(|()| Vec::new()).map_err(denied)
+    }
+
+    fn check_of_eventing(&self, request: &AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
+        let configs = Arc::clone(&self.eventing.read());
+        let may_link = |link: &eventing::Link<'_>| {
+            request.rights.may(&AccessQuestion {
+                verb: eventing::Link::VERB,
+                group: link.group,
+                resource: link.resource,
+                namespace: link.namespace,
+                name: link.name,
+            })
+        };
+        let ask = eventing::Ask {
+            may_link: &may_link,
+            try_job: &try_job,
+        };
+        eventing::validate(&self.review(request), request.object, &configs, ask).map_err(denied)
+    }
+}
+
+/// Eventing's kinds exist once they are installed; its ConfigMaps have a namespace of their own.
+fn is_of_eventing(request: &AdmissionRequest<'_>) -> bool {
+    eventing::judges(request.group, request.kind)
+        || (request.group.is_empty()
+            && request.kind == "ConfigMap"
+            && request.namespace == kinglet_api::config::eventing::SYSTEM_NAMESPACE)
+}
+
+/// What the API server would say to the Pods of a JobSink's Job.
+fn try_job(job: &Value) -> Result<(), String> {
+    let pod = job.pointer("/spec/template/spec").unwrap_or(&Value::Null);
+    let problems: Vec<String> = refusals(pod)
+        .into_iter()
+        .map(|problem| format!("spec.template.{problem}"))
+        .collect();
+    let text = match problems.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    };
+    Err(format!("Job.batch is invalid: {text}"))
 }
 
 /// Where a Knative object has a pod specification.

@@ -98,8 +98,24 @@ pub(crate) async fn run(client: &Client) -> anyhow::Result<()> {
         )
         .await?;
     }
+    if kinglet_api::manifests::has_eventing() {
+        eventing(client).await?;
+    }
     for object in kinglet_api::manifests::parsed_roles() {
         create(client, &collection(&object), &object).await?;
+    }
+    Ok(())
+}
+
+/// The namespace of Eventing and its ConfigMaps.
+async fn eventing(client: &Client) -> anyhow::Result<()> {
+    const NAMESPACE: &str = kinglet_api::config::eventing::SYSTEM_NAMESPACE;
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    create(client, "/api/v1/namespaces", &namespace).await?;
+    let collection = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    for map in kinglet_api::manifests::parsed_eventing_configmaps(true) {
+        create(client, &collection, &map).await?;
     }
     Ok(())
 }

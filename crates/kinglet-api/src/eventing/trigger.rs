@@ -1,10 +1,8 @@
 //! Trigger: events of a Broker that a subscriber wants.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::SubscriptionsApiFilter;
+use super::{SubscriptionsApiFilter, TriggerFilter};
 use crate::duck::{AuthStatus, DeliverySpec, DeliveryStatus, Destination, KReference, Status};
 use crate::kind::kind;
 
@@ -34,15 +32,6 @@ pub struct TriggerSpec {
     /// How they are delivered; the Broker's if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliverySpec>,
-}
-
-/// Attributes that must be equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TriggerFilter {
-    /// Name to value; an empty value means any that is not empty.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, String>,
 }
 
 /// Status of a Trigger.
