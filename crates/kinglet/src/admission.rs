@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use kinglet_api::admission::{self, Rejection, Review, eventing};
 use kinglet_api::config::eventing::EventingConfigs;
-use kinglet_apiserver::{AccessQuestion, Admission, AdmissionRequest, Denied, Operation, Origin, field_support};
+use kinglet_apiserver::{
+    AccessQuestion, Admission, AdmissionRequest, Denied, Operation, Origin, field_support,
+};
 use kinglet_process::Clock;
 use kinglet_serving::configs::LiveConfigs;
 use parking_lot::RwLock;
@@ -67,10 +69,7 @@ impl Admission for Rules {
 }
 
 impl Rules {
-    fn admit_of_eventing(
-        &self,
-        request: &mut AdmissionRequest<'_>,
-    ) -> Result<Vec<String>, Denied> {
+    fn admit_of_eventing(&self, request: &mut AdmissionRequest<'_>) -> Result<Vec<String>, Denied> {
         let configs = Arc::clone(&self.eventing.read());
         let mut object = std::mem::take(request.object);
         let outcome = eventing::mutate(&self.review(request), &mut object, &configs);

@@ -29,14 +29,16 @@ impl References<'_> {
             found.add(Findings::missing("kind"));
         }
         let namespace = look::text(reference, "namespace");
-        if let Some(only) = self.only_namespace {
-            if !only.is_empty() && !namespace.is_empty() && namespace != only {
-                found.add(
-                    Findings::error("mismatched namespaces", "namespace").details(format!(
-                        "parent namespace: {only:?} does not match ref: {namespace:?}"
-                    )),
-                );
-            }
+        let only = self.only_namespace.filter(|only| !only.is_empty());
+        if let Some(only) = only
+            && !namespace.is_empty()
+            && namespace != only
+        {
+            found.add(
+                Findings::error("mismatched namespaces", "namespace").details(format!(
+                    "parent namespace: {only:?} does not match ref: {namespace:?}"
+                )),
+            );
         }
         found
     }
@@ -76,19 +78,18 @@ impl References<'_> {
         let reference = look::at(destination, "ref");
         let uri = Some(look::text(destination, "uri")).filter(|uri| !uri.is_empty());
         let parsed = uri.map(|uri| Url::parse(uri).ok());
+        let has_host = parsed
+            .as_ref()
+            .and_then(Option::as_ref)
+            .and_then(Url::host_str)
+            .is_some_and(|host| !host.is_empty());
         match (reference.is_null(), parsed) {
             (true, None) => at_least_one(),
             (false, Some(Some(_))) => absolute_beside_reference(),
-            (true, Some(url))
-                if !url
-                    .as_ref()
-                    .is_some_and(|url| url.host_str().is_some_and(|host| !host.is_empty())) =>
-            {
-                Findings::invalid(
-                    "Relative URI is not allowed when Ref and [apiVersion, kind, name] is absent",
-                    "uri",
-                )
-            }
+            (true, Some(_)) if !has_host => Findings::invalid(
+                "Relative URI is not allowed when Ref and [apiVersion, kind, name] is absent",
+                "uri",
+            ),
             (false, None) => self.reference(reference).under("ref"),
             _ => certificates(destination),
         }
