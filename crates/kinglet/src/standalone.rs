@@ -234,6 +234,7 @@ impl Objects {
             configs: RwLock::new(LiveConfigs::fixed(
                 kinglet_api::config::Configs::for_domain(&args.domain),
             )),
+            eventing: RwLock::default(),
             clock: clock.clone(),
         });
         let pod_logs = Arc::new(logs::Logs::new(clock.clone()));
@@ -552,6 +553,12 @@ fn options(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         clock: clock.clone(),
         admission: Some(rules.clone()),
+        conversions: vec![(
+            "eventtypes.eventing.knative.dev".to_owned(),
+            Arc::new(|object: &serde_json::Value, version: &str| {
+                kinglet_api::conversion::convert(object.clone(), version)
+            }),
+        )],
         logs: Some(pod_logs.clone()),
         sessions: Some(pod_logs.clone()),
         synced: Arc::new(promised),
