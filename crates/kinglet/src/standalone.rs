@@ -549,16 +549,13 @@ fn options(
     rules: &Arc<Rules>,
     pod_logs: &Arc<logs::Logs>,
 ) -> anyhow::Result<kinglet_apiserver::Options> {
+    let convert: kinglet_apiserver::Convert =
+        Arc::new(|object, version| kinglet_api::conversion::convert(object.clone(), version));
     Ok(kinglet_apiserver::Options {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         clock: clock.clone(),
         admission: Some(rules.clone()),
-        conversions: vec![(
-            "eventtypes.eventing.knative.dev".to_owned(),
-            Arc::new(|object: &serde_json::Value, version: &str| {
-                kinglet_api::conversion::convert(object.clone(), version)
-            }),
-        )],
+        conversions: vec![("eventtypes.eventing.knative.dev".to_owned(), convert)],
         logs: Some(pod_logs.clone()),
         sessions: Some(pod_logs.clone()),
         synced: Arc::new(promised),
