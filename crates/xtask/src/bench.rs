@@ -2,6 +2,7 @@
 
 mod cold_start;
 mod filters;
+mod log;
 mod memory;
 mod ready;
 mod roles;
@@ -44,6 +45,15 @@ pub(crate) enum Bench {
     },
     /// Events: reading, filters of each dialect, the index over ten thousand Triggers
     Filters,
+    /// The event log: appends/s durable and in memory, deliveries, memory with a backlog, time of a restart
+    Log {
+        /// Events of the backlog.
+        #[arg(long, default_value_t = 10_000_000)]
+        backlog: u64,
+        /// A folder on the disk that is meant, if not the target folder; 13 GB for ten million events.
+        #[arg(long)]
+        dir: Option<std::path::PathBuf>,
+    },
     /// All of them
     All,
 }
@@ -54,6 +64,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Throughput { seconds, rounds } => throughput::run(*seconds, *rounds).await,
         Bench::Roles { seconds, rounds } => roles::run(*seconds, *rounds).await,
         Bench::Memory => memory::run().await,
+        Bench::Log { backlog, dir } => log::run(*backlog, dir.as_deref()),
         Bench::Ready => ready::run().await,
         Bench::Filters => filters::run(),
         Bench::All => {
@@ -62,7 +73,8 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
             memory::run().await?;
             ready::run().await?;
             roles::run(5, 3).await?;
-            filters::run()
+            filters::run()?;
+            log::run(10_000_000, None)
         }
     }
 }
