@@ -51,6 +51,9 @@ pub(crate) fn on_create(
             service::families(object);
             child(fields(object), "status").insert("loadBalancer".to_owned(), json!({}));
         }
+        Some(Builtin::Job) => {
+            fields(object).insert("status".to_owned(), json!({}));
+        }
         Some(Builtin::Deployment | Builtin::ReplicaSet) => {
             let status = if context.kind.is(Builtin::ReplicaSet) {
                 json!({"replicas": 0})
@@ -98,6 +101,14 @@ pub(crate) fn on_update(
         _ => {}
     }
     Ok(())
+}
+
+/// Completes a new object that has its name.
+pub(crate) fn named(context: &RequestContext<'_>, object: &mut Value) {
+    if context.kind.is(Builtin::Job) {
+        crate::rules::job::generate(object);
+        crate::rules::job::label(object);
+    }
 }
 
 /// Takes what is scarce, just before the object is stored.

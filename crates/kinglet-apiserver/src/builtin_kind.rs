@@ -16,6 +16,7 @@ pub(crate) enum Builtin {
     LimitRange,
     Deployment,
     ReplicaSet,
+    Job,
     EndpointSlice,
     Lease,
     PriorityClass,

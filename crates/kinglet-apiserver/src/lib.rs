@@ -15,6 +15,7 @@
 //! let client = kube::Client::new(api.service(Identity::in_process("system:serviceaccount:knative-serving:controller")), "default");
 //! api.install(crd_json).await?;                         // each CRD of config/, at boot: created, or updated where it differs
 //! listen::serve(api.clone(), tcp_listener, tls_server_config, tasks.child()).await;   // ends when the tasks are cancelled
+//! api.leave_by(node.egress());                          // from then on conversion webhooks are called
 //! api.store().close();                                  // last of all: flushes
 //! ```
 //!

@@ -172,7 +172,7 @@ pub(crate) fn review(context: &mut RequestContext<'_>, object: &Value) -> Result
     let is_pod = context.kind.is(Builtin::Pod);
     let (metadata, spec) = match context.kind.builtin {
         Some(Builtin::Pod) => (&object["metadata"], &object["spec"]),
-        Some(Builtin::Deployment | Builtin::ReplicaSet) if !context.in_process() => {
+        Some(Builtin::Deployment | Builtin::ReplicaSet | Builtin::Job) if !context.in_process() => {
             let template = &object["spec"]["template"];
             (&template["metadata"], &template["spec"])
         }

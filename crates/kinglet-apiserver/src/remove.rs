@@ -26,6 +26,7 @@ const TRIES: usize = 5;
 
 pub(crate) async fn delete(context: &mut RequestContext<'_>) -> Result<ApiResponse, Status> {
     let options = delete_options(context)?;
+    let options = orphan_by_default(context, options);
     let name = context.info.name.clone();
     match delete_one(context, &name, &options).await? {
         Outcome::Gone(last) => {
@@ -50,6 +51,21 @@ pub(crate) async fn delete(context: &mut RequestContext<'_>) -> Result<ApiRespon
     }
 }
 
+/// Pods of a Job outlive it unless its deletion says otherwise, and clients are told.
+fn orphan_by_default(
+    context: &mut RequestContext<'_>,
+    mut options: DeleteOptions,
+) -> DeleteOptions {
+    if context.kind.is(Builtin::Job) && options.propagation.is_none() && !context.in_process() {
+        context.warnings.push(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"
+                .to_owned(),
+        );
+        options.propagation = Some("Orphan".to_owned());
+    }
+    options
+}
+
 pub(crate) async fn delete_collection(
     context: &mut RequestContext<'_>,
 ) -> Result<ApiResponse, Status> {
@@ -57,6 +73,7 @@ pub(crate) async fn delete_collection(
         return Err(Status::method_not_allowed());
     }
     let options = delete_options(context)?;
+    let options = orphan_by_default(context, options);
     let selector = read::selector(context)?;
     let prefix = context.kind.range(&context.info.namespace);
     let page = context

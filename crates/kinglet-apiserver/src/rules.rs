@@ -4,6 +4,7 @@ mod access;
 mod data;
 mod endpoints;
 mod host_ports;
+pub(crate) mod job;
 pub(crate) mod pod;
 mod policy;
 mod service;
@@ -72,8 +73,8 @@ fn unsupported(
     causes: &mut Vec<Cause>,
 ) {
     let kind = &context.kind;
-    // Of what our own controllers write, only a Deployment comes from a template that nobody has looked at.
-    if context.in_process() && !kind.is(Builtin::Deployment) {
+    // Of what our own controllers write, only these come from a template that nobody has looked at.
+    if context.in_process() && !matches!(kind.builtin, Some(Builtin::Deployment | Builtin::Job)) {
         return;
     }
     let check = |object| field_support::check(&kind.group, &kind.version, &kind.kind, object);
@@ -113,6 +114,9 @@ fn validate(
         if builtin == Builtin::CustomResourceDefinition {
             crate::crd::validate_status(context.server, object, old, causes);
         }
+        if builtin == Builtin::Job {
+            job::validate_status(object, causes);
+        }
         return;
     }
     // Those of definitions have another form; ours are written in this process.
@@ -125,6 +129,7 @@ fn validate(
         Builtin::Namespace => pod_security::validate_labels(object, causes),
         Builtin::Pod => pod::validate(object, old, causes),
         Builtin::Deployment | Builtin::ReplicaSet => workload::validate(object, old, causes),
+        Builtin::Job => job::validate(object, old, causes),
         Builtin::Service => service::validate(object, old, causes),
         Builtin::ConfigMap => data::config_map(object, old, causes),
         Builtin::Secret => data::secret(object, old, causes),

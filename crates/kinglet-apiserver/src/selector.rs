@@ -62,16 +62,16 @@ impl Selector {
         }
         for term in &fields {
             if !is_selectable(kind, &term.field) {
-                return Err(Status::bad_request(
-                    if kind.builtin.is_some() && !generic_message(kind) {
-                        format!(
-                            "\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-                            term.field
-                        )
-                    } else {
-                        format!("field label not supported: {}", term.field)
-                    },
-                ));
+                return Err(Status::bad_request(if kind.is(Builtin::Job) {
+                    format!("field label {:?} not supported for Job", term.field)
+                } else if kind.builtin.is_some() && !generic_message(kind) {
+                    format!(
+                        "\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                        term.field
+                    )
+                } else {
+                    format!("field label not supported: {}", term.field)
+                }));
             }
         }
         Ok(Self { labels, fields })
@@ -196,6 +196,7 @@ fn is_selectable(kind: &Kind, field: &str) -> bool {
         Some(Builtin::Secret) => &["type"],
         Some(Builtin::Service) => &["spec.clusterIP", "spec.type"],
         Some(Builtin::ReplicaSet) => &["status.replicas"],
+        Some(Builtin::Job) => &["status.successful"],
         _ => &[],
     };
     fields.contains(&field)
@@ -204,6 +205,10 @@ fn is_selectable(kind: &Kind, field: &str) -> bool {
 /// A field as a selector sees it.
 fn field(object: &Value, path: &str) -> String {
     match path {
+        "status.successful" => {
+            let succeeded = crate::object::number(object, &["status", "succeeded"]);
+            return succeeded.unwrap_or(0).to_string();
+        }
         "source" => {
             let component = text(object, &["source", "component"]);
             return if component.is_empty() {

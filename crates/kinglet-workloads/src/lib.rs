@@ -1,4 +1,4 @@
-//! What a cluster would provide for Pods: Deployment, ReplicaSet, binding, endpoints, garbage collection, namespaces.
+//! What a cluster would provide for Pods: Deployment, ReplicaSet, Job, binding, endpoints, garbage collection, namespaces.
 //!
 //! Flow: objects -> **here** -> Pods with a node, EndpointSlices with their addresses; `node` runs the Pods.
 //! Each controller observes caches, decides in a pure function and lets `reconcile` write.
@@ -18,6 +18,7 @@ mod binder;
 mod deployment;
 mod endpoints;
 mod garbage;
+mod job;
 mod namespace;
 mod pods;
 mod replicaset;
@@ -34,7 +35,7 @@ pub use binder::Capacity;
 /// Which controllers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// Deployments and ReplicaSets.
+    /// Deployments, ReplicaSets and Jobs.
     pub deployments: bool,
     /// Endpoints and EndpointSlices.
     pub endpoints: bool,
@@ -93,6 +94,7 @@ pub fn run(context: &Context, options: Options) {
     if parts.deployments {
         deployment::start(context);
         replicaset::start(context);
+        job::start(context);
     }
     if parts.binder {
         binder::start(context, node_name, capacity);

@@ -5,6 +5,8 @@
 
 mod decide;
 
+pub(crate) use decide::worth;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;

@@ -22,6 +22,10 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             default(spec, "replicas", 1);
             template(spec);
         }
+        Builtin::Job => {
+            job(child(fields(object), "spec"));
+            crate::rules::job::label(object);
+        }
         Builtin::Service => service(child(fields(object), "spec")),
         Builtin::Endpoints => each(fields(object), "subsets").for_each(pod::fill_ports),
         Builtin::EndpointSlice => {
@@ -80,6 +84,21 @@ fn deployment(spec: &mut Fields) {
         default(rolling, "maxUnavailable", "25%");
         default(rolling, "maxSurge", "25%");
     }
+    template(spec);
+}
+
+fn job(spec: &mut Fields) {
+    // Only parallelism makes a Job that is complete when one of its Pods says so.
+    let is_set = |spec: &Fields, field: &str| !crate::object::blank(spec.get(field));
+    if !is_set(spec, "completions") && !is_set(spec, "parallelism") {
+        default(spec, "completions", 1);
+    }
+    default(spec, "parallelism", 1);
+    default(spec, "backoffLimit", 6);
+    default(spec, "manualSelector", false);
+    default(spec, "suspend", false);
+    default_text(spec, "completionMode", "NonIndexed");
+    default_text(spec, "podReplacementPolicy", "TerminatingOrFailed");
     template(spec);
 }
 

@@ -100,6 +100,7 @@ const ROWS: &[Row] = &[
     Row { builtin: Builtin::LimitRange, group: "", version: "v1", kind: "LimitRange", plural: "limitranges", short: &["limits"], categories: &[], namespaced: true, status: false, scale: false, generations: false, names: Subdomain, extra: &[] },
     Row { builtin: Builtin::Deployment, group: "apps", version: "v1", kind: "Deployment", plural: "deployments", short: &["deploy"], categories: ALL, namespaced: true, status: true, scale: true, generations: true, names: Subdomain, extra: &[] },
     Row { builtin: Builtin::ReplicaSet, group: "apps", version: "v1", kind: "ReplicaSet", plural: "replicasets", short: &["rs"], categories: ALL, namespaced: true, status: true, scale: true, generations: true, names: Subdomain, extra: &[] },
+    Row { builtin: Builtin::Job, group: "batch", version: "v1", kind: "Job", plural: "jobs", short: &[], categories: ALL, namespaced: true, status: true, scale: false, generations: true, names: Subdomain, extra: &[] },
     Row { builtin: Builtin::EndpointSlice, group: "discovery.k8s.io", version: "v1", kind: "EndpointSlice", plural: "endpointslices", short: &[], categories: &[], namespaced: true, status: false, scale: false, generations: true, names: Subdomain, extra: &[] },
     Row { builtin: Builtin::Event, group: "events.k8s.io", version: "v1", kind: "Event", plural: "events", short: &["ev"], categories: &[], namespaced: true, status: false, scale: false, generations: false, names: Subdomain, extra: &[] },
     Row { builtin: Builtin::Lease, group: "coordination.k8s.io", version: "v1", kind: "Lease", plural: "leases", short: &[], categories: &[], namespaced: true, status: false, scale: false, generations: false, names: Subdomain, extra: &[] },
@@ -185,8 +186,7 @@ const ABSENT: &[AbsentRow] = &[
     AbsentRow { group: "", kind: "ReplicationController", plural: "replicationcontrollers", short: &["rc"], namespaced: true, words: "Kinglet runs Deployments and ReplicaSets" },
     AbsentRow { group: "apps", kind: "DaemonSet", plural: "daemonsets", short: &["ds"], namespaced: true, words: "Kinglet has one node; use a Deployment" },
     AbsentRow { group: "apps", kind: "StatefulSet", plural: "statefulsets", short: &["sts"], namespaced: true, words: "Kinglet runs Deployments and Knative Services" },
-    AbsentRow { group: "batch", kind: "Job", plural: "jobs", short: &[], namespaced: true, words: "Kinglet runs Deployments and Knative Services; a Pod with restartPolicy Never runs once" },
-    AbsentRow { group: "batch", kind: "CronJob", plural: "cronjobs", short: &["cj"], namespaced: true, words: "Kinglet runs Deployments and Knative Services" },
+    AbsentRow { group: "batch", kind: "CronJob", plural: "cronjobs", short: &["cj"], namespaced: true, words: "Kinglet runs Jobs, Deployments and Knative Services; nothing makes Jobs by the clock" },
     AbsentRow { group: "networking.k8s.io", kind: "Ingress", plural: "ingresses", short: &["ing"], namespaced: true, words: "Kinglet routes Knative Services; for others use a Service of type NodePort" },
 ];
 

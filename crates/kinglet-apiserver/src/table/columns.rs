@@ -41,6 +41,17 @@ const REPLICA_SET: Set = &[
     ("Selector", S, 1),
 ];
 
+const JOB: Set = &[
+    ("Name", S, 0),
+    ("Status", S, 0),
+    ("Completions", S, 0),
+    ("Duration", S, 0),
+    ("Age", S, 0),
+    ("Containers", S, 1),
+    ("Images", S, 1),
+    ("Selector", S, 1),
+];
+
 const SERVICE: Set = &[
     ("Name", S, 0),
     ("Type", S, 0),
@@ -153,6 +164,7 @@ pub(crate) fn of(builtin: Builtin) -> Set {
         Builtin::Pod => POD,
         Builtin::Deployment => DEPLOYMENT,
         Builtin::ReplicaSet => REPLICA_SET,
+        Builtin::Job => JOB,
         Builtin::Service => SERVICE,
         Builtin::Endpoints => ENDPOINTS,
         Builtin::EndpointSlice => ENDPOINT_SLICE,

@@ -54,6 +54,7 @@ pub(crate) fn cells(builtin: Builtin, object: &Value, now: Timestamp) -> Vec<Val
         Builtin::Pod => pods::cells(object, now),
         Builtin::Deployment => workloads::deployment(row),
         Builtin::ReplicaSet => workloads::replica_set(row),
+        Builtin::Job => workloads::job(row, now),
         Builtin::HorizontalPodAutoscaler => workloads::horizontal_pod_autoscaler(row),
         Builtin::Service => network::service(row),
         Builtin::Endpoints => network::endpoints(row),

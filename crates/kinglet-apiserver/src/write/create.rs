@@ -54,6 +54,7 @@ pub(super) async fn create_object(
         if generated {
             generate_name(context, &mut object, &generate);
         }
+        builtin::named(context, &mut object);
         // A webhook that hangs must not hold the turn of others.
         let converted = if waits {
             review(context, &mut object, &generate)?;

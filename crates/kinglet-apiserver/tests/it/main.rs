@@ -10,6 +10,7 @@ mod bounds;
 mod counts;
 mod custom;
 mod delete;
+mod jobs;
 mod listening;
 mod objects;
 mod reading;

@@ -46,7 +46,7 @@ pub(super) fn scale(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Sc
 
 /// What a Pod is worth keeping; the least worthy goes first (the order of Kubernetes): not bound, not running, not ready,
 /// low deletion cost, ready for a shorter time, more restarts, younger; the name decides between equals.
-fn worth(pod: &Pod, now: Timestamp) -> impl Ord + use<> {
+pub(crate) fn worth(pod: &Pod, now: Timestamp) -> impl Ord + use<> {
     let phase = match pods::phase(pod) {
         "Running" => 2,
         "Unknown" => 1,

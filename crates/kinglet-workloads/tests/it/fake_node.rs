@@ -1,4 +1,4 @@
-//! Plays the node: bound Pods run and are ready at once, deleted ones end at once.
+//! Plays the node: bound Pods run and are ready at once, deleted ones end at once; those annotated `ends` end in that phase.
 
 use k8s_openapi::api::core::v1::Pod;
 use kinglet_reconcile::{
@@ -34,17 +34,25 @@ async fn run(context: Context, key: Key, counter: Arc<AtomicU32>) -> Result<Next
         context.perform(&write).await?;
         return Ok(Next::Done);
     }
-    let running = pod
+    let phase = pod
         .status
         .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        == Some("Running");
-    if !bound || running || key.name.starts_with("sleepy") {
+        .and_then(|status| status.phase.as_deref());
+    let done = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
+    if !bound || done || key.name.starts_with("sleepy") {
         return Ok(Next::Done);
     }
     let ip = format!("10.9.0.{}", counter.fetch_add(1, Ordering::Relaxed));
     let now = context.now().to_string();
     let mut plan = Plan::new();
+    if let Some(phase) = kinglet_reconcile::annotation(&*pod, "ends") {
+        plan.status(
+            &*pod,
+            &json!({"phase": phase, "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": i32::from(phase == "Failed"), "startedAt": now, "finishedAt": now}}}]}),
+        );
+        return context.apply(plan).await;
+    }
     plan.status(
         &*pod,
         &json!({

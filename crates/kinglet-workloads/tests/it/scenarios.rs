@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,8 +23,9 @@ pub(crate) async fn all(client: &kube::Client) {
     run.services().await;
     run.deletion().await;
     run.custom_resources().await;
+    Box::pin(run.jobs()).await;
     run.unschedulable().await;
-    run.namespaces_go(&["life", "services", "deletion", "custom", "crowded"])
+    run.namespaces_go(&["life", "services", "deletion", "custom", "jobs", "crowded"])
         .await;
     assert!(
         tasks.shutdown(Duration::from_secs(10)).await,
@@ -113,6 +115,116 @@ impl Run {
         namespace: &str,
     ) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Awaits a condition of a Job; answers the Job.
+    async fn job_is(&self, jobs: &Api<Job>, name: &str, condition: &str) -> Job {
+        until(&format!("job {name} is {condition}"), || async {
+            let job = jobs.get(name).await.map_err(|error| error.to_string())?;
+            let status = job.status.clone().unwrap_or_default();
+            let is = status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|each| each.type_ == condition && each.status == "True");
+            if is {
+                Ok(job)
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await
+    }
+
+    /// Jobs end as their Pods do, count each of them once, and take them along.
+    async fn jobs(&self) {
+        self.namespace("jobs").await;
+        let (jobs, pods) = (self.api::<Job>("jobs"), self.api::<Pod>("jobs"));
+        let job = |name: &str, ends: &str, spec: Value| -> Job {
+            let mut job = json!({"metadata": {"name": name}, "spec": {"template": {
+                "metadata": {"annotations": {"ends": ends}},
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+            for (key, value) in spec.as_object().unwrap() {
+                job["spec"][key] = value.clone();
+            }
+            typed(job)
+        };
+        let make = PostParams::default();
+        let several = job(
+            "several",
+            "Succeeded",
+            json!({"completions": 5, "parallelism": 2}),
+        );
+        jobs.create(&make, &several).await.unwrap();
+        let numbered = job(
+            "numbered",
+            "Succeeded",
+            json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed"}),
+        );
+        jobs.create(&make, &numbered).await.unwrap();
+        let doomed = job("doomed", "Failed", json!({"backoffLimit": 0}));
+        jobs.create(&make, &doomed).await.unwrap();
+        let status = |job: Job| job.status.unwrap();
+        let several = status(self.job_is(&jobs, "several", "Complete").await);
+        assert_eq!((several.succeeded, several.failed), (Some(5), None));
+        assert!(several.completion_time.is_some());
+        let numbered = status(self.job_is(&jobs, "numbered", "Complete").await);
+        assert_eq!(
+            (numbered.completed_indexes.as_deref(), numbered.succeeded),
+            (Some("0-2"), Some(3))
+        );
+        let doomed = status(self.job_is(&jobs, "doomed", "Failed").await);
+        assert_eq!(doomed.failed, Some(1));
+        let all = pods.list(&ListParams::default()).await.unwrap();
+        assert_eq!(all.items.len(), 9, "each Pod was made once");
+        assert!(
+            all.items
+                .iter()
+                .all(|pod| pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty))
+        );
+        let gone = DeleteParams::background();
+        for name in ["several", "numbered", "doomed"] {
+            jobs.delete(name, &gone).await.unwrap();
+        }
+        until("the Pods go with their Jobs", || async {
+            let left = pods.list(&ListParams::default()).await.unwrap().items;
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} Pods", left.len()))
+            }
+        })
+        .await;
+        // A Job that goes while its Pods run holds none of them.
+        let running = job("running", "", json!({"parallelism": 2, "completions": 2}));
+        let mut running = running;
+        running.spec.as_mut().unwrap().template.metadata = None;
+        jobs.create(&make, &running).await.unwrap();
+        until("the Pods run", || async {
+            let listed = pods.list(&ListParams::default()).await.unwrap().items;
+            let ready = listed.iter().filter(|pod| {
+                let status = pod.status.as_ref();
+                status.and_then(|status| status.phase.as_deref()) == Some("Running")
+            });
+            match ready.count() {
+                2 => Ok(()),
+                other => Err(format!("{other} run")),
+            }
+        })
+        .await;
+        jobs.delete("running", &DeleteParams::foreground())
+            .await
+            .unwrap();
+        until("the Job and its Pods are gone", || async {
+            let left = pods.list(&ListParams::default()).await.unwrap().items.len();
+            let job = jobs.get_opt("running").await.unwrap();
+            if left == 0 && job.is_none() {
+                Ok(())
+            } else {
+                Err(format!("{left} Pods, job {}", job.is_some()))
+            }
+        })
+        .await;
     }
 
     pub(crate) async fn namespace(&self, name: &str) {

@@ -1,7 +1,9 @@
 //! The cells of Deployments, ReplicaSets and their autoscalers.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
+use super::super::age;
 use super::Row;
 use crate::object::{items, number, selector_text, text};
 
@@ -29,6 +31,63 @@ pub(super) fn replica_set(row: Row<'_>) -> Vec<Value> {
     let mut cells = vec![row.name, desired, current, ready, row.age];
     cells.extend(template_cells(row.object));
     cells
+}
+
+pub(super) fn job(row: Row<'_>, now: Timestamp) -> Vec<Value> {
+    let object = row.object;
+    let succeeded = number(object, &["status", "succeeded"]).unwrap_or(0);
+    let completions = match number(object, &["spec", "completions"]) {
+        Some(wanted) => format!("{succeeded}/{wanted}"),
+        None => match number(object, &["spec", "parallelism"]) {
+            Some(several) if several > 1 => format!("{succeeded}/1 of {several}"),
+            _ => format!("{succeeded}/1"),
+        },
+    };
+    let time = |field: &str| text(object, &["status", field]).parse::<Timestamp>().ok();
+    let ended = ended_at(object).or_else(|| time("completionTime"));
+    let duration = time("startTime")
+        .map(|start| age::short(ended.unwrap_or(now).duration_since(start).as_secs()))
+        .unwrap_or_default();
+    let mut cells = vec![
+        row.name,
+        job_status(object).into(),
+        completions.into(),
+        duration.into(),
+        row.age,
+    ];
+    cells.extend(template_cells(object));
+    cells
+}
+
+fn is_true(object: &Value, kind: &str) -> bool {
+    items(object, &["status", "conditions"])
+        .iter()
+        .any(|each| text(each, &["type"]) == kind && text(each, &["status"]) == "True")
+}
+
+/// When a failed Job ended.
+fn ended_at(object: &Value) -> Option<Timestamp> {
+    let failed = items(object, &["status", "conditions"])
+        .iter()
+        .find(|each| text(each, &["type"]) == "Failed" && text(each, &["status"]) == "True")?;
+    text(failed, &["lastTransitionTime"]).parse().ok()
+}
+
+/// The state of a Job in one word.
+fn job_status(object: &Value) -> &'static str {
+    let ended = ["Complete", "Failed"]
+        .into_iter()
+        .find(|kind| is_true(object, kind));
+    if let Some(ended) = ended {
+        return ended;
+    }
+    if !text(object, &["metadata", "deletionTimestamp"]).is_empty() {
+        return "Terminating";
+    }
+    ["Suspended", "FailureTarget", "SuccessCriteriaMet"]
+        .into_iter()
+        .find(|kind| is_true(object, kind))
+        .unwrap_or("Running")
 }
 
 /// Returns containers, images and selector of a pod template.
