@@ -107,6 +107,8 @@ pub struct NetworkOptions {
     pub node_ports_on: Option<Ipv4Addr>,
     /// Where the gateway really listens on the bridge, when another program of the host has port 80 on every address.
     pub gateway_port: Option<u16>,
+    /// Where the gateway listens for https on the bridge, usually 443; `None` when it does not.
+    pub gateway_https: Option<u16>,
     /// Activators and queue-proxies are processes: a Revision's own Services lead to them, as their endpoints say.
     pub by_components: bool,
 }
@@ -261,6 +263,7 @@ impl Network {
             node_ports_on: inner.options.node_ports_on,
             host_ports: inner.host_ports.all(),
             gateway_port: inner.options.gateway_port,
+            gateway_https: inner.options.gateway_https,
             by_components: inner.options.by_components,
         }
     }

@@ -37,7 +37,7 @@ use tokio::time::Instant;
 
 use crate::listeners;
 use crate::standalone::{CONTAINERS_MIN, MACHINE_STOP_MAX};
-use crate::start::Channels;
+use crate::start::{Channels, InsidePorts};
 use children::{Child, Program};
 use queues::Queues;
 
@@ -47,8 +47,6 @@ const QUEUED_MAX: usize = 4096;
 const CUT_TIME: Duration = Duration::from_millis(500);
 /// Port of a gateway for pods.
 const LOCAL_PORT: u16 = 80;
-/// The same for https.
-const LOCAL_HTTPS_PORT: u16 = 443;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -171,7 +169,7 @@ impl Apart {
         &self,
         http: TcpListener,
         https: Option<TcpListener>,
-        moved: Option<u16>,
+        ports: InsidePorts,
         node: &NodeHandle,
         caches: &Caches,
     ) -> anyhow::Result<()> {
@@ -180,8 +178,7 @@ impl Apart {
         let statistics = self.serve_statistics().await?;
         scrapes::start(caches, &self.0.reports, &self.0.tasks);
         let activators = self.start_activators(bridge, statistics, node).await?;
-        let gateways =
-            self.start_gateways(http, https, (bridge.into(), moved.unwrap_or(LOCAL_PORT)))?;
+        let gateways = self.start_gateways(http, https, (bridge.into(), ports))?;
         for child in activators.iter().chain(&gateways) {
             child.serves().await?;
         }
@@ -251,14 +248,15 @@ impl Apart {
         &self,
         http: TcpListener,
         https: Option<TcpListener>,
-        local: (IpAddr, u16),
+        (local, ports): (IpAddr, InsidePorts),
     ) -> anyhow::Result<Vec<Arc<Child>>> {
         let inner = &self.0;
         let external = http.local_addr()?;
         drop(http);
+        let local_port = ports.http.unwrap_or(LOCAL_PORT);
         let mut held = vec![
             listeners::hold_shared(external)?,
-            listeners::hold_shared(local.into())?,
+            listeners::hold_shared((local, local_port).into())?,
         ];
         let mut https_flags = Vec::new();
         if let Some(https) = https {
@@ -266,13 +264,9 @@ impl Apart {
             drop(https);
             held.push(listeners::hold_shared(external)?);
             https_flags.extend(["--https-port".to_owned(), external.port().to_string()]);
-            match listeners::hold_shared((local.0, LOCAL_HTTPS_PORT).into()) {
-                Ok(socket) => {
-                    held.push(socket);
-                    let port = LOCAL_HTTPS_PORT.to_string();
-                    https_flags.extend(["--local-https-port".to_owned(), port]);
-                }
-                Err(error) => tracing::warn!("{error:#}; pods cannot use https"),
+            if let Some(port) = ports.https {
+                held.push(listeners::hold_shared((local, port).into())?);
+                https_flags.extend(["--local-https-port".to_owned(), port.to_string()]);
             }
         }
         let children: Vec<Arc<Child>> = (0..inner.shape.gateways)
@@ -287,8 +281,8 @@ impl Apart {
                             .args(["--shared-ports", "--status-port", "0", "--drain", "0s"])
                             .args(["--listen", &external.ip().to_string()])
                             .args(["--http-port", &external.port().to_string()])
-                            .args(["--local-listen", &local.0.to_string()])
-                            .args(["--local-port", &local.1.to_string()]);
+                            .args(["--local-listen", &local.to_string()])
+                            .args(["--local-port", &local_port.to_string()]);
                     },
                 )
             })

@@ -66,6 +66,7 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
         network: kinglet_node::NetworkOptions {
             gateway_port: listeners::moved_gateway_port(http_address)?,
+            gateway_https: listeners::https_port_inside(https_address)?,
             ..kinglet_node::NetworkOptions::default()
         },
         // The cluster publishes its own CA in every namespace.

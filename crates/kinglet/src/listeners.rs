@@ -134,15 +134,11 @@ const HTTPS_PORTS: [u16; 2] = [443, 8443];
 /// Port of the gateway on the bridge for https.
 const GATEWAY_HTTPS_PORT: u16 = 443;
 
-/// Binds the gateway's port for https between pods, unless a program of the host has it on every address.
-pub(crate) fn bind_https_inside(bridge: IpAddr) -> Option<TcpListener> {
-    match bind_on_bridge(bridge, GATEWAY_HTTPS_PORT) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            tracing::warn!("{error}; pods cannot use https");
-            None
-        }
-    }
+/// Where the gateway listens for https on the bridge, if it does at all: another port where a program of the host has the
+/// usual one on every address, whom pods must not reach by it.
+pub(crate) fn https_port_inside(own: Option<SocketAddr>) -> anyhow::Result<Option<u16>> {
+    own.map(|own| Ok(moved(GATEWAY_HTTPS_PORT, own)?.unwrap_or(GATEWAY_HTTPS_PORT)))
+        .transpose()
 }
 
 /// Port of the gateway on the bridge for every host name.

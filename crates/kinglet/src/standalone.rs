@@ -302,6 +302,7 @@ async fn run(
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
             gateway_port: listeners::moved_gateway_port(opened.http_address)?,
+            gateway_https: listeners::https_port_inside(opened.https_address)?,
             by_components: args.data_plane == kinglet_cli::DataPlane::Apart,
             node_ports_on: match args.listen {
                 IpAddr::V4(address) => Some(address),

@@ -72,6 +72,15 @@ pub(crate) struct MachineOptions {
     pub(crate) apart: Option<apart::Shape>,
 }
 
+/// The gateway's ports on the bridge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InsidePorts {
+    /// Another one than the usual.
+    pub(crate) http: Option<u16>,
+    /// The one for https, where there is one.
+    pub(crate) https: Option<u16>,
+}
+
 /// The running machine.
 pub(crate) struct Machine {
     pub(crate) caches: Caches,
@@ -122,7 +131,10 @@ pub(crate) async fn start(
     let node = start_node(&options, &context, &gateway, apart.as_ref()).await?;
     options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
-    let moved = options.network.gateway_port;
+    let ports = InsidePorts {
+        http: options.network.gateway_port,
+        https: options.network.gateway_https,
+    };
     let gate = open_after_routes(&deciding, applied.clone());
     let context = context.behind(gate);
     start_controllers(&options, &context, &configs, channels);
@@ -137,7 +149,7 @@ pub(crate) async fn start(
         deciding,
     };
     let opened = tokio::select! {
-        opened = machine.open_gateway(options.http, options.https, moved, applied) => opened,
+        opened = machine.open_gateway(options.http, options.https, ports, applied) => opened,
         () = stop.cancelled() => Ok(()),
     };
     if let Err(error) = opened {
@@ -265,11 +277,11 @@ impl Machine {
         &self,
         http: TcpListener,
         https: Option<TcpListener>,
-        moved: Option<u16>,
+        ports: InsidePorts,
         mut applied: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
         listings(&self.caches).await?;
-        let inside = listeners::bind_inside(self.node.gateway_ip().into(), moved)?;
+        let inside = listeners::bind_inside(self.node.gateway_ip().into(), ports.http)?;
         let known = applied.wait_for(|version| *version > 0);
         if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
             tracing::warn!("the gateway begins before its routes are known");
@@ -277,7 +289,7 @@ impl Machine {
         if let Some(apart) = &self.apart {
             drop(inside);
             return apart
-                .serve(http, https, moved, &self.node, &self.caches)
+                .serve(http, https, ports, &self.node, &self.caches)
                 .await;
         }
         for listener in inside {
@@ -285,7 +297,8 @@ impl Machine {
                 .serve(listener, kinglet_dataplane::Listener::ClusterLocal);
         }
         if let Some(https) = https {
-            if let Some(inside) = listeners::bind_https_inside(self.node.gateway_ip().into()) {
+            if let Some(port) = ports.https {
+                let inside = listeners::bind_on_bridge(self.node.gateway_ip().into(), port)?;
                 self.gateway
                     .serve_tls(inside, kinglet_dataplane::Listener::ClusterLocal)?;
             }

@@ -1,6 +1,6 @@
 //! What pods may reach and how packets are translated on their way, apart from single Services: pure.
 //!
-//! Always: from a pod, the host is the gateway's port 80, names, and the API server by its Service address; other
+//! Always: from a pod, the host is the gateway's ports 80 and, where it serves https, 443, names, and the API server by its Service address; other
 //! instances' pods, link-local addresses and the host's loopback are not there.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,6 +12,8 @@ use crate::names::LINK_PREFIX;
 
 /// Port of the local gateway on the bridge, for every host name.
 const GATEWAY_PORT: u16 = 80;
+/// The same for https.
+const GATEWAY_HTTPS_PORT: u16 = 443;
 /// Where the gateway answers in place of activators and queue-proxies, HTTP/1.1 and HTTP/2.
 const REVISION_PORTS: [u16; 2] = [8012, 8013];
 /// Port of names on the bridge.
@@ -38,6 +40,8 @@ pub(super) struct Surroundings {
     pub(super) host_ports: Vec<(Ipv4Addr, HostPort)>,
     /// Where the gateway really listens, when another program has its port.
     pub(super) gateway_port: Option<u16>,
+    /// Where it listens for https, if it does.
+    pub(super) gateway_https: Option<u16>,
     /// See [`super::NetworkOptions::by_components`].
     pub(super) by_components: bool,
 }
@@ -55,7 +59,9 @@ pub(super) fn listening(
     api_port: Option<u16>,
     on: Option<Ipv4Addr>,
 ) -> Listening {
-    let own_ports = [GATEWAY_PORT, DNS_PORT].into_iter().chain(REVISION_PORTS);
+    let own_ports = [GATEWAY_PORT, GATEWAY_HTTPS_PORT, DNS_PORT]
+        .into_iter()
+        .chain(REVISION_PORTS);
     Listening {
         on,
         gateway,
@@ -90,6 +96,16 @@ pub(super) fn ruleset(around: &Surroundings, observed: &[Observed]) -> Ruleset {
     host_ports::add(&mut ruleset, &around.host_ports, &around.listening());
     if around.gateway_port.is_some() {
         services::move_port(&mut ruleset, around.gateway, GATEWAY_PORT, gateway);
+    }
+    if let Some(port) = around
+        .gateway_https
+        .filter(|port| *port != GATEWAY_HTTPS_PORT)
+    {
+        let https = Gateway {
+            address: SocketAddrV4::new(around.gateway, port),
+            ..gateway
+        };
+        services::move_port(&mut ruleset, around.gateway, GATEWAY_HTTPS_PORT, https);
     }
     translate(around, &mut ruleset);
     input(around, &mut ruleset);
@@ -195,11 +211,12 @@ fn input(around: &Surroundings, ruleset: &mut Ruleset) {
     };
     let rule = |parts: &[&[Expression]]| parts.concat();
     let gateway = [GATEWAY_PORT, REVISION_PORTS[0], REVISION_PORTS[1], DNS_PORT];
-    let moved = around.gateway_port.map(tcp);
+    let more = [around.gateway_port, around.gateway_https];
+    let more = more.into_iter().flatten().map(tcp);
     for allowed in gateway
         .map(tcp)
         .into_iter()
-        .chain(moved)
+        .chain(more)
         .chain([udp(DNS_PORT)])
     {
         add(rule(&[&asked, &allowed, &[Expression::Accept]]));
@@ -293,6 +310,7 @@ mod tests {
             node_ports_on: None,
             host_ports: Vec::new(),
             gateway_port: None,
+            gateway_https: None,
             by_components: false,
         }
     }
@@ -370,6 +388,33 @@ prerouting: ip daddr . meta l4proto . th dport vmap @host_ports
             "10.1.0.1 . tcp . 80 : goto moved-80",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn https_is_reached_where_the_gateway_listens_for_it_and_nobody_elses_is() {
+        let text = |https| {
+            let around = Surroundings {
+                gateway_https: https,
+                ..around()
+            };
+            ruleset(&around, &[]).to_string()
+        };
+        assert!(
+            !text(None).contains("443 accept"),
+            "a web server of the host"
+        );
+        let open =
+            "input: iifname kv1* ip daddr 10.1.0.1/32 meta l4proto tcp th dport 443 accept\n";
+        assert!(text(Some(443)).contains(open));
+        let moved = text(Some(4443));
+        assert!(!moved.contains(open), "{moved}");
+        for line in [
+            "moved-443: dnat to 10.1.0.1:4443\n",
+            "th dport 4443 accept\n",
+            "10.1.0.1 . tcp . 443 : goto moved-443",
+        ] {
+            assert!(moved.contains(line), "{line} is missing in\n{moved}");
         }
     }
 }
