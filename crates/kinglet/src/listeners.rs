@@ -213,6 +213,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn https_has_the_port_that_was_asked_for_or_any_free_one_beside_such_http() {
+        let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let beside = bind_https(loopback, None, Some(0)).await.expect("free");
+        let taken = beside.expect("bound");
+        let port = taken.local_addr().expect("bound").port();
+        assert!(!HTTPS_PORTS.contains(&port));
+        let error = bind_https(loopback, Some(port), Some(0))
+            .await
+            .expect_err("in use")
+            .to_string();
+        assert!(
+            error.contains("--https-port") && error.contains(&port.to_string()),
+            "{error}"
+        );
+        // Who has not asked never fails over it.
+        bind_https(loopback, None, None)
+            .await
+            .expect("perhaps none");
+        assert_eq!(https_port_inside(None).expect("looked"), None);
+    }
+
+    #[tokio::test]
     async fn only_another_program_moves_the_gateway() {
         let all: IpAddr = Ipv4Addr::UNSPECIFIED.into();
         let listener = bind(all, 0, "gateway", "--http-port").await.expect("all");
