@@ -64,6 +64,7 @@ impl World {
         let random = Random::new(seed);
         let rules = Arc::new(Rules {
             configs: RwLock::new(LiveConfigs::fixed(Configs::for_domain("example.com"))),
+            eventing: RwLock::default(),
             clock: clock.clone(),
         });
         let entropy = random.clone();
