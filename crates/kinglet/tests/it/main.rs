@@ -16,6 +16,7 @@ mod in_flight;
 mod informer;
 mod inside;
 mod kubectl;
+mod kubectl_jobs;
 mod kubectl_sessions;
 mod kubectl_words;
 mod neighbours;
