@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use objects::{ApplyArgs, DeleteArgs, DescribeArgs, GetArgs, LogsArgs, Target, WaitArgs};
-pub use roles::{ActivatorArgs, ComponentArgs, GatewayArgs, QueueArgs, environment};
+pub use roles::{
+    ActivatorArgs, ComponentArgs, GatewayArgs, MetricsProtocol, QueueArgs, environment,
+};
 pub use up::{AttachArgs, DataPlane, UpArgs};
 
 /// Knative on one machine, in one program.

@@ -19,7 +19,7 @@ pub mod usage;
 
 pub use args::{
     ActivatorArgs, Arguments, AttachArgs, Command, ComponentArgs, DataPlane, GatewayArgs,
-    QueueArgs, UpArgs, environment,
+    MetricsProtocol, QueueArgs, UpArgs, environment,
 };
 pub use commands::next_steps;
 

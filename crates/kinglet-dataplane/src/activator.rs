@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::feed::Snapshot;
-use health::Pods;
+use health::{PodId, Pods};
 
 /// Probes at once over all Revisions: each is a connection.
 const PROBES_MAX: usize = 256;
@@ -73,9 +73,9 @@ impl Backends {
                         Ok(()) => break,
                         Err(_closed) => return,
                     },
-                    Some((key, address, healthy)) = probes.next() => {
+                    Some((key, id, healthy)) = probes.next() => {
                         let Some(revision) = revisions.get_mut(&key) else { continue };
-                        if revision.pods.probed(address, healthy)
+                        if revision.pods.probed(&id, healthy)
                             && !self.tell(&mut revisions, &snapshot, vec![key], &updates).await
                         {
                             return;
@@ -91,8 +91,8 @@ impl Backends {
                             if room == 0 {
                                 break;
                             }
-                            for address in revision.pods.take_to_probe(room) {
-                                probes.push(self.probe(key.clone(), address));
+                            for id in revision.pods.take_to_probe(room) {
+                                probes.push(self.probe(key.clone(), id));
                                 last = Some(key.clone());
                             }
                         }
@@ -129,7 +129,8 @@ impl Backends {
         true
     }
 
-    async fn probe(&self, key: Key, address: SocketAddr) -> (Key, SocketAddr, bool) {
+    async fn probe(&self, key: Key, id: PodId) -> (Key, PodId, bool) {
+        let address = id.address;
         let answer = tokio::time::timeout(self.timeout, ask(address)).await;
         let healthy = match answer {
             Ok(Ok(())) => true,
@@ -139,7 +140,7 @@ impl Backends {
             }
             Err(_elapsed) => false,
         };
-        (key, address, healthy)
+        (key, id, healthy)
     }
 }
 

@@ -74,6 +74,17 @@ struct Inner {
     poked_at: Option<u64>,
 }
 
+/// What a breaker holds at a moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Gauges {
+    pub(crate) configuration: Option<Arc<str>>,
+    pub(crate) is_revision: bool,
+    pub(crate) is_limited: bool,
+    pub(crate) waiting: u32,
+    /// Waiting ones included.
+    pub(crate) in_flight: u32,
+}
+
 impl Breaker {
     pub(crate) fn new(key: Key, context: Arc<BreakerContext>) -> Arc<Self> {
         let now = context.now();
@@ -313,6 +324,19 @@ impl Breaker {
     /// Requests in flight, waiting ones included.
     pub(crate) fn in_flight(&self) -> u32 {
         self.inner.lock().meter.in_flight()
+    }
+
+    /// What is to be seen of it from outside.
+    pub(crate) fn gauges(&self) -> Gauges {
+        let inner = self.inner.lock();
+        let config = inner.config.as_ref();
+        Gauges {
+            configuration: config.map(|config| config.configuration.clone()),
+            is_revision: config.is_some_and(|config| config.hop.is_revision()),
+            is_limited: config.is_some_and(|config| config.concurrency > 0),
+            waiting: u32::try_from(inner.waiting).unwrap_or(u32::MAX),
+            in_flight: inner.meter.in_flight(),
+        }
     }
 
     pub(crate) fn context(&self) -> &Arc<BreakerContext> {

@@ -3,6 +3,8 @@
 //! Clusters outlive route tables and updates, so that the order in which the two arrive does not matter: a table may name
 //! a backend that nobody has described yet, and its requests wait in that cluster's breaker.
 
+mod names;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,11 +15,16 @@ use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBack
 use parking_lot::Mutex;
 
 use crate::breaker::{Breaker, BreakerContext, ClusterConfig, Container};
+use crate::role::Role;
+use crate::routes::Destination;
+use names::Names;
 
 /// All backends.
 pub(crate) struct Clusters {
     context: Arc<BreakerContext>,
     by_key: Mutex<HashMap<Key, Arc<Cluster>>>,
+    /// Of an activator, whose requests name their Revision each.
+    names: Option<Names>,
 }
 
 /// A Kubernetes Service as the gateway knows it.
@@ -34,9 +41,11 @@ pub(crate) struct Cluster {
 
 impl Clusters {
     pub(crate) fn new(context: Arc<BreakerContext>) -> Self {
+        let names = (context.options.role == Role::Activator).then(Names::default);
         Self {
             context,
             by_key: Mutex::default(),
+            names,
         }
     }
 
@@ -54,6 +63,12 @@ impl Clusters {
         (cluster.is_known() && !cluster.is_service()).then_some(cluster)
     }
 
+    /// The same for an activator: no lock is taken and nothing is allocated.
+    pub(crate) fn by_name(&self, namespace: &str, name: &str) -> Option<Arc<Destination>> {
+        self.names.as_ref()?.find(namespace, name)
+    }
+
+    /// Describes a Revision, or forgets it. Callers take turns.
     pub(crate) fn set_revision(&self, key: &Key, backend: Option<&RevisionBackend>) {
         let cluster = self.of(key);
         match backend {
@@ -65,6 +80,9 @@ impl Clusters {
                     &backend.endpoints,
                 );
                 cluster.retire(&cluster.ports.swap(Arc::default()));
+                if let Some(names) = &self.names {
+                    names.insert(&cluster);
+                }
             }
             None => {
                 cluster.known.store(
@@ -72,6 +90,12 @@ impl Clusters {
                     Ordering::Release,
                 );
                 cluster.revision.remove();
+                if let Some(names) = &self.names {
+                    names.remove(key);
+                    // No route table comes to an activator with which clusters are forgotten.
+                    drop(cluster);
+                    self.retain(&HashSet::new());
+                }
             }
         }
     }
@@ -229,5 +253,58 @@ impl Cluster {
                 retired.push(breaker.clone());
             }
         }
+    }
+}
+
+#[cfg(all(test, not(kinglet_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::options::Options;
+
+    fn backend(key: &Key) -> RevisionBackend {
+        RevisionBackend {
+            revision: key.clone(),
+            configuration: "c".into(),
+            container_concurrency: 0,
+            timeout: Duration::from_secs(1),
+            response_start_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            protocol: Protocol::Http1,
+            endpoints: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_activator_finds_the_revisions_that_it_was_told_of_and_forgets_the_others() {
+        let (reports, _) = mpsc::channel(1);
+        let options = Options {
+            role: Role::Activator,
+            ..Options::default()
+        };
+        let clusters = Clusters::new(Arc::new(BreakerContext::new(options, reports)));
+        let keys: Vec<Key> = (0..1000)
+            .map(|number| Key::new("ns", format!("r-{number}")))
+            .collect();
+        for key in &keys {
+            clusters.set_revision(key, Some(&backend(key)));
+        }
+        let found = |key: &Key| clusters.by_name(&key.namespace, &key.name);
+        for key in &keys {
+            assert_eq!(found(key).expect("told of").cluster.key(), key);
+        }
+        assert!(clusters.by_name("ns", "r-1000").is_none());
+        assert!(clusters.by_name("r-1", "ns").is_none());
+        for key in &keys[1..] {
+            clusters.set_revision(key, None);
+            assert!(found(key).is_none());
+        }
+        assert!(found(&keys[0]).is_some());
+        assert_eq!(clusters.by_key.lock().len(), 1);
+        clusters.set_revision(&keys[1], Some(&backend(&keys[1])));
+        assert!(found(&keys[1]).expect("told of again").cluster.is_known());
     }
 }

@@ -36,6 +36,7 @@ mod request_body;
 mod response_body;
 mod tunnel;
 
+mod metrics;
 mod options;
 mod probe;
 mod report;
@@ -49,6 +50,7 @@ pub mod stats;
 
 pub use listen::Listener;
 pub use local::LocalService;
+pub use metrics::{MetricsOptions, StatConnection};
 pub use options::Options;
 pub use plane::{Cut, Dataplane, Handle};
 pub use probe::{GatewayAnswer, GatewayProber};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{Method, StatusCode};
 use kinglet_decide::call::HttpService;
 use kinglet_decide::feed::{Key, Report, Update};
@@ -26,6 +26,7 @@ use crate::clusters::{Cluster, Clusters};
 use crate::headers::RequestIds;
 use crate::listen::{self, ConnectionRegistry, Listener};
 use crate::local::{Caller, LocalService, Locals};
+use crate::metrics::Measures;
 use crate::options::Options;
 use crate::queue::QueueState;
 use crate::report;
@@ -59,6 +60,8 @@ pub(crate) struct Plane {
     pub(crate) request_ids: RequestIds,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) request_logs: RequestLogs,
+    /// For Prometheus, where anything is measured for it.
+    pub(crate) measures: ArcSwapOption<Measures>,
     pub(crate) clock: Clock,
     /// What an activator says of itself.
     pub(crate) health: HealthCell,
@@ -190,6 +193,7 @@ impl Dataplane {
             request_ids: RequestIds::new(seed),
             cold_starts,
             request_logs: RequestLogs::default(),
+            measures: ArcSwapOption::empty(),
             clock,
             health: HealthCell::default(),
             queue: QueueState::default(),

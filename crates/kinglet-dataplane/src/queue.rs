@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use config::{EnvironmentError, QueueConfig, RequestLog};
+pub use config::{EnvironmentError, MetricsProtocol, QueueConfig, RequestLog};
 pub use probes::ReadinessProbe;
 pub(crate) use state::QueueState;
 

@@ -30,8 +30,13 @@ pub(crate) async fn run(plane: &Plane) {
 }
 
 fn report(plane: &Plane) {
+    let measures = plane.measures.load_full();
+    let mut measured = Vec::new();
     for breaker in plane.clusters.breakers() {
         let Some(stat) = breaker.tick() else { continue };
+        if measures.is_some() {
+            measured.push((breaker.key().clone(), stat));
+        }
         match plane.context.reports().try_send(Report::Stat {
             revision: breaker.key().clone(),
             source: plane.context.options.source.clone(),
@@ -44,5 +49,8 @@ fn report(plane: &Plane) {
             // Nobody listens; the other breakers are swept all the same.
             Err(TrySendError::Closed(_)) => {}
         }
+    }
+    if let Some(measures) = measures {
+        measures.second(measured.into_iter());
     }
 }

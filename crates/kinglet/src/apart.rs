@@ -230,7 +230,7 @@ impl Apart {
                 self.keep("activator-process", name, move |command| {
                     command
                         .args(["--http-port", "8012", "--h2c-port", "8013"])
-                        .args(["--drain", "0s"])
+                        .args(["--profiling-port", "0", "--drain", "0s"])
                         .args(["--listen", &address, "--pod-ip", &address])
                         .args(["--pod-name", &pod])
                         .args(["--autoscaler", &statistics.to_string()]);

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, QueueArgs};
+use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, MetricsProtocol, QueueArgs};
 use kinglet_dataplane::activator::Backends;
 use kinglet_dataplane::feed::{self, FeedFile, FeedSocket, Snapshot};
-use kinglet_dataplane::queue::{QueueConfig, QueueProxy};
+use kinglet_dataplane::queue::{self, QueueConfig, QueueProxy};
 use kinglet_dataplane::stats::{StatClient, StatClientOptions};
 use kinglet_dataplane::{Cut, Dataplane, Handle, Health, Listener, Options, Role};
+use kinglet_dataplane::{MetricsOptions, StatConnection};
 use kinglet_decide::feed::{Report, Source, Update};
 use kinglet_process::{Clock, Supervisor, Tasks, logging};
 use tokio::net::TcpListener;
@@ -377,14 +378,30 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
     })?;
     let reports = component.take_reports();
     let handle = component.handle.clone();
-    if let Some(autoscaler) = &args.autoscaler {
-        send_statistics(&component, autoscaler, reports);
-    }
+    let autoscaler = args
+        .autoscaler
+        .as_ref()
+        .map(|autoscaler| send_statistics(&component, autoscaler, reports));
     let feed = component.follow_feed(&args.feed).await?;
     let listen = args.common.listen;
     let http = listeners::bind(listen, args.http_port, "activator", "--http-port").await?;
     let h2c = listeners::bind(listen, args.h2c_port, "activator", "--h2c-port").await?;
-    let addresses = [("http", http.local_addr()?), ("h2c", h2c.local_addr()?)];
+    let mut addresses = vec![("http", http.local_addr()?), ("h2c", h2c.local_addr()?)];
+    if args.metrics_protocol == MetricsProtocol::Prometheus {
+        let resource = vec![
+            ("service_name", "activator".to_owned()),
+            ("k8s_pod_name", args.pod_name.clone()),
+        ];
+        let options = MetricsOptions {
+            resource,
+            autoscaler,
+        };
+        let at = serve_metrics(&handle, (listen, args.metrics_port), "activator", options).await?;
+        addresses.push(("metrics", at));
+    }
+    let port = (listen, args.profiling_port);
+    let profiling = serve_profiling(&handle, port, "activator", args.profiling).await?;
+    addresses.push(("profiling", profiling));
     let backends = Backends {
         own: args.pod_ip,
         timeout: args.probe_timeout,
@@ -404,10 +421,15 @@ async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
 }
 
 /// Reports go to the autoscaler; while they cannot, the activator is not ready.
-fn send_statistics(component: &Component, autoscaler: &str, reports: mpsc::Receiver<Report>) {
+fn send_statistics(
+    component: &Component,
+    autoscaler: &str,
+    reports: mpsc::Receiver<Report>,
+) -> StatConnection {
     component.handle.set_health(Health::NotConnected);
     let client = StatClient::new(StatClientOptions::new(autoscaler));
     let mut connected = client.is_connected();
+    let connection = client.connection();
     let tasks = &component.tasks;
     tasks.component("statistics", client.run(reports, tasks.token()));
     let handle = component.handle.clone();
@@ -424,6 +446,76 @@ fn send_statistics(component: &Component, autoscaler: &str, reports: mpsc::Recei
             }
         }
     });
+    connection
+}
+
+/// Serves metrics for Prometheus; answers with where.
+async fn serve_metrics(
+    handle: &Handle,
+    (listen, port): (IpAddr, u16),
+    what: &str,
+    options: MetricsOptions,
+) -> anyhow::Result<SocketAddr> {
+    let listener = listeners::bind(listen, port, what, "--metrics-port").await?;
+    let address = listener.local_addr()?;
+    handle.serve_metrics(listener, options);
+    Ok(address)
+}
+
+/// Serves the profiler's port; answers with where.
+async fn serve_profiling(
+    handle: &Handle,
+    (listen, port): (IpAddr, u16),
+    what: &str,
+    enabled: bool,
+) -> anyhow::Result<SocketAddr> {
+    let listener = listeners::bind(listen, port, what, "--profiling-port").await?;
+    let address = listener.local_addr()?;
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = words.collect();
+    handle.serve_profiling(listener, enabled, &words);
+    Ok(address)
+}
+
+/// What of a queue-proxy's environment asks for ports of their own.
+async fn serve_observability(
+    handle: &Handle,
+    config: &QueueConfig,
+    args: &QueueArgs,
+) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+    let (listen, what) = (args.common.listen, "queue-proxy");
+    let mut addresses = Vec::new();
+    match &config.request_metrics {
+        queue::MetricsProtocol::None => {}
+        queue::MetricsProtocol::Prometheus => {
+            let revision = &config.revision;
+            let resource = vec![
+                ("service_name", config.configuration.clone()),
+                ("k8s_namespace_name", revision.namespace.to_string()),
+                ("k8s_pod_name", config.pod.clone()),
+                ("k8s_container_name", what.to_owned()),
+                ("kn_configuration_name", config.configuration.clone()),
+                ("kn_revision_name", revision.name.to_string()),
+            ];
+            let options = MetricsOptions {
+                resource,
+                autoscaler: None,
+            };
+            let at = serve_metrics(handle, (listen, args.metrics_port), what, options).await?;
+            addresses.push(("metrics", at));
+        }
+        queue::MetricsProtocol::Other(protocol) => {
+            tracing::warn!(
+                protocol,
+                "OBSERVABILITY_CONFIG asks for request metrics over a protocol that is not served; choose prometheus"
+            );
+        }
+    }
+    if config.profiling {
+        let at = serve_profiling(handle, (listen, args.profiling_port), what, true).await?;
+        addresses.push(("profiling", at));
+    }
+    Ok(addresses)
 }
 
 async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
@@ -444,6 +536,7 @@ async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
     for (name, listener) in ["http", "other"].into_iter().zip(&serving) {
         addresses.push((name, listener.local_addr()?));
     }
+    addresses.extend(serve_observability(&handle, &config, args).await?);
     if config.request_log.enabled {
         let log = &config.request_log;
         request_logs::to_standard_output(&log.template, log.probes, &handle, &component.tasks)

@@ -35,6 +35,16 @@ pub struct ComponentArgs {
     pub stop_report: Option<PathBuf>,
 }
 
+/// How an activator's metrics leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MetricsProtocol {
+    /// They do not.
+    #[default]
+    None,
+    /// Prometheus asks for them.
+    Prometheus,
+}
+
 /// Flags of `gateway`.
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -119,6 +129,23 @@ pub struct ActivatorArgs {
         default_value_t = 100
     )]
     pub max_idle_proxy_conns_per_host: usize,
+    /// How metrics leave
+    #[arg(long, value_name = "PROTOCOL", default_value = "none")]
+    pub metrics_protocol: MetricsProtocol,
+    /// Port of GET /metrics, with the protocol prometheus (0: any free one)
+    #[arg(
+        long,
+        value_name = "N",
+        env = "METRICS_PROMETHEUS_PORT",
+        default_value_t = 9090
+    )]
+    pub metrics_port: u16,
+    /// Port of GET /debug/pprof/ (0: any free one)
+    #[arg(long, value_name = "N", env = "PROFILING_PORT", default_value_t = 8008)]
+    pub profiling_port: u16,
+    /// Answer /debug/pprof/, which is not found otherwise
+    #[arg(long)]
+    pub profiling: bool,
     /// How long to go on accepting after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "45s", value_parser = parse_duration)]
     pub drain: Duration,
@@ -139,6 +166,17 @@ pub struct QueueArgs {
     /// Port of GET /metrics, which the autoscaler scrapes (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 9090)]
     pub stat_port: u16,
+    /// Port of GET /metrics for Prometheus, where OBSERVABILITY_CONFIG asks for it (0: any free one)
+    #[arg(
+        long,
+        value_name = "N",
+        env = "METRICS_PROMETHEUS_PORT",
+        default_value_t = 9091
+    )]
+    pub metrics_port: u16,
+    /// Port of GET /debug/pprof/, where OBSERVABILITY_CONFIG asks for it (0: any free one)
+    #[arg(long, value_name = "N", env = "PROFILING_PORT", default_value_t = 8008)]
+    pub profiling_port: u16,
     /// Address of the user container
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", hide = true)]
     pub user_address: IpAddr,

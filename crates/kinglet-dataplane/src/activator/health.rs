@@ -2,19 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use kinglet_decide::assign;
 use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend};
 
 use crate::feed::FedRevision;
 
-/// Pods by the address of their queue-proxy.
+/// Pods by address and name.
 #[derive(Debug, Default)]
-pub(super) struct Pods(BTreeMap<SocketAddr, Pod>);
+pub(super) struct Pods(BTreeMap<PodId, Pod>);
+
+/// Which pod is meant: an address is given to another pod soon after one has gone, and what was asked of the one before says
+/// nothing about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PodId {
+    /// Of its queue-proxy.
+    pub(super) address: SocketAddr,
+    name: Arc<str>,
+}
 
 #[derive(Clone, Debug)]
 struct Pod {
-    name: String,
     ready: bool,
     /// May be asked before Kubernetes calls it ready.
     early: bool,
@@ -27,11 +36,11 @@ impl Pods {
     pub(super) fn observe(&mut self, fed: &FedRevision) {
         let mut before = std::mem::take(&mut self.0);
         for (address, fed_pod) in &fed.pods {
-            let known = before
-                .remove(address)
-                .filter(|pod| pod.name == fed_pod.name);
-            let mut pod = known.unwrap_or_else(|| Pod {
-                name: fed_pod.name.clone(),
+            let id = PodId {
+                address: *address,
+                name: fed_pod.name.as_str().into(),
+            };
+            let mut pod = before.remove(&id).unwrap_or(Pod {
                 ready: fed_pod.ready,
                 early: false,
                 healthy: false,
@@ -42,28 +51,28 @@ impl Pods {
             }
             pod.ready = fed_pod.ready;
             pod.early = !fed.wait_for_readiness;
-            self.0.insert(*address, pod);
+            self.0.insert(id, pod);
         }
     }
 
     /// Up to `most` pods to ask now; each is asked once at a time.
-    pub(super) fn take_to_probe(&mut self, most: usize) -> Vec<SocketAddr> {
+    pub(super) fn take_to_probe(&mut self, most: usize) -> Vec<PodId> {
         let unknown = self
             .0
             .iter_mut()
             .filter(|(_, pod)| !pod.healthy && !pod.probing && (pod.ready || pod.early));
         unknown
             .take(most)
-            .map(|(address, pod)| {
+            .map(|(id, pod)| {
                 pod.probing = true;
-                *address
+                id.clone()
             })
             .collect()
     }
 
     /// What a probe said; `true` when the pod may be used from now on.
-    pub(super) fn probed(&mut self, address: SocketAddr, healthy: bool) -> bool {
-        let Some(pod) = self.0.get_mut(&address) else {
+    pub(super) fn probed(&mut self, id: &PodId, healthy: bool) -> bool {
+        let Some(pod) = self.0.get_mut(id) else {
             return false;
         };
         pod.probing = false;
@@ -74,8 +83,8 @@ impl Pods {
 
     /// What the data plane of the activator `own` is to know.
     pub(super) fn backend(&self, key: &Key, fed: &FedRevision, own: IpAddr) -> RevisionBackend {
-        let healthy: Vec<(&SocketAddr, &Pod)> =
-            self.0.iter().filter(|(_, pod)| pod.healthy).collect();
+        let healthy = self.0.iter().filter(|(_, pod)| pod.healthy);
+        let healthy: Vec<&PodId> = healthy.map(|(id, _)| id).collect();
         let place = fed
             .activators
             .iter()
@@ -86,12 +95,9 @@ impl Pods {
             fed.activators.len(),
             place,
         );
-        let endpoints = share.into_iter().map(|at| {
-            let (address, pod) = healthy[at];
-            Endpoint {
-                pod: pod.name.as_str().into(),
-                address: *address,
-            }
+        let endpoints = share.into_iter().map(|at| Endpoint {
+            pod: Arc::clone(&healthy[at].name),
+            address: healthy[at].address,
         });
         RevisionBackend {
             revision: key.clone(),
@@ -135,8 +141,8 @@ mod tests {
     }
 
     fn all_answer(pods: &mut Pods) {
-        for address in pods.take_to_probe(100) {
-            assert!(pods.probed(address, true));
+        for id in pods.take_to_probe(100) {
+            assert!(pods.probed(&id, true));
         }
     }
 
@@ -149,8 +155,8 @@ mod tests {
         let asked = pods.take_to_probe(100);
         assert_eq!(asked.len(), 2, "not ready ones, too");
         assert!(pods.take_to_probe(100).is_empty(), "once at a time");
-        assert!(!pods.probed(asked[0], false));
-        assert!(pods.probed(asked[1], true));
+        assert!(!pods.probed(&asked[0], false));
+        assert!(pods.probed(&asked[1], true));
         assert_eq!(used(&pods, &fed, "10.1.0.1"), ["10.0.0.2"]);
         pods.observe(&fed);
         assert_eq!(pods.take_to_probe(100), asked[..1]);
@@ -170,6 +176,24 @@ mod tests {
         assert_eq!(used(&pods, &unready, "10.1.0.1"), ["10.0.0.1"]);
         pods.observe(&fed(&[], ""));
         assert!(pods.take_to_probe(100).is_empty());
+    }
+
+    #[test]
+    fn what_a_pod_answered_says_nothing_about_the_next_one_with_its_address() {
+        let first = fed(&[("10.0.0.1", true)], "");
+        let mut next = first.clone();
+        for pod in next.pods.values_mut() {
+            pod.name = "next".to_owned();
+        }
+        let mut pods = Pods::default();
+        pods.observe(&first);
+        let asked = pods.take_to_probe(100);
+        pods.observe(&next);
+        assert!(!pods.probed(&asked[0], true), "the answer of the first");
+        assert_eq!(used(&pods, &next, "10.1.0.1"), [] as [&str; 0]);
+        let asked = pods.take_to_probe(100);
+        assert!(pods.probed(&asked[0], true));
+        assert_eq!(used(&pods, &next, "10.1.0.1"), ["next"]);
     }
 
     #[test]

@@ -49,15 +49,18 @@ pub(super) fn revision_at_activator(
             .and_then(|value: &http::HeaderValue| value.to_str().ok())
             .filter(|value| !value.is_empty())
     };
-    let (namespace, name) = match (text(NAMESPACE), text(REVISION)) {
-        (None, None) => full_name(host, &plane.options().cluster_domain).unwrap_or_default(),
-        (namespace, name) => (
-            namespace.unwrap_or_default().to_owned(),
-            name.unwrap_or_default().to_owned(),
-        ),
+    let find = |namespace: &str, name: &str| {
+        let found = plane.clusters.by_name(namespace, name);
+        found.ok_or_else(|| Key::new(namespace, name))
     };
-    let key = Key::new(namespace, name);
-    plane.clusters.revision(&key).map(destination).ok_or(key)
+    match (text(NAMESPACE), text(REVISION)) {
+        (None, None) => {
+            let named = full_name(host, &plane.options().cluster_domain);
+            let (namespace, name) = named.unwrap_or_default();
+            find(&namespace, &name)
+        }
+        (namespace, name) => find(namespace.unwrap_or_default(), name.unwrap_or_default()),
+    }
 }
 
 fn destination(cluster: Arc<Cluster>) -> Arc<Destination> {

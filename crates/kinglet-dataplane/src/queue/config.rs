@@ -35,11 +35,51 @@ pub struct QueueConfig {
     pub detect_http2: bool,
     /// `OBSERVABILITY_CONFIG`: whether and how requests are logged.
     pub request_log: RequestLog,
+    /// `OBSERVABILITY_CONFIG`: who asks for the metrics of requests.
+    pub request_metrics: MetricsProtocol,
+    /// `OBSERVABILITY_CONFIG`: whether the profiler's port is open.
+    pub profiling: bool,
     /// `SERVING_LOGGING_LEVEL`.
     pub logging_level: String,
 }
 
+/// How metrics leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsProtocol {
+    /// They do not.
+    #[default]
+    None,
+    /// Prometheus asks for them.
+    Prometheus,
+    /// One that is not served here: OpenTelemetry's `grpc` and `http/protobuf`.
+    #[serde(untagged)]
+    Other(String),
+}
+
 /// What of `OBSERVABILITY_CONFIG` is acted on (spec/cluster.md 3.5). The rest of it is exporters, which there are none of.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Observability {
+    #[serde(flatten)]
+    request_log: RequestLog,
+    request_metrics: RequestMetrics,
+    runtime: Runtime,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct RequestMetrics {
+    protocol: MetricsProtocol,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Runtime {
+    profiling: String,
+}
+
+/// The log of requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestLog {
@@ -114,17 +154,17 @@ impl<R: Fn(&str) -> Option<String>> Reader<R> {
         }
     }
 
-    fn request_log(&mut self) -> RequestLog {
+    fn observability(&mut self) -> Observability {
         const NAME: &str = "OBSERVABILITY_CONFIG";
         let text = (self.read)(NAME).filter(|text| !text.is_empty());
-        let read = text.map_or(Ok(RequestLog::default()), |text| {
+        let read = text.map_or(Ok(Observability::default()), |text| {
             serde_json::from_str(&text)
         });
         read.unwrap_or_else(|error| {
             self.wrong.push(format!(
                 "environment variable {NAME} is no JSON that is understood: {error}"
             ));
-            RequestLog::default()
+            Observability::default()
         })
     }
 
@@ -156,6 +196,7 @@ impl QueueConfig {
             reader.required(unused);
         }
         reader.required_number::<u16>("QUEUE_SERVING_TLS_PORT", "65535");
+        let observability = reader.observability();
         let config = Self {
             container_concurrency: reader.required_number("CONTAINER_CONCURRENCY", "4294967295"),
             serving_port: reader.required_number("QUEUE_SERVING_PORT", "65535"),
@@ -172,7 +213,9 @@ impl QueueConfig {
             configuration: reader.required("SERVING_CONFIGURATION"),
             pod: reader.required("SERVING_POD"),
             probes: reader.probes(),
-            request_log: reader.request_log(),
+            request_log: observability.request_log,
+            request_metrics: observability.request_metrics.protocol,
+            profiling: observability.runtime.profiling == "enabled",
             detect_http2: reader.flag("ENABLE_HTTP2_AUTO_DETECTION"),
             logging_level: reader.required("SERVING_LOGGING_LEVEL"),
         };
@@ -256,6 +299,17 @@ mod tests {
         let log =
             |text| read(&[("OBSERVABILITY_CONFIG", Some(text))]).map(|config| config.request_log);
         assert!(!log(stock).expect("stock").enabled);
+        let metrics = |text| {
+            let config = read(&[("OBSERVABILITY_CONFIG", Some(text))]).expect("understood");
+            (config.request_metrics, config.profiling)
+        };
+        assert_eq!(metrics(stock), (MetricsProtocol::None, false));
+        let on =
+            r#"{"runtime":{"profiling":"enabled"},"requestMetrics":{"protocol":"prometheus"}}"#;
+        assert_eq!(metrics(on), (MetricsProtocol::Prometheus, true));
+        let other = r#"{"requestMetrics":{"protocol":"http/protobuf","endpoint":"x"}}"#;
+        let protobuf = MetricsProtocol::Other("http/protobuf".to_owned());
+        assert_eq!(metrics(other), (protobuf, false));
         let on = log(
             r#"{"enableRequestLog":true,"requestLogTemplate":"x","enableProbeRequestLog":true}"#,
         );

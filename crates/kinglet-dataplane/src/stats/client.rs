@@ -1,5 +1,7 @@
 //! An activator's socket to the autoscaler: connected for as long as the process lives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
+use crate::metrics::StatConnection;
 
 /// Connecting and upgrading (Knative's).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,6 +69,8 @@ pub struct StatClient {
     options: StatClientOptions,
     random: fn() -> u64,
     connected: watch::Sender<bool>,
+    /// Attempts that failed, and connections that were lost.
+    errors: Arc<AtomicU64>,
 }
 
 /// Why a client has nothing more to do.
@@ -85,12 +90,21 @@ impl StatClient {
             options,
             random: super::random,
             connected: watch::Sender::new(false),
+            errors: Arc::default(),
         }
     }
 
     /// Whether there is a connection: an activator without one is not ready (spec/serving.md 6.2.1).
     pub fn is_connected(&self) -> watch::Receiver<bool> {
         self.connected.subscribe()
+    }
+
+    /// The same, and how often it failed, for metrics.
+    pub fn connection(&self) -> StatConnection {
+        StatConnection {
+            connected: self.connected.subscribe(),
+            errors: Arc::clone(&self.errors),
+        }
     }
 
     /// Sends what comes in as `reports` until `stop`, or until nobody reports any more. `reports` never waits long: while
@@ -115,6 +129,7 @@ impl StatClient {
                     return;
                 }
                 Ended::Lost(why) => {
+                    self.errors.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(autoscaler = %self.options.authority, %why, "the connection to the autoscaler is lost, it is made again");
                 }
             }
@@ -147,6 +162,7 @@ impl StatClient {
                     }
                 }
             };
+            self.errors.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(autoscaler = %self.options.authority, %why, "the autoscaler is not reached");
             if *step == 0 {
                 tracing::warn!(autoscaler = %self.options.authority, %why, "the autoscaler is not reached, it is tried again until it is");

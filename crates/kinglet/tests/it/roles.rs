@@ -235,6 +235,8 @@ fn components_forward_follow_their_feed_and_drain() {
             "0",
             "--h2c-port",
             "0",
+            "--profiling-port",
+            "0",
             "--drain",
             "300ms",
             "--feed",
@@ -505,6 +507,8 @@ fn any_one_of_them_may_be_killed_under_load() {
             "0",
             "--h2c-port",
             "0",
+            "--profiling-port",
+            "0",
             "--feed",
             &feed_flag,
         ];
@@ -574,6 +578,8 @@ fn an_activator_is_ready_with_its_autoscaler_and_tells_it_who_waits() {
             "--http-port",
             "0",
             "--h2c-port",
+            "0",
+            "--profiling-port",
             "0",
             "--feed",
             &feed,
@@ -657,6 +663,105 @@ fn a_queue_proxy_logs_requests_as_it_is_told() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(1), "{output:?}");
         ensure!(said.contains("OBSERVABILITY_CONFIG"), "{said}");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
+    });
+}
+
+/// A value of a page in Prometheus' format, of the series that begins so.
+fn value(page: &str, series: &str) -> Option<f64> {
+    let line = page.lines().find(|line| line.starts_with(series))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn prometheus_and_the_profiler_are_answered_where_they_are_asked_for() {
+    in_runtime(async {
+        let folder = instance::scratch("roles-metrics");
+        std::fs::create_dir_all(&folder)?;
+        let user = user_container().await?;
+        let flags = [
+            "queue",
+            "--admin-port",
+            "0",
+            "--stat-port",
+            "0",
+            "--metrics-port",
+            "0",
+            "--profiling-port",
+            "0",
+        ];
+        let mut variables = queue_variables(user.port());
+        let observability =
+            r#"{"requestMetrics":{"protocol":"prometheus"},"runtime":{"profiling":"enabled"}}"#;
+        variables.insert("OBSERVABILITY_CONFIG", observability.to_owned());
+        let queue = start(&folder, "queue", &flags, &variables).await?;
+        let revisions = folder.join("revisions");
+        write_feed(&revisions, &[revision(&[queue.address("http")])])?;
+        let revisions = revisions.display().to_string();
+        let flags = [
+            "activator",
+            "--http-port",
+            "0",
+            "--h2c-port",
+            "0",
+            "--profiling-port",
+            "0",
+            "--metrics-protocol",
+            "prometheus",
+            "--metrics-port",
+            "0",
+            "--feed",
+            &revisions,
+        ];
+        let activator = start(&folder, "activator", &flags, &activator_variables()).await?;
+        for _ in 0..3 {
+            let host = "one-00001.ns.svc.cluster.local";
+            let got = web::get(activator.address("http"), host, "/x").await?;
+            ensure!(got.status == 200, "{got:?}");
+        }
+        let get = r#"{http_request_method="GET",http_response_status_code="200"}"#;
+        let whole = format!("http_server_request_duration_seconds_count{get}");
+        let container = format!("kn_serving_invocation_duration_seconds_count{get}");
+        for (component, series) in [
+            (&queue, vec![whole.as_str(), container.as_str()]),
+            (&activator, vec![whole.as_str()]),
+        ] {
+            // A response is counted when its last byte is passed on, which its client may have before.
+            until("three requests to be counted", START_MAX, || async {
+                let page = web::get(component.address("metrics"), "m", "/metrics")
+                    .await?
+                    .body;
+                for name in &series {
+                    ensure!(value(&page, name) == Some(3.0), "{name}: {page}");
+                }
+                Ok(Some(()))
+            })
+            .await?;
+        }
+        let page = web::get(queue.address("metrics"), "m", "/metrics")
+            .await?
+            .body;
+        ensure!(
+            value(&page, "kn_serving_queue_depth") == Some(0.0),
+            "{page}"
+        );
+        ensure!(page.contains(r#"kn_revision_name="one-00001""#), "{page}");
+        let page = web::get(activator.address("metrics"), "m", "/metrics")
+            .await?
+            .body;
+        let series = r#"kn_revision_request_active{k8s_namespace_name="ns","#;
+        ensure!(value(&page, series) == Some(0.0), "{page}");
+
+        let profile = async |component: &Component, path: &str| {
+            let at = component.address("profiling").to_owned();
+            web::get(&at, "p", &format!("/debug/pprof/{path}")).await
+        };
+        let words = profile(&queue, "cmdline").await?;
+        ensure!(words.body.contains("queue\0--admin-port"), "{words:?}");
+        ensure!(profile(&queue, "profile").await?.status == 501);
+        ensure!(profile(&queue, "heap").await?.status == 404);
+        ensure!(profile(&activator, "cmdline").await?.status == 404);
         std::fs::remove_dir_all(folder)?;
         Ok(())
     });

@@ -64,7 +64,16 @@ impl Chain {
         let activator = start(
             folder,
             "activator",
-            &["--http-port", "0", "--h2c-port", "0", "--feed", &revisions],
+            &[
+                "--http-port",
+                "0",
+                "--h2c-port",
+                "0",
+                "--profiling-port",
+                "0",
+                "--feed",
+                &revisions,
+            ],
             &[("POD_NAME", "activator"), ("POD_IP", "127.0.0.1")]
                 .map(|(name, value)| (name, value.to_owned()))
                 .into(),
