@@ -110,6 +110,9 @@ pub struct StatusArgs {
     /// Show where the time of recent cold starts went
     #[arg(long)]
     pub cold_starts: bool,
+    /// Show what the objects of each kind hold in memory
+    #[arg(long)]
+    pub memory: bool,
 }
 
 /// Flags of `demo`.

@@ -110,6 +110,27 @@ pub struct Status {
     pub in_flight: u64,
     /// Recent cold starts, newest last.
     pub cold_starts: Vec<serde_json::Value>,
+    /// What the objects of each kind hold.
+    #[serde(default)]
+    pub memory: Vec<KindMemory>,
+}
+
+/// What the cached objects of one kind hold in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KindMemory {
+    /// Path of the collection.
+    pub path: String,
+    /// How many objects.
+    pub objects: u64,
+    /// Bytes of their JSON, which the store and the caches share.
+    pub json_bytes: u64,
+    /// Bytes of what is kept beside it to find them.
+    pub head_bytes: u64,
+    /// How many have been read as structs of late.
+    pub typed: u64,
+    /// Bytes of the JSON of those; the structs are some times as large.
+    pub typed_json_bytes: u64,
 }
 
 /// A line of the answer to `POST /images/pull`.

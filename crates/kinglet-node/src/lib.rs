@@ -42,6 +42,7 @@ pub use network::{MachineAddress, NetworkError, NetworkOptions, ServiceRange, se
 pub use node::{Node, NodeError, NodeHandle};
 pub use options::{Drain, Options, PARKED_DEFAULT, ProxiedPod, QueueProxies};
 pub use session::{Input, Session, SessionError, Source, Terminal};
+pub use sys::heap::{give_back, limit_arenas};
 pub use sys::process::Exit;
 pub use sys::resident::release_start_pages;
 

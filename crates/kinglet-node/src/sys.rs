@@ -2,7 +2,7 @@
 //!
 //! Flow: Kinglet starts its own binary, as a file that nobody can write to ([`binary`]), as `node-helper spawner`; helpers
 //! are forks of that single-threaded process ([`spawner`]) and run [`container`] or [`exec`]. Inside Kinglet itself only
-//! [`binary`], [`devices`], [`netns`], [`process`], [`resident`] and [`spawner`] are used.
+//! [`binary`], [`devices`], [`heap`], [`netns`], [`process`], [`resident`] and [`spawner`] are used.
 //! Always: helpers never start a thread; the first thing they do is to close every descriptor that they were not given;
 //! every unsafe block says why it is sound.
 #![allow(unsafe_code, reason = "fork, unshare and seccomp have no safe wrapper")]
@@ -14,6 +14,7 @@ pub(crate) mod devices;
 pub(crate) mod exec;
 pub(crate) mod execute;
 pub(crate) mod filesystem;
+pub(crate) mod heap;
 mod keyring;
 mod masks;
 mod mount_attributes;

@@ -3,6 +3,8 @@
 //! Three kinds: a component whose end ends the process ([`Tasks::component`]), one that is made again
 //! ([`Tasks::restarted`]), and the work of one connection, request, pod or key, whose panic is its own end
 //! ([`Tasks::spawn`]).
+//! Always: a future is boxed before it is wrapped. Each `async` block that a future is handed to has room for it twice (as
+//! what it captured, and as what it awaits), so a connection of 6 kB would be a task of 25.
 
 use std::future::Future;
 use std::time::Duration;
@@ -61,6 +63,7 @@ impl Tasks {
     {
         let (token, supervisor) = (self.token.clone(), self.supervisor.clone());
         supervisor.started(name);
+        let run = Box::pin(run);
         self.tracker.spawn(async move {
             let why = life(&supervisor, name, run).await;
             if token.is_cancelled() || supervisor.is_stopping() {
@@ -83,10 +86,11 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
+        let mut run = Box::pin(run);
         self.component(name, async move {
             tokio::select! {
                 () = token.cancelled() => {}
-                () = run => {}
+                () = &mut run => {}
             }
         })
     }
@@ -137,6 +141,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
+        let future = Box::pin(future);
         self.tracker.spawn(async move {
             match caught(future).await {
                 Ok(()) if token.is_cancelled() => {}
@@ -154,10 +159,11 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let token = self.token.clone();
+        let mut future = Box::pin(future);
         self.spawn(name, async move {
             tokio::select! {
                 () = token.cancelled() => {}
-                () = future => {}
+                () = &mut future => {}
             }
         })
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::cache::{
     Cache, DynamicCache, DynamicObject, Index, KindMemory, Store, Synced, Words, parse,
@@ -28,8 +29,11 @@ pub struct Scope {
     pub fields: String,
 }
 
-/// How long a typed copy that nobody reads is kept, at least; at most twice as long.
+/// How long a typed copy that nobody reads is kept, at least; at most twice as long. While there are too many
+/// (`TYPED_BYTES_MAX`), [`CROWDED_PAUSE`] instead.
 const TYPED_KEPT: Duration = Duration::from_secs(60);
+/// Between two sweeps while there are too many: looking at the objects of thousands of Services takes milliseconds.
+const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 
 struct Slot {
     scope: Scope,
@@ -49,6 +53,8 @@ struct Inner {
     /// By path of the collection.
     slots: Mutex<HashMap<String, Vec<Slot>>>,
     sweeps: Once,
+    /// JSON bytes of all typed copies that were dropped because nobody read them.
+    dropped: watch::Sender<u64>,
 }
 
 /// The caches of one process. Cheap to clone.
@@ -87,6 +93,7 @@ impl Caches {
             words: Arc::default(),
             slots: Mutex::default(),
             sweeps: Once::new(),
+            dropped: watch::Sender::new(0),
         }))
     }
 
@@ -198,6 +205,11 @@ impl Caches {
         out
     }
 
+    /// JSON bytes of all typed copies dropped so far because nobody read them: what they took of the heap can be given back.
+    pub fn dropped(&self) -> watch::Receiver<u64> {
+        self.0.dropped.subscribe()
+    }
+
     /// Waits until every cache that typed readers asked for so far is complete.
     pub async fn wait_synced(&self) {
         let waiting: Vec<Synced> = {
@@ -287,20 +299,39 @@ fn narrowed(path: &str, plural: &str, namespace: &str) -> String {
 /// Drops what nobody has used for a while.
 async fn sweep(caches: Weak<Inner>) {
     loop {
-        tokio::time::sleep(TYPED_KEPT).await;
-        let Some(inner) = caches.upgrade() else {
+        let Some(copies) = caches
+            .upgrade()
+            .map(|inner| Arc::clone(inner.words.copies()))
+        else {
             // The caches are gone and with them the process, or a test.
             std::future::pending::<()>().await;
             return;
         };
+        let pause = match copies.too_many() {
+            true => CROWDED_PAUSE,
+            false => TYPED_KEPT,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = copies.crowded(), if !copies.too_many() => {}
+        }
+        if let Some(inner) = caches.upgrade() {
+            inner.sweep();
+        }
+    }
+}
+
+impl Inner {
+    fn sweep(&self) {
         let stores: Vec<Arc<Store>> = {
-            let slots = inner.slots.lock();
+            let slots = self.slots.lock();
             let all = slots.values().flatten();
             all.map(|slot| Arc::clone(&slot.store)).collect()
         };
-        for store in stores {
-            store.sweep();
+        let dropped: usize = stores.iter().map(|store| store.sweep()).sum();
+        self.words.sweep();
+        if dropped > 0 {
+            self.dropped.send_modify(|total| *total += dropped as u64);
         }
-        inner.words.sweep();
     }
 }

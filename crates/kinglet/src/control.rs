@@ -14,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use kinglet_cli::control::{
-    Addresses, Health, ImageRequest, ImportRequest, PullLine, PullRequest, Refusal, Status,
+    Addresses, Health, ImageRequest, ImportRequest, KindMemory, PullLine, PullRequest, Refusal,
+    Status,
 };
 use kinglet_image::{
     Credentials, ImageError, Images, Progress, ProgressEvent, PullOptions, PullPolicy, Requester,
@@ -147,7 +148,19 @@ async fn status(State(control): State<Arc<Control>>) -> Json<Status> {
             .iter()
             .map(|start| control.waterfalls.of(start))
             .collect(),
+        memory: control.caches.memory().iter().map(memory).collect(),
     })
+}
+
+fn memory(kind: &kinglet_reconcile::KindMemory) -> KindMemory {
+    KindMemory {
+        path: kind.path.clone(),
+        objects: kind.objects as u64,
+        json_bytes: kind.raw as u64,
+        head_bytes: kind.heads as u64,
+        typed: kind.typed as u64,
+        typed_json_bytes: kind.typed_raw as u64,
+    }
 }
 
 fn health(component: &ComponentHealth) -> Health {

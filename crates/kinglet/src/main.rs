@@ -10,6 +10,7 @@ mod attached;
 mod bootstrap;
 mod control;
 mod digests;
+mod heap;
 mod listeners;
 mod logs;
 mod request_logs;
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    heap::limit_arenas(matches!(
+        arguments.command,
+        Command::Gateway(_) | Command::Activator(_) | Command::Queue(_)
+    ));
     if let Some(outcome) = roles::run(&arguments.command) {
         return ended(outcome);
     }

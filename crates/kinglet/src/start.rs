@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::apart::{self, Apart};
 use crate::digests::Digests;
+use crate::heap;
 use crate::listeners;
 use crate::request_logs;
 use crate::waterfall::Waterfalls;
@@ -116,6 +117,7 @@ pub(crate) async fn start(
         clock.clone(),
         &INDEXED,
     );
+    heap::follow(&caches, &deciding);
     let context = Context::new(&caches);
     let waterfalls = Waterfalls::follow(&caches, clock);
     let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));

@@ -5,7 +5,7 @@ mod filters;
 mod log;
 mod memory;
 mod ready;
-mod roles;
+pub(crate) mod roles;
 mod throughput;
 
 use clap::Subcommand;
@@ -30,8 +30,8 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
-    /// Resident memory: nothing deployed, 100 idle services, per running pod
-    Memory,
+    /// Resident memory: nothing deployed, for each idle service, for each running pod
+    Memory(memory::Memory),
     /// Apply to Ready with the image cached: one at a time and twenty at once
     Ready,
     /// Gateway, activator and queue-proxy as processes: requests per second behind each, beside nginx, and their memory
@@ -63,14 +63,14 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::ColdStart { rounds } => cold_start::run(*rounds).await,
         Bench::Throughput { seconds, rounds } => throughput::run(*seconds, *rounds).await,
         Bench::Roles { seconds, rounds } => roles::run(*seconds, *rounds).await,
-        Bench::Memory => memory::run().await,
         Bench::Log { backlog, dir } => log::run(*backlog, dir.as_deref()),
+        Bench::Memory(options) => memory::run(options).await,
         Bench::Ready => ready::run().await,
         Bench::Filters => filters::run(),
         Bench::All => {
             cold_start::run(40).await?;
             throughput::run(8, 3).await?;
-            memory::run().await?;
+            memory::run(&memory::Memory::default()).await?;
             ready::run().await?;
             roles::run(5, 3).await?;
             filters::run()?;

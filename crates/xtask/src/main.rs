@@ -5,6 +5,7 @@
 mod bench;
 mod compare;
 mod crash;
+mod order;
 mod peers;
 mod protobuf_table;
 mod soak;
@@ -38,6 +39,8 @@ enum Chore {
     /// Measure speed and memory side by side with a rival
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// List the functions that components of the data plane run, for the linker (needs valgrind)
+    Order,
     /// Replay recorded inputs and list every difference from what real Knative did
     Compare(compare::Compare),
     /// Long runs: requests, cycles, fuzzing
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Tidy { write } => tidy::run(write),
         Chore::ProtobufTable { to } => protobuf_table::run(&to),
+        Chore::Order => block_on(order::run()),
         Chore::Peers => peers::run(),
         Chore::Test {
             v2: true,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::args::StatusArgs;
-use crate::control::{self, Status};
+use crate::control::{self, KindMemory, Status};
 use crate::{location, table};
 
 pub(crate) async fn run(args: &StatusArgs) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub(crate) async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     if args.output.is_some() {
         crate::screen::say!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        crate::screen::show!("{}", show(&status, args.cold_starts));
+        crate::screen::show!("{}", show(&status, args));
     }
     anyhow::ensure!(
         status.health.iter().all(|part| part.healthy),
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(status: &Status, cold_starts: bool) -> String {
+fn show(status: &Status, args: &StatusArgs) -> String {
     let addresses = &status.addresses;
     let uptime = status.uptime_seconds;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
@@ -107,10 +107,44 @@ fn show(status: &Status, cold_starts: bool) -> String {
             super::curl_line(url, &format!("NAME.NAMESPACE.{}", addresses.domain))
         );
     }
-    if cold_starts {
+    if args.cold_starts {
         text.push_str(&waterfalls(&status.cold_starts));
     }
+    if args.memory {
+        text.push_str(&memory(&status.memory));
+    }
     text
+}
+
+/// One line per kind, the largest first.
+fn memory(kinds: &[KindMemory]) -> String {
+    let held = |kind: &KindMemory| kind.json_bytes + kind.head_bytes;
+    let mut kinds: Vec<&KindMemory> = kinds.iter().filter(|kind| kind.objects > 0).collect();
+    kinds.sort_by_key(|kind| std::cmp::Reverse(held(kind)));
+    let head = [
+        "KIND",
+        "OBJECTS",
+        "JSON KB",
+        "HEADS KB",
+        "BYTES EACH",
+        "READ OF LATE",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(kinds.iter().map(|kind| {
+        let path = kind
+            .path
+            .trim_start_matches("/apis/")
+            .trim_start_matches("/api/");
+        vec![
+            path.to_owned(),
+            kind.objects.to_string(),
+            (kind.json_bytes / 1000).to_string(),
+            (kind.head_bytes / 1000).to_string(),
+            (held(kind) / kind.objects).to_string(),
+            kind.typed.to_string(),
+        ]
+    }));
+    format!("\n{}", table::align(&rows))
 }
 
 /// One line per cold start: where its milliseconds went.

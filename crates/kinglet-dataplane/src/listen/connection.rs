@@ -57,7 +57,8 @@ pub(super) async fn serve(
             if let Some(stream) = secured {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let io = ClientIo::new(stream, heads.clone(), activity.clone());
-                serve_http(plane, io, heads, peer, h2).await;
+                // Room for TLS is taken where there is TLS.
+                Box::pin(serve_http(plane, io, heads, peer, h2)).await;
             }
         }
     }
@@ -108,7 +109,8 @@ async fn serve_http<S>(
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT)
             .serve_connection(io, service);
-        watch(&activity, pin!(connection)).await;
+        // Rare, and larger than all that an HTTP/1 connection needs.
+        watch(&activity, Box::pin(connection).as_mut()).await;
     } else {
         let io = TokioIo::new(io);
         let mut builder = http1::Builder::new();
@@ -173,4 +175,19 @@ async fn watch<C: ServedConnection>(activity: &ConnectionActivity, mut connectio
         })
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one idle connection costs, besides the buffers of hyper.
+    #[test]
+    fn a_connection_is_small() {
+        fn bytes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = bytes(serve);
+        assert!(size <= 4096, "{size} bytes");
+    }
 }

@@ -21,7 +21,7 @@ pub(super) const NODE_PORTS: &str = "node_ports";
 /// Endpoints as source and destination: who reaches himself must see another source.
 pub(super) const HAIRPIN: &str = "hairpin";
 /// On Knative's own Services of a Revision; there is no queue-proxy process behind their ports, the gateway answers.
-const SERVICE_TYPE: &str = "networking.internal.knative.dev/serviceType";
+pub(super) const SERVICE_TYPE: &str = "networking.internal.knative.dev/serviceType";
 /// Kubernetes' default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: i32 = 10_800;
 /// Endpoints that one port's rules name; a node holds a thousand pods.

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::dynamic::Copies;
 use crate::object::Key;
 
 /// The metadata of an object as every kind has it.
@@ -99,11 +100,20 @@ impl Owner {
 
 /// Strings that many heads share: namespaces, labels, kinds, owners. Kept while somebody uses them.
 #[derive(Default)]
-pub(crate) struct Words(Mutex<HashSet<Arc<str>>>);
+pub(crate) struct Words {
+    words: Mutex<HashSet<Arc<str>>>,
+    /// The typed copies of the same caches.
+    pub(super) copies: Arc<Copies>,
+}
 
 impl Words {
+    /// The typed copies of all objects that share these words.
+    pub(crate) fn copies(&self) -> &Arc<Copies> {
+        &self.copies
+    }
+
     fn word(&self, text: &str) -> Arc<str> {
-        let mut words = self.0.lock();
+        let mut words = self.words.lock();
         if let Some(known) = words.get(text) {
             return Arc::clone(known);
         }
@@ -114,7 +124,7 @@ impl Words {
 
     /// Forgets what nobody uses any more.
     pub(crate) fn sweep(&self) {
-        self.0.lock().retain(|word| Arc::strong_count(word) > 1);
+        self.words.lock().retain(|word| Arc::strong_count(word) > 1);
     }
 }
 
@@ -240,7 +250,7 @@ mod tests {
         assert!(Arc::ptr_eq(&head.labels[0].0, &again.labels[0].0));
         drop((head, again));
         words.sweep();
-        assert!(words.0.lock().is_empty());
+        assert!(words.words.lock().is_empty());
     }
 
     #[test]

@@ -188,11 +188,9 @@ impl Store {
         }
     }
 
-    /// Drops typed copies that nobody read since the last time.
-    pub(crate) fn sweep(&self) {
-        for object in self.all() {
-            object.sweep();
-        }
+    /// Drops typed copies that nobody read since the last time. Gives the bytes of JSON that they stood for.
+    pub(crate) fn sweep(&self) -> usize {
+        self.all().iter().map(|object| object.sweep()).sum()
     }
 
     pub(crate) fn memory(&self, path: &str) -> KindMemory {

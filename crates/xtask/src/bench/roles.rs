@@ -1,14 +1,16 @@
 //! The components in processes of their own: requests per second after each hop beside one hop of nginx, and their memory.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use kinglet_testkit::component::{Component, queue_variables};
 use kinglet_testkit::load::percentile;
 use kinglet_testkit::{instance, until, web};
 
+use super::memory::rollup;
 use super::throughput::{Nginx, Way, nginx, require_programs, serving_nginx, wrk};
 
 const START_MAX: Duration = Duration::from_secs(10);
@@ -16,12 +18,22 @@ const HOST: &str = "one.test";
 
 /// Starts a component of the release build.
 async fn start(
-    folder: &Path,
+    (folder, profiled): (&Path, bool),
     name: &str,
     flags: &[&str],
     variables: &BTreeMap<&str, String>,
 ) -> anyhow::Result<Component> {
-    let mut command = Command::new(crate::release_binary()?);
+    let binary = crate::release_binary()?;
+    let mut command = Command::new(if profiled { "valgrind" } else { &binary });
+    if profiled {
+        command
+            .args(["--tool=callgrind", "--demangle=no"])
+            .arg(format!(
+                "--callgrind-out-file={}",
+                profile_of(folder, name).display()
+            ))
+            .arg(&binary);
+    }
     command
         .arg(name)
         .args(flags)
@@ -39,14 +51,16 @@ struct Chain {
 }
 
 impl Chain {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
+    /// Under callgrind, if they are to be profiled.
+    async fn start(folder: &Path, profiled: bool) -> anyhow::Result<Self> {
+        let how = (folder, profiled);
         let container = serving_nginx(&folder.join("container"))?;
         let mut variables = queue_variables(container.port);
         variables.insert("SERVING_REVISION", "one".to_owned());
         variables.insert("CONTAINER_CONCURRENCY", "0".to_owned());
         variables.insert("REVISION_TIMEOUT_SECONDS", "300".to_owned());
         let queue = start(
-            folder,
+            how,
             "queue",
             &["--admin-port", "0", "--stat-port", "0"],
             &variables,
@@ -62,7 +76,7 @@ impl Chain {
         )?;
         let revisions = revisions.display().to_string();
         let activator = start(
-            folder,
+            how,
             "activator",
             &[
                 "--http-port",
@@ -90,7 +104,7 @@ impl Chain {
         )?;
         let routes = routes.display().to_string();
         let gateway = start(
-            folder,
+            how,
             "gateway",
             &[
                 "--http-port",
@@ -122,18 +136,14 @@ impl Chain {
     }
 }
 
-pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
-    require_programs()?;
-    let folder = instance::scratch("bench-roles");
-    std::fs::create_dir_all(&folder)?;
-    let chain = Chain::start(&folder).await?;
-    let at_rest = chain.components().map(|(_, one)| one.resident_bytes());
+/// The ways to the container, each longer than the one before, once they all answer.
+async fn ways(chain: &Chain, folder: &Path) -> anyhow::Result<(Nginx, [Way; 5])> {
     let container = format!("127.0.0.1:{}", chain.container.port);
     let proxy = nginx(&folder.join("proxy"), &container)?;
     let hop = format!("127.0.0.1:{}", proxy.port);
     // To the activator a request names its Revision by host.
     let way = |name, address: String, host: &str| Way::new(name, address, host);
-    let mut ways = [
+    let ways = [
         way("container", container, HOST),
         way("nginx", hop, HOST),
         way("queue", chain.queue.address("http").to_owned(), HOST),
@@ -151,6 +161,46 @@ pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
         })
         .await?;
     }
+    Ok((proxy, ways))
+}
+
+fn profile_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.callgrind"))
+}
+
+/// Runs the chain under callgrind. Each profile is in two parts: `.1` until the component served, `.2` its requests.
+pub(crate) async fn profile(folder: &Path, seconds: u32) -> anyhow::Result<Vec<PathBuf>> {
+    require_programs()?;
+    let chain = Chain::start(folder, true).await?;
+    let dump = || {
+        for (name, one) in chain.components() {
+            let pid = one.id().to_string();
+            let status = Command::new("callgrind_control")
+                .args(["-d", &pid])
+                .status();
+            let status = status.context("running callgrind_control (Debian: valgrind)")?;
+            anyhow::ensure!(status.success(), "the profile of {name}: {status}");
+        }
+        anyhow::Ok(())
+    };
+    dump()?;
+    let (proxy, ways) = ways(&chain, folder).await?;
+    for way in &ways[2..] {
+        wrk(way, seconds)?;
+    }
+    dump()?;
+    let profiles = chain.components().map(|(name, _)| profile_of(folder, name));
+    drop((proxy, chain));
+    Ok(profiles.into())
+}
+
+pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
+    require_programs()?;
+    let folder = instance::scratch("bench-roles");
+    std::fs::create_dir_all(&folder)?;
+    let chain = Chain::start(&folder, false).await?;
+    let at_rest = chain.components().map(|(_, one)| one.resident_bytes());
+    let (proxy, mut ways) = ways(&chain, &folder).await?;
     for _ in 0..rounds {
         for way in &mut ways {
             let measured = wrk(way, seconds)?;
@@ -169,14 +219,17 @@ pub(super) async fn run(seconds: u32, rounds: u32) -> anyhow::Result<()> {
             rate / nginx_rate
         );
     }
-    println!("resident memory before and after, in kB:");
+    println!("resident memory (VmRSS) before and after, and Pss after, in kB:");
     for ((name, one), before) in chain.components().into_iter().zip(at_rest) {
         println!(
-            "  {name:<10} {:>6} {:>6}",
+            "  {name:<10} {:>6} {:>6} {:>6}",
             before >> 10,
-            one.resident_bytes() >> 10
+            one.resident_bytes() >> 10,
+            rollup(one.id(), "Pss:")
         );
     }
+    let (kept, all) = crate::order::kept(&crate::release_binary()?)?;
+    println!("functions that lie beside each other (cargo xtask order): {kept} of {all}");
     drop((proxy, chain));
     let _ = std::fs::remove_dir_all(folder);
     Ok(())

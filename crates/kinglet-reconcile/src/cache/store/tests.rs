@@ -282,7 +282,9 @@ fn run(store: &Store, model: &mut Model, step: &Step) {
             Sink::end(store, *version);
             model.end(*version);
         }
-        Step::Sweep => store.sweep(),
+        Step::Sweep => {
+            store.sweep();
+        }
     }
 }
 
