@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use kinglet_quantity::LabelSelector;
 use serde_json::{Map, Value};
 
 pub(crate) use kinglet_quantity::fields::{blank, child, default, default_text, fields};
@@ -82,30 +83,32 @@ pub(crate) fn matches_labels(selector: &Value, object: &Value) -> bool {
     if !selector.is_object() {
         return false;
     }
-    let label = |key: &str| at(object, &["metadata", "labels", key]).and_then(Value::as_str);
-    let exact = selector.get("matchLabels").and_then(Value::as_object);
-    let fits = |expression: &Value| {
-        let value = label(text(expression, &["key"]));
-        let listed = || {
-            value.is_some_and(|value| {
-                items(expression, &["values"])
-                    .iter()
-                    .any(|each| each.as_str() == Some(value))
-            })
-        };
-        match text(expression, &["operator"]) {
-            "In" => listed(),
-            "NotIn" => !listed(),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
+    label_selector(selector)
+        .matches(|key| at(object, &["metadata", "labels", key]).and_then(Value::as_str))
+}
+
+/// A label selector object, read. What it cannot say (another operator) selects nothing.
+fn label_selector(selector: &Value) -> LabelSelector {
+    let texts = |list: &[Value]| -> Vec<String> {
+        let texts = list.iter().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
     };
-    exact
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| label(key) == value.as_str())
-        && items(selector, &["matchExpressions"]).iter().all(fits)
+    let mut out = LabelSelector::default();
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        out = out.with_expression(key, "In", &texts(std::slice::from_ref(value)));
+    }
+    for each in items(selector, &["matchExpressions"]) {
+        let operator = match text(each, &["operator"]) {
+            known @ ("In" | "NotIn" | "Exists" | "DoesNotExist") => known,
+            _ => "",
+        };
+        out = out.with_expression(
+            text(each, &["key"]),
+            operator,
+            &texts(items(each, &["values"])),
+        );
+    }
+    out
 }
 
 /// A label selector object in the one-line form.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kinglet_decide::feed::Source;
+use kinglet_process::Tasks;
 
 use crate::role::Role;
 
@@ -11,6 +12,8 @@ use crate::role::Role;
 pub struct Options {
     /// Which of Knative's components this is.
     pub role: Role,
+    /// Whose supervisor is told when a listener, or another part that must run, does not.
+    pub owner: Tasks,
     /// Client connections at once, over all listeners; more wait in the kernel's backlog.
     pub connections_max: usize,
     /// Of these, connections of one source address (an IPv6 /64 counts as one) that is not the machine itself. At the
@@ -34,6 +37,8 @@ pub struct Options {
     pub queue_depth: usize,
     /// How long a request waits for a backend that no update has ever described.
     pub unknown_backend_wait: Duration,
+    /// The same while a control plane starts that has not told about all backends yet; as long as its start may take.
+    pub starting_wait: Duration,
     /// How long one connection attempt to a container may take.
     pub connect_timeout: Duration,
     /// How long connecting is tried again, elsewhere if possible, before the client gets 502.
@@ -78,6 +83,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             role: Role::Whole,
+            owner: Tasks::default(),
             connections_max: 16_384,
             connections_per_source_max: 1024,
             connections_loopback_max: 12_288,
@@ -88,6 +94,7 @@ impl Default for Options {
             h2_resets_max: 20,
             queue_depth: 10_000,
             unknown_backend_wait: Duration::from_secs(5),
+            starting_wait: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(1),
             connect_patience: Duration::from_secs(10),
             idle_connections_max: 128,

@@ -71,6 +71,8 @@ pub(crate) struct Plane {
     pub(crate) locals: Locals,
     /// Upgraded connections.
     pub(crate) tunnels: Arc<AtomicUsize>,
+    /// Whether every backend was told about that there is: not while a control plane starts.
+    backends_told: watch::Sender<bool>,
     /// What https listeners show.
     pub(crate) certificates: Certificates,
     /// TLS handshakes under way.
@@ -80,6 +82,15 @@ pub(crate) struct Plane {
 impl Plane {
     pub(crate) fn options(&self) -> &Options {
         &self.context.options
+    }
+
+    /// Waits until nothing more is to be told about a backend that is not known, but not longer than a control plane may
+    /// take to start.
+    pub(crate) async fn backends_told(&self, arrived: Instant) {
+        let mut told = self.backends_told.subscribe();
+        let told = told.wait_for(|told| *told);
+        // The sender lives in the plane that we hold.
+        let _ = tokio::time::timeout_at(arrived + self.options().starting_wait, told).await;
     }
 
     fn apply(&self, update: Update, applied: &watch::Sender<u64>) {
@@ -171,6 +182,7 @@ impl Dataplane {
         ));
         let handshakes = Shares::new(options.handshakes_max);
         let cold_starts = ColdStarts::new(options.cold_starts_kept);
+        let (connections, upstreams) = (options.owner.beside(), options.owner.beside());
         let context = Arc::new(BreakerContext::new(options, reports));
         let clusters = Clusters::new(context.clone());
         let routes = ArcSwap::from_pointee(Routes::compile(Arc::default(), &clusters));
@@ -184,8 +196,8 @@ impl Dataplane {
             context,
             clusters,
             routes,
-            connections: Tasks::new(),
-            upstreams: Tasks::new(),
+            connections,
+            upstreams,
             cut: CancellationToken::new(),
             killed: CancellationToken::new(),
             permits,
@@ -199,6 +211,7 @@ impl Dataplane {
             queue: QueueState::default(),
             locals: Locals::default(),
             tunnels: Arc::default(),
+            backends_told: watch::Sender::new(true),
             certificates: Certificates::default(),
             handshakes,
         });
@@ -253,10 +266,20 @@ impl Handle {
         &self.plane
     }
 
+    /// Says whether every backend that there is was told about. Until then requests for one that is not known wait: a control
+    /// plane that starts tells routes first and backends behind.
+    pub fn set_backends_told(&self, told: bool) {
+        self.plane.backends_told.send_replace(told);
+    }
+
     /// Accepts connections on `listener` until [`Handle::shutdown`]. HTTP/1.1 and HTTP/2 without TLS.
     pub fn serve(&self, listener: TcpListener, kind: Listener) {
+        let name = match kind {
+            Listener::External => "http-listener",
+            Listener::ClusterLocal => "cluster-local-listener",
+        };
         let accepting = listen::accept(self.plane.clone(), listener, kind, None);
-        self.plane.connections.spawn("http listener", accepting);
+        self.plane.connections.component(name, accepting);
         self.watch();
     }
 
@@ -265,7 +288,7 @@ impl Handle {
         if self.plane.registry.needs_watch() {
             self.plane
                 .upstreams
-                .spawn("connection watch", listen::watch(self.plane.clone()));
+                .component("connection-watch", listen::watch(self.plane.clone()));
         }
     }
 
@@ -273,7 +296,9 @@ impl Handle {
     pub fn serve_tls(&self, listener: TcpListener, kind: Listener) -> Result<(), rustls::Error> {
         let acceptor = TlsAcceptor::from(self.plane.certificates.server_config(kind.visibility())?);
         let accepting = listen::accept(self.plane.clone(), listener, kind, Some(acceptor));
-        self.plane.connections.spawn("https listener", accepting);
+        self.plane
+            .connections
+            .component("https-listener", accepting);
         self.watch();
         Ok(())
     }

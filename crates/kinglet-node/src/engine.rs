@@ -164,7 +164,7 @@ impl Engine {
             }
         }
         clear_dead().await;
-        let network = Network::open(names, network).await?;
+        let network = Network::open(names, network, tasks).await?;
         let containers = tokio::task::spawn_blocking(move || Containers::new(&helper, hierarchy))
             .await
             .map_err(io::Error::other)

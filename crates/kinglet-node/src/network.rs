@@ -26,10 +26,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use kinglet_process::Tasks;
 use kinglet_process::egress::is_own_address;
 use parking_lot::Mutex;
 use rtnetlink::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 pub(crate) use addresses::{Addresses, Lease};
 pub(crate) use host_ports::{HostPort, PublishedPorts};
@@ -158,8 +160,13 @@ impl Network {
     pub(crate) async fn open(
         names: &HostNames,
         options: NetworkOptions,
+        tasks: &Tasks,
     ) -> Result<Self, NetworkError> {
-        let handle = connect_to_kernel()?;
+        let (handle, connection) = connect_to_kernel()?;
+        tasks.component_cancellable("netlink", async move {
+            // Its panic is said by the runtime.
+            let _ = connection.await;
+        });
         links::remove_links(&handle, names).await?;
         let subnet = free_subnet(names, options.services.map(ServiceRange::subnet))?;
         links::make_bridge(&handle, names, gateway_of(subnet), options.services).await?;
@@ -346,7 +353,7 @@ impl Network {
 
     /// Takes off the host what another instance, which is dead, left there.
     pub(crate) async fn clear(names: &HostNames) -> Result<(), NetworkError> {
-        let handle = connect_to_kernel()?;
+        let (handle, _) = connect_to_kernel()?;
         links::remove_links(&handle, names).await?;
         let table = nftables::Table::new(names.table());
         remove_table(&Arc::new(Mutex::new(table))).await?;
@@ -388,15 +395,15 @@ async fn remove_table(table: &Arc<Mutex<nftables::Table>>) -> Result<(), Network
     }
 }
 
-/// A way to the kernel's network configuration. Must run inside tokio.
-fn connect_to_kernel() -> Result<Handle, NetworkError> {
+/// A way to the kernel's network configuration, and what moves its messages. Must run inside tokio.
+fn connect_to_kernel() -> Result<(Handle, JoinHandle<()>), NetworkError> {
     let (connection, handle, _) =
         rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
-    // Ends by itself when the last handle is dropped, which is after the network is closed.
+    // Ends by itself when the last handle is dropped, which is after the network is closed, and so after all tasks.
     #[expect(
         clippy::disallowed_methods,
         reason = "the connection ends with its handle"
     )]
-    tokio::spawn(connection);
-    Ok(handle)
+    let connection = tokio::spawn(connection);
+    Ok((handle, connection))
 }

@@ -38,6 +38,8 @@ const FAULT_PAUSE: Duration = Duration::from_secs(1);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// After their grace, killed containers are gone at once; this is for their files and comes out of the deadline.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
+/// Pods of an earlier life go with one call each; an API server that refuses it does not keep all others from being served.
+const CLEARED_MAX: Duration = Duration::from_secs(10);
 /// The node's own loops end at their next await.
 const LOOPS_STOP_MAX: Duration = Duration::from_secs(2);
 
@@ -76,6 +78,8 @@ struct Inner {
     /// Removes files of pods that are gone; ends last.
     cleaning: Tasks,
     workers: Mutex<HashMap<(String, String), Entry>>,
+    /// Whether the Pods of an earlier life, whose containers are gone, are gone from the API as well.
+    cleared: watch::Sender<bool>,
     /// The namespace that [`Shared::egress`] connects from.
     _egress_sandbox: Sandbox,
 }
@@ -124,7 +128,7 @@ impl Node {
             &loops,
         )
         .await?;
-        let (egress_sandbox, egress) = open_egress(&engine).await?;
+        let (egress_sandbox, egress) = open_egress(&engine, &loops).await?;
         let (node_cpu_milli, node_memory_bytes) = registration::capacity();
         let shared = Arc::new(Shared {
             engine,
@@ -147,6 +151,7 @@ impl Node {
             pods,
             cleaning,
             workers: Mutex::default(),
+            cleared: watch::Sender::new(false),
             _egress_sandbox: egress_sandbox,
         }));
         let this = node.clone();
@@ -158,13 +163,15 @@ impl Node {
 }
 
 /// A network like a pod's, in which nothing listens, and the way out through it.
-async fn open_egress(engine: &Engine) -> Result<(Sandbox, Egress), EngineError> {
+async fn open_egress(engine: &Engine, loops: &Tasks) -> Result<(Sandbox, Egress), EngineError> {
     let sandbox = engine.sandbox().await.map_err(EngineError::Network)?;
     let sockets = sandbox
         .network()
         .try_clone_to_owned()
         .and_then(SocketMaker::start)
         .map_err(EngineError::Egress)?;
+    let thread = sockets.clone();
+    loops.component_cancellable("egress", async move { thread.ended().await });
     let egress = Egress::new(
         move |v6| {
             let sockets = sockets.clone();
@@ -194,6 +201,15 @@ fn prepare(data: &Path) -> std::io::Result<Arc<Trash>> {
     Ok(trash)
 }
 
+/// Whether a Pod that has no worker was started by an earlier life of the node and has a controller that replaces it.
+fn is_of_earlier_life(pod: &Pod) -> bool {
+    let started = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.start_time.as_ref());
+    started.is_some() && controller_of(pod).is_some()
+}
+
 impl NodeHandle {
     /// The host's address on the pod network: the local gateway (port 80), the DNS server (53) and the API (its port) belong there.
     pub fn gateway_ip(&self) -> Ipv4Addr {
@@ -213,6 +229,11 @@ impl NodeHandle {
     /// The way to hosts that somebody else names (webhooks, sinks): never to this machine itself.
     pub fn egress(&self) -> Egress {
         self.0.shared.egress.clone()
+    }
+
+    /// Whether no Pod of an earlier life of this node is left in the API: until then one may look ready that does not run.
+    pub fn cleared(&self) -> watch::Receiver<bool> {
+        self.0.cleared.subscribe()
     }
 
     /// Pods that this node runs now.
@@ -265,8 +286,25 @@ impl NodeHandle {
     async fn follow_pods(&self) {
         let cache = self.0.shared.context().cache::<Pod>();
         cache.wait_synced().await;
+        let mut left: Vec<Arc<Pod>> = cache.all();
+        left.retain(|pod| self.is_ours(pod) && is_of_earlier_life(pod));
+        let give_up = tokio::time::Instant::now() + CLEARED_MAX;
         let mut changes = cache.subscribe();
-        while let Some(change) = changes.recv().await {
+        loop {
+            if !*self.0.cleared.borrow() {
+                left.retain(|pod| {
+                    let key = key_of(&**pod);
+                    let now = cache.find(&key);
+                    now.is_some_and(|now| uid(&now) == uid(pod))
+                });
+                let is_over = left.is_empty() || tokio::time::Instant::now() >= give_up;
+                self.0.cleared.send_replace(is_over);
+            }
+            let change = tokio::select! {
+                change = changes.recv() => change,
+                () = tokio::time::sleep_until(give_up), if !*self.0.cleared.borrow() => continue,
+            };
+            let Some(change) = change else { return };
             match change {
                 Change::Applied { new, .. } => self.offer(&new).await,
                 Change::Deleted(last) => self.forget(&last),
@@ -296,11 +334,14 @@ impl NodeHandle {
         }
     }
 
+    fn is_ours(&self, pod: &Pod) -> bool {
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
+            == Some(&self.0.shared.options.node_name)
+    }
+
     /// Takes in a Pod as the API has it now.
     async fn offer(&self, pod: &Arc<Pod>) {
-        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
-            == Some(&self.0.shared.options.node_name);
-        if !ours {
+        if !self.is_ours(pod) {
             return;
         }
         let key = key_of(&**pod);
@@ -329,8 +370,7 @@ impl NodeHandle {
         {
             return;
         }
-        let from_earlier_life = status.is_some_and(|status| status.start_time.is_some());
-        if from_earlier_life && controller_of(&**pod).is_some() {
+        if is_of_earlier_life(pod) {
             self.delete(pod).await;
             return;
         }

@@ -9,6 +9,7 @@ use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use serde_json::Value;
 
+use crate::backlog::Backlog;
 use crate::cache::Cache;
 use crate::caches::Caches;
 use crate::error::ReconcileError;
@@ -30,6 +31,7 @@ pub struct Context {
     component: &'static str,
     leadership: Leadership,
     gate: Gate,
+    backlog: Backlog,
     /// The key that is worked on; leadership of it is asked for before each write.
     key: Option<Key>,
 }
@@ -43,6 +45,7 @@ impl Context {
             component: "kinglet",
             leadership: Leadership::always(),
             gate: Gate::open(),
+            backlog: Backlog::default(),
             key: None,
         }
     }
@@ -74,8 +77,13 @@ impl Context {
     }
 
     /// Where controllers wait at a start.
-    pub(crate) fn gate(&self) -> &Gate {
+    pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Turns of what nobody waits for, all controllers of the process together.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// The same context for the work on one key: its writes are refused once the key belongs to another replica.

@@ -46,6 +46,7 @@ pub struct Controller<P: Object> {
     resync: Duration,
     deadline: Duration,
     reports_errors: bool,
+    keys: KeysOf,
     primary: PhantomData<fn() -> P>,
 }
 
@@ -71,6 +72,7 @@ impl<P: Object> Controller<P> {
             resync: RESYNC,
             deadline: DEADLINE,
             reports_errors: false,
+            keys: Arc::new(keys_of::<P>),
             primary: PhantomData,
         }
     }
@@ -147,6 +149,13 @@ impl<P: Object> Controller<P> {
         self
     }
 
+    /// What is looked at again, where that is not every `P` by its name.
+    #[must_use]
+    pub fn resyncs(mut self, keys: impl Fn(&Caches) -> Vec<Key> + Send + Sync + 'static) -> Self {
+        self.keys = Arc::new(keys);
+        self
+    }
+
     /// How often everything is looked at again.
     #[must_use]
     pub fn resync(mut self, every: Duration) -> Self {
@@ -192,7 +201,7 @@ impl<P: Object> Controller<P> {
             reconcile,
             deadline: self.deadline,
             subject: self.reports_errors.then_some(subject_of::<P> as SubjectOf),
-            keys: || Box::new(keys_of::<P>),
+            keys: self.keys,
             warnings: Arc::default(),
         };
         running.start(waits, self.workers, self.resync);
@@ -201,7 +210,7 @@ impl<P: Object> Controller<P> {
 }
 
 type SubjectOf = fn(&Caches, &Key) -> Option<ObjectReference>;
-type KeysOf = Box<dyn Fn(&Caches) -> Vec<Key> + Send>;
+type KeysOf = Arc<dyn Fn(&Caches) -> Vec<Key> + Send + Sync>;
 
 fn subject_of<P: Object>(caches: &Caches, key: &Key) -> Option<ObjectReference> {
     caches
@@ -254,7 +263,7 @@ struct Running {
     reconcile: Reconcile,
     deadline: Duration,
     subject: Option<SubjectOf>,
-    keys: fn() -> KeysOf,
+    keys: KeysOf,
     warnings: Arc<Warnings>,
 }
 
@@ -275,7 +284,6 @@ impl Running {
                     let worker = self.clone();
                     tasks.component_cancellable("worker", async move { worker.work().await });
                 }
-                let keys = (self.keys)();
                 let mut next_resync = Instant::now() + resync;
                 loop {
                     tokio::select! {
@@ -284,7 +292,7 @@ impl Running {
                         Ok(()) = gained.changed() => {}
                     }
                     let leadership = self.context.leadership();
-                    for key in keys(self.context.caches()) {
+                    for key in (self.keys)(self.context.caches()) {
                         if leadership.owns(&key) {
                             self.queue.add_slowly(key);
                         }
@@ -295,10 +303,14 @@ impl Running {
 
     async fn work(&self) {
         loop {
-            let key = self.queue.next().await;
+            let (key, turn) = self.queue.next(self.context.backlog()).await;
             // Asked when the key is taken, which may be long after it was added. Who gains the bucket looks at all of it.
             if self.context.leadership().owns(&key) {
-                let outcome = self.attempt(&key).await;
+                let attempt = self.attempt(&key);
+                let outcome = match turn {
+                    Some(turn) => turn.spend(attempt).await,
+                    None => attempt.await,
+                };
                 self.settle(&key, outcome);
             } else {
                 self.queue.forgive(&key);

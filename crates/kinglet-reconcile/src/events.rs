@@ -5,12 +5,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::caches::Caches;
 use crate::error::ReconcileError;
@@ -48,9 +49,17 @@ impl Recorder {
     /// Starts the task that writes.
     pub(crate) fn start(caches: &Caches) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        caches
-            .tasks()
-            .spawn_cancellable("events", write_all(caches.client().clone(), receiver));
+        let (client, receiver) = (caches.client().clone(), Arc::new(Mutex::new(receiver)));
+        let tasks = caches.tasks().clone();
+        tasks.clone().restarted("events", move || {
+            let (stop, client, receiver) = (tasks.token(), client.clone(), Arc::clone(&receiver));
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = write_all(client, &receiver) => {}
+                }
+            }
+        });
         Self {
             sender,
             clock: caches.clock().clone(),
@@ -157,7 +166,9 @@ impl Similar {
     }
 }
 
-async fn write_all(client: kube::Client, mut events: mpsc::Receiver<PendingEvent>) {
+/// Writes until there is nobody any more who records. What a panic interrupts is lost; the next one is counted anew.
+async fn write_all(client: kube::Client, events: &Mutex<mpsc::Receiver<PendingEvent>>) {
+    let mut events = events.lock().await;
     let mut recorded: BoundedMap<Sameness, RecordedEvent> = BoundedMap::new();
     let mut similar: BoundedMap<Sameness, Similar> = BoundedMap::new();
     let mut allowances: BoundedMap<(&'static str, String), Allowance> = BoundedMap::new();
@@ -196,6 +207,7 @@ async fn write_all(client: kube::Client, mut events: mpsc::Receiver<PendingEvent
             tracing::debug!(error = %error, reason = pending.event.reason, "an event could not be written");
         }
     }
+    std::future::pending().await
 }
 
 async fn write(

@@ -267,6 +267,10 @@ impl Feed {
             // One object that cannot be read must not blind us to the others.
             tracing::warn!(path = %self.path, error = %source, "an object could not be read and is left out");
         }
+        if position.listing && kind != "BOOKMARK" {
+            // Only the end of a listing has a version to go on from.
+            return Ok(None);
+        }
         let Versioned { metadata } = serde_json::from_slice(&object).map_err(garbled)?;
         let bookmark_ends = kind == "BOOKMARK"
             && metadata.annotations.as_ref().is_some_and(|all| {

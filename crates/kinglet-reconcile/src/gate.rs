@@ -32,7 +32,7 @@ impl Gate {
     }
 
     /// Waits until the gate is open, or long enough.
-    pub(crate) async fn pass(&self) {
+    pub async fn pass(&self) {
         let mut open = self.0.clone();
         // Whoever would have opened it is gone, or time is up: both are as good as open.
         let _ = tokio::time::timeout(CLOSED_MAX, open.wait_for(|open| *open)).await;

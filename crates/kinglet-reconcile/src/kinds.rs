@@ -109,9 +109,11 @@ pub fn discover(context: &Context) -> ResourceKinds {
         .cache::<CustomResourceDefinition>()
         .observe_heads(move |_: &Change<_>| bell.notify_one());
     let (found, client) = (kinds.clone(), context.client().clone());
+    let gate = context.gate().clone();
     context
         .tasks()
         .component_cancellable("discovery", async move {
+            gate.pass().await;
             // The server may offer a kind a moment after its definition has changed, so a change is looked at twice.
             let mut just_changed = false;
             loop {

@@ -41,6 +41,7 @@
 
 #![warn(missing_docs)]
 
+pub mod backlog;
 pub mod buckets;
 pub mod cache;
 pub mod caches;
@@ -63,6 +64,7 @@ mod warnings;
 mod wire;
 pub mod write;
 
+pub use backlog::{Backlog, Turn};
 pub use buckets::{Buckets, LeaseTiming};
 pub use cache::{
     Cache, Change, Changes, DynamicCache, DynamicObject, Head, Index, KindMemory, Owner, Selector,

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use crate::backlog::{Backlog, Turn};
 use crate::object::Key;
 
 /// First pause after a failure; it doubles (the limits of Knative's and Kubernetes' queues).
@@ -87,19 +88,31 @@ impl Queue {
         self.len() == 0
     }
 
-    /// The next key; cancel-safe. It must be given back with [`Queue::done`].
-    pub(crate) async fn next(&self) -> Key {
+    /// The next key; cancel-safe. It must be given back with [`Queue::done`]. One that is not urgent comes with its turn in
+    /// the backlog of the process.
+    pub(crate) async fn next(&self, backlog: &Backlog) -> (Key, Option<Turn>) {
         loop {
             let ready = self.0.ready.notified();
-            if let Some(key) = self.take() {
+            let taken = match self.look(backlog) {
+                Look::Taken(key, turn) => Some((key, turn)),
+                Look::Nothing => {
+                    ready.await;
+                    None
+                }
+                Look::NotUrgent => tokio::select! {
+                    biased;
+                    () = ready => None,
+                    turn = backlog.turn() => self.take(turn),
+                },
+            };
+            if let Some(taken) = taken {
                 // Two keys added between a worker's look and its wait leave one permit; the worker that takes the
                 // first passes the word on, so that the second does not wait for the first to be finished with.
                 if self.has_ready() {
                     self.0.ready.notify_one();
                 }
-                return key;
+                return taken;
             }
-            ready.await;
         }
     }
 
@@ -192,29 +205,62 @@ impl Queue {
         !state.fast.is_empty() || !state.slow.is_empty()
     }
 
-    fn take(&self) -> Option<Key> {
+    /// Takes an urgent key; another one only when it is its time and the backlog has a turn at once.
+    fn look(&self, backlog: &Backlog) -> Look {
         let mut state = self.0.state.lock();
-        let key = state.pop()?;
-        state.dirty.remove(&key);
-        state.working.insert(key.clone());
-        Some(key)
+        if state.in_a_row >= URGENT_IN_A_ROW
+            && !state.slow.is_empty()
+            && let Some(turn) = backlog.try_turn()
+            && let Some(key) = state.pop_slow()
+        {
+            return Look::Taken(key, Some(turn));
+        }
+        match state.pop_urgent() {
+            Some(key) => Look::Taken(key, None),
+            None if state.slow.is_empty() => Look::Nothing,
+            None => Look::NotUrgent,
+        }
+    }
+
+    /// Takes whichever key comes next. An urgent one needs no turn.
+    fn take(&self, turn: Turn) -> Option<(Key, Option<Turn>)> {
+        let mut state = self.0.state.lock();
+        if let Some(key) = state.pop_urgent() {
+            return Some((key, None));
+        }
+        Some((state.pop_slow()?, Some(turn)))
     }
 }
 
+/// What a worker finds.
+enum Look {
+    Taken(Key, Option<Turn>),
+    /// Only keys that need a turn.
+    NotUrgent,
+    Nothing,
+}
+
 impl State {
-    fn pop(&mut self) -> Option<Key> {
-        if self.in_a_row < URGENT_IN_A_ROW
-            && let Some(key) = self.fast.pop_front()
-        {
-            self.in_a_row = if self.slow.is_empty() {
-                0
-            } else {
-                self.in_a_row + 1
-            };
-            return Some(key);
-        }
+    fn pop_urgent(&mut self) -> Option<Key> {
+        let key = self.fast.pop_front()?;
+        self.in_a_row = if self.slow.is_empty() {
+            0
+        } else {
+            self.in_a_row.saturating_add(1)
+        };
+        self.begin(key)
+    }
+
+    fn pop_slow(&mut self) -> Option<Key> {
+        let key = self.slow.pop_front()?;
         self.in_a_row = 0;
-        self.slow.pop_front().or_else(|| self.fast.pop_front())
+        self.begin(key)
+    }
+
+    fn begin(&mut self, key: Key) -> Option<Key> {
+        self.dirty.remove(&key);
+        self.working.insert(key.clone());
+        Some(key)
     }
 
     fn line_up(&mut self, key: Key, slow: bool) {
@@ -240,6 +286,15 @@ mod tests {
         Key::new("a", name)
     }
 
+    async fn next(queue: &Queue) -> Key {
+        queue.next(&Backlog::of(1)).await.0
+    }
+
+    fn taken(queue: &Queue) -> Option<Key> {
+        let turn = Backlog::of(1).try_turn().expect("a turn");
+        queue.take(turn).map(|(key, _)| key)
+    }
+
     #[test]
     fn pauses_double_up_to_the_limit() {
         assert_eq!(pause_after(0), Duration::from_millis(5));
@@ -252,12 +307,12 @@ mod tests {
         let queue = Queue::default();
         queue.add(key("x"));
         queue.add(key("x"));
-        let x = queue.next().await;
-        assert!(queue.take().is_none());
+        let x = next(&queue).await;
+        assert!(taken(&queue).is_none());
         queue.add(key("x"));
-        assert!(queue.take().is_none());
+        assert!(taken(&queue).is_none());
         queue.done(&x);
-        assert_eq!(queue.next().await, x);
+        assert_eq!(next(&queue).await, x);
         queue.done(&x);
         assert!(queue.is_empty());
     }
@@ -269,11 +324,11 @@ mod tests {
         queue.add(key("x"));
         queue.add(key("y"));
         queue.0.ready.notified().await;
-        let first = queue.next().await;
+        let first = next(&queue).await;
         // While the first worker is busy, the second one wakes.
         let woken = tokio::time::timeout(Duration::from_secs(1), queue.0.ready.notified()).await;
         assert!(woken.is_ok());
-        assert_ne!(first, queue.next().await);
+        assert_ne!(first, next(&queue).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -282,9 +337,9 @@ mod tests {
         queue.add_slowly(key("a"));
         queue.add_slowly(key("b"));
         queue.add(key("b"));
-        assert_eq!(queue.next().await, key("b"));
-        assert_eq!(queue.next().await, key("a"));
-        assert!(queue.take().is_none());
+        assert_eq!(next(&queue).await, key("b"));
+        assert_eq!(next(&queue).await, key("a"));
+        assert!(taken(&queue).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,7 +348,7 @@ mod tests {
         queue.add_slowly(key("slow"));
         queue.add(key("hot"));
         for taken in 0..=URGENT_IN_A_ROW {
-            let next = queue.next().await;
+            let next = next(&queue).await;
             if taken < URGENT_IN_A_ROW {
                 assert_eq!(next, key("hot"));
             } else {
@@ -302,6 +357,26 @@ mod tests {
             queue.add(key("hot"));
             queue.done(&next);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_urgent_waits_for_its_turn_and_what_is_does_not() {
+        let (queue, other) = (Queue::default(), Queue::default());
+        let backlog = Backlog::of(1);
+        queue.add_slowly(key("a"));
+        other.add_slowly(key("b"));
+        let (a, turn) = queue.next(&backlog).await;
+        assert!(turn.is_some());
+        let waiting = other.next(&backlog);
+        tokio::pin!(waiting);
+        let none = tokio::time::timeout(Duration::from_secs(100), waiting.as_mut()).await;
+        assert!(none.is_err(), "another controller has the turn");
+        other.add(key("c"));
+        let (c, none) = waiting.await;
+        assert_eq!((c, none.is_none()), (key("c"), true));
+        drop(turn);
+        queue.done(&a);
+        assert_eq!(other.next(&backlog).await.0, key("b"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -314,11 +389,11 @@ mod tests {
         queue.add_after(key("x"), Duration::from_secs(60));
         queue.add_after(key("x"), Duration::from_secs(5));
         queue.add_after(key("x"), Duration::from_secs(30));
-        let x = queue.next().await;
+        let x = next(&queue).await;
         assert_eq!(began.elapsed().as_secs(), 5);
         queue.done(&x);
         assert!(
-            tokio::time::timeout(Duration::from_secs(100), queue.next())
+            tokio::time::timeout(Duration::from_secs(100), next(&queue))
                 .await
                 .is_err()
         );

@@ -29,13 +29,22 @@ pub(crate) fn serves_class(class: Option<&str>) -> bool {
 }
 
 /// Starts the PodAutoscaler, Metric and ServerlessService reconcilers and the decider loop as tasks of the context.
-pub fn start(context: &Context, configs: LiveConfigs, reports: mpsc::Receiver<Report>) {
+pub(crate) fn start(
+    context: &Context,
+    configs: LiveConfigs,
+    reports: mpsc::Receiver<Report>,
+    backends: backends::Backends,
+) {
     let deciders = deciders::Deciders::new();
     let queue = kpa::start(context, configs, deciders.clone());
     metric::start(context);
     sks::start(context);
     let stop = context.tasks().token();
     context.tasks().component("autoscaler", async move {
-        deciders.run(reports, |key| queue.add(key), stop).await;
+        let wake = |key| {
+            backends.tell_asked(&key);
+            queue.add(key);
+        };
+        deciders.run(reports, wake, stop).await;
     });
 }

@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use kinglet_api::keys;
 use kinglet_api::networking::Ingress;
 use kinglet_decide::feed::{Key, Update};
-use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting, key_of};
+use kinglet_reconcile::{Context, Controller, Next, Plan, is_deleting};
 use tokio::sync::mpsc;
 
 pub use gateways::{Gateways, ProbeAnswer, ProbeGateway, Probed};
@@ -57,14 +57,21 @@ impl GatewayNames {
     }
 }
 
-/// Starts the controller. The first table, version 1, has the routes of all Ingresses there were at the start.
-pub fn start(
+/// The routes of all Ingresses on their way to the gateways, before the controller works.
+pub(crate) struct Routes {
+    controller: Controller<Ingress>,
+    publisher: Publisher,
+    probed: Option<Probed>,
+    certificates: Certificates,
+}
+
+/// Starts to publish route tables. The first one, version 1, has the routes of all Ingresses there were at the start: it is
+/// made of the caches alone, as soon as they have Ingresses and Services.
+pub(crate) fn start_routes(
     context: &Context,
-    names: GatewayNames,
     updates: mpsc::Sender<Update>,
     gateways: Gateways,
-) {
-    let names = Arc::new(names);
+) -> Routes {
     let certificates = Certificates::default();
     let referring = certificates.clone();
     let controller = Controller::<Ingress>::new("ingress-controller")
@@ -72,18 +79,28 @@ pub fn start(
         .watches_heads::<Secret, _>(move |secret| referring.ingresses_of(&secret.key))
         .workers(WORKERS)
         .reports_errors();
-    let ingresses = context.cache::<Ingress>();
-    let before = async move {
-        ingresses.wait_synced().await;
-        ingresses.keys()
-    };
     let probed = gateways.probed.clone();
+    let known = certificates.clone();
+    let first = |publisher| first_routes(context.clone(), publisher, known);
+    let publisher = Publisher::start(context, updates, gateways, controller.queue(), first);
+    Routes {
+        controller,
+        publisher,
+        probed,
+        certificates,
+    }
+}
+
+/// Starts the controller.
+pub(crate) fn start(context: &Context, names: GatewayNames, routes: Routes) {
+    let Routes {
+        controller,
+        publisher,
+        probed,
+        certificates,
+    } = routes;
+    let names = Arc::new(names);
     let prober = probed.map(|probed| Prober::start(context, probed, controller.queue()));
-    let publisher = Publisher::start(context, updates, gateways, controller.queue(), before);
-    context.tasks().spawn_cancellable(
-        "first-routes",
-        first_routes(context.clone(), publisher.clone(), certificates.clone()),
-    );
     controller.run(context, move |context, key| {
         let (names, publisher, prober) = (Arc::clone(&names), publisher.clone(), prober.clone());
         let certificates = certificates.clone();
@@ -92,7 +109,6 @@ pub fn start(
             let ours = found.filter(|found| !is_deleting(&**found) && is_ours(found));
             let Some(ingress) = ours else {
                 publisher.remove(&key);
-                publisher.pass(&key);
                 certificates.forget(&key);
                 if let Some(prober) = &prober {
                     prober.forget(&key);
@@ -112,7 +128,6 @@ pub fn start(
                 let hash = rules::probe_hash(&ingress, &shown.certificates);
                 everywhere(here, prober.as_ref(), &key, &ingress, &hash)
             });
-            publisher.pass(&key);
             let outcome = decide::with_faults(outcome, &shown.faults);
             let mut plan = decide::decide(&ingress, &outcome, &names, now);
             look_at_expiry(&mut plan, shown.changes_at, now);
@@ -137,19 +152,20 @@ async fn first_routes(context: Context, publisher: Publisher, certificates: Cert
     services.wait_synced().await;
     let (secrets, now) = (context.cache::<Secret>(), context.now());
     secrets.wait_synced().await;
-    for ingress in ingresses.all() {
-        let key = key_of(&*ingress);
-        if !is_deleting(&*ingress) && is_ours(&ingress) {
+    for key in ingresses.keys() {
+        publisher.set_first(&key, || {
+            let ingress = ingresses.find(&key)?;
+            if is_deleting(&*ingress) || !is_ours(&ingress) {
+                return None;
+            }
             let find = |namespace: &str, name: &str| services.get(namespace, name);
             // What is wrong with one is its controller's to tell.
             let shown = certificates.resolve(&key, &ingress, Look::Quick, now, |secret| {
                 secrets.find(secret)
             });
-            if let Ok(rules) = rules::of(&ingress, &shown.certificates, find) {
-                publisher.set_first(&key, &ingress, rules);
-            }
-        }
-        publisher.pass(&key);
+            let rules = rules::of(&ingress, &shown.certificates, find).ok()?;
+            Some((ingress, rules))
+        });
     }
 }
 

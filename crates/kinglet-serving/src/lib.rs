@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kinglet_api::keys;
 use kinglet_decide::feed::{Report, Update};
 use kinglet_reconcile::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub mod configs;
 mod generation_age;
@@ -52,14 +52,41 @@ pub struct ServingOptions {
     pub gateway: ingress::GatewayNames,
     /// Knows what image tags mean.
     pub digests: Arc<dyn ResolveDigest>,
-    /// To the gateway: routes, and backends by Revision and Service.
-    pub updates: mpsc::Sender<Update>,
     /// From the gateway: counts, and requests that find no pod.
     pub reports: mpsc::Receiver<Report>,
-    /// The gateways that must serve an Ingress before it is Ready.
-    pub gateways: ingress::Gateways,
     /// Signs certificates for hosts, where no cert-manager does.
     pub browsers: Option<kinglet_process::pki::Browsers>,
+    /// What requests need, begun with [`start_routes`].
+    pub routes: Routes,
+}
+
+/// What requests need of Serving: routes, and where they lead.
+pub struct Routes {
+    ingress: ingress::Routes,
+    backends: autoscale::backends::Backends,
+}
+
+impl Routes {
+    /// Waits until the gateway was told about every Revision and Service there was at the start.
+    pub fn backends_told(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.backends.told()
+    }
+}
+
+/// Starts to tell the gateway what there is, from the caches alone: after a restart requests find their routes before any
+/// controller works. `updates` leads to the gateway; `gateways` must serve an Ingress before it is Ready. Pods get requests
+/// from the moment on when `pods_are_current`: before it one may look ready that ended with the process before this one.
+pub fn start_routes(
+    context: &Context,
+    updates: mpsc::Sender<Update>,
+    gateways: ingress::Gateways,
+    pods_are_current: watch::Receiver<bool>,
+) -> Routes {
+    let by_public_service = gateways.are_elsewhere();
+    Routes {
+        ingress: ingress::start_routes(context, updates.clone(), gateways),
+        backends: autoscale::backends::start(context, updates, by_public_service, pods_are_current),
+    }
 }
 
 /// Starts all of Knative Serving as tasks of the context.
@@ -69,14 +96,12 @@ pub fn start(context: &Context, options: ServingOptions) {
         cluster_domain,
         gateway,
         digests,
-        updates,
         reports,
-        gateways,
         browsers,
+        routes,
     } = options;
-    autoscale::backends::start(context, updates.clone(), gateways.are_elsewhere());
-    ingress::start(context, gateway, updates, gateways);
-    autoscale::start(context, configs.clone(), reports);
+    ingress::start(context, gateway, routes.ingress);
+    autoscale::start(context, configs.clone(), reports, routes.backends);
     revision::start(context, configs.clone(), digests);
     if let Some(browsers) = browsers {
         certificate::start(context, configs.clone(), browsers);

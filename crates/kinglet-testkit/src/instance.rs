@@ -43,6 +43,8 @@ pub struct Setup {
     pub data: Option<PathBuf>,
     /// registries.conf text.
     pub registries: Option<String>,
+    /// Port of the gateway; any free one otherwise.
+    pub http_port: u16,
     /// More flags.
     pub flags: Vec<String>,
     /// Kubeconfig of another API server: only what works on objects runs, no API server of ours.
@@ -110,7 +112,8 @@ impl Setup {
                 .arg(data.join("user.kubeconfig")),
             Some(kubeconfig) => command.args(["attach", "--kubeconfig"]).arg(kubeconfig),
         };
-        command.args(["--http-port", "0", "--data"]).arg(data);
+        command.args(["--http-port", &self.http_port.to_string(), "--data"]);
+        command.arg(data);
         let says = self.flags.iter().any(|flag| flag == "--data-plane");
         if self.attach.is_none() && !says && Shape::asked() == Shape::Apart {
             command.args(["--data-plane", "apart"]);

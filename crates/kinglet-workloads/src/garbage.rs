@@ -48,6 +48,11 @@ pub(crate) fn start(
         queue,
         gone: Box::new(gone),
     });
+    let resynced = Arc::clone(&collector);
+    let controller = controller.resyncs(move |_| {
+        let uids = resynced.graph.lock().unsettled();
+        uids.into_iter().map(|uid| Key::new("", uid)).collect()
+    });
     let (context, feeder) = (context.named(NAME), Arc::clone(&collector));
     let tasks = context.tasks().clone();
     tasks.component_cancellable("garbage-collector", async move {
@@ -56,7 +61,7 @@ pub(crate) fn start(
         let mut controller = Some(controller);
         loop {
             let present = known.borrow_and_update().clone();
-            follow(&context, &feeder, &present, &mut observed);
+            follow(&context, &feeder, &present, &mut observed).await;
             // An owner of a kind that was not served was taken as present; now it can be asked for.
             let unsettled = feeder.graph.lock().with_unknown_owners();
             feeder.wake(unsettled);
@@ -75,7 +80,7 @@ pub(crate) fn start(
 }
 
 /// Begins to observe kinds that are new and lets go of those that are gone.
-fn follow(
+async fn follow(
     context: &Context,
     collector: &Arc<Collector>,
     present: &[Arc<ResourceKind>],
@@ -99,7 +104,11 @@ fn follow(
         if observed.iter().any(|known| known.cache.kind() == kind) {
             continue;
         }
+        // All objects of a kind are put into the graph at once.
+        let turn = context.backlog().turn().await;
         observed.push(observe(context, collector, kind));
+        drop(turn);
+        tokio::task::yield_now().await;
     }
 }
 

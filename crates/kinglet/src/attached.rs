@@ -18,7 +18,7 @@ use crate::standalone::{
     API_STOP_MAX, Ending, MACHINE_STOP_MAX, failed, make_private, registries, stop_machine,
     watch_components, watch_signals,
 };
-use crate::start::{self, MachineOptions};
+use crate::start::{self, MachineOptions, Outside};
 use crate::{bootstrap, listeners, samples};
 
 /// Runs until SIGTERM or Ctrl-C.
@@ -61,8 +61,6 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         )?,
         data,
         domain: args.domain.clone(),
-        http: http_listener,
-        https,
         // Service addresses are the cluster's: its `kubernetes` Service says where the API is.
         network: kinglet_node::NetworkOptions {
             gateway_port: listeners::moved_gateway_port(http_address)?,
@@ -75,7 +73,11 @@ pub(crate) async fn run(args: &AttachArgs) -> anyhow::Result<()> {
         parts: kinglet_workloads::Parts::BINDER,
         apart: None,
     };
-    let machine = start::start(options, &stop).await?;
+    let outside = Outside {
+        http: http_listener,
+        https,
+    };
+    let machine = start::start(options, outside, &stop).await?;
     // What was made on the host is taken away also when the rest of the start fails.
     let announced = async {
         bootstrap::endpoints(

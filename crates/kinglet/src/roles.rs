@@ -90,7 +90,10 @@ impl Component {
         let (report_queue, reports) = mpsc::channel(REPORTS_QUEUED);
         let (applied_now, applied) = watch::channel(0);
         let (dataplane, handle) = Dataplane::new(
-            options,
+            Options {
+                owner: tasks.clone(),
+                ..options
+            },
             update_queue,
             report_queue,
             applied_now,

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Rules;
 use crate::control::{self, Control};
-use crate::start::{self, Machine, MachineOptions};
+use crate::start::{self, Machine, MachineOptions, Outside};
 use crate::{bootstrap, listeners, logs, samples};
 
 /// Names by which pods know the API server.
@@ -296,8 +296,6 @@ async fn run(
         data: opened.data.clone(),
         domain: args.domain.clone(),
         images: opened.images,
-        http: opened.http_listener,
-        https: opened.https_listener,
         network: kinglet_node::NetworkOptions {
             services: Some(objects.services),
             api_port: Some(opened.api_address.port()),
@@ -314,7 +312,11 @@ async fn run(
         parts: kinglet_workloads::Parts::ALL,
         apart: crate::apart::Shape::of(args),
     };
-    let machine = start::start(options, stop).await?;
+    let outside = Outside {
+        http: opened.http_listener,
+        https: opened.https_listener,
+    };
+    let machine = start::start(options, outside, stop).await?;
     objects.api.leave_by(machine.node.egress());
     *objects.rules.configs.write() = machine.configs.clone();
     objects.pod_logs.attach(machine.node.clone());

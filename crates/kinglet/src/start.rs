@@ -2,13 +2,20 @@
 //!
 //! Standalone and attached to a cluster this is the same; the client is the only difference.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kinglet_api::autoscaling::{Metric, PodAutoscaler};
 use kinglet_api::config::Configs;
+use kinglet_api::networking::{Ingress, ServerlessService};
+use kinglet_api::serving::Revision;
+use kinglet_decide::feed::{Report, Update};
 use kinglet_image::Images;
 use kinglet_node::{Node, NodeHandle};
 use kinglet_process::{Clock, Tasks};
@@ -17,6 +24,7 @@ use kinglet_serving::configs::LiveConfigs;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::apart::{self, Apart};
 use crate::digests::Digests;
@@ -32,19 +40,19 @@ const UPDATES_MAX: usize = 4096;
 const REPORTS_MAX: usize = 4096;
 /// The image that the node knows as its own queue-proxy and never starts.
 const QUEUE_IMAGE: &str = "samples.kinglet/queue-proxy";
-/// What an API server may take to list everything that is watched: a large cluster takes seconds.
+/// What an API server may take to list everything that is watched, and the gateway to take its first routes: a large
+/// cluster takes seconds.
 const LISTINGS_MAX: Duration = Duration::from_secs(60);
-/// A slow API server must not keep the gateway closed for ever.
-const FIRST_ROUTES_MAX: Duration = Duration::from_secs(15);
 /// Controllers end at their next await; what they did not finish, the next life does.
 const DECIDING_STOP_MAX: Duration = Duration::from_secs(2);
 /// A start that fails half way takes pods of the last life off the host again.
 const ABORT_MAX: Duration = Duration::from_secs(15);
 const NODE_NAME: &str = "kinglet";
 const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Labels by which the cold path looks objects up.
-const INDEXED: [&str; 4] = [
+/// Labels by which the cold path looks objects up; Deployments find their ReplicaSets by the Revision's uid.
+const INDEXED: [&str; 5] = [
     "serving.knative.dev/revision",
+    "serving.knative.dev/revisionUID",
     "serving.knative.dev/configuration",
     "networking.internal.knative.dev/serverlessservice",
     "kubernetes.io/service-name",
@@ -58,10 +66,6 @@ pub(crate) struct MachineOptions {
     pub(crate) data: PathBuf,
     pub(crate) domain: String,
     pub(crate) images: Images,
-    /// External listener of the gateway.
-    pub(crate) http: TcpListener,
-    /// The same for https.
-    pub(crate) https: Option<TcpListener>,
     /// Service addresses, node ports, and where pods reach the API.
     pub(crate) network: kinglet_node::NetworkOptions,
     pub(crate) ca_pem: Option<String>,
@@ -82,6 +86,12 @@ pub(crate) struct InsidePorts {
     pub(crate) https: Option<u16>,
 }
 
+/// Listeners of the gateway for requests from outside.
+pub(crate) struct Outside {
+    pub(crate) http: TcpListener,
+    pub(crate) https: Option<TcpListener>,
+}
+
 /// The running machine.
 pub(crate) struct Machine {
     pub(crate) caches: Caches,
@@ -96,20 +106,22 @@ pub(crate) struct Machine {
 
 /// How controllers and data plane reach each other.
 pub(crate) struct Channels {
-    pub(crate) updates: mpsc::Sender<kinglet_decide::feed::Update>,
-    pub(crate) reports: mpsc::Receiver<kinglet_decide::feed::Report>,
+    pub(crate) updates: mpsc::Sender<Update>,
+    pub(crate) reports: mpsc::Receiver<Report>,
     /// The version of the routes in force.
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) gateways: kinglet_serving::ingress::Gateways,
 }
 
-/// Starts everything; the order is the flow of objects backwards, so that each part finds its reader ready.
+/// Starts everything; the order is what a request needs first after a restart: routes, the way to a pod, all the rest.
 /// A start that is told to stop meanwhile gives a machine whose gateway is closed.
 pub(crate) async fn start(
     options: MachineOptions,
+    outside: Outside,
     stop: &CancellationToken,
 ) -> anyhow::Result<Machine> {
     let (clock, tasks) = (&options.clock, &options.tasks);
+    let deadline = Instant::now() + LISTINGS_MAX;
     let deciding = tasks.child();
     let caches = Caches::with_indexed_labels(
         options.client.clone(),
@@ -117,11 +129,9 @@ pub(crate) async fn start(
         clock.clone(),
         &INDEXED,
     );
+    begin_listings(&caches);
     heap::follow(&caches, &deciding);
-    let context = Context::new(&caches);
-    let waterfalls = Waterfalls::follow(&caches, clock);
-    let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));
-    let https_port = match &options.https {
+    let https_port = match &outside.https {
         Some(listener) => Some(listener.local_addr()?.port()),
         None => None,
     };
@@ -130,32 +140,65 @@ pub(crate) async fn start(
         Some(shape) => Some(Apart::open(shape, &mut channels, tasks)?),
         None => None,
     };
-    let node = start_node(&options, &context, &gateway, apart.as_ref()).await?;
-    options.images.leave_by(node.egress());
     let applied = channels.applied.clone();
     let ports = InsidePorts {
         http: options.network.gateway_port,
         https: options.network.gateway_https,
     };
     let gate = open_after_routes(&deciding, applied.clone());
-    let context = context.behind(gate);
-    start_controllers(&options, &context, &configs, channels);
+    let context = Context::new(&caches).behind(gate);
+    let waterfalls = Waterfalls::follow(&caches, clock);
+    let configs = LiveConfigs::follow(&context, Configs::for_domain(&options.domain));
+    let (cleared, pods_are_current) = watch::channel(false);
+    let (updates, gateways) = (channels.updates, channels.gateways);
+    let routes = kinglet_serving::start_routes(&context, updates, gateways, pods_are_current);
+    let told = routes.backends_told();
+    let bounds = Bounds {
+        caches: &caches,
+        deadline,
+        stop,
+    };
+    let https_inside = outside.https.is_some() && apart.is_none();
+    // Gateways of other processes take the listeners over.
+    let (own, others) = match &apart {
+        None => (Some(outside), None),
+        Some(_) => (None, Some(outside)),
+    };
+    let (opened, node) = tokio::join!(
+        bounds.within(serve_outside(&gateway, own, applied)),
+        async {
+            let node = start_node(&options, &context, &gateway, apart.as_ref()).await?;
+            options.images.leave_by(node.egress());
+            let mut of_node = node.cleared();
+            deciding.spawn_cancellable("cleared-pods", async move {
+                // A node that ends before has no pods.
+                let _ = of_node.wait_for(|cleared| *cleared).await;
+                cleared.send_replace(true);
+            });
+            start_controllers(&options, &context, &configs, routes, channels.reports);
+            anyhow::Ok(node)
+        }
+    );
     let machine = Machine {
-        caches,
+        caches: caches.clone(),
         configs,
         gateway,
-        node,
+        node: node?,
         images: options.images,
         waterfalls,
         apart,
         deciding,
     };
-    let opened = tokio::select! {
-        opened = machine.open_gateway(options.http, options.https, ports, applied) => opened,
-        () = stop.cancelled() => Ok(()),
+    let opened = match opened {
+        Ok(()) => {
+            bounds
+                .within(machine.open_inside(others, https_inside, ports, told))
+                .await
+        }
+        Err(error) => Err(error),
     };
     if let Err(error) = opened {
-        machine.stop(tokio::time::Instant::now() + ABORT_MAX).await;
+        machine.stop(Instant::now() + ABORT_MAX).await;
         return Err(error);
     }
     request_logs::follow(
@@ -166,6 +209,71 @@ pub(crate) async fn start(
         tasks,
     );
     Ok(machine)
+}
+
+/// Begins to list what requests need, in the order in which they need it: routes, the way from a waiting request to a
+/// running pod. Everything else is listed behind it, as its controllers ask for it.
+fn begin_listings(caches: &Caches) {
+    caches.cache::<Ingress>();
+    caches.cache::<Service>();
+    caches.cache::<Secret>();
+    caches.cache::<Revision>();
+    caches.cache::<PodAutoscaler>();
+    caches.cache::<Pod>();
+    caches.cache::<ServerlessService>();
+    caches.cache::<Metric>();
+    caches.cache::<Deployment>();
+    caches.cache::<ReplicaSet>();
+    caches.cache::<EndpointSlice>();
+}
+
+/// How long the parts of a start may wait for each other.
+struct Bounds<'a> {
+    caches: &'a Caches,
+    deadline: Instant,
+    stop: &'a CancellationToken,
+}
+
+impl Bounds<'_> {
+    /// Waits for a part; not longer than the start may take, and not when it is to stop.
+    async fn within(&self, part: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        tokio::select! {
+            done = tokio::time::timeout_at(self.deadline, part) => {
+                done.unwrap_or_else(|_| Err(too_late(self.caches)))
+            }
+            () = self.stop.cancelled() => Ok(()),
+        }
+    }
+}
+
+fn too_late(caches: &Caches) -> anyhow::Error {
+    let (missing, seconds) = (caches.incomplete(), LISTINGS_MAX.as_secs());
+    if missing.is_empty() {
+        return anyhow::anyhow!("the gateway did not take its first routes within {seconds} s");
+    }
+    anyhow::anyhow!(
+        "the API server did not list {} within {seconds} s: look into the log for its answers, and whether the user of the kubeconfig may list and watch them",
+        missing.join(", "),
+    )
+}
+
+/// Lets requests in from outside as soon as the routes are known: who asks right after a restart waits until then, and
+/// must not be told that his host is unknown.
+async fn serve_outside(
+    gateway: &kinglet_dataplane::Handle,
+    own: Option<Outside>,
+    mut applied: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
+    gateway.set_backends_told(false);
+    // A data plane that is gone stops the process by itself.
+    let _ = applied.wait_for(|version| *version > 0).await;
+    if let Some(Outside { http, https }) = own {
+        gateway.serve(http, kinglet_dataplane::Listener::External);
+        if let Some(https) = https {
+            gateway.serve_tls(https, kinglet_dataplane::Listener::External)?;
+        }
+    }
+    Ok(())
 }
 
 /// A gate before the controllers that opens when the gateway has its first routes.
@@ -189,6 +297,7 @@ fn start_data_plane(
     let (applied_out, applied) = watch::channel(0);
     let (dataplane, gateway) = kinglet_dataplane::Dataplane::new(
         kinglet_dataplane::Options {
+            owner: tasks.clone(),
             https_port,
             ..kinglet_dataplane::Options::default()
         },
@@ -241,7 +350,8 @@ fn start_controllers(
     options: &MachineOptions,
     context: &Context,
     configs: &LiveConfigs,
-    channels: Channels,
+    routes: kinglet_serving::Routes,
+    reports: mpsc::Receiver<Report>,
 ) {
     // Until the Node object says what it has: nothing, so that nobody is bound too early.
     let capacity = kinglet_workloads::Capacity {
@@ -264,31 +374,33 @@ fn start_controllers(
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             gateway: kinglet_serving::ingress::GatewayNames::new(CLUSTER_DOMAIN),
             digests: Digests::shared(&options.images),
-            updates: channels.updates,
-            reports: channels.reports,
-            gateways: channels.gateways,
             browsers: options.browsers.clone(),
+            reports,
+            routes,
         },
     );
 }
 
 impl Machine {
-    /// Lets requests in, from outside and from pods, once the routes are known: who asks right after a restart must not
-    /// be told that his host is unknown.
-    async fn open_gateway(
+    /// Lets requests in from pods, once every name that they may ask for is known, and waits until everything that is watched
+    /// has been listed once.
+    async fn open_inside(
         &self,
-        http: TcpListener,
-        https: Option<TcpListener>,
+        others: Option<Outside>,
+        with_https: bool,
         ports: InsidePorts,
-        mut applied: watch::Receiver<u64>,
+        told: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        listings(&self.caches).await?;
-        let inside = listeners::bind_inside(self.node.gateway_ip().into(), ports.http)?;
-        let known = applied.wait_for(|version| *version > 0);
-        if tokio::time::timeout(FIRST_ROUTES_MAX, known).await.is_err() {
-            tracing::warn!("the gateway begins before its routes are known");
-        }
-        if let Some(apart) = &self.apart {
+        // Who connects from now on waits.
+        let bridge = IpAddr::V4(self.node.gateway_ip());
+        let inside = listeners::bind_inside(bridge, ports.http)?;
+        let https_inside = match ports.https.filter(|_| with_https) {
+            Some(port) => Some(listeners::bind_on_bridge(bridge, port)?),
+            None => None,
+        };
+        told.await;
+        self.gateway.set_backends_told(true);
+        if let Some((apart, Outside { http, https })) = self.apart.as_ref().zip(others) {
             drop(inside);
             return apart
                 .serve(http, https, ports, &self.node, &self.caches)
@@ -298,17 +410,11 @@ impl Machine {
             self.gateway
                 .serve(listener, kinglet_dataplane::Listener::ClusterLocal);
         }
-        if let Some(https) = https {
-            if let Some(port) = ports.https {
-                let inside = listeners::bind_on_bridge(self.node.gateway_ip().into(), port)?;
-                self.gateway
-                    .serve_tls(inside, kinglet_dataplane::Listener::ClusterLocal)?;
-            }
+        if let Some(inside) = https_inside {
             self.gateway
-                .serve_tls(https, kinglet_dataplane::Listener::External)?;
+                .serve_tls(inside, kinglet_dataplane::Listener::ClusterLocal)?;
         }
-        self.gateway
-            .serve(http, kinglet_dataplane::Listener::External);
+        self.caches.wait_synced().await;
         Ok(())
     }
 
@@ -329,8 +435,8 @@ impl Machine {
     }
 
     /// Stops deciding, then the containers, until `deadline` at the latest. Requests must have been drained before.
-    pub(crate) async fn stop(&self, deadline: tokio::time::Instant) {
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    pub(crate) async fn stop(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
         self.deciding
             .shutdown(DECIDING_STOP_MAX.min(left / 4))
             .await;
@@ -338,22 +444,10 @@ impl Machine {
     }
 }
 
-/// Waits until everything that is watched has been listed once.
-async fn listings(caches: &Caches) -> anyhow::Result<()> {
-    let listed = tokio::time::timeout(LISTINGS_MAX, caches.wait_synced()).await;
-    listed.map_err(|_| {
-        anyhow::anyhow!(
-            "the API server did not list {} within {} s: look into the log for its answers, and whether the user of the kubeconfig may list and watch them",
-            caches.incomplete().join(", "),
-            LISTINGS_MAX.as_secs()
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+    use k8s_openapi::api::core::v1::ConfigMap;
 
     /// A cluster that answers nobody.
     #[tokio::test(start_paused = true)]
@@ -365,7 +459,16 @@ mod tests {
         let client = Client::new(silent, "default");
         let caches = Caches::new(client, tasks.child(), Clock::system());
         let _watched = (caches.cache::<Secret>(), caches.cache::<ConfigMap>());
-        let error = listings(&caches).await.expect_err("nothing is listed");
+        let bounds = Bounds {
+            caches: &caches,
+            deadline: Instant::now() + LISTINGS_MAX,
+            stop: &CancellationToken::new(),
+        };
+        let listed = async {
+            caches.wait_synced().await;
+            Ok(())
+        };
+        let error = bounds.within(listed).await.expect_err("nothing is listed");
         let said = error.to_string();
         assert!(
             said.starts_with("the API server did not list ConfigMap, Secret within 60 s"),

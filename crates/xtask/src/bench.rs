@@ -5,6 +5,7 @@ mod filters;
 mod log;
 mod memory;
 mod ready;
+mod restart;
 pub(crate) mod roles;
 mod throughput;
 
@@ -34,6 +35,8 @@ pub(crate) enum Bench {
     Memory(memory::Memory),
     /// Apply to Ready with the image cached: one at a time and twenty at once
     Ready,
+    /// Start of a process with many idle Services to the first answer of an idle one and of a running one
+    Restart(restart::Restart),
     /// Gateway, activator and queue-proxy as processes: requests per second behind each, beside nginx, and their memory
     Roles {
         /// Seconds per run.
@@ -67,6 +70,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Memory(options) => memory::run(options).await,
         Bench::Ready => ready::run().await,
         Bench::Filters => filters::run(),
+        Bench::Restart(args) => restart::run(args).await,
         Bench::All => {
             cold_start::run(40).await?;
             throughput::run(8, 3).await?;

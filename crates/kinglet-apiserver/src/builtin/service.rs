@@ -1,8 +1,10 @@
 //! Services: cluster IPs and node ports.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use kinglet_store::Store;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::context::RequestContext;
@@ -19,8 +21,25 @@ pub(crate) fn used_addresses(store: &Store) -> HashSet<[u8; 4]> {
     let entries = page.map(|page| page.entries).unwrap_or_default();
     entries
         .iter()
-        .filter_map(|(_, entry)| address(&serde_json::from_slice(&entry.value).ok()?))
+        .filter_map(|(_, entry)| stored_address(&entry.value))
         .collect()
+}
+
+/// The address of a Service as it is stored; a start reads that of every one, and nothing else of it.
+fn stored_address(raw: &[u8]) -> Option<[u8; 4]> {
+    #[derive(Deserialize)]
+    struct Stored<'a> {
+        #[serde(borrow)]
+        spec: Spec<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Spec<'a> {
+        #[serde(rename = "clusterIP", borrow)]
+        cluster_ip: Cow<'a, str>,
+    }
+    let stored: Stored<'_> = serde_json::from_slice(raw).ok()?;
+    let address: std::net::Ipv4Addr = stored.spec.cluster_ip.parse().ok()?;
+    Some(address.octets())
 }
 
 fn address(service: &Value) -> Option<[u8; 4]> {

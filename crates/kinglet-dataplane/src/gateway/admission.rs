@@ -79,12 +79,16 @@ impl ProxiedRequest<'_> {
         let key = || self.destination.cluster.key().clone();
         let waiter_is_cold = waiter.cold;
         let unknown_until = arrived + self.plane.options().unknown_backend_wait;
-        let (until, error) = match &waiter.config {
+        let (until, is_known, error) = match &waiter.config {
             Some(config) if config.hop.is_revision() => {
-                (head_deadline(config, arrived), config.hop.timeout_waiting())
+                let deadline = head_deadline(config, arrived);
+                (deadline, true, config.hop.timeout_waiting())
             }
-            Some(_service) => (Some(unknown_until), ProxyError::NoEndpoint { key: key() }),
-            None => (Some(unknown_until), self.unknown(key())),
+            Some(_service) => {
+                let error = ProxyError::NoEndpoint { key: key() };
+                (Some(unknown_until), true, error)
+            }
+            None => (Some(unknown_until), false, self.unknown(key())),
         };
         // Whoever waits for a container to start is told that none will; others wait for one that runs, and are served.
         let stopping = self.plane.connections.token();
@@ -95,6 +99,9 @@ impl ProxiedRequest<'_> {
             }
         };
         let expired = async {
+            if !is_known {
+                self.plane.backends_told(arrived).await;
+            }
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
@@ -103,7 +110,11 @@ impl ProxiedRequest<'_> {
         tokio::select! {
             biased;
             slot = waiter => Ok(slot),
-            () = expired => Err(error),
+            // Described meanwhile: it has deadlines of its own.
+            () = expired => match !is_known && self.destination.cluster.is_known() {
+                true => Ok(None),
+                false => Err(error),
+            },
             () = stopped => Err(ProxyError::Stopping),
         }
     }

@@ -238,7 +238,8 @@ pub(crate) async fn watch(plane: Arc<Plane>) {
         tokio::select! {
             () = plane.killed.cancelled() => {
                 plane.registry.for_each(|activity| activity.ask_to_close(CloseMode::Now));
-                return;
+                // They are cancelled together with it; who ends before that is a fault.
+                return plane.upstreams.token().cancelled().await;
             }
             () = stop.cancelled(), if !stopped => {
                 stopped = true;

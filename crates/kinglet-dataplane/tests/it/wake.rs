@@ -144,6 +144,41 @@ async fn a_backend_nobody_describes_is_not_found() {
     assert_eq!(get(world.external, "one.test", "/").await.status, 404);
 }
 
+/// A control plane that starts tells routes first and backends behind: who asks meanwhile waits, and is told the truth in the
+/// end.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_backends_are_still_told_requests_for_them_wait() {
+    let wait = Duration::from_millis(50);
+    let options = Options {
+        unknown_backend_wait: wait,
+        ..Options::default()
+    };
+    let mut world = World::with(options).await;
+    world.handle.set_backends_told(false);
+    let rules = ["one", "none"].map(|name| {
+        let host = format!("{name}.test");
+        rule(&host, vec![to(&[(100, name)])])
+    });
+    world.route(rules.into()).await;
+    let asked = ["one.test", "none.test"].map(|host| {
+        let address = world.external;
+        tokio::spawn(async move { get(address, host, "/").await })
+    });
+    eventually("both wait", || world.handle.in_flight() == 2).await;
+    tokio::time::sleep(wait * 4).await;
+    // Without a pod, so that it still waits when all is told.
+    world.revision(backend("one", &[])).await;
+    world.settle().await;
+    assert!(asked.iter().all(|request| !request.is_finished()));
+    world.handle.set_backends_told(true);
+    let [one, none] = asked;
+    assert_eq!(none.await.unwrap().status, 404);
+    tokio::time::sleep(wait * 4).await;
+    assert!(!one.is_finished(), "it is known now, and may take its time");
+    world.revision(backend("one", &[says("one").await])).await;
+    assert_eq!(one.await.unwrap().status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_tells_where_its_time_went() {
     let mut world = World::start().await;

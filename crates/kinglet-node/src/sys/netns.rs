@@ -111,6 +111,11 @@ impl SocketMaker {
         Ok(Self(sender))
     }
 
+    /// Waits until the thread has ended, which it does with its last handle or by a fault.
+    pub(crate) async fn ended(&self) {
+        self.0.closed().await;
+    }
+
     /// A fresh TCP socket of that namespace.
     pub(crate) async fn tcp(&self, v6: bool) -> io::Result<OwnedFd> {
         let (reply, made) = tokio::sync::oneshot::channel();

@@ -436,6 +436,64 @@ async fn at_a_start_controllers_wait_at_the_gate_and_what_is_asked_for_goes_firs
     assert_eq!(order[..2], ["m40", "m00"]);
 }
 
+/// After a restart with 2,000 objects: what a request waits for passes all controllers of its chain before the rest.
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_passes_a_chain_of_controllers_before_the_backlog() {
+    const OBJECTS: u32 = 2000;
+    const WORK: Duration = Duration::from_millis(1);
+    let many: Vec<Value> = (1..=OBJECTS)
+        .map(|number| event("ADDED", map(&format!("m{number}"), number.into(), "v")))
+        .chain([listed(9999)])
+        .collect();
+    let script = Script::default().then_stay("sendInitialEvents", &many);
+    let (opener, gate) = kinglet_reconcile::Gate::closed();
+    let context = Context::new(&caches(&script)).behind(gate);
+    let asked = Key::new("a", "m1777");
+    let others = Arc::new(AtomicU32::new(0));
+    let (told, mut arrived) = tokio::sync::mpsc::channel::<u32>(1);
+    let mut next: Option<Queue> = None;
+    for name in ["third", "second", "first"] {
+        let (others, asked, told) = (Arc::clone(&others), asked.clone(), told.clone());
+        let after = next.take();
+        let queue =
+            Controller::<ConfigMap>::new(name)
+                .workers(4)
+                .run(&context, move |_, key: Key| {
+                    let (others, told) = (Arc::clone(&others), told.clone());
+                    let (is_asked, after) = (key == asked, after.clone());
+                    async move {
+                        tokio::time::sleep(WORK).await;
+                        match after {
+                            Some(after) if is_asked => after.add(key),
+                            None if is_asked => {
+                                let _ = told.try_send(others.load(Ordering::SeqCst));
+                            }
+                            _ => {
+                                others.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                        Ok(Next::Done)
+                    }
+                });
+        next = Some(queue);
+    }
+    within(context.cache::<ConfigMap>().wait_synced()).await;
+    opener.open();
+    tokio::time::sleep(WORK * 5).await;
+    let before = others.load(Ordering::SeqCst);
+    assert!((1..OBJECTS / 10).contains(&before), "under way: {before}");
+    next.unwrap().add(asked);
+    let after = within(arrived.recv()).await.unwrap();
+    // Half of the processors go on with the backlog meanwhile, a millisecond for each.
+    let turns = std::thread::available_parallelism().map_or(1, usize::from) / 2 + 1;
+    assert!(
+        (after - before) as usize <= 8 * turns,
+        "{} others",
+        after - before
+    );
+    settle(&others, 3 * (OBJECTS - 1)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn readers_with_and_without_types_share_a_watch_which_ends_with_a_kind_that_nobody_reads_typed()
  {

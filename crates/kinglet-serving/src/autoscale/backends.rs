@@ -3,6 +3,8 @@
 //! Sent from the cache's own event: no queue, no rate limit, no task switch of ours between "the pod is ready" and
 //! the gateway's channel. Guarantees: per Revision the last state sent is the last state seen; nothing is sent
 //! twice. When the channel is full, the key is remembered and its then latest state follows as soon as there is room.
+//! What there was at a start is owed as well and follows as backlog: the gateway holds requests for a backend that it was
+//! not told about, and the pod that one of them waits for is told at once.
 
 mod outbox;
 
@@ -16,8 +18,10 @@ use kinglet_api::keys;
 use kinglet_api::networking as api;
 use kinglet_api::serving::Revision;
 use kinglet_decide::feed::{Endpoint, Key, Protocol, RevisionBackend, ServiceBackend, Update};
-use kinglet_reconcile::{Cache, Change, Context, is_deleting, key_of, label};
-use tokio::sync::mpsc;
+use kinglet_reconcile::{
+    Cache, Change, Context, DynamicObject, Head, Object, is_deleting, key_of, label,
+};
+use tokio::sync::{mpsc, watch};
 
 use self::outbox::{Outbox, Sent, Subject};
 use super::pods;
@@ -33,61 +37,136 @@ struct Feed {
     slices: Cache<EndpointSlice>,
     /// Gateways in other processes reach a Revision by its public Service; those of this process know its pods.
     by_public_service: bool,
+    /// Whether no Pod of an earlier life is left that looks ready; until then none gets requests.
+    pods_are_current: watch::Receiver<bool>,
     outbox: Outbox,
 }
 
+/// The feed of backends.
+pub(crate) struct Backends {
+    feed: Arc<Feed>,
+    told: watch::Receiver<bool>,
+    updates: mpsc::WeakSender<Update>,
+}
+
+/// How often [`Backends::told`] looks whether the gateway has taken what was sent.
+const TAKEN_CHECK: Duration = Duration::from_millis(2);
+
+impl Backends {
+    /// Tells what is owed about a Revision now: a request waits for it.
+    pub(crate) fn tell_asked(&self, revision: &Key) {
+        if self.feed.revisions.is_synced() && self.feed.pods.is_synced() {
+            let subject = Subject::Revision(revision.clone());
+            self.feed
+                .outbox
+                .tell_owed(subject, |subject| self.feed.present(subject));
+        }
+    }
+
+    /// Waits until the gateway has taken what there was at the start.
+    pub(crate) fn told(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (mut told, updates) = (self.told.clone(), self.updates.clone());
+        async move {
+            // Who would have told is gone with the gateway.
+            let _ = told.wait_for(|told| *told).await;
+            while updates
+                .upgrade()
+                .is_some_and(|updates| updates.capacity() < updates.max_capacity())
+            {
+                tokio::time::sleep(TAKEN_CHECK).await;
+            }
+        }
+    }
+}
+
 /// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the context's tasks stop.
-pub fn start(context: &Context, updates: mpsc::Sender<Update>, by_public_service: bool) {
+pub(crate) fn start(
+    context: &Context,
+    updates: mpsc::Sender<Update>,
+    by_public_service: bool,
+    pods_are_current: watch::Receiver<bool>,
+) -> Backends {
+    let weak = updates.downgrade();
     let feed = Arc::new(Feed {
         revisions: context.cache(),
         pods: context.cache(),
         services: context.cache(),
         slices: context.cache(),
         by_public_service,
+        pods_are_current: pods_are_current.clone(),
         outbox: Outbox::new(updates),
     });
-    let told = Arc::clone(&feed);
-    feed.pods.observe(move |change: &Change<Pod>| {
-        for pod in change.states() {
-            if let Some(revision) = label(&**pod, keys::REVISION) {
-                told.tell(Subject::Revision(Key::new(
-                    key_of(&**pod).namespace,
-                    revision,
-                )));
-            }
-        }
+    let (teller, told) = watch::channel(false);
+    let backends = Backends {
+        feed: Arc::clone(&feed),
+        told,
+        updates: weak,
+    };
+    let named = |head: &Head, name: &str| Key::new(head.key.namespace.clone(), name);
+    feed.follow(&feed.pods, move |head| {
+        Some(Subject::Revision(named(head, head.label(keys::REVISION)?)))
     });
-    let told = Arc::clone(&feed);
-    feed.revisions.observe(move |change: &Change<Revision>| {
-        if let Some(revision) = change.object() {
-            told.tell(Subject::Revision(key_of(&**revision)));
-        }
+    feed.follow(&feed.revisions, |head| {
+        Some(Subject::Revision(head.key.clone()))
     });
-    let told = Arc::clone(&feed);
-    feed.services.observe(move |change: &Change<Service>| {
-        if let Some(service) = change.object() {
-            told.tell(Subject::Service(key_of(&**service)));
-        }
+    feed.follow(&feed.services, |head| {
+        Some(Subject::Service(head.key.clone()))
     });
-    let told = Arc::clone(&feed);
-    feed.slices.observe(move |change: &Change<EndpointSlice>| {
-        for slice in change.states() {
-            if let Some(service) = label(&**slice, SLICE_SERVICE) {
-                told.tell(Subject::Service(Key::new(
-                    key_of(&**slice).namespace,
-                    service,
-                )));
-            }
-        }
+    feed.follow(&feed.slices, move |head| {
+        Some(Subject::Service(named(head, head.label(SLICE_SERVICE)?)))
     });
+    let backlog = context.backlog().clone();
     context
         .tasks()
         .component_cancellable("backend-feed", async move {
-            feed.outbox.settle(|subject| feed.present(subject)).await
+            feed.wait_synced().await;
+            let mut pods_are_current = pods_are_current;
+            // Who would have said so is gone with the process.
+            let _ = pods_are_current.wait_for(|current| *current).await;
+            feed.owe_pods();
+            let present = |subject: &Subject| feed.present(subject);
+            feed.outbox.settle(Some(&backlog), present).await;
+            teller.send_replace(true);
+            feed.outbox.keep_settling(present).await;
         });
+    backends
 }
 
 impl Feed {
+    /// Tells about the subject of every object of a kind that changes, and owes those that were there.
+    fn follow<K: Object>(
+        self: &Arc<Self>,
+        cache: &Cache<K>,
+        subject: impl Fn(&Head) -> Option<Subject> + Send + Sync + 'static,
+    ) {
+        let (feed, observed) = (Arc::clone(self), cache.clone());
+        cache.observe_heads(move |change: &Change<DynamicObject>| {
+            let subjects = change.states().filter_map(|state| subject(state.head()));
+            if observed.is_synced() {
+                subjects.for_each(|subject| feed.tell(subject));
+            } else {
+                subjects.for_each(|subject| feed.outbox.owe(subject));
+            }
+        });
+    }
+
+    /// Owes every Revision that has pods.
+    fn owe_pods(&self) {
+        for pod in self.pods.all() {
+            if let Some(revision) = label(&*pod, keys::REVISION) {
+                let key = Key::new(key_of(&*pod).namespace, revision);
+                self.outbox.owe(Subject::Revision(key));
+            }
+        }
+    }
+
+    async fn wait_synced(&self) {
+        self.revisions.wait_synced().await;
+        self.pods.wait_synced().await;
+        self.services.wait_synced().await;
+        self.slices.wait_synced().await;
+    }
+
     fn tell(&self, subject: Subject) {
         self.outbox.tell(subject, |subject| self.present(subject));
     }
@@ -96,7 +175,10 @@ impl Feed {
         match subject {
             Subject::Revision(key) => {
                 let revision = self.revisions.find(key)?;
-                let pods = pods::of_revision(&self.pods, &key.namespace, &key.name);
+                let mut pods = pods::of_revision(&self.pods, &key.namespace, &key.name);
+                if !*self.pods_are_current.borrow() {
+                    pods.clear();
+                }
                 Some(Sent::Revision(Arc::new(revision_backend(
                     &revision,
                     pods.iter().map(|pod| &**pod),

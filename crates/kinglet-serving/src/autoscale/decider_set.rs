@@ -93,10 +93,11 @@ impl DeciderSet {
         entry.desired_scale
     }
 
-    /// Forgets a PodAutoscaler that is gone.
+    /// Forgets a PodAutoscaler that is gone. A request that waits for one that is still to come is not forgotten.
     pub fn remove(&mut self, key: &Key) {
-        self.entries.remove(key);
-        self.early.remove(key);
+        if self.entries.remove(key).is_some() {
+            self.early.remove(key);
+        }
     }
 
     /// The present desired scale of a revision, if it is registered.
@@ -114,7 +115,8 @@ impl DeciderSet {
         self.entries.is_empty()
     }
 
-    /// Takes a report. Answers with the revision to reconcile at once, if its desired scale changed.
+    /// Takes a report. Answers with the revision to reconcile at once: if its desired scale changed, or if it is not known
+    /// yet and a request waits for it. After a restart that one must not wait until thousands of others are registered.
     pub fn report(&mut self, report: Report, now: Moment) -> Option<Key> {
         match report {
             Report::Poke { revision, source } => self.poke(revision, source, now),
@@ -137,8 +139,7 @@ impl DeciderSet {
 
     fn poke(&mut self, key: Key, source: Source, now: Moment) -> Option<Key> {
         let Some(entry) = self.entries.get_mut(&key) else {
-            self.remember_early(key, source, now);
-            return None;
+            return self.remember_early(key, source, now);
         };
         if entry.desired_scale.desired.is_some_and(|pods| pods > 0) {
             return None;
@@ -147,20 +148,28 @@ impl DeciderSet {
         entry.decide(now).then_some(key)
     }
 
-    fn remember_early(&mut self, key: Key, source: Source, now: Moment) {
-        if self.early.len() >= EARLY_POKES_MAX && !self.early.contains_key(&key) {
+    /// Answers with the revision when it is the first poke of it.
+    fn remember_early(&mut self, key: Key, source: Source, now: Moment) -> Option<Key> {
+        if let Some(known) = self.early.get_mut(&key) {
+            let is_news = now.since(known.1) > EARLY_POKE_KEPT;
+            *known = (source, now);
+            return is_news.then_some(key);
+        }
+        if self.early.len() >= EARLY_POKES_MAX {
             self.early
                 .retain(|_, (_, at)| now.since(*at) <= EARLY_POKE_KEPT);
+        }
+        if self.early.len() >= EARLY_POKES_MAX {
             let oldest = self
                 .early
                 .iter()
-                .min_by_key(|(key, (_, at))| (*at, (*key).clone()))
-                .map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest.filter(|_| self.early.len() >= EARLY_POKES_MAX) {
+                .min_by(|(key, (_, at)), (other, (_, then))| (at, key).cmp(&(then, other)));
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 self.early.remove(&oldest);
             }
         }
-        self.early.insert(key, (source, now));
+        self.early.insert(key.clone(), (source, now));
+        Some(key)
     }
 
     /// One second is over: fills the windows and lets those decide whose turn it is. Answers with the

@@ -3,10 +3,10 @@
 //! Changes that arrive while a table is being built or sent are in the next one together. After a build the task
 //! rests for some times as long as the build took, so that ten thousand Ingresses that change one after the other
 //! cost a fifth of a core at most; with a few dozen the rest is not noticed.
-//! The first table waits until every Ingress of before has been looked at: a restart never serves half of the routes.
+//! The first table has every Ingress of before: a restart never serves half of the routes.
 //! Guarantee: when [`ProgrammedState::InForce`] is given for an Ingress, the gateway serves the rules that were set last.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +24,6 @@ use super::gateways::Gateways;
 const REST: u32 = 4;
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(200);
-/// Longest wait for the Ingresses of before; then the first table goes out without those that still miss.
-const GATHER_MAX: Duration = Duration::from_secs(5);
-
 /// Where an Ingress stands with the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ProgrammedState {
@@ -63,23 +60,6 @@ struct State {
     /// Version of the last table that was built.
     built: u64,
     conflicts: BTreeMap<Key, Vec<Conflict>>,
-    gathering: Gathering,
-}
-
-/// Which Ingresses of before were looked at.
-enum Gathering {
-    /// These, while it is not known which there are.
-    Seen(HashSet<Key>),
-    /// All but these.
-    Missing(HashSet<Key>),
-    /// It no longer matters.
-    Over,
-}
-
-impl Default for Gathering {
-    fn default() -> Self {
-        Self::Seen(HashSet::new())
-    }
 }
 
 impl State {
@@ -109,7 +89,6 @@ pub(super) struct Publisher(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
-    gathered: Notify,
     gateways: Gateways,
 }
 
@@ -117,35 +96,29 @@ struct Shared {
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Publisher {
-    /// Starts publishing. `before` answers with the Ingresses that were there already.
-    pub(super) fn start(
+    /// Starts publishing. The first table goes out when `first` is done, which adds the routes of before.
+    pub(super) fn start<F>(
         context: &Context,
         updates: mpsc::Sender<Update>,
         gateways: Gateways,
         queue: Queue,
-        before: impl Future<Output = Vec<Key>> + Send + 'static,
-    ) -> Self {
+        first: impl FnOnce(Self) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let shared = Shared {
             state: Mutex::default(),
             changed: Notify::new(),
-            gathered: Notify::new(),
             gateways: gateways.clone(),
         };
         let this = Self(Arc::new(shared));
         let (sender, listener) = (this.clone(), this.clone());
-        let told = queue.clone();
+        let (first, told) = (first(this.clone()), queue.clone());
         context
             .tasks()
             .component_cancellable("route-tables", async move {
-                if tokio::time::timeout(GATHER_MAX, sender.gather(before))
-                    .await
-                    .is_err()
-                {
-                    tracing::warn!(
-                        "some Ingresses were not looked at yet, the gateway begins without them"
-                    );
-                }
-                sender.0.state.lock().gathering = Gathering::Over;
+                first.await;
                 sender.publish(updates, &queue).await;
             });
         context
@@ -189,16 +162,18 @@ impl Publisher {
         }
     }
 
-    /// Takes over the rules of an Ingress of before, unless its controller has looked at it already and knows better.
-    pub(super) fn set_first(&self, key: &Key, ingress: &Ingress, rules: Vec<IngressRule>) {
+    /// Takes over an Ingress of before, unless its controller has looked at it already and knows better. `find` gives it
+    /// as it is now, with its rules, while no controller can take it away.
+    pub(super) fn set_first(
+        &self,
+        key: &Key,
+        find: impl FnOnce() -> Option<(Arc<Ingress>, Vec<IngressRule>)>,
+    ) {
         let mut state = self.0.state.lock();
-        let untouched = match &state.gathering {
-            Gathering::Seen(seen) => !seen.contains(key),
-            Gathering::Missing(missing) => missing.contains(key),
-            Gathering::Over => false,
-        };
-        if untouched && !state.entries.contains_key(key) {
-            state.insert(key, ingress, rules);
+        if !state.entries.contains_key(key)
+            && let Some((ingress, rules)) = find()
+        {
+            state.insert(key, &ingress, rules);
         }
     }
 
@@ -210,37 +185,6 @@ impl Publisher {
             drop(state);
             self.0.changed.notify_one();
         }
-    }
-
-    /// Notes that an Ingress was looked at, whatever came of it.
-    pub(super) fn pass(&self, key: &Key) {
-        let mut state = self.0.state.lock();
-        match &mut state.gathering {
-            Gathering::Seen(seen) => {
-                seen.insert(key.clone());
-            }
-            Gathering::Missing(missing) => {
-                if missing.remove(key) && missing.is_empty() {
-                    self.0.gathered.notify_one();
-                }
-            }
-            Gathering::Over => {}
-        }
-    }
-
-    async fn gather(&self, before: impl Future<Output = Vec<Key>>) {
-        let mut missing: HashSet<Key> = before.await.into_iter().collect();
-        {
-            let mut state = self.0.state.lock();
-            if let Gathering::Seen(seen) = &state.gathering {
-                missing.retain(|key| !seen.contains(key));
-            }
-            if missing.is_empty() {
-                return;
-            }
-            state.gathering = Gathering::Missing(missing);
-        }
-        self.0.gathered.notified().await;
     }
 
     async fn publish(&self, updates: mpsc::Sender<Update>, queue: &Queue) {

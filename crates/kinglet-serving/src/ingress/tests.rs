@@ -4,6 +4,7 @@
     reason = "tables read better without borrows"
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -139,11 +140,14 @@ struct Gateway {
 
 /// A publisher whose gateway is played by the test. Nothing here talks to an API server.
 fn gateway() -> Gateway {
-    gateway_after(Vec::new())
+    gateway_after(|_| std::future::ready(()))
 }
 
-/// The same, with Ingresses that were there already.
-fn gateway_after(before: Vec<Key>) -> Gateway {
+/// The same, with what adds the routes of before.
+fn gateway_after<F>(first: impl FnOnce(Publisher) -> F) -> Gateway
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let tasks = Tasks::new();
     let client = kube::Client::new(Nobody, "default");
     let context = Context::new(&Caches::new(client, tasks.clone(), Clock::system()));
@@ -155,7 +159,7 @@ fn gateway_after(before: Vec<Key>) -> Gateway {
         sender,
         Gateways::of_process("one", listener),
         queue.clone(),
-        std::future::ready(before),
+        first,
     );
     Gateway {
         tasks,
@@ -296,23 +300,30 @@ async fn the_first_table_has_all_routes_of_before() {
             )
         })
         .collect();
-    let mut gateway = gateway_after(objects.iter().map(key_of).collect());
-    for object in &objects[..2] {
+    let (complete, completed) = tokio::sync::oneshot::channel::<()>();
+    let mut gateway = gateway_after(|_| async move {
+        let _ = completed.await;
+    });
+    let known = |object: &Ingress| {
         let rules = rules::of(object, &[], |_, _| None).unwrap();
-        gateway.publisher.set_first(&key_of(object), object, rules);
-        gateway.publisher.pass(&key_of(object));
-        tokio::task::yield_now().await;
-    }
-    assert!(gateway.updates.try_recv().is_err(), "one is still missing");
-    // What the controller has looked at, it knows better: here that nothing is left of it.
-    let again = rules::of(&objects[0], &[], |_, _| None).unwrap();
-    gateway.publisher.remove(&key_of(&objects[0]));
-    gateway
-        .publisher
-        .set_first(&key_of(&objects[0]), &objects[0], again);
-    // The third has nothing to serve, which is an answer, too.
-    gateway.publisher.pass(&key_of(&objects[2]));
-    assert_eq!(gateway.apply().await, 1);
+        Some((Arc::new(object.clone()), rules))
+    };
+    let first = |object: &Ingress| {
+        let publisher = &gateway.publisher;
+        publisher.set_first(&key_of(object), || known(object));
+    };
+    first(&objects[0]);
+    // What the controller has looked at, it knows better.
+    gateway.set(&objects[1]);
+    gateway.publisher.set_first(&key_of(&objects[1]), || {
+        panic!("its controller knows better")
+    });
+    // What went meanwhile is not put back.
+    gateway.publisher.set_first(&key_of(&objects[2]), || None);
+    tokio::task::yield_now().await;
+    assert!(gateway.updates.try_recv().is_err(), "not complete yet");
+    complete.send(()).unwrap();
+    assert_eq!(gateway.apply().await, 2);
     gateway.tasks.shutdown(Duration::from_secs(5)).await;
 }
 
@@ -329,8 +340,9 @@ async fn every_gateway_must_have_it_and_one_that_stalls_is_named() {
         probed: None,
     };
     let queue = Queue::default();
-    let none = std::future::ready(Vec::new());
-    let publisher = Publisher::start(&context, sender, gateways, queue.clone(), none);
+    let publisher = Publisher::start(&context, sender, gateways, queue.clone(), |_| {
+        std::future::ready(())
+    });
     let object = ingress("x", "x.example.com", json!(80), &[100]);
     let set = || {
         let rules = rules::of(&object, &[], |_, _| None).unwrap();

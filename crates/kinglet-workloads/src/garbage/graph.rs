@@ -182,6 +182,21 @@ impl Graph {
             .collect()
     }
 
+    /// Uids of all objects with something to do, for who begins to look after them.
+    pub(super) fn unsettled(&self) -> Vec<Arc<str>> {
+        let settled = |owner: &Owner| {
+            let known = self.nodes.get(&owner.uid);
+            known.is_some_and(|owner| !owner.waits_for_dependants())
+        };
+        let unsettled = |node: &&Node| {
+            node.waits_for_dependants()
+                || node.orphans_dependants()
+                || !node.head.owners.iter().all(settled)
+        };
+        let found = self.nodes.values().filter(unsettled);
+        found.map(|node| Arc::clone(&node.head.uid)).collect()
+    }
+
     /// What an object needs.
     pub(super) fn task(&self, uid: &str) -> Task {
         let Some(node) = self.nodes.get(uid) else {
@@ -348,6 +363,21 @@ mod tests {
             graph.task("o"),
             Task::Foreground { blocked: false, .. }
         ));
+    }
+
+    /// Who gains the leadership of a bucket finds the uids that have something to do, not names.
+    #[test]
+    fn what_is_unsettled_is_named_by_its_uid() {
+        let mut graph = Graph::default();
+        graph.put(&kind(), &object("o", &[], None));
+        graph.put(&kind(), &object("d", &["o"], None));
+        assert!(graph.unsettled().is_empty());
+        graph.put(&kind(), &object("alone", &["unknown"], None));
+        graph.put(&kind(), &object("o", &[], Some(FOREGROUND)));
+        graph.put(&kind(), &object("going", &[], Some(ORPHAN)));
+        let mut unsettled = graph.unsettled();
+        unsettled.sort_unstable();
+        assert_eq!(unsettled, ["alone", "d", "going", "o"].map(Arc::from));
     }
 
     #[test]

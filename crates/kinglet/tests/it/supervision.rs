@@ -21,9 +21,10 @@ const AT_ONCE: usize = 4;
 /// A stop after a fault takes ten seconds at most; the rest is for a busy machine.
 const END_MAX: Duration = Duration::from_secs(40);
 /// Components that are made again (docs/decisions/0018 says why); the panic of any other one ends the process.
-const RESTARTED: [&str; 5] = [
+const RESTARTED: [&str; 6] = [
     "certificates",
     "event-retention",
+    "events",
     "node-registration",
     "request-logs",
     "trash",
@@ -98,8 +99,13 @@ fn any_other_component_takes_the_process_down_with_its_name() {
         for name in [
             "api-listener",
             "autoscaler",
+            "cluster-local-listener",
+            "connection-watch",
             "control-socket",
             "data-plane",
+            "egress",
+            "http-listener",
+            "netlink",
             "pods",
             "route-tables",
             "store-writer",

@@ -152,6 +152,9 @@ impl World {
             let _reports = reports;
             acknowledge(updates_in, applied, first).await;
         });
+        let gateways = kinglet_serving::ingress::Gateways::of_process("sim", applied_in);
+        let routes =
+            kinglet_serving::start_routes(&context, updates, gateways, watch::channel(true).1);
         kinglet_workloads::run(
             &context,
             kinglet_workloads::Options {
@@ -174,10 +177,9 @@ impl World {
                 cluster_domain: "cluster.local".to_owned(),
                 gateway: GatewayNames::new("cluster.local"),
                 digests: Arc::new(Registry(self.random.clone())),
-                updates,
                 reports: reports_in,
-                gateways: kinglet_serving::ingress::Gateways::of_process("sim", applied_in),
                 browsers: None,
+                routes,
             },
         );
         self.controllers = Some(tasks);

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kinglet_decide::feed::{Key, RevisionBackend, ServiceBackend, Update};
+use kinglet_reconcile::Backlog;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -31,7 +32,7 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     sent: HashMap<Subject, Sent>,
-    /// Subjects whose state found the channel full; bounded by the number of objects.
+    /// Subjects whose state found the channel full or was there at the start; bounded by the number of objects.
     owed: BTreeSet<Subject>,
 }
 
@@ -67,23 +68,52 @@ impl Outbox {
         }
     }
 
-    /// Delivers what found the channel full, as there is room. Ends when nobody listens any more.
-    pub(super) async fn settle(&self, present: impl Fn(&Subject) -> Option<Sent>) {
+    /// The same if the subject's state is owed.
+    pub(super) fn tell_owed(&self, subject: Subject, present: impl Fn(&Subject) -> Option<Sent>) {
+        if self.state.lock().owed.contains(&subject) {
+            self.tell(subject, present);
+        }
+    }
+
+    /// Notes that the subject's state follows later.
+    pub(super) fn owe(&self, subject: Subject) {
+        self.state.lock().owed.insert(subject);
+        self.bell.notify_one();
+    }
+
+    /// Delivers what is owed, as there is room, each in a turn of its own where there is a `backlog`. Ends when nothing is
+    /// owed, or nobody listens any more.
+    pub(super) async fn settle(
+        &self,
+        backlog: Option<&Backlog>,
+        present: impl Fn(&Subject) -> Option<Sent>,
+    ) {
         loop {
-            self.bell.notified().await;
-            loop {
-                let Ok(room) = self.updates.reserve().await else {
-                    return;
-                };
-                let mut state = self.state.lock();
-                let Some(subject) = state.owed.pop_first() else {
-                    break;
-                };
-                let now = present(&subject);
-                if state.sent.get(&subject) != now.as_ref() {
-                    room.send(update(&subject, now.clone()));
-                    state.note(subject, now);
-                }
+            let Ok(room) = self.updates.reserve().await else {
+                return;
+            };
+            let _turn = match backlog {
+                Some(backlog) => Some(backlog.turn().await),
+                None => None,
+            };
+            let mut state = self.state.lock();
+            let Some(subject) = state.owed.pop_first() else {
+                return;
+            };
+            let now = present(&subject);
+            if state.sent.get(&subject) != now.as_ref() {
+                room.send(update(&subject, now.clone()));
+                state.note(subject, now);
+            }
+        }
+    }
+
+    /// Delivers what found the channel full, whenever that happens. Ends when nobody listens any more.
+    pub(super) async fn keep_settling(&self, present: impl Fn(&Subject) -> Option<Sent>) {
+        while !self.updates.is_closed() {
+            tokio::select! {
+                () = self.bell.notified() => self.settle(None, &present).await,
+                () = self.updates.closed() => {}
             }
         }
     }
@@ -113,6 +143,8 @@ fn update(subject: &Subject, now: Option<Sent>) -> Update {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn subject(name: &str) -> Subject {
@@ -159,6 +191,35 @@ mod tests {
         assert_eq!(all, [Some(1), Some(2), None]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_was_there_at_the_start_follows_in_its_turn_and_what_is_asked_for_at_once() {
+        let (updates, mut receiver) = mpsc::channel(64);
+        let outbox = Outbox::new(updates);
+        for number in 0..20 {
+            outbox.owe(subject(&format!("s{number:02}")));
+        }
+        let backlog = Backlog::default();
+        // All turns are taken by others.
+        let mut turns = Vec::new();
+        while let Ok(turn) = tokio::time::timeout(Duration::from_secs(1), backlog.turn()).await {
+            turns.push(turn);
+        }
+        let settling = outbox.settle(Some(&backlog), |_| Some(state(1)));
+        tokio::pin!(settling);
+        let none = tokio::time::timeout(Duration::from_secs(1), settling.as_mut()).await;
+        assert!(none.is_err() && receiver.try_recv().is_err());
+        outbox.tell_owed(subject("s07"), |_| Some(state(1)));
+        outbox.tell_owed(subject("not-owed"), |_| Some(state(1)));
+        assert_eq!(arrived(receiver.try_recv().unwrap()).0, "s07");
+        drop(turns);
+        settling.await;
+        let mut names: Vec<String> = Vec::new();
+        while let Ok(update) = receiver.try_recv() {
+            names.push(arrived(update).0);
+        }
+        assert_eq!((names.len(), names[0].as_str()), (19, "s00"));
+    }
+
     #[tokio::test]
     async fn a_full_channel_loses_nothing_and_gets_the_latest() {
         let (updates, mut receiver) = mpsc::channel(1);
@@ -175,7 +236,7 @@ mod tests {
             let outbox = Arc::clone(&outbox);
             async move {
                 outbox
-                    .settle(|subject| (*subject != self::subject("c")).then(|| state(9)))
+                    .keep_settling(|subject| (*subject != self::subject("c")).then(|| state(9)))
                     .await;
             }
         });

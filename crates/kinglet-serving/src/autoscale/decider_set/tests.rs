@@ -167,7 +167,11 @@ fn load_on_a_sleeping_revision_wakes_it_without_a_poke() {
 #[test]
 fn a_poke_before_its_autoscaler_is_kept_for_a_while() {
     let mut set = DeciderSet::default();
+    // It is looked at before thousands of others that nobody waits for, and once.
+    assert_eq!(set.report(poke(key()), at(5)), Some(key()));
     assert_eq!(set.report(poke(key()), at(5)), None);
+    // Its PodAutoscaler is not there yet.
+    set.remove(&key());
     assert_eq!(
         set.ensure(&key(), request(211.0, 60, 70.0, 0), at(6))
             .desired,
