@@ -72,6 +72,15 @@ impl Node {
 }
 
 impl Node {
+    fn evaluates_cesql(&self) -> bool {
+        match self {
+            Self::Cesql(_) => true,
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().any(Self::evaluates_cesql),
+            Self::Not(node) => node.as_ref().is_some_and(|node| node.evaluates_cesql()),
+            Self::Attributes(_) | Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) => false,
+        }
+    }
+
     fn complaint(&self, event: &Event) -> Option<String> {
         match self {
             Self::Cesql(expression) => expression.complaint(event),
@@ -117,6 +126,11 @@ impl Filter {
         self.root
             .as_ref()
             .is_none_or(|root| root.verdict(event) != Verdict::Fail)
+    }
+
+    /// Whether any of it is CloudEvents SQL: nothing else can fail.
+    pub fn evaluates_cesql(&self) -> bool {
+        self.root.as_ref().is_some_and(Node::evaluates_cesql)
     }
 
     /// What of the filter could not be evaluated for an event, in words: the first expression with an error. Such an
