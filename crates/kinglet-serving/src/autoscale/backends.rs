@@ -79,7 +79,7 @@ impl Backends {
     }
 }
 
-/// Starts feeding the gateway. Ends when the receiver of `updates` is dropped or the context's tasks stop.
+/// Starts feeding the gateway, until the context's tasks stop.
 pub(crate) fn start(
     context: &Context,
     updates: mpsc::Sender<Update>,

@@ -108,13 +108,12 @@ impl Outbox {
         }
     }
 
-    /// Delivers what found the channel full, whenever that happens. Ends when nobody listens any more.
+    /// Delivers what found the channel full, whenever that happens. A gateway that is gone is its own fault and not ours, so
+    /// this does not end with it.
     pub(super) async fn keep_settling(&self, present: impl Fn(&Subject) -> Option<Sent>) {
-        while !self.updates.is_closed() {
-            tokio::select! {
-                () = self.bell.notified() => self.settle(None, &present).await,
-                () = self.updates.closed() => {}
-            }
+        loop {
+            self.bell.notified().await;
+            self.settle(None, &present).await;
         }
     }
 }
