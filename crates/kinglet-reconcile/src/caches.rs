@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kinglet_process::Tasks;
 use kinglet_process::clock::Clock;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::cache::{
@@ -55,6 +56,14 @@ struct Inner {
     sweeps: Once,
     /// JSON bytes of all typed copies that were dropped because nobody read them.
     dropped: watch::Sender<u64>,
+}
+
+/// What an object says about its own kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    api_version: String,
+    kind: String,
 }
 
 /// The caches of one process. Cheap to clone.
@@ -262,6 +271,27 @@ impl Caches {
             }
         }
         Ok(newest.unwrap_or(object))
+    }
+
+    /// Takes the answer to a write of an object without types into the cache of its kind, if there is one.
+    pub(crate) fn absorb_untyped(&self, raw: &Bytes) -> Result<(), serde_json::Error> {
+        let Kind { api_version, kind } = serde_json::from_slice(raw)?;
+        let root = match api_version.contains('/') {
+            true => format!("/apis/{api_version}/"),
+            false => format!("/api/{api_version}/"),
+        };
+        let stores: Vec<Arc<Store>> = {
+            let slots = self.0.slots.lock();
+            let of_version = slots.iter().filter(|(path, _)| path.starts_with(&root));
+            of_version
+                .flat_map(|(_, slots)| slots)
+                .filter(|slot| slot.kind == kind && slot.scope == Scope::default())
+                .map(|slot| Arc::clone(&slot.store))
+                .collect()
+        };
+        stores
+            .iter()
+            .try_for_each(|store| store.absorb_untyped(raw))
     }
 
     /// Notes that an object is gone.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::cache::parse;
 use crate::caches::Caches;
 use crate::graft::graft;
+use crate::kinds::ResourceKind;
 use crate::object::{Key, Object, key_of};
 
 /// What happens to the dependants of a deleted object.
@@ -154,6 +155,34 @@ impl Write {
             };
         }
         Self::new::<K>(Verb::Update, key_of(observed), body, Some(before))
+    }
+
+    /// Creates an object of a kind that was found by discovery.
+    pub fn create_untyped(kind: &ResourceKind, body: Value) -> Self {
+        Self::untyped(Verb::Create, kind, body, None)
+    }
+
+    /// Makes an object of a kind that was found by discovery equal `desired`; both are whole.
+    pub fn update_untyped(kind: &ResourceKind, observed: Value, desired: Value) -> Self {
+        Self::untyped(Verb::Update, kind, desired, Some(observed))
+    }
+
+    fn untyped(verb: Verb, kind: &ResourceKind, body: Value, observed: Option<Value>) -> Self {
+        let text = |field: &str| body["metadata"][field].as_str().unwrap_or_default();
+        let key = Key::new(text("namespace"), text("name"));
+        Self {
+            verb,
+            kind: kind.kind.clone(),
+            path: kind.path(Some(&key.namespace)),
+            key,
+            body,
+            observed,
+            absorb: Caches::absorb_untyped,
+            // The body is the raw object already, and the version in it makes a stale one lose.
+            raw: |_, _| None,
+            retyped: |raw| serde_json::from_slice(raw),
+            forget: |_, _, _| {},
+        }
     }
 
     /// Makes the status of `seen` equal `status`.

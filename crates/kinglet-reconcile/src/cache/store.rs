@@ -161,6 +161,13 @@ impl Store {
         Ok(newest.typed::<K>().unwrap_or_else(|| Arc::clone(object)))
     }
 
+    /// The same without a typed copy.
+    pub(crate) fn absorb_untyped(&self, raw: &Bytes) -> Result<(), serde_json::Error> {
+        let read = DynamicObject::read(raw.clone(), &self.words)?;
+        self.put(Arc::new(read), false);
+        Ok(())
+    }
+
     /// Takes an object if it is newer than what is known, and tells the observers. Gives the newest state known.
     pub(super) fn put(&self, object: Shared, only_known: bool) -> Shared {
         let mut observers = self.observers.lock();
