@@ -19,6 +19,9 @@ const _: () = assert!(ROOM_KIB as usize == 2 * BODY_BYTES_MAX / 1024);
 /// A sender that is silent for so long within a body is given up (Knative's servers read for 10 s).
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// A request's body must be there within this time, whatever its size; it takes room until then.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(60);
+
 /// Room for the large bodies of one owner. Whoever finds it taken waits for the others of the same owner only.
 #[derive(Clone, Debug)]
 pub(crate) struct Room(Arc<Semaphore>);
@@ -62,6 +65,8 @@ pub(crate) enum ReadError {
     Broken(String),
     #[error("the body's sender was silent for {} seconds", SILENCE_MAX.as_secs())]
     Silent,
+    #[error("the body was not there within {} seconds", READ_WITHIN.as_secs())]
+    Slow,
 }
 
 /// Reads a body of a request or an answer to its end. Without `room` it may be small only.

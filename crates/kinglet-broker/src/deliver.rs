@@ -27,6 +27,20 @@ use crate::worker::Subscription;
 /// is waited for it, counted from the moment the subscription was in force; then it does not exist.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
+/// Attempts of one event that are all told to the log; then the last one and those whose number is a power of two.
+const TOLD_MAX: u32 = 32;
+/// Retries that may follow each other at once; after these, and without a back-off, there is [`PAUSE`] between them.
+/// Knative has no pause, and a subscription with thousands of retries and no back-off keeps a processor busy.
+const AT_ONCE_MAX: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
+fn pause(number: u32) -> Duration {
+    match number < AT_ONCE_MAX {
+        true => Duration::ZERO,
+        false => PAUSE,
+    }
+}
+
 /// Delivers an event, and tells the engine what became of it. Cancelled, the event comes again.
 pub(crate) async fn deliver(
     plane: Arc<Plane>,
@@ -241,11 +255,16 @@ impl DeliveryOf<'_> {
                 // Nobody was called.
                 return End::Answered(answer.clone());
             }
-            self.record(stage, destination, at, begun.elapsed(), &answer);
+            let latency = begun.elapsed();
             let step = policy.after(number, ended(&answer), self.plane.clock.now());
+            let is_last = !matches!(step, Step::RetryAfter(_));
+            if is_last || number < TOLD_MAX || number.is_power_of_two() {
+                self.record(stage, destination, at, latency, &answer);
+            }
             match (step, answer) {
                 (Step::Delivered, Ok(answer)) => return End::Answered(answer),
                 (Step::RetryAfter(wait), _) => {
+                    let wait = wait.max(pause(number));
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.subscription.stopping.cancelled() => return End::Stopped,

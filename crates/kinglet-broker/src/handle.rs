@@ -197,15 +197,13 @@ impl Handle {
             Some(channel) => channel,
             None => self.new_channel(&id, log, durable, &route),
         };
-        self.subscribe(&channel, &route.subscribers).await?;
+        let behind = self.subscribe(&channel, &route.subscribers).await?;
         channel.route.store(Arc::new(route));
         let mut tables = plane.tables.write();
         // A Trigger may have changed meanwhile; from here on its change finds this channel.
-        for subscriber in &channel.route.load().subscribers {
-            if let Some(trigger) = self.trigger_behind(subscriber.subscriber.as_ref()) {
-                let filter = filter_of(&tables, &trigger);
-                channel.rules.set(&subscriber.uid, Some(trigger), filter);
-            }
+        for (uid, trigger) in behind {
+            let filter = filter_of(&tables, &trigger);
+            channel.rules.set(&uid, Some(trigger), filter);
         }
         tables.channels.insert(id.clone(), channel.clone());
         tables.by_name.insert((id.kind.clone(), id.key), channel);
@@ -231,53 +229,64 @@ impl Handle {
         })
     }
 
-    /// Makes the subscriptions of a channel these.
+    /// Makes the subscriptions of a channel these. Answers with those that changed and have a Trigger behind them.
     async fn subscribe(
         &self,
         channel: &Arc<ChannelEntry>,
         wanted: &[Subscriber],
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<(Uid, Key)>, EngineError> {
         self.unsubscribe(channel, wanted).await;
+        // A change of one of thousands costs what that one costs.
+        let changed: Vec<&Subscriber> = {
+            let workers = channel.workers.lock();
+            let is_known = |one: &Subscriber| {
+                let worker = workers.get(&one.uid);
+                worker.is_some_and(|worker| **worker.subscription.config.load() == *one)
+            };
+            wanted.iter().filter(|one| !is_known(one)).collect()
+        };
         // Before anything is routed, all rules are there.
-        for subscriber in wanted {
+        let mut behind = Vec::new();
+        for subscriber in &changed {
             let trigger = self.trigger_behind(subscriber.subscriber.as_ref());
             let tables = self.plane.tables.read();
             let filter = trigger.as_ref().and_then(|key| filter_of(&tables, key));
-            channel.rules.set(&subscriber.uid, trigger, filter);
+            channel.rules.set(&subscriber.uid, trigger.clone(), filter);
+            behind.extend(trigger.map(|trigger| (subscriber.uid.clone(), trigger)));
         }
         channel.log.route(channel.rules.clone());
-        for subscriber in wanted {
+        for subscriber in changed {
             let mut workers = channel.workers.lock();
             match workers.get(&subscriber.uid) {
-                Some(worker) => worker
-                    .subscription
-                    .config
-                    .store(Arc::new(subscriber.clone())),
+                Some(worker) => {
+                    let config = Arc::new(subscriber.clone());
+                    worker.subscription.config.store(config);
+                }
                 None => {
                     let worker = Worker::start(&self.plane, channel, subscriber.clone())?;
                     workers.insert(subscriber.uid.clone(), worker);
                 }
             }
         }
-        Ok(())
+        Ok(behind)
     }
 
     /// Ends the workers of subscriptions that are gone, or want another order.
     async fn unsubscribe(&self, channel: &ChannelEntry, wanted: &[Subscriber]) {
         let wanted: HashMap<&Uid, bool> =
             wanted.iter().map(|one| (&one.uid, one.ordered)).collect();
-        let ended: Vec<(Uid, Worker)> = {
+        let ended: Vec<Worker> = {
             let mut workers = channel.workers.lock();
-            workers
-                .extract_if(|uid, worker| {
-                    let ordered = worker.subscription.config.load().ordered;
-                    wanted.get(uid) != Some(&ordered)
-                })
-                .collect()
+            let ended = workers.extract_if(|uid, worker| {
+                let ordered = worker.subscription.config.load().ordered;
+                wanted.get(uid) != Some(&ordered)
+            });
+            ended.map(|(_, worker)| worker).collect()
         };
-        // What is under way would hold up whoever comes after it.
-        futures_util::future::join_all(ended.iter().map(|(_, worker)| worker.end(END_WITHIN)))
-            .await;
+        let ends = ended
+            .into_iter()
+            .map(|worker| worker.leave(&self.plane, END_WITHIN));
+        futures_util::future::join_all(ends).await;
         for known in channel.log.subscriptions() {
             if !wanted.contains_key(&known.subscription) {
                 channel.log.unsubscribe(&known.subscription);

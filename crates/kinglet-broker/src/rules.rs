@@ -27,6 +27,8 @@ pub(crate) struct Rules {
 struct Table {
     rules: HashMap<Uid, Rule>,
     index: FilterIndex,
+    /// By the Trigger behind them.
+    behind: HashMap<Key, Vec<Uid>>,
     /// By slot of the index.
     filtered: HashMap<usize, Uid>,
     /// Filters with CESQL that have not been said to fail.
@@ -65,6 +67,10 @@ impl Rules {
             table.filtered.insert(slot, uid.clone());
             (slot, filter)
         });
+        if let Some(trigger) = &trigger {
+            let behind = table.behind.entry(trigger.clone()).or_default();
+            behind.push(uid.clone());
+        }
         table.rules.insert(uid.clone(), Rule { trigger, filter });
     }
 
@@ -74,12 +80,12 @@ impl Rules {
 
     /// The subscriptions that a Trigger is behind.
     pub(crate) fn of_trigger(&self, trigger: &Key) -> Vec<Uid> {
-        let table = self.table.read();
-        let rules = table.rules.iter();
-        rules
-            .filter(|(_, rule)| rule.trigger.as_ref() == Some(trigger))
-            .map(|(uid, _)| uid.clone())
-            .collect()
+        self.table
+            .read()
+            .behind
+            .get(trigger)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Says once of each filter that it cannot be evaluated.
@@ -108,13 +114,20 @@ impl Rules {
 impl Table {
     fn remove(&mut self, uid: &Uid) {
         self.quiet.remove(uid);
-        if let Some(Rule {
-            filter: Some((slot, _)),
-            ..
-        }) = self.rules.remove(uid)
-        {
+        let Some(Rule { trigger, filter }) = self.rules.remove(uid) else {
+            return;
+        };
+        if let Some((slot, _)) = filter {
             self.index.remove(slot);
             self.filtered.remove(&slot);
+        }
+        if let Some(trigger) = trigger
+            && let Some(behind) = self.behind.get_mut(&trigger)
+        {
+            behind.retain(|other| other != uid);
+            if behind.is_empty() {
+                self.behind.remove(&trigger);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use kinglet_events::{Event, binding, headers};
 
 use crate::access::Sender;
 use crate::answer::{Answer, allow, refuse, status, streamed};
-use crate::body::{self, Read, ReadError, Room, SILENCE_MAX};
+use crate::body::{self, READ_WITHIN, Read, ReadError, Room, SILENCE_MAX};
 use crate::feed::Key;
 use crate::plane::{ChannelEntry, Plane};
 use crate::short::{self, TriggerPath};
@@ -279,7 +279,7 @@ impl NoEvent {
                 let code = match error {
                     ReadError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
                     ReadError::Broken(_) => StatusCode::BAD_REQUEST,
-                    ReadError::Silent => StatusCode::REQUEST_TIMEOUT,
+                    ReadError::Silent | ReadError::Slow => StatusCode::REQUEST_TIMEOUT,
                 };
                 refuse(code, error)
             }
@@ -304,8 +304,10 @@ async fn event(
             return Err(NoEvent::Undecodable(error));
         }
     }
-    let read = body::read(body, room, Some(SILENCE_MAX))
-        .await
+    let read = body::read(body, room, Some(SILENCE_MAX));
+    let read = tokio::time::timeout(READ_WITHIN, read).await;
+    let read = read
+        .unwrap_or(Err(ReadError::Slow))
         .map_err(NoEvent::Unread)?;
     let event = binding::decode(headers, read.bytes.clone()).map_err(NoEvent::Undecodable)?;
     Ok((event, read))

@@ -72,6 +72,8 @@ impl Subscription {
 pub(crate) struct Worker {
     pub(crate) subscription: Arc<Subscription>,
     tasks: Tasks,
+    /// Cancelled when its cursor is given back: somebody else can subscribe then.
+    left: CancellationToken,
     /// For the large events in hand: with [`crate::body::SMALL_BYTES_MAX`] for each of the others, what a subscription
     /// that does not answer costs.
     in_hand: Room,
@@ -104,10 +106,16 @@ impl Worker {
         let worker = Self {
             subscription,
             tasks,
+            left: CancellationToken::new(),
             in_hand: Room::default(),
             busy: TaskTracker::new(),
         };
+        let left = worker.left.clone().drop_guard();
         let taking = take(plane.clone(), worker.clone(), cursor);
+        let taking = async move {
+            let _left = left;
+            taking.await;
+        };
         worker
             .tasks
             .spawn("subscription", worker.busy.track_future(taking));
@@ -117,6 +125,17 @@ impl Worker {
     /// Begins nothing new.
     pub(crate) fn stop(&self) {
         self.subscription.stopping.cancel();
+    }
+
+    /// Stops, and waits until another one can subscribe; what is under way has so long to end by itself.
+    pub(crate) async fn leave(self, plane: &Plane, grace: Duration) {
+        self.stop();
+        let left = self.left.clone();
+        plane.tasks.spawn(
+            "end of a subscription",
+            async move { self.end(grace).await },
+        );
+        left.cancelled().await;
     }
 
     /// Stops, and waits for what is under way; what is not over in time is dropped, and delivered again when somebody

@@ -1,5 +1,6 @@
 //! Measurements, side by side with a named rival in one run. Results go to docs/benchmarks.md by hand.
 
+mod broker;
 mod cold_start;
 mod filters;
 mod log;
@@ -57,6 +58,15 @@ pub(crate) enum Bench {
         #[arg(long)]
         dir: Option<std::path::PathBuf>,
     },
+    /// Events of 1 kB through ingress, filter and one subscriber, in memory and durable, beside plain HTTP and two nginx
+    Broker {
+        /// Seconds per run.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+        /// A folder on the disk that is meant, if not the target folder.
+        #[arg(long)]
+        dir: Option<std::path::PathBuf>,
+    },
     /// All of them
     All,
 }
@@ -67,6 +77,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Throughput { seconds, rounds } => throughput::run(*seconds, *rounds).await,
         Bench::Roles { seconds, rounds } => roles::run(*seconds, *rounds).await,
         Bench::Log { backlog, dir } => log::run(*backlog, dir.as_deref()),
+        Bench::Broker { seconds, dir } => broker::run(*seconds, dir.as_deref()),
         Bench::Memory(options) => memory::run(options).await,
         Bench::Ready => ready::run().await,
         Bench::Filters => filters::run(),
@@ -78,6 +89,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
             ready::run().await?;
             roles::run(5, 3).await?;
             filters::run()?;
+            broker::run(5, None)?;
             log::run(10_000_000, None)
         }
     }

@@ -764,3 +764,56 @@ proptest! {
         });
     }
 }
+
+/// Without a back-off the first retries are at once; a long series does not keep a processor busy.
+#[tokio::test(start_paused = true)]
+async fn retries_without_backoff_pause_after_the_first_ones() {
+    let world = Setup::new(true).start(|_, _| answer(500, &[], ""));
+    let policy = Policy {
+        retries: 8,
+        ..Policy::default()
+    };
+    let mut one = subscriber("one", Some("http://sink/"));
+    one.delivery.policy = policy;
+    let id = channel_id("InMemoryChannel", "c");
+    world
+        .apply(Update::Channel(id, Some(channel_of(vec![one]))))
+        .await;
+    let (status, _) = world.send_to_channel("InMemoryChannel", "c", "1").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let times = milliseconds(&world.sinks.at("sink"));
+    assert_eq!(times, [0, 0, 0, 0, 0, 0, 10, 20, 30]);
+}
+
+/// Another order takes effect although a delivery of the old one hangs.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_changes_its_order_while_a_delivery_hangs() {
+    let world = Setup::new(true).start(|got, _| match got.header("ce-id") {
+        Some("hangs") => Act::Hang,
+        _ => answer(200, &[], ""),
+    });
+    let id = channel_id("InMemoryChannel", "c");
+    let route = |ordered| {
+        let mut one = subscriber("one", Some("http://sink/"));
+        one.ordered = ordered;
+        ChannelRoute {
+            asynchronous: true,
+            ..channel_of(vec![one])
+        }
+    };
+    world
+        .apply(Update::Channel(id.clone(), Some(route(true))))
+        .await;
+    for event in ["hangs", "waits"] {
+        world.send_to_channel("InMemoryChannel", "c", event).await;
+    }
+    until("the first one", || world.sinks.at("sink").len() == 1).await;
+    let began = tokio::time::Instant::now();
+    world.apply(Update::Channel(id, Some(route(false)))).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    until("the next one", || {
+        let got = world.sinks.at("sink");
+        got.iter().any(|one| one.header("ce-id") == Some("waits"))
+    })
+    .await;
+}
