@@ -17,6 +17,10 @@ use kinglet_reconcile::{Context, Key, Object, owner_reference};
 pub(crate) const INGRESS: &str = "broker-ingress";
 /// Filters events for Triggers.
 pub(crate) const FILTER: &str = "broker-filter";
+/// Takes and delivers the events of InMemoryChannels.
+pub(crate) const IN_MEMORY_DISPATCHER: &str = "imc-dispatcher";
+/// Takes and delivers the events of DurableChannels.
+pub(crate) const DURABLE_DISPATCHER: &str = "durable-dispatcher";
 /// Label of an EndpointSlice: its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const PORT: i32 = 80;

@@ -5,7 +5,8 @@
 //! its status -> the same way back, `Ready` upon `Ready`. [`channel`] stands before a channel of any kind.
 //! Always: a reconciler is observe (caches) -> decide (pure, no clock but its argument) -> one plan of writes; what a status
 //! calls ready is in force in the data plane; a change of what an object refers to, whatever its kind, wakes it.
-//! Absent: sockets and events. The data plane is a trait, so this crate runs over any API server and any data plane.
+//! Absent: sockets and events. The data plane is a trait, which `kinglet_broker` is one of ([`routes`]), so this crate runs over
+//! any API server and any data plane.
 
 #![warn(missing_docs)]
 
@@ -16,6 +17,7 @@ pub mod channel;
 pub mod configs;
 pub mod data_plane;
 pub mod physical;
+pub mod routes;
 pub mod subscription;
 mod targets;
 #[cfg(test)]

@@ -9,6 +9,8 @@ use kinglet_api::keys;
 use kinglet_api::messaging::{DurableChannel, InMemoryChannel, Retention};
 use kinglet_reconcile::{Object, annotation};
 
+use crate::addresses;
+
 /// What is known about the way to a channel, and about the channel in the data plane.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
@@ -47,7 +49,7 @@ pub(super) trait PhysicalChannel: Object {
 impl PhysicalChannel for InMemoryChannel {
     type Condition = InMemory;
     const CONTROLLER: &'static str = "inmemorychannel-controller";
-    const DISPATCHER: &'static str = "imc-dispatcher";
+    const DISPATCHER: &'static str = addresses::IN_MEMORY_DISPATCHER;
     const ROLE: &'static str = "in-memory-channel";
     const ADDRESSABLE: InMemory = InMemory::Addressable;
     const CHANNEL_SERVICE: InMemory = InMemory::ChannelServiceReady;
@@ -106,7 +108,7 @@ impl PhysicalChannel for InMemoryChannel {
 impl PhysicalChannel for DurableChannel {
     type Condition = Durable;
     const CONTROLLER: &'static str = "durablechannel-controller";
-    const DISPATCHER: &'static str = "durable-dispatcher";
+    const DISPATCHER: &'static str = addresses::DURABLE_DISPATCHER;
     const ROLE: &'static str = "durable-channel";
     const ADDRESSABLE: Durable = Durable::Addressable;
     const CHANNEL_SERVICE: Durable = Durable::ChannelServiceReady;
