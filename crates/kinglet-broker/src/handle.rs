@@ -10,6 +10,7 @@ use kinglet_decide::call::HttpService;
 use kinglet_process::{Clock, Tasks};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::access::{Tokens, Verify};
 use crate::body::Room;
@@ -92,6 +93,7 @@ impl Handle {
             ttl_default: options.ttl_default,
             encryption: RwLock::default(),
             draining: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
             broker_kind: "Broker".into(),
             trigger_kind: "Trigger".into(),
             subscription_kind: "Subscription".into(),
@@ -405,6 +407,8 @@ impl Handle {
         // All stop first: no delivery of one makes work for another.
         workers.iter().for_each(Worker::stop);
         futures_util::future::join_all(workers.iter().map(|worker| worker.end(grace))).await;
+        // Who waits for the deliveries of a channel in memory learns that they were dropped.
+        self.plane.stopped.cancel();
     }
 }
 

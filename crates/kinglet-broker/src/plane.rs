@@ -9,6 +9,7 @@ use kinglet_events::Event;
 use kinglet_process::{Clock, Tasks};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::Verify;
 use crate::body::Room;
@@ -117,6 +118,8 @@ pub(crate) struct Plane {
     pub(crate) ttl_default: i32,
     pub(crate) encryption: RwLock<TransportEncryption>,
     pub(crate) draining: AtomicBool,
+    /// Cancelled when no delivery will be finished any more.
+    pub(crate) stopped: CancellationToken,
     pub(crate) broker_kind: Arc<str>,
     pub(crate) trigger_kind: Arc<str>,
     pub(crate) subscription_kind: Arc<str>,

@@ -54,7 +54,18 @@ pub(crate) async fn accept(
             Err(error) => refused(&error),
         };
     }
-    match tokio::time::timeout(SETTLE_MAX, channel.log.append_and_settle(packed)).await {
+    let settling = tokio::time::timeout(SETTLE_MAX, channel.log.append_and_settle(packed));
+    let settled = tokio::select! {
+        biased;
+        settled = settling => settled,
+        () = plane.stopped.cancelled() => {
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format_args!("shutting down: not every delivery of channel {key} was finished; send the event again"),
+            );
+        }
+    };
+    match settled {
         Ok(Ok(settled)) => settled_answer(channel, &settled),
         Ok(Err(error)) => refused(&error),
         Err(_) => refuse(

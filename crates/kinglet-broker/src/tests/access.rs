@@ -48,6 +48,23 @@ impl Verify for Issuer {
 
 const BROKER: &str = "eventing.knative.dev/broker/ns/default";
 
+fn trigger_route() -> TriggerRoute {
+    TriggerRoute {
+        uid: "t-uid".into(),
+        broker: Key::new("ns", "default"),
+        filter: Arc::new(kinglet_events::Filter::compile(None, &[], None).0),
+        subscriber: Some(Destination {
+            audience: Some("sink".into()),
+            ..Destination::plain("http://sink/")
+        }),
+        delivery: Default::default(),
+        reply: None,
+        identity: Some(Key::new("ns", "trigger-account")),
+        authenticates: true,
+        auto_event_types: false,
+    }
+}
+
 async fn world(shortcuts: bool, policies: Vec<Policy>, identity: Option<ServiceAccount>) -> World {
     let setup = Setup {
         verify: Arc::new(Issuer),
@@ -85,17 +102,7 @@ async fn world(shortcuts: bool, policies: Vec<Policy>, identity: Option<ServiceA
     world
         .apply(Update::Channel(id.clone(), Some(channel)))
         .await;
-    let trigger = TriggerRoute {
-        uid: "t-uid".into(),
-        broker: Key::new("ns", "default"),
-        filter: Arc::new(kinglet_events::Filter::compile(None, &[], None).0),
-        subscriber: Some(with("http://sink/".to_owned(), "sink")),
-        delivery: Default::default(),
-        reply: None,
-        identity: Some(Key::new("ns", "trigger-account")),
-        authenticates: true,
-        auto_event_types: false,
-    };
+    let trigger = trigger_route();
     world
         .apply(Update::Trigger(Key::new("ns", "t"), Some(trigger)))
         .await;
@@ -226,4 +233,44 @@ async fn stages_of_ours_are_checked_as_strangers_are() {
             assert!(named.contains(destination), "{context}: {named}");
         }
     }
+}
+
+/// `…/reply` and `…/dls` of the filter send on with the Trigger's identity, and only for its Subscription.
+#[tokio::test(start_paused = true)]
+async fn the_filter_sends_replies_and_dead_letters_on() {
+    let world = world(false, allow("*"), Some(Key::new("ns", "trigger-account"))).await;
+    let mut route = trigger_route();
+    route.reply = Some(Destination {
+        audience: Some("reply".into()),
+        ..Destination::plain("http://replies/")
+    });
+    route.delivery.dead_letter = Some(Destination::plain("http://letters/"));
+    world
+        .apply(Update::Trigger(Key::new("ns", "t"), Some(route)))
+        .await;
+    for (path, account, status, sink) in [
+        (
+            "/triggers/ns/t/t-uid/reply",
+            "trigger-account",
+            200,
+            "http://replies/",
+        ),
+        (
+            "/triggers/ns/t/t-uid/dls",
+            "trigger-account",
+            200,
+            "http://letters/",
+        ),
+        ("/triggers/ns/t/t-uid/dls", "other", 403, "http://nobody/"),
+    ] {
+        let token = format!("Bearer system:serviceaccount:ns:{account}|{FILTER_AUDIENCE}");
+        // Without a TTL: a reply has none of its own.
+        let request = event_request(path, "1", "foo").header("authorization", token);
+        let (got, _, why) = world.post(world.handle.filter(false), request, "{}").await;
+        assert_eq!(got, status, "{path} {account}: {why}");
+        assert_eq!(world.sinks.at(sink).len(), usize::from(status == 200));
+    }
+    let reply = &world.sinks.at("http://replies/")[0];
+    let expected = "Bearer system:serviceaccount:ns:trigger-account|reply";
+    assert_eq!(reply.header("authorization"), Some(expected));
 }

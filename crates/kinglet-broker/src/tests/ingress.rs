@@ -373,3 +373,41 @@ async fn a_broker_without_channel_and_a_full_channel_say_so() {
         202
     );
 }
+
+/// Whoever waits for deliveries that a stop drops is told to send again.
+#[tokio::test(start_paused = true)]
+async fn a_stop_answers_those_who_wait() {
+    let world = Setup::new(true).start(|_, _| Act::Hang);
+    world
+        .broker("InMemoryChannel", &[trigger("t", None, "http://sink/")])
+        .await;
+    let send = world.send("1", "foo");
+    let stop = async {
+        until("the attempt", || !world.sinks.at("sink").is_empty()).await;
+        world.handle.drain(Duration::from_secs(3)).await;
+    };
+    let ((status, why), ()) = tokio::join!(send, stop);
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(why.contains("send the event again"), "{why}");
+}
+
+/// A body that comes byte by byte is given up, however patient its sender is.
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_is_given_up() {
+    use http_body::Frame;
+    use kinglet_decide::call::{BoxError, CallBody};
+
+    let world = Setup::new(true).start(|_, _| answer(200, &[], ""));
+    world.broker("InMemoryChannel", &[]).await;
+    let drips = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        Some((
+            Ok::<_, BoxError>(Frame::data(bytes::Bytes::from_static(b"x"))),
+            (),
+        ))
+    });
+    let body: CallBody = Box::pin(http_body_util::StreamBody::new(drips));
+    let request = event_request("/ns/default", "1", "foo").body(body).unwrap();
+    let answer = world.handle.ingress(false).call(request).await;
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+}

@@ -30,6 +30,8 @@ use crate::feed::Destination;
 const CLIENTS_MAX: usize = 256;
 /// Idle connections to one host: as many as one subscription has events in hand.
 const IDLE_MAX: usize = crate::engine::IN_HAND_MAX;
+/// Headers of an answer: a reply is an event, and each of its extensions a header (hyper's default is 100).
+const ANSWER_HEADERS_MAX: usize = 2 * kinglet_events::event::EXTENSIONS_MAX + 100;
 /// As Go's client has it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// As Go's dialer has it.
@@ -114,6 +116,7 @@ impl Direct {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_timer(TokioTimer::new())
+            .http1_max_headers(ANSWER_HEADERS_MAX)
             .build(connector);
         let mut clients = self.clients.lock();
         if clients.len() >= CLIENTS_MAX {

@@ -18,20 +18,37 @@ pub(super) fn run(seconds: u32, dir: Option<&Path>) -> anyhow::Result<()> {
     let folders = ["nginx-near", "nginx-far"].map(instance::scratch);
     let near = throughput::nginx(&folders[0], &sink.to_string())?;
     let far = throughput::nginx(&folders[1], &format!("127.0.0.1:{}", near.port))?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "--package", "kinglet-broker"])
-        .args(["--example", "events", "--"])
-        .args([sink.port().to_string(), format!("127.0.0.1:{}", far.port)])
-        .arg(seconds.to_string())
-        .arg(&log)
-        .current_dir(crate::root())
-        .status()
-        .context("running the example events")?;
+    let rates = [
+        "rates".to_owned(),
+        sink.port().to_string(),
+        format!("127.0.0.1:{}", far.port),
+        seconds.to_string(),
+        log.display().to_string(),
+    ];
+    let measured =
+        example(&rates).and_then(|()| example(&["triggers".to_owned(), TRIGGERS.to_string()]));
     drop((near, far));
     for folder in folders.iter().chain([&log]) {
         let _ = std::fs::remove_dir_all(folder);
     }
-    anyhow::ensure!(status.success(), "the example events: {status}");
+    measured
+}
+
+/// Triggers of one Broker, of which one in a hundred matches.
+const TRIGGERS: usize = 10_000;
+
+fn example(arguments: &[String]) -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["run", "--quiet", "--release", "--package", "kinglet-broker"])
+        .args(["--example", "events", "--"])
+        .args(arguments)
+        .current_dir(crate::root())
+        .status()
+        .context("running the example events")?;
+    anyhow::ensure!(
+        status.success(),
+        "the example events {arguments:?}: {status}"
+    );
     Ok(())
 }
