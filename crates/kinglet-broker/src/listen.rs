@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once; the next ones wait in the listener's backlog.
-pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections at once; the next ones wait in the listener's backlog. Heads and small bodies of all take 200 MB at worst.
+pub const CONNECTIONS_MAX: usize = 1024;
 /// A head must be there within this time, a handshake too (Knative's servers: 10 s).
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Headers of one request: attributes of an event twice over.

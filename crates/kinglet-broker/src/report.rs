@@ -16,6 +16,9 @@ pub const REPORTS_MAX: usize = 1024;
 /// Types that are remembered as reported; when there are more, all are forgotten and reported once more.
 const SEEN_MAX: usize = 16 * 1024;
 
+/// Type, source and schema of an event that becomes an EventType. Longer ones are nobody's types, and reports wait in memory.
+const TYPE_BYTES_MAX: usize = 4096;
+
 /// The sending end.
 #[derive(Clone)]
 pub(crate) struct Reports(Arc<Inner>);
@@ -43,6 +46,9 @@ impl Reports {
     /// Reports the type of an event that reached an addressable.
     pub(crate) fn seen(&self, addressable: Addressable, kind: &Arc<str>, key: &Key, event: &Event) {
         let schema = event.text(Attribute::DataSchema);
+        if event.kind().len() + event.source().len() + schema.len() > TYPE_BYTES_MAX {
+            return;
+        }
         let of = (addressable, kind, key, event.kind(), event.source(), schema);
         let hash = self.0.hasher.hash_one(of);
         {

@@ -259,3 +259,75 @@ async fn a_changed_subscriber_gets_what_waited() {
     assert!(world.tasks.shutdown(Duration::from_secs(20)).await);
     assert!(log_tasks.shutdown(Duration::from_secs(20)).await);
 }
+
+/// Stops in the middle, again and again: nothing is lost, and who asked for order gets each event first after the one
+/// before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_lose_nothing_and_keep_the_order() {
+    const EVENTS: usize = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let id = channel_id(KIND, "c");
+    let mut first_times: Vec<usize> = Vec::new();
+    let mut unordered: Vec<usize> = Vec::new();
+    for round in 0..4 {
+        let log_tasks = Tasks::new();
+        let world = start(dir.path(), &log_tasks, |got, time| {
+            let number: usize = got.header("ce-id").unwrap().parse().unwrap();
+            let status = if time == 1 && number.is_multiple_of(7) {
+                503
+            } else {
+                200
+            };
+            Act::After(Duration::from_millis(2), Box::new(answer(status, &[], "")))
+        });
+        let policy = Delivery {
+            dead_letter: None,
+            policy: retries(20, Linear, 1),
+        };
+        let mut subscribers = vec![
+            subscriber("ordered", Some("http://ordered/")),
+            subscriber("unordered", Some("http://unordered/")),
+        ];
+        subscribers[0].ordered = true;
+        for one in &mut subscribers {
+            one.delivery = policy.clone();
+        }
+        let route = channel_of(subscribers);
+        world.apply(Update::Channel(id.clone(), Some(route))).await;
+        if round < 3 {
+            for number in round * EVENTS / 3..(round + 1) * EVENTS / 3 {
+                let id = number.to_string();
+                let (status, why) = world.send_to_channel(KIND, "c", &id).await;
+                assert_eq!(status, StatusCode::ACCEPTED, "{why}");
+            }
+        } else {
+            let done = || {
+                world
+                    .handle
+                    .subscriptions()
+                    .iter()
+                    .all(|one| one.backlog == 0)
+            };
+            until("the rest", done).await;
+        }
+        world.handle.drain(Duration::ZERO).await;
+        let numbers = |part: &str| -> Vec<usize> {
+            let got = world.sinks.at(part);
+            got.iter()
+                .map(|one| one.header("ce-id").unwrap().parse().unwrap())
+                .collect()
+        };
+        for number in numbers("http://ordered/") {
+            if !first_times.contains(&number) {
+                first_times.push(number);
+            }
+        }
+        unordered.extend(numbers("http://unordered/"));
+        assert!(world.tasks.shutdown(Duration::from_secs(20)).await);
+        assert!(log_tasks.shutdown(Duration::from_secs(20)).await);
+    }
+    assert_eq!(first_times, (0..EVENTS).collect::<Vec<_>>());
+    unordered.sort_unstable();
+    unordered.dedup();
+    assert_eq!(unordered, (0..EVENTS).collect::<Vec<_>>());
+}
