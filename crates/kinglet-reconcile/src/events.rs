@@ -4,7 +4,7 @@
 //! about one object is bounded as client-go bounds it: a rate, and many messages under one reason become one Event.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use http::Method;
@@ -83,14 +83,25 @@ impl Recorder {
 }
 
 /// What makes two events the same.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Sameness {
+#[derive(Hash)]
+struct Sameness<'a> {
     component: &'static str,
-    uid: String,
-    name: String,
+    uid: &'a str,
+    name: &'a str,
     severity: &'static str,
-    reason: String,
-    message: String,
+    reason: &'a str,
+    message: &'a str,
+}
+
+/// Remembers by hashes of 128 bits: thousands of texts would take megabytes. The keys are random, so nobody finds two texts
+/// with the same hash.
+#[derive(Default)]
+struct Hashes(RandomState, RandomState);
+
+impl Hashes {
+    fn of(&self, value: &impl Hash) -> u128 {
+        u128::from(self.0.hash_one(value)) << 64 | u128::from(self.1.hash_one(value))
+    }
 }
 
 struct RecordedEvent {
@@ -99,12 +110,12 @@ struct RecordedEvent {
 }
 
 /// A bounded map that forgets its oldest entries.
-struct BoundedMap<K, V> {
-    known: HashMap<K, V>,
-    order: VecDeque<K>,
+struct BoundedMap<V> {
+    known: HashMap<u128, V>,
+    order: VecDeque<u128>,
 }
 
-impl<K: Clone + Eq + std::hash::Hash, V> BoundedMap<K, V> {
+impl<V> BoundedMap<V> {
     fn new() -> Self {
         Self {
             known: HashMap::new(),
@@ -112,16 +123,16 @@ impl<K: Clone + Eq + std::hash::Hash, V> BoundedMap<K, V> {
         }
     }
 
-    fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
-        if !self.known.contains_key(key) {
+    fn entry(&mut self, key: u128, new: impl FnOnce() -> V) -> &mut V {
+        if !self.known.contains_key(&key) {
             if self.order.len() >= REMEMBERED_MAX
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.known.remove(&oldest);
             }
-            self.order.push_back(key.clone());
+            self.order.push_back(key);
         }
-        self.known.entry(key.clone()).or_insert_with(new)
+        self.known.entry(key).or_insert_with(new)
     }
 }
 
@@ -169,37 +180,41 @@ impl Similar {
 /// Writes until there is nobody any more who records. What a panic interrupts is lost; the next one is counted anew.
 async fn write_all(client: kube::Client, events: &Mutex<mpsc::Receiver<PendingEvent>>) {
     let mut events = events.lock().await;
-    let mut recorded: BoundedMap<Sameness, RecordedEvent> = BoundedMap::new();
-    let mut similar: BoundedMap<Sameness, Similar> = BoundedMap::new();
-    let mut allowances: BoundedMap<(&'static str, String), Allowance> = BoundedMap::new();
+    let hashes = Hashes::default();
+    let mut recorded: BoundedMap<RecordedEvent> = BoundedMap::new();
+    let mut similar: BoundedMap<Similar> = BoundedMap::new();
+    let mut allowances: BoundedMap<Allowance> = BoundedMap::new();
     while let Some(mut pending) = events.recv().await {
         let about = &pending.event.about;
         let subject = about
             .uid
-            .clone()
-            .or_else(|| about.name.clone())
+            .as_deref()
+            .or(about.name.as_deref())
             .unwrap_or_default();
-        let allowance = allowances.entry(&(pending.component, subject), || Allowance {
+        let allowed = hashes.of(&(pending.component, subject));
+        let allowance = allowances.entry(allowed, || Allowance {
             tokens: BURST,
             at: pending.at,
         });
         if !allowance.take(pending.at) {
             continue;
         }
-        let mut same = sameness(&pending);
-        let message = std::mem::take(&mut same.message);
+        let same = sameness(&pending);
+        let reason = hashes.of(&Sameness {
+            message: "",
+            ..same
+        });
         let many = similar
-            .entry(&same, || Similar {
+            .entry(reason, || Similar {
                 messages: HashSet::new(),
                 last: pending.at,
             })
-            .is_one_of_many(&message, pending.at);
+            .is_one_of_many(same.message, pending.at);
+        let key = if many { reason } else { hashes.of(&same) };
         if many {
-            pending.event.message = format!("{COMBINED}{message}");
-        } else {
-            same.message = message;
+            pending.event.message.insert_str(0, COMBINED);
         }
-        let recorded = recorded.entry(&same, || RecordedEvent {
+        let recorded = recorded.entry(key, || RecordedEvent {
             name: String::new(),
             count: 0,
         });
@@ -263,15 +278,15 @@ fn namespace_for(about: &ObjectReference) -> &str {
         .unwrap_or("default")
 }
 
-fn sameness(pending: &PendingEvent) -> Sameness {
+fn sameness(pending: &PendingEvent) -> Sameness<'_> {
     let event = &pending.event;
     Sameness {
         component: pending.component,
-        uid: event.about.uid.clone().unwrap_or_default(),
-        name: event.about.name.clone().unwrap_or_default(),
+        uid: event.about.uid.as_deref().unwrap_or_default(),
+        name: event.about.name.as_deref().unwrap_or_default(),
         severity: event.severity.as_str(),
-        reason: event.reason.clone(),
-        message: event.message.clone(),
+        reason: &event.reason,
+        message: &event.message,
     }
 }
 
@@ -359,9 +374,9 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut memory: BoundedMap<usize, ()> = BoundedMap::new();
+        let mut memory: BoundedMap<()> = BoundedMap::new();
         for number in 0..REMEMBERED_MAX + 10 {
-            memory.entry(&number, || ());
+            memory.entry(number as u128, || ());
         }
         assert_eq!(memory.known.len(), REMEMBERED_MAX);
     }

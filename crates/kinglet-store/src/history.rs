@@ -59,6 +59,28 @@ impl History {
         }
     }
 
+    /// Forgets what is as old as `revision`, oldest first, until what is left takes `bytes`. Gives the bytes forgotten.
+    pub(crate) fn shrink(&mut self, revision: u64, bytes: usize) -> usize {
+        let before = self.bytes;
+        while self.bytes > bytes
+            && let Some(gone) = self
+                .events
+                .pop_front_if(|oldest| oldest.revision <= revision)
+        {
+            self.bytes -= size(&gone);
+            self.floor = gone.revision;
+        }
+        if self.events.capacity() > 4 * self.events.len() {
+            self.events.shrink_to_fit();
+        }
+        before - self.bytes
+    }
+
+    /// The newest revision that is forgotten.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
     /// Is everything after `revision` still here?
     pub(crate) fn covers(&self, revision: u64) -> Result<(), TooOld> {
         if revision < self.floor {

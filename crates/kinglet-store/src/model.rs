@@ -65,7 +65,7 @@ pub struct Page {
 pub struct Options {
     /// Changes kept for watchers and paging. 16,384: a burst of 1,000 Services with their chains.
     pub history_events_max: usize,
-    /// Bytes kept for the same. 16 MiB: a quarter of the idle memory budget at the very worst.
+    /// Bytes kept for the same. 8 MiB: about 5,000 changes, or the chains of 100 Services; an eighth of the idle memory budget.
     pub history_bytes_max: usize,
     /// Bytes that may wait for the disk before writes are refused. 64 MiB: twenty of the largest objects.
     pub backlog_bytes_max: usize,
@@ -81,7 +81,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             history_events_max: 16_384,
-            history_bytes_max: 16 << 20,
+            history_bytes_max: 8 << 20,
             backlog_bytes_max: 64 << 20,
             revision_block: 1 << 20,
             disk_bytes_max: None,

@@ -20,7 +20,11 @@ use crate::watch::Watcher;
 use crate::writer::{self, Queue};
 
 pub use write::Write;
-pub(crate) use write::wake;
+pub(crate) use write::{mark, wake};
+
+/// What stays of the history in quiet times, so that watchers that come back and readers of pages find their place: 1 MiB,
+/// about 600 changes. A watch cache of Kubernetes keeps 100 of each kind.
+const HISTORY_AT_REST_BYTES: usize = 1 << 20;
 
 /// A handle on the key space; clones share it.
 #[derive(Clone, Debug)]
@@ -176,6 +180,13 @@ impl Store {
     /// Forgets history up to and including `revision`; slower watchers get [`TooOld`].
     pub fn compact(&self, revision: u64) {
         self.inner.state.write().history.compact(revision);
+    }
+
+    /// Forgets the oldest changes up to and including `revision` while what is kept takes more than a quiet time needs. Gives
+    /// the bytes of them.
+    pub fn rest(&self, revision: u64) -> usize {
+        let mut state = self.inner.state.write();
+        state.history.shrink(revision, HISTORY_AT_REST_BYTES)
     }
 
     /// Waits until everything written so far is on stable storage.

@@ -12,7 +12,7 @@ use crate::disk::{Disk, Line};
 use crate::error::WriteError;
 use crate::model::Entry;
 use crate::state::apply;
-use crate::store::{Inner, wake};
+use crate::store::{Inner, mark, wake};
 use crate::watch::Change;
 
 /// How long writes that nobody waits for may gather, so that a burst of status updates is one commit.
@@ -287,7 +287,8 @@ fn refuse(inner: &Inner, backlog: &mut VecDeque<Op>, barriers: Vec<Reply>, detai
             }
         };
         if let Some(change) = change {
-            apply(&mut state, &op.key, now.clone(), true, change);
+            let (revision, _) = apply(&mut state, &op.key, now.clone(), true, change);
+            mark(inner, &op.key, revision);
             if let (Some(before), Some(entry)) = (&op.before, state.map.get_mut(&op.key)) {
                 entry.created = before.created;
             }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use kinglet_store::{Change, Durability, Expect, OpenError, Options, Store, WriteError};
+use kinglet_store::{Change, Durability, Event, Expect, OpenError, Options, Store, WriteError};
 use proptest::prelude::*;
 
 /// A folder of its own, removed at the end.
@@ -238,6 +238,76 @@ fn a_slow_watcher_is_told() {
         put(&store, "k", &n.to_string(), Durability::Memory);
     }
     assert!(slow.ready().is_err());
+}
+
+#[test]
+fn a_watcher_of_a_quiet_prefix_misses_nothing_of_a_busy_one() {
+    let store = Store::in_memory(Options {
+        history_events_max: 10,
+        ..Options::default()
+    });
+    let mut quiet = store.watch("quiet/", store.revision()).unwrap();
+    let busy = || {
+        for n in 0..20 {
+            put(&store, "busy/k", &n.to_string(), Durability::Memory);
+        }
+    };
+    busy();
+    put(&store, "quiet/k", "1", Durability::Memory);
+    let seen: Vec<Event> = quiet.ready().unwrap();
+    assert_eq!(
+        seen.iter().map(|event| &*event.key).collect::<Vec<_>>(),
+        ["quiet/k"]
+    );
+    busy();
+    assert_eq!(quiet.ready().unwrap(), []);
+    assert_eq!(quiet.position(), store.revision());
+    // What it has not read is gone now, and it is told each time.
+    put(&store, "quiet/k", "2", Durability::Memory);
+    busy();
+    assert!(quiet.ready().is_err());
+    assert!(quiet.ready().is_err());
+}
+
+#[test]
+fn a_watcher_that_reads_in_parts_is_told_what_it_lost() {
+    let store = Store::in_memory(Options {
+        history_events_max: 1000,
+        ..Options::default()
+    });
+    let mut slow = store.watch("slow/", store.revision()).unwrap();
+    let put_all = |key: &str| {
+        for n in 0..900 {
+            put(&store, key, &n.to_string(), Durability::Memory);
+        }
+    };
+    put_all("slow/k");
+    let part = slow.ready().unwrap();
+    assert!(part.len() < 900);
+    put_all("busy/k");
+    assert!(slow.ready().is_err());
+}
+
+#[test]
+fn a_quiet_time_needs_less_history() {
+    let store = Store::in_memory(Options::default());
+    let large = "x".repeat(1 << 16);
+    let from = store.revision();
+    let mut late = store.watch("", from).unwrap();
+    for _ in 0..40 {
+        put(&store, "k", &large, Durability::Memory);
+    }
+    let first = store.revision();
+    // Nothing is as old as that.
+    assert_eq!(store.rest(from), 0);
+    assert!(store.watch("", from).is_ok());
+    put(&store, "k", "small", Durability::Memory);
+    assert!(store.rest(first) > 1 << 20);
+    assert!(late.ready().is_err());
+    assert!(store.watch("", from).is_err());
+    // The newest stay.
+    assert!(store.watch("", first - 10).is_ok());
+    assert_eq!(store.rest(store.revision()), 0);
 }
 
 #[test]

@@ -317,6 +317,7 @@ async fn run(
         https: opened.https_listener,
     };
     let machine = start::start(options, outside, stop).await?;
+    crate::heap::follow_history(opened.store.clone(), tasks);
     objects.api.leave_by(machine.node.egress());
     *objects.rules.configs.write() = machine.configs.clone();
     objects.pod_logs.attach(machine.node.clone());

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use super::Store;
 use crate::error::TooOld;
 use crate::model::{Entry, Page};
-use crate::watch::{Watch, Watcher};
+use crate::watch::{Signal, Watch, Watcher};
 
 impl Store {
     /// Returns the newest revision.
@@ -74,9 +72,9 @@ impl Store {
     /// Follows the changes under `prefix` after revision `from`.
     pub fn watch(&self, prefix: &str, from: u64) -> Result<Watch, TooOld> {
         let prefix: Arc<str> = Arc::from(prefix);
-        let signal = Arc::new(Notify::new());
         let state = self.inner.state.read();
         state.history.covers(from)?;
+        let signal = Arc::new(Signal::new(from, state.revision));
         self.inner.watchers.write().push(Watcher {
             prefix: Arc::clone(&prefix),
             signal: Arc::clone(&signal),

@@ -85,6 +85,7 @@ impl Store {
             None => Arc::from(key),
         };
         let (revision, value) = apply(&mut state, &key, before.clone(), to_disk, change);
+        mark(&self.inner, &key, revision);
         let mut settled = None;
         if to_disk {
             settled = self.enqueue(&state, &key, before, synced);
@@ -150,11 +151,20 @@ impl Store {
     }
 }
 
+/// Notes the change for the watchers whose prefix the key has. The caller holds the lock on the state.
+pub(crate) fn mark(inner: &Inner, key: &str, revision: u64) {
+    for watcher in inner.watchers.read().iter() {
+        if key.starts_with(&*watcher.prefix) {
+            watcher.signal.mark(revision);
+        }
+    }
+}
+
 /// Wakes the watchers whose prefix the key has.
 pub(crate) fn wake(inner: &Inner, key: &str) {
     for watcher in inner.watchers.read().iter() {
         if key.starts_with(&*watcher.prefix) {
-            watcher.signal.notify_one();
+            watcher.signal.notify.notify_one();
         }
     }
 }
