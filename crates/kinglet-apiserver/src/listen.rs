@@ -14,9 +14,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use kinglet_process::accept::Acceptor;
 use kinglet_process::{Shares, Tasks};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -59,9 +59,9 @@ pub async fn serve(
     tls: Arc<rustls::ServerConfig>,
     tasks: Tasks,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
+    let tls = TlsAcceptor::from(tls);
     let most = connections_here();
-    let places = Arc::new(Semaphore::new(most));
+    let acceptor = Acceptor::new(socket, "Kubernetes API", most);
     let shares = Shares::new(most);
     let graceful = GracefulShutdown::new();
     let state = Arc::clone(&server.server);
@@ -79,28 +79,17 @@ pub async fn serve(
     });
     let (stop, kill) = (tasks.token(), CancellationToken::new());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
-        let (stream, from) = tokio::select! {
+        let ((stream, from), place) = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = socket.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Mostly the process is out of file descriptors; other connections free some.
-                    tracing::warn!(%error, "accepting a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = acceptor.next() => accepted,
         };
         let from = from.ip().to_canonical();
         let Some(share) = shares.take(from, part_of(from, most)) else {
             tracing::debug!(%from, "one client has too many connections to the Kubernetes API");
             continue;
         };
-        let (acceptor, server, watcher, kill) = (
-            acceptor.clone(),
+        let (tls, server, watcher, kill) = (
+            tls.clone(),
             Arc::clone(&server.server),
             graceful.watcher(),
             kill.clone(),
@@ -108,7 +97,7 @@ pub async fn serve(
         tasks.spawn("apiserver-connection", async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                ended = connection(acceptor, server, stream, watcher) => {
+                ended = connection(tls, server, stream, watcher) => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection ended");
                     }
@@ -117,7 +106,7 @@ pub async fn serve(
             drop((share, place));
         });
     }
-    drop(socket);
+    drop(acceptor);
     drain(&server.server, graceful, &kill).await;
 }
 

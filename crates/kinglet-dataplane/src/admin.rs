@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +12,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kinglet_process::Tasks;
+use kinglet_process::accept::Acceptor;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 /// Connections at once; the kubelet, a scraper and a person need a handful, and the rest waits in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 64;
 /// A head that is not here by then is not waited for.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after `accept` failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
@@ -33,19 +30,9 @@ where
 {
     let connections = tasks.clone();
     tasks.component_cancellable(name, async move {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let acceptor = Acceptor::new(listener, name, CONNECTIONS_MAX);
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                return;
-            };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection for the {name}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let ((stream, _), permit) = acceptor.next().await;
             let answer = answer.clone();
             let stop = connections.token();
             connections.spawn(name, async move {

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kinglet_decide::route::Visibility;
+use kinglet_process::accept;
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
@@ -21,9 +22,6 @@ pub(crate) use registry::{ActiveRequest, ConnectionRegistry, watch};
 
 use crate::headers::Origin;
 use crate::plane::Plane;
-
-/// Pause after `accept` failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// At the bound on connections, one is asked to make room this often.
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
@@ -97,38 +95,30 @@ pub(crate) async fn accept(
             () = stop.cancelled() => return,
             permit = permit(&plane) => permit,
         };
-        let accepted = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accept::next(&listener, "data plane") => accepted,
         };
-        match accepted {
-            Ok((stream, address)) => {
-                let activity = Arc::<registry::ConnectionActivity>::default();
-                let options = plane.options();
-                let entered = plane
-                    .registry
-                    .enter(address.ip(), &activity, options, &stop);
-                let Some(registration) = entered else {
-                    tracing::debug!(client = %address, "too many connections of this source");
-                    continue;
-                };
-                let peer = Arc::new(Peer {
-                    origin: Origin::new(address.ip(), tls.is_some()),
-                    address,
-                    visibility: kind.visibility(),
-                    tls: tls.is_some(),
-                    server_name: OnceLock::new(),
-                    activity,
-                    _counted: Some((permit, registration)),
-                });
-                let serving = connection::serve(plane.clone(), stream, peer, tls.clone());
-                plane.connections.spawn("client connection", serving);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let activity = Arc::<registry::ConnectionActivity>::default();
+        let options = plane.options();
+        let entered = plane
+            .registry
+            .enter(address.ip(), &activity, options, &stop);
+        let Some(registration) = entered else {
+            tracing::debug!(client = %address, "too many connections of this source");
+            continue;
+        };
+        let peer = Arc::new(Peer {
+            origin: Origin::new(address.ip(), tls.is_some()),
+            address,
+            visibility: kind.visibility(),
+            tls: tls.is_some(),
+            server_name: OnceLock::new(),
+            activity,
+            _counted: Some((permit, registration)),
+        });
+        let serving = connection::serve(plane.clone(), stream, peer, tls.clone());
+        plane.connections.spawn("client connection", serving);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod accept;
 pub mod child;
 pub mod clock;
 pub mod descriptors;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinglet_process::Tasks;
+use kinglet_process::accept::Acceptor;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{FEED_BYTES_MAX, Snapshot};
 
@@ -18,8 +19,6 @@ use super::{FEED_BYTES_MAX, Snapshot};
 const CONNECTIONS_MAX: usize = 64;
 /// A component that takes nothing for this long is left; it comes back and is told everything.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after `accept` failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest line: a Revision with ten thousand pods at 100 bytes each, four times.
 const LINE_BYTES_MAX: usize = 4 << 20;
 /// Before a broken connection is made again; doubled each time.
@@ -32,32 +31,20 @@ pub async fn serve(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     tasks: Tasks,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let acceptor = Acceptor::new(listener, "feed", CONNECTIONS_MAX);
     let stop = tasks.token();
     loop {
-        let accepted = tokio::select! {
+        let (stream, permit) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = async {
-                let permit = Arc::clone(&room).acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
+            accepted = acceptor.next() => accepted,
         };
-        match accepted {
-            (Ok(permit), Ok((stream, _))) => {
-                let snapshots = snapshots.clone();
-                tasks.spawn_cancellable("feed connection", async move {
-                    if let Err(reason) = tell(stream, snapshots).await {
-                        tracing::debug!(reason, "a component's feed has ended");
-                    }
-                    drop(permit);
-                });
+        let snapshots = snapshots.clone();
+        tasks.spawn_cancellable("feed connection", async move {
+            if let Err(reason) = tell(stream, snapshots).await {
+                tracing::debug!(reason, "a component's feed has ended");
             }
-            (Err(_closed), _) => return,
-            (_, Err(error)) => {
-                tracing::warn!(%error, "a connection for the feed was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+            drop(permit);
+        });
     }
 }
 

@@ -15,9 +15,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use kinglet_decide::feed::{Report, Source};
 use kinglet_decide::wire::decode_stats;
 use kinglet_process::Tasks;
+use kinglet_process::accept::Acceptor;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -30,8 +31,6 @@ use super::MESSAGE_BYTES_MAX;
 
 /// Connections at once; more wait in the kernel's backlog. Twenty activators, the other autoscalers and a kubelet.
 const CONNECTIONS_MAX: usize = 256;
-/// Pause after `accept` failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A request's head must be there by then: what Knative's client gives the whole handshake.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Room for a request's head.
@@ -61,29 +60,17 @@ pub async fn serve(
         owns_bucket: Box::new(owns_bucket),
         stop: stop.clone(),
     });
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let acceptor = Acceptor::new(listener, "statistics", CONNECTIONS_MAX);
     loop {
-        let accepted = tokio::select! {
+        let ((stream, peer), permit) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = async {
-                let permit = Arc::clone(&room).acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
+            accepted = acceptor.next() => accepted,
         };
-        match accepted {
-            (Ok(permit), Ok((stream, peer))) => {
-                let server = Arc::clone(&server);
-                tasks.spawn("statistics connection", async move {
-                    server.connection(stream, peer).await;
-                    drop(permit);
-                });
-            }
-            (Err(_closed), _) => return,
-            (_, Err(error)) => {
-                tracing::warn!(%error, "a connection for statistics was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let server = Arc::clone(&server);
+        tasks.spawn("statistics connection", async move {
+            server.connection(stream, peer).await;
+            drop(permit);
+        });
     }
 }
 

@@ -3,12 +3,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use kinglet_process::Tasks;
+use kinglet_process::accept::Acceptor;
 use kinglet_process::egress::{EgressError, describe};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::engine::Sandbox;
 use crate::probe::prober::ProbeTarget;
@@ -18,8 +17,6 @@ use crate::sys::netns;
 const BRIDGED_MAX: usize = 1024;
 /// Waiting connections at a bridge.
 const BACKLOG: u32 = 1024;
-/// After an accept that failed (out of descriptors).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a connection came about.
 #[derive(Debug)]
@@ -156,21 +153,15 @@ pub(crate) async fn bridge(sandbox: &Arc<Sandbox>, port: u16, tasks: &Tasks) -> 
     let sandbox = Arc::clone(sandbox);
     let connections = tasks.clone();
     tasks.spawn_cancellable("loopback bridge", async move {
-        serve(&listener, &sandbox, port, &connections).await
+        serve(listener, &sandbox, port, &connections).await
     });
     Ok(())
 }
 
-async fn serve(listener: &TcpListener, sandbox: &Arc<Sandbox>, port: u16, tasks: &Tasks) {
-    let places = Arc::new(Semaphore::new(BRIDGED_MAX));
+async fn serve(listener: TcpListener, sandbox: &Arc<Sandbox>, port: u16, tasks: &Tasks) {
+    let acceptor = Acceptor::new(listener, "loopback of a pod", BRIDGED_MAX);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let Ok((mut outside, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let ((mut outside, _), place) = acceptor.next().await;
         let sandbox = Arc::clone(sandbox);
         tasks.spawn_cancellable("bridged connection", async move {
             let _place = place;
