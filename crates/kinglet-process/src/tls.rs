@@ -1,6 +1,7 @@
 //! TLS for listeners: what they show, and whose client certificates the Kubernetes API believes.
 
 mod certificate;
+pub mod der;
 mod validity;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The identity in a client certificate: just enough DER to read its subject.
 
+use kinglet_process::tls::der::any;
 use rustls::pki_types::CertificateDer;
 
 use crate::identity::Identity;
@@ -26,50 +27,23 @@ enum Attribute {
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 
-/// One element: tag, content, rest.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let count = usize::from(first & 0x7f);
-        if count == 0 || count > 4 || rest.len() < count {
-            return None;
-        }
-        let (digits, rest) = rest.split_at(count);
-        (
-            digits
-                .iter()
-                .fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit)),
-            rest,
-        )
-    };
-    if rest.len() < length {
-        return None;
-    }
-    let (content, rest) = rest.split_at(length);
-    Some((tag, content, rest))
-}
-
 /// Common name and organisations of the subject, in order.
 fn attributes(certificate: &[u8]) -> Option<Vec<(Attribute, String)>> {
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
+    let (_, certificate, _) = any(certificate)?;
+    let (_, mut fields, _) = any(certificate)?;
     // version (optional), serial, algorithm, issuer, validity, then the subject.
-    if element(fields)?.0 == 0xa0 {
-        fields = element(fields)?.2;
+    if any(fields)?.0 == 0xa0 {
+        fields = any(fields)?.2;
     }
     for _ in 0..4 {
-        fields = element(fields)?.2;
+        fields = any(fields)?.2;
     }
-    let (_, mut names, _) = element(fields)?;
+    let (_, mut names, _) = any(fields)?;
     let mut found = Vec::new();
-    while let Some((_, mut set, rest)) = element(names) {
-        while let Some((_, pair, more)) = element(set) {
-            let (_, kind, value) = element(pair)?;
-            let text =
-                || element(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned());
+    while let Some((_, mut set, rest)) = any(names) {
+        while let Some((_, pair, more)) = any(set) {
+            let (_, kind, value) = any(pair)?;
+            let text = || any(value).map(|(_, text, _)| String::from_utf8_lossy(text).into_owned());
             match kind {
                 COMMON_NAME => found.push((Attribute::CommonName, text()?)),
                 ORGANIZATION => found.push((Attribute::Organization, text()?)),

@@ -265,53 +265,12 @@ async fn handshake(
     tokio_rustls::server::TlsStream<tokio::io::DuplexStream>,
     tokio_rustls::client::TlsStream<tokio::io::DuplexStream>,
 ) {
-    #[derive(Debug)]
-    struct Everybody;
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    impl ServerCertVerifier for Everybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Everybody))
-        .with_no_client_auth();
+    let client = crate::unverified::client_config().expect("TLS");
     let (near, far) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from("localhost").expect("name");
     let (server, client) = tokio::join!(
         tokio_rustls::TlsAcceptor::from(config).accept(near),
-        tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, far)
+        tokio_rustls::TlsConnector::from(client).connect(name, far)
     );
     (server.expect("server"), client.expect("client"))
 }

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 
+use super::der::any;
+
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
@@ -46,29 +48,6 @@ impl Validity {
         let at = self.not_before.as_second() + life / 3 * 2;
         Timestamp::from_second(at).unwrap_or(self.not_after)
     }
-}
-
-/// One element: tag, content, rest.
-fn any(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let count = usize::from(first & 0x7f);
-        if count == 0 || count > 4 || rest.len() < count {
-            return None;
-        }
-        let (digits, rest) = rest.split_at(count);
-        let length = digits
-            .iter()
-            .fold(0usize, |sum, digit| (sum << 8) | usize::from(*digit));
-        (length, rest)
-    };
-    (rest.len() >= length).then(|| {
-        let (content, rest) = rest.split_at(length);
-        (tag, content, rest)
-    })
 }
 
 fn element(bytes: &[u8], tag: u8) -> Option<(u8, &[u8], &[u8])> {
