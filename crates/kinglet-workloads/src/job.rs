@@ -20,7 +20,7 @@ use kinglet_reconcile::{
 use serde_json::Value;
 
 use crate::pods;
-use crate::selectors::SelectorIndex;
+use crate::selectors::adopters;
 use decide::{Decision, FINALIZER};
 
 /// Name of the controller, as in Kubernetes' events.
@@ -28,24 +28,13 @@ const NAME: &str = "job-controller";
 
 /// Starts the controller.
 pub(crate) fn start(context: &Context) {
-    let index = SelectorIndex::default();
-    let feed = index.clone();
-    context.cache::<Job>().observe(move |change| {
-        feed.follow(change, |job: &Job| {
-            let selector = job.spec.as_ref()?.selector.as_ref()?;
-            selector.match_labels.clone()
-        });
+    let adopters = adopters(context, |job: &Job| {
+        let selector = job.spec.as_ref()?.selector.as_ref()?;
+        selector.match_labels.clone()
     });
     Controller::<Job>::new(NAME)
         .owns::<Pod>()
-        .watches::<Pod, _>(move |pod: &Pod| {
-            // Only a Pod without a controller can be adopted.
-            if controller_of(pod).is_some() {
-                Vec::new()
-            } else {
-                index.matching(pod)
-            }
-        })
+        .watches::<Pod, _>(adopters)
         .workers(4)
         .run(context, reconcile);
 }

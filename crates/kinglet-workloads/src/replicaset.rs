@@ -19,32 +19,21 @@ use kinglet_reconcile::{
 use serde_json::Value;
 
 use crate::pods;
-use crate::selectors::SelectorIndex;
+use crate::selectors::adopters;
 
 /// Name of the controller, as in Kubernetes' events.
 const NAME: &str = "replicaset-controller";
 
 /// Starts the controller.
 pub(crate) fn start(context: &Context) {
-    let index = SelectorIndex::default();
-    let feed = index.clone();
-    context.cache::<ReplicaSet>().observe(move |change| {
-        feed.follow(change, |set: &ReplicaSet| {
-            set.spec
-                .as_ref()
-                .and_then(|spec| spec.selector.match_labels.clone())
-        });
+    let adopters = adopters(context, |set: &ReplicaSet| {
+        set.spec
+            .as_ref()
+            .and_then(|spec| spec.selector.match_labels.clone())
     });
     Controller::<ReplicaSet>::new(NAME)
         .owns::<Pod>()
-        .watches::<Pod, _>(move |pod: &Pod| {
-            // Only a Pod without a controller can be adopted.
-            if controller_of(pod).is_some() {
-                Vec::new()
-            } else {
-                index.matching(pod)
-            }
-        })
+        .watches::<Pod, _>(adopters)
         .workers(4)
         .run(context, reconcile);
 }

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kinglet_reconcile::{Change, Key, Object, key_of};
+use k8s_openapi::api::core::v1::Pod;
+use kinglet_reconcile::{Change, Context, Key, Object, controller_of, key_of};
 use parking_lot::RwLock;
 
 type Pair = (String, String);
@@ -21,6 +22,26 @@ struct Inner {
 /// An index of selectors that follows a cache.
 #[derive(Clone, Default)]
 pub(crate) struct SelectorIndex(Arc<RwLock<Inner>>);
+
+/// From a Pod to the objects of this kind that may adopt it: their label pairs, which `of` names, select it, and it has no
+/// controller.
+pub(crate) fn adopters<K: Object>(
+    context: &Context,
+    of: impl Fn(&K) -> Option<Labels> + Send + Sync + 'static,
+) -> impl Fn(&Pod) -> Vec<Key> + Send + Sync + 'static {
+    let index = SelectorIndex::default();
+    let feed = index.clone();
+    context
+        .cache::<K>()
+        .observe(move |change| feed.follow(change, &of));
+    move |pod| {
+        if controller_of(pod).is_some() {
+            Vec::new()
+        } else {
+            index.matching(pod)
+        }
+    }
+}
 
 impl SelectorIndex {
     /// Takes a change of an object whose label pairs `of` names; none selects nothing.
