@@ -1,6 +1,6 @@
 //! Faults of Kinglet itself in the midst of a pod's life.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kinglet_node::LogOptions;
@@ -118,29 +118,29 @@ async fn recovers_from(fault: &'static str) {
 }
 
 pub(crate) async fn no_probes_of_the_dead() {
-    const QUIET: Duration = Duration::from_secs(4);
     let world = World::new("deadprobe").await;
-    // The last one answers the probes of the first, which ends by itself.
-    let listens = "printf hi > /tmp/index.html; exec httpd -f -vv -p 8080 -h /tmp";
+    // The last one answers the probes of the first, which ends by itself, and its own.
+    let listens =
+        "printf hi > /tmp/ends; printf hi > /tmp/stays; exec httpd -f -vv -p 8080 -h /tmp";
     world
         .create(
             "ends",
             json!({"restartPolicy": "Never", "containers": [
                 {"name": "ends", "command": ["sh", "-c", "while ! test -e /work/end; do sleep 0.1; done"],
-                 "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1}, "volumeMounts": [{"name": "work", "mountPath": "/work"}]},
-                {"name": "stays", "command": ["sh", "-c", listens], "volumeMounts": [{"name": "work", "mountPath": "/work"}]},
+                 "readinessProbe": {"httpGet": {"path": "/ends", "port": 8080}, "periodSeconds": 1}, "volumeMounts": [{"name": "work", "mountPath": "/work"}]},
+                {"name": "stays", "command": ["sh", "-c", listens], "readinessProbe": {"httpGet": {"path": "/stays", "port": 8080}, "periodSeconds": 1}, "volumeMounts": [{"name": "work", "mountPath": "/work"}]},
             ], "volumes": [{"name": "work", "emptyDir": {}}]}),
         )
         .await;
     let pod = world.wait("ends", "is ready", is_ready).await;
-    let asked = async || {
+    let asked = async |url: &str| {
         let options = LogOptions {
             container: Some("stays".to_owned()),
             ..LogOptions::default()
         };
-        world.logs("ends", options).await.matches("url:").count()
+        world.logs("ends", options).await.matches(url).count()
     };
-    assert!(asked().await > 0, "the container is probed");
+    assert!(asked("url:/ends").await > 0, "the container is probed");
     let work = world.scratch.path().join("node/pods");
     let uid = pod.metadata.uid.as_deref().expect("a uid");
     std::fs::write(work.join(uid).join("volumes/work/end"), "").expect("told to end");
@@ -152,9 +152,14 @@ pub(crate) async fn no_probes_of_the_dead() {
             })
         })
         .await;
-    let before = asked().await;
-    tokio::time::sleep(QUIET).await;
-    let after = asked().await;
+    // Four periods of a probe beside it.
+    let (before, beside) = (asked("url:/ends").await, asked("url:/stays").await);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while asked("url:/stays").await < beside + 4 {
+        assert!(Instant::now() < give_up, "what runs is probed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let after = asked("url:/ends").await;
     // One attempt may have been under way.
     assert!(after <= before + 1, "{before} and then {after} probes");
     world.close().await;
