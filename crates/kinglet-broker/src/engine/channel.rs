@@ -6,28 +6,29 @@
 //! again where the router is. So a slow one costs its own place and nothing else.
 //! Always: the lock is held for memory only, never for IO and never while a filter is evaluated.
 
+mod cursor;
+mod router;
+mod subscription;
+mod tail;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::progress::{Entry, Number, Progress, Standing};
-use super::ranges::Ranges;
+use self::cursor::ChannelCursor;
+use self::subscription::Subscription;
+use self::tail::Tail;
+use super::progress::{Entry, Number, Progress};
 use super::{
-    ANSWER_BYTES_MAX, Acknowledge, AppendError, Attempt, ChannelId, Cursor, Delivered, EngineError,
-    Matcher, Order, Outcome, Position, REDELIVERED_MAX, Receipt, Settled, StoredEvent,
-    SubscriptionStatus, Uid,
+    AppendError, ChannelId, Cursor, EngineError, Matcher, Order, Outcome, Position,
+    REDELIVERED_MAX, Settled, StoredEvent, SubscriptionStatus, Uid,
 };
 
 /// Events that wait for one subscription before it is detached: more than it may have in hand, and positions only.
 pub(crate) const LINED_UP_MAX: usize = 128;
-/// Bytes of the newest events that a channel keeps at hand for the subscriptions that are up to date.
-pub(crate) const TAIL_BYTES_MAX: usize = 1 << 20;
-/// Events that the router takes at a time.
-const ROUTED_AT_ONCE_MAX: usize = 64;
 /// Bytes that are read at a time for a subscription that reads by itself.
 pub(crate) const READ_BYTES_MAX: usize = 256 << 10;
 
@@ -97,44 +98,12 @@ struct State {
     closed: Option<String>,
 }
 
-/// The newest events, from `first` on without a gap.
-struct Tail {
-    first: Position,
-    events: VecDeque<TailEvent>,
-    bytes: usize,
-}
-
-struct TailEvent {
-    event: StoredEvent,
-    /// Subscriptions that it is lined up for.
-    waiting: usize,
-}
-
-struct Subscription {
-    standing: Standing,
-    attached: bool,
-    /// Wanted, before `standing.next` or routed, and not in hand.
-    lined_up: VecDeque<Position>,
-    /// Of `standing.open`: to be handed out (again).
-    returned: BTreeSet<Position>,
-    wake: Arc<Notify>,
-    has_cursor: bool,
-}
-
 #[derive(Default)]
 struct Unsettled {
     /// Subscriptions that have not finished it; none until it was routed.
     remaining: Option<usize>,
     settled: Settled,
     reply: Option<oneshot::Sender<Settled>>,
-}
-
-/// What a cursor is to do next.
-enum Step {
-    HandOut(Position, u32, StoredEvent),
-    Fetch(Position, u32),
-    Read(Position, Position),
-    Wait,
 }
 
 impl Channel {
@@ -161,11 +130,7 @@ impl Channel {
             state: Mutex::new(State {
                 head,
                 routed: head,
-                tail: Tail {
-                    first: head,
-                    events: VecDeque::new(),
-                    bytes: 0,
-                },
+                tail: Tail::new(head),
                 subscriptions,
                 numbers,
                 next_number,
@@ -262,101 +227,6 @@ impl Channel {
         position
     }
 
-    /// Lines up what is published, until the channel is closed. However it ends, the channel is closed then: nobody waits
-    /// for events that nobody lines up.
-    pub(crate) async fn route(self: Arc<Self>) {
-        let _closed = ClosedAtTheEnd(&self);
-        loop {
-            let published = self.published.notified();
-            match self.route_some().await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(channel = %self.id, "the channel stops: {error}");
-                    self.close(&error.to_string());
-                }
-            }
-            if self.state.lock().closed.is_some() {
-                return;
-            }
-            published.await;
-        }
-    }
-
-    /// Lines up some events. `false`: there was nothing to do.
-    pub(crate) async fn route_some(&self) -> Result<bool, EngineError> {
-        let (from, head, mut events, matcher) = {
-            let state = self.state.lock();
-            if state.closed.is_some() || state.routed == state.head {
-                return Ok(false);
-            }
-            let events = state.tail.from(state.routed, ROUTED_AT_ONCE_MAX);
-            (state.routed, state.head, events, state.matcher.clone())
-        };
-        let mut until = events.last().map_or(from, |(position, _)| position.next());
-        if events.is_empty() {
-            // Published faster than it was routed.
-            let block = self.shelf.read(from.into(), READ_BYTES_MAX).await?;
-            events = block.events.into();
-            events.retain(|(position, _)| *position < head);
-            until = block.next.position.min(head).max(from.next());
-        }
-        let wanted = events
-            .iter()
-            .map(|(position, event)| {
-                let wanted_by = matcher.as_ref().map(|matcher| {
-                    let mut wanted_by = Vec::new();
-                    matcher.matching(event, &mut |uid| wanted_by.push(uid.clone()));
-                    wanted_by
-                });
-                (*position, wanted_by)
-            })
-            .collect();
-        self.line_up(wanted, until);
-        Ok(true)
-    }
-
-    /// `wanted`: positions with the subscriptions that want them, none for all.
-    fn line_up(&self, wanted: Vec<(Position, Option<Vec<Uid>>)>, until: Position) {
-        let mut ended = Vec::new();
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        for (position, wanted_by) in wanted {
-            let mut count = 0;
-            let numbers: Vec<Number> = match &wanted_by {
-                None => state.subscriptions.keys().copied().collect(),
-                Some(uids) => uids
-                    .iter()
-                    .filter_map(|uid| state.numbers.get(uid).copied())
-                    .collect(),
-            };
-            for number in numbers {
-                let Some(one) = state.subscriptions.get_mut(&number) else {
-                    continue;
-                };
-                if one.line_up(position, self.lined_up_max) {
-                    state.tail.wait(position);
-                    count += 1;
-                }
-            }
-            if let Some(unsettled) = state.unsettled.get_mut(&position) {
-                if !self.counted {
-                    // Those who read by themselves will come to it.
-                    let of_itself =
-                        |one: &&Subscription| !one.attached && one.standing.next <= position;
-                    count += state.subscriptions.values().filter(of_itself).count();
-                }
-                unsettled.remaining = Some(count);
-                if count == 0 {
-                    ended.extend(state.settle(position));
-                }
-            }
-        }
-        state.routed = until;
-        state.tail.trim(until);
-        self.tell_ended(&ended);
-    }
-
     fn tell_ended(&self, ended: &[Position]) {
         if self.counted {
             for position in ended {
@@ -411,17 +281,13 @@ impl Channel {
         one.has_cursor = true;
         let wake = Arc::clone(&one.wake);
         drop(state);
-        Ok(Box::new(ChannelCursor {
-            handle: Arc::new(Handle {
-                channel: Arc::clone(self),
-                number,
-            }),
-            uid: uid.clone(),
+        Ok(Box::new(ChannelCursor::new(
+            Arc::clone(self),
+            number,
+            uid.clone(),
             wake,
-            in_hand_max: order.in_hand_max(),
-            ahead: VecDeque::new(),
-            spot: Position(0).into(),
-        }))
+            order.in_hand_max(),
+        )))
     }
 
     pub(crate) fn unsubscribe(&self, uid: &Uid) {
@@ -566,84 +432,6 @@ impl Channel {
         }
     }
 
-    fn step(&self, number: Number, uid: &Uid, in_hand_max: usize) -> Result<Step, EngineError> {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        if let Some(why) = &state.closed {
-            return Err(self.closed_error(why));
-        }
-        let routed = state.routed;
-        let Some(one) = state.subscriptions.get_mut(&number) else {
-            return Err(self.no_subscription(uid));
-        };
-        if one.in_hand() >= in_hand_max {
-            return Ok(Step::Wait);
-        }
-        if let Some(position) = one.returned.pop_first() {
-            let attempts = one.standing.open.get(&position).copied().unwrap_or(0);
-            return Ok(state
-                .tail
-                .get(position)
-                .map_or(Step::Fetch(position, attempts), |event| {
-                    Step::HandOut(position, attempts, event)
-                }));
-        }
-        if let Some(position) = one.lined_up.pop_front() {
-            let attempts = one.standing.tried.remove(&position).unwrap_or(0);
-            one.standing.open.insert(position, attempts);
-            let event = state.tail.get(position);
-            state.tail.release(position);
-            state.tail.trim(routed);
-            return Ok(event.map_or(Step::Fetch(position, attempts), |event| {
-                Step::HandOut(position, attempts, event)
-            }));
-        }
-        if !one.attached && one.standing.next >= routed {
-            one.attached = true;
-        }
-        Ok(if one.attached {
-            Step::Wait
-        } else {
-            Step::Read(one.standing.next, routed)
-        })
-    }
-
-    /// A subscription that reads by itself has come to `position`. Answers with the attempts made at it when it takes it
-    /// in hand.
-    fn reach(&self, number: Number, position: Position, wanted: bool) -> Option<u32> {
-        let mut state = self.state.lock();
-        let one = state.subscriptions.get_mut(&number)?;
-        if one.attached || one.standing.next > position {
-            return None;
-        }
-        one.standing.next = position.next();
-        let done = one.standing.done.contains(position);
-        one.standing.done.forget_before(position.next());
-        let attempts = one.standing.tried.remove(&position).unwrap_or(0);
-        if wanted && !done {
-            one.standing.open.insert(position, attempts);
-            return Some(attempts);
-        }
-        let uid = one.standing.uid.clone();
-        let ended = state.count_down(position, &uid, Outcome::Filtered);
-        drop(state);
-        self.tell_ended(ended.as_slice());
-        None
-    }
-
-    /// Nothing more before `position` for a subscription that reads by itself.
-    fn skip_to(&self, number: Number, position: Position) {
-        let mut state = self.state.lock();
-        if let Some(one) = state.subscriptions.get_mut(&number)
-            && !one.attached
-            && one.standing.next < position
-        {
-            one.standing.next = position;
-            one.standing.done.forget_before(position);
-            one.standing.tried = one.standing.tried.split_off(&position);
-        }
-    }
-
     /// The subscriptions and what they have to do with an event of which the log says nothing more.
     pub(crate) fn standing_at(&self, position: Position) -> Vec<(Uid, Option<Outcome>)> {
         let state = self.state.lock();
@@ -665,31 +453,6 @@ impl Channel {
         let state = self.state.lock();
         let uids = state.numbers.iter();
         uids.map(|(uid, number)| (*number, uid.clone())).collect()
-    }
-
-    fn matcher(&self) -> Option<Arc<dyn Matcher>> {
-        self.state.lock().matcher.clone()
-    }
-
-    fn backlog(&self, number: Number) -> u64 {
-        let state = self.state.lock();
-        state
-            .subscriptions
-            .get(&number)
-            .map_or(0, |one| one.backlog(&state))
-    }
-}
-
-/// Closes the channel when its router is dropped, has panicked or ends.
-struct ClosedAtTheEnd<'a>(&'a Channel);
-
-impl Drop for ClosedAtTheEnd<'_> {
-    fn drop(&mut self) {
-        self.0.close(if std::thread::panicking() {
-            "what lines its events up has panicked (see the log)"
-        } else {
-            "Kinglet stops"
-        });
     }
 }
 
@@ -735,352 +498,5 @@ impl State {
             let _ = reply.send(unsettled.settled);
         }
         Some(position)
-    }
-}
-
-impl Subscription {
-    fn new(uid: Uid, begun: Position, head: Position) -> Self {
-        Self::recovered(
-            Standing {
-                uid,
-                begun,
-                next: begun,
-                done: Ranges::default(),
-                open: BTreeMap::new(),
-                tried: BTreeMap::new(),
-            },
-            head,
-        )
-    }
-
-    fn recovered(standing: Standing, head: Position) -> Self {
-        Self {
-            attached: standing.next >= head,
-            lined_up: VecDeque::new(),
-            returned: standing.open.keys().copied().collect(),
-            wake: Arc::new(Notify::new()),
-            has_cursor: false,
-            standing,
-        }
-    }
-
-    fn in_hand(&self) -> usize {
-        self.standing.open.len() - self.returned.len()
-    }
-
-    /// Lines an event up; `false` when it does not come to this one now.
-    fn line_up(&mut self, position: Position, lined_up_max: usize) -> bool {
-        if !self.attached || position < self.standing.next || self.standing.done.contains(position)
-        {
-            return false;
-        }
-        if self.lined_up.len() >= lined_up_max {
-            self.attached = false;
-            self.standing.next = position;
-            return false;
-        }
-        self.lined_up.push_back(position);
-        self.wake.notify_one();
-        true
-    }
-
-    /// Everything before is decided, except for what is open or lined up.
-    fn decided_before(&self, routed: Position) -> Position {
-        if self.attached {
-            self.standing.next.max(routed)
-        } else {
-            self.standing.next
-        }
-    }
-
-    fn oldest(&self, routed: Position) -> Position {
-        let open = self.standing.open.keys().next();
-        let oldest = open.into_iter().chain(self.lined_up.front()).min();
-        let decided = self.decided_before(routed);
-        oldest.map_or(decided, |position| decided.min(*position))
-    }
-
-    fn owes(&self, position: Position) -> bool {
-        self.standing.open.contains_key(&position)
-            || self.lined_up.contains(&position)
-            || (!self.attached && position >= self.standing.next)
-    }
-
-    fn backlog(&self, state: &State) -> u64 {
-        let listed = self.standing.open.len() + self.lined_up.len();
-        let beyond = state
-            .head
-            .0
-            .saturating_sub(self.decided_before(state.routed).0)
-            .saturating_sub(self.standing.done.len());
-        u64::try_from(listed)
-            .unwrap_or(u64::MAX)
-            .saturating_add(beyond)
-    }
-}
-
-impl Tail {
-    fn index(&self, position: Position) -> Option<usize> {
-        usize::try_from(position.0.checked_sub(self.first.0)?).ok()
-    }
-
-    fn push(&mut self, event: StoredEvent) {
-        self.bytes += event.bytes();
-        self.events.push_back(TailEvent { event, waiting: 0 });
-        while self.bytes > TAIL_BYTES_MAX && self.events.len() > 1 {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some(oldest) = self.events.pop_front() {
-            self.bytes -= oldest.event.bytes();
-            self.first = self.first.next();
-        }
-    }
-
-    fn get(&self, position: Position) -> Option<StoredEvent> {
-        let found = self.events.get(self.index(position)?)?;
-        Some(found.event.clone())
-    }
-
-    fn from(&self, position: Position, count_max: usize) -> Vec<(Position, StoredEvent)> {
-        let Some(index) = self.index(position) else {
-            return Vec::new();
-        };
-        self.events
-            .iter()
-            .skip(index)
-            .take(count_max)
-            .zip(position.0..)
-            .map(|(found, at)| (Position(at), found.event.clone()))
-            .collect()
-    }
-
-    fn wait(&mut self, position: Position) {
-        if let Some(found) = self
-            .index(position)
-            .and_then(|index| self.events.get_mut(index))
-        {
-            found.waiting += 1;
-        }
-    }
-
-    fn release(&mut self, position: Position) {
-        if let Some(found) = self
-            .index(position)
-            .and_then(|index| self.events.get_mut(index))
-        {
-            found.waiting = found.waiting.saturating_sub(1);
-        }
-    }
-
-    /// Drops what was routed and waits for nobody.
-    fn trim(&mut self, routed: Position) {
-        while self.first < routed
-            && self
-                .events
-                .front()
-                .is_some_and(|oldest| oldest.waiting == 0)
-        {
-            self.pop();
-        }
-    }
-}
-
-/// What receipts and the cursor of a subscription hold.
-struct Handle {
-    channel: Arc<Channel>,
-    number: Number,
-}
-
-impl Acknowledge for Handle {
-    fn attempted(&self, position: Position, mut attempt: Attempt) {
-        if attempt.answer.len() > ANSWER_BYTES_MAX {
-            // A copy: a slice would keep the whole body alive.
-            attempt.answer = Bytes::copy_from_slice(&attempt.answer[..ANSWER_BYTES_MAX]);
-        }
-        let mut state = self.channel.state.lock();
-        let Some(one) = state.subscriptions.get_mut(&self.number) else {
-            return;
-        };
-        let Some(attempts) = one.standing.open.get_mut(&position) else {
-            return;
-        };
-        *attempts = attempts.saturating_add(1);
-        let count = *attempts;
-        self.channel.shelf.record(Entry::Attempted {
-            number: self.number,
-            position,
-            count,
-            attempt,
-        });
-    }
-
-    fn finished(&self, position: Position, outcome: Outcome) {
-        let mut state = self.channel.state.lock();
-        let Some(one) = state.subscriptions.get_mut(&self.number) else {
-            return;
-        };
-        if one.standing.open.remove(&position).is_none() {
-            return;
-        }
-        one.wake.notify_one();
-        let uid = one.standing.uid.clone();
-        self.channel.shelf.record(Entry::Finished {
-            number: self.number,
-            position,
-            outcome,
-        });
-        let ended = state.count_down(position, &uid, outcome);
-        drop(state);
-        self.channel.tell_ended(ended.as_slice());
-    }
-
-    fn returned(&self, position: Position) {
-        let mut state = self.channel.state.lock();
-        if let Some(one) = state.subscriptions.get_mut(&self.number)
-            && one.standing.open.contains_key(&position)
-        {
-            one.returned.insert(position);
-            one.wake.notify_one();
-        }
-    }
-}
-
-struct ChannelCursor {
-    handle: Arc<Handle>,
-    uid: Uid,
-    wake: Arc<Notify>,
-    in_hand_max: usize,
-    /// Read by itself, not yet handed out.
-    ahead: VecDeque<(Position, StoredEvent)>,
-    /// Where to read on.
-    spot: Spot,
-}
-
-impl ChannelCursor {
-    fn in_hand(&self, position: Position) -> Receipt {
-        let handle: Arc<dyn Acknowledge> = self.handle.clone();
-        Receipt::new(handle, position)
-    }
-
-    async fn next_event(&mut self) -> Result<Delivered, EngineError> {
-        let handle = Arc::clone(&self.handle);
-        let channel = &handle.channel;
-        loop {
-            let delivered = match channel.step(handle.number, &self.uid, self.in_hand_max)? {
-                Step::HandOut(position, attempts, event) => Some(Delivered {
-                    position,
-                    event,
-                    attempts,
-                    receipt: self.in_hand(position),
-                }),
-                Step::Fetch(position, attempts) => self.fetch(position, attempts).await?,
-                Step::Read(from, routed) => self.read_on(from, routed).await?,
-                Step::Wait => {
-                    // Keeps a permit when nobody waits, so what came in between is not missed.
-                    self.wake.notified().await;
-                    None
-                }
-            };
-            if let Some(delivered) = delivered {
-                return Ok(delivered);
-            }
-        }
-    }
-
-    /// Reads one event that is in hand already.
-    async fn fetch(
-        &mut self,
-        position: Position,
-        attempts: u32,
-    ) -> Result<Option<Delivered>, EngineError> {
-        let receipt = self.in_hand(position);
-        let spot = if self.spot.position <= position && self.ahead.is_empty() {
-            Spot {
-                position,
-                place: self.spot.place,
-            }
-        } else {
-            position.into()
-        };
-        let block = self.handle.channel.shelf.read(spot, 1).await?;
-        if self.ahead.is_empty() {
-            self.spot = block.next;
-        }
-        match block.events.into_iter().next() {
-            Some((found, event)) if found == position => Ok(Some(Delivered {
-                position,
-                event,
-                attempts,
-                receipt,
-            })),
-            _ => {
-                tracing::error!(channel = %self.handle.channel.id, subscription = %self.uid, %position, "an event cannot be read any more, so it cannot be delivered");
-                receipt.finished(Outcome::Damaged);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Takes the next event from what is kept, up to where the router is.
-    async fn read_on(
-        &mut self,
-        from: Position,
-        routed: Position,
-    ) -> Result<Option<Delivered>, EngineError> {
-        let handle = Arc::clone(&self.handle);
-        let channel = &handle.channel;
-        while self.ahead.front().is_some_and(|(first, _)| *first < from) {
-            self.ahead.pop_front();
-        }
-        if self.ahead.is_empty() {
-            if self.spot.position != from {
-                self.spot = from.into();
-            }
-            let block = channel.shelf.read(self.spot, READ_BYTES_MAX).await?;
-            self.spot = block.next;
-            self.ahead = block.events;
-        }
-        // What is beyond the router comes through the router.
-        while self.ahead.back().is_some_and(|(last, _)| *last >= routed) {
-            self.ahead.pop_back();
-            self.spot = routed.into();
-        }
-        let Some((position, event)) = self.ahead.pop_front() else {
-            let until = self.spot.position.min(routed).max(from);
-            channel.skip_to(handle.number, if until == from { routed } else { until });
-            return Ok(None);
-        };
-        let wanted = channel
-            .matcher()
-            .is_none_or(|matcher| matcher.matches(&self.uid, &event));
-        let attempts = channel.reach(handle.number, position, wanted);
-        Ok(attempts.map(|attempts| Delivered {
-            position,
-            event,
-            attempts,
-            receipt: self.in_hand(position),
-        }))
-    }
-}
-
-impl Cursor for ChannelCursor {
-    fn next(&mut self) -> BoxFuture<'_, Result<Delivered, EngineError>> {
-        Box::pin(self.next_event())
-    }
-
-    fn backlog(&self) -> u64 {
-        self.handle.channel.backlog(self.handle.number)
-    }
-}
-
-impl Drop for ChannelCursor {
-    fn drop(&mut self) {
-        let mut state = self.handle.channel.state.lock();
-        if let Some(one) = state.subscriptions.get_mut(&self.handle.number) {
-            one.has_cursor = false;
-        }
     }
 }
