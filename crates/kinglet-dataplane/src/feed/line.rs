@@ -2,19 +2,21 @@
 //!
 //! Over a socket there are two more: what is gone, and the version that everything before makes up.
 
+mod backend;
+mod rule;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use kinglet_decide::feed::{Key, ServiceBackend};
-use kinglet_decide::route::{
-    Certificate as Shown, HttpOption, IngressRule, PathRule, Split, Target, Visibility,
-};
+use kinglet_decide::feed::Key;
+use kinglet_decide::route::{Certificate as Shown, IngressRule};
 use kinglet_process::tls::ServerCertificate;
 use serde::{Deserialize, Serialize};
 
+pub use self::backend::{FedPod, FedRevision};
+use self::backend::{Revision, Service};
+use self::rule::{Certificate, Rule};
 use super::Snapshot;
 
 /// Why a feed was not understood.
@@ -45,36 +47,6 @@ pub enum FeedError {
         /// In words.
         reason: String,
     },
-}
-
-/// A Revision as an activator is told of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FedRevision {
-    /// Name of its Configuration.
-    pub configuration: String,
-    /// 0: no limit.
-    pub container_concurrency: u32,
-    /// `spec.timeoutSeconds`.
-    pub timeout: Duration,
-    /// Zero: none.
-    pub response_start_timeout: Duration,
-    /// Zero: none.
-    pub idle_timeout: Duration,
-    /// Pods and where their queue-proxies listen, by address.
-    pub pods: BTreeMap<SocketAddr, FedPod>,
-    /// The activators that its public Endpoints name, sorted.
-    pub activators: Vec<IpAddr>,
-    /// A queue-proxy's own word is not enough: the user container has an exec readiness probe or a startup probe.
-    pub wait_for_readiness: bool,
-}
-
-/// One pod.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FedPod {
-    /// Its name.
-    pub name: String,
-    /// Kubernetes calls it ready.
-    pub ready: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -116,146 +88,6 @@ impl Name {
     fn key(&self) -> Key {
         Key::new(self.namespace.as_str(), self.name.as_str())
     }
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Rule {
-    namespace: String,
-    ingress: String,
-    hosts: Vec<String>,
-    #[serde(default)]
-    visibility: RuleVisibility,
-    #[serde(default)]
-    http_option: RuleHttpOption,
-    #[serde(default)]
-    hash: String,
-    #[serde(default)]
-    tls: Vec<RuleTls>,
-    paths: Vec<RulePath>,
-}
-
-/// A certificate that a rule's hosts are shown; its line comes first.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RuleTls {
-    secret_namespace: String,
-    secret_name: String,
-}
-
-/// A Secret of type `kubernetes.io/tls`. Nothing here is ever printed.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Certificate {
-    namespace: String,
-    name: String,
-    #[serde(rename = "tls.crt")]
-    chain: String,
-    #[serde(rename = "tls.key")]
-    key: String,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-enum RuleVisibility {
-    #[default]
-    #[serde(rename = "ExternalIP")]
-    External,
-    ClusterLocal,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-enum RuleHttpOption {
-    #[default]
-    Enabled,
-    Redirected,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RulePath {
-    path: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    append_headers: BTreeMap<String, String>,
-    rewrite_host: Option<String>,
-    splits: Vec<RuleSplit>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RuleSplit {
-    service_namespace: String,
-    service_name: String,
-    service_port: u16,
-    #[serde(default = "all")]
-    percent: u8,
-    #[serde(default)]
-    append_headers: BTreeMap<String, String>,
-}
-
-fn all() -> u8 {
-    100
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Service {
-    namespace: String,
-    name: String,
-    ports: Vec<ServicePort>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ServicePort {
-    port: u16,
-    /// `http1` or `h2c`.
-    #[serde(default)]
-    name: PortName,
-    addresses: Vec<SocketAddr>,
-}
-
-#[derive(Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum PortName {
-    #[default]
-    Http1,
-    H2c,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Revision {
-    namespace: String,
-    name: String,
-    #[serde(default)]
-    configuration: String,
-    #[serde(default)]
-    container_concurrency: u32,
-    timeout_seconds: u32,
-    #[serde(default)]
-    response_start_timeout_seconds: u32,
-    #[serde(default)]
-    idle_timeout_seconds: u32,
-    pods: Vec<RevisionPod>,
-    #[serde(default)]
-    activators: Vec<IpAddr>,
-    #[serde(default)]
-    wait_for_readiness: bool,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RevisionPod {
-    name: String,
-    address: SocketAddr,
-    #[serde(default = "yes")]
-    ready: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Snapshot {
@@ -401,35 +233,6 @@ fn certificates(rules: &[IngressRule]) -> BTreeMap<&Key, &Shown> {
     all.map(|shown| (&shown.secret, &**shown)).collect()
 }
 
-impl RuleTls {
-    fn of(secret: &Key) -> Self {
-        Self {
-            secret_namespace: secret.namespace.to_string(),
-            secret_name: secret.name.to_string(),
-        }
-    }
-}
-
-impl Certificate {
-    fn of(shown: &Shown) -> Self {
-        let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
-        Self {
-            namespace: shown.secret.namespace.to_string(),
-            name: shown.secret.name.to_string(),
-            chain: text(&shown.chain_pem),
-            key: text(&shown.key_pem),
-        }
-    }
-
-    fn into_shown(self) -> Shown {
-        Shown {
-            secret: Key::new(self.namespace, self.name),
-            chain_pem: self.chain.as_bytes().into(),
-            key_pem: self.key.as_bytes().into(),
-        }
-    }
-}
-
 /// What is wrong with a line. The words of one with a private key in it are never repeated.
 fn wrong(line: &str, error: &serde_json::Error) -> String {
     if line.contains("PRIVATE") {
@@ -449,185 +252,10 @@ fn add_once<V>(map: &mut BTreeMap<Key, V>, what: &str, key: Key, value: V) -> Re
     }
 }
 
-impl Rule {
-    fn of(rule: &IngressRule) -> Self {
-        Self {
-            namespace: rule.ingress.namespace.to_string(),
-            ingress: rule.ingress.name.to_string(),
-            hosts: rule.hosts.clone(),
-            visibility: match rule.visibility {
-                Visibility::External => RuleVisibility::External,
-                Visibility::ClusterLocal => RuleVisibility::ClusterLocal,
-            },
-            http_option: match rule.http_option {
-                HttpOption::Enabled => RuleHttpOption::Enabled,
-                HttpOption::Redirected => RuleHttpOption::Redirected,
-            },
-            hash: rule.probe_hash.clone(),
-            tls: rule
-                .certificates
-                .iter()
-                .map(|shown| RuleTls::of(&shown.secret))
-                .collect(),
-            paths: rule.paths.iter().map(RulePath::of).collect(),
-        }
-    }
-
-    fn into_rule(self, certificates: &BTreeMap<Key, Arc<Shown>>) -> Result<IngressRule, String> {
-        let shown = self.tls.into_iter().map(|tls| {
-            let key = Key::new(tls.secret_namespace, tls.secret_name);
-            let found = certificates.get(&key).cloned();
-            found.ok_or_else(|| format!("certificate {key} has no line before this one"))
-        });
-        Ok(IngressRule {
-            certificates: shown.collect::<Result<_, _>>()?,
-            ingress: Key::new(self.namespace, self.ingress),
-            hosts: self.hosts,
-            visibility: match self.visibility {
-                RuleVisibility::External => Visibility::External,
-                RuleVisibility::ClusterLocal => Visibility::ClusterLocal,
-            },
-            http_option: match self.http_option {
-                RuleHttpOption::Enabled => HttpOption::Enabled,
-                RuleHttpOption::Redirected => HttpOption::Redirected,
-            },
-            probe_hash: self.hash,
-            paths: self.paths.into_iter().map(RulePath::into_path).collect(),
-        })
-    }
-}
-
-impl RulePath {
-    fn of(path: &PathRule) -> Self {
-        Self {
-            path: path.path.clone(),
-            headers: path.headers.iter().cloned().collect(),
-            append_headers: path.append_headers.iter().cloned().collect(),
-            rewrite_host: path.rewrite_host.clone(),
-            splits: path.splits.iter().map(RuleSplit::of).collect(),
-        }
-    }
-
-    fn into_path(self) -> PathRule {
-        PathRule {
-            path: self.path,
-            headers: self.headers.into_iter().collect(),
-            append_headers: self.append_headers.into_iter().collect(),
-            rewrite_host: self.rewrite_host,
-            splits: self
-                .splits
-                .into_iter()
-                .map(|split| Split {
-                    percent: split.percent,
-                    target: Target {
-                        namespace: split.service_namespace,
-                        service: split.service_name,
-                        port: split.service_port,
-                    },
-                    append_headers: split.append_headers.into_iter().collect(),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl RuleSplit {
-    fn of(split: &Split) -> Self {
-        Self {
-            service_namespace: split.target.namespace.clone(),
-            service_name: split.target.service.clone(),
-            service_port: split.target.port,
-            percent: split.percent,
-            append_headers: split.append_headers.iter().cloned().collect(),
-        }
-    }
-}
-
-impl Service {
-    fn of(key: &Key, backend: &ServiceBackend) -> Self {
-        let Name { namespace, name } = Name::of(key);
-        let ports = backend.ports.iter().map(|(port, addresses)| ServicePort {
-            port: *port,
-            name: match backend.h2c_ports.contains(port) {
-                true => PortName::H2c,
-                false => PortName::Http1,
-            },
-            addresses: addresses.clone(),
-        });
-        Self {
-            namespace,
-            name,
-            ports: ports.collect(),
-        }
-    }
-
-    fn into_backend(self) -> ServiceBackend {
-        let h2c = self.ports.iter().filter(|port| port.name == PortName::H2c);
-        ServiceBackend {
-            h2c_ports: h2c.map(|port| port.port).collect(),
-            external_name: None,
-            ports: self
-                .ports
-                .into_iter()
-                .map(|port| (port.port, port.addresses))
-                .collect(),
-        }
-    }
-}
-
-impl Revision {
-    fn of(key: &Key, fed: &FedRevision) -> Self {
-        let Name { namespace, name } = Name::of(key);
-        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        let pods = fed.pods.iter().map(|(address, pod)| RevisionPod {
-            name: pod.name.clone(),
-            address: *address,
-            ready: pod.ready,
-        });
-        Self {
-            namespace,
-            name,
-            configuration: fed.configuration.clone(),
-            container_concurrency: fed.container_concurrency,
-            timeout_seconds: seconds(fed.timeout),
-            response_start_timeout_seconds: seconds(fed.response_start_timeout),
-            idle_timeout_seconds: seconds(fed.idle_timeout),
-            pods: pods.collect(),
-            activators: fed.activators.clone(),
-            wait_for_readiness: fed.wait_for_readiness,
-        }
-    }
-
-    fn into_fed(self) -> FedRevision {
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        let mut activators = self.activators;
-        activators.sort_unstable();
-        activators.dedup();
-        FedRevision {
-            configuration: self.configuration,
-            container_concurrency: self.container_concurrency,
-            timeout: seconds(self.timeout_seconds),
-            response_start_timeout: seconds(self.response_start_timeout_seconds),
-            idle_timeout: seconds(self.idle_timeout_seconds),
-            pods: self
-                .pods
-                .into_iter()
-                .map(|pod| {
-                    let fed = FedPod {
-                        name: pod.name,
-                        ready: pod.ready,
-                    };
-                    (pod.address, fed)
-                })
-                .collect(),
-            activators,
-            wait_for_readiness: self.wait_for_readiness,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
