@@ -31,8 +31,8 @@ use crate::plane::{Cut, Handle, Plane};
 pub const QUIET: Duration = Duration::from_secs(30);
 /// A preStop hook without a SIGTERM within this is that of a container that is restarted alone.
 const RESTART_GRACE: Duration = Duration::from_secs(1);
-/// How long upgraded connections may go on once they alone are left.
-const UPGRADES_MAX: Duration = Duration::from_secs(60);
+/// How long upgraded connections may go on once they alone are left, in a gateway and an activator too.
+pub const UPGRADES_MAX: Duration = Duration::from_secs(60);
 
 /// What a scraper takes, to the letter.
 const STAT_TYPE: &str = "application/protobuf";

@@ -4,50 +4,46 @@
 //! Always: no node, no store, no API client; a first signal drains, a second one ends the process at once with status 1
 //! (spec/cluster.md 1.12); SIGHUP reads the feed again.
 
+mod activator;
+mod gateway;
+mod queue;
+
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kinglet_cli::{ActivatorArgs, Command, ComponentArgs, GatewayArgs, MetricsProtocol, QueueArgs};
-use kinglet_dataplane::activator::Backends;
-use kinglet_dataplane::feed::{self, FeedFile, FeedSocket, Snapshot};
-use kinglet_dataplane::queue::{self, QueueConfig, QueueProxy};
-use kinglet_dataplane::stats::{StatClient, StatClientOptions};
-use kinglet_dataplane::{Cut, Dataplane, Handle, Health, Listener, Options, Role};
-use kinglet_dataplane::{MetricsOptions, StatConnection};
-use kinglet_decide::feed::{Report, Source, Update};
+use kinglet_cli::{Command, ComponentArgs};
+use kinglet_dataplane::feed::{FeedFile, FeedSocket, Snapshot};
+use kinglet_dataplane::queue::UPGRADES_MAX;
+use kinglet_dataplane::{Cut, Dataplane, Handle, Health, MetricsOptions, Options};
+use kinglet_decide::feed::{Report, Update};
 use kinglet_process::{Clock, Supervisor, Tasks, logging};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::listeners;
 use crate::standalone::report_cut;
-use crate::{listeners, request_logs};
 
 /// Updates on their way to the data plane; the feed waits while it is full.
 const UPDATES_QUEUED: usize = 1024;
 /// Reports on their way out: a second's worth of a thousand Revisions.
 const REPORTS_QUEUED: usize = 1024;
-/// How long upgraded connections may go on once they alone are left.
-const UPGRADES_MAX: Duration = Duration::from_secs(60);
 /// Of a component's own tasks.
 const TASKS_STOP_MAX: Duration = Duration::from_secs(1);
-/// The two ports that a pod of a Revision may be reached by; a queue-proxy listens on both.
-const SERVING_PORTS: [u16; 2] = [8012, 8013];
 /// Stack of a runtime's thread: requests are futures, which need little of it.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Runs a component, when it is one that was asked for.
 pub(crate) fn run(command: &Command) -> Option<anyhow::Result<()>> {
     match command {
-        Command::Gateway(args) => Some(on_threads(gateway(args))),
-        Command::Activator(args) => Some(on_threads(activator(args))),
-        Command::Queue(args) => Some(on_one_thread(queue(args))),
+        Command::Gateway(args) => Some(on_threads(gateway::gateway(args))),
+        Command::Activator(args) => Some(on_threads(activator::activator(args))),
+        Command::Queue(args) => Some(on_one_thread(queue::queue(args))),
         _ => None,
     }
 }
@@ -251,207 +247,6 @@ async fn read_again(file: FeedFile, mut hangups: Signal, snapshots: watch::Sende
     std::future::pending().await
 }
 
-async fn gateway(args: &GatewayArgs) -> anyhow::Result<()> {
-    begin(&args.common, None)?;
-    let mut component = Component::new(Options {
-        role: Role::Gateway,
-        // The Service in front of it listens on the usual port; where ports are shared, nothing is in front.
-        https_port: if args.shared_ports {
-            args.https_port
-        } else {
-            Some(443)
-        },
-        unknown_backend_wait: Duration::ZERO,
-        ..Options::default()
-    })?;
-    drop(component.take_reports());
-    let handle = component.handle.clone();
-    handle.set_health(Health::NotConnected);
-    let feed = component.follow_feed(&args.feed).await?;
-    let listen = args.common.listen;
-    let Bound {
-        external,
-        local,
-        own,
-    } = gateway_listeners(args).await?;
-    let status = listeners::bind(listen, args.status_port, "gateway", "--status-port").await?;
-    let (https, local_https) = https_listeners(args).await?;
-    let mut addresses = vec![
-        ("http", external.local_addr()?),
-        ("local", local.local_addr()?),
-        ("status", status.local_addr()?),
-    ];
-    let named = [
-        ("own", &own),
-        ("https", &https),
-        ("localHttps", &local_https),
-    ];
-    for (name, listener) in named {
-        if let Some(listener) = listener {
-            addresses.push((name, listener.local_addr()?));
-        }
-    }
-    component.tasks.component_cancellable(
-        "route-tables",
-        feed::follow(feed, component.updates.clone()),
-    );
-    handle.serve_gateway_status(status);
-    let first = component.applied.wait_for(|version| *version > 0).await;
-    first.context("the data plane ended")?;
-    handle.serve(external, Listener::External);
-    for local in [Some(local), own].into_iter().flatten() {
-        handle.serve(local, Listener::ClusterLocal);
-    }
-    for (listener, kind) in [
-        (https, Listener::External),
-        (local_https, Listener::ClusterLocal),
-    ] {
-        if let Some(listener) = listener {
-            handle.serve_tls(listener, kind)?;
-        }
-    }
-    handle.set_health(Health::Ready);
-    say_ready(&args.common, "gateway", &addresses)?;
-    component
-        .serve_until_stopped(&args.common, args.drain)
-        .await
-}
-
-/// What a gateway listens on.
-struct Bound {
-    external: TcpListener,
-    local: TcpListener,
-    /// Its own alone, where it shares the others: by it this one is asked what it serves.
-    own: Option<TcpListener>,
-}
-
-async fn gateway_listeners(args: &GatewayArgs) -> anyhow::Result<Bound> {
-    let listen = args.common.listen;
-    let local_listen = args.local_listen.unwrap_or(listen);
-    if args.shared_ports {
-        let loopback = Ipv4Addr::LOCALHOST.into();
-        return Ok(Bound {
-            external: listeners::bind_shared(listen, args.http_port, "gateway")?,
-            local: listeners::bind_shared(local_listen, args.local_port, "gateway")?,
-            own: Some(listeners::bind(loopback, 0, "gateway's probes", "--shared-ports").await?),
-        });
-    }
-    Ok(Bound {
-        external: listeners::bind(listen, args.http_port, "gateway", "--http-port").await?,
-        local: listeners::bind(local_listen, args.local_port, "gateway", "--local-port").await?,
-        own: None,
-    })
-}
-
-/// Kourier's ports for https, unless others were asked for. Where ports are shared, only those that were.
-async fn https_listeners(
-    args: &GatewayArgs,
-) -> anyhow::Result<(Option<TcpListener>, Option<TcpListener>)> {
-    let listen = args.common.listen;
-    let local_listen = args.local_listen.unwrap_or(listen);
-    if args.shared_ports {
-        let shared = |address, port: Option<u16>| {
-            port.map(|port| listeners::bind_shared(address, port, "gateway"))
-                .transpose()
-        };
-        return Ok((
-            shared(listen, args.https_port)?,
-            shared(local_listen, args.local_https_port)?,
-        ));
-    }
-    let beside = |plain: u16, usual: u16| if plain == 0 { 0 } else { usual };
-    let port = args.https_port;
-    let port = port.unwrap_or_else(|| beside(args.http_port, 8443));
-    let local = args.local_https_port;
-    let local = local.unwrap_or_else(|| beside(args.local_port, 8444));
-    Ok((
-        Some(listeners::bind(listen, port, "gateway", "--https-port").await?),
-        Some(listeners::bind(local_listen, local, "gateway", "--local-https-port").await?),
-    ))
-}
-
-async fn activator(args: &ActivatorArgs) -> anyhow::Result<()> {
-    begin(&args.common, None)?;
-    let mut component = Component::new(Options {
-        role: Role::Activator,
-        source: Source::itself(args.pod_name.as_str()),
-        cluster_domain: args.cluster_domain.clone(),
-        idle_connections_max: args.max_idle_proxy_conns_per_host,
-        ..Options::default()
-    })?;
-    let reports = component.take_reports();
-    let handle = component.handle.clone();
-    let autoscaler = args
-        .autoscaler
-        .as_ref()
-        .map(|autoscaler| send_statistics(&component, autoscaler, reports));
-    let feed = component.follow_feed(&args.feed).await?;
-    let listen = args.common.listen;
-    let http = listeners::bind(listen, args.http_port, "activator", "--http-port").await?;
-    let h2c = listeners::bind(listen, args.h2c_port, "activator", "--h2c-port").await?;
-    let mut addresses = vec![("http", http.local_addr()?), ("h2c", h2c.local_addr()?)];
-    if args.metrics_protocol == MetricsProtocol::Prometheus {
-        let resource = vec![
-            ("service_name", "activator".to_owned()),
-            ("k8s_pod_name", args.pod_name.clone()),
-        ];
-        let options = MetricsOptions {
-            resource,
-            autoscaler,
-        };
-        let at = serve_metrics(&handle, (listen, args.metrics_port), "activator", options).await?;
-        addresses.push(("metrics", at));
-    }
-    let port = (listen, args.profiling_port);
-    let profiling = serve_profiling(&handle, port, "activator", args.profiling).await?;
-    addresses.push(("profiling", profiling));
-    let backends = Backends {
-        own: args.pod_ip,
-        timeout: args.probe_timeout,
-        every: args.probe_frequency,
-    };
-    component.tasks.component_cancellable(
-        "queue-proxy-probes",
-        backends.run(feed, component.updates.clone()),
-    );
-    for listener in [http, h2c] {
-        handle.serve(listener, Listener::ClusterLocal);
-    }
-    say_ready(&args.common, "activator", &addresses)?;
-    component
-        .serve_until_stopped(&args.common, args.drain)
-        .await
-}
-
-/// Reports go to the autoscaler; while they cannot, the activator is not ready.
-fn send_statistics(
-    component: &Component,
-    autoscaler: &str,
-    reports: mpsc::Receiver<Report>,
-) -> StatConnection {
-    component.handle.set_health(Health::NotConnected);
-    let client = StatClient::new(StatClientOptions::new(autoscaler));
-    let mut connected = client.is_connected();
-    let connection = client.connection();
-    let tasks = &component.tasks;
-    tasks.component("statistics", client.run(reports, tasks.token()));
-    let handle = component.handle.clone();
-    tasks.component_cancellable("autoscaler-health", async move {
-        loop {
-            let health = match *connected.borrow_and_update() {
-                true => Health::Ready,
-                false => Health::NotConnected,
-            };
-            handle.set_health(health);
-            if connected.changed().await.is_err() {
-                // The client has ended, which its owner notices.
-                return std::future::pending().await;
-            }
-        }
-    });
-    connection
-}
-
 /// Serves metrics for Prometheus; answers with where.
 async fn serve_metrics(
     handle: &Handle,
@@ -478,108 +273,6 @@ async fn serve_profiling(
     let words: Vec<String> = words.collect();
     handle.serve_profiling(listener, enabled, &words);
     Ok(address)
-}
-
-/// What of a queue-proxy's environment asks for ports of their own.
-async fn serve_observability(
-    handle: &Handle,
-    config: &QueueConfig,
-    args: &QueueArgs,
-) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
-    let (listen, what) = (args.common.listen, "queue-proxy");
-    let mut addresses = Vec::new();
-    match &config.request_metrics {
-        queue::MetricsProtocol::None => {}
-        queue::MetricsProtocol::Prometheus => {
-            let revision = &config.revision;
-            let resource = vec![
-                ("service_name", config.configuration.clone()),
-                ("k8s_namespace_name", revision.namespace.to_string()),
-                ("k8s_pod_name", config.pod.clone()),
-                ("k8s_container_name", what.to_owned()),
-                ("kn_configuration_name", config.configuration.clone()),
-                ("kn_revision_name", revision.name.to_string()),
-            ];
-            let options = MetricsOptions {
-                resource,
-                autoscaler: None,
-            };
-            let at = serve_metrics(handle, (listen, args.metrics_port), what, options).await?;
-            addresses.push(("metrics", at));
-        }
-        queue::MetricsProtocol::Other(protocol) => {
-            tracing::warn!(
-                protocol,
-                "OBSERVABILITY_CONFIG asks for request metrics over a protocol that is not served; choose prometheus"
-            );
-        }
-    }
-    if config.profiling {
-        let at = serve_profiling(handle, (listen, args.profiling_port), what, true).await?;
-        addresses.push(("profiling", at));
-    }
-    Ok(addresses)
-}
-
-async fn queue(args: &QueueArgs) -> anyhow::Result<()> {
-    let config = QueueConfig::from_environment(kinglet_cli::environment)?;
-    begin(&args.common, Some(&config.logging_level))?;
-    let mut component = Component::new(Options {
-        role: Role::Queue,
-        source: Source::itself(config.pod.as_str()),
-        ..Options::default()
-    })?;
-    let reports = component.take_reports();
-    let handle = component.handle.clone();
-    let listen = args.common.listen;
-    let serving = serving_listeners(listen, config.serving_port).await?;
-    let admin = listeners::bind(listen, args.admin_port, "queue-proxy", "--admin-port").await?;
-    let stat = listeners::bind(listen, args.stat_port, "queue-proxy", "--stat-port").await?;
-    let mut addresses = vec![("admin", admin.local_addr()?), ("stat", stat.local_addr()?)];
-    for (name, listener) in ["http", "other"].into_iter().zip(&serving) {
-        addresses.push((name, listener.local_addr()?));
-    }
-    addresses.extend(serve_observability(&handle, &config, args).await?);
-    if config.request_log.enabled {
-        let log = &config.request_log;
-        request_logs::to_standard_output(&log.template, log.probes, &handle, &component.tasks)
-            .map_err(|error| {
-                anyhow::anyhow!("environment variable OBSERVABILITY_CONFIG: {error}")
-            })?;
-    }
-    let proxy = QueueProxy::new(
-        handle.clone(),
-        config,
-        args.user_address,
-        &component.updates,
-        args.quiet,
-    )
-    .await;
-    for listener in serving {
-        handle.serve(listener, Listener::ClusterLocal);
-    }
-    proxy.serve_admin(admin);
-    proxy.serve_statistics(stat, reports);
-    say_ready(&args.common, "queue-proxy", &addresses)?;
-    let outcome = component.stopped().await;
-    if outcome.is_ok() {
-        let began = Instant::now();
-        report_stop(&args.common, &proxy.stop().await, began.elapsed());
-    }
-    component.tasks.shutdown(TASKS_STOP_MAX).await;
-    outcome
-}
-
-/// The port that the controller named, and where it is one of the usual two, the other as well.
-async fn serving_listeners(listen: IpAddr, port: u16) -> anyhow::Result<Vec<TcpListener>> {
-    let bind = |port| listeners::bind(listen, port, "queue-proxy", "QUEUE_SERVING_PORT");
-    let mut bound = vec![bind(port).await?];
-    if SERVING_PORTS.contains(&port) {
-        for other in SERVING_PORTS.into_iter().filter(|other| *other != port) {
-            bound.push(bind(other).await?);
-        }
-    }
-    Ok(bound)
 }
 
 /// Goes on accepting for `drain`, since some who send requests have not heard of the end yet.

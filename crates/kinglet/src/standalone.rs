@@ -3,6 +3,9 @@
 //! Start: directory and lock, certificates, ports, store, API server, first objects, machine, listeners, ready.
 //! Stop, against the flow: no new requests, drain, stop deciding, stop containers, flush the store.
 
+mod data;
+mod ready;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +14,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kinglet_apiserver::{ApiServer, Identity, WriteAttributes};
 use kinglet_cli::UpArgs;
-use kinglet_cli::control::{Addresses, StopReport};
-use kinglet_cli::{kubeconfig, location};
+use kinglet_cli::control::StopReport;
+use kinglet_cli::location;
 use kinglet_dataplane::Cut;
 use kinglet_image::{Images, Registries};
 use kinglet_node::{Node, ServiceRange};
@@ -26,6 +29,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::data::make_private;
+use self::data::{explain, has_room, warn_of_lost_objects};
+use self::ready::{announce, publish};
 use crate::admission::Rules;
 use crate::control::{self, Control};
 use crate::start::{self, Machine, MachineOptions, Outside};
@@ -47,10 +53,6 @@ pub(crate) const FAULT_STOP_MAX: Duration = Duration::from_millis(7_500);
 pub(crate) const CONTAINERS_MIN: Duration = Duration::from_millis(2_500);
 /// The last changes, on a slow disk.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// The store's journal before its first checkpoint (4 MB), a small image, and logs.
-const DISK_FREE_MIN_BYTES: u64 = 16 << 20;
-/// Lines of what a database says about its damage.
-const DAMAGES_SHOWN: usize = 3;
 pub(crate) const API_STOP_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, Ctrl-C or `kinglet down`.
@@ -404,32 +406,6 @@ fn serve_api(
     Ok(())
 }
 
-/// Says that everything serves; not to those who have stopped it meanwhile.
-fn announce(
-    ready_file: Option<&Path>,
-    addresses: &Addresses,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    if stop.is_cancelled() {
-        return Ok(());
-    }
-    if let Some(file) = ready_file {
-        let text = serde_json::to_string(addresses).expect("strings serialize");
-        kinglet_process::private::write(file, &text).context("writing the ready file")?;
-    }
-    println_steps(addresses);
-    notify(location::notify_socket().as_deref(), State::Ready);
-    Ok(())
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "the lines that the user of `up` is waiting for"
-)]
-fn println_steps(addresses: &Addresses) {
-    println!("{}", kinglet_cli::next_steps(addresses));
-}
-
 /// Lets requests end, then containers, under one deadline: what requests leave of the time, containers may use.
 /// What was cut is said in the log and left for `kinglet down`.
 pub(crate) async fn stop_machine(machine: &Machine, data: &Path, max: Duration) {
@@ -479,67 +455,6 @@ pub(crate) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn make_private(data: &Path) -> anyhow::Result<()> {
-    kinglet_process::private::directory(data)
-        .context("preparing the data directory (name another one with --data)")
-}
-
-/// Refuses to start on a disk that is as good as full: the first image or the first hundred writes would fail.
-fn has_room(data: &Path) -> anyhow::Result<()> {
-    let free = kinglet_process::disk::free_bytes(data)
-        .with_context(|| format!("asking how full the disk of {} is", data.display()))?;
-    anyhow::ensure!(
-        free >= DISK_FREE_MIN_BYTES,
-        "the disk of {} is full: {} kB are free, Kinglet needs {} kB to start; make room, or name another directory with --data",
-        data.display(),
-        free / 1024,
-        DISK_FREE_MIN_BYTES / 1024
-    );
-    Ok(())
-}
-
-/// A data directory with certificates of an earlier life but without its objects: they are gone, which must not pass in
-/// silence.
-fn warn_of_lost_objects(data: &Path) {
-    let database = data.join("store/state.db");
-    let is_empty = std::fs::metadata(&database).map_or(true, |meta| meta.len() == 0);
-    if is_empty && data.join("pki/ca.crt").exists() {
-        tracing::warn!(
-            "{} is missing or empty although Kinglet ran with {} before: its objects are gone (restore the file from a copy if there is one)",
-            database.display(),
-            data.display()
-        );
-    }
-}
-
-fn explain(data: &Path, error: &kinglet_store::OpenError) -> anyhow::Error {
-    let hint = match error {
-        kinglet_store::OpenError::Locked { .. } => {
-            " (stop that one with `kinglet down`, or use another directory with --data)".to_owned()
-        }
-        kinglet_store::OpenError::Damaged { .. } => format!(
-            " (restore it from a copy, or start anew with `kinglet reset --data {}`)",
-            data.display()
-        ),
-        kinglet_store::OpenError::Format { .. } => {
-            " (a newer Kinglet wrote it: use that one, or another directory with --data)".to_owned()
-        }
-        _ => String::new(),
-    };
-    let mut text = error.to_string();
-    if let Some(cause) = std::error::Error::source(error) {
-        text = format!("{text}: {cause}");
-    }
-    // The database lists every broken page, a line each.
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said: Vec<&str> = lines.by_ref().take(DAMAGES_SHOWN).collect();
-    let more = match lines.count() {
-        0 => String::new(),
-        more => format!(", and {more} more"),
-    };
-    anyhow::anyhow!("{}{more}{hint}", said.join(", "))
-}
-
 pub(crate) fn registries(file: Option<&Path>, data: &Path) -> anyhow::Result<Registries> {
     Ok(match file {
         Some(file) => Registries::load(file, true)?,
@@ -585,49 +500,4 @@ fn promised(write: &WriteAttributes<'_>) -> bool {
     };
     write.create
         || (write.subresource == "status" && digests(Some(write.object)) != digests(write.old))
-}
-
-/// Writes kubeconfigs and answers what the ready file says.
-fn publish(
-    args: &UpArgs,
-    data: &Path,
-    pki: &Pki,
-    api_url: &str,
-    http_url: &str,
-    https: Option<SocketAddr>,
-) -> anyhow::Result<Addresses> {
-    let entry = kubeconfig::Entry {
-        server: api_url,
-        ca_pem: &pki.ca_pem,
-        certificate_pem: &pki.admin.certificate_pem,
-        key_pem: &pki.admin.key_pem,
-        data,
-    };
-    let own = location::own_kubeconfig(data);
-    kinglet_process::private::write(&own, &kubeconfig::whole(&entry)?)?;
-    let shown: PathBuf = match (&args.kubeconfig, kubeconfig::users_file()) {
-        (Some(file), _) => {
-            kinglet_process::private::write(file, &kubeconfig::whole(&entry)?)
-                .context("writing the kubeconfig named with --kubeconfig")?;
-            std::path::absolute(file).unwrap_or_else(|_| file.clone())
-        }
-        (None, Some(file)) => match kubeconfig::merge_into(&file, &entry, args.use_context) {
-            Ok(_) => file,
-            Err(error) => {
-                tracing::warn!("{error:#}; use {} instead", own.display());
-                own
-            }
-        },
-        (None, None) => own,
-    };
-    Ok(Addresses {
-        api_url: api_url.to_owned(),
-        http_url: Some(http_url.to_owned()),
-        https_url: https.map(|https| format!("https://{}", listeners::shown(https))),
-        https_ca: Some(pki.browsers.certificate_path().display().to_string()),
-        registry: None,
-        domain: args.domain.clone(),
-        kubeconfig: shown.display().to_string(),
-        pid: std::process::id(),
-    })
 }
