@@ -186,18 +186,25 @@ fn the_api_server_is_a_service_with_a_certificate_for_it() {
                 kube::Config::from_custom_kubeconfig(file.clone(), &KubeConfigOptions::default())
                     .await?;
             let client = kube::Client::try_from(config)?;
-            let review =
-                json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-            let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
-                .header("content-type", "application/json")
-                .body(serde_json::to_vec(&review)?)?;
-            let answer =
-                tokio::time::timeout(Duration::from_secs(30), client.request::<Value>(request))
-                    .await??;
-            ensure!(
-                answer["status"]["userInfo"]["username"] == "system:serviceaccount:default:default",
-                "{answer}"
-            );
+            let review = serde_json::to_vec(
+                &json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}),
+            )?;
+            // Addresses of Services are in force a moment after the Services are there.
+            until("an answer at the address", READY_MAX, || async {
+                let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+                let request = http::Request::post(path)
+                    .header("content-type", "application/json")
+                    .body(review.clone())?;
+                let asked = client.request::<Value>(request);
+                let answer = tokio::time::timeout(Duration::from_secs(30), asked).await??;
+                ensure!(
+                    answer["status"]["userInfo"]["username"]
+                        == "system:serviceaccount:default:default",
+                    "{answer}"
+                );
+                Ok(Some(()))
+            })
+            .await?;
         }
         instance.stop().await
     });
