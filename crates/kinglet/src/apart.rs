@@ -178,7 +178,9 @@ impl Apart {
         let statistics = self.serve_statistics().await?;
         scrapes::start(caches, &self.0.reports, &self.0.tasks);
         let activators = self.start_activators(bridge, statistics, node).await?;
-        let gateways = self.start_gateways(http, https, (bridge.into(), ports))?;
+        let gateways = self
+            .start_gateways(http, https, (bridge.into(), ports))
+            .await?;
         for child in activators.iter().chain(&gateways) {
             child.serves().await?;
         }
@@ -244,7 +246,7 @@ impl Apart {
         Ok(children)
     }
 
-    fn start_gateways(
+    async fn start_gateways(
         &self,
         http: TcpListener,
         https: Option<TcpListener>,
@@ -255,17 +257,17 @@ impl Apart {
         drop(http);
         let local_port = ports.http.unwrap_or(LOCAL_PORT);
         let mut held = vec![
-            listeners::hold_shared(external)?,
-            listeners::hold_shared((local, local_port).into())?,
+            listeners::hold_shared(external).await?,
+            listeners::hold_shared((local, local_port).into()).await?,
         ];
         let mut https_flags = Vec::new();
         if let Some(https) = https {
             let external = https.local_addr()?;
             drop(https);
-            held.push(listeners::hold_shared(external)?);
+            held.push(listeners::hold_shared(external).await?);
             https_flags.extend(["--https-port".to_owned(), external.port().to_string()]);
             if let Some(port) = ports.https {
-                held.push(listeners::hold_shared((local, port).into())?);
+                held.push(listeners::hold_shared((local, port).into()).await?);
                 https_flags.extend(["--local-https-port".to_owned(), port.to_string()]);
             }
         }

@@ -5,9 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Duration, Instant};
 
 /// Connections that may wait to be accepted, as tokio's own `TcpListener::bind` has it.
 const BACKLOG: u32 = 1024;
+/// Until a port whose listener was dropped is free: a fork that holds it execs within milliseconds.
+const HOLD_MAX: Duration = Duration::from_secs(5);
+const HOLD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Binds a port that a flag names.
 pub(crate) async fn bind(
@@ -52,14 +56,23 @@ pub(crate) fn bind_shared(address: IpAddr, port: u16, what: &str) -> anyhow::Res
         .with_context(|| format!("listening on {address}:{port} for the {what}"))
 }
 
-/// Keeps a port for processes of ours that share it: nobody else can take it, and nothing is accepted here.
-pub(crate) fn hold_shared(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+/// Keeps a port for processes of ours that share it: nobody else can take it, and nothing is accepted here. A listener that
+/// was dropped a moment ago may still be held by a process that is being forked.
+pub(crate) async fn hold_shared(address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let hold = || -> io::Result<TcpSocket> {
         let socket = shared_socket(address)?;
         socket.bind(address)?;
         Ok(socket)
     };
-    hold().with_context(|| format!("keeping {address} for the gateways"))
+    let give_up = Instant::now() + HOLD_MAX;
+    loop {
+        match hold() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < give_up => {
+                tokio::time::sleep(HOLD_PAUSE).await;
+            }
+            held => return held.with_context(|| format!("keeping {address} for the gateways")),
+        }
+    }
 }
 
 fn shared_socket(address: SocketAddr) -> io::Result<TcpSocket> {

@@ -61,6 +61,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     apart
         .args(["test", "--package", "kinglet", "--test", "it", "--"])
         .args(SERVING_STORIES)
+        // Each instance is a dozen processes: one at a time on a small machine.
+        .arg("--test-threads=1")
         .env("KINGLET_BIN", crate::target().join("release/kinglet"))
         .env("KINGLET_TEST_SHAPE", "apart");
     step("the stories of Serving with the roles apart", &mut apart)?;
